@@ -1,0 +1,429 @@
+"""What a dataset is called, where it lives, and which classes it has.
+
+COCO's sparse category ids and our contiguous labels meet here and nowhere else.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Categories:
+    """The classes of a dataset; the position of a class is its label.
+
+    Attributes:
+        names: one name for each label value.
+        category_ids: the annotation file's own id of each.
+
+    Raises:
+        ValueError: the two differ in length, or an id occurs twice.
+    """
+
+    names: tuple[str, ...]
+    category_ids: tuple[int, ...]
+
+    def __post_init__(self) -> None:
+        """Check that names and ids pair up."""
+        if len(self.names) != len(self.category_ids):
+            raise ValueError(f"{len(self.names)} names for {len(self.category_ids)} category ids")
+        if len(set(self.category_ids)) < len(self.category_ids):
+            raise ValueError(f"a category id occurs twice: {list(self.category_ids)}")
+
+    def __len__(self) -> int:
+        """Count the classes."""
+        return len(self.names)
+
+    @cached_property
+    def label_of(self) -> dict[int, int]:
+        """Map from category id to 0-based label."""
+        return {category_id: label for label, category_id in enumerate(self.category_ids)}
+
+    @classmethod
+    def from_names(cls, names: Sequence[str]) -> Categories:
+        """Number the classes 1, 2, 3, ..., as COCO files do."""
+        return cls(tuple(names), tuple(range(1, len(names) + 1)))
+
+    @classmethod
+    def from_coco_json(cls, categories: list[Any]) -> Categories:
+        """Read the `categories` list of an annotation file, sorted by id.
+
+        Raises:
+            ValueError: an entry lacks its `id` or `name`, or an id occurs twice.
+        """
+        for entry in categories:
+            if not isinstance(entry, dict) or not isinstance(entry.get("id"), int):
+                raise ValueError(f"a category needs a whole number as its 'id': {entry!r:.80}")
+            if not isinstance(entry.get("name"), str):
+                raise ValueError(f"category {entry['id']} needs a text as its 'name'")
+        ordered = sorted(categories, key=lambda entry: int(entry["id"]))
+        return cls(
+            tuple(entry["name"] for entry in ordered), tuple(entry["id"] for entry in ordered)
+        )
+
+    def matched_to(self, other: Categories) -> tuple[Categories, dict[int, int]]:
+        """Take over the names and labels of another list of classes, a trained model's.
+
+        Classes are matched by name, whatever their case. Only if not one name agrees, as in a
+        translated file, are they matched by id.
+
+        Returns:
+            The other's classes with the ids of this file (unused numbers where it has no such
+            class), and the label of each category id that both know.
+        """
+        label_of_name = {name.lower(): label for label, name in enumerate(other.names)}
+        pairs = zip(self.category_ids, self.names, strict=True)
+        by_name = {number: label_of_name.get(name.lower()) for number, name in pairs}
+        known = {number: label for number, label in by_name.items() if label is not None}
+        if not known:
+            known = {n: other.label_of[n] for n in self.category_ids if n in other.label_of}
+        number_of = {label: number for number, label in known.items()}
+        unused = max(self.category_ids, default=0) + 1
+        numbers = (number_of.get(label, unused + label) for label in range(len(other)))
+        return Categories(other.names, tuple(numbers)), known
+
+
+COCO_CLASSES = Categories(
+    # fmt: off
+    names=(
+        "person",
+        "bicycle",
+        "car",
+        "motorcycle",
+        "airplane",
+        "bus",
+        "train",
+        "truck",
+        "boat",
+        "traffic light",
+        "fire hydrant",
+        "stop sign",
+        "parking meter",
+        "bench",
+        "bird",
+        "cat",
+        "dog",
+        "horse",
+        "sheep",
+        "cow",
+        "elephant",
+        "bear",
+        "zebra",
+        "giraffe",
+        "backpack",
+        "umbrella",
+        "handbag",
+        "tie",
+        "suitcase",
+        "frisbee",
+        "skis",
+        "snowboard",
+        "sports ball",
+        "kite",
+        "baseball bat",
+        "baseball glove",
+        "skateboard",
+        "surfboard",
+        "tennis racket",
+        "bottle",
+        "wine glass",
+        "cup",
+        "fork",
+        "knife",
+        "spoon",
+        "bowl",
+        "banana",
+        "apple",
+        "sandwich",
+        "orange",
+        "broccoli",
+        "carrot",
+        "hot dog",
+        "pizza",
+        "donut",
+        "cake",
+        "chair",
+        "couch",
+        "potted plant",
+        "bed",
+        "dining table",
+        "toilet",
+        "tv",
+        "laptop",
+        "mouse",
+        "remote",
+        "keyboard",
+        "cell phone",
+        "microwave",
+        "oven",
+        "toaster",
+        "sink",
+        "refrigerator",
+        "book",
+        "clock",
+        "vase",
+        "scissors",
+        "teddy bear",
+        "hair drier",
+        "toothbrush",
+    ),
+    category_ids=(
+        1,
+        2,
+        3,
+        4,
+        5,
+        6,
+        7,
+        8,
+        9,
+        10,
+        11,
+        13,
+        14,
+        15,
+        16,
+        17,
+        18,
+        19,
+        20,
+        21,
+        22,
+        23,
+        24,
+        25,
+        27,
+        28,
+        31,
+        32,
+        33,
+        34,
+        35,
+        36,
+        37,
+        38,
+        39,
+        40,
+        41,
+        42,
+        43,
+        44,
+        46,
+        47,
+        48,
+        49,
+        50,
+        51,
+        52,
+        53,
+        54,
+        55,
+        56,
+        57,
+        58,
+        59,
+        60,
+        61,
+        62,
+        63,
+        64,
+        65,
+        67,
+        70,
+        72,
+        73,
+        74,
+        75,
+        76,
+        77,
+        78,
+        79,
+        80,
+        81,
+        82,
+        84,
+        85,
+        86,
+        87,
+        88,
+        89,
+        90,
+    ),
+    # fmt: on
+)
+
+PASCAL_CLASSES = Categories.from_names(
+    # fmt: off
+    (
+        "aeroplane",
+        "bicycle",
+        "bird",
+        "boat",
+        "bottle",
+        "bus",
+        "car",
+        "cat",
+        "chair",
+        "cow",
+        "diningtable",
+        "dog",
+        "horse",
+        "motorbike",
+        "person",
+        "pottedplant",
+        "sheep",
+        "sofa",
+        "train",
+        "tvmonitor",
+    ),
+    # fmt: on
+)
+
+
+@dataclass(frozen=True)
+class DatasetPaths:
+    """Where the images and annotations of a dataset are; None for a split that it lacks.
+
+    Attributes:
+        name: what the user called it, or the last part of the path.
+        train_images: folder with the training images.
+        train_annotations: COCO-style JSON file.
+        val_images: folder with the validation images.
+        val_annotations: COCO-style JSON file.
+    """
+
+    name: str
+    train_images: Path | None
+    train_annotations: Path | None
+    val_images: Path | None
+    val_annotations: Path | None
+
+
+# name: folder, image folders (train, val), annotation files (train, val), relative to the root.
+# The original keeps all of COCO's images in coco/images; COCO's own archives unpack to one folder
+# per split. Whichever exists is taken.
+_CATALOG: dict[str, tuple[str, str, str, str, str]] = {
+    "coco2017": (
+        "coco",
+        "train2017",
+        "val2017",
+        "annotations/instances_train2017.json",
+        "annotations/instances_val2017.json",
+    ),
+    "coco2014": (
+        "coco",
+        "train2014",
+        "val2014",
+        "annotations/instances_train2014.json",
+        "annotations/instances_val2014.json",
+    ),
+    "coco2017_testdev": (
+        "coco",
+        "",
+        "test2017",
+        "",
+        "annotations/image_info_test-dev2017.json",
+    ),
+    "pascal_sbd": ("sbd", "img", "img", "pascal_sbd_train.json", "pascal_sbd_val.json"),
+}
+
+_TRAIN_FILES = (
+    "annotations/instances_train.json",
+    "annotations/instances_train2017.json",
+    "train/_annotations.coco.json",
+)
+_VAL_FILES = (
+    "annotations/instances_val.json",
+    "annotations/instances_val2017.json",
+    "valid/_annotations.coco.json",
+)
+_ONLY_FILES = ("annotations.json", "_annotations.coco.json")
+
+
+def resolve_dataset(name_or_path: str, root: Path = Path("data")) -> DatasetPaths:
+    """Find a dataset by its catalogued name, its folder, or its annotation file.
+
+    A folder holds `annotations/instances_train.json` and `instances_val.json` with the images in
+    `train` and `val`, or one `annotations.json` with the images beside it or in `images`. A single
+    annotation file serves both training and validation.
+
+    Args:
+        name_or_path: a catalogued name, a folder, or a JSON file.
+        root: the folder that holds the catalogued datasets.
+
+    Raises:
+        ValueError: none of these is found; the message lists what was expected.
+    """
+    if name_or_path in _CATALOG:
+        return _catalogued(name_or_path, root)
+    path = Path(name_or_path)
+    if path.is_file() and path.suffix.lower() == ".json":
+        return _with_files(path.stem, path, path)
+    if path.is_dir():
+        return _in_folder(path)
+    close = difflib.get_close_matches(name_or_path, _CATALOG, n=1, cutoff=0.6)
+    hint = f" (did you mean {close[0]!r}?)" if close else ""
+    raise ValueError(
+        f"no dataset {name_or_path!r}{hint}: expected one of {', '.join(_CATALOG)}, "
+        "a folder, or a COCO-style .json file that exists"
+    )
+
+
+def _catalogued(name: str, root: Path) -> DatasetPaths:
+    folder, train_images, val_images, train_file, val_file = _CATALOG[name]
+    base = root / folder
+
+    def images(own: str) -> Path | None:
+        if not own:
+            return None
+        shared = base / "images"
+        return base / own if (base / own).is_dir() or own == "img" else shared
+
+    return DatasetPaths(
+        name=name,
+        train_images=images(train_images),
+        train_annotations=base / train_file if train_file else None,
+        val_images=images(val_images),
+        val_annotations=base / val_file if val_file else None,
+    )
+
+
+def _in_folder(folder: Path) -> DatasetPaths:
+    train, val = _first_file(folder, _TRAIN_FILES), _first_file(folder, _VAL_FILES)
+    if train is None and val is None:
+        train = val = _first_file(folder, _ONLY_FILES)
+    if train is None and val is None:
+        raise ValueError(
+            f"no annotations in {str(folder)!r}: expected {_TRAIN_FILES[0]} and {_VAL_FILES[0]}, "
+            f"or one of {', '.join(_ONLY_FILES)}; catalogued names: {', '.join(_CATALOG)}"
+        )
+    return _with_files(folder.resolve().name, train, val)
+
+
+def _first_file(folder: Path, names: Sequence[str]) -> Path | None:
+    return next((folder / name for name in names if (folder / name).is_file()), None)
+
+
+def _with_files(name: str, train: Path | None, val: Path | None) -> DatasetPaths:
+    return DatasetPaths(
+        name=name,
+        train_images=train and _images_of(train),
+        train_annotations=train,
+        val_images=val and _images_of(val),
+        val_annotations=val,
+    )
+
+
+def _images_of(annotation_file: Path) -> Path:
+    """Guess the image folder: named like the split, else `images`, else where the file is."""
+    beside = annotation_file.parent
+    split = annotation_file.stem.rpartition("_")[2]
+    folders = [beside / split, beside / "images"]
+    if beside.name == "annotations":
+        folders = [beside.parent / split, *folders, beside.parent / "images"]
+    return next((folder for folder in folders if folder.is_dir()), beside)

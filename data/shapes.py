@@ -1,0 +1,357 @@
+"""Generated scenes of simple objects, so that everything can be tried with no download.
+
+`ShapeScenes` is a dataset as `CocoInstances` is one: overlapping, textured, shadowed objects of
+eight classes on cluttered backgrounds, with exact masks of what is visible. Every scene follows
+from (seed, index) alone. `shape_clip` sets the same objects in motion.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import math
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+from pycocotools import mask as mask_utils
+from pycocotools.coco import COCO
+
+from .catalog import Categories
+from .shapes_drawing import (
+    OUTLINES,
+    TEXTURES,
+    Floats,
+    Rng,
+    Shape,
+    Stamp,
+    expose,
+    paint_background,
+    paint_shape,
+    random_colors,
+    random_light,
+    rasterize,
+)
+from .transforms import Sample
+
+SHAPE_CLASSES: tuple[str, ...] = tuple(OUTLINES)
+
+MIN_VISIBLE_PIXELS = 60
+MIN_VISIBLE_SHARE = 0.25
+
+
+@dataclass(frozen=True, eq=False)
+class _Layout:
+    """The objects of a scene, front to back; `owner` (H, W) holds each pixel's object, or -1."""
+
+    shapes: list[tuple[Shape, Stamp]]
+    owner: NDArray[np.int8]
+
+    @property
+    def labels(self) -> NDArray[np.int64]:
+        names = [SHAPE_CLASSES.index(shape.outline) for shape, _ in self.shapes]
+        return np.array(names, dtype=np.int64)
+
+    @property
+    def masks(self) -> NDArray[np.bool_]:
+        """What is visible of each object, (M, H, W)."""
+        numbers = np.arange(len(self.shapes), dtype=np.int8)[:, None, None]
+        return np.asarray(self.owner[None] == numbers, dtype=np.bool_)
+
+
+@dataclass(frozen=True)
+class ShapeScenes:
+    """A dataset of generated scenes; the same arguments give the same pixels.
+
+    Args:
+        length: number of scenes.
+        image_size: side of the square images in pixels.
+        seed: non-negative; another seed gives other scenes.
+
+    Raises:
+        ValueError: an argument is out of range.
+    """
+
+    length: int = 5000
+    image_size: int = 256
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        """Check the ranges at birth."""
+        for name, least in (("length", 0), ("image_size", 16), ("seed", 0)):
+            if getattr(self, name) < least:
+                raise ValueError(f"{name} is {getattr(self, name)}; it must be at least {least}")
+
+    def __len__(self) -> int:
+        """Count the scenes."""
+        return self.length
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Class names, by label."""
+        return SHAPE_CLASSES
+
+    @property
+    def categories(self) -> Categories:
+        """Class names with their COCO identifiers, 1 to 8."""
+        return Categories.from_names(SHAPE_CLASSES)
+
+    @property
+    def image_ids(self) -> tuple[int, ...]:
+        """The identifier of every scene: its index plus one."""
+        return tuple(range(1, self.length + 1))
+
+    def image_info(self, index: int) -> dict[str, Any]:
+        """Return the COCO `images` entry of a scene."""
+        image_id, side = self._check(index) + 1, self.image_size
+        return {"id": image_id, "file_name": f"{image_id:06d}.jpg", "height": side, "width": side}
+
+    def sample(self, index: int) -> Sample:
+        """Generate one scene: the image, and a bitmap of the visible part of every object."""
+        rng, palette, layout = self._layout(index)
+        masks = layout.masks
+        return Sample(
+            image=_paint(rng, layout, palette),
+            boxes=_mask_boxes(masks),
+            labels=layout.labels,
+            is_crowd=np.zeros(len(masks), dtype=np.bool_),
+            segmentations=tuple(masks),
+            image_id=index + 1,
+        )
+
+    def annotations(self, index: int) -> list[dict[str, Any]]:
+        """Return the COCO `annotations` entries of a scene, without painting it."""
+        _, _, layout = self._layout(index)
+        entries: list[dict[str, Any]] = []
+        for label, mask in zip(layout.labels, layout.masks, strict=True):
+            rle = mask_utils.encode(np.asfortranarray(mask, dtype=np.uint8))
+            entries.append(
+                {
+                    "id": index * 100 + len(entries) + 1,
+                    "image_id": index + 1,
+                    "category_id": self.categories.category_ids[label],
+                    "segmentation": {"size": rle["size"], "counts": rle["counts"].decode("ascii")},
+                    "area": float(mask_utils.area(rle)),
+                    "bbox": mask_utils.toBbox(rle).tolist(),
+                    "iscrowd": 0,
+                }
+            )
+        return entries
+
+    @cached_property
+    def coco(self) -> COCO:
+        """The ground truth of all scenes for COCO's evaluation, made on first use."""
+        truth = COCO()
+        truth.dataset = _coco_dataset(self, self.length)
+        with contextlib.redirect_stdout(io.StringIO()):  # createIndex is talkative
+            truth.createIndex()
+        return truth
+
+    def _check(self, index: int) -> int:
+        if not 0 <= index < self.length:
+            raise IndexError(f"scene {index} is out of range for {self.length} scenes")
+        return index
+
+    def _layout(self, index: int) -> tuple[Rng, Floats, _Layout]:
+        rng = np.random.default_rng((self.seed, self._check(index)))
+        palette = random_colors(rng, 6, (0.35, 0.95), (0.5, 1.0))
+        return rng, palette, _arrange(rng, (self.image_size, self.image_size), palette)
+
+
+def shapes_split(
+    split: Literal["train", "val"],
+    length: int | None = None,
+    image_size: int = 256,
+    seed: int = 0,
+) -> ShapeScenes:
+    """Return the training or the validation scenes; no scene is in both.
+
+    Args:
+        split: which one.
+        length: number of scenes; None for 5000 in training and 500 in validation.
+        image_size: side of the images in pixels.
+        seed: another seed gives another pair of splits.
+
+    Raises:
+        ValueError: there is no such split.
+    """
+    defaults = {"train": 5000, "val": 500}
+    if split not in defaults:
+        raise ValueError(f"unknown split {split!r}; choose from {', '.join(defaults)}")
+    stream = 2 * seed + list(defaults).index(split)
+    return ShapeScenes(defaults[split] if length is None else length, image_size, stream)
+
+
+def shape_clip(
+    frames: int, image_hw: tuple[int, int] = (360, 640), seed: int = 0
+) -> Iterator[NDArray[np.uint8]]:
+    """Generate a video: one object of each class, moving and turning over a still background.
+
+    Args:
+        frames: number of frames.
+        image_hw: size in pixels.
+        seed: the same seed gives the same video.
+
+    Yields:
+        (H, W, 3) uint8 RGB.
+    """
+    rng = np.random.default_rng((seed, 0))
+    palette = random_colors(rng, 6, (0.35, 0.95), (0.5, 1.0))
+    light = replace(random_light(rng, image_hw), grain=0.015)  # noise would fill the video's bits
+    background = paint_background(rng, image_hw, palette)
+    shapes = [
+        _random_shape(rng, name, image_hw, palette) for name in rng.permutation(SHAPE_CLASSES)
+    ]
+    velocities = rng.uniform(-0.012, 0.012, (len(shapes), 2)) * min(image_hw)
+    spins = rng.uniform(-0.05, 0.05, len(shapes))
+    for frame in range(frames):
+        image = background.copy()
+        for shape, velocity, spin in zip(shapes, velocities, spins, strict=True):
+            x, y = (
+                _bounce(start + frame * float(step), side)
+                for start, step, side in zip(shape.center, velocity, image_hw[::-1], strict=True)
+            )
+            moved = replace(shape, center=(x, y), angle=shape.angle + frame * float(spin))
+            paint_shape(image, moved, rasterize(moved), light)
+        yield expose(rng, image, light)
+
+
+def export_coco(dataset: ShapeScenes, folder: Path, split: str, count: int | None = None) -> Path:
+    """Write FOLDER/SPLIT/000001.jpg ... and FOLDER/annotations/instances_SPLIT.json, as COCO does.
+
+    Args:
+        dataset: the scenes.
+        folder: made if absent.
+        split: name of the image folder and of the annotation file.
+        count: how many scenes, from the first; None for all.
+
+    Returns:
+        The annotation file, which is written last and in one step.
+
+    Raises:
+        ValueError: there are fewer scenes than `count`.
+    """
+    count = len(dataset) if count is None else count
+    if not 0 <= count <= len(dataset):
+        raise ValueError(f"count is {count}; the dataset has {len(dataset)} scenes")
+    images = folder / split
+    images.mkdir(parents=True, exist_ok=True)
+    for index in range(count):
+        bgr = cv2.cvtColor(dataset.sample(index).image, cv2.COLOR_RGB2BGR)
+        encoded = cv2.imencode(".jpg", bgr, [cv2.IMWRITE_JPEG_QUALITY, 95])[1]
+        (images / dataset.image_info(index)["file_name"]).write_bytes(encoded.tobytes())
+    path = folder / "annotations" / f"instances_{split}.json"
+    path.parent.mkdir(exist_ok=True)
+    partial = path.with_suffix(".partial")
+    partial.write_text(json.dumps(_coco_dataset(dataset, count)), encoding="ascii")
+    return partial.replace(path)
+
+
+def export_clip(path: Path, frames: Iterable[NDArray[np.uint8]], fps: float = 25.0) -> None:
+    """Write frames as an MPEG-4 video, which appears under its name when it is complete.
+
+    Args:
+        path: a name that ends in .mp4.
+        frames: (H, W, 3) uint8 RGB, all of one size.
+        fps: frames per second.
+
+    Raises:
+        ValueError: there is no frame.
+        OSError: the file cannot be written.
+    """
+    partial = path.with_name(f".partial-{path.name}")
+    writer = cv2.VideoWriter()
+    try:
+        for frame in frames:
+            if not writer.isOpened():
+                h, w = frame.shape[:2]
+                codec = cv2.VideoWriter.fourcc(*"mp4v")
+                if not writer.open(str(partial), codec, fps, (w, h)):
+                    raise OSError(f"cannot write a video to {path}")
+            writer.write(cv2.cvtColor(frame, cv2.COLOR_RGB2BGR))
+        if not writer.isOpened():
+            raise ValueError(f"no frames to write to {path}")
+        writer.release()
+        partial.replace(path)
+    finally:
+        writer.release()
+        partial.unlink(missing_ok=True)
+
+
+def _random_shape(rng: Rng, name: str, image_hw: tuple[int, int], palette: Floats) -> Shape:
+    """Draw an object; one in six is small, the others span 15% to 50% of the image side."""
+    size = rng.uniform(0.08, 0.15) if rng.random() < 1 / 6 else rng.uniform(0.15, 0.5)
+    pair = rng.permutation(palette)[:2] + rng.uniform(-0.08, 0.08, (2, 3))
+    x, y = rng.uniform(0.04, 0.96, 2) * image_hw[::-1]
+    return Shape(
+        outline=name,
+        center=(float(x), float(y)),
+        radius=size * min(image_hw) / 2,
+        angle=rng.uniform(0, 2 * math.pi),
+        stretch=rng.uniform(0.72, 1.0),
+        texture=str(rng.choice(tuple(TEXTURES))),
+        colors=pair.clip(0, 1).astype(np.float32),
+        frequency=rng.uniform(1.2, 3.2),
+        grain=rng.random((9, 9), dtype=np.float32),
+    )
+
+
+def _arrange(rng: Rng, image_hw: tuple[int, int], palette: Floats) -> _Layout:
+    """Place 2 to 7 objects from front to back; one that would hardly be seen is never placed."""
+    wanted = int(rng.integers(2, 8))
+    shapes: list[tuple[Shape, Stamp]] = []
+    owner = np.full(image_hw, -1, dtype=np.int8)
+    for _ in range(4 * wanted):
+        shape = _random_shape(rng, str(rng.choice(SHAPE_CLASSES)), image_hw, palette)
+        stamp = rasterize(shape)
+        outer, inner = stamp.overlap(image_hw)
+        solid = stamp.solid
+        visible = solid[inner] & (owner[outer] < 0)
+        least = max(MIN_VISIBLE_PIXELS, MIN_VISIBLE_SHARE * np.count_nonzero(solid))
+        if np.count_nonzero(visible) >= least:
+            owner[outer][visible] = len(shapes)
+            shapes.append((shape, stamp))
+        if len(shapes) == wanted:
+            break
+    return _Layout(shapes, owner)
+
+
+def _paint(rng: Rng, layout: _Layout, palette: Floats) -> NDArray[np.uint8]:
+    image_hw = layout.owner.shape[0], layout.owner.shape[1]
+    light = random_light(rng, image_hw)
+    image = paint_background(rng, image_hw, palette)
+    for shape, stamp in reversed(layout.shapes):
+        paint_shape(image, shape, stamp, light)
+    return expose(rng, image, light)
+
+
+def _mask_boxes(masks: NDArray[np.bool_]) -> Floats:
+    """Return the tight boxes of masks, none of them empty: (M, H, W) -> (M, 4) xyxy."""
+    columns = np.asarray(masks.any(axis=1), dtype=np.bool_)
+    rows = np.asarray(masks.any(axis=2), dtype=np.bool_)
+    w, h = columns.shape[1], rows.shape[1]
+    first = columns.argmax(axis=1), rows.argmax(axis=1)
+    last = w - columns[:, ::-1].argmax(axis=1), h - rows[:, ::-1].argmax(axis=1)
+    return np.stack([*first, *last], axis=1).astype(np.float32)
+
+
+def _coco_dataset(dataset: ShapeScenes, count: int) -> dict[str, Any]:
+    pairs = zip(dataset.categories.category_ids, dataset.names, strict=True)
+    return {
+        "info": {"description": f"generated shapes, seed {dataset.seed}"},
+        "images": [dataset.image_info(index) for index in range(count)],
+        "annotations": [entry for index in range(count) for entry in dataset.annotations(index)],
+        "categories": [{"id": number, "name": name} for number, name in pairs],
+    }
+
+
+def _bounce(position: float, limit: float) -> float:
+    """Reflect a coordinate at 0 and at `limit`, as often as needed."""
+    folded = position % (2 * limit)
+    return min(folded, 2 * limit - folded)

@@ -1,0 +1,373 @@
+"""How a generated scene is drawn: silhouettes, textures, shading, backgrounds and light.
+
+Images are (H, W, 3) float32 RGB in [0, 1] until `expose` makes bytes of them. A pixel (x, y) covers
+the square from (x, y) to (x + 1, y + 1). Nothing here knows about datasets or annotations.
+
+OpenCV's `transform` (colours from one plane) and `cvtColor` (one plane, three times) stand where
+NumPy would broadcast over the three channels: several times faster.
+"""
+
+from __future__ import annotations
+
+import colorsys
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float32]
+Rng = np.random.Generator
+
+_OVERSAMPLING = 4  # per axis: coverage in steps of 1/16
+_SHIFT = 4  # fractional bits of the polygon coordinates that OpenCV takes
+
+
+@dataclass(frozen=True, eq=False)
+class Shape:
+    """One object, everything needed to draw it.
+
+    Attributes:
+        outline: a key of `OUTLINES`.
+        center: x, y in pixels.
+        radius: pixels; outlines are drawn about the unit circle.
+        angle: radians, clockwise on the screen.
+        stretch: height over width, before the rotation.
+        texture: a key of `TEXTURES`.
+        colors: (2, 3) RGB in [0, 1], blended by the texture.
+        frequency: repeats of the texture within one radius.
+        grain: (G, G) random numbers in [0, 1] for the noise texture.
+    """
+
+    outline: str
+    center: tuple[float, float]
+    radius: float
+    angle: float
+    stretch: float
+    texture: str
+    colors: Floats
+    frequency: float
+    grain: Floats
+
+
+@dataclass(frozen=True, eq=False)
+class Stamp:
+    """A shape on the pixel grid, in its own window with room for the shadow.
+
+    Attributes:
+        x: left column of the window in the image; may be negative.
+        y: top row of the window in the image; may be negative.
+        coverage: (h, w) uint8; 255 where the shape covers the whole pixel.
+    """
+
+    x: int
+    y: int
+    coverage: NDArray[np.uint8]
+
+    @property
+    def solid(self) -> NDArray[np.bool_]:
+        """The pixels that the shape covers by more than half, (h, w)."""
+        return self.coverage > 127
+
+    def overlap(self, image_hw: tuple[int, int]) -> tuple[tuple[slice, slice], tuple[slice, slice]]:
+        """Return the part inside an image: as slices of the image, and of the window."""
+        rows, cols = (
+            slice(max(start, 0), max(min(start + size, limit), 0))
+            for start, size, limit in zip(
+                (self.y, self.x), self.coverage.shape, image_hw, strict=True
+            )
+        )
+        inner = (
+            slice(rows.start - self.y, rows.stop - self.y),
+            slice(cols.start - self.x, cols.stop - self.x),
+        )
+        return (rows, cols), inner
+
+
+@dataclass(frozen=True, eq=False)
+class Light:
+    """The lighting of a scene.
+
+    Attributes:
+        direction: unit x, y of the way that the light travels, so of the shadows.
+        shadow: darkness of the shadows in [0, 1].
+        field: (H, W) brightness about 1, falling off across the image.
+        tint: (3, 1) factor on the channels: exposure and colour temperature.
+        grain: amplitude of the noise, as a share of the brightness.
+    """
+
+    direction: tuple[float, float]
+    shadow: float
+    field: Floats
+    tint: Floats
+    grain: float
+
+
+def _arc(start: float, stop: float, radius: float = 1.0, x: float = 0.0) -> Floats:
+    angles = np.linspace(start, stop, 72, endpoint=False)
+    return _polar(angles, radius) + np.array((x, 0.0), dtype=np.float32)
+
+
+def _polar(angles: NDArray[np.float64], radii: NDArray[np.float64] | float) -> Floats:
+    points = np.stack([radii * np.cos(angles), radii * np.sin(angles)], axis=1)
+    return np.asarray(points, dtype=np.float32)
+
+
+def _polygon(*points: tuple[float, float]) -> Floats:
+    return np.array(points, dtype=np.float32)
+
+
+def _star(tips: int = 5, outer: float = 1.12, inner: float = 0.46) -> Floats:
+    angles = np.arange(2 * tips) * math.pi / tips - math.pi / 2
+    radii = np.where(np.arange(2 * tips) % 2 == 0, outer, inner)
+    return _polar(angles, radii)
+
+
+def _heart() -> Floats:
+    t = np.linspace(0.0, 2 * math.pi, 96, endpoint=False)
+    x = 16 * np.sin(t) ** 3
+    y = 13 * np.cos(t) - 5 * np.cos(2 * t) - 2 * np.cos(3 * t) - np.cos(4 * t)
+    return np.asarray(np.stack([x, -2.5 - y], axis=1) / 15.5, dtype=np.float32)
+
+
+def _crescent(bite: float = 0.86, shift: float = 0.5) -> Floats:
+    """The unit disc without a disc of radius `bite`, whose centre lies `shift` to the right."""
+    tip_x = (1 - bite**2 + shift**2) / (2 * shift)
+    tip_y = math.sqrt(1 - tip_x**2)
+    outer, inner = math.atan2(tip_y, tip_x), math.atan2(tip_y, tip_x - shift)
+    back = _arc(outer, 2 * math.pi - outer)
+    front = _arc(2 * math.pi - inner, inner, bite, shift)
+    return np.concatenate([back, front]) + np.array((0.2, 0.0), dtype=np.float32)
+
+
+def _cross(arm: float = 0.33) -> Floats:
+    quarter = np.array([(arm, 1.0), (arm, arm), (1.0, arm)])
+    turns = [quarter]
+    for _ in range(3):
+        turns.append(turns[-1] @ np.array([(0, -1), (1, 0)]))
+    return np.concatenate(turns).astype(np.float32)
+
+
+_TURN = 2 * math.pi
+
+OUTLINES: dict[str, tuple[Floats, ...]] = {
+    "circle": (_arc(0, _TURN),),
+    "square": (_polygon((-0.8, -0.8), (0.8, -0.8), (0.8, 0.8), (-0.8, 0.8)),),
+    "triangle": (_polygon((0, -1.15), (0.996, 0.575), (-0.996, 0.575)),),
+    "star": (_star(),),
+    "ring": (_arc(0, _TURN), _arc(0, _TURN, 0.54)),
+    "cross": (_cross(),),
+    "heart": (_heart(),),
+    "crescent": (_crescent(),),
+}
+"""Contours (N, 2) about the unit circle, filled by the even-odd rule: a second one is a hole."""
+
+
+def rasterize(shape: Shape) -> Stamp:
+    """Draw the silhouette of a shape with anti-aliased edges, in a window of its own."""
+    cos, sin = math.cos(shape.angle), math.sin(shape.angle)
+    turn = np.array([(cos, sin), (-sin * shape.stretch, cos * shape.stretch)]) * shape.radius
+    contours = [contour @ turn + shape.center for contour in OUTLINES[shape.outline]]
+    margin = 2 + 0.3 * shape.radius
+    x, y = (math.floor(low) for low in contours[0].min(axis=0) - margin)
+    right, bottom = (math.ceil(high) for high in contours[0].max(axis=0) + margin)
+    fine = np.zeros(((bottom - y) * _OVERSAMPLING, (right - x) * _OVERSAMPLING), dtype=np.uint8)
+    # OpenCV counts from pixel centres, hence the half.
+    fixed = [
+        np.rint(((c - (x, y)) * _OVERSAMPLING - 0.5) * 2**_SHIFT).astype(np.int32) for c in contours
+    ]
+    cv2.fillPoly(fine, fixed, 255, shift=_SHIFT)
+    coverage = cv2.resize(fine, (right - x, bottom - y), interpolation=cv2.INTER_AREA)
+    return Stamp(x, y, np.asarray(coverage, dtype=np.uint8))
+
+
+def _plain(u: Floats, v: Floats, shape: Shape) -> Floats:
+    return np.zeros_like(u)
+
+
+def _stripes(u: Floats, v: Floats, shape: Shape) -> Floats:
+    return _step(np.sin(u * np.float32(math.pi * shape.frequency)), shape)
+
+
+def _checks(u: Floats, v: Floats, shape: Shape) -> Floats:
+    scale = np.float32(math.pi * shape.frequency)
+    return _step(np.sin(u * scale) * np.sin(v * scale), shape)
+
+
+def _dots(u: Floats, v: Floats, shape: Shape) -> Floats:
+    scale = np.float32(shape.frequency)
+    u, v = u * scale, v * scale
+    u, v = u - np.rint(u), v - np.rint(v)
+    depth = 1 - (u * u + v * v) / np.float32(0.09)  # dots of 0.3 cells radius
+    return _step(np.asarray(depth, dtype=np.float32), shape)
+
+
+def _gradient(u: Floats, v: Floats, shape: Shape) -> Floats:
+    return np.asarray(np.clip(u * 0.5 + 0.5, 0, 1), dtype=np.float32)
+
+
+def _noise(u: Floats, v: Floats, shape: Shape) -> Floats:
+    scale, middle = np.float32(shape.frequency), np.float32(len(shape.grain) / 2)
+    at = u * scale + middle, v * scale + middle
+    found = cv2.remap(shape.grain, *at, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT)
+    return np.asarray(found, dtype=np.float32)
+
+
+def _step(wave: Floats, shape: Shape) -> Floats:
+    """Turn a wave into two flat colours, with an edge about one pixel wide."""
+    sharpness = np.float32(max(shape.radius / (4 * shape.frequency), 0.5))
+    return np.asarray(np.clip(wave * sharpness + 0.5, 0, 1), dtype=np.float32)
+
+
+TEXTURES: dict[str, Callable[[Floats, Floats, Shape], Floats]] = {
+    "plain": _plain,
+    "stripes": _stripes,
+    "checks": _checks,
+    "dots": _dots,
+    "gradient": _gradient,
+    "noise": _noise,
+}
+"""From object coordinates u, v (in radii, turning with the object) to blends in [0, 1]."""
+
+
+def texture_blend(shape: Shape, x: int, y: int, hw: tuple[int, int]) -> Floats:
+    """Evaluate the texture of a shape on the (h, w) window whose top left pixel is (x, y)."""
+    dx = (np.arange(hw[1], dtype=np.float32) + (x + 0.5 - shape.center[0])) / shape.radius
+    dy = (np.arange(hw[0], dtype=np.float32) + (y + 0.5 - shape.center[1])) / shape.radius
+    dx, dy = dx.astype(np.float32)[None, :], dy.astype(np.float32)[:, None]
+    cos, sin = np.float32(math.cos(shape.angle)), np.float32(math.sin(shape.angle))
+    return TEXTURES[shape.texture](cos * dx + sin * dy, cos * dy - sin * dx, shape)
+
+
+def _relief(stamp: Stamp, light: Light) -> tuple[Floats, Floats]:
+    """Return the brightness of the rounded edges, around 1, and the soft shadow in [0, 1], (h, w).
+
+    Both are smooth, so they are computed on a grid of about 36 cells a side.
+    """
+    h, w = stamp.coverage.shape
+    cell = max(h, w) / 36
+    small_wh = max(round(w / cell), 1), max(round(h / cell), 1)
+    small = cv2.resize(stamp.coverage, small_wh, interpolation=cv2.INTER_AREA)
+    soft = cv2.GaussianBlur(small.astype(np.float32) / 255, (0, 0), 1.1)
+    dx, dy = light.direction
+    slope = dx * cv2.Sobel(soft, cv2.CV_32F, 1, 0) + dy * cv2.Sobel(soft, cv2.CV_32F, 0, 1)
+    shift = np.array([(1, 0, 2.4 * dx), (0, 1, 2.4 * dy)], dtype=np.float32)
+    shadow = cv2.GaussianBlur(cv2.warpAffine(soft, shift, small_wh), (0, 0), 1.0)
+    relief, cast = (
+        np.asarray(cv2.resize(part, (w, h), interpolation=cv2.INTER_LINEAR), dtype=np.float32)
+        for part in (1 + 0.16 * slope, light.shadow * shadow)
+    )
+    return relief, cast
+
+
+def paint_shape(image: Floats, shape: Shape, stamp: Stamp, light: Light) -> None:
+    """Paint a shape and its shadow over an image, in place; only its own window is touched."""
+    outer, inner = stamp.overlap((image.shape[0], image.shape[1]))
+    canvas = image[outer]
+    if canvas.size == 0:
+        return
+    relief, shadow = (part[inner] for part in _relief(stamp, light))
+    x, y = stamp.x + inner[1].start, stamp.y + inner[0].start
+    blend = texture_blend(shape, x, y, (canvas.shape[0], canvas.shape[1]))
+    first, second = shape.colors
+    color = _tinted(blend, np.stack([second - first, first], axis=1)) * _tinted(relief)
+    canvas *= _tinted(1 - shadow)
+    color -= canvas
+    color *= _tinted(stamp.coverage[inner] * np.float32(1 / 255))
+    canvas += color
+
+
+def _tinted(plane: Floats, colors: Floats | None = None) -> Floats:
+    """Make an image of one plane: (h, w) -> (h, w, 3).
+
+    Args:
+        plane: brightness.
+        colors: (3, 1) factor, or (3, 2) factor and offset, of the channels; None for grey.
+    """
+    if colors is None:
+        return np.asarray(cv2.cvtColor(plane, cv2.COLOR_GRAY2RGB), dtype=np.float32)
+    return np.asarray(cv2.transform(plane, colors), dtype=np.float32)
+
+
+def random_colors(
+    rng: Rng, count: int, saturation: tuple[float, float], value: tuple[float, float]
+) -> Floats:
+    """Draw RGB colours in [0, 1] of any hue, (count, 3)."""
+    drawn = zip(
+        rng.random(count), rng.uniform(*saturation, count), rng.uniform(*value, count), strict=True
+    )
+    colors = [colorsys.hsv_to_rgb(*hsv) for hsv in drawn]
+    return np.array(colors, dtype=np.float32).reshape(-1, 3)
+
+
+def random_light(rng: Rng, image_hw: tuple[int, int]) -> Light:
+    """Draw the lighting of a scene."""
+    angle = rng.uniform(0, _TURN)
+    direction = math.cos(angle), math.sin(angle)
+    y, x = (np.linspace(-0.5, 0.5, side, dtype=np.float32) for side in image_hw)
+    fall_off = np.float32(rng.uniform(0.0, 0.5))
+    field = 1 - fall_off * (x[None, :] * direction[0] + y[:, None] * direction[1])
+    field -= np.float32(rng.uniform(0.0, 0.5)) * (x[None, :] ** 2 + y[:, None] ** 2)
+    warmth = rng.uniform(-0.08, 0.08)
+    tint = np.array(((1 + warmth,), (1.0,), (1 - warmth,)), dtype=np.float32)
+    tint *= np.float32(rng.uniform(0.85, 1.2))
+    return Light(direction, rng.uniform(0.3, 0.65), field, tint, rng.uniform(0.0, 0.1))
+
+
+def paint_background(rng: Rng, image_hw: tuple[int, int], palette: Floats) -> Floats:
+    """Paint clutter that is no object: a colour wash, irregular blobs, strokes and blotches.
+
+    Args:
+        rng: source of every choice.
+        image_hw: size in pixels.
+        palette: (N, 3) the colours of the objects, which the clutter shares.
+
+    Returns:
+        (H, W, 3) RGB in [0, 1].
+    """
+    h, w = image_hw
+    wash = random_colors(rng, 6, (0.05, 0.6), (0.35, 1.0)).reshape(2, 3, 3)
+    wash += np.float32(0.6) * (wash.mean(axis=(0, 1)) - wash)
+    corners = (wash.clip(0, 1) * 255).astype(np.uint8)
+    canvas = np.asarray(cv2.resize(corners, (w, h), interpolation=cv2.INTER_CUBIC), dtype=np.uint8)
+    faded = palette + np.float32(0.35) * (wash.mean(axis=(0, 1)) - palette)
+    for _ in range(rng.integers(3, 11)):
+        _paint_clutter(rng, canvas, tuple(255 * float(c) for c in rng.choice(faded)))
+    if rng.random() < 0.7:  # out of focus, as backgrounds are
+        cv2.GaussianBlur(canvas, (0, 0), rng.uniform(0.003, 0.01) * min(h, w), dst=canvas)
+    cells = int(rng.integers(6, 48))
+    contrast = rng.uniform(0.0, 0.3)
+    blotches = 1 + np.float32(contrast) * (rng.random((cells, cells), dtype=np.float32) - 0.5)
+    factors = cv2.resize(blotches / 255, (w, h), interpolation=cv2.INTER_CUBIC)
+    image = _tinted(np.asarray(factors, dtype=np.float32))
+    image *= canvas
+    return image
+
+
+def _paint_clutter(rng: Rng, canvas: NDArray[np.uint8], color: tuple[float, ...]) -> None:
+    """Draw one irregular polygon or one open stroke, in place."""
+    h, w = canvas.shape[:2]
+    center = rng.uniform((0, 0), (w, h))
+    count = int(rng.integers(6, 11))
+    if rng.random() < 0.6:
+        # One corner in each sector, or the blob could pass for a triangle.
+        angles = (np.arange(count) + rng.uniform(-0.4, 0.4, count)) * (_TURN / count)
+        reach = rng.uniform(0.06, 0.3) * min(h, w) * rng.uniform(0.5, 1.0, count)
+        points = center + _polar(angles, reach)
+        cv2.fillPoly(canvas, [np.rint(points).astype(np.int32)], color, cv2.LINE_AA)
+    else:
+        points = center + np.cumsum(rng.normal(0, 0.16 * min(h, w), (count, 2)), axis=0)
+        thickness = max(1, round(rng.uniform(0.003, 0.025) * min(h, w)))
+        fixed = [np.rint(points).astype(np.int32)]
+        cv2.polylines(canvas, fixed, False, color, thickness, cv2.LINE_AA)
+
+
+def expose(rng: Rng, image: Floats, light: Light) -> NDArray[np.uint8]:
+    """Light a painted scene and photograph it: (H, W, 3) uint8, with the noise of a sensor."""
+    noise = rng.integers(0, 256, image.shape[:2], dtype=np.uint8).astype(np.float32)
+    noise = (noise - np.float32(127.5)) * np.float32(light.grain / 127.5)
+    exposed = _tinted(light.field + noise, light.tint)
+    exposed *= image
+    return np.asarray(cv2.convertScaleAbs(exposed, alpha=255), dtype=np.uint8)  # saturates

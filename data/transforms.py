@@ -1,0 +1,198 @@
+"""From a sample on disk to the tensors that a model takes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import cv2
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from layers.structures import Target
+
+from .augment import Placement, distort_colours, draw_placement, place_whole
+from .outlines import rasterise
+
+Segmentation = Any
+"""COCO polygons (list of flat x, y lists), COCO run lengths (dict), or an (H, W) bool bitmap."""
+
+PIXEL_MEAN = (123.68, 116.78, 103.94)
+"""ImageNet's mean colour, RGB, which fills the canvas around a shrunken image."""
+
+_DRAWS = 10  # attempts to find an augmentation that leaves something to learn
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One annotated image as it is stored, M objects.
+
+    Attributes:
+        image: (H, W, 3) uint8 RGB.
+        boxes: (M, 4) float32 xyxy in pixels.
+        labels: (M,) int64, 0-based.
+        is_crowd: (M,) bool.
+        segmentations: M outlines in pixels of the image.
+        image_id: the dataset's own identifier.
+    """
+
+    image: NDArray[np.uint8]
+    boxes: NDArray[np.float32]
+    labels: NDArray[np.int64]
+    is_crowd: NDArray[np.bool_]
+    segmentations: tuple[Segmentation, ...]
+    image_id: int
+
+
+class Samples(Protocol):
+    """What a dataset has to offer to be trained on."""
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """One class name for each label value."""
+        ...
+
+    def __len__(self) -> int:
+        """Count the images."""
+        ...
+
+    def sample(self, index: int) -> Sample:
+        """Load one annotated image."""
+        ...
+
+
+def to_tensor(image: NDArray[np.uint8]) -> Tensor:
+    """Reorder an (H, W, 3) image to a contiguous (3, H, W) uint8 tensor that owns its memory."""
+    return torch.from_numpy(np.stack(cv2.split(image)))
+
+
+def plain_target(
+    sample: Sample, image_size: int, min_object_size: float = 0.0
+) -> tuple[Tensor, Target]:
+    """Resize an image and its objects to S x S, and nothing else.
+
+    Args:
+        sample: the image and its M objects.
+        image_size: S.
+        min_object_size: drop objects narrower or lower than this many pixels of the S x S image.
+
+    Returns:
+        (3, S, S) uint8 RGB, and its target with the crowds last.
+    """
+    placement = place_whole(_image_hw(sample), image_size)
+    kept = _visible_objects(sample, placement, min_object_size)
+    image = placement.canvas(placement.piece(sample.image), PIXEL_MEAN)
+    return to_tensor(image), place_target(sample, placement, kept)
+
+
+@dataclass(frozen=True)
+class TrainTransform:
+    """The augmentation of the original YOLACT (SSD's), with one sampling of the pixels.
+
+    Every switch that is on still leaves its part of the images unchanged: photometric distortion
+    tosses a coin per property, expanding and mirroring happen to half the images, cropping to 5/6.
+
+    Attributes:
+        image_size: S, the side of the network input.
+        photometric: vary brightness, contrast, saturation and hue.
+        expand: shrink the image into a larger canvas of the fill colour.
+        crop: cut a random rectangle that keeps at least one object.
+        mirror: swap left and right.
+        flip: swap top and bottom.
+        rotate: turn by a random multiple of 90 degrees.
+        fill: RGB colour of the canvas, 0..255.
+        min_object_size: objects that end up narrower or lower than this many pixels are dropped.
+    """
+
+    image_size: int
+    photometric: bool = True
+    expand: bool = True
+    crop: bool = True
+    mirror: bool = True
+    flip: bool = False
+    rotate: bool = False
+    fill: tuple[float, float, float] = PIXEL_MEAN
+    min_object_size: float = 4.0
+
+    def __call__(self, sample: Sample, rng: np.random.Generator) -> tuple[Tensor, Target]:
+        """Augment one sample.
+
+        Args:
+            sample: the image and its objects.
+            rng: where every random number comes from.
+
+        Returns:
+            (3, S, S) uint8 RGB, and its target with the crowds last.
+        """
+        placement, kept = self.place(sample, rng)
+        image = self.render(sample, placement, rng)
+        return to_tensor(image), place_target(sample, placement, kept)
+
+    def place(self, sample: Sample, rng: np.random.Generator) -> tuple[Placement, NDArray[np.intp]]:
+        """Draw the geometry, again if it leaves nothing to learn, then without augmentation.
+
+        Returns:
+            The placement and the indices of the objects that it keeps.
+        """
+        image_hw, objects = _image_hw(sample), sample.boxes[~sample.is_crowd]
+        for _ in range(_DRAWS):
+            placement = draw_placement(
+                objects,
+                image_hw,
+                self.image_size,
+                rng,
+                expand=self.expand,
+                crop=self.crop,
+                mirror=self.mirror,
+                flip=self.flip,
+                rotate=self.rotate,
+            )
+            kept = _visible_objects(sample, placement, self.min_object_size)
+            if not len(objects) or not sample.is_crowd[kept].all():
+                return placement, kept
+        placement = place_whole(image_hw, self.image_size)
+        return placement, _visible_objects(sample, placement, self.min_object_size)
+
+    def render(
+        self, sample: Sample, placement: Placement, rng: np.random.Generator
+    ) -> NDArray[np.uint8]:
+        """Sample the pixels once and distort their colours, the fill's excepted.
+
+        Colours come after the resize, where their cost does not depend on the camera.
+
+        Returns:
+            (S, S, 3) uint8 RGB.
+        """
+        piece = placement.piece(sample.image)
+        if self.photometric:
+            piece = distort_colours(piece, rng)
+        return placement.canvas(piece, self.fill)
+
+
+def place_target(sample: Sample, placement: Placement, kept: NDArray[np.intp]) -> Target:
+    """Bring the kept objects of a sample into the frame of the network input."""
+    side = placement.image_size
+    masks = np.zeros((len(kept), side, side), dtype=np.bool_)
+    for mask, index in zip(masks, kept, strict=True):
+        rasterise(sample.segmentations[index], _image_hw(sample), placement, mask)
+    return Target(
+        boxes=torch.from_numpy(placement.boxes(sample.boxes[kept])),
+        labels=torch.from_numpy(sample.labels[kept]),
+        masks=torch.from_numpy(masks),
+        is_crowd=torch.from_numpy(sample.is_crowd[kept]),
+    )
+
+
+def _visible_objects(
+    sample: Sample, placement: Placement, min_object_size: float
+) -> NDArray[np.intp]:
+    boxes = placement.boxes(sample.boxes)
+    large = (boxes[:, 2:] - boxes[:, :2] >= min_object_size).all(axis=1)
+    kept = np.flatnonzero(large & placement.holds_centres(sample.boxes))
+    return kept[np.argsort(sample.is_crowd[kept], kind="stable")]  # crowds last
+
+
+def _image_hw(sample: Sample) -> tuple[int, int]:
+    return sample.image.shape[0], sample.image.shape[1]

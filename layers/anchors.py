@@ -1,0 +1,82 @@
+"""Anchor boxes, one set for each cell of each pyramid level."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import sqrt
+
+import torch
+from torch import Tensor, nn
+
+
+class AnchorGenerator(nn.Module):
+    """Make the anchors of a feature pyramid, relative to the image (YOLACT sec. 4).
+
+    Args:
+        scales: for each level, the anchor sides in pixels of the S x S input.
+        ratios: width / height of the anchors of every scale.
+        image_size: S, the side that the scales refer to.
+        square: keep the original's slip `h = w`, which the released one-stage weights are trained
+            with: anchors become squares of side scale * sqrt(ratio).
+    """
+
+    def __init__(
+        self,
+        scales: Sequence[Sequence[float]],
+        ratios: Sequence[float],
+        image_size: int,
+        square: bool,
+    ) -> None:
+        """Precompute the anchor sizes of every level."""
+        super().__init__()
+        self.sizes = [_level_sizes(level, ratios, image_size, square) for level in scales]
+        self._cache: dict[tuple[object, ...], Tensor] = {}
+
+    def forward(self, features: Sequence[Tensor]) -> Tensor:
+        """Lay the anchors over the cells of each level.
+
+        Args:
+            features: (B, c, h, w) for each level, finest first.
+
+        Returns:
+            (P, 4) cxcywh relative float32; level, row, column, then anchor, the last one fastest.
+        """
+        grids = tuple((feature.shape[-2], feature.shape[-1]) for feature in features)
+        device = features[0].device
+        if torch.compiler.is_compiling() or torch.jit.is_tracing():
+            return self.make(grids, device)
+        key = (grids, device)
+        if key not in self._cache:
+            with torch.inference_mode(False):
+                self._cache = {key: self.make(grids, device)}
+        return self._cache[key]
+
+    def make(self, grids: Sequence[tuple[int, int]], device: torch.device) -> Tensor:
+        """Make the anchors for levels of the given heights and widths."""
+        levels = [
+            _level_anchors(height, width, sizes)
+            for (height, width), sizes in zip(grids, self.sizes, strict=True)
+        ]
+        return torch.cat(levels).to(device)
+
+
+def _level_sizes(
+    scales: Sequence[float], ratios: Sequence[float], image_size: int, square: bool
+) -> Tensor:
+    sizes = []
+    for scale in scales:
+        for ratio in ratios:
+            width = scale * sqrt(ratio) / image_size
+            height = width if square else scale / sqrt(ratio) / image_size
+            sizes.append((width, height))
+    return torch.tensor(sizes, dtype=torch.float32)
+
+
+def _level_anchors(height: int, width: int, sizes: Tensor) -> Tensor:
+    y = (torch.arange(height, dtype=torch.float32) + 0.5) / height
+    x = (torch.arange(width, dtype=torch.float32) + 0.5) / width
+    anchors = torch.empty(height, width, len(sizes), 4)
+    anchors[..., 0] = x[None, :, None]
+    anchors[..., 1] = y[:, None, None]
+    anchors[..., 2:] = sizes
+    return anchors.reshape(-1, 4)

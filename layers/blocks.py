@@ -1,0 +1,71 @@
+"""Small modules that several parts share."""
+
+from __future__ import annotations
+
+import torch
+import torchvision
+from torch import Tensor, nn
+
+
+class DeformableConv2d(nn.Conv2d):
+    """Modulated deformable 3x3 convolution, DCNv2 (Zhu et al. 2019; YOLACT++ sec. 4.1).
+
+    Offsets start at zero and modulation at one half, so a fresh layer is a plain convolution at half
+    strength.
+    """
+
+    def __init__(
+        self, in_channels: int, out_channels: int, stride: int = 1, dilation: int = 1
+    ) -> None:
+        """Make the convolution and the one that predicts its 18 offsets and 9 modulations."""
+        super().__init__(
+            in_channels, out_channels, 3, stride=stride, padding=dilation, dilation=dilation
+        )
+        self.offset_mask = nn.Conv2d(
+            in_channels, 27, 3, stride=stride, padding=dilation, dilation=dilation
+        )
+        nn.init.zeros_(self.offset_mask.weight)
+        zero_bias(self.offset_mask)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Convolve (B, in, h, w) at the learned sampling points."""
+        offset_mask = self.offset_mask(x)
+        with torch.autocast(x.device.type, enabled=False):
+            return torchvision.ops.deform_conv2d(
+                x.float(),
+                offset_mask[:, :18].float(),  # (y, x) for each of the nine taps
+                self.weight.float(),
+                None if self.bias is None else self.bias.float(),
+                self.stride,
+                self.padding,
+                self.dilation,
+                mask=offset_mask[:, 18:].float().sigmoid(),
+            )
+
+
+def zero_bias(conv: nn.Conv2d) -> None:
+    """Set a convolution's bias to zero where it has one."""
+    if conv.bias is not None:
+        nn.init.zeros_(conv.bias)
+
+
+def conv_relu(in_channels: int, out_channels: int) -> nn.Sequential:
+    """Return a 3x3 convolution followed by ReLU."""
+    return nn.Sequential(nn.Conv2d(in_channels, out_channels, 3, padding=1), nn.ReLU(inplace=True))
+
+
+def init_convolutions(module: nn.Module) -> None:
+    """Xavier-uniform weights and zero biases for every convolution, as the original starts them."""
+    for child in module.modules():
+        if isinstance(child, nn.Conv2d):
+            nn.init.xavier_uniform_(child.weight)
+            zero_bias(child)
+
+
+def set_batch_norm_frozen(module: nn.Module, frozen: bool) -> None:
+    """Freeze or thaw the statistics and the affine parameters of every batch norm."""
+    for child in module.modules():
+        if isinstance(child, nn.modules.batchnorm._BatchNorm):
+            child.train(child.training and not frozen)
+            for parameter in child.parameters(recurse=False):
+                parameter.requires_grad_(not frozen)

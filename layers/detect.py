@@ -1,0 +1,67 @@
+"""From raw predictions to candidates: filter, decode, suppress."""
+
+from __future__ import annotations
+
+from typing import Literal, get_args
+
+import torch
+from torch import Tensor
+
+from .boxes import decode_boxes
+from .nms import cross_class_nms, fast_nms, greedy_nms
+from .structures import Candidates, Predictions
+
+Nms = Literal["fast", "cross_class", "greedy"]
+
+
+def detect(
+    predictions: Predictions,
+    score_threshold: float = 0.05,
+    iou_threshold: float = 0.5,
+    top_k: int = 200,
+    max_detections: int = 100,
+    nms: Nms = "fast",
+) -> list[Candidates]:
+    """Find the objects of each image.
+
+    Args:
+        predictions: raw outputs for B images.
+        score_threshold: anchors whose best class scores at or below this are dropped.
+        iou_threshold: overlap above which the worse of two boxes is suppressed.
+        top_k: boxes per class ("fast") or in all ("cross_class") that enter suppression.
+        max_detections: objects kept per image; as released, "cross_class" is bounded by top_k alone.
+        nms: "fast" (YOLACT sec. 3.5), "cross_class" (the same over all classes at once), or
+            "greedy" (the exact classic).
+
+    Returns:
+        Candidates for each image, highest score first.
+
+    Raises:
+        ValueError: unknown `nms`.
+    """
+    if nms not in get_args(Nms):
+        raise ValueError(f"nms: {nms!r} is not one of {', '.join(get_args(Nms))}")
+    found = []
+    for logits, deltas, coefficients in zip(
+        predictions.class_logits, predictions.box_deltas, predictions.coefficients, strict=True
+    ):
+        anchors, scores = _above_threshold(logits.float(), score_threshold)
+        boxes = decode_boxes(deltas[anchors].float(), predictions.anchors[anchors])
+        if nms == "fast":
+            kept = fast_nms(boxes, scores, iou_threshold, top_k, max_detections)
+        elif nms == "cross_class":
+            kept = cross_class_nms(boxes, scores, iou_threshold, top_k)
+        else:
+            kept = greedy_nms(boxes, scores, iou_threshold, score_threshold, max_detections)
+        index, labels, kept_scores = kept
+        found.append(
+            Candidates(boxes[index], kept_scores, labels, coefficients[anchors[index]].float())
+        )
+    return found
+
+
+def _above_threshold(logits: Tensor, score_threshold: float) -> tuple[Tensor, Tensor]:
+    """Return the indices of the anchors that may be objects, and their (N, C) foreground scores."""
+    best_log_score = logits[:, 1:].amax(dim=1) - logits.logsumexp(dim=1)
+    anchors = (best_log_score.exp() > score_threshold).nonzero().squeeze(1)
+    return anchors, torch.softmax(logits[anchors], dim=1)[:, 1:]

@@ -1,0 +1,91 @@
+"""The pure losses of YOLACT (sec. 3.1-3.3, 4.1) and YOLACT++ (sec. 4.2): sums, neither weighted nor averaged."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from .masks import box_windows
+from .matching import BACKGROUND, IGNORE
+
+
+def box_loss(box_deltas: Tensor, target_deltas: Tensor) -> Tensor:
+    """Sum the smooth L1 distance of (N, 4) encoded boxes."""
+    return F.smooth_l1_loss(box_deltas, target_deltas, reduction="sum")
+
+
+def confidence_loss(class_logits: Tensor, classes: Tensor, negative_ratio: int = 3) -> Tensor:
+    """Sum the cross entropy over positives and the hardest negatives of each image (OHEM).
+
+    An image without positives, whose negatives the released code never used, counts as if it had
+    one: its `negative_ratio` hardest negatives are learned.
+
+    Args:
+        class_logits: (B, P, C+1), index 0 = background.
+        classes: (B, P): -1 ignored, 0 background, 1..C foreground.
+        negative_ratio: negatives per positive.
+    """
+    with torch.no_grad():
+        hardness = class_logits.logsumexp(dim=2) - class_logits[:, :, 0]
+        hardness = hardness.masked_fill(classes != BACKGROUND, -1)
+        positives = (classes > BACKGROUND).sum(dim=1).clamp(min=1)
+        rank = hardness.argsort(dim=1, descending=True).argsort(dim=1)
+        negative = (rank < negative_ratio * positives[:, None]) & (classes == BACKGROUND)
+    chosen = negative | (classes > BACKGROUND)
+    return F.cross_entropy(
+        class_logits[chosen], classes[chosen], reduction="sum", ignore_index=IGNORE
+    )
+
+
+def mask_loss(mask_logits: Tensor, target_masks: Tensor, boxes: Tensor) -> Tensor:
+    """Binary cross entropy inside each box, divided by the box's area (YOLACT sec. 3.3).
+
+    Args:
+        mask_logits: (N, h, w) prototypes x coefficients, before the sigmoid.
+        target_masks: (N, h, w) in {0, 1}.
+        boxes: (N, 4) xyxy relative: the ground truth that crops and normalises.
+
+    Returns:
+        (N,) mean loss over the box; sides below a quarter of a cell count as a quarter.
+    """
+    height, width = mask_logits.shape[-2:]
+    loss = F.binary_cross_entropy_with_logits(mask_logits, target_masks, reduction="none")
+    loss = (loss * box_windows(boxes, (height, width))).sum(dim=(1, 2))
+    cells = (boxes[:, 2:] - boxes[:, :2]) * boxes.new_tensor((width, height))
+    return loss / cells.clamp(min=0.25).prod(dim=1)
+
+
+def semantic_loss(semantic_logits: Tensor, masks: Tensor, labels: Tensor) -> Tensor:
+    """Per-pixel binary cross entropy of one image, averaged over pixels (YOLACT sec. 4.1).
+
+    Args:
+        semantic_logits: (C, h, w).
+        masks: (M, h, w) in {0, 1} on the same grid.
+        labels: (M,) 0-based.
+    """
+    target = torch.zeros_like(semantic_logits)
+    index = labels[:, None, None].expand(masks.shape)
+    target.scatter_reduce_(0, index, masks.to(target.dtype), reduce="amax")
+    loss = F.binary_cross_entropy_with_logits(semantic_logits, target, reduction="sum")
+    return loss / semantic_logits[0].numel()
+
+
+def mask_iou(masks1: Tensor, masks2: Tensor) -> Tensor:
+    """Return the intersection over union of N pairs of (N, h, w) binary masks; 0 where both are empty."""
+    intersection = (masks1 * masks2).sum(dim=(1, 2))
+    union = masks1.sum(dim=(1, 2)) + masks2.sum(dim=(1, 2)) - intersection
+    return intersection / union.clamp(min=1)
+
+
+def mask_iou_loss(predicted_iou: Tensor, target_iou: Tensor) -> Tensor:
+    """Sum the smooth L1 distance of (N,) predicted mask qualities (YOLACT++ sec. 4.2)."""
+    return F.smooth_l1_loss(predicted_iou, target_iou, reduction="sum")
+
+
+def shrink_masks(masks: Tensor, grid_hw: tuple[int, int] | torch.Size) -> Tensor:
+    """Resize (M, S, S) bool masks to a grid bilinearly and binarise them again, as (M, h, w) float."""
+    if not len(masks):
+        return torch.zeros((0, *grid_hw), device=masks.device)
+    small = F.interpolate(masks[None].float(), tuple(grid_hw), mode="bilinear", align_corners=False)
+    return (small[0] > 0.5).float()

@@ -1,0 +1,146 @@
+"""Non-maximum suppression: Fast NMS (YOLACT sec. 3.5), its cross-class form, and the exact greedy one."""
+
+from __future__ import annotations
+
+import logging
+from functools import cache
+from typing import Protocol
+
+import numpy as np
+import torch
+import torchvision
+from torch import Tensor
+
+from .boxes import box_iou
+
+logger = logging.getLogger(__name__)
+
+
+def fast_nms(
+    boxes: Tensor, scores: Tensor, iou_threshold: float, top_k: int, max_detections: int
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Suppress in parallel: a box goes if any better one of its class overlaps it, kept or not.
+
+    As released, a box that passed the score filter for one class is kept for every class that it is
+    not suppressed in, however low its score there.
+
+    Args:
+        boxes: (N, 4) xyxy.
+        scores: (N, C).
+        iou_threshold: overlap above which the worse box goes.
+        top_k: boxes considered per class.
+        max_detections: detections kept over all classes.
+
+    Returns:
+        index into the boxes, label and score of the detections, (D,) each, highest score first.
+    """
+    class_scores, order = scores.t().sort(dim=1, descending=True)
+    class_scores, order = class_scores[:, :top_k], order[:, :top_k]
+    candidates = boxes[order]
+    # Classes in slices, so that hundreds of them need no hundreds of megabytes.
+    keep = torch.cat([_not_overlapped(part, iou_threshold) for part in candidates.split(32)])
+    labels = torch.arange(len(order), device=boxes.device)[:, None].expand_as(order)[keep]
+    kept_scores, best = class_scores[keep].sort(descending=True)
+    best, kept_scores = best[:max_detections], kept_scores[:max_detections]
+    return order[keep][best], labels[best], kept_scores
+
+
+def cross_class_nms(
+    boxes: Tensor, scores: Tensor, iou_threshold: float, top_k: int
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Run Fast NMS over all classes at once: one box, one class.
+
+    As released, the result is bounded by `top_k` alone.
+
+    Args:
+        boxes: (N, 4) xyxy.
+        scores: (N, C).
+        iou_threshold: overlap above which the worse box goes.
+        top_k: boxes considered.
+
+    Returns:
+        index into the boxes, label and score of the detections, (D,) each, highest score first.
+    """
+    best_scores, labels = scores.max(dim=1)
+    order = best_scores.argsort(descending=True)[:top_k]
+    order = order[_not_overlapped(boxes[order], iou_threshold)]
+    return order, labels[order], best_scores[order]
+
+
+def greedy_nms(
+    boxes: Tensor,
+    scores: Tensor,
+    iou_threshold: float,
+    score_threshold: float,
+    max_detections: int,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Suppress exactly, class by class: a box goes if a kept better one of its class overlaps it.
+
+    Args:
+        boxes: (N, 4) xyxy.
+        scores: (N, C).
+        iou_threshold: overlap above which the worse box goes.
+        score_threshold: (box, class) pairs at or below this score are dropped.
+        max_detections: detections kept over all classes.
+
+    Returns:
+        index into the boxes, label and score of the detections, (D,) each, highest score first.
+    """
+    index, labels = (scores > score_threshold).nonzero(as_tuple=True)
+    pair_scores = scores[index, labels]
+    keep = batched_greedy_nms(boxes[index], pair_scores, labels, iou_threshold)[:max_detections]
+    return index[keep], labels[keep], pair_scores[keep]
+
+
+def batched_greedy_nms(
+    boxes: Tensor, scores: Tensor, groups: Tensor, iou_threshold: float
+) -> Tensor:
+    """Greedy NMS within groups: in Cython on the CPU, else by torchvision.
+
+    Args:
+        boxes: (N, 4) xyxy.
+        scores: (N,).
+        groups: (N,) int64; boxes of different groups never suppress each other.
+        iou_threshold: overlap above which the worse box goes.
+
+    Returns:
+        indices of the boxes kept, highest score first.
+    """
+    kernels = load_kernels() if boxes.device.type == "cpu" else None
+    if kernels is None:
+        return torchvision.ops.batched_nms(boxes.float(), scores.float(), groups, iou_threshold)
+    order = scores.argsort(descending=True, stable=True)
+    kept = kernels.greedy_nms(
+        np.ascontiguousarray(boxes[order].float().numpy()),
+        np.ascontiguousarray(groups[order].numpy()),
+        iou_threshold,
+    )
+    return order[torch.from_numpy(np.asarray(kept).view(np.bool_))]
+
+
+def _not_overlapped(boxes: Tensor, iou_threshold: float) -> Tensor:
+    """Mark the boxes (..., N, 4), best first, that no better box overlaps."""
+    if not boxes.shape[-2]:
+        return torch.ones(boxes.shape[:-1], dtype=torch.bool, device=boxes.device)
+    overlaps = box_iou(boxes, boxes).triu(diagonal=1)
+    return overlaps.amax(dim=-2) <= iou_threshold
+
+
+class Kernels(Protocol):
+    """The compiled CPU kernels, see kernels.pyx."""
+
+    def greedy_nms(self, boxes: object, groups: object, iou_threshold: float) -> object:
+        """Mark the boxes to keep."""
+
+
+@cache
+def load_kernels() -> Kernels | None:
+    """Return the compiled kernels, or None (said once) where they were not built."""
+    try:
+        from . import kernels
+    except ImportError:
+        logger.warning(
+            "layers.kernels is not compiled; torchvision serves instead, a little slower"
+        )
+        return None
+    return kernels  # type: ignore[no-any-return, unused-ignore]

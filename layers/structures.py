@@ -1,0 +1,199 @@
+"""What flows between the parts: network predictions, training targets, candidates and detections."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, fields, replace
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from .masks import mask_windows, paste_masks, sample_window
+
+Index = int | slice | Tensor | np.ndarray | Sequence[int]
+
+
+class Predictions(NamedTuple):
+    """Raw outputs of a network for B images, P anchors, C foreground classes and K prototypes.
+
+    Attributes:
+        class_logits: (B, P, C+1) before softmax; index 0 is background.
+        box_deltas: (B, P, 4) encoded offsets from the anchors.
+        coefficients: (B, P, K) mask coefficients after tanh, in [-1, 1].
+        prototypes: (B, K, Hp, Wp) prototype masks after ReLU.
+        anchors: (P, 4) cxcywh, relative to the image side.
+        semantic_logits: (B, C, h, w) in training mode, else None.
+    """
+
+    class_logits: Tensor
+    box_deltas: Tensor
+    coefficients: Tensor
+    prototypes: Tensor
+    anchors: Tensor
+    semantic_logits: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class Target:
+    """The ground truth of one S x S training image with M objects.
+
+    Attributes:
+        boxes: (M, 4) xyxy in pixels of the network input.
+        labels: (M,) int64, 0-based foreground classes.
+        masks: (M, S, S) bool.
+        is_crowd: (M,) bool; crowds are ignored regions, never objects to learn.
+
+    Raises:
+        ValueError: the parts disagree about M.
+    """
+
+    boxes: Tensor
+    labels: Tensor
+    masks: Tensor
+    is_crowd: Tensor
+
+    def __post_init__(self) -> None:
+        """Check lengths at birth."""
+        _check_lengths(self)
+
+    def __len__(self) -> int:
+        """Count the objects, crowds included."""
+        return len(self.labels)
+
+    def __getitem__(self, index: Index) -> Target:
+        """Select objects by index, slice, or boolean mask."""
+        return _select(self, index)
+
+    def to(self, device: torch.device | str) -> Target:
+        """Move every tensor to a device."""
+        return _move(self, device)
+
+    def pin_memory(self) -> Target:
+        """Pin every tensor, for the loader's asynchronous copies."""
+        return Target(**{f.name: getattr(self, f.name).pin_memory() for f in fields(self)})
+
+
+@dataclass(frozen=True)
+class Candidates:
+    """The N detections of one image that survived non-maximum suppression, masks not assembled yet.
+
+    Attributes:
+        boxes: (N, 4) xyxy relative to the image, unclipped.
+        scores: (N,) class probabilities.
+        labels: (N,) int64, 0-based.
+        coefficients: (N, K) mask coefficients.
+    """
+
+    boxes: Tensor
+    scores: Tensor
+    labels: Tensor
+    coefficients: Tensor
+
+    def __post_init__(self) -> None:
+        """Check lengths at birth."""
+        _check_lengths(self)
+
+    def __len__(self) -> int:
+        """Count the candidates."""
+        return len(self.scores)
+
+    def __getitem__(self, index: Index) -> Candidates:
+        """Select candidates by index, slice, or boolean mask."""
+        return _select(self, index)
+
+
+@dataclass(frozen=True)
+class Detections:
+    """N segmented objects of one image, highest score first.
+
+    The masks are kept compactly: one small soft mask per object and the image region ("frame") that
+    it covers. Full-size masks are made only when `.masks` or `.crop(i)` asks for them.
+
+    Attributes:
+        boxes: (N, 4) float xyxy in image pixels.
+        scores: (N,) in [0, 1]; for presets with mask re-scoring, class probability x predicted IoU.
+        labels: (N,) int64, 0-based.
+        soft_masks: (N, h, w) in [0, 1]; YOLACT keeps its prototype grid.
+        mask_frames: (N, 4) xyxy in image pixels: the region that each soft mask covers.
+        box_scores: (N,) class probabilities before mask re-scoring.
+        image_hw: height and width of the image in pixels.
+        class_names: one name for each label value.
+    """
+
+    boxes: Tensor
+    scores: Tensor
+    labels: Tensor
+    soft_masks: Tensor
+    mask_frames: Tensor
+    box_scores: Tensor
+    image_hw: tuple[int, int]
+    class_names: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        """Check lengths at birth."""
+        _check_lengths(self)
+
+    def __len__(self) -> int:
+        """Count the detections."""
+        return len(self.scores)
+
+    def __getitem__(self, index: Index) -> Detections:
+        """Select detections by index, slice, or boolean mask."""
+        return _select(self, index)
+
+    def __iter__(self) -> Iterator[Detections]:
+        """Yield the detections one at a time, each a `Detections` of length one."""
+        return (self[i] for i in range(len(self)))
+
+    @property
+    def masks(self) -> Tensor:
+        """Full-size masks, (N, H, W) bool, made on each access."""
+        return paste_masks(self.soft_masks, self.mask_frames, self.image_hw)
+
+    def crop(self, index: int) -> tuple[tuple[int, int, int, int], Tensor]:
+        """Return one mask as the smallest window that holds it.
+
+        Returns:
+            The window (x1, y1, x2, y2) in whole image pixels, and the (y2-y1, x2-x1) bool mask in it.
+            An empty mask has an empty window.
+        """
+        soft, frame = self.soft_masks[index : index + 1], self.mask_frames[index : index + 1]
+        window = mask_windows(soft, frame, self.image_hw)[0]
+        return window, sample_window(soft[0], frame[0], window) > 0.5
+
+    def names(self) -> list[str]:
+        """Return the class name of every detection."""
+        return [self.class_names[int(label)] for label in self.labels]
+
+    def to(self, device: torch.device | str) -> Detections:
+        """Move every tensor to a device."""
+        return _move(self, device)
+
+
+def _tensors(part: Any) -> dict[str, Tensor]:
+    values = {f.name: getattr(part, f.name) for f in fields(part)}
+    return {name: value for name, value in values.items() if isinstance(value, Tensor)}
+
+
+def _check_lengths(part: Any) -> None:
+    lengths = {name: len(value) for name, value in _tensors(part).items()}
+    if len(set(lengths.values())) > 1:
+        raise ValueError(f"{type(part).__name__}: parts of different lengths: {lengths}")
+
+
+def _select(part: Any, index: Index) -> Any:
+    if isinstance(index, int):
+        if not -len(part) <= index < len(part):
+            raise IndexError(f"index {index} is out of range for {len(part)} objects")
+        index = [index]
+    if not isinstance(index, slice):
+        index = torch.as_tensor(index, device=part.labels.device)
+        index = index.long() if index.numel() == 0 and index.dtype != torch.bool else index
+    return replace(part, **{name: value[index] for name, value in _tensors(part).items()})
+
+
+def _move(part: Any, device: torch.device | str) -> Any:
+    moved = {name: value.to(device, non_blocking=True) for name, value in _tensors(part).items()}
+    return replace(part, **moved)

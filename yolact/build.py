@@ -1,0 +1,72 @@
+"""The only place that turns a configuration into modules."""
+
+from __future__ import annotations
+
+from layers.anchors import AnchorGenerator
+
+from .backbones import Darknet53, ResNet
+from .config import Config, ModelConfig
+from .criterion import Criterion
+from .fpn import FeaturePyramid
+from .head import PredictionHead
+from .mask_rescorer import MaskRescorer
+from .model import Network, Yolact
+from .protonet import ProtoNet
+
+
+def build_model(config: Config) -> Yolact:
+    """Build a model with random weights.
+
+    Args:
+        config: a preset, see `get_config`.
+
+    Returns:
+        The model in training mode on the CPU.
+
+    Raises:
+        ValueError: parts that do not fit together, such as mask re-scoring on a small input.
+    """
+    model = config.model
+    rescorer = MaskRescorer(model.num_classes) if model.mask_rescoring else None
+    prototype_side = 2 * -(-model.image_size // 8)
+    if rescorer is not None and prototype_side < rescorer.minimum_side:
+        raise ValueError(
+            f"model.image_size={model.image_size}: mask re-scoring needs at least "
+            f"{4 * rescorer.minimum_side + 1} pixels"
+        )
+    return Yolact(
+        network=_build_network(model),
+        mask_rescorer=rescorer,
+        criterion=Criterion(config.loss, rescorer),
+        image_size=model.image_size,
+        pixel_mean=model.pixel_mean,
+        pixel_std=model.pixel_std,
+        class_names=model.names,
+        detection=config.detect,
+    )
+
+
+def _build_network(model: ModelConfig) -> Network:
+    backbone = _build_backbone(model)
+    return Network(
+        backbone=backbone,
+        fpn=FeaturePyramid(backbone.channels, model.fpn_channels),
+        protonet=ProtoNet(model.fpn_channels, model.prototype_channels, model.num_prototypes),
+        head=PredictionHead(
+            model.fpn_channels,
+            model.head_channels,
+            model.num_anchors,
+            model.num_classes,
+            model.num_prototypes,
+        ),
+        anchors=AnchorGenerator(
+            model.anchor_scales, model.anchor_ratios, model.image_size, model.square_anchors
+        ),
+        num_classes=model.num_classes,
+    )
+
+
+def _build_backbone(model: ModelConfig) -> Darknet53 | ResNet:
+    if model.backbone == "darknet53":
+        return Darknet53()
+    return ResNet(model.backbone, model.deformable_interval)

@@ -1,0 +1,297 @@
+"""Checkpoints: our own, and the official files of 2019, whose names are translated by one pure function."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import re
+import zipfile
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from .build import build_model
+from .config import Config
+from .download import OFFICIAL_WEIGHTS, fetch_weights
+from .model import Yolact
+from .presets import get_config, list_configs
+
+State = dict[str, Tensor]
+
+WEIGHTS_FOLDER = Path(__file__).parent.parent / "weights"
+BUNDLED = "yolact_resnet18_shapes"
+FORMAT = "yolact-checkpoint-1"
+
+# Our names -> the official names. The FPN is stored from C5 down to C3 there, and activations count
+# in the numbering of ProtoNet and of the mask rescorer.
+_RENAMES: tuple[tuple[str, Callable[[re.Match[str]], str]], ...] = (
+    (r"network\.backbone\.layer(\d)\.", lambda m: f"backbone.layers.{int(m[1]) - 1}."),
+    (r"network\.backbone\.stages\.", lambda m: "backbone.layers."),
+    (r"network\.backbone\.stem\.", lambda m: "backbone._preconv."),
+    (r"network\.backbone\.", lambda m: "backbone."),
+    (r"network\.fpn\.lateral\.(\d)\.", lambda m: f"fpn.lat_layers.{2 - int(m[1])}."),
+    (r"network\.fpn\.output\.(\d)\.", lambda m: f"fpn.pred_layers.{2 - int(m[1])}."),
+    (r"network\.fpn\.downsample\.", lambda m: "fpn.downsample_layers."),
+    (r"network\.protonet\.convs\.(\d)\.", lambda m: f"proto_net.{2 * int(m[1])}."),
+    (r"network\.protonet\.refine\.", lambda m: "proto_net.8."),
+    (r"network\.protonet\.project\.", lambda m: "proto_net.10."),
+    (r"network\.head\.shared\.", lambda m: "prediction_layers.0.upfeature."),
+    (r"network\.head\.boxes\.", lambda m: "prediction_layers.0.bbox_layer."),
+    (r"network\.head\.classes\.", lambda m: "prediction_layers.0.conf_layer."),
+    (r"network\.head\.coefficients\.", lambda m: "prediction_layers.0.mask_layer."),
+    (r"network\.semantic\.", lambda m: "semantic_seg_conv."),
+    (r"mask_rescorer\.convs\.(\d)\.", lambda m: f"maskiou_net.maskiou_net.{2 * int(m[1])}."),
+    (r"mask_rescorer\.classify\.", lambda m: "maskiou_net.maskiou_net.10."),
+)
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """What a checkpoint file holds.
+
+    Attributes:
+        model: weights under our names; for an official file, under the official ones (`official`).
+        official: whether the names are the official ones.
+        config: the preset and its changes; None in official files.
+        training: optimiser, random numbers, iteration and best scores, where the file has them.
+    """
+
+    model: State
+    official: bool
+    config: Config | None = None
+    training: dict[str, Any] = field(default_factory=dict)
+
+
+def official_name(name: str) -> str:
+    """Translate one of our tensor names to the official one.
+
+    Raises:
+        KeyError: no official model has such a tensor.
+    """
+    for pattern, prefix in _RENAMES:
+        match = re.match(pattern, name)
+        if match:
+            rest = name[match.end() :].replace("offset_mask.", "conv_offset_mask.")
+            return prefix(match) + rest
+    raise KeyError(f"no official name for {name!r}")
+
+
+def to_official(state: Mapping[str, Tensor]) -> State:
+    """Rename a whole state dict to the official names."""
+    return {official_name(name): tensor for name, tensor in state.items()}
+
+
+def from_official(state: Mapping[str, Tensor], model: nn.Module) -> State:
+    """Rename an official state dict to the names of a model; unknown names stay as they are."""
+    ours = {official_name(name): name for name in model.state_dict()}
+    return {ours.get(name, name): tensor for name, tensor in clean_official(state).items()}
+
+
+def clean_official(state: Mapping[str, Tensor]) -> State:
+    """Drop what old official files carry along: DataParallel prefixes and stale layers."""
+    cleaned = {name.removeprefix("module."): tensor for name, tensor in state.items()}
+    stale = re.compile(r"backbone\.layer(?!s\.)|fpn\.downsample_layers\.([2-9]|\d\d)")
+    return {name: tensor for name, tensor in cleaned.items() if not stale.match(name)}
+
+
+def load_model(
+    path_or_name: str | Path, config: Config | str | None = None, device: str = "cpu"
+) -> Yolact:
+    """Load a trained model, ready for inference.
+
+    Args:
+        path_or_name: a checkpoint file, official or ours, or the name of a released model
+            ("yolact_base"), which is downloaded to weights/ once.
+        config: needed only for an official file whose name does not tell ("yolact_base_54_800000.pth").
+        device: where to put it.
+
+    Returns:
+        The model in evaluation mode.
+
+    Raises:
+        FileNotFoundError: no such file, nor a model of that name.
+        ValueError: not a checkpoint, or one of another model.
+    """
+    path = resolve_weights(path_or_name)
+    checkpoint = read_checkpoint(path)
+    if isinstance(config, str):
+        config = get_config(config)
+    config = config or checkpoint.config or config_from_name(path)
+    model = build_model(config)
+    load_weights(model, checkpoint, path)
+    return model.to(device).eval()
+
+
+def resolve_weights(path_or_name: str | Path) -> Path:
+    """Find a checkpoint by path, or by name in weights/, downloading released ones when absent."""
+    path = Path(path_or_name)
+    if path.is_file():
+        return path
+    name = str(path_or_name).removesuffix("_config")
+    bundled = WEIGHTS_FOLDER / f"{BUNDLED}.pth"
+    if name == BUNDLED and bundled.is_file():
+        return bundled
+    if name in OFFICIAL_WEIGHTS and name in list_configs():
+        return fetch_weights(name, WEIGHTS_FOLDER)
+    choices = ", ".join([BUNDLED, *(n for n in OFFICIAL_WEIGHTS if n in list_configs())])
+    raise FileNotFoundError(f"{path_or_name}: no such checkpoint file, nor one of {choices}")
+
+
+def config_from_name(path: Path) -> Config:
+    """Tell the preset from a file name such as yolact_base_54_800000.pth.
+
+    Raises:
+        ValueError: the name does not begin with a preset.
+    """
+    for name in sorted(list_configs(), key=len, reverse=True):
+        if re.fullmatch(rf"{name}(_\d+_\d+)?(_\w+)?", path.stem):
+            return get_config(name)
+    raise ValueError(
+        f"{path.name}: cannot tell the preset from the file name; give it with --config"
+    )
+
+
+def read_checkpoint(path: Path) -> Checkpoint:
+    """Read a checkpoint without running code from it.
+
+    Raises:
+        ValueError: the file is not a checkpoint.
+    """
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, zipfile.BadZipFile, RuntimeError, EOFError, ValueError, KeyError,
+            AttributeError, TypeError, IndexError) as error:  # fmt: skip
+        reason = str(error).split("\n", 1)[0] or type(error).__name__
+        raise ValueError(f"{path}: not a readable checkpoint ({reason})") from None
+    if isinstance(content, dict) and content.get("format") == FORMAT:
+        state = _tensors(content.get("model"), path)
+        state = {name: t.float() if t.dtype == torch.float16 else t for name, t in state.items()}
+        config = Config.from_dict(content.get("config", {}))
+        return Checkpoint(state, False, config, dict(content.get("training") or {}))
+    return Checkpoint(_tensors(content, path), official=True)
+
+
+def _tensors(content: object, path: Path) -> State:
+    if isinstance(content, Mapping) and "state_dict" in content:
+        content = content["state_dict"]
+    usable = isinstance(content, Mapping) and all(
+        isinstance(name, str) and isinstance(value, Tensor) for name, value in content.items()
+    )
+    if not usable or not content:
+        raise ValueError(f"{path}: holds no weights by name")
+    return dict(content)  # type: ignore[call-overload, no-any-return]
+
+
+def load_weights(model: Yolact, checkpoint: Checkpoint, path: Path) -> None:
+    """Load every tensor of a model from a checkpoint.
+
+    Raises:
+        ValueError: a tensor is missing or has another shape; the message names the first ones.
+    """
+    skipped = load_matching_weights(model, checkpoint)
+    if skipped:
+        shown = "; ".join(skipped[:3]) + ("; ..." if len(skipped) > 3 else "")
+        raise ValueError(f"{path}: does not fit this model in {len(skipped)} tensors: {shown}")
+
+
+def load_matching_weights(model: Yolact, checkpoint: Checkpoint) -> list[str]:
+    """Load what fits, for fine-tuning on other classes.
+
+    Returns:
+        One line for each tensor of the model that keeps its initial value, and why.
+    """
+    own = model.state_dict()
+    state = from_official(checkpoint.model, model) if checkpoint.official else checkpoint.model
+    skipped = []
+    for name, tensor in own.items():
+        if name not in state:
+            skipped.append(f"{name}: not in the checkpoint")
+        elif state[name].shape != tensor.shape:
+            theirs = tuple(state[name].shape)
+            skipped.append(f"{name}: {theirs} in the checkpoint, {tuple(tensor.shape)} here")
+        else:
+            own[name] = state[name]
+    model.load_state_dict(own)
+    return skipped
+
+
+def save_checkpoint(
+    path: Path,
+    model: nn.Module,
+    config: Config,
+    training: Mapping[str, Any] | None = None,
+    half: bool = False,
+) -> None:
+    """Write a checkpoint whole or not at all.
+
+    Args:
+        path: where to.
+        model: its weights are written.
+        config: stored inside, class names included.
+        training: optimiser, iteration and so on, for `--resume`.
+        half: store weights as float16, for distribution.
+    """
+    state = {name: tensor.detach().cpu() for name, tensor in model.state_dict().items()}
+    if half:
+        state = {name: t.half() if t.is_floating_point() else t for name, t in state.items()}
+    content = {
+        "format": FORMAT,
+        "config": config.to_dict(),
+        "model": state,
+        "training": dict(training or {}),
+    }
+    write_atomically(path, content)
+
+
+def write_atomically(path: Path, content: object) -> None:
+    """`torch.save` to a neighbouring file, then rename it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(path.name + f".{os.getpid()}.part")
+    try:
+        torch.save(content, partial)
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+@dataclass(frozen=True, order=True)
+class CheckpointName:
+    """The parts of a checkpoint's file name, ordered by progress."""
+
+    iteration: int
+    epoch: int
+    interrupted: bool = field(compare=False)
+    path: Path = field(compare=False)
+
+    @classmethod
+    def parse(cls, path: Path) -> CheckpointName | None:
+        """Read "<preset>_<epoch>_<iteration>[_interrupt].pth"; None for any other name."""
+        match = re.fullmatch(r".+_(\d+)_(\d+)(_interrupt)?", path.stem)
+        return match and cls(int(match[2]), int(match[1]), bool(match[3]), path)
+
+
+def checkpoint_path(
+    folder: Path, name: str, epoch: int, iteration: int, interrupted: bool = False
+) -> Path:
+    """Return the file name of a run's checkpoint, as the original names it."""
+    return folder / f"{name}_{epoch}_{iteration}{'_interrupt' if interrupted else ''}.pth"
+
+
+def find_checkpoints(folder: Path, name: str, interrupted: bool | None = None) -> list[Path]:
+    """Return a run's checkpoints in a folder, least trained first.
+
+    Args:
+        folder: where to look.
+        name: the preset's name.
+        interrupted: only those saved by Ctrl-C, only the others, or (None) all.
+    """
+    pattern = re.compile(rf"{re.escape(name)}_\d+_\d+(_interrupt)?\.pth")
+    named = [
+        CheckpointName.parse(p) for p in folder.glob(f"{name}_*.pth") if pattern.fullmatch(p.name)
+    ]
+    found = sorted(n for n in named if n and interrupted in (None, n.interrupted))
+    return [n.path for n in found]

@@ -1,0 +1,274 @@
+"""Configuration: frozen dataclasses that say everything about a model and its training."""
+
+from __future__ import annotations
+
+import ast
+import difflib
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
+from typing import Any, Literal, get_args, get_origin, get_type_hints
+
+from data.catalog import COCO_CLASSES
+from layers.detect import Nms
+
+Scales = tuple[tuple[float, ...], ...]
+BackboneName = Literal["resnet18", "resnet34", "resnet50", "resnet101", "darknet53"]
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """The network.
+
+    Attributes:
+        backbone: its name.
+        deformable_interval: n > 0: every n-th block of C3..C5 has a deformable convolution.
+        image_size: S, the side in pixels that images are resized to (aspect ratio not kept).
+        num_classes: C, foreground only.
+        class_names: one for each class, or empty for "class 0", "class 1", ...
+        fpn_channels: width of the feature pyramid.
+        prototype_channels: width of ProtoNet.
+        head_channels: width of the prediction head.
+        num_prototypes: K.
+        anchor_scales: for each of P3..P7, the anchor sides in pixels of the S x S input.
+        anchor_ratios: width / height.
+        square_anchors: keep the original's slip that the one-stage weights are trained with.
+        mask_rescoring: YOLACT++'s mask quality branch.
+        pixel_mean: subtracted from RGB pixels in 0..255.
+        pixel_std: divides them.
+    """
+
+    backbone: BackboneName = "resnet101"
+    deformable_interval: int = 0
+    image_size: int = 550
+    num_classes: int = 80
+    class_names: tuple[str, ...] = COCO_CLASSES.names
+    fpn_channels: int = 256
+    prototype_channels: int = 256
+    head_channels: int = 256
+    num_prototypes: int = 32
+    anchor_scales: Scales = ((24.0,), (48.0,), (96.0,), (192.0,), (384.0,))
+    anchor_ratios: tuple[float, ...] = (1.0, 0.5, 2.0)
+    square_anchors: bool = True
+    mask_rescoring: bool = False
+    pixel_mean: tuple[float, ...] = (123.68, 116.78, 103.94)
+    pixel_std: tuple[float, ...] = (58.40, 57.12, 57.38)
+
+    def __post_init__(self) -> None:
+        """Check what would otherwise fail far from its cause."""
+        if self.image_size < 32:
+            raise ValueError(f"model.image_size={self.image_size}: expected at least 32 pixels")
+        if self.num_classes < 1:
+            raise ValueError(f"model.num_classes={self.num_classes}: expected at least one class")
+        if self.class_names and len(self.class_names) != self.num_classes:
+            raise ValueError(
+                f"model.class_names has {len(self.class_names)} names "
+                f"for model.num_classes={self.num_classes}"
+            )
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """One name for each class."""
+        return self.class_names or tuple(f"class {i}" for i in range(self.num_classes))
+
+    @property
+    def num_anchors(self) -> int:
+        """Anchors per cell."""
+        return len(self.anchor_scales[0]) * len(self.anchor_ratios)
+
+
+@dataclass(frozen=True)
+class LossConfig:
+    """Matching, and the weight of each loss (YOLACT sec. 3 and 4.1, YOLACT++ sec. 4.2)."""
+
+    positive_iou: float = 0.5
+    negative_iou: float = 0.4
+    crowd_overlap: float = 0.7
+    negative_ratio: int = 3
+    confidence_weight: float = 1.0
+    box_weight: float = 1.5
+    mask_weight: float = 6.125
+    semantic_weight: float = 1.0
+    mask_iou_weight: float = 25.0
+    masks_to_train: int = 100
+    discard_mask_area: float = 25.0
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """Optimisation. Iterations and learning rate are for `batch_size` images per step."""
+
+    batch_size: int = 8
+    learning_rate: float = 1e-3
+    momentum: float = 0.9
+    weight_decay: float = 5e-4
+    gamma: float = 0.1
+    max_iterations: int = 800_000
+    learning_rate_steps: tuple[int, ...] = (280_000, 600_000, 700_000, 750_000)
+    warmup_iterations: int = 500
+    warmup_learning_rate: float = 1e-4
+    pretrained_backbone: bool = True
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class AugmentConfig:
+    """Which of the original's augmentations run."""
+
+    photometric: bool = True
+    expand: bool = True
+    random_crop: bool = True
+    mirror: bool = True
+    flip: bool = False
+    rotate90: bool = False
+
+
+@dataclass(frozen=True)
+class DetectConfig:
+    """Non-maximum suppression, see `layers.detect.detect`."""
+
+    score_threshold: float = 0.05
+    iou_threshold: float = 0.5
+    top_k: int = 200
+    max_detections: int = 100
+    nms: Nms = "fast"
+
+
+@dataclass(frozen=True)
+class Config:
+    """A named preset: a model, how it is trained, and on what.
+
+    Attributes:
+        name: the preset's name, which also names checkpoints and logs.
+        dataset: a catalogued name, a folder, a JSON file, or "shapes".
+    """
+
+    name: str
+    model: ModelConfig = field(default_factory=ModelConfig)
+    loss: LossConfig = field(default_factory=LossConfig)
+    train: TrainConfig = field(default_factory=TrainConfig)
+    augment: AugmentConfig = field(default_factory=AugmentConfig)
+    detect: DetectConfig = field(default_factory=DetectConfig)
+    dataset: str = "coco2017"
+
+    @property
+    def num_classes(self) -> int:
+        """Foreground classes."""
+        return self.model.num_classes
+
+    def with_classes(self, names: tuple[str, ...]) -> Config:
+        """Return a copy for other classes."""
+        return replace(
+            self, model=replace(self.model, num_classes=len(names), class_names=tuple(names))
+        )
+
+    def override(self, *assignments: str) -> Config:
+        """Return a copy with fields replaced.
+
+        Args:
+            assignments: each "path=value", such as "train.learning_rate=5e-4",
+                "model.class_names=cat,dog" or "train.learning_rate_steps=(100, 200)".
+
+        Raises:
+            KeyError: no such field; the message names the nearest one.
+            ValueError: not "path=value", or a value of the wrong type.
+        """
+        config = self
+        for assignment in assignments:
+            path, equals, text = assignment.partition("=")
+            if not equals:
+                raise ValueError(f"{assignment!r}: expected path=value, as in train.batch_size=4")
+            config = _assign(config, path.strip().split("."), text.strip(), path.strip())
+        return config
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain dicts, lists, numbers and strings."""
+        plain: dict[str, Any] = _plain(asdict(self))
+        return plain
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Config:
+        """Rebuild a configuration from `to_dict`.
+
+        Raises:
+            ValueError: a field is unknown, missing, or of the wrong type.
+        """
+        built = _build(cls, values, "config")
+        assert isinstance(built, Config)  # noqa: S101
+        return built
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    return [_plain(item) for item in value] if isinstance(value, (tuple, list)) else value
+
+
+def _assign(part: Any, path: list[str], text: str, whole: str) -> Any:
+    hints = get_type_hints(type(part))
+    name = path[0]
+    if name not in hints or is_dataclass(hints[name]) != (len(path) > 1):
+        raise KeyError(f"{whole!r} is no setting{_nearest(whole, part, path)}")
+    if len(path) > 1:
+        return replace(part, **{name: _assign(getattr(part, name), path[1:], text, whole)})
+    values = {name: _coerce(_literal(text, hints[name]), hints[name], whole)}
+    if name == "class_names":
+        values["num_classes"] = len(values[name]) or part.num_classes
+    elif name == "num_classes" and values[name] != len(part.class_names):
+        values["class_names"] = ()
+    return replace(part, **values)
+
+
+def _nearest(whole: str, part: Any, path: list[str]) -> str:
+    prefix = whole[: len(whole) - len(".".join(path))]
+    names = [prefix + f.name for f in fields(part)]
+    close = difflib.get_close_matches(whole, names, 1, 0.5)
+    return f"; did you mean {close[0]!r}?" if close else f"; there are {', '.join(names)}"
+
+
+def _literal(text: str, hint: Any) -> Any:
+    """Read a command-line value: a Python literal, else words, split at commas for tuples."""
+    try:
+        value = ast.literal_eval(text)
+    except (ValueError, SyntaxError):
+        value = text
+        if isinstance(text, str) and text.lower() in ("true", "false"):
+            return text.lower() == "true"
+    if get_origin(hint) is tuple and isinstance(value, str):
+        return tuple(word.strip() for word in value.split(",") if word.strip())
+    return (value,) if get_origin(hint) is tuple and not isinstance(value, (tuple, list)) else value
+
+
+def _coerce(value: Any, hint: Any, where: str) -> Any:
+    """Check a value against a field's type, turning lists to tuples and ints to floats."""
+    if get_origin(hint) is Literal:
+        if value in get_args(hint):
+            return value
+        raise ValueError(f"{where}={value!r}: expected one of {', '.join(get_args(hint))}")
+    if get_origin(hint) is tuple:
+        if isinstance(value, (list, tuple)):
+            return tuple(_coerce(item, get_args(hint)[0], where) for item in value)
+    elif hint is float and type(value) in (int, float):
+        return float(value)
+    elif type(value) is hint:
+        return value
+    expected = getattr(hint, "__name__", str(hint)) if get_origin(hint) is None else str(hint)
+    raise ValueError(f"{where}={value!r}: expected {expected}")
+
+
+def _build(cls: type[Any], values: Any, where: str) -> Any:
+    if not isinstance(values, Mapping):
+        raise ValueError(f"{where}: expected settings by name, got {type(values).__name__}")
+    hints = get_type_hints(cls)
+    unknown = set(values) - set(hints)
+    if unknown:
+        raise ValueError(f"{where}: unknown settings {', '.join(sorted(map(str, unknown)))}")
+    built = {}
+    for name, value in values.items():
+        hint, path = hints[name], f"{where}.{name}"
+        built[name] = (
+            _build(hint, value, path) if is_dataclass(hint) else _coerce(value, hint, path)
+        )
+    try:
+        return cls(**built)
+    except TypeError as error:
+        raise ValueError(f"{where}: {error}") from None

@@ -1,0 +1,55 @@
+"""How a network is run: the device and the precision."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager, nullcontext
+from typing import Literal, get_args
+
+import torch
+
+Precision = Literal["auto", "float32", "bfloat16", "float16"]
+
+
+def pick_device(name: str = "auto") -> torch.device:
+    """Turn a name into a device that is really there.
+
+    Args:
+        name: "auto" (CUDA, else MPS, else CPU), "cpu", "cuda", "cuda:1" or "mps".
+
+    Raises:
+        ValueError: no such device on this machine.
+    """
+    available = {
+        "cuda": torch.cuda.is_available(),
+        "mps": torch.backends.mps.is_available(),
+        "cpu": True,
+    }
+    if name == "auto":
+        return torch.device(next(kind for kind, there in available.items() if there))
+    kind, _, index = name.partition(":")
+    choices = ", ".join(kind for kind, there in available.items() if there)
+    out_of_range = index and (
+        not index.isdigit() or kind != "cuda" or int(index) >= torch.cuda.device_count()
+    )
+    if not available.get(kind, False) or out_of_range:
+        raise ValueError(f"--device {name}: not on this machine; there is auto, {choices}")
+    return torch.device(name)
+
+
+def autocast(device: torch.device, precision: Precision) -> AbstractContextManager[object]:
+    """Return the context in which a network runs.
+
+    Args:
+        device: where it runs.
+        precision: "auto" is float32: exact everywhere. Losses and boxes stay in float32 in any case.
+
+    Raises:
+        ValueError: unknown precision, or one that the device does not have.
+    """
+    if precision not in get_args(Precision):
+        raise ValueError(f"--precision {precision}: expected {', '.join(get_args(Precision))}")
+    if precision in ("auto", "float32"):
+        return nullcontext()
+    if precision == "float16" and device.type == "cpu":
+        raise ValueError("--precision float16: not on a CPU; use bfloat16 or float32")
+    return torch.autocast(device.type, dtype=getattr(torch, precision))

@@ -1,0 +1,153 @@
+"""The named presets: the eight of the original, with their exact hyper-parameters, and light ones of ours."""
+
+from __future__ import annotations
+
+import difflib
+from dataclasses import replace
+
+from data.catalog import PASCAL_CLASSES
+from data.shapes import SHAPE_CLASSES
+
+from .config import AugmentConfig, Config, LossConfig, ModelConfig, Scales, TrainConfig
+
+
+def _octaves(*sides: float) -> Scales:
+    """Three scales a level, a third of an octave apart (YOLACT++ sec. 4.3)."""
+    return tuple(tuple(side * 2 ** (j / 3) for j in range(3)) for side in sides)
+
+
+def _levels(*sides: float) -> Scales:
+    """One scale a level."""
+    return tuple((float(side),) for side in sides)
+
+
+# YOLACT, test-dev mask AP and Titan Xp frames/s as published (YOLACT table 1).
+YOLACT_BASE = Config("yolact_base")  # 29.8 AP, 33.5 fps
+YOLACT_IM400 = replace(  # 24.9 AP, 45.3 fps
+    YOLACT_BASE,
+    name="yolact_im400",
+    model=replace(YOLACT_BASE.model, image_size=400, anchor_scales=_levels(17, 34, 69, 139, 279)),
+)
+YOLACT_IM700 = replace(  # 31.2 AP, 23.4 fps
+    YOLACT_BASE,
+    name="yolact_im700",
+    model=replace(YOLACT_BASE.model, image_size=700, anchor_scales=_levels(30, 61, 122, 244, 488)),
+    loss=LossConfig(masks_to_train=300),
+)
+YOLACT_DARKNET53 = replace(  # 28.7 AP, 40.7 fps
+    YOLACT_BASE,
+    name="yolact_darknet53",
+    model=replace(
+        YOLACT_BASE.model,
+        backbone="darknet53",
+        pixel_mean=(0.0, 0.0, 0.0),
+        pixel_std=(255.0, 255.0, 255.0),
+    ),
+)
+YOLACT_RESNET50 = replace(  # 28.2 AP, 45.0 fps
+    YOLACT_BASE, name="yolact_resnet50", model=replace(YOLACT_BASE.model, backbone="resnet50")
+)
+YOLACT_RESNET50_PASCAL = replace(  # Pascal SBD: 72.3 AP50, 56.2 AP70
+    YOLACT_BASE.with_classes(PASCAL_CLASSES.names),
+    name="yolact_resnet50_pascal",
+    model=ModelConfig(
+        backbone="resnet50",
+        num_classes=len(PASCAL_CLASSES.names),
+        class_names=PASCAL_CLASSES.names,
+        anchor_scales=_levels(32, 64, 128, 256, 512),
+        square_anchors=False,
+    ),
+    train=TrainConfig(max_iterations=120_000, learning_rate_steps=(60_000, 100_000)),
+    dataset="pascal_sbd",
+)
+
+# YOLACT++ (YOLACT++ table 6).
+YOLACT_PLUS_BASE = replace(  # 34.6 AP, 27.3 fps
+    YOLACT_BASE,
+    name="yolact_plus_base",
+    model=ModelConfig(
+        deformable_interval=3,
+        anchor_scales=_octaves(24, 48, 96, 192, 384),
+        square_anchors=False,
+        mask_rescoring=True,
+    ),
+)
+YOLACT_PLUS_RESNET50 = replace(  # 34.1 AP, 33.5 fps
+    YOLACT_PLUS_BASE,
+    name="yolact_plus_resnet50",
+    model=replace(YOLACT_PLUS_BASE.model, backbone="resnet50", deformable_interval=1),
+)
+
+# Ours: small enough for two CPU cores, trained from scratch in minutes.
+YOLACT_RESNET18 = Config(
+    "yolact_resnet18",
+    model=ModelConfig(
+        backbone="resnet18",
+        image_size=400,
+        fpn_channels=128,
+        prototype_channels=128,
+        head_channels=128,
+        anchor_scales=_levels(20, 40, 80, 160, 320),
+        square_anchors=False,
+    ),
+)
+YOLACT_RESNET18_SHAPES = replace(
+    YOLACT_RESNET18,
+    name="yolact_resnet18_shapes",
+    model=replace(
+        YOLACT_RESNET18.model,
+        image_size=256,
+        num_classes=len(SHAPE_CLASSES),
+        class_names=SHAPE_CLASSES,
+        anchor_scales=_levels(16, 32, 64, 128, 256),
+    ),
+    train=TrainConfig(
+        batch_size=16,
+        learning_rate=1e-2,
+        warmup_learning_rate=1e-3,
+        warmup_iterations=100,
+        max_iterations=2000,
+        learning_rate_steps=(1500, 1850),
+        pretrained_backbone=False,
+    ),
+    augment=AugmentConfig(photometric=False, expand=False, random_crop=False),
+    dataset="shapes",
+)
+
+_PRESETS = {
+    config.name: config
+    for config in (
+        YOLACT_BASE,
+        YOLACT_IM400,
+        YOLACT_IM700,
+        YOLACT_DARKNET53,
+        YOLACT_RESNET50,
+        YOLACT_RESNET50_PASCAL,
+        YOLACT_PLUS_BASE,
+        YOLACT_PLUS_RESNET50,
+        YOLACT_RESNET18,
+        YOLACT_RESNET18_SHAPES,
+    )
+}
+
+
+def list_configs() -> list[str]:
+    """Return the names of all presets."""
+    return list(_PRESETS)
+
+
+def get_config(name: str) -> Config:
+    """Return a preset.
+
+    Args:
+        name: such as "yolact_base"; the original's "yolact_base_config" is the same.
+
+    Raises:
+        KeyError: unknown name; the message lists the known ones.
+    """
+    config = _PRESETS.get(name.removesuffix("_config"))
+    if config is None:
+        close = difflib.get_close_matches(name, _PRESETS, 1)
+        hint = f"did you mean {close[0]!r}? " if close else ""
+        raise KeyError(f"no preset {name!r}; {hint}there are {', '.join(_PRESETS)}")
+    return config
