@@ -1,1 +1,1 @@
-"""Images and annotations in, tensors out. Plain values are passed in, never a configuration object."""
+"""Images and annotations in, tensors out; plain values are passed in, no configuration."""

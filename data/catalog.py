@@ -88,201 +88,37 @@ class Categories:
         return Categories(other.names, tuple(numbers)), known
 
 
+# fmt: off
 COCO_CLASSES = Categories(
-    # fmt: off
     names=(
-        "person",
-        "bicycle",
-        "car",
-        "motorcycle",
-        "airplane",
-        "bus",
-        "train",
-        "truck",
-        "boat",
-        "traffic light",
-        "fire hydrant",
-        "stop sign",
-        "parking meter",
-        "bench",
-        "bird",
-        "cat",
-        "dog",
-        "horse",
-        "sheep",
-        "cow",
-        "elephant",
-        "bear",
-        "zebra",
-        "giraffe",
-        "backpack",
-        "umbrella",
-        "handbag",
-        "tie",
-        "suitcase",
-        "frisbee",
-        "skis",
-        "snowboard",
-        "sports ball",
-        "kite",
-        "baseball bat",
-        "baseball glove",
-        "skateboard",
-        "surfboard",
-        "tennis racket",
-        "bottle",
-        "wine glass",
-        "cup",
-        "fork",
-        "knife",
-        "spoon",
-        "bowl",
-        "banana",
-        "apple",
-        "sandwich",
-        "orange",
-        "broccoli",
-        "carrot",
-        "hot dog",
-        "pizza",
-        "donut",
-        "cake",
-        "chair",
-        "couch",
-        "potted plant",
-        "bed",
-        "dining table",
-        "toilet",
-        "tv",
-        "laptop",
-        "mouse",
-        "remote",
-        "keyboard",
-        "cell phone",
-        "microwave",
-        "oven",
-        "toaster",
-        "sink",
-        "refrigerator",
-        "book",
-        "clock",
-        "vase",
-        "scissors",
-        "teddy bear",
-        "hair drier",
+        "person", "bicycle", "car", "motorcycle", "airplane", "bus", "train", "truck", "boat",
+        "traffic light", "fire hydrant", "stop sign", "parking meter", "bench", "bird", "cat",
+        "dog", "horse", "sheep", "cow", "elephant", "bear", "zebra", "giraffe", "backpack",
+        "umbrella", "handbag", "tie", "suitcase", "frisbee", "skis", "snowboard", "sports ball",
+        "kite", "baseball bat", "baseball glove", "skateboard", "surfboard", "tennis racket",
+        "bottle", "wine glass", "cup", "fork", "knife", "spoon", "bowl", "banana", "apple",
+        "sandwich", "orange", "broccoli", "carrot", "hot dog", "pizza", "donut", "cake",
+        "chair", "couch", "potted plant", "bed", "dining table", "toilet", "tv", "laptop",
+        "mouse", "remote", "keyboard", "cell phone", "microwave", "oven", "toaster", "sink",
+        "refrigerator", "book", "clock", "vase", "scissors", "teddy bear", "hair drier",
         "toothbrush",
     ),
     category_ids=(
-        1,
-        2,
-        3,
-        4,
-        5,
-        6,
-        7,
-        8,
-        9,
-        10,
-        11,
-        13,
-        14,
-        15,
-        16,
-        17,
-        18,
-        19,
-        20,
-        21,
-        22,
-        23,
-        24,
-        25,
-        27,
-        28,
-        31,
-        32,
-        33,
-        34,
-        35,
-        36,
-        37,
-        38,
-        39,
-        40,
-        41,
-        42,
-        43,
-        44,
-        46,
-        47,
-        48,
-        49,
-        50,
-        51,
-        52,
-        53,
-        54,
-        55,
-        56,
-        57,
-        58,
-        59,
-        60,
-        61,
-        62,
-        63,
-        64,
-        65,
-        67,
-        70,
-        72,
-        73,
-        74,
-        75,
-        76,
-        77,
-        78,
-        79,
-        80,
-        81,
-        82,
-        84,
-        85,
-        86,
-        87,
-        88,
-        89,
-        90,
+        1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 13, 14, 15, 16, 17, 18, 19, 20, 21, 22, 23, 24, 25,
+        27, 28, 31, 32, 33, 34, 35, 36, 37, 38, 39, 40, 41, 42, 43, 44, 46, 47, 48, 49, 50, 51,
+        52, 53, 54, 55, 56, 57, 58, 59, 60, 61, 62, 63, 64, 65, 67, 70, 72, 73, 74, 75, 76, 77,
+        78, 79, 80, 81, 82, 84, 85, 86, 87, 88, 89, 90,
     ),
-    # fmt: on
 )
+"""COCO's 80 classes, whose ids run from 1 to 90 with gaps."""
 
-PASCAL_CLASSES = Categories.from_names(
-    # fmt: off
-    (
-        "aeroplane",
-        "bicycle",
-        "bird",
-        "boat",
-        "bottle",
-        "bus",
-        "car",
-        "cat",
-        "chair",
-        "cow",
-        "diningtable",
-        "dog",
-        "horse",
-        "motorbike",
-        "person",
-        "pottedplant",
-        "sheep",
-        "sofa",
-        "train",
-        "tvmonitor",
-    ),
-    # fmt: on
-)
+PASCAL_CLASSES = Categories.from_names((
+    "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow",
+    "diningtable", "dog", "horse", "motorbike", "person", "pottedplant", "sheep", "sofa",
+    "train", "tvmonitor",
+))
+"""Pascal's 20 classes, as the original's conversion of SBD numbers them."""
+# fmt: on
 
 
 @dataclass(frozen=True)
@@ -304,32 +140,29 @@ class DatasetPaths:
     val_annotations: Path | None
 
 
-# name: folder, image folders (train, val), annotation files (train, val), relative to the root.
-# The original keeps all of COCO's images in coco/images; COCO's own archives unpack to one folder
-# per split. Whichever exists is taken.
-_CATALOG: dict[str, tuple[str, str, str, str, str]] = {
-    "coco2017": (
-        "coco",
-        "train2017",
-        "val2017",
-        "annotations/instances_train2017.json",
-        "annotations/instances_val2017.json",
+@dataclass(frozen=True)
+class _Entry:
+    """A catalogued dataset: image folders and annotation files, "" for a split that it lacks."""
+
+    folder: str
+    train_images: str
+    val_images: str
+    train_annotations: str
+    val_annotations: str
+
+
+def _coco_of(year: int) -> _Entry:
+    files = (f"annotations/instances_{split}{year}.json" for split in ("train", "val"))
+    return _Entry("coco", f"train{year}", f"val{year}", *files)
+
+
+_CATALOG = {
+    "coco2017": _coco_of(2017),
+    "coco2014": _coco_of(2014),
+    "coco2017_testdev": _Entry(
+        "coco", "", "test2017", "", "annotations/image_info_test-dev2017.json"
     ),
-    "coco2014": (
-        "coco",
-        "train2014",
-        "val2014",
-        "annotations/instances_train2014.json",
-        "annotations/instances_val2014.json",
-    ),
-    "coco2017_testdev": (
-        "coco",
-        "",
-        "test2017",
-        "",
-        "annotations/image_info_test-dev2017.json",
-    ),
-    "pascal_sbd": ("sbd", "img", "img", "pascal_sbd_train.json", "pascal_sbd_val.json"),
+    "pascal_sbd": _Entry("sbd", "img", "img", "pascal_sbd_train.json", "pascal_sbd_val.json"),
 }
 
 _TRAIN_FILES = (
@@ -359,8 +192,9 @@ def resolve_dataset(name_or_path: str, root: Path = Path("data")) -> DatasetPath
     Raises:
         ValueError: none of these is found; the message lists what was expected.
     """
-    if name_or_path in _CATALOG:
-        return _catalogued(name_or_path, root)
+    name = name_or_path.removesuffix("_dataset")  # as the original calls them
+    if name in _CATALOG:
+        return _catalogued(name, root)
     path = Path(name_or_path)
     if path.is_file() and path.suffix.lower() == ".json":
         return _with_files(path.stem, path, path)
@@ -375,22 +209,23 @@ def resolve_dataset(name_or_path: str, root: Path = Path("data")) -> DatasetPath
 
 
 def _catalogued(name: str, root: Path) -> DatasetPaths:
-    folder, train_images, val_images, train_file, val_file = _CATALOG[name]
-    base = root / folder
-
-    def images(own: str) -> Path | None:
-        if not own:
-            return None
-        shared = base / "images"
-        return base / own if (base / own).is_dir() or own == "img" else shared
-
+    entry = _CATALOG[name]
+    base = root / entry.folder
     return DatasetPaths(
         name=name,
-        train_images=images(train_images),
-        train_annotations=base / train_file if train_file else None,
-        val_images=images(val_images),
-        val_annotations=base / val_file if val_file else None,
+        train_images=_split_or_shared(base, entry.train_images),
+        train_annotations=base / entry.train_annotations if entry.train_annotations else None,
+        val_images=_split_or_shared(base, entry.val_images),
+        val_annotations=base / entry.val_annotations,
     )
+
+
+def _split_or_shared(base: Path, split: str) -> Path | None:
+    """Choose COCO's own folder for a split, or `images`, where the original keeps all of them."""
+    if not split:
+        return None
+    shared = base / "images"
+    return base / split if (base / split).is_dir() or not shared.is_dir() else shared
 
 
 def _in_folder(folder: Path) -> DatasetPaths:

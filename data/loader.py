@@ -1,0 +1,160 @@
+"""Batches in an order, and with random numbers, that depend on nothing but seed and position."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+
+import cv2
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from layers.structures import Target
+
+from .transforms import Sample, Samples
+
+Key = tuple[int, int]
+"""Epoch and index of a sample."""
+
+Item = tuple[Tensor, Target]
+Batch = tuple[list[Tensor], list[Target]]
+Transform = Callable[[Sample, np.random.Generator], Item]
+
+# Kept apart, or sample 0 of an epoch would get the numbers that shuffled it.
+_SHUFFLE, _AUGMENT = 1, 2
+
+
+class SampleError(ValueError):
+    """A sample could not be loaded.
+
+    A loader repeats an error of a worker process with the worker's traceback as its message. Of
+    that, the last line is kept: the one that tells the user which file is at fault.
+    """
+
+    def __init__(self, message: str) -> None:
+        """Keep the last line of the message."""
+        last = message.strip().rpartition("\n")[2]
+        super().__init__(last.removeprefix(f"{SampleError.__module__}.{SampleError.__name__}: "))
+
+
+def collate(batch: Sequence[Item]) -> Batch:
+    """Turn B (image, target) pairs into B images and B targets."""
+    return [image for image, _ in batch], [target for _, target in batch]
+
+
+class TrainingData(Dataset[Item]):
+    """Transformed samples of a dataset, addressed by (epoch, index).
+
+    Args:
+        dataset: where the samples come from.
+        transform: makes tensors of a sample, with a generator that is the same for the same
+            seed, epoch and index, whatever was loaded before and by which process.
+        seed: not negative.
+    """
+
+    def __init__(self, dataset: Samples, transform: Transform, seed: int) -> None:
+        """Remember the parts."""
+        self.dataset = dataset
+        self.transform = transform
+        self.seed = seed
+
+    def __getitem__(self, key: Key) -> Item:
+        """Load and transform one sample.
+
+        Raises:
+            SampleError: the image is missing or broken.
+        """
+        epoch, index = key
+        rng = np.random.default_rng((_AUGMENT, self.seed, epoch, index))
+        try:
+            return self.transform(self.dataset.sample(index), rng)
+        except (ValueError, OSError) as error:
+            raise SampleError(str(error)) from error
+
+    def __len__(self) -> int:
+        """Count the samples of an epoch."""
+        return len(self.dataset)
+
+
+class BatchStream(Sampler[list[Key]]):
+    """An endless stream of full batches of (epoch, index), each epoch in its own random order.
+
+    A batch may begin in one epoch and end in the next, so that no sample is lost and a dataset
+    smaller than a batch can be trained on.
+
+    Args:
+        length: number of samples in an epoch.
+        batch_size: number of keys in a batch.
+        seed: not negative.
+        start_iteration: number of batches that an earlier run has had from this stream.
+
+    Raises:
+        ValueError: there are no samples, or no room for one in a batch.
+    """
+
+    def __init__(self, length: int, batch_size: int, seed: int, start_iteration: int = 0) -> None:
+        """Check and remember the numbers."""
+        if length < 1:
+            raise ValueError("the dataset has no images to train on")
+        if batch_size < 1 or seed < 0 or start_iteration < 0:
+            raise ValueError(
+                "batch_size must be at least 1, seed and start_iteration at least 0: "
+                f"{batch_size}, {seed}, {start_iteration}"
+            )
+        self.length = length
+        self.batch_size = batch_size
+        self.seed = seed
+        self.start_iteration = start_iteration
+
+    def __iter__(self) -> Iterator[list[Key]]:
+        """Yield batches for ever."""
+        keys = self._keys(first=self.start_iteration * self.batch_size)
+        while True:
+            yield [next(keys) for _ in range(self.batch_size)]
+
+    def _keys(self, first: int) -> Iterator[Key]:
+        epoch, offset = divmod(first, self.length)
+        while True:
+            order = np.random.default_rng((_SHUFFLE, self.seed, epoch)).permutation(self.length)
+            for index in order[offset:].tolist():
+                yield epoch, index
+            epoch, offset = epoch + 1, 0
+
+
+def build_train_loader(
+    dataset: Samples,
+    transform: Transform,
+    batch_size: int,
+    workers: int,
+    seed: int,
+    start_iteration: int = 0,
+    pin_memory: bool = False,
+) -> DataLoader[Item]:
+    """Make the endless loader of the training loop; each item is a `Batch`.
+
+    Args:
+        dataset: where the samples come from.
+        transform: makes tensors of a sample.
+        batch_size: images in a batch.
+        workers: loading processes; 0 loads in the calling one.
+        seed: of order and augmentation.
+        start_iteration: batches that an earlier run has had; the loader goes on from there
+            exactly as that run would have.
+        pin_memory: lock the batches in memory for faster copies to a GPU.
+    """
+    return DataLoader(
+        TrainingData(dataset, transform, seed),
+        batch_sampler=BatchStream(len(dataset), batch_size, seed, start_iteration),
+        num_workers=workers,
+        collate_fn=collate,
+        pin_memory=pin_memory,
+        worker_init_fn=_limit_threads,
+        persistent_workers=workers > 0,
+    )
+
+
+def _limit_threads(_worker: int) -> None:
+    """Keep workers from fighting over the cores: they are parallel already."""
+    cv2.setNumThreads(0)
+    torch.set_num_threads(1)

@@ -1,0 +1,27 @@
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+BESIDE = Path(__file__).resolve().parents[2] / "shared"
+
+
+def existing(variable: str, default: Path) -> Path:
+    path = Path(os.environ.get(variable, default))
+    if not path.is_dir():
+        pytest.skip(f"no folder {path}: set {variable}")
+    return path
+
+
+@pytest.fixture(scope="session")
+def data_root() -> Path:
+    """A folder with real datasets, such as coco_small."""
+    return existing("YOLACT_DATA", BESIDE / "data")
+
+
+@pytest.fixture(scope="session")
+def golden_root() -> Path:
+    """A folder with reference outputs of the original network."""
+    return existing("YOLACT_GOLDEN", BESIDE / "golden")

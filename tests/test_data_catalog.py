@@ -1,0 +1,188 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from data.catalog import (
+    COCO_CLASSES,
+    PASCAL_CLASSES,
+    Categories,
+    resolve_dataset,
+)
+
+
+def touch(root: Path, *files: str) -> None:
+    for file in files:
+        path = root / file
+        if file.endswith("/"):
+            path.mkdir(parents=True, exist_ok=True)
+        else:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text("{}")
+
+
+def test_no_categories() -> None:
+    empty = Categories.from_coco_json([])
+    assert len(empty) == 0
+    assert empty.label_of == {}
+
+
+def test_known_classes() -> None:
+    assert len(COCO_CLASSES) == 80
+    assert COCO_CLASSES.label_of[1] == 0
+    assert COCO_CLASSES.label_of[13] == COCO_CLASSES.names.index("stop sign") == 11
+    assert COCO_CLASSES.label_of[90] == COCO_CLASSES.names.index("toothbrush") == 79
+    assert PASCAL_CLASSES.category_ids == tuple(range(1, 21))
+    assert PASCAL_CLASSES.names[14] == "person"
+
+
+def test_categories_are_sorted_by_id() -> None:
+    categories = Categories.from_coco_json([{"id": 7, "name": "b"}, {"id": 0, "name": "a"}])
+    assert categories == Categories(("a", "b"), (0, 7))
+    assert categories.label_of == {0: 0, 7: 1}
+
+
+@pytest.mark.parametrize(
+    ("entries", "message"),
+    [
+        (["cat"], "'id'"),
+        ([{"name": "cat"}], "'id'"),
+        ([{"id": "1", "name": "cat"}], "'id'"),
+        ([{"id": 1}], "'name'"),
+        ([{"id": 1, "name": "cat"}, {"id": 1, "name": "dog"}], "twice"),
+    ],
+)
+def test_bad_categories(entries: list[object], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        Categories.from_coco_json(entries)
+
+
+@pytest.mark.parametrize(
+    ("own", "wanted", "ids", "labels"),
+    [
+        (Categories((), ()), Categories.from_names(["cat"]), (1,), {}),
+        # by name, whatever the case and the order; the widget is unknown to the model
+        (
+            Categories(("Dog", "widget", "cat"), (3, 4, 9)),
+            Categories.from_names(["cat", "horse", "dog"]),
+            (9, 11, 3),
+            {9: 0, 3: 2},
+        ),
+        # two spellings of one class
+        (Categories(("cat", "Cat"), (1, 2)), Categories.from_names(["cat"]), (2,), {1: 0, 2: 0}),
+        # by id, since no name agrees
+        (
+            Categories(("Hund", "Katze"), (18, 17)),
+            Categories(("cat", "dog"), (17, 18)),
+            (17, 18),
+            {18: 1, 17: 0},
+        ),
+    ],
+)
+def test_matched_to(
+    own: Categories, wanted: Categories, ids: tuple[int, ...], labels: dict[int, int]
+) -> None:
+    assert own.matched_to(wanted) == (Categories(wanted.names, ids), labels)
+
+
+@pytest.mark.parametrize(
+    ("name", "files", "expected"),
+    [
+        (
+            "coco2017",
+            ("coco/images/",),
+            (
+                "coco/images",
+                "coco/annotations/instances_train2017.json",
+                "coco/images",
+                "coco/annotations/instances_val2017.json",
+            ),
+        ),
+        (
+            "coco2014",
+            ("coco/train2014/", "coco/val2014/"),
+            (
+                "coco/train2014",
+                "coco/annotations/instances_train2014.json",
+                "coco/val2014",
+                "coco/annotations/instances_val2014.json",
+            ),
+        ),
+        (
+            "coco2017_testdev",
+            ("coco/images/",),
+            (None, None, "coco/images", "coco/annotations/image_info_test-dev2017.json"),
+        ),
+        (
+            "pascal_sbd",
+            (),
+            ("sbd/img", "sbd/pascal_sbd_train.json", "sbd/img", "sbd/pascal_sbd_val.json"),
+        ),
+    ],
+)
+def test_catalogued(
+    tmp_path: Path, name: str, files: tuple[str, ...], expected: tuple[str | None, ...]
+) -> None:
+    touch(tmp_path, *files)
+    paths = resolve_dataset(name, root=tmp_path)
+    assert paths.name == name
+    found = (paths.train_images, paths.train_annotations, paths.val_images, paths.val_annotations)
+    assert found == tuple(part and tmp_path / part for part in expected)
+
+
+TRAIN, VAL = "annotations/instances_train.json", "annotations/instances_val.json"
+
+
+@pytest.mark.parametrize(
+    ("files", "argument", "expected"),
+    [
+        ((TRAIN, VAL, "train/", "val/"), "", ("train", TRAIN, "val", VAL)),
+        ((TRAIN, "train/"), "", ("train", TRAIN, None, None)),
+        ((TRAIN, VAL, "images/"), "", ("images", TRAIN, "images", VAL)),
+        (("annotations.json",), "", (".", "annotations.json", ".", "annotations.json")),
+        (
+            ("_annotations.coco.json", "images/"),
+            "",
+            ("images", "_annotations.coco.json", "images", "_annotations.coco.json"),
+        ),
+        (
+            ("train/_annotations.coco.json", "valid/_annotations.coco.json"),
+            "",
+            ("train", "train/_annotations.coco.json", "valid", "valid/_annotations.coco.json"),
+        ),
+        ((TRAIN, VAL, "train/", "val/"), VAL, ("val", VAL, "val", VAL)),
+        (("instances_val.json", "val/"), "instances_val.json", ("val", "instances_val.json") * 2),
+        (("parts.json",), "parts.json", (".", "parts.json") * 2),
+    ],
+)
+def test_folders_and_files(
+    tmp_path: Path, files: tuple[str, ...], argument: str, expected: tuple[str | None, ...]
+) -> None:
+    touch(tmp_path, *files)
+    paths = resolve_dataset(str(tmp_path / argument))
+    found = (paths.train_images, paths.train_annotations, paths.val_images, paths.val_annotations)
+    assert found == tuple(part and tmp_path / part for part in expected)
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        ("coco2071", "did you mean 'coco2017'"),
+        ("nowhere", "coco2017, coco2014, coco2017_testdev, pascal_sbd"),
+        ("missing.json", "'missing.json'"),
+    ],
+)
+def test_unknown(value: str, message: str) -> None:
+    with pytest.raises(ValueError, match=message) as caught:
+        resolve_dataset(value)
+    assert "\n" not in str(caught.value)
+
+
+def test_names_of_the_original() -> None:
+    assert resolve_dataset("coco2014_dataset") == resolve_dataset("coco2014")
+
+
+def test_folder_without_annotations(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"expected annotations/instances_train\.json"):
+        resolve_dataset(str(tmp_path))

@@ -1,0 +1,225 @@
+from __future__ import annotations
+
+import json
+import logging
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+from pycocotools import mask as mask_utils
+
+from data.catalog import Categories, resolve_dataset
+from data.coco import CocoInstances
+from data.transforms import plain_target
+
+SQUARE = [2.0, 2.0, 6.0, 2.0, 6.0, 6.0, 2.0, 6.0]
+BITMAP = np.zeros((10, 12), np.uint8)
+BITMAP[2:6, 2:6] = 1
+COMPRESSED = mask_utils.encode(np.asfortranarray(BITMAP))
+RLE = {"size": [10, 12], "counts": COMPRESSED["counts"].decode()}
+COUNTS = {"size": [10, 12], "counts": [22, 4, 6, 4, 6, 4, 6, 4, 64]}
+CLASSES = [{"id": 3, "name": "cat"}, {"id": 9, "name": "dog"}]
+
+
+def annotation(**changes: Any) -> dict[str, Any]:
+    entry = {
+        "id": 1,
+        "image_id": 5,
+        "category_id": 9,
+        "segmentation": [SQUARE],
+        "bbox": [2, 2, 4, 4],
+        "area": 16.0,
+        "iscrowd": 0,
+    }
+    return {key: value for key, value in (entry | changes).items() if value is not None}
+
+
+def write(folder: Path, annotations: Any = (), **changes: Any) -> Path:
+    image = np.full((10, 12, 3), 100, np.uint8)
+    cv2.imwrite(str(folder / "a.png"), image)
+    cv2.imwrite(str(folder / "b.png"), image)
+    content = {
+        "images": [
+            {"id": 5, "file_name": "a.png", "height": 10, "width": 12},
+            {"id": 2, "file_name": "b.png", "height": 10, "width": 12},
+        ],
+        "annotations": annotations,
+        "categories": CLASSES,
+    }
+    content = {key: value for key, value in (content | changes).items() if value is not None}
+    file = folder / "instances.json"
+    file.write_text(json.dumps(content))
+    return file
+
+
+def test_no_annotations(tmp_path: Path) -> None:
+    dataset = CocoInstances(tmp_path, write(tmp_path))
+    assert dataset.image_ids == (5, 2)
+    assert dataset.names == ("cat", "dog")
+    sample = dataset.sample(1)
+    assert sample.image.shape == (10, 12, 3)
+    assert sample.boxes.shape == (0, 4)
+    assert sample.labels.shape == sample.is_crowd.shape == (0,)
+    assert sample.segmentations == ()
+    assert len(CocoInstances(tmp_path, write(tmp_path), keep_empty=False)) == 0
+
+
+@pytest.mark.parametrize("missing", [{"annotations": None}, {"images": []}])
+def test_test_sets(tmp_path: Path, missing: dict[str, Any]) -> None:
+    dataset = CocoInstances(tmp_path, write(tmp_path, **missing))
+    assert len(dataset.coco.getAnnIds()) == 0
+    assert len(dataset) == len(dataset.coco.getImgIds())
+
+
+@pytest.mark.parametrize("outline", [[SQUARE], RLE, COUNTS, [SQUARE, [1.0, 1.0]]])
+def test_outlines(tmp_path: Path, outline: Any, caplog: pytest.LogCaptureFixture) -> None:
+    dataset = CocoInstances(tmp_path, write(tmp_path, [annotation(segmentation=outline)]))
+    sample = dataset.sample(0)
+    assert sample.image_id == 5
+    assert sample.boxes.tolist() == [[2, 2, 6, 6]]
+    assert sample.labels.tolist() == [1]
+    _, target = plain_target(sample, 10)
+    assert target.masks[0, 3:5, 3:5].all()
+    assert not target.masks[0, 7:].any()
+    assert (dataset.coco.annToMask(dataset.coco.anns[1]) == BITMAP).all()
+    assert not caplog.records
+
+
+def test_what_is_missing_is_filled_in(tmp_path: Path) -> None:
+    bare = annotation(id=None, bbox=None, area=None, iscrowd=None)
+    images = [{"id": 5, "file_name": "a.png"}]
+    dataset = CocoInstances(tmp_path, write(tmp_path, [bare], images=images))
+    assert dataset.image_info(0) == {"id": 5, "file_name": "a.png", "height": 10, "width": 12}
+    (entry,) = dataset.coco.anns.values()
+    assert (entry["id"], entry["bbox"], entry["area"]) == (1, [2, 2, 4, 4], 16)
+    assert not dataset.sample(0).is_crowd.any()
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"image_id": 77}, "unknown image_id"),
+        ({"image_id": [5]}, "unknown image_id"),
+        ({"category_id": 1}, "unknown category_id"),
+        ({"category_id": None}, "unknown category_id"),
+        ({"segmentation": None}, "no segmentation"),
+        ({"segmentation": []}, "no polygon"),
+        ({"segmentation": [[1.0, 2.0, 3.0, 4.0]]}, "no polygon"),
+        ({"segmentation": [["a", 2, 3, 4, 5, 6]]}, "no polygon"),
+        ({"segmentation": [[float("nan"), 2, 3, 4, 5, 6]]}, "no polygon"),
+        ({"segmentation": [[10**400, 2, 3, 4, 5, 6]]}, "no polygon"),
+        ({"segmentation": SQUARE}, "no polygon"),
+        ({"segmentation": {"counts": [120]}}, "without size"),
+        ({"segmentation": {"size": [10, 12]}}, "without counts"),
+        ({"segmentation": {"size": [10, 12], "counts": [7]}}, "wrong sum"),
+        ({"segmentation": {"size": [10, 12], "counts": "\x7f~|zz!"}}, "wrong sum"),
+        ({"segmentation": RLE | {"counts": RLE["counts"] + "o"}}, "wrong sum"),
+        ({"segmentation": {"size": [12, 10], "counts": [120]}}, "another size"),
+        ({"segmentation": {"size": [99999, 99999], "counts": [99999**2]}}, "another size"),
+        ({"bbox": [2, 2, 0, 4]}, "empty box"),
+        ({"bbox": [20, 2, 4, 4]}, "empty box"),
+    ],
+)
+def test_useless_annotations_are_counted(
+    tmp_path: Path, changes: dict[str, Any], reason: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    file = write(tmp_path, [annotation(), annotation(id=2, **changes)])
+    with caplog.at_level(logging.WARNING):
+        dataset = CocoInstances(tmp_path, file)
+    assert len(dataset.sample(0).labels) == len(dataset.coco.anns) == 1
+    (record,) = caplog.records
+    assert "left out 1 of 2" in record.getMessage()
+    assert reason in record.getMessage()
+
+
+@pytest.mark.parametrize("ids", [(0, 1), (4, 4), (None, 1), ("a", "b")])
+def test_unusable_ids_are_renumbered(tmp_path: Path, ids: tuple[Any, Any]) -> None:
+    file = write(tmp_path, [annotation(id=ids[0]), annotation(id=ids[1], image_id=2)])
+    assert sorted(CocoInstances(tmp_path, file).coco.anns) == [1, 2]
+
+
+def test_boxes_are_cut_at_the_edge(tmp_path: Path) -> None:
+    file = write(tmp_path, [annotation(bbox=[-3, 4, 30, 30])])
+    assert CocoInstances(tmp_path, file).sample(0).boxes.tolist() == [[0, 4, 12, 10]]
+
+
+def test_labels_of_a_trained_model(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    model = Categories.from_names(("horse", "Dog"))
+    file = write(tmp_path, [annotation(), annotation(id=2, category_id=3)])
+    dataset = CocoInstances(tmp_path, file, categories=model)
+    assert dataset.names == ("horse", "Dog")
+    assert dataset.sample(0).labels.tolist() == [1]
+    assert dataset.categories.category_ids[1] == 9
+    assert "unknown category_id (1)" in caplog.text
+
+
+def test_matching_by_id_is_announced(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    model = Categories(("Hund", "Katze"), (9, 3))
+    dataset = CocoInstances(tmp_path, write(tmp_path, [annotation()]), categories=model)
+    assert dataset.sample(0).labels.tolist() == [0]
+    assert "matched by id" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"images": None}, "'images'"),
+        ({"categories": None}, "'categories'"),
+        ({"annotations": {}}, "'annotations'"),
+        ({"images": [{"file_name": "a.png"}]}, "'id'"),
+        ({"images": [{"id": "5", "file_name": "a.png"}]}, "'id'"),
+        ({"images": [{"id": 5}]}, "'file_name'"),
+        ({"images": [{"id": 5, "file_name": "a.png", "height": 10**6, "width": 10**6}]}, "large"),
+        ({"images": [{"id": 5, "file_name": "a.png"}] * 2}, "twice"),
+        ({"images": [{"id": 5, "file_name": "gone.png"}]}, r"1 of 1 .*gone\.png"),
+        ({"categories": [{"id": 1}]}, "'name'"),
+        ({"annotations": [annotation(category_id=4)]}, "none of the 1 annotations"),
+    ],
+)
+def test_useless_files(tmp_path: Path, changes: dict[str, Any], message: str) -> None:
+    file = write(tmp_path, **changes)
+    with pytest.raises((ValueError, FileNotFoundError), match=message) as caught:
+        CocoInstances(tmp_path, file)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", "5", "[" * 100_000, "\udcff"])
+def test_not_coco_json(tmp_path: Path, content: str) -> None:
+    file = tmp_path / "broken.json"
+    file.write_bytes(content.encode(errors="surrogateescape"))
+    with pytest.raises(ValueError, match=r"broken\.json"):
+        CocoInstances(tmp_path, file)
+
+
+def test_missing_files(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="no such annotation file"):
+        CocoInstances(tmp_path, tmp_path / "gone.json")
+    with pytest.raises(FileNotFoundError, match="no such image folder"):
+        CocoInstances(tmp_path / "gone", write(tmp_path))
+
+
+def test_size_of_the_file_is_trusted(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    images = [{"id": 5, "file_name": "a.png", "height": 20, "width": 24}]
+    outline = {"size": [20, 24], "counts": [480]}
+    parts = [annotation(), annotation(id=2, segmentation=outline)]
+    dataset = CocoInstances(tmp_path, write(tmp_path, parts, images=images))
+    for _ in range(2):
+        assert dataset.sample(0).image.shape == (10, 12, 3)
+    assert len(caplog.records) == 1
+    assert "12 x 10" in caplog.text
+    assert len(plain_target(dataset.sample(0), 10)[1]) == 2
+
+
+def test_real_data(data_root: Path) -> None:
+    paths = resolve_dataset(str(data_root / "coco_small"))
+    assert paths.val_images is not None
+    assert paths.val_annotations is not None
+    dataset = CocoInstances(paths.val_images, paths.val_annotations)
+    assert len(dataset) == 145
+    assert len(dataset.coco.anns) == 1255
+    assert len(dataset.names) == 80
+    samples = [dataset.sample(index) for index in range(0, 145, 12)]
+    assert any(sample.is_crowd.any() for sample in map(dataset.sample, range(145)))
+    assert all(sample.boxes[:, 2:].max(initial=1) <= 640 for sample in samples)

@@ -1,0 +1,123 @@
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from data import images
+from data.images import read_image, read_image_hw
+
+GRADIENT = np.arange(6 * 8 * 3, dtype=np.uint8).reshape(6, 8, 3)
+ROTATED = 6  # EXIF: turn clockwise to see it upright
+
+
+def encoded(image: Image.Image, file_format: str, **options: object) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, file_format, **options)
+    return buffer.getvalue()
+
+
+def exif(orientation: int) -> Image.Exif:
+    tags = Image.Exif()
+    tags[0x0112] = orientation
+    return tags
+
+
+RGB = Image.fromarray(GRADIENT)
+RGBA = Image.fromarray(np.dstack((GRADIENT, np.zeros((6, 8), np.uint8))))
+GRAY = Image.fromarray(GRADIENT[..., 0])
+DEEP = Image.fromarray(GRADIENT[..., 0].astype(np.uint16) * 257)
+FEW = Image.fromarray(GRADIENT // 64 * 64)
+
+
+@pytest.mark.parametrize(
+    ("content", "expected", "tolerance"),
+    [
+        (encoded(RGB, "PNG"), GRADIENT, 0),
+        (encoded(RGB, "BMP"), GRADIENT, 0),
+        (encoded(RGB, "TIFF"), GRADIENT, 0),
+        (encoded(RGB, "WEBP", lossless=True), GRADIENT, 0),
+        (encoded(RGBA, "PNG"), GRADIENT, 0),
+        (encoded(GRAY, "PNG"), GRADIENT[..., :1].repeat(3, 2), 0),
+        (encoded(GRAY.convert("LA"), "PNG"), GRADIENT[..., :1].repeat(3, 2), 0),
+        (encoded(DEEP, "PNG"), GRADIENT[..., :1].repeat(3, 2), 0),
+        (encoded(FEW.quantize(64), "PNG"), GRADIENT // 64 * 64, 0),
+        (encoded(FEW.quantize(64), "GIF"), GRADIENT // 64 * 64, 0),
+        (encoded(GRAY, "JPEG", quality=100), GRADIENT[..., :1].repeat(3, 2), 3),
+        (encoded(GRAY.convert("RGB"), "JPEG", quality=100), GRADIENT[..., :1].repeat(3, 2), 3),
+        (encoded(GRAY.convert("CMYK"), "JPEG", quality=100), GRADIENT[..., :1].repeat(3, 2), 4),
+    ],
+)
+def test_formats(content: bytes, expected: np.ndarray, tolerance: int) -> None:
+    image = read_image(content)
+    assert image.dtype == np.uint8
+    assert image.shape == (6, 8, 3)
+    assert image.flags.writeable
+    assert np.abs(image.astype(int) - expected).max() <= tolerance
+
+
+def test_channel_order() -> None:
+    red = Image.new("RGB", (16, 16), (250, 20, 10))
+    for file_format in ("JPEG", "PNG"):
+        pixel = read_image(encoded(red, file_format))[8, 8]
+        assert np.abs(pixel.astype(int) - (250, 20, 10)).max() <= 4
+
+
+@pytest.mark.parametrize("file_format", ["JPEG", "PNG"])
+@pytest.mark.parametrize(
+    ("annotated_hw", "expected_hw"),
+    [(None, (8, 6)), ((8, 6), (8, 6)), ((6, 8), (6, 8)), ((60, 80), (8, 6))],
+)
+def test_exif_rotation_follows_the_annotations(
+    tmp_path: Path,
+    file_format: str,
+    annotated_hw: tuple[int, int] | None,
+    expected_hw: tuple[int, int],
+) -> None:
+    content = encoded(RGB, file_format, exif=exif(ROTATED))
+    assert read_image(content, annotated_hw).shape[:2] == expected_hw
+    (tmp_path / "photo").write_bytes(content)
+    assert read_image_hw(tmp_path / "photo") == (8, 6)
+
+
+def test_half_turn_is_applied() -> None:
+    content = encoded(RGB, "PNG", exif=exif(3))
+    assert (read_image(content, (6, 8)) == GRADIENT[::-1, ::-1]).all()
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "empty"),
+        (b"not an image", "not a known image format"),
+        (encoded(RGB, "JPEG")[:-40], "truncated|broken"),
+        (encoded(RGB, "PNG")[:-40], "truncated|broken"),
+        (encoded(RGB, "JPEG")[:30], "cannot read"),
+        (encoded(RGB, "JPEG")[:30] + b"\xff\xd9", "cannot read"),
+    ],
+)
+def test_broken_files(tmp_path: Path, content: bytes, message: str) -> None:
+    path = tmp_path / "broken.jpg"
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=message) as caught:
+        read_image(path)
+    assert str(path) in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_missing_and_folder(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match=r"no such image: .*gone\.jpg"):
+        read_image(tmp_path / "gone.jpg")
+    with pytest.raises(FileNotFoundError, match=r"no such image: .*gone\.jpg"):
+        read_image_hw(tmp_path / "gone.jpg")
+    with pytest.raises(ValueError, match="cannot read"):
+        read_image(tmp_path)
+
+
+def test_huge_images_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(images, "MAX_PIXELS", 40)
+    with pytest.raises(ValueError, match="8 x 6 pixels"):
+        read_image(encoded(RGB, "PNG"))

@@ -1,0 +1,114 @@
+from __future__ import annotations
+
+from itertools import chain, islice
+
+import numpy as np
+import pytest
+import torch
+
+from data.loader import BatchStream, SampleError, TrainingData, build_train_loader, collate
+from data.transforms import Sample, TrainTransform, plain_target
+
+
+class Numbers:
+    """Image i is filled with the value i and shows one object."""
+
+    names = ("thing",)
+
+    def __init__(self, length: int) -> None:
+        self.length = length
+
+    def __len__(self) -> int:
+        return self.length
+
+    def sample(self, index: int) -> Sample:
+        return Sample(
+            image=np.full((20, 30, 3), index, np.uint8),
+            boxes=np.array([[5, 5, 25, 15]], np.float32),
+            labels=np.zeros(1, np.int64),
+            is_crowd=np.zeros(1, np.bool_),
+            segmentations=([[5, 5, 25, 5, 25, 15, 5, 15]],),
+            image_id=index,
+        )
+
+
+def test_collate_nothing() -> None:
+    assert collate([]) == ([], [])
+
+
+def test_collate() -> None:
+    items = [plain_target(Numbers(2).sample(i), 16) for i in range(2)]
+    images, targets = collate(items)
+    assert [image[0, 0, 0].item() for image in images] == [0, 1]
+    assert [len(target) for target in targets] == [1, 1]
+
+
+@pytest.mark.parametrize(("length", "batch_size"), [(1, 4), (3, 8), (10, 4), (8, 4), (7, 1)])
+def test_batches_are_full_and_epochs_complete(length: int, batch_size: int) -> None:
+    batches = list(islice(BatchStream(length, batch_size, seed=3), 3 * length))
+    assert {len(batch) for batch in batches} == {batch_size}
+    keys = list(chain.from_iterable(batches))
+    for epoch in range(len(keys) // length):
+        part = keys[epoch * length : (epoch + 1) * length]
+        assert sorted(part) == [(epoch, index) for index in range(length)]
+
+
+def test_epochs_and_seeds_differ() -> None:
+    first, second = islice(BatchStream(50, 50, seed=0), 2)
+    assert [index for _, index in first] != [index for _, index in second]
+    assert next(iter(BatchStream(50, 50, seed=1))) != first
+
+
+@pytest.mark.parametrize("start", [0, 1, 2, 5, 13, 1_000_003])
+@pytest.mark.parametrize(("length", "batch_size"), [(10, 4), (3, 8), (1, 1)])
+def test_resumed_equals_uninterrupted(length: int, batch_size: int, start: int) -> None:
+    resumed = list(islice(BatchStream(length, batch_size, 5, start_iteration=start), 4))
+    assert resumed[1:] == list(islice(BatchStream(length, batch_size, 5, start + 1), 3))
+    if start < 100:
+        assert resumed == list(islice(BatchStream(length, batch_size, 5), start, start + 4))
+
+
+@pytest.mark.parametrize("numbers", [(0, 4, 0, 0), (5, 0, 0, 0), (5, 4, -1, 0), (5, 4, 0, -1)])
+def test_impossible_streams(numbers: tuple[int, int, int, int]) -> None:
+    with pytest.raises(ValueError, match=r"no images|at least"):
+        BatchStream(*numbers)
+
+
+def test_items_depend_on_seed_epoch_and_index_alone() -> None:
+    data = TrainingData(Numbers(9), TrainTransform(32), seed=1)
+    assert len(data) == 9
+    image, target = data[2, 5]
+    assert not torch.equal(image, data[3, 5][0])
+    again, same = TrainingData(Numbers(9), TrainTransform(32), seed=1)[2, 5]
+    assert torch.equal(image, again)
+    assert torch.equal(target.boxes, same.boxes)
+    assert not torch.equal(image, TrainingData(Numbers(9), TrainTransform(32), seed=2)[2, 5][0])
+
+
+def taken(workers: int, start: int, count: int) -> list[torch.Tensor]:
+    loader = build_train_loader(
+        Numbers(5), TrainTransform(24), 4, workers, seed=7, start_iteration=start
+    )
+    batches = list(islice(loader, count))
+    assert all(len(images) == len(targets) == 4 for images, targets in batches)
+    return [torch.stack(images) for images, _ in batches]
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_loader_resumes_exactly(workers: int) -> None:
+    whole = taken(workers=0, start=0, count=5)
+    resumed = taken(workers, start=3, count=2)
+    assert all(torch.equal(a, b) for a, b in zip(whole[3:], resumed, strict=True))
+
+
+class Broken(Numbers):
+    def sample(self, index: int) -> Sample:
+        raise FileNotFoundError("no such image: gone.jpg")
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_errors_are_one_line(workers: int) -> None:
+    loader = build_train_loader(Broken(3), TrainTransform(24), 2, workers, seed=0)
+    with pytest.raises(SampleError) as caught:
+        next(iter(loader))
+    assert str(caught.value) == "no such image: gone.jpg"

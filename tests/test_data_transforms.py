@@ -1,0 +1,297 @@
+from __future__ import annotations
+
+import colorsys
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from pycocotools import mask as mask_utils
+
+from data.augment import Placement, adjust_colours, distort_colours, draw_placement, place_whole
+from data.catalog import resolve_dataset
+from data.coco import CocoInstances
+from data.outlines import parse_counts, rasterise, run_lengths
+from data.transforms import Sample, TrainTransform, place_target, plain_target, to_tensor
+from layers.structures import Target
+
+GRAY = np.full((60, 80, 3), 90, np.uint8)
+
+
+def sample_of(
+    *boxes: tuple[float, float, float, float], crowds: int = 0, image: np.ndarray = GRAY
+) -> Sample:
+    """Rectangular objects; the first ones are crowds."""
+    outlines = tuple([[x1, y1, x2, y1, x2, y2, x1, y2]] for x1, y1, x2, y2 in boxes)
+    return Sample(
+        image=image,
+        boxes=np.array(boxes, np.float32).reshape(-1, 4),
+        labels=np.arange(len(boxes)),
+        is_crowd=np.arange(len(boxes)) < crowds,
+        segmentations=outlines,
+        image_id=1,
+    )
+
+
+def check(image: torch.Tensor, target: Target, side: int) -> None:
+    assert image.shape == (3, side, side)
+    assert image.dtype == torch.uint8
+    assert image.is_contiguous()
+    count = len(target)
+    assert target.boxes.shape == (count, 4)
+    assert target.boxes.dtype == torch.float32
+    assert target.labels.dtype == torch.int64
+    assert target.masks.shape == (count, side, side)
+    assert target.masks.dtype == target.is_crowd.dtype == torch.bool
+    assert target.is_crowd.tolist() == sorted(target.is_crowd.tolist())
+    assert ((target.boxes >= 0) & (target.boxes <= side)).all()
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_no_objects(seed: int) -> None:
+    image, target = TrainTransform(40)(sample_of(), np.random.default_rng(seed))
+    check(image, target, 40)
+    assert len(target) == 0
+
+
+def test_no_objects_plain() -> None:
+    image, target = plain_target(sample_of(), 40)
+    check(image, target, 40)
+    assert len(target) == 0
+
+
+@pytest.mark.parametrize("shape", [(1, 1, 3), (1, 50, 3), (400, 3, 3)])
+def test_odd_images(shape: tuple[int, int, int]) -> None:
+    sample = sample_of((0, 0, shape[1], shape[0]), image=np.zeros(shape, np.uint8))
+    for seed in range(20):
+        check(*TrainTransform(24, rotate=True)(sample, np.random.default_rng(seed)), 24)
+
+
+@pytest.mark.parametrize("seed", range(30))
+def test_every_augmentation(seed: int) -> None:
+    sample = sample_of((0, 0, 30, 30), (50, 20, 79, 59), (5, 40, 25, 58), crowds=1)
+    transform = TrainTransform(64, flip=True, rotate=True)
+    image, target = transform(sample, np.random.default_rng(seed))
+    check(image, target, 64)
+    assert (~target.is_crowd).any()
+    again = transform(sample, np.random.default_rng(seed))
+    assert torch.equal(image, again[0])
+    assert torch.equal(target.masks, again[1].masks)
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_image_boxes_and_masks_agree(seed: int) -> None:
+    """A white rectangle on black is found where its mask and its box say it is."""
+    picture = np.zeros((60, 80, 3), np.uint8)
+    picture[20:45, 10:50] = 255
+    transform = TrainTransform(128, photometric=False, flip=True, rotate=True, fill=(0, 0, 0))
+    sample = sample_of((10, 20, 50, 45), image=picture)
+    image, target = transform(sample, np.random.default_rng(seed))
+    (mask,) = target.masks
+    white = image[0] > 127
+    assert (mask & white).sum() >= 0.93 * (mask | white).sum()
+    rows, columns = mask.nonzero().unbind(1)
+    tight = torch.stack((columns.min(), rows.min(), columns.max() + 1, rows.max() + 1))
+    assert (target.boxes[0] - tight).abs().max() <= 1
+
+
+def test_plain_equals_everything_off() -> None:
+    sample = sample_of((0, 0, 30, 30), (10, 10, 70, 50), crowds=1)
+    off = TrainTransform(50, photometric=False, expand=False, crop=False, mirror=False)
+    image, target = off(sample, np.random.default_rng(0))
+    plain_image, plain = plain_target(sample, 50)
+    assert torch.equal(image, plain_image)
+    assert torch.equal(target.masks, plain.masks)
+    assert target.labels.tolist() == [1, 0]
+    assert target.boxes[1].tolist() == [0, 0, 18.75, 25]
+
+
+def test_small_objects_are_dropped_in_training_only() -> None:
+    sample = sample_of((0, 0, 3, 30), (0, 0, 4, 4), (0, 0, 30, 3))
+    quiet = TrainTransform(80, photometric=False, expand=False, crop=False)
+    assert quiet(sample, np.random.default_rng(0))[1].labels.tolist() == [1, 2]
+    assert plain_target(sample, 80)[1].labels.tolist() == [0, 1, 2]
+
+
+def test_something_to_learn_always_remains() -> None:
+    """One object of 5 px would often be shrunk away; the crowd alone must not do."""
+    sample = sample_of((0, 0, 80, 60), (40, 30, 45, 35), crowds=1)
+    for seed in range(60):
+        _, target = TrainTransform(80, photometric=False)(sample, np.random.default_rng(seed))
+        assert 1 in target.labels.tolist()
+
+
+def test_fallback_when_no_draw_succeeds() -> None:
+    sample = sample_of((40, 30, 42, 32))
+    transform = TrainTransform(10)
+    placement, kept = transform.place(sample, np.random.default_rng(0))
+    assert placement == place_whole((60, 80), 10)
+    assert len(kept) == 0
+    check(*transform(sample, np.random.default_rng(0)), 10)
+
+
+def test_crops_keep_a_centre_and_their_proportions() -> None:
+    boxes = np.array([[390, 290, 410, 310]], np.float32)
+    rng = np.random.default_rng(0)
+    drawn = [draw_placement(boxes, (600, 800), 100, rng, expand=False) for _ in range(300)]
+    whole = sum(placement.source == (0, 0, 800, 600) for placement in drawn)
+    assert 30 <= whole <= 75  # a sixth
+    for placement in drawn:
+        x1, y1, x2, y2 = placement.source
+        assert placement.holds_centres(boxes).all()
+        assert 0.49 <= (y2 - y1) / (x2 - x1) <= 2.02
+        assert x2 - x1 >= 240
+        assert placement.window == (0, 0, 100, 100)
+
+
+def test_expanding_shows_the_whole_image_on_the_fill_colour() -> None:
+    rng = np.random.default_rng(1)
+    boxes = np.zeros((0, 4), np.float32)
+    for _ in range(50):
+        placement = draw_placement(boxes, (60, 80), 100, rng, crop=False, mirror=False)
+        x1, y1, x2, y2 = placement.window
+        assert placement.source == (0, 0, 80, 60)
+        assert min(x2 - x1, y2 - y1) >= 24
+        canvas = placement.canvas(placement.piece(GRAY), (1, 2, 3))
+        assert (canvas[y1:y2, x1:x2] == 90).all()
+        assert (canvas == (1, 2, 3)).all(axis=2).sum() == 100 * 100 - (x2 - x1) * (y2 - y1)
+
+
+@pytest.mark.parametrize("mirror", [False, True])
+@pytest.mark.parametrize("flip", [False, True])
+@pytest.mark.parametrize("turns", range(4))
+def test_points_and_pixels_turn_alike(mirror: bool, flip: bool, turns: int) -> None:
+    placement = Placement((0, 0, 8, 8), (0, 0, 8, 8), 8, mirror, flip, turns)
+    picture = np.zeros((8, 8, 3), np.uint8)
+    picture[2, 5] = 255
+    row, column = np.argwhere(placement.canvas(picture, (0, 0, 0))[..., 0])[0]
+    assert placement.points(np.array([5.5, 2.5])).tolist() == [column + 0.5, row + 0.5]
+    blank = np.zeros((8, 8), np.bool_)
+    placement.unoriented(blank)[2, 5] = True
+    assert blank[row, column]
+    assert blank.sum() == 1
+
+
+@pytest.mark.parametrize(
+    "polygons",
+    [
+        [[1.5, 1.5, 30.2, 4.1, 22.3, 28.7, 3.3, 17.9]],
+        [[0, 0, 10, 0, 10, 10, 0, 10], [20.25, 20.25, 39.9, 20.5, 30.1, 39.7]],
+        [[-20, -20, 60, -20, 60, 60, -20, 60]],  # beyond all edges
+        [[5, 5, 35, 35, 35, 5, 5, 35]],  # crosses itself
+    ],
+)
+def test_unscaled_polygons_equal_pycocotools(polygons: list[list[float]]) -> None:
+    out = np.zeros((40, 40), np.bool_)
+    rasterise(polygons, (40, 40), place_whole((40, 40), 40), out)
+    expected = mask_utils.decode(mask_utils.merge(mask_utils.frPyObjects(polygons, 40, 40)))
+    assert (out == expected).all()
+
+
+def outlines_of(bitmap: np.ndarray) -> list[Any]:
+    compressed = mask_utils.encode(np.asfortranarray(bitmap))
+    text = {"size": compressed["size"], "counts": compressed["counts"].decode()}
+    counts = {"size": compressed["size"], "counts": parse_counts(text["counts"])}
+    return [bitmap.astype(bool), compressed, text, counts]
+
+
+@pytest.mark.parametrize("form", range(4))
+@pytest.mark.parametrize("seed", range(6))
+def test_bitmaps_are_cut_and_resized(form: int, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    bitmap = cv2.resize(rng.integers(0, 2, (6, 8), np.uint8), (80, 60), interpolation=0)
+    placement = draw_placement(np.zeros((0, 4), np.float32), (60, 80), 50, rng, flip=True)
+    out = np.zeros((50, 50), np.bool_)
+    rasterise(outlines_of(bitmap)[form], (60, 80), placement, out)
+    picture = np.repeat(bitmap[..., None], 3, axis=2) * np.uint8(255)
+    expected = placement.canvas(placement.piece(picture), (0, 0, 0))[..., 0] > 127
+    assert (out == expected).all()
+
+
+@pytest.mark.parametrize("counts", [[], [0], [0, 1], [7, 3, 1, 9, 400, 3, 70_000, 1]])
+def test_counts_round_trip(counts: list[int]) -> None:
+    total = sum(counts)
+    encoded = run_lengths({"size": [total, 1], "counts": counts}, (total, 1))
+    assert parse_counts(encoded["counts"].decode()) == counts
+
+
+@pytest.mark.parametrize("text", ["o", "\x00", "oooooooo0", "é", "0o"])
+def test_malformed_counts(text: str) -> None:
+    assert parse_counts(text) == [-1]
+
+
+def test_wrong_run_lengths() -> None:
+    with pytest.raises(ValueError, match="add up"):
+        run_lengths({"size": [4, 4], "counts": [3]}, (4, 4))
+
+
+def overlap(a: np.ndarray, b: np.ndarray) -> float:
+    return float((a & b).sum() / max((a | b).sum(), 1))
+
+
+def test_polygons_are_closer_to_the_outline_than_a_resized_bitmap(data_root: Path) -> None:
+    paths = resolve_dataset(str(data_root / "coco_small"))
+    assert paths.val_images is not None
+    assert paths.val_annotations is not None
+    dataset = CocoInstances(paths.val_images, paths.val_annotations)
+    direct, resized = [], []
+    for index in range(0, 145, 24):
+        sample = dataset.sample(index)
+        height, width = sample.image.shape[:2]
+        placement = place_whole((height, width), 550)
+        target = place_target(sample, placement, np.arange(len(sample.labels)))
+        for outline, mask in zip(sample.segmentations, target.masks.numpy(), strict=True):
+            if not isinstance(outline, list):
+                continue
+            fine = [(np.reshape(p, (-1, 2)) * (2200 / width, 2200 / height)) for p in outline]
+            rle = run_lengths([p.ravel().tolist() for p in fine], (2200, 2200))
+            truth = mask_utils.decode(rle).reshape(550, 4, 550, 4).mean((1, 3)) > 0.5
+            bitmap = mask_utils.decode(run_lengths(outline, (height, width)))
+            if truth.sum() >= 256:
+                direct.append(overlap(mask, truth))
+                smooth = cv2.resize(bitmap.astype(np.float32), (550, 550)) > 0.5
+                resized.append(overlap(smooth, truth))
+    assert np.mean(direct) > 0.98
+    assert np.mean(direct) > np.mean(resized)
+
+
+def test_colours_unchanged() -> None:
+    assert adjust_colours(GRAY) is GRAY
+    empty = np.zeros((0, 5, 3), np.uint8)
+    assert distort_colours(empty, np.random.default_rng(0)).shape == empty.shape
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({"brightness": 20.0}, (220, 120, 60)),
+        ({"contrast": 0.5}, (100, 50, 20)),
+        ({"brightness": 10.0, "contrast": 1.5}, (255, 165, 75)),
+        ({"saturation": 0.5}, (200, 150, 120)),
+        ({"saturation": 1.5}, (200, 50, 0)),
+    ],
+)
+def test_known_colours(changes: dict[str, float], expected: tuple[int, int, int]) -> None:
+    pixel = np.full((1, 1, 3), (200, 100, 40), np.uint8)
+    assert adjust_colours(pixel, **changes)[0, 0].tolist() == list(expected)
+    assert pixel[0, 0].tolist() == [200, 100, 40]
+
+
+@pytest.mark.parametrize("degrees", [-18.0, -5.0, 7.0, 18.0])
+def test_hue_equals_exact_arithmetic(degrees: float) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (20, 20, 3), np.uint8)
+    turned = adjust_colours(pixels, hue_degrees=degrees).astype(float)
+    hsv = [colorsys.rgb_to_hsv(*(pixel / 255)) for pixel in pixels.reshape(-1, 3)]
+    exact = [colorsys.hsv_to_rgb((h + degrees / 360) % 1, s, v) for h, s, v in hsv]
+    difference = np.abs(turned - 255 * np.array(exact).reshape(20, 20, 3))
+    assert difference.mean() < 1.5
+    assert difference.max() < 9  # 8-bit hues are 1.4 degrees apart
+
+
+def test_to_tensor() -> None:
+    image = np.arange(24, dtype=np.uint8).reshape(2, 4, 3)
+    tensor = to_tensor(image)
+    assert tensor.is_contiguous()
+    assert (tensor.permute(1, 2, 0).numpy() == image).all()
