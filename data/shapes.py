@@ -174,14 +174,14 @@ def shapes_split(
 
     Args:
         split: which one.
-        length: number of scenes; None for 5000 in training and 500 in validation.
+        length: number of scenes; None for 20,000 in training and 500 in validation.
         image_size: side of the images in pixels.
         seed: another seed gives another pair of splits.
 
     Raises:
         ValueError: there is no such split.
     """
-    defaults = {"train": 5000, "val": 500}
+    defaults = {"train": 20_000, "val": 500}
     if split not in defaults:
         raise ValueError(f"unknown split {split!r}; choose from {', '.join(defaults)}")
     stream = 2 * seed + list(defaults).index(split)

@@ -1,0 +1,223 @@
+import json
+import runpy
+from itertools import pairwise
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from pycocotools.coco import COCO
+
+from data.shapes import (
+    MIN_VISIBLE_PIXELS,
+    SHAPE_CLASSES,
+    ShapeScenes,
+    export_clip,
+    export_coco,
+    shape_clip,
+    shapes_split,
+)
+from data.shapes_drawing import OUTLINES, TEXTURES, Shape, paint_shape, random_light, rasterize
+
+main = runpy.run_path(str(Path(__file__).parents[1] / "scripts" / "make_shapes.py"))["main"]
+
+
+def make_shape(outline: str = "circle", texture: str = "plain", **changes: object) -> Shape:
+    values: dict[str, object] = {
+        "outline": outline,
+        "center": (32.0, 32.0),
+        "radius": 20.0,
+        "angle": 0.0,
+        "stretch": 1.0,
+        "texture": texture,
+        "colors": np.array([(1, 0, 0), (0, 0, 1)], dtype=np.float32),
+        "frequency": 2.0,
+        "grain": np.full((9, 9), 0.5, dtype=np.float32),
+    }
+    return Shape(**(values | changes))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("length", [0, 1, 3])
+def test_length_and_identifiers(length: int) -> None:
+    scenes = ShapeScenes(length, image_size=64)
+    assert len(scenes) == length
+    assert scenes.image_ids == tuple(range(1, length + 1))
+    assert scenes.coco.getImgIds() == list(scenes.image_ids)
+    with pytest.raises(IndexError, match=f"scene {length} is out of range"):
+        scenes.sample(length)
+
+
+@pytest.mark.parametrize(
+    "arguments", [{"length": -1}, {"image_size": 15}, {"image_size": 0}, {"seed": -1}]
+)
+def test_rejects_arguments_out_of_range(arguments: dict[str, int]) -> None:
+    with pytest.raises(ValueError, match=next(iter(arguments))):
+        ShapeScenes(**arguments)
+
+
+@pytest.mark.parametrize("image_size", [16, 100, 256])
+def test_samples_are_consistent(image_size: int) -> None:
+    scenes = ShapeScenes(20, image_size, seed=3)
+    for index in range(len(scenes)):
+        sample = scenes.sample(index)
+        count = len(sample.segmentations)
+        masks = np.array(sample.segmentations, dtype=bool).reshape(-1, image_size, image_size)
+        assert sample.image.shape == (image_size, image_size, 3)
+        assert sample.image.dtype == np.uint8
+        assert sample.boxes.shape == (count, 4)
+        assert sample.labels.shape == sample.is_crowd.shape == (count,)
+        assert (masks.sum(axis=0) <= 1).all()
+        assert (masks.sum(axis=(1, 2)) >= MIN_VISIBLE_PIXELS).all()
+        assert ((sample.labels >= 0) & (sample.labels < len(SHAPE_CLASSES))).all()
+        assert not sample.is_crowd.any()
+        for mask, box in zip(masks, sample.boxes, strict=True):
+            rows, cols = np.nonzero(mask)
+            tight = cols.min(), rows.min(), cols.max() + 1, rows.max() + 1
+            assert box.tolist() == list(tight)
+
+
+def test_same_seed_same_scene() -> None:
+    long, short = ShapeScenes(9, 96, seed=5), ShapeScenes(4, 96, seed=5)
+    long.sample(0)  # the order of access must not matter
+    first, second = long.sample(3), short.sample(3)
+    assert np.array_equal(first.image, second.image)
+    assert np.array_equal(first.segmentations, second.segmentations)
+
+
+def test_other_seeds_indices_and_splits_differ() -> None:
+    scenes = [
+        shapes_split(split, 2, 64, seed).sample(index).image.tobytes()
+        for split in ("train", "val")
+        for seed in (0, 1)
+        for index in (0, 1)
+    ]
+    assert len(set(scenes)) == len(scenes)
+
+
+def test_splits() -> None:
+    assert (len(shapes_split("train")), len(shapes_split("val"))) == (5000, 500)
+    assert shapes_split("val", 0).seed != shapes_split("train", 0).seed
+    with pytest.raises(ValueError, match="unknown split 'test'; choose from train, val"):
+        shapes_split("test")  # type: ignore[arg-type]
+
+
+def test_all_classes_occur_and_scenes_are_full() -> None:
+    scenes = ShapeScenes(100)
+    labels = [scenes.sample(index).labels for index in range(len(scenes))]
+    counts = np.bincount(np.concatenate(labels), minlength=len(SHAPE_CLASSES))
+    assert (counts > 20).all()
+    assert all(1 <= len(part) <= 7 for part in labels)
+    assert scenes.categories.names == scenes.names == SHAPE_CLASSES
+    assert scenes.categories.category_ids == tuple(range(1, 9))
+
+
+def test_coco_agrees_with_samples(capsys: pytest.CaptureFixture[str]) -> None:
+    scenes = ShapeScenes(3, 128)
+    truth = scenes.coco
+    assert truth is scenes.coco
+    assert capsys.readouterr() == ("", "")
+    for index, image_id in enumerate(scenes.image_ids):
+        check_annotations(truth, scenes, index, image_id)
+
+
+def check_annotations(truth: COCO, scenes: ShapeScenes, index: int, image_id: int) -> None:
+    sample = scenes.sample(index)
+    entries = truth.loadAnns(truth.getAnnIds(image_id))
+    assert len(entries) == len(sample.labels)
+    for entry, label, box, mask in zip(
+        entries, sample.labels, sample.boxes, sample.segmentations, strict=True
+    ):
+        assert entry["category_id"] == label + 1
+        assert entry["area"] == mask.sum()
+        assert entry["bbox"] == [*box[:2], *(box[2:] - box[:2])]
+        assert np.array_equal(truth.annToMask(entry), mask)
+
+
+@pytest.mark.parametrize("count", [0, 1, 2])
+def test_export_round_trip(tmp_path: Path, count: int, capsys: pytest.CaptureFixture[str]) -> None:
+    scenes = ShapeScenes(2, 96)
+    path = export_coco(scenes, tmp_path, "val", count)
+    assert path == tmp_path / "annotations" / "instances_val.json"
+    truth = COCO(str(path))
+    assert truth.getImgIds() == list(scenes.image_ids[:count])
+    assert [c["name"] for c in truth.loadCats(truth.getCatIds())] == list(SHAPE_CLASSES)
+    assert [p.name for p in path.parent.iterdir()] == [path.name]
+    for index in range(count):
+        check_annotations(truth, scenes, index, index + 1)
+        image = cv2.imread(str(tmp_path / "val" / scenes.image_info(index)["file_name"]))
+        difference = np.abs(image[..., ::-1].astype(float) - scenes.sample(index).image)
+        assert difference.mean() < 5  # JPEG
+
+
+def test_export_rejects_more_scenes_than_there_are(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="count is 3; the dataset has 2"):
+        export_coco(ShapeScenes(2), tmp_path, "val", 3)
+
+
+def test_clip_is_deterministic_and_moves() -> None:
+    assert list(shape_clip(0)) == []
+    first, second = (list(shape_clip(3, (90, 160), seed=2)) for _ in range(2))
+    assert np.array_equal(first, second)
+    assert first[0].shape == (90, 160, 3)
+    assert all(not np.array_equal(a, b) for a, b in pairwise(first))
+
+
+def test_export_clip(tmp_path: Path) -> None:
+    path = tmp_path / "clip.mp4"
+    with pytest.raises(ValueError, match="no frames"):
+        export_clip(path, [])
+    export_clip(path, shape_clip(4, (90, 160)), fps=10)
+    video = cv2.VideoCapture(str(path))
+    read = [video.read()[1].shape for _ in range(4)]
+    assert read == [(90, 160, 3)] * 4
+    assert not video.read()[0]
+    assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize(
+    ("outline", "area"),
+    [("circle", np.pi), ("square", 2.56), ("ring", np.pi * (1 - 0.54**2)), ("cross", 2.2044)],
+)
+def test_coverage_is_the_area(outline: str, area: float) -> None:
+    coverage = rasterize(make_shape(outline)).coverage
+    assert coverage.sum() / 255 == pytest.approx(area * 20**2, rel=0.03)
+
+
+def test_ring_has_a_hole() -> None:
+    stamp = rasterize(make_shape("ring"))
+    assert stamp.coverage[32 - stamp.y, 32 - stamp.x] == 0
+
+
+@pytest.mark.parametrize("texture", TEXTURES)
+@pytest.mark.parametrize("center", [(32.0, 32.0), (0.0, 63.5), (-200.0, 30.0)])
+def test_paints_only_its_window(texture: str, center: tuple[float, float]) -> None:
+    light = random_light(np.random.default_rng(0), (64, 64))
+    image = np.ones((64, 64, 3), dtype=np.float32)
+    shape = make_shape(texture=texture, center=center, radius=9.0)
+    stamp = rasterize(shape)
+    paint_shape(image, shape, stamp, light)
+    outside = np.ones((64, 64), dtype=bool)
+    outside[stamp.overlap((64, 64))[0]] = False
+    assert (image[outside] == 1).all()
+    assert (image != 1).any() == (center[0] >= 0)
+
+
+def test_outlines_lie_about_the_unit_circle() -> None:
+    for contours in OUTLINES.values():
+        reach = np.linalg.norm(contours[0], axis=1).max()
+        assert 0.95 < reach < 1.25
+
+
+def test_script(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([str(tmp_path), "--train", "1", "--val", "0", "--image_size", "64"]) == 0
+    assert "instances_train.json" in capsys.readouterr().out
+    written = json.loads((tmp_path / "annotations" / "instances_val.json").read_text())
+    assert written["images"] == []
+
+
+def test_script_reports_mistakes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "file").touch()
+    assert main([str(tmp_path / "file")]) == 1
+    assert "Traceback" not in capsys.readouterr().err
+    with pytest.raises(SystemExit, match="2"):
+        main([str(tmp_path), "--train", "-1"])
