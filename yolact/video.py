@@ -207,21 +207,15 @@ def run_video(
     """
     if batch < 1 or (max_frames is not None and max_frames < 1):
         raise ValueError(f"batch ({batch}) and max_frames ({max_frames}) must be 1 or more")
-    start = time.perf_counter()
+    start, frames = time.perf_counter(), 0
     # A window without a file is for watching: nobody wants to see a file faster than it plays.
     pace = not source.is_live and (emulate_playback or (display and output is None))
-    frames = 0
+    if output is None and not display:
+        draw = _keep
+    stages = _Stages(source, predict, draw, batch, pace=pace, max_frames=max_frames)
     with ExitStack() as stack:
         sink = _Sink(source, output, display, show_fps)
         stack.callback(sink.close)
-        stages = _Stages(
-            source,
-            predict,
-            draw if output is not None or display else lambda image, _: image,
-            batch,
-            pace=pace,
-            max_frames=max_frames,
-        )
         stack.callback(stages.stop)
         for position, image, detections in stages:
             if on_frame is not None:
@@ -259,11 +253,11 @@ class _Stages:
             lambda: _draw_stage(self.predicted, draw, self.drawn),
         )
         self._threads = [threading.Thread(target=job, daemon=True) for job in jobs]
-        for thread in self._threads:
-            thread.start()
 
     def __iter__(self) -> Iterator[_Predicted]:
-        """Yield the drawn frames in order, then raise the error of the stage that failed."""
+        """Start; yield the drawn frames in order; raise the error of the stage that failed."""
+        for thread in self._threads:
+            thread.start()
         while taken := self.drawn.take():
             yield from taken
 
@@ -272,7 +266,8 @@ class _Stages:
         for channel in (self.frames, self.predicted, self.drawn):
             channel.cancel()
         for thread in self._threads:
-            thread.join()
+            if thread.is_alive():
+                thread.join()
 
 
 def _read_stage(source: Iterable[Image], outbox: Channel[_Read], interval: float) -> None:
@@ -302,6 +297,10 @@ def _draw_stage(inbox: Channel[_Predicted], draw: Draw, outbox: Channel[_Predict
         while taken := inbox.take():
             for position, image, detections in taken:
                 outbox.put(_Predicted(position, draw(image, detections), detections))
+
+
+def _keep(image: Image, _: Detections) -> Image:
+    return image
 
 
 @contextmanager

@@ -1,0 +1,221 @@
+import itertools
+import subprocess
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+from layers.structures import Detections
+from yolact import visualize
+from yolact.visualize import (
+    PALETTE,
+    diverging,
+    draw_detections,
+    draw_fps,
+    draw_lincomb,
+    has_display,
+    place_labels,
+    show,
+)
+
+HW = (120, 160)
+
+
+def make_detections(
+    boxes: list[list[float]], *, hw: tuple[int, int] = HW, labels: list[int] | None = None
+) -> Detections:
+    """Objects that fill their boxes, best first."""
+    n = len(boxes)
+    box = torch.tensor(boxes, dtype=torch.float32).reshape(n, 4)
+    scores = torch.linspace(0.9, 0.5, n)
+    labels = list(range(n)) if labels is None else labels
+    return Detections(
+        boxes=box,
+        scores=scores,
+        labels=torch.tensor(labels, dtype=torch.int64),
+        soft_masks=torch.ones(n, 8, 8),
+        mask_frames=box,
+        box_scores=scores,
+        image_hw=hw,
+        class_names=("person", "dog", "cat"),
+    )
+
+
+def grey(hw: tuple[int, int] = HW, value: int = 100) -> np.ndarray:
+    return np.full((*hw, 3), value, np.uint8)
+
+
+@pytest.mark.parametrize("color_by", ["class", "instance"])
+def test_no_detections_give_a_copy(color_by: str) -> None:
+    image = grey()
+    drawn = draw_detections(image, make_detections([]), color_by=color_by)
+    assert np.array_equal(drawn, image)
+    assert drawn is not image
+
+
+def test_input_is_left_alone() -> None:
+    image = grey()
+    drawn = draw_detections(image, make_detections([[20, 30, 90, 100]]))
+    assert (image == 100).all()
+    assert drawn.shape == image.shape
+    assert drawn.dtype == np.uint8
+
+
+def test_mask_is_tinted_and_nothing_else() -> None:
+    drawn = draw_detections(grey(), make_detections([[20, 30, 90, 100]]), boxes=False, text=False)
+    expected = [round(100 * 0.55 + c * 0.45) for c in PALETTE[0]]
+    assert np.abs(drawn[30:100, 20:90].astype(int) - expected).max() <= 1
+    outside = drawn.copy()
+    outside[30:100, 20:90] = 100
+    assert (outside == 100).all()
+
+
+def test_box_alone() -> None:
+    drawn = draw_detections(grey(), make_detections([[20, 30, 90, 100]]), masks=False, text=False)
+    assert tuple(drawn[30, 50]) == PALETTE[0]
+    assert tuple(drawn[60, 90]) == PALETTE[0]
+    assert (drawn[40:90, 30:80] == 100).all()
+
+
+def test_best_is_on_top() -> None:
+    same = make_detections([[20, 30, 90, 100], [20, 30, 90, 100]])
+    drawn = draw_detections(grey(), same, masks=False, text=False)
+    assert tuple(drawn[30, 50]) == PALETTE[0]
+
+
+def test_color_by_class_is_shared() -> None:
+    pair = make_detections([[10, 10, 50, 50], [80, 60, 140, 110]], labels=[2, 2])
+    drawn = draw_detections(grey(), pair, masks=False, text=False, color_by="class")
+    assert tuple(drawn[10, 30]) == tuple(drawn[60, 100]) == PALETTE[2]
+    drawn = draw_detections(grey(), pair, masks=False, text=False, color_by="instance")
+    assert tuple(drawn[10, 30]) != tuple(drawn[60, 100])
+
+
+def test_more_objects_than_colors() -> None:
+    boxes = [[float(i), float(i), i + 20.0, i + 20.0] for i in range(25)]
+    assert draw_detections(grey(), make_detections(boxes, labels=[1] * 25)).shape == (*HW, 3)
+
+
+@pytest.mark.parametrize("names", [(), ("person",)])
+def test_unknown_names_become_numbers(names: tuple[str, ...]) -> None:
+    found = make_detections([[20, 30, 90, 100]], labels=[7])
+    found = Detections(**{**vars(found), "class_names": names})
+    drawn = draw_detections(grey(), found, masks=False, boxes=False)
+    assert (drawn != 100).any()
+
+
+@pytest.mark.parametrize(
+    "box",
+    [
+        [0, 0, 160, 120],
+        [0, 0, 3, 3],
+        [155, 0, 160, 10],
+        [150, 110, 160, 120],
+        [-40, -40, 20, 20],
+        [120, 100, 400, 400],
+        [60, 60, 60, 60],
+    ],
+)
+def test_label_stays_inside(box: list[float]) -> None:
+    labels = place_labels(["person: 0.87"], [tuple(map(int, box))], HW)
+    x1, y1, x2, y2 = labels[0]
+    assert 0 <= x1 < x2 <= HW[1]
+    assert 0 <= y1 < y2 <= HW[0]
+    draw_detections(grey(), make_detections([box]))
+
+
+def test_labels_avoid_each_other() -> None:
+    boxes = [(40, 40, 120, 100)] * 4
+    labels = place_labels(["person: 0.87"] * 4, boxes, HW)
+    for a, b in itertools.combinations(labels, 2):
+        assert a[2] <= b[0] or b[2] <= a[0] or a[3] <= b[1] or b[3] <= a[1]
+
+
+@pytest.mark.parametrize("hw", [(8, 8), (30, 400), (400, 30), (1080, 1920)])
+def test_any_resolution(hw: tuple[int, int]) -> None:
+    box = [hw[1] * 0.1, hw[0] * 0.1, hw[1] * 0.9, hw[0] * 0.9]
+    found = make_detections([box, box], hw=hw)
+    drawn = draw_detections(grey(hw), found)
+    assert drawn.shape == (*hw, 3)
+    assert (drawn != 100).any()
+    for x1, y1, x2, y2 in place_labels(["hot dog: 0.50"], [tuple(map(int, box))], hw):
+        assert 0 <= x1 <= x2 <= hw[1]
+        assert 0 <= y1 <= y2 <= hw[0]
+
+
+def test_labels_grow_with_the_image() -> None:
+    heights = []
+    for hw in [(480, 640), (1080, 1920), (2160, 3840)]:
+        _, y1, _, y2 = place_labels(["cat"], [(9, 99, 200, 300)], hw)[0]
+        heights.append(y2 - y1)
+    assert heights[0] < heights[1] < heights[2]
+
+
+def contrast_with_white(color: tuple[int, int, int]) -> float:
+    channels = np.array(color) / 255
+    linear = np.where(channels <= 0.04045, channels / 12.92, ((channels + 0.055) / 1.055) ** 2.4)
+    return float(1.05 / (linear @ [0.2126, 0.7152, 0.0722] + 0.05))
+
+
+def test_palette_is_readable_and_distinct() -> None:
+    assert len(set(PALETTE)) == 19
+    assert min(map(contrast_with_white, PALETTE)) >= 3
+    lab = cv2.cvtColor(np.float32([PALETTE]) / 255, cv2.COLOR_RGB2Lab)[0]
+    apart = [np.linalg.norm(a - b) for a, b in itertools.combinations(lab, 2)]
+    assert min(apart) > 20
+
+
+@pytest.mark.parametrize("value", [0, 255])
+def test_fps_is_readable_on_any_background(value: int) -> None:
+    image = grey(value=value)
+    drawn = draw_fps(image, "31.4 fps")
+    corner = drawn[:20, :60]
+    assert corner.min() < 60
+    assert corner.max() > 200
+    assert (drawn[60:] == value).all()
+    assert (image == value).all()
+
+
+@pytest.mark.parametrize("count", [0, 1, 5, 32])
+def test_lincomb_makes_a_picture(count: int) -> None:
+    generator = torch.Generator().manual_seed(0)
+    prototypes = torch.rand(count, 10, 14, generator=generator)
+    coefficients = torch.rand(count, generator=generator) * 2 - 1
+    picture = draw_lincomb(prototypes, coefficients, torch.ones(10, 14, dtype=torch.bool))
+    assert picture.dtype == np.uint8
+    assert picture.ndim == 3
+    assert (picture != 255).any()
+
+
+def test_diverging() -> None:
+    colors = diverging(np.float32([[-2, -1, 0, 1]]), 1.0)
+    assert tuple(colors[0, 2]) == (255, 255, 255)
+    assert (colors[0, 0] == colors[0, 1]).all()
+    assert colors[0, 1, 2] > colors[0, 1, 0]  # blue against
+    assert colors[0, 3, 0] > colors[0, 3, 2]  # red for
+
+
+@pytest.fixture
+def no_display(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(visualize.sys, "platform", "linux")
+    monkeypatch.delenv("DISPLAY", raising=False)
+    monkeypatch.delenv("WAYLAND_DISPLAY", raising=False)
+    has_display.cache_clear()
+    yield
+    has_display.cache_clear()
+
+
+@pytest.mark.usefixtures("no_display")
+def test_show_without_display() -> None:
+    with pytest.raises(RuntimeError, match="no display; write to a file with :out"):
+        show(grey())
+    visualize.close_window()
+
+
+@pytest.mark.usefixtures("no_display")
+def test_dead_display_is_found_out_in_a_child(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DISPLAY", ":99")
+    aborted = subprocess.CompletedProcess([], -6)
+    monkeypatch.setattr(visualize.subprocess, "run", lambda *_, **__: aborted)
+    assert not has_display()

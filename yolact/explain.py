@@ -1,0 +1,64 @@
+"""How masks came about: prototypes times coefficients, as pictures and as arrays."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from data.transforms import to_tensor
+from layers.detect import detect
+from layers.masks import assemble_masks
+from layers.structures import Candidates
+
+from .predictor import Predictor
+from .visualize import draw_lincomb
+
+Image = NDArray[np.uint8]
+
+
+@torch.inference_mode()
+def explain(
+    predictor: Predictor, image: Image, score_threshold: float, top_k: int | None
+) -> list[Image]:
+    """Draw, for each detection, its prototypes by weight, their running sum, and the mask.
+
+    Args:
+        predictor: runs the network.
+        image: (H, W, 3) uint8 RGB.
+        score_threshold: detections scoring lower are left out.
+        top_k: at most this many, best first.
+    """
+    prototypes, candidates = _look(predictor, image)
+    candidates = candidates[candidates.scores > score_threshold][:top_k]
+    soft_masks = assemble_masks(prototypes, candidates.coefficients, candidates.boxes)
+    return [
+        draw_lincomb(prototypes, coefficients, mask)
+        for coefficients, mask in zip(candidates.coefficients, soft_masks, strict=True)
+    ]
+
+
+@torch.inference_mode()
+def save_prototypes(predictor: Predictor, image: Image, folder: Path) -> tuple[Path, Path]:
+    """Write an image's prototypes (K, h, w) and soft masks (N, h, w) as .npy files.
+
+    Returns:
+        The files, proto.npy and masks.npy.
+    """
+    prototypes, candidates = _look(predictor, image)
+    soft_masks = assemble_masks(prototypes, candidates.coefficients, candidates.boxes)
+    folder.mkdir(parents=True, exist_ok=True)
+    files = folder / "proto.npy", folder / "masks.npy"
+    for file, array in zip(files, (prototypes, soft_masks), strict=True):
+        np.save(file, array.float().cpu().numpy())
+    return files
+
+
+def _look(predictor: Predictor, image: Image) -> tuple[Tensor, Candidates]:
+    """Return the prototypes (K, h, w) and the candidates of one image."""
+    model = predictor.model
+    predictions = model.network(model.preprocess([to_tensor(image)]))
+    return predictions.prototypes[0], detect(predictions, **vars(model.detection))[0]

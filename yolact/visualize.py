@@ -1,0 +1,327 @@
+"""Pictures for people: detections over an image, and how a mask is put together."""
+
+from __future__ import annotations
+
+import math
+import os
+import subprocess
+import sys
+from functools import cache
+from typing import Literal
+
+import cv2
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from layers.structures import Detections
+
+Image = NDArray[np.uint8]
+Color = tuple[int, int, int]
+Rectangle = tuple[int, int, int, int]
+
+# 19 colours on which white text can be read (contrast of 3 and more); neighbours differ most.
+_HEX = (
+    "e52832 1e80f0 1e9b3c e66e00 9628be 008c82 f0468c 878c0a 143ce6 0096c8 "
+    "a5144b b97d00 d71ed7 19693c 4646be 5aa000 8c5537 647d91 8c5fff"
+)
+PALETTE: tuple[Color, ...] = tuple((c[0], c[1], c[2]) for c in map(bytes.fromhex, _HEX.split()))
+_WHITE: Color = (255, 255, 255)
+_DARK: Color = (30, 30, 30)
+_FONT = cv2.FONT_HERSHEY_DUPLEX
+_LINE_HEIGHT = 34  # of a label, in pixels at font scale 1
+_TILE = 118  # width of a prototype in an explanation
+_ESCAPE = 27
+_NO_DISPLAY = "no display; write to a file with :out"
+
+
+def draw_detections(
+    image: Image,
+    detections: Detections,
+    *,
+    masks: bool = True,
+    boxes: bool = True,
+    text: bool = True,
+    scores: bool = True,
+    color_by: Literal["class", "instance"] = "instance",
+    alpha: float = 0.45,
+) -> Image:
+    """Draw masks, boxes and labels over a copy of an image, the best detection on top.
+
+    Args:
+        image: (H, W, 3) uint8 RGB, the image that was detected in.
+        detections: N detections; none gives a plain copy.
+        masks: tint each object.
+        boxes: outline each object's box.
+        text: write each object's class.
+        scores: write the score behind the class.
+        color_by: one colour for each class (steady in a video) or for each object.
+        alpha: share of the colour in the tint.
+
+    Returns:
+        (H, W, 3) uint8 RGB.
+    """
+    canvas = image.copy()
+    detections = detections.to("cpu")
+    keys = detections.labels.tolist() if color_by == "class" else list(range(len(detections)))
+    colors = [PALETTE[key % len(PALETTE)] for key in keys]
+    worst_first = range(len(detections) - 1, -1, -1)
+    for index in worst_first if masks else ():
+        window, mask = detections.crop(index)
+        _tint(canvas, window, mask.numpy(), colors[index], alpha)
+    corners, line_width = _whole_boxes(detections), _line_width(detections.image_hw)
+    for index in worst_first if boxes else ():
+        x1, y1, x2, y2 = corners[index]
+        cv2.rectangle(canvas, (x1, y1), (x2, y2), colors[index], line_width)
+    if text:
+        captions = [_caption(detections, index, scores) for index in range(len(detections))]
+        labels = place_labels(captions, corners, _image_hw(canvas))
+        for index in worst_first:
+            _write(canvas, captions[index], labels[index], colors[index])
+    return canvas
+
+
+def draw_fps(image: Image, text: str) -> Image:
+    """Write a short text into the top left corner of a copy of an image, white on dark.
+
+    Args:
+        image: (H, W, 3) uint8 RGB.
+        text: for example `31.4 fps`.
+    """
+    canvas = image.copy()
+    width, height = _label_size(text, _font_scale(text, _image_hw(canvas)))
+    _write(canvas, text, (0, 0, width, height), _DARK)
+    return canvas
+
+
+def place_labels(
+    captions: list[str], boxes: list[Rectangle], image_hw: tuple[int, int]
+) -> list[Rectangle]:
+    """Find a place for each caption inside the image, away from better detections' captions.
+
+    Above the box is preferred, then inside at its top, below it, and inside at its bottom.
+
+    Args:
+        captions: N texts, best detection first.
+        boxes: N boxes x1, y1, x2, y2 in whole pixels.
+        image_hw: height and width of the image.
+
+    Returns:
+        N rectangles x1, y1, x2, y2.
+    """
+    height, width = image_hw
+    taken: list[Rectangle] = []
+    for caption, (x1, y1, _, y2) in zip(captions, boxes, strict=True):
+        w, h = _label_size(caption, _font_scale(caption, image_hw))
+        w, h = min(w, width), min(h, height)  # rounding may exceed a tiny image by a pixel
+        x = min(max(x1, 0), width - w)
+        tops = [top for top in (y1 - h, y1, y2, y2 - h) if 0 <= top <= height - h]
+        tops = tops or [min(max(y1, 0), height - h)]
+        places = [(x, top, x + w, top + h) for top in tops]
+        free = (place for place in places if not any(_overlap(place, other) for other in taken))
+        taken.append(next(free, places[0]))
+    return taken
+
+
+def draw_lincomb(prototypes: Tensor, coefficients: Tensor, mask: Tensor) -> Image:
+    """Explain one mask: its prototypes by weight, their running sum, and the outcome.
+
+    Each step shows the weighted prototype above the sum so far, red where it votes for the object
+    and blue where it votes against it. The last step is the mask itself.
+
+    Args:
+        prototypes: (K, h, w) after ReLU.
+        coefficients: (K,) in [-1, 1].
+        mask: (h, w) soft or bool mask of the detection.
+
+    Returns:
+        A picture of any size, uint8 RGB.
+    """
+    weights = coefficients.detach().float().cpu().numpy()
+    order = np.argsort(-np.abs(weights), kind="stable")
+    grids = prototypes.detach().float().cpu().numpy()[order] * weights[order, None, None]
+    sums = np.cumsum(grids, axis=0)
+    # One colour scale for all parts, another for all sums, so that tiles can be compared.
+    part_range, sum_range = (float(np.abs(x).max(initial=0)) or 1.0 for x in (grids, sums))
+    steps = [
+        _step(f"#{k} {weights[k]:+.2f}", diverging(part, part_range), diverging(total, sum_range))
+        for k, part, total in zip(order, grids, sums, strict=True)
+    ]
+    grey = (255 * mask.detach().float()).byte().cpu().numpy()
+    likely = sums[-1] if len(sums) else np.zeros(mask.shape, np.float32)
+    steps.append(_step("sum, mask", diverging(likely, sum_range), np.stack([grey] * 3, axis=2)))
+    grid = _grid(steps, columns=max(4, math.ceil(math.sqrt(2 * len(steps)))))
+    legend = "above: prototype x weight, below: sum so far (red for the object, blue against)"
+    return np.concatenate((_text_line(legend, grid.shape[1]), grid))
+
+
+def diverging(values: NDArray[np.float32], limit: float) -> Image:
+    """Colour numbers blue (-limit) over white (0) to red (+limit).
+
+    Args:
+        values: (h, w).
+        limit: magnitude of the full colours.
+
+    Returns:
+        (h, w, 3) uint8 RGB.
+    """
+    strength = np.clip(np.abs(values) / limit, 0, 1)[..., None]
+    ends = np.where(values[..., None] > 0, np.array((200, 20, 40)), np.array((30, 70, 200)))
+    return (255 + (ends - 255) * strength).round().astype(np.uint8)
+
+
+def show(image: Image, title: str = "YOLACT", wait_ms: int = 0) -> bool:
+    """Show an image in a window, from the main thread only.
+
+    Args:
+        image: (H, W, 3) uint8 RGB.
+        title: the window's name; the same name reuses the window.
+        wait_ms: time to wait for a key; 0 waits until a key is pressed or the window is closed.
+
+    Returns:
+        False once the user pressed Esc or closed the window.
+
+    Raises:
+        RuntimeError: there is no display.
+    """
+    if not has_display():
+        raise RuntimeError(_NO_DISPLAY)
+    try:
+        if not _is_open(title):
+            _open_window(title, _image_hw(image))
+        cv2.imshow(title, cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
+        key = cv2.waitKey(wait_ms or 50)
+        while not wait_ms and key < 0 and _is_open(title):
+            key = cv2.waitKey(50)
+    except cv2.error as error:  # an OpenCV built without windows
+        raise RuntimeError(_NO_DISPLAY) from error
+    return key & 0xFF != _ESCAPE and _is_open(title)
+
+
+def close_window(title: str = "YOLACT") -> None:
+    """Close a window opened by `show`, if it is still there."""
+    if has_display() and _is_open(title):
+        cv2.destroyWindow(title)
+
+
+@cache
+def has_display() -> bool:
+    """Tell whether windows can be opened; found out once.
+
+    On Linux the window system aborts the whole process where no display answers, so a child process
+    tries first.
+    """
+    if not sys.platform.startswith("linux"):
+        return True
+    if not (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")):
+        return False
+    probe = "import cv2; cv2.namedWindow('probe'); cv2.destroyAllWindows()"
+    try:
+        ended = subprocess.run([sys.executable, "-c", probe], capture_output=True, timeout=30)
+    except (OSError, subprocess.TimeoutExpired):
+        return False
+    return ended.returncode == 0
+
+
+def _is_open(title: str) -> bool:
+    try:
+        return cv2.getWindowProperty(title, cv2.WND_PROP_VISIBLE) >= 1
+    except cv2.error:  # no window has ever been opened
+        return False
+
+
+def _open_window(title: str, image_hw: tuple[int, int]) -> None:
+    """Open a resizable window that shows the image whole on a usual screen."""
+    shrink = min(1.0, 900 / image_hw[0], 1600 / image_hw[1])
+    cv2.namedWindow(title, cv2.WINDOW_NORMAL | cv2.WINDOW_KEEPRATIO)
+    cv2.resizeWindow(title, round(image_hw[1] * shrink), round(image_hw[0] * shrink))
+
+
+def _image_hw(image: Image) -> tuple[int, int]:
+    return image.shape[0], image.shape[1]
+
+
+def _tint(
+    canvas: Image, window: Rectangle, mask: NDArray[np.bool_], color: Color, alpha: float
+) -> None:
+    """Blend a colour into the canvas where the mask is, within the mask's window only."""
+    x1, y1, x2, y2 = window
+    region = canvas[y1:y2, x1:x2]
+    if region.size:
+        table = np.arange(256)[:, None] * (1 - alpha) + np.array(color) * alpha  # (256, 3)
+        blend = cv2.LUT(region, table.round().astype(np.uint8)[None])
+        cv2.copyTo(blend, mask.view(np.uint8), region)
+
+
+def _whole_boxes(detections: Detections) -> list[Rectangle]:
+    """Round boxes to pixels inside the image."""
+    height, width = detections.image_hw
+    limit = torch.tensor((width - 1, height - 1, width - 1, height - 1))
+    boxes = detections.boxes.round().long().clamp(min=0).minimum(limit)
+    return [(x1, y1, x2, y2) for x1, y1, x2, y2 in boxes.tolist()]
+
+
+def _caption(detections: Detections, index: int, scores: bool) -> str:
+    label = int(detections.labels[index])
+    names = detections.class_names
+    name = names[label] if label < len(names) else f"class {label}"
+    return f"{name}: {float(detections.scores[index]):.2f}" if scores else name
+
+
+def _line_width(image_hw: tuple[int, int]) -> int:
+    return max(1, round(math.sqrt(image_hw[0] * image_hw[1]) / 400))
+
+
+def _font_scale(text: str, image_hw: tuple[int, int]) -> float:
+    """Choose a letter size that grows with the image, and shrinks where the text would not fit."""
+    scale = max(0.4, math.sqrt(image_hw[0] * image_hw[1]) / 1100)
+    width, height = _label_size(text, scale)
+    return scale * min(1.0, image_hw[1] / width, image_hw[0] / height)
+
+
+def _label_size(text: str, scale: float) -> tuple[int, int]:
+    """Measure a text with its margin: width and height in pixels."""
+    (width, _), _ = cv2.getTextSize(text, _FONT, scale, _font_weight(scale))
+    return width + 2 * round(5 * scale), round(_LINE_HEIGHT * scale)
+
+
+def _font_weight(scale: float) -> int:
+    return max(1, round(scale))
+
+
+def _write(canvas: Image, text: str, place: Rectangle, color: Color) -> None:
+    """Write white text on a filled rectangle."""
+    x1, y1, x2, y2 = place
+    scale = _font_scale(text, _image_hw(canvas))
+    cv2.rectangle(canvas, (x1, y1), (x2 - 1, y2 - 1), color, cv2.FILLED)
+    origin = (x1 + round(5 * scale), y2 - round(9 * scale))
+    cv2.putText(canvas, text, origin, _FONT, scale, _WHITE, _font_weight(scale), cv2.LINE_AA)
+
+
+def _overlap(a: Rectangle, b: Rectangle) -> bool:
+    return a[0] < b[2] and b[0] < a[2] and a[1] < b[3] and b[1] < a[3]
+
+
+def _step(caption: str, above: Image, below: Image) -> Image:
+    """Stack a caption and two tiles of one size."""
+    side = (_TILE, _TILE * above.shape[0] // above.shape[1])
+    tiles = [cv2.resize(tile, side, interpolation=cv2.INTER_AREA) for tile in (above, below)]
+    framed = [np.pad(t, ((1, 1), (1, 1), (0, 0)), constant_values=170) for t in tiles]
+    column = np.concatenate((_text_line(caption, framed[0].shape[1]), *framed))
+    return column.astype(np.uint8, copy=False)
+
+
+def _text_line(text: str, width: int) -> Image:
+    line = np.full((22, width, 3), _WHITE, np.uint8)
+    cv2.putText(line, text, (4, 16), _FONT, 0.42, _DARK, 1, cv2.LINE_AA)
+    return line
+
+
+def _grid(tiles: list[Image], columns: int) -> Image:
+    """Set tiles of one size row by row on white, with a gap."""
+    tiles = [np.pad(tile, ((4, 4), (4, 4), (0, 0)), constant_values=255) for tile in tiles]
+    blank = np.full_like(tiles[0], 255)
+    tiles += [blank] * (-len(tiles) % columns)
+    rows = [np.concatenate(tiles[i : i + columns], axis=1) for i in range(0, len(tiles), columns)]
+    return np.concatenate(rows)
