@@ -1,0 +1,273 @@
+import json
+import math
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from coco_rectangles import (
+    CATEGORY_IDS,
+    HW,
+    LARGE,
+    NAMES,
+    SMALL,
+    TRUTH,
+    annotation,
+    detections,
+    evaluated,
+    ground_truth,
+    perfect,
+    random_detections,
+)
+from pycocotools import mask as mask_utils
+from pycocotools.coco import COCO
+from pycocotools.cocoeval import COCOeval
+
+from data.catalog import Categories
+from data.transforms import Sample
+from layers.structures import Detections
+from yolact.evaluation import (
+    CocoMetrics,
+    eval_order,
+    evaluate,
+    format_coco_summary,
+    format_per_class,
+    format_table,
+)
+from yolact.metrics import COCO_NUMBERS, OVERLAPS
+
+
+def scored(coco: COCO, found: dict[int, Detections]) -> CocoMetrics:
+    return evaluated(coco, found).summarize()
+
+
+def reference(coco: COCO, found: dict[int, Detections], kind: str) -> COCOeval:
+    """Score by pycocotools alone, from full-size masks."""
+    entries = []
+    for image_id, one in found.items():
+        masks = one.masks.numpy().astype(np.uint8)
+        for k, (x1, y1, x2, y2) in enumerate(one.boxes.double().tolist()):
+            entry: dict[str, Any] = {
+                "image_id": image_id,
+                "category_id": CATEGORY_IDS[int(one.labels[k])],
+            }
+            if kind == "bbox":
+                entry |= {"bbox": [x1, y1, x2 - x1, y2 - y1], "score": float(one.box_scores[k])}
+            else:
+                rle = mask_utils.encode(np.asfortranarray(masks[k]))
+                entry |= {"segmentation": rle, "score": float(one.scores[k])}
+            entries.append(entry)
+    scorer = COCOeval(coco, coco.loadRes(entries), kind)
+    scorer.params.imgIds = list(found)
+    scorer.evaluate()
+    scorer.accumulate()
+    scorer.summarize()
+    return scorer
+
+
+def numbers(values: dict[Any, float]) -> list[float]:
+    return list(values.values())
+
+
+def test_nothing_added_is_undefined(capsys: pytest.CaptureFixture[str]) -> None:
+    metrics = scored(ground_truth(TRUTH), {})
+    assert all(map(math.isnan, numbers(metrics.box) + numbers(metrics.mask_per_class)))
+    assert "  box |     - |     - |" in format_table(metrics)
+    assert format_coco_summary(metrics).count("= -") == 24
+    assert capsys.readouterr().out == ""
+
+
+def test_no_ground_truth_is_undefined() -> None:
+    metrics = scored(ground_truth([]), perfect())
+    assert all(map(math.isnan, numbers(metrics.mask) + numbers(metrics.mask_coco)))
+
+
+def test_no_detections_score_zero() -> None:
+    metrics = scored(ground_truth(TRUTH), {1: detections(), 2: detections()})
+    assert numbers(metrics.box) == numbers(metrics.mask) == [0.0] * 11
+    assert metrics.mask_coco["AR100"] == 0
+
+
+def test_perfect_detections_score_a_hundred() -> None:
+    metrics = scored(ground_truth(TRUTH), perfect())
+    assert list(metrics.box) == list(OVERLAPS)
+    assert numbers(metrics.box) == numbers(metrics.mask) == pytest.approx([100.0] * 11)
+    assert metrics.mask_coco == pytest.approx(dict.fromkeys(COCO_NUMBERS, 100.0))
+    assert metrics.mask_per_class[0] == pytest.approx(100)
+    assert math.isnan(metrics.mask_per_class[2])
+
+
+def test_only_added_images_count() -> None:
+    coco = ground_truth(TRUTH)
+    assert scored(coco, {1: perfect()[1]}).mask["all"] == pytest.approx(100)
+    assert scored(coco, {1: perfect()[1], 2: detections()}).mask["all"] == pytest.approx(75, abs=1)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_equal_to_pycocotools(seed: int) -> None:
+    found = random_detections(seed)
+    metrics = scored(ground_truth(TRUTH), found)
+    for kind, overlaps, coco_numbers, per_class in (
+        ("bbox", metrics.box, metrics.box_coco, metrics.box_per_class),
+        ("segm", metrics.mask, metrics.mask_coco, metrics.mask_per_class),
+    ):
+        scorer = reference(ground_truth(TRUTH), found, kind)
+        precision = scorer.eval["precision"][:, :, :, 0, 2]
+        by_overlap = [100 * row[row > -1].mean() for row in precision]
+        assert numbers(coco_numbers) == pytest.approx([100 * s for s in scorer.stats], abs=1e-9)
+        assert numbers(overlaps) == pytest.approx([np.mean(by_overlap), *by_overlap], abs=1e-9)
+        assert per_class[1] == pytest.approx(100 * precision[:, :, 1].mean(), abs=1e-9)
+        assert 1 < overlaps["all"] < 99
+
+
+def test_boxes_and_masks_are_ranked_by_their_own_scores() -> None:
+    truth = ground_truth([annotation(1, 1, 0, SMALL)])
+    right_then_wrong = [SMALL, LARGE]
+    metrics = scored(truth, {1: detections(right_then_wrong, [0, 0], [0.9, 0.1], [0.1, 0.9])})
+    assert metrics.mask["all"] == pytest.approx(100)
+    assert metrics.box["all"] == pytest.approx(50)
+
+
+def test_boxes_are_not_rounded_for_the_metric() -> None:
+    truth = ground_truth([annotation(1, 1, 0, (0, 0, 100, 100))])
+    one = detections([(0, 0, 100, 100)], [0], [0.9])
+    one = replace(one, boxes=torch.tensor([[0.0, 0.0, 94.96, 100.0]]))  # IoU < .95 until rounded
+    assert scored(truth, {1: one}).box["95"] == 0
+
+
+def test_annotations_that_pycocotools_trips_over() -> None:
+    bare = annotation(0, 1, 0, SMALL)  # id 0 is "not found" to pycocotools
+    del bare["area"], bare["iscrowd"], bare["segmentation"]
+    no_box = annotation(0, 2, 0, LARGE)  # and an id that occurs twice
+    del no_box["bbox"], no_box["area"]
+    coco = ground_truth([bare, no_box])
+    before = json.dumps(coco.dataset)
+    metrics = scored(coco, perfect())
+    assert metrics.box_per_class[0] == metrics.mask_per_class[0] == pytest.approx(100)
+    assert json.dumps(coco.dataset) == before
+
+
+def test_non_finite_detections_are_dropped() -> None:
+    one = perfect()[1]
+    one.boxes[1] = math.nan
+    evaluator = evaluated(ground_truth(TRUTH), {1: one})
+    assert [result.category_id for result in evaluator.results.detections] == [3]
+
+
+@pytest.mark.parametrize(
+    ("image_id", "one", "message"),
+    [
+        (9, detections(), "image 9 is not in the ground truth"),
+        (1, detections(), "image 1 was added before"),
+        (
+            2,
+            replace(detections(), image_hw=(160, 120)),
+            "is 120 x 160 pixels, but its ground truth has masks of 160 x 120",
+        ),
+        (2, detections([SMALL], [3], [0.5]), "labels 3 to 3, but there are 3 categories"),
+    ],
+)
+def test_add_refuses(image_id: int, one: Detections, message: str) -> None:
+    evaluator = evaluated(ground_truth(TRUTH), {1: detections()})
+    with pytest.raises(ValueError, match=message):
+        evaluator.add(image_id, one)
+    assert list(evaluator.results.images) == [1]
+
+
+def test_tables() -> None:
+    metrics = scored(ground_truth(TRUTH), {**perfect(), 2: detections()})
+    table = format_table(metrics).splitlines()
+    columns = ["all", *(f".{percent}" for percent in range(50, 100, 5))]
+    assert table[0] == "       |" + "".join(f"  {column}  |" for column in columns)
+    assert table[1] == "-------+" * 12
+    assert table[2].startswith("   box | 75.25 | 75.25 |")
+    assert table[3].startswith("  mask | 75.25 |")
+    assert len({len(line) for line in table}) == 1
+    rows = [line.split() for line in format_per_class(metrics, NAMES).splitlines()]
+    assert rows == [
+        ["class", "box", "mask"],
+        ["dog", "100.00", "100.00"],
+        ["cat", "50.50", "50.50"],
+        ["toothbrush", "-", "-"],
+    ]
+
+
+def test_summary_reads_as_pycocotools_prints_it(capsys: pytest.CaptureFixture[str]) -> None:
+    found = random_detections(0)
+    coco = ground_truth(TRUTH)
+    lines = format_coco_summary(scored(coco, found)).splitlines()
+    capsys.readouterr()
+    reference(coco, found, "segm")
+    assert lines[14:] == capsys.readouterr().out.splitlines()[-12:]
+
+
+@pytest.mark.parametrize(
+    ("ids", "options", "expected"),
+    [
+        ([], {}, []),
+        ([], {"shuffle": True}, []),
+        ([7], {}, [0]),
+        ([9, 8, 7], {"no_sort": True}, [0, 1, 2]),
+        ([139, 285, 632, 724, 776], {}, [3, 4, 0, 1, 2]),  # must never change
+    ],
+)
+def test_eval_order(ids: list[int], options: dict[str, bool], expected: list[int]) -> None:
+    assert eval_order(ids, **options) == expected
+
+
+def test_eval_order_is_a_permutation_of_the_ids() -> None:
+    ids = [*range(1000), 2**40 + 1, -3]
+    order = eval_order(ids)
+    assert sorted(order) == list(range(len(ids)))
+    backwards = eval_order(ids[::-1])
+    assert [ids[i] for i in order] == [ids[::-1][i] for i in backwards]
+    shuffled = eval_order(ids, shuffle=True, seed=1)
+    assert sorted(shuffled) == sorted(order)
+    assert (
+        shuffled == eval_order(ids, shuffle=True, seed=1) != eval_order(ids, shuffle=True, seed=2)
+    )
+
+
+class TinyDataset:
+    """Three images; the value of their pixels is the image id."""
+
+    def __init__(self) -> None:
+        self.coco = ground_truth(TRUTH)
+        self.image_ids = (1, 2, 5)
+        self.categories = Categories(NAMES, CATEGORY_IDS)
+
+    def __len__(self) -> int:
+        return 3
+
+    def sample(self, index: int) -> Sample:
+        image_id = self.image_ids[index]
+        return Sample(
+            image=np.full((*HW, 3), image_id, dtype=np.uint8),
+            boxes=np.zeros((0, 4), dtype=np.float32),
+            labels=np.zeros(0, dtype=np.int64),
+            is_crowd=np.zeros(0, dtype=np.bool_),
+            segmentations=(),
+            image_id=image_id,
+        )
+
+
+@pytest.mark.parametrize(("max_images", "count"), [(0, 0), (2, 2), (99, 3), (-1, 3)])
+def test_evaluate(max_images: int, count: int, capsys: pytest.CaptureFixture[str]) -> None:
+    answers = perfect()
+    evaluator, timer = evaluate(
+        lambda image: answers[int(image[0, 0, 0])],
+        TinyDataset(),
+        max_images=max_images,
+        progress=max_images > 0,
+        order=eval_order((1, 2, 5), no_sort=True),
+    )
+    assert list(evaluator.results.images) == [1, 2, 5][:count]
+    if count:
+        assert evaluator.summarize().mask["all"] == pytest.approx(100)
+        assert {name: row.runs for name, row in timer.statistics().items()} == dict.fromkeys(
+            ("load", "predict", "encode"), count
+        )
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert ("evaluate" in captured.err) == (max_images > 0)

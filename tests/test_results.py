@@ -1,0 +1,176 @@
+import json
+import math
+import pickle
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from coco_rectangles import (
+    CATEGORY_IDS,
+    HW,
+    MEDIUM,
+    NAMES,
+    TRUTH,
+    bitmap,
+    detections,
+    evaluated,
+    ground_truth,
+    perfect,
+    random_detections,
+)
+from pycocotools import mask as mask_utils
+
+from layers.structures import Detections
+from yolact.evaluation import CocoEvaluator
+from yolact.results import load_results, save_results, write_coco_json, write_web_json
+
+
+@pytest.mark.parametrize("found", [{}, {5: detections()}, random_detections(3)])
+def test_saved_results_score_the_same(tmp_path: Path, found: dict[int, Detections]) -> None:
+    coco = ground_truth(TRUTH)
+    evaluator = evaluated(coco, found)
+    path = tmp_path / "results" / "ap_data.json"
+    save_results(path, evaluator.results)
+    assert load_results(path) == evaluator.results
+    resumed = CocoEvaluator(coco, CATEGORY_IDS, load_results(path))
+    np.testing.assert_equal(vars(resumed.summarize()), vars(evaluator.summarize()))
+    assert [file.name for file in path.parent.iterdir()] == ["ap_data.json"]
+
+
+def test_saved_results_of_another_data_set_are_refused(tmp_path: Path) -> None:
+    save_results(tmp_path / "r.json", evaluated(ground_truth(TRUTH), perfect()).results)
+    results = load_results(tmp_path / "r.json")
+    with pytest.raises(ValueError, match="image 1 is not"):
+        CocoEvaluator(ground_truth([], images=[77]), CATEGORY_IDS, results)
+    with pytest.raises(ValueError, match=r"categories \[7\]"):
+        CocoEvaluator(ground_truth(TRUTH), [3, 90], results)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"{}",
+        b"[]",
+        b"null",
+        b"\xff\xfe\x00",
+        b"[" * 100_000,
+        pickle.dumps({"box": []}),
+        b'{"format": "yolact results 1"}',
+    ],
+)
+def test_broken_results_are_refused(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "ap_data.json"
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match="ap_data.json is"):
+        load_results(path)
+
+
+def test_pickles_are_refused_by_name(tmp_path: Path) -> None:
+    (tmp_path / "ap_data.pkl").write_bytes(pickle.dumps([], protocol=0))
+    with pytest.raises(ValueError, match="is a pickle, which can run any code"):
+        load_results(tmp_path / "ap_data.pkl")
+
+
+@pytest.mark.parametrize(
+    ("place", "value"),
+    [
+        ((0,), 99),  # an image that is not listed
+        ((0,), [1]),
+        ((1,), 3.5),
+        ((1,), True),
+        ((2,), [1, 2, 3]),
+        ((2, 0), None),
+        ((2, 0), math.nan),
+        ((3,), "0.5"),
+        ((4,), math.inf),
+        ((5,), ""),
+        ((5,), 5),
+        ((5,), "\u00e9"),
+        ((5,), "~"),
+        ((5,), "o" * 20),  # a number without end
+        ((5,), "oooooooo0"),  # a number beyond all sizes
+        ((5,), "00"),  # too few pixels
+        ((5,), "PPPP4oooo0"),
+        ((), []),
+        ((), "abc"),
+    ],
+)
+def test_broken_detections_are_refused(
+    tmp_path: Path, place: tuple[int, ...], value: object
+) -> None:
+    path = tmp_path / "ap_data.json"
+    save_results(path, evaluated(ground_truth(TRUTH), perfect()).results)
+    content = json.loads(path.read_text())
+    *outer, last = (0, *place)
+    part = content["detections"]
+    for index in outer:
+        part = part[index]
+    part[last] = value
+    path.write_text(json.dumps(content))
+    with pytest.raises(ValueError, match="is not a file of saved results, or is broken"):
+        load_results(path)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_flipped_characters_never_reach_pycocotools(tmp_path: Path, seed: int) -> None:
+    """Each change of a mask is refused, or is another mask of the same size."""
+    rng = np.random.default_rng(seed)
+    path = tmp_path / "ap_data.json"
+    evaluator = evaluated(ground_truth(TRUTH), random_detections(seed))
+    save_results(path, evaluator.results)
+    content = json.loads(path.read_text())
+    for row in content["detections"][:40]:
+        counts = row[5]
+        place = rng.integers(len(counts))
+        row[5] = counts[:place] + chr(rng.integers(48, 112)) + counts[place + 1 :]
+        path.write_text(json.dumps({**content, "detections": [row]}))
+        try:
+            (result,) = load_results(path).detections
+        except ValueError:
+            continue
+        decoded = mask_utils.decode({"size": list(HW), "counts": result.mask_counts})
+        assert decoded.shape == HW
+
+
+def test_coco_files(tmp_path: Path) -> None:
+    one = replace(perfect()[1], boxes=torch.tensor([[10.04, 10.06, 30.0, 30.0], [40, 40, 90, 90]]))
+    one = replace(one, box_scores=torch.tensor([0.5, 0.25]))
+    evaluator = evaluated(ground_truth(TRUTH), {1: one, 5: detections()})
+    write_coco_json(tmp_path / "box.json", tmp_path / "a" / "mask.json", evaluator.results)
+    boxes = json.loads((tmp_path / "box.json").read_text())
+    masks = json.loads((tmp_path / "a" / "mask.json").read_text())
+    assert boxes[0] == {
+        "image_id": 1,
+        "category_id": 3,
+        "bbox": [10.0, 10.1, 20.0, 19.9],
+        "score": 0.5,
+    }
+    assert set(masks[0]) == {"image_id", "category_id", "segmentation", "score"}
+    assert masks[1]["score"] == pytest.approx(0.8)
+    assert (mask_utils.decode(masks[1]["segmentation"]) == bitmap(MEDIUM)).all()
+
+
+def test_web_file(tmp_path: Path) -> None:
+    evaluator = evaluated(ground_truth(TRUTH), perfect())
+    path = tmp_path / "web" / "dets" / "tiny.json"
+    names = dict(zip(CATEGORY_IDS, NAMES, strict=True))
+    write_web_json(path, evaluator.results, names, {"name": "tiny"})
+    content = json.loads(path.read_text())
+    assert content["info"] == {"Config": {"name": "tiny"}}
+    assert [(i["image_id"], len(i["dets"])) for i in content["images"]] == [(1, 2), (2, 1), (5, 0)]
+    first = content["images"][0]["dets"][0]
+    assert set(first) == {"score", "bbox", "category", "mask"}
+    assert (first["category"], first["bbox"]) == ("cat", [10.0, 10.0, 20.0, 20.0])
+
+
+def test_a_failed_write_leaves_the_old_file(tmp_path: Path) -> None:
+    path = tmp_path / "web.json"
+    path.write_text("old")
+    evaluator = evaluated(ground_truth(TRUTH), {})
+    with pytest.raises(TypeError):
+        write_web_json(path, evaluator.results, {}, {"name": object()})
+    assert path.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [path]
