@@ -1,4 +1,4 @@
-"""Checkpoints: our own, and the official files of 2019, whose names are translated by one pure function."""
+"""Checkpoints: our own, and the official files of 2019, renamed by one pure function."""
 
 from __future__ import annotations
 
@@ -46,6 +46,19 @@ _RENAMES: tuple[tuple[str, Callable[[re.Match[str]], str]], ...] = (
     (r"network\.semantic\.", lambda m: "semantic_seg_conv."),
     (r"mask_rescorer\.convs\.(\d)\.", lambda m: f"maskiou_net.maskiou_net.{2 * int(m[1])}."),
     (r"mask_rescorer\.classify\.", lambda m: "maskiou_net.maskiou_net.10."),
+)
+
+
+# What torch.load raises for files that are broken, of another kind, or that would run code.
+_UNREADABLE = (
+    pickle.UnpicklingError,
+    zipfile.BadZipFile,
+    RuntimeError,
+    EOFError,
+    LookupError,
+    ValueError,
+    AttributeError,
+    TypeError,
 )
 
 
@@ -106,7 +119,7 @@ def load_model(
     Args:
         path_or_name: a checkpoint file, official or ours, or the name of a released model
             ("yolact_base"), which is downloaded to weights/ once.
-        config: needed only for an official file whose name does not tell ("yolact_base_54_800000.pth").
+        config: needed for an official file whose name is not like yolact_base_54_800000.pth.
         device: where to put it.
 
     Returns:
@@ -163,8 +176,7 @@ def read_checkpoint(path: Path) -> Checkpoint:
     """
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, zipfile.BadZipFile, RuntimeError, EOFError, ValueError, KeyError,
-            AttributeError, TypeError, IndexError) as error:  # fmt: skip
+    except _UNREADABLE as error:
         reason = str(error).split("\n", 1)[0] or type(error).__name__
         raise ValueError(f"{path}: not a readable checkpoint ({reason})") from None
     if isinstance(content, dict) and content.get("format") == FORMAT:

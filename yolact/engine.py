@@ -41,7 +41,7 @@ def autocast(device: torch.device, precision: Precision) -> AbstractContextManag
 
     Args:
         device: where it runs.
-        precision: "auto" is float32: exact everywhere. Losses and boxes stay in float32 in any case.
+        precision: "auto" is float32, exact everywhere; losses and boxes are float32 in any case.
 
     Raises:
         ValueError: unknown precision, or one that the device does not have.

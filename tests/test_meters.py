@@ -1,0 +1,85 @@
+import math
+import time
+
+import pytest
+import torch
+
+from yolact.meters import MovingAverage, StageTimer, format_eta
+
+
+@pytest.mark.parametrize(
+    ("values", "window", "mean", "length"),
+    [
+        ([], 100, 0.0, 0),
+        ([math.nan], 100, 0.0, 0),
+        ([3.0], 100, 3.0, 1),
+        ([1.0, 2.0, 3.0, 4.0], 100, 2.5, 4),
+        ([1.0, 2.0, 3.0, 4.0], 2, 3.5, 2),
+        ([1.0, math.nan, math.inf, 3.0], 100, 2.0, 2),
+        ([0.1] * 1000, 100, 0.1, 100),
+    ],
+)
+def test_moving_average(values: list[float], window: int, mean: float, length: int) -> None:
+    average = MovingAverage(window)
+    for value in values:
+        average.add(value)
+    assert average.mean == pytest.approx(mean, abs=1e-15)
+    assert len(average) == length
+
+
+def test_moving_average_refuses_an_empty_window() -> None:
+    with pytest.raises(ValueError, match="at least 1"):
+        MovingAverage(0)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (0, "0:00:00"),
+        (59.99, "0:00:59"),
+        (3661, "1:01:01"),
+        (86400, "1 day, 0:00:00"),
+        (4 * 86400 + 14 * 3600 + 47 * 60 + 5.4, "4 days, 14:47:05"),
+        (-1, "unknown"),
+        (math.nan, "unknown"),
+        (math.inf, "unknown"),
+        (1e30, "unknown"),
+    ],
+)
+def test_format_eta(seconds: float, text: str) -> None:
+    assert format_eta(seconds) == text
+
+
+def test_stage_timer_without_stages() -> None:
+    timer = StageTimer()
+    assert timer.statistics() == {}
+    assert timer.format().splitlines()[-1].split() == ["total", "0.00"]
+
+
+def test_stage_timer_keeps_order_and_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = iter([0.0, 0.010, 1.0, 1.002, 2.0, 2.030, 3.0, 3.020])
+    monkeypatch.setattr(time, "perf_counter", lambda: next(clock))
+    timer = StageTimer(torch.device("cpu"))
+    for name in ("network", "masks", "network", "network"):
+        with timer.stage(name):
+            pass
+    network = timer.statistics()["network"]
+    assert list(timer.statistics()) == ["network", "masks"]
+    assert network.runs == 3
+    assert network.mean == pytest.approx(20)
+    assert network.median == pytest.approx(20)
+    assert network.p95 == pytest.approx(30)
+    table = [line.split() for line in timer.format().splitlines()]
+    assert table[1] == ["network", "20.00", "20.00", "30.00", "3"]
+    assert table[-1] == ["total", "22.00"]
+
+
+def test_stage_timer_remembers_a_window_and_no_failures() -> None:
+    timer = StageTimer(window=2)
+    with pytest.raises(RuntimeError), timer.stage("network"):
+        raise RuntimeError
+    assert timer.statistics() == {}
+    for _ in range(5):
+        with timer.stage("network"):
+            pass
+    assert timer.statistics()["network"].runs == 2

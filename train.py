@@ -1,0 +1,346 @@
+"""Train YOLACT or YOLACT++ on COCO, on your own data, or on generated shapes.
+
+Examples:
+  python train.py --config=yolact_base                            COCO, as published
+  python train.py --config=yolact_resnet50 --dataset=my_folder    your own COCO-style data
+  python train.py --dataset=my_folder --weights=yolact_resnet50   the same, fine-tuned
+  python train.py --config=yolact_resnet18_shapes                 no download, no GPU
+  python train.py --config=yolact_base --resume=latest            go on after a stop
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import math
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+
+from data.catalog import Categories
+from data.datasets import open_dataset
+from data.loader import Batch, build_train_loader
+from data.transforms import Samples, TrainTransform
+from yolact import Config, Predictor, Yolact, build_model
+from yolact.checkpoint import (
+    Checkpoint,
+    config_from_name,
+    find_checkpoints,
+    load_matching_weights,
+    load_weights,
+    read_checkpoint,
+    resolve_weights,
+)
+from yolact.cli import UsageError, device_name, named_config, run, with_settings
+from yolact.engine import autocast, pick_device
+from yolact.evaluation import EvaluationDataset, evaluate
+from yolact.metrics import format_table
+from yolact.optim import (
+    MIN_BATCH_NORM_IMAGES,
+    autoscale,
+    build_optimizer,
+    learning_rate_at,
+    set_learning_rate,
+)
+from yolact.pretrained import load_backbone
+from yolact.run import Console, Progress, Saver, restore, stop_requested
+from yolact.train_flags import parse_arguments
+from yolact.training_log import TrainingLog
+
+logger = logging.getLogger("train")
+
+# After so many steps in a row without finite losses, training is not going to recover.
+MAX_BAD_STEPS = 20
+
+
+@dataclass
+class Run:
+    """Everything that the loop works on."""
+
+    args: argparse.Namespace
+    config: Config
+    model: Yolact
+    optimizer: torch.optim.Optimizer
+    progress: Progress
+    train_data: Samples
+    val_data: EvaluationDataset | None
+    saver: Saver
+    log: TrainingLog
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Read the command line, set up, train."""
+    train(set_up(parse_arguments(__doc__, argv)))
+
+
+def train(run: Run) -> None:
+    """Run the loop: how YOLACT is trained, on one page."""
+    args, config, model, progress = run.args, run.config, run.model, run.progress
+    loader = build_train_loader(
+        run.train_data,
+        TrainTransform(image_size=config.model.image_size, **vars(config.augment)),
+        config.train.batch_size,
+        args.num_workers,
+        config.train.seed,
+        start_iteration=progress.iteration,
+        pin_memory=model.pixel_mean.is_cuda,
+    )
+    console = Console(config.train.max_iterations)
+    bad_steps, start = 0, time.perf_counter()
+    with stop_requested() as stop:
+        batches = iter(loader)
+        while progress.iteration < config.train.max_iterations:
+            learning_rate = learning_rate_at(progress.iteration, config.train)
+            set_learning_rate(run.optimizer, learning_rate)
+            losses, finite = train_step(run, next(batches))
+            bad_steps = 0 if finite else bad_steps + 1
+            if bad_steps:
+                logger.warning("iteration %d: not finite, skipped: %s", progress.iteration, losses)
+            if bad_steps == MAX_BAD_STEPS:
+                raise ValueError(diagnosis(losses, learning_rate))
+
+            progress.iteration += 1
+            seconds, start = time.perf_counter() - start, time.perf_counter()
+            console.update(losses, seconds)
+            if progress.iteration % console.interval == 0:
+                logger.info(console.line(run.saver.epoch, progress.iteration) + gpu_memory(args))
+                run.log.train(losses, epoch=run.saver.epoch, iteration=progress.iteration,
+                              learning_rate=learning_rate, elapsed=seconds)  # fmt: skip
+            if stop.is_set():
+                if args.interrupt:
+                    run.saver.save_interrupted()
+                raise KeyboardInterrupt
+            if progress.iteration % args.save_interval == 0:
+                run.saver.save()
+            if validation_due(run):
+                validate(run)
+                start = time.perf_counter()
+    path = run.saver.save()
+    if run.val_data is not None:
+        validate(run)
+    print(path)
+
+
+def train_step(run: Run, batch: Batch) -> tuple[dict[str, float], bool]:
+    """Take one step of gradient descent.
+
+    Returns:
+        The losses by name, and whether they and the gradients were finite; if not, the weights
+        are left as they were.
+    """
+    model, optimizer = run.model, run.optimizer
+    device = model.pixel_mean.device
+    images, targets = batch
+    targets = [target.to(device) for target in targets]
+    optimizer.zero_grad(set_to_none=True)
+    totals: dict[str, float] = {}
+    sizes = batch_parts(run.args, run.config)
+    first = 0
+    for size in sizes:
+        part = slice(first, first + size)
+        first += size
+        with autocast(device, run.args.precision):
+            losses = model(images[part], targets[part])
+        torch.stack(list(losses.values())).sum().div(len(sizes)).backward()
+        for name, loss in losses.items():
+            totals[name] = totals.get(name, 0.0) + loss.item() / len(sizes)
+    gradients = [p.grad for p in model.parameters() if p.grad is not None]
+    norm = torch.nn.utils.get_total_norm(gradients)
+    finite = math.isfinite(sum(totals.values())) and bool(norm.isfinite())
+    if finite:
+        optimizer.step()
+    return totals, finite
+
+
+def diagnosis(losses: dict[str, float], learning_rate: float) -> str:
+    """Say what to do about losses that stay infinite or undefined."""
+    bad = [name for name, loss in losses.items() if not math.isfinite(loss)] or ["the gradients"]
+    return (
+        f"training diverged: {MAX_BAD_STEPS} steps in a row were not finite, in {', '.join(bad)}; "
+        f"resume from an earlier checkpoint with a learning rate below {learning_rate:g} (--lr), "
+        "a longer warm-up (--set train.warmup_iterations=2000), or check the annotations"
+    )
+
+
+def validation_due(run: Run) -> bool:
+    """Tell whether this iteration completed an epoch after which to validate."""
+    if run.val_data is None or run.args.validation_epoch < 1:
+        return False
+    images = len(run.train_data) * run.args.validation_epoch
+    seen, batch_size = (
+        run.progress.iteration * run.config.train.batch_size,
+        run.config.train.batch_size,
+    )
+    return seen // images > (seen - batch_size) // images
+
+
+def validate(run: Run) -> None:
+    """Evaluate on validation images, print the table, keep the best weights."""
+    assert run.val_data is not None  # noqa: S101
+    predictor = Predictor(run.model, run.args.precision)
+    start = time.perf_counter()
+    evaluator, _ = evaluate(
+        lambda image: predictor(image, score_threshold=0.0, top_k=None),
+        run.val_data,
+        max_images=run.args.validation_size,
+    )
+    metrics = evaluator.summarize()
+    run.model.train()
+    print(format_table(metrics), flush=True)
+    elapsed = time.perf_counter() - start
+    run.log.validation(
+        metrics.box,
+        metrics.mask,
+        epoch=run.saver.epoch,
+        iteration=run.progress.iteration,
+        elapsed=elapsed,
+    )
+    run.saver.save_best(metrics.mask["all"])
+
+
+def set_up(args: argparse.Namespace) -> Run:
+    """Make everything that the loop works on."""
+    check_arguments(args)
+    path, checkpoint = resumed_checkpoint(args)
+    config = configure(args, path, checkpoint)
+    train_data = open_dataset(config.dataset, "train")
+    if train_data.names != config.model.names:
+        config = config.with_classes(train_data.names)
+    val_data = validation_data(args, config, train_data.categories)
+    device = pick_device(device_name(args))
+
+    torch.manual_seed(config.train.seed)
+    model = build_model(config)
+    if checkpoint is not None and path is not None:
+        load_weights(model, checkpoint, path)
+    else:
+        initialise(model, config, args)
+    model.to(device, memory_format=torch.channels_last).train()
+    if min(batch_parts(args, config)) < MIN_BATCH_NORM_IMAGES:
+        logger.info("batches of fewer than %d images: batch norm is frozen", MIN_BATCH_NORM_IMAGES)
+        model.freeze_batch_norm()
+    optimizer = build_optimizer(model, config.train)
+    progress = Progress()
+    if checkpoint is not None and path is not None:
+        progress = restore(checkpoint, path, optimizer, args.start_iter)
+    saver = Saver(args.save_folder, config, model, optimizer, progress, len(train_data),
+                  args.keep_latest, args.keep_latest_interval)  # fmt: skip
+    log = TrainingLog(args.log_folder / f"{config.name}.log" if args.log else None)
+    log.start(vars(args) | {"settings": config.to_dict()}, [str(device)])
+    logger.info("%s: %d images of %s, %d classes, on %s", config.name, len(train_data),
+                config.dataset, config.num_classes, device)  # fmt: skip
+    return Run(args, config, model, optimizer, progress, train_data, val_data, saver, log)
+
+
+def check_arguments(args: argparse.Namespace) -> None:
+    """Refuse what cannot work before anything is loaded."""
+    for name in ("batch_size", "save_interval"):
+        value = getattr(args, name)
+        if value is not None and value < 1:
+            raise UsageError(f"--{name}={value}: expected at least 1")
+    if args.num_workers < 0:
+        raise UsageError(f"--num_workers={args.num_workers}: expected at least 0")
+    if args.resume and args.weights:
+        raise UsageError(
+            "--resume goes on with a run, --weights starts a new one: give one of them"
+        )
+
+
+def resumed_checkpoint(args: argparse.Namespace) -> tuple[Path | None, Checkpoint | None]:
+    """Find and read the checkpoint that --resume names."""
+    if not args.resume:
+        return None, None
+    path = Path(args.resume)
+    if args.resume in ("latest", "interrupt"):
+        name = named_config(args.config or "yolact_base").name
+        only = True if args.resume == "interrupt" else None
+        found = find_checkpoints(args.save_folder, name, only)
+        if not found:
+            raise UsageError(
+                f"--resume={args.resume}: no checkpoint of {name} in {args.save_folder}"
+            )
+        path = found[-1]
+    elif not path.is_file():
+        raise UsageError(f"--resume={args.resume}: no such file, nor 'latest' or 'interrupt'")
+    return path, read_checkpoint(path)
+
+
+def configure(args: argparse.Namespace, path: Path | None, resumed: Checkpoint | None) -> Config:
+    """Join the preset, the checkpoint and the flags to one configuration."""
+    if args.config:
+        config = named_config(args.config)
+    elif resumed is not None and path is not None:
+        config = resumed.config or config_from_name(path)
+    elif args.weights:
+        weights = resolve_weights(args.weights)
+        config = read_checkpoint(weights).config or config_from_name(weights)
+    else:
+        config = named_config("yolact_base")
+    if resumed is not None and resumed.config is not None and args.config == resumed.config.name:
+        config = resumed.config
+    schedule = config.train
+    if args.batch_size is not None:
+        scaled = autoscale(schedule, args.batch_size) if args.autoscale else schedule
+        schedule = replace(scaled, batch_size=args.batch_size)
+    flags = {"learning_rate": args.lr, "momentum": args.momentum, "weight_decay": args.decay,
+             "gamma": args.gamma}  # fmt: skip
+    given = {name: value for name, value in flags.items() if value is not None}
+    config = replace(config, train=replace(schedule, **given))
+    if args.dataset:
+        config = replace(config, dataset=args.dataset)
+    return with_settings(config, args.set)
+
+
+def batch_parts(args: argparse.Namespace, config: Config) -> list[int]:
+    """Return the sizes of the parts that a batch is split into."""
+    size = config.train.batch_size
+    if not args.batch_alloc:
+        return [size]
+    try:
+        parts = [int(part) for part in args.batch_alloc.split(",")]
+    except ValueError:
+        raise UsageError(
+            f"--batch_alloc={args.batch_alloc}: expected numbers, as in 4,2,2"
+        ) from None
+    if min(parts) < 1 or sum(parts) != size:
+        raise UsageError(f"--batch_alloc={args.batch_alloc}: must add up to the batch size, {size}")
+    return parts
+
+
+def validation_data(
+    args: argparse.Namespace, config: Config, categories: Categories
+) -> EvaluationDataset | None:
+    """Open the validation split, unless none is wanted; without one, say so and go on."""
+    if args.validation_size < 1:
+        return None
+    try:
+        return open_dataset(config.dataset, "val", categories)
+    except (ValueError, FileNotFoundError) as error:
+        logger.warning("no validation: %s", error)
+        return None
+
+
+def initialise(model: Yolact, config: Config, args: argparse.Namespace) -> None:
+    """Give a new model trained weights to start from, where there are any."""
+    if args.weights:
+        skipped = load_matching_weights(model, read_checkpoint(resolve_weights(args.weights)))
+        for line in skipped:
+            logger.info("not loaded: %s", line)
+        if len(skipped) == len(model.state_dict()):
+            raise UsageError(f"--weights={args.weights}: nothing in it fits {config.name}")
+    elif config.train.pretrained_backbone:
+        load_backbone(model, config.model)
+
+
+def gpu_memory(args: argparse.Namespace) -> str:
+    """Return the end of the console line that --log_gpu asks for."""
+    if not args.log_gpu or not torch.cuda.is_available():
+        return ""
+    return f" || GPU: {torch.cuda.max_memory_allocated() / 2**30:.2f} GiB"
+
+
+if __name__ == "__main__":
+    raise SystemExit(run(main))

@@ -1,0 +1,118 @@
+"""Running averages, per-stage timings, and times that people can read."""
+
+from __future__ import annotations
+
+import math
+import statistics
+import time
+from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from typing import NamedTuple
+
+import torch
+
+
+class MovingAverage:
+    """Mean of the last values; one bad value does not poison it."""
+
+    def __init__(self, window: int = 100) -> None:
+        """Remember up to `window` values."""
+        if window < 1:
+            raise ValueError(f"a moving average needs a window of at least 1, got {window}")
+        self._values: deque[float] = deque(maxlen=window)
+
+    def add(self, value: float) -> None:
+        """Append one value; NaN and infinities are left out."""
+        if math.isfinite(value):
+            self._values.append(value)
+
+    @property
+    def mean(self) -> float:
+        """The mean of what is remembered, 0 before the first value."""
+        return math.fsum(self._values) / len(self._values) if self._values else 0.0
+
+    def __len__(self) -> int:
+        """Count the remembered values."""
+        return len(self._values)
+
+
+class StageStatistics(NamedTuple):
+    """How long the runs of one stage took, in milliseconds."""
+
+    runs: int
+    mean: float
+    median: float
+    p95: float
+
+
+class StageTimer:
+    """Time named stages of a loop, in the order in which they first ran.
+
+    Example:
+        >>> timer = StageTimer()
+        >>> with timer.stage("network"):
+        ...     run()
+        >>> print(timer.format())
+    """
+
+    def __init__(self, device: torch.device | str | None = None, window: int = 10_000) -> None:
+        """Prepare an empty table.
+
+        Args:
+            device: wait for this device at both ends of a stage; its kernels run asynchronously,
+                and without the wait their time is booked on whichever stage next needs a result.
+            window: how many of the latest runs are remembered for each stage.
+        """
+        self._device = None if device is None else torch.device(device)
+        self._window = window
+        self._seconds: dict[str, deque[float]] = {}
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        """Time the body of a `with`; a body that raises is not counted."""
+        self._synchronize()
+        start = time.perf_counter()
+        yield
+        self._synchronize()
+        seconds = time.perf_counter() - start
+        self._seconds.setdefault(name, deque(maxlen=self._window)).append(seconds)
+
+    def statistics(self) -> dict[str, StageStatistics]:
+        """Summarise every stage that ran at least once."""
+        return {name: _summarize(seconds) for name, seconds in self._seconds.items()}
+
+    def format(self) -> str:
+        """Return the table as text, one stage to a line and the sum of the means last."""
+        rows = self.statistics()
+        width = max(map(len, (*rows, "stage")))
+        lines = [f"{'stage':<{width}}  {'mean ms':>9}  {'median':>9}  {'p95':>9}  {'runs':>6}"]
+        lines += [
+            f"{name:<{width}}  {row.mean:9.2f}  {row.median:9.2f}  {row.p95:9.2f}  {row.runs:6d}"
+            for name, row in rows.items()
+        ]
+        lines.append(f"{'total':<{width}}  {math.fsum(row.mean for row in rows.values()):9.2f}")
+        return "\n".join(lines)
+
+    def _synchronize(self) -> None:
+        if self._device is None:
+            return
+        if self._device.type == "cuda":
+            torch.cuda.synchronize(self._device)
+        elif self._device.type == "mps":
+            torch.mps.synchronize()
+
+
+def format_eta(seconds: float) -> str:
+    """Write a duration as "14:47:05" or "4 days, 14:47:05"; "unknown" if it is not a duration."""
+    try:
+        return str(timedelta(seconds=int(seconds))) if seconds >= 0 else "unknown"
+    except (ValueError, OverflowError):  # NaN; infinity or too many days
+        return "unknown"
+
+
+def _summarize(seconds: deque[float]) -> StageStatistics:
+    ordered = sorted(1000 * value for value in seconds)
+    p95 = ordered[math.ceil(0.95 * len(ordered)) - 1]  # nearest rank
+    return StageStatistics(len(ordered), statistics.fmean(ordered), statistics.median(ordered), p95)
