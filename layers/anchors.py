@@ -43,7 +43,7 @@ class AnchorGenerator(nn.Module):
         """
         grids = tuple((feature.shape[-2], feature.shape[-1]) for feature in features)
         device = features[0].device
-        if torch.compiler.is_compiling() or torch.jit.is_tracing():
+        if torch.compiler.is_compiling():
             return self.make(grids, device)
         key = (grids, device)
         if key not in self._cache:

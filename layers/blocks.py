@@ -10,7 +10,7 @@ from torch import Tensor, nn
 class DeformableConv2d(nn.Conv2d):
     """Modulated deformable 3x3 convolution, DCNv2 (Zhu et al. 2019; YOLACT++ sec. 4.1).
 
-    Offsets start at zero and modulation at one half, so a fresh layer is a plain convolution at half
+    Offsets start at zero and modulation at one half: a fresh layer is a plain convolution at half
     strength.
     """
 
@@ -31,7 +31,7 @@ class DeformableConv2d(nn.Conv2d):
         """Convolve (B, in, h, w) at the learned sampling points."""
         offset_mask = self.offset_mask(x)
         with torch.autocast(x.device.type, enabled=False):
-            return torchvision.ops.deform_conv2d(
+            out: Tensor = torchvision.ops.deform_conv2d(
                 x.float(),
                 offset_mask[:, :18].float(),  # (y, x) for each of the nine taps
                 self.weight.float(),
@@ -41,6 +41,7 @@ class DeformableConv2d(nn.Conv2d):
                 self.dilation,
                 mask=offset_mask[:, 18:].float().sigmoid(),
             )
+        return out
 
 
 def zero_bias(conv: nn.Conv2d) -> None:

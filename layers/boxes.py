@@ -1,4 +1,4 @@
-"""Boxes: formats, overlaps, and the anchor encoding of SSD. All functions work with no boxes at all."""
+"""Boxes: formats, overlaps, and SSD's encoding against anchors. All of it works with no boxes."""
 
 from __future__ import annotations
 

@@ -29,7 +29,7 @@ def detect(
         score_threshold: anchors whose best class scores at or below this are dropped.
         iou_threshold: overlap above which the worse of two boxes is suppressed.
         top_k: boxes per class ("fast") or in all ("cross_class") that enter suppression.
-        max_detections: objects kept per image; as released, "cross_class" is bounded by top_k alone.
+        max_detections: objects kept per image; "cross_class", as released, heeds only top_k.
         nms: "fast" (YOLACT sec. 3.5), "cross_class" (the same over all classes at once), or
             "greedy" (the exact classic).
 

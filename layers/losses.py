@@ -1,4 +1,4 @@
-"""The pure losses of YOLACT (sec. 3.1-3.3, 4.1) and YOLACT++ (sec. 4.2): sums, neither weighted nor averaged."""
+"""The pure losses of YOLACT (sec. 3 and 4.1) and YOLACT++ (sec. 4.2), not yet weighted."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def semantic_loss(semantic_logits: Tensor, masks: Tensor, labels: Tensor) -> Ten
 
 
 def mask_iou(masks1: Tensor, masks2: Tensor) -> Tensor:
-    """Return the intersection over union of N pairs of (N, h, w) binary masks; 0 where both are empty."""
+    """Return the IoU of N pairs of (N, h, w) binary masks; 0 where both are empty."""
     intersection = (masks1 * masks2).sum(dim=(1, 2))
     union = masks1.sum(dim=(1, 2)) + masks2.sum(dim=(1, 2)) - intersection
     return intersection / union.clamp(min=1)
@@ -84,7 +84,7 @@ def mask_iou_loss(predicted_iou: Tensor, target_iou: Tensor) -> Tensor:
 
 
 def shrink_masks(masks: Tensor, grid_hw: tuple[int, int] | torch.Size) -> Tensor:
-    """Resize (M, S, S) bool masks to a grid bilinearly and binarise them again, as (M, h, w) float."""
+    """Resize (M, S, S) bool masks to a grid bilinearly, and binarise: (M, h, w) float."""
     if not len(masks):
         return torch.zeros((0, *grid_hw), device=masks.device)
     small = F.interpolate(masks[None].float(), tuple(grid_hw), mode="bilinear", align_corners=False)

@@ -8,19 +8,23 @@ from torch import Tensor
 Window = tuple[int, int, int, int]
 
 
-def assemble_masks(prototypes: Tensor, coefficients: Tensor, boxes: Tensor) -> Tensor:
+def assemble_masks(
+    prototypes: Tensor, coefficients: Tensor, boxes: Tensor, crop: bool = True
+) -> Tensor:
     """Combine prototypes linearly, squash, and crop by box (YOLACT eq. 1).
 
     Args:
         prototypes: (K, h, w) after ReLU.
         coefficients: (N, K).
         boxes: (N, 4) xyxy relative to the image.
+        crop: zero what lies outside the boxes.
 
     Returns:
-        (N, h, w) soft masks in [0, 1], zero outside the boxes.
+        (N, h, w) soft masks in [0, 1].
     """
     logits = torch.einsum("nk,khw->nhw", coefficients.float(), prototypes.float())
-    return logits.sigmoid() * box_windows(boxes, logits.shape[-2:])
+    soft_masks = logits.sigmoid()
+    return soft_masks * box_windows(boxes, logits.shape[-2:]) if crop else soft_masks
 
 
 def box_windows(boxes: Tensor, grid_hw: tuple[int, int] | torch.Size, padding: float = 1) -> Tensor:

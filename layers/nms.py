@@ -1,9 +1,10 @@
-"""Non-maximum suppression: Fast NMS (YOLACT sec. 3.5), its cross-class form, and the exact greedy one."""
+"""Non-maximum suppression: Fast NMS (YOLACT sec. 3.5), across classes, and the greedy classic."""
 
 from __future__ import annotations
 
 import logging
 from functools import cache
+from importlib import import_module
 from typing import Protocol
 
 import numpy as np
@@ -38,7 +39,8 @@ def fast_nms(
     class_scores, order = class_scores[:, :top_k], order[:, :top_k]
     candidates = boxes[order]
     # Classes in slices, so that hundreds of them need no hundreds of megabytes.
-    keep = torch.cat([_not_overlapped(part, iou_threshold) for part in candidates.split(32)])
+    slices = torch.split(candidates, 32)
+    keep = torch.cat([_not_overlapped(part, iou_threshold) for part in slices])
     labels = torch.arange(len(order), device=boxes.device)[:, None].expand_as(order)[keep]
     kept_scores, best = class_scores[keep].sort(descending=True)
     best, kept_scores = best[:max_detections], kept_scores[:max_detections]
@@ -108,7 +110,8 @@ def batched_greedy_nms(
     """
     kernels = load_kernels() if boxes.device.type == "cpu" else None
     if kernels is None:
-        return torchvision.ops.batched_nms(boxes.float(), scores.float(), groups, iou_threshold)
+        keep: Tensor = torchvision.ops.batched_nms(boxes, scores, groups, iou_threshold)
+        return keep
     order = scores.argsort(descending=True, stable=True)
     kept = kernels.greedy_nms(
         np.ascontiguousarray(boxes[order].float().numpy()),
@@ -137,10 +140,8 @@ class Kernels(Protocol):
 def load_kernels() -> Kernels | None:
     """Return the compiled kernels, or None (said once) where they were not built."""
     try:
-        from . import kernels
+        kernels: Kernels = import_module("layers.kernels")
     except ImportError:
-        logger.warning(
-            "layers.kernels is not compiled; torchvision serves instead, a little slower"
-        )
+        logger.warning("layers.kernels is not compiled; torchvision serves instead")
         return None
-    return kernels  # type: ignore[no-any-return, unused-ignore]
+    return kernels

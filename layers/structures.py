@@ -1,18 +1,19 @@
-"""What flows between the parts: network predictions, training targets, candidates and detections."""
+"""What flows between the parts: predictions, targets, candidates and detections."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields, replace
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
-import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from .masks import mask_windows, paste_masks, sample_window
 
-Index = int | slice | Tensor | np.ndarray | Sequence[int]
+Index = int | slice | Tensor | NDArray[Any] | Sequence[int]
+Part = TypeVar("Part", "Target", "Candidates", "Detections")
 
 
 class Predictions(NamedTuple):
@@ -156,16 +157,17 @@ class Detections:
         """Return one mask as the smallest window that holds it.
 
         Returns:
-            The window (x1, y1, x2, y2) in whole image pixels, and the (y2-y1, x2-x1) bool mask in it.
-            An empty mask has an empty window.
+            The window (x1, y1, x2, y2) in whole image pixels, empty for an empty mask, and the
+            (y2-y1, x2-x1) bool mask in it.
         """
         soft, frame = self.soft_masks[index : index + 1], self.mask_frames[index : index + 1]
         window = mask_windows(soft, frame, self.image_hw)[0]
         return window, sample_window(soft[0], frame[0], window) > 0.5
 
     def names(self) -> list[str]:
-        """Return the class name of every detection."""
-        return [self.class_names[int(label)] for label in self.labels]
+        """Return the class name of every detection, "class 3" where there is none."""
+        known = dict(enumerate(self.class_names))
+        return [known.get(label, f"class {label}") for label in self.labels.tolist()]
 
     def to(self, device: torch.device | str) -> Detections:
         """Move every tensor to a device."""
@@ -183,7 +185,7 @@ def _check_lengths(part: Any) -> None:
         raise ValueError(f"{type(part).__name__}: parts of different lengths: {lengths}")
 
 
-def _select(part: Any, index: Index) -> Any:
+def _select(part: Part, index: Index) -> Part:
     if isinstance(index, int):
         if not -len(part) <= index < len(part):
             raise IndexError(f"index {index} is out of range for {len(part)} objects")
@@ -191,9 +193,14 @@ def _select(part: Any, index: Index) -> Any:
     if not isinstance(index, slice):
         index = torch.as_tensor(index, device=part.labels.device)
         index = index.long() if index.numel() == 0 and index.dtype != torch.bool else index
-    return replace(part, **{name: value[index] for name, value in _tensors(part).items()})
+    chosen: dict[str, Any] = {name: value[index] for name, value in _tensors(part).items()}
+    return replace(part, **chosen)
 
 
-def _move(part: Any, device: torch.device | str) -> Any:
-    moved = {name: value.to(device, non_blocking=True) for name, value in _tensors(part).items()}
+def _move(part: Part, device: torch.device | str) -> Part:
+    # Towards the CPU an asynchronous copy could be read before it has arrived.
+    non_blocking = torch.device(device).type != "cpu"
+    moved: dict[str, Any] = {
+        name: value.to(device, non_blocking=non_blocking) for name, value in _tensors(part).items()
+    }
     return replace(part, **moved)

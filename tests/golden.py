@@ -1,4 +1,4 @@
-"""Reads golden files: seeded weights and inputs, and the numbers that the original computed from them."""
+"""Golden files: seeded weights and inputs, and the numbers that the original made of them."""
 
 from __future__ import annotations
 
@@ -21,9 +21,6 @@ class Golden:
 
     def __getitem__(self, name: str) -> np.ndarray:
         return self.arrays[name]
-
-    def keys(self) -> list[str]:
-        return list(self.arrays.files)
 
     @property
     def size(self) -> int:

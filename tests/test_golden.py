@@ -119,7 +119,7 @@ def test_losses(golden_run: Run) -> None:
     expected = {
         name: float(golden_run.golden[f"loss_{letter}"])
         for name, letter in LETTERS.items()
-        if f"loss_{letter}" in golden_run.golden.keys()
+        if f"loss_{letter}" in golden_run.golden.arrays
     }
     assert golden_run.losses == pytest.approx(expected, rel=1e-3)
 
@@ -128,7 +128,7 @@ def test_gradients(golden_run: Run) -> None:
     golden = golden_run.golden
     expected = {OUTPUTS[n]: float(golden[f"{n}_gradnorm"]) for n in OUTPUTS}
     expected |= {
-        k.removeprefix("pgrad_"): float(golden[k]) for k in golden.keys() if k.startswith("pgrad_")
+        k.removeprefix("pgrad_"): float(golden[k]) for k in golden.arrays if k.startswith("pgrad_")
     }
     ours = {name: golden_run.gradients[name] for name in expected}
     assert ours == pytest.approx(expected, rel=1e-2)

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from torch import nn
+
 from layers.anchors import AnchorGenerator
+from layers.blocks import init_convolutions
 
 from .backbones import Darknet53, ResNet
 from .config import Config, ModelConfig
@@ -48,6 +51,8 @@ def build_model(config: Config) -> Yolact:
 
 def _build_network(model: ModelConfig) -> Network:
     backbone = _build_backbone(model)
+    semantic = nn.Conv2d(model.fpn_channels, model.num_classes, 1)
+    init_convolutions(semantic)
     return Network(
         backbone=backbone,
         fpn=FeaturePyramid(backbone.channels, model.fpn_channels),
@@ -62,7 +67,7 @@ def _build_network(model: ModelConfig) -> Network:
         anchors=AnchorGenerator(
             model.anchor_scales, model.anchor_ratios, model.image_size, model.square_anchors
         ),
-        num_classes=model.num_classes,
+        semantic=semantic,
     )
 
 

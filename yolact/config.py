@@ -116,10 +116,10 @@ class AugmentConfig:
 
     photometric: bool = True
     expand: bool = True
-    random_crop: bool = True
+    crop: bool = True
     mirror: bool = True
     flip: bool = False
-    rotate90: bool = False
+    rotate: bool = False
 
 
 @dataclass(frozen=True)
@@ -192,8 +192,7 @@ class Config:
         Raises:
             ValueError: a field is unknown, missing, or of the wrong type.
         """
-        built = _build(cls, values, "config")
-        assert isinstance(built, Config)  # noqa: S101
+        built: Config = _build(cls, values, "config")
         return built
 
 
@@ -265,9 +264,8 @@ def _build(cls: type[Any], values: Any, where: str) -> Any:
     built = {}
     for name, value in values.items():
         hint, path = hints[name], f"{where}.{name}"
-        built[name] = (
-            _build(hint, value, path) if is_dataclass(hint) else _coerce(value, hint, path)
-        )
+        nested = isinstance(hint, type) and is_dataclass(hint)
+        built[name] = _build(hint, value, path) if nested else _coerce(value, hint, path)
     try:
         return cls(**built)
     except TypeError as error:

@@ -51,7 +51,7 @@ class Criterion:
             Scalars "box", "confidence", "mask", "semantic" and, with re-scoring, "mask_iou".
         """
         with torch.autocast(predictions.class_logits.device.type, enabled=False):
-            return self._losses(Predictions(*map(_float, predictions)), targets)
+            return self._losses(_float(predictions), targets)
 
     def _losses(self, predictions: Predictions, targets: Sequence[Target]) -> dict[str, Tensor]:
         config, anchors = self.config, predictions.anchors
@@ -146,7 +146,7 @@ class Criterion:
 
 
 def _split_crowds(target: Target) -> tuple[Target, Tensor, Tensor]:
-    """Return the objects, their boxes and the crowd boxes, both relative; empty boxes are left out."""
+    """Return the objects, their boxes and the crowds' boxes, relative, without empty ones."""
     side = target.masks.new_tensor(target.masks.shape[:0:-1], dtype=torch.float32).repeat(2)
     boxes = target.boxes.float() / side
     usable = (target.boxes[:, 2:] > target.boxes[:, :2]).all(dim=1) & boxes.isfinite().all(dim=1)
@@ -154,5 +154,13 @@ def _split_crowds(target: Target) -> tuple[Target, Tensor, Tensor]:
     return target[keep], boxes[keep], boxes[usable & target.is_crowd]
 
 
-def _float(tensor: Tensor | None) -> Tensor | None:
-    return None if tensor is None else tensor.float()
+def _float(predictions: Predictions) -> Predictions:
+    semantic = predictions.semantic_logits
+    return Predictions(
+        class_logits=predictions.class_logits.float(),
+        box_deltas=predictions.box_deltas.float(),
+        coefficients=predictions.coefficients.float(),
+        prototypes=predictions.prototypes.float(),
+        anchors=predictions.anchors.float(),
+        semantic_logits=None if semantic is None else semantic.float(),
+    )

@@ -1,16 +1,16 @@
-"""YOLACT: one network, prototypes on one side, coefficients on the other (Bolya et al. 2019, fig. 2)."""
+"""YOLACT: prototypes on one side, coefficients on the other (Bolya et al. 2019, fig. 2)."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from layers.anchors import AnchorGenerator
-from layers.blocks import init_convolutions, set_batch_norm_frozen
+from layers.blocks import set_batch_norm_frozen
 from layers.detect import detect
 from layers.masks import assemble_masks
 from layers.structures import Candidates, Detections, Predictions, Target
@@ -22,6 +22,9 @@ from .head import PredictionHead
 from .mask_rescorer import MaskRescorer
 from .protonet import ProtoNet
 
+MaskMode = Literal["cropped", "whole", "none"]
+"""Masks cropped by their boxes (as trained), left whole, or not made at all (boxes only)."""
+
 
 class Network(nn.Module):
     """The pure tensor function from normalised images to raw predictions.
@@ -32,7 +35,7 @@ class Network(nn.Module):
         protonet: P3 -> prototypes.
         head: P3..P7 -> class logits, box deltas, coefficients.
         anchors: P3..P7 -> anchors.
-        num_classes: foreground classes, for the training-only semantic branch.
+        semantic: P3 -> (B, C, h, w) class maps, a branch that only training needs (sec. 4.1).
     """
 
     def __init__(
@@ -42,14 +45,12 @@ class Network(nn.Module):
         protonet: ProtoNet,
         head: PredictionHead,
         anchors: AnchorGenerator,
-        num_classes: int,
+        semantic: nn.Conv2d,
     ) -> None:
         """Join the parts."""
         super().__init__()
         self.backbone, self.fpn, self.protonet, self.head = backbone, fpn, protonet, head
-        self.anchors = anchors
-        self.semantic = nn.Conv2d(fpn.lateral[0].out_channels, num_classes, 1)
-        init_convolutions(self.semantic)
+        self.anchors, self.semantic = anchors, semantic
 
     def forward(self, x: Tensor) -> Predictions:
         """Predict for a (B, 3, S, S) normalised RGB batch."""
@@ -97,6 +98,7 @@ class Yolact(nn.Module):
         self.network, self.mask_rescorer = network, mask_rescorer
         self.criterion = criterion
         self.image_size, self.class_names, self.detection = image_size, class_names, detection
+        self.mask_mode: MaskMode = "cropped"
         self.batch_norm_frozen = False
         for name, values in (("pixel_mean", pixel_mean), ("pixel_std", pixel_std)):
             self.register_buffer(name, torch.tensor(values).view(3, 1, 1), persistent=False)
@@ -169,9 +171,9 @@ class Yolact(nn.Module):
         candidates = candidates[candidates.scores > score_threshold]
         if self.mask_rescorer is None:
             candidates = candidates[:top_k]
-        soft_masks = assemble_masks(prototypes, candidates.coefficients, candidates.boxes)
+        soft_masks = self._soft_masks(prototypes, candidates)
         scores = candidates.scores
-        if self.mask_rescorer is not None:
+        if self.mask_rescorer is not None and self.mask_mode != "none":
             scores = scores * self.mask_rescorer(soft_masks, candidates.labels)
         height, width = image_hw
         corners = candidates.boxes.new_tensor((width, height, width, height))
@@ -190,6 +192,12 @@ class Yolact(nn.Module):
             detections = detections[detections.scores >= score_threshold]
         return detections
 
+    def _soft_masks(self, prototypes: Tensor, candidates: Candidates) -> Tensor:
+        if self.mask_mode == "none":
+            return prototypes.new_zeros((len(candidates), 1, 1))
+        coefficients, boxes = candidates.coefficients, candidates.boxes
+        return assemble_masks(prototypes, coefficients, boxes, self.mask_mode == "cropped")
+
     def freeze_batch_norm(self, frozen: bool = True) -> Yolact:
         """Hold batch statistics and parameters fixed, in training too (for small batches)."""
         self.batch_norm_frozen = frozen
@@ -199,11 +207,6 @@ class Yolact(nn.Module):
         """Switch to training or evaluation; frozen batch norm stays frozen."""
         super().train(mode)
         set_batch_norm_frozen(self, self.batch_norm_frozen)
-        return self
-
-    def with_detection(self, **changes: object) -> Yolact:
-        """Change suppression settings in place, such as `nms="greedy"`; returns the model."""
-        self.detection = replace(self.detection, **changes)  # type: ignore[arg-type]
         return self
 
 

@@ -1,4 +1,4 @@
-"""The named presets: the eight of the original, with their exact hyper-parameters, and light ones of ours."""
+"""The named presets: the original's eight, with exact hyper-parameters, and light ones of ours."""
 
 from __future__ import annotations
 
@@ -102,15 +102,14 @@ YOLACT_RESNET18_SHAPES = replace(
         anchor_scales=_levels(16, 32, 64, 128, 256),
     ),
     train=TrainConfig(
-        batch_size=16,
-        learning_rate=1e-2,
-        warmup_learning_rate=1e-3,
-        warmup_iterations=100,
-        max_iterations=2000,
-        learning_rate_steps=(1500, 1850),
+        learning_rate=5e-3,
+        warmup_learning_rate=5e-4,
+        warmup_iterations=200,
+        max_iterations=3400,
+        learning_rate_steps=(2600, 3200),
         pretrained_backbone=False,
     ),
-    augment=AugmentConfig(photometric=False, expand=False, random_crop=False),
+    augment=AugmentConfig(photometric=False, expand=False, crop=False),
     dataset="shapes",
 )
 

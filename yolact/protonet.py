@@ -34,5 +34,5 @@ class ProtoNet(nn.Module):
             x = F.relu(conv(x))
         x = F.interpolate(x, scale_factor=2, mode="bilinear", align_corners=False)
         x = F.relu(self.refine(x))
-        # ReLU leaves prototypes unbounded above, so that one can answer very confidently (sec. 3.1).
+        # ReLU leaves prototypes unbounded above: one can answer very confidently (sec. 3.1).
         return F.relu(self.project(x))
