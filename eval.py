@@ -32,18 +32,12 @@ from data.images import read_image
 from data.sources import expand_images, parse_source
 from data.video import open_video
 from layers.structures import Detections
-from yolact import Config, Predictor
+from yolact import Config, Predictor, build_model
 from yolact.benchmark import benchmark
-from yolact.checkpoint import (
-    config_from_name,
-    find_checkpoints,
-    load_model,
-    read_checkpoint,
-    resolve_weights,
-)
-from yolact.cli import UsageError, device_name, named_config, run, with_settings
+from yolact.checkpoint import Checkpoint, load_weights
+from yolact.cli import UsageError, device_name, run
 from yolact.engine import pick_device
-from yolact.eval_flags import parse_arguments
+from yolact.eval_flags import choose_model, parse_arguments
 from yolact.evaluation import CocoEvaluator, EvaluationDataset, eval_order, evaluate
 from yolact.explain import explain, save_prototypes
 from yolact.metrics import format_coco_summary, format_per_class, format_table
@@ -54,19 +48,19 @@ from yolact.visualize import draw_detections, has_display, show
 logger = logging.getLogger("eval")
 
 Image = NDArray[np.uint8]
-Draw = Callable[[Image, Detections], Image]
+Draw = Callable[..., Image]
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Do what the command line asks for."""
     args = parse_arguments(__doc__, argv)
-    path, config = choose_model(args)
+    checkpoint, config = choose_model(args)
     if args.resume:
         dataset, results = validation_set(config), load_results(args.ap_data_file)
         evaluator = CocoEvaluator(dataset.coco, dataset.categories.category_ids, results)
         report(args, evaluator, config)
         return
-    predictor = load_predictor(args, path, config)
+    predictor = load_predictor(args, checkpoint, config)
     draw = partial(
         draw_detections,
         masks=args.display_masks and not args.detect,
@@ -86,42 +80,14 @@ def main(argv: Sequence[str] | None = None) -> None:
         evaluate_dataset(args, predictor, draw, config)
 
 
-def choose_model(args: argparse.Namespace) -> tuple[Path, Config]:
-    """Find the checkpoint and the configuration that the flags name."""
-    if args.trained_model in ("latest", "interrupt"):
-        name = named_config(args.config or "yolact_base").name
-        found = find_checkpoints(
-            Path("weights"), name, True if args.trained_model == "interrupt" else None
-        )
-        if not found:
-            raise UsageError(
-                f"--trained_model={args.trained_model}: no checkpoint of {name} in weights"
-            )
-        path = found[-1]
-    else:
-        path = resolve_weights(args.trained_model)
-    stored = read_checkpoint(path).config
-    if args.config:
-        preset = named_config(args.config)
-        config = stored if stored and stored.name == preset.name else preset
-    else:
-        config = stored or config_from_name(path)
-    if args.dataset:
-        config = config.override(f"dataset={args.dataset}")
-    config = with_settings(config, args.set)
-    if not args.fast_nms:
-        config = config.override("detect.nms=greedy")
-    elif args.cross_class_nms:
-        config = config.override("detect.nms=cross_class")
-    return path, config
-
-
-def load_predictor(args: argparse.Namespace, path: Path, config: Config) -> Predictor:
+def load_predictor(args: argparse.Namespace, checkpoint: Checkpoint, config: Config) -> Predictor:
     """Load the model onto the device."""
     device = pick_device(device_name(args))
-    model = load_model(path, config, str(device))
+    model = build_model(config)
+    load_weights(model, checkpoint)
+    model.to(device)
     model.mask_mode = "none" if args.detect else "cropped" if args.crop else "whole"
-    logger.info("%s from %s on %s", config.name, path, device)
+    logger.info("%s from %s on %s", config.name, checkpoint.path, device)
     return Predictor(model, args.precision)
 
 

@@ -15,8 +15,7 @@ import logging
 import math
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from pathlib import Path
+from dataclasses import dataclass
 
 import torch
 
@@ -26,28 +25,24 @@ from data.loader import Batch, build_train_loader
 from data.transforms import Samples, TrainTransform
 from yolact import Config, Predictor, Yolact, build_model
 from yolact.checkpoint import (
-    Checkpoint,
-    config_from_name,
-    find_checkpoints,
     load_matching_weights,
     load_weights,
     read_checkpoint,
     resolve_weights,
 )
-from yolact.cli import UsageError, device_name, named_config, run, with_settings
+from yolact.cli import UsageError, device_name, run
 from yolact.engine import autocast, pick_device
 from yolact.evaluation import EvaluationDataset, evaluate
 from yolact.metrics import format_table
 from yolact.optim import (
     MIN_BATCH_NORM_IMAGES,
-    autoscale,
     build_optimizer,
     learning_rate_at,
     set_learning_rate,
 )
 from yolact.pretrained import load_backbone
 from yolact.run import Console, Progress, Saver, restore, stop_requested
-from yolact.train_flags import parse_arguments
+from yolact.train_flags import batch_parts, configure, parse_arguments, resumed_checkpoint
 from yolact.training_log import TrainingLog
 
 logger = logging.getLogger("train")
@@ -107,20 +102,25 @@ def train(run: Run) -> None:
             console.update(losses, seconds)
             if progress.iteration % console.interval == 0:
                 logger.info(console.line(run.saver.epoch, progress.iteration) + gpu_memory(args))
-                run.log.train(losses, epoch=run.saver.epoch, iteration=progress.iteration,
-                              learning_rate=learning_rate, elapsed=seconds)  # fmt: skip
+                run.log.train(
+                    losses,
+                    epoch=run.saver.epoch,
+                    iteration=progress.iteration,
+                    learning_rate=learning_rate,
+                    elapsed=seconds,
+                )
             if stop.is_set():
                 if args.interrupt:
                     run.saver.save_interrupted()
                 raise KeyboardInterrupt
             if progress.iteration % args.save_interval == 0:
                 run.saver.save()
-            if validation_due(run):
-                validate(run)
+            if run.val_data is not None and validation_due(run):
+                validate(run, run.val_data)
                 start = time.perf_counter()
     path = run.saver.save()
     if run.val_data is not None:
-        validate(run)
+        validate(run, run.val_data)
     print(path)
 
 
@@ -137,16 +137,13 @@ def train_step(run: Run, batch: Batch) -> tuple[dict[str, float], bool]:
     targets = [target.to(device) for target in targets]
     optimizer.zero_grad(set_to_none=True)
     totals: dict[str, float] = {}
-    sizes = batch_parts(run.args, run.config)
-    first = 0
-    for size in sizes:
-        part = slice(first, first + size)
-        first += size
+    parts = batch_parts(run.args.batch_alloc, len(images))
+    for part in parts:
         with autocast(device, run.args.precision):
             losses = model(images[part], targets[part])
-        torch.stack(list(losses.values())).sum().div(len(sizes)).backward()
+        torch.autograd.backward(torch.stack(list(losses.values())).sum() / len(parts))
         for name, loss in losses.items():
-            totals[name] = totals.get(name, 0.0) + loss.item() / len(sizes)
+            totals[name] = totals.get(name, 0.0) + loss.item() / len(parts)
     gradients = [p.grad for p in model.parameters() if p.grad is not None]
     norm = torch.nn.utils.get_total_norm(gradients)
     finite = math.isfinite(sum(totals.values())) and bool(norm.isfinite())
@@ -167,24 +164,21 @@ def diagnosis(losses: dict[str, float], learning_rate: float) -> str:
 
 def validation_due(run: Run) -> bool:
     """Tell whether this iteration completed an epoch after which to validate."""
-    if run.val_data is None or run.args.validation_epoch < 1:
+    if run.args.validation_epoch < 1:
         return False
-    images = len(run.train_data) * run.args.validation_epoch
-    seen, batch_size = (
-        run.progress.iteration * run.config.train.batch_size,
-        run.config.train.batch_size,
-    )
-    return seen // images > (seen - batch_size) // images
+    batch_size, images = run.config.train.batch_size, len(run.train_data)
+    seen = run.progress.iteration * batch_size
+    period = images * run.args.validation_epoch
+    return bool(seen // period > (seen - batch_size) // period)
 
 
-def validate(run: Run) -> None:
+def validate(run: Run, val_data: EvaluationDataset) -> None:
     """Evaluate on validation images, print the table, keep the best weights."""
-    assert run.val_data is not None  # noqa: S101
     predictor = Predictor(run.model, run.args.precision)
     start = time.perf_counter()
     evaluator, _ = evaluate(
         lambda image: predictor(image, score_threshold=0.0, top_k=None),
-        run.val_data,
+        val_data,
         max_images=run.args.validation_size,
     )
     metrics = evaluator.summarize()
@@ -203,9 +197,8 @@ def validate(run: Run) -> None:
 
 def set_up(args: argparse.Namespace) -> Run:
     """Make everything that the loop works on."""
-    check_arguments(args)
-    path, checkpoint = resumed_checkpoint(args)
-    config = configure(args, path, checkpoint)
+    checkpoint = resumed_checkpoint(args)
+    config = configure(args, checkpoint)
     train_data = open_dataset(config.dataset, "train")
     if train_data.names != config.model.names:
         config = config.with_classes(train_data.names)
@@ -214,100 +207,33 @@ def set_up(args: argparse.Namespace) -> Run:
 
     torch.manual_seed(config.train.seed)
     model = build_model(config)
-    if checkpoint is not None and path is not None:
-        load_weights(model, checkpoint, path)
+    if checkpoint is not None:
+        load_weights(model, checkpoint)
     else:
         initialise(model, config, args)
-    model.to(device, memory_format=torch.channels_last).train()
-    if min(batch_parts(args, config)) < MIN_BATCH_NORM_IMAGES:
+    model.to(device).to(memory_format=torch.channels_last)
+    model.train()
+    parts = batch_parts(args.batch_alloc, config.train.batch_size)
+    if min(part.stop - part.start for part in parts) < MIN_BATCH_NORM_IMAGES:
         logger.info("batches of fewer than %d images: batch norm is frozen", MIN_BATCH_NORM_IMAGES)
         model.freeze_batch_norm()
     optimizer = build_optimizer(model, config.train)
-    progress = Progress()
-    if checkpoint is not None and path is not None:
-        progress = restore(checkpoint, path, optimizer, args.start_iter)
-    saver = Saver(args.save_folder, config, model, optimizer, progress, len(train_data),
-                  args.keep_latest, args.keep_latest_interval)  # fmt: skip
+    progress = restore(checkpoint, optimizer, args.start_iter) if checkpoint else Progress()
+    saver = Saver(
+        args.save_folder,
+        config,
+        model,
+        optimizer,
+        progress,
+        len(train_data),
+        args.keep_latest,
+        args.keep_latest_interval,
+    )
     log = TrainingLog(args.log_folder / f"{config.name}.log" if args.log else None)
     log.start(vars(args) | {"settings": config.to_dict()}, [str(device)])
-    logger.info("%s: %d images of %s, %d classes, on %s", config.name, len(train_data),
-                config.dataset, config.num_classes, device)  # fmt: skip
+    of = f"{len(train_data)} images of {config.dataset}, {config.num_classes} classes"
+    logger.info("%s: %s, on %s", config.name, of, device)
     return Run(args, config, model, optimizer, progress, train_data, val_data, saver, log)
-
-
-def check_arguments(args: argparse.Namespace) -> None:
-    """Refuse what cannot work before anything is loaded."""
-    for name in ("batch_size", "save_interval"):
-        value = getattr(args, name)
-        if value is not None and value < 1:
-            raise UsageError(f"--{name}={value}: expected at least 1")
-    if args.num_workers < 0:
-        raise UsageError(f"--num_workers={args.num_workers}: expected at least 0")
-    if args.resume and args.weights:
-        raise UsageError(
-            "--resume goes on with a run, --weights starts a new one: give one of them"
-        )
-
-
-def resumed_checkpoint(args: argparse.Namespace) -> tuple[Path | None, Checkpoint | None]:
-    """Find and read the checkpoint that --resume names."""
-    if not args.resume:
-        return None, None
-    path = Path(args.resume)
-    if args.resume in ("latest", "interrupt"):
-        name = named_config(args.config or "yolact_base").name
-        only = True if args.resume == "interrupt" else None
-        found = find_checkpoints(args.save_folder, name, only)
-        if not found:
-            raise UsageError(
-                f"--resume={args.resume}: no checkpoint of {name} in {args.save_folder}"
-            )
-        path = found[-1]
-    elif not path.is_file():
-        raise UsageError(f"--resume={args.resume}: no such file, nor 'latest' or 'interrupt'")
-    return path, read_checkpoint(path)
-
-
-def configure(args: argparse.Namespace, path: Path | None, resumed: Checkpoint | None) -> Config:
-    """Join the preset, the checkpoint and the flags to one configuration."""
-    if args.config:
-        config = named_config(args.config)
-    elif resumed is not None and path is not None:
-        config = resumed.config or config_from_name(path)
-    elif args.weights:
-        weights = resolve_weights(args.weights)
-        config = read_checkpoint(weights).config or config_from_name(weights)
-    else:
-        config = named_config("yolact_base")
-    if resumed is not None and resumed.config is not None and args.config == resumed.config.name:
-        config = resumed.config
-    schedule = config.train
-    if args.batch_size is not None:
-        scaled = autoscale(schedule, args.batch_size) if args.autoscale else schedule
-        schedule = replace(scaled, batch_size=args.batch_size)
-    flags = {"learning_rate": args.lr, "momentum": args.momentum, "weight_decay": args.decay,
-             "gamma": args.gamma}  # fmt: skip
-    given = {name: value for name, value in flags.items() if value is not None}
-    config = replace(config, train=replace(schedule, **given))
-    if args.dataset:
-        config = replace(config, dataset=args.dataset)
-    return with_settings(config, args.set)
-
-
-def batch_parts(args: argparse.Namespace, config: Config) -> list[int]:
-    """Return the sizes of the parts that a batch is split into."""
-    size = config.train.batch_size
-    if not args.batch_alloc:
-        return [size]
-    try:
-        parts = [int(part) for part in args.batch_alloc.split(",")]
-    except ValueError:
-        raise UsageError(
-            f"--batch_alloc={args.batch_alloc}: expected numbers, as in 4,2,2"
-        ) from None
-    if min(parts) < 1 or sum(parts) != size:
-        raise UsageError(f"--batch_alloc={args.batch_alloc}: must add up to the batch size, {size}")
-    return parts
 
 
 def validation_data(
@@ -326,7 +252,8 @@ def validation_data(
 def initialise(model: Yolact, config: Config, args: argparse.Namespace) -> None:
     """Give a new model trained weights to start from, where there are any."""
     if args.weights:
-        skipped = load_matching_weights(model, read_checkpoint(resolve_weights(args.weights)))
+        checkpoint = read_checkpoint(resolve_weights(args.weights))
+        skipped = load_matching_weights(model, checkpoint)
         for line in skipped:
             logger.info("not loaded: %s", line)
         if len(skipped) == len(model.state_dict()):

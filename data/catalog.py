@@ -203,7 +203,7 @@ def resolve_dataset(name_or_path: str, root: Path = Path("data")) -> DatasetPath
     close = difflib.get_close_matches(name_or_path, _CATALOG, n=1, cutoff=0.6)
     hint = f" (did you mean {close[0]!r}?)" if close else ""
     raise ValueError(
-        f"no dataset {name_or_path!r}{hint}: expected one of {', '.join(_CATALOG)}, "
+        f"no dataset {name_or_path!r}{hint}: expected shapes, {', '.join(_CATALOG)}, "
         "a folder, or a COCO-style .json file that exists"
     )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Callable, Iterator, Sequence
 
 import cv2
@@ -151,6 +152,8 @@ def build_train_loader(
         pin_memory=pin_memory,
         worker_init_fn=_limit_threads,
         persistent_workers=workers > 0,
+        # One of its own, or starting the loader would advance the random numbers of training.
+        generator=torch.Generator(),
     )
 
 
@@ -158,3 +161,4 @@ def _limit_threads(_worker: int) -> None:
     """Keep workers from fighting over the cores: they are parallel already."""
     cv2.setNumThreads(0)
     torch.set_num_threads(1)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the training loop

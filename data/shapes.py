@@ -43,7 +43,7 @@ from .transforms import Sample
 SHAPE_CLASSES: tuple[str, ...] = tuple(OUTLINES)
 
 MIN_VISIBLE_PIXELS = 60
-MIN_VISIBLE_SHARE = 0.25
+MIN_VISIBLE_SHARE = 0.6
 
 
 @dataclass(frozen=True, eq=False)
@@ -285,8 +285,8 @@ def export_clip(path: Path, frames: Iterable[NDArray[np.uint8]], fps: float = 25
 
 
 def _random_shape(rng: Rng, name: str, image_hw: tuple[int, int], palette: Floats) -> Shape:
-    """Draw an object; one in six is small, the others span 15% to 50% of the image side."""
-    size = rng.uniform(0.08, 0.15) if rng.random() < 1 / 6 else rng.uniform(0.15, 0.5)
+    """Draw an object; one in eight is small, the others span 20% to 60% of the image side."""
+    size = rng.uniform(0.12, 0.2) if rng.random() < 1 / 8 else rng.uniform(0.2, 0.6)
     pair = rng.permutation(palette)[:2] + rng.uniform(-0.08, 0.08, (2, 3))
     x, y = rng.uniform(0.04, 0.96, 2) * image_hw[::-1]
     return Shape(
@@ -303,8 +303,8 @@ def _random_shape(rng: Rng, name: str, image_hw: tuple[int, int], palette: Float
 
 
 def _arrange(rng: Rng, image_hw: tuple[int, int], palette: Floats) -> _Layout:
-    """Place 2 to 7 objects from front to back; one that would hardly be seen is never placed."""
-    wanted = int(rng.integers(2, 8))
+    """Place 2 to 6 objects from front to back; one that would hardly be seen is never placed."""
+    wanted = int(rng.integers(2, 7))
     shapes: list[tuple[Shape, Stamp]] = []
     owner = np.full(image_hw, -1, dtype=np.int8)
     for _ in range(4 * wanted):

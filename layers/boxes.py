@@ -90,6 +90,7 @@ def decode_boxes(box_deltas: Tensor, anchors: Tensor) -> Tensor:
         (..., P, 4) xyxy relative, unclipped.
     """
     centre = anchors[:, :2] + box_deltas[..., :2] * VARIANCES[0] * anchors[:, 2:]
-    size = anchors[:, 2:] * torch.exp(box_deltas[..., 2:] * VARIANCES[1])
+    # No box is e^8 times its anchor; beyond that only overflow and NaN would follow.
+    size = anchors[:, 2:] * torch.exp((box_deltas[..., 2:] * VARIANCES[1]).clamp(max=8))
     low = centre - size / 2
     return torch.cat((low, low + size), dim=-1)

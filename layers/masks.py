@@ -94,7 +94,8 @@ def mask_windows(soft_masks: Tensor, frames: Tensor, image_hw: tuple[int, int]) 
         per_cell = (end - start) / cells
         low = torch.where(first > 0, start + (first - 0.5) * per_cell, start).floor()
         high = torch.where(last < cells - 1, start + (last + 1.5) * per_cell, end).ceil()
-        sides.append((low.clamp(0, size), high.clamp(0, size)))
+        low = low.clamp(0, size)
+        sides.append((low, high.clamp(0, size).maximum(low)))
     (x1, x2), (y1, y2) = sides
     windows = torch.stack((x1, y1, x2, y2), dim=1) * above.flatten(1).any(dim=1)[:, None]
     return [(int(a), int(b), int(c), int(d)) for a, b, c, d in windows.tolist()]
@@ -123,6 +124,7 @@ def _taps(
     first: int, last: int, start: Tensor, end: Tensor, cells: int
 ) -> tuple[Tensor, Tensor, Tensor]:
     pixels = torch.arange(first, last, device=start.device, dtype=torch.float32) + 0.5
-    source = ((pixels - start) * (cells / (end - start)) - 0.5).clamp(0, cells - 1)
+    extent = (end - start).clamp(min=1e-6)  # of a frame without area, too
+    source = ((pixels - start) * (cells / extent) - 0.5).clamp(0, cells - 1)
     low = source.floor().long()
     return low, (low + 1).clamp(max=cells - 1), source - low

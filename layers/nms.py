@@ -110,15 +110,26 @@ def batched_greedy_nms(
     """
     kernels = load_kernels() if boxes.device.type == "cpu" else None
     if kernels is None:
-        keep: Tensor = torchvision.ops.batched_nms(boxes, scores, groups, iou_threshold)
-        return keep
+        return _torchvision_nms(boxes, scores, groups, iou_threshold)
     order = scores.argsort(descending=True, stable=True)
     kept = kernels.greedy_nms(
         np.ascontiguousarray(boxes[order].float().numpy()),
-        np.ascontiguousarray(groups[order].numpy()),
+        np.ascontiguousarray(groups[order].long().numpy()),
         iou_threshold,
     )
     return order[torch.from_numpy(np.asarray(kept).view(np.bool_))]
+
+
+def _torchvision_nms(boxes: Tensor, scores: Tensor, groups: Tensor, iou_threshold: float) -> Tensor:
+    if not len(boxes):
+        return torch.zeros(0, dtype=torch.long, device=boxes.device)
+    # Groups are moved apart by the whole extent; torchvision's own shift forgets negative corners.
+    boxes = boxes - boxes.min()
+    apart = boxes + (groups * (boxes.max() + 1))[:, None]
+    # Rounded like the overlaps it is compared with, or an equal one would count as above.
+    threshold = float(np.float32(iou_threshold))
+    keep: Tensor = torchvision.ops.nms(apart, scores, threshold)
+    return keep
 
 
 def _not_overlapped(boxes: Tensor, iou_threshold: float) -> Tensor:

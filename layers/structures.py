@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any, NamedTuple, TypeVar
 
+import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
@@ -186,13 +187,10 @@ def _check_lengths(part: Any) -> None:
 
 
 def _select(part: Part, index: Index) -> Part:
-    if isinstance(index, int):
-        if not -len(part) <= index < len(part):
-            raise IndexError(f"index {index} is out of range for {len(part)} objects")
-        index = [index]
-    if not isinstance(index, slice):
-        index = torch.as_tensor(index, device=part.labels.device)
-        index = index.long() if index.numel() == 0 and index.dtype != torch.bool else index
+    if not isinstance(index, Tensor):  # NumPy reads every other kind of index
+        positions = np.atleast_1d(np.arange(len(part))[index])
+        index = torch.from_numpy(positions.copy()).to(part.labels.device)
+    index = index.reshape(-1)
     chosen: dict[str, Any] = {name: value[index] for name, value in _tensors(part).items()}
     return replace(part, **chosen)
 

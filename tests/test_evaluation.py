@@ -27,15 +27,15 @@ from pycocotools.cocoeval import COCOeval
 from data.catalog import Categories
 from data.transforms import Sample
 from layers.structures import Detections
-from yolact.evaluation import (
+from yolact.evaluation import eval_order, evaluate
+from yolact.metrics import (
+    COCO_NUMBERS,
+    OVERLAPS,
     CocoMetrics,
-    eval_order,
-    evaluate,
     format_coco_summary,
     format_per_class,
     format_table,
 )
-from yolact.metrics import COCO_NUMBERS, OVERLAPS
 
 
 def scored(coco: COCO, found: dict[int, Detections]) -> CocoMetrics:

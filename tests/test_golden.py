@@ -43,7 +43,7 @@ class Run(NamedTuple):
 
 def load(golden: Golden) -> Yolact:
     model = build_model(get_config(golden.preset))
-    checkpoint = Checkpoint(golden.official_state_dict(), official=True)
+    checkpoint = Checkpoint(Path(), golden.official_state_dict(), official=True)
     assert load_matching_weights(model, checkpoint) == []
     return model.freeze_batch_norm()
 

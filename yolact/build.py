@@ -33,9 +33,9 @@ def build_model(config: Config) -> Yolact:
     rescorer = MaskRescorer(model.num_classes) if model.mask_rescoring else None
     prototype_side = 2 * -(-model.image_size // 8)
     if rescorer is not None and prototype_side < rescorer.minimum_side:
+        least = 8 * (rescorer.minimum_side // 2) + 1
         raise ValueError(
-            f"model.image_size={model.image_size}: mask re-scoring needs at least "
-            f"{4 * rescorer.minimum_side + 1} pixels"
+            f"model.image_size={model.image_size}: mask re-scoring needs at least {least} pixels"
         )
     return Yolact(
         network=_build_network(model),
@@ -73,5 +73,7 @@ def _build_network(model: ModelConfig) -> Network:
 
 def _build_backbone(model: ModelConfig) -> Darknet53 | ResNet:
     if model.backbone == "darknet53":
+        if model.deformable_interval:
+            raise ValueError("deformable blocks need a backbone with bottlenecks, not darknet53")
         return Darknet53()
     return ResNet(model.backbone, model.deformable_interval)

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import os
-import pickle
 import re
-import zipfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -49,34 +47,31 @@ _RENAMES: tuple[tuple[str, Callable[[re.Match[str]], str]], ...] = (
 )
 
 
-# What torch.load raises for files that are broken, of another kind, or that would run code.
-_UNREADABLE = (
-    pickle.UnpicklingError,
-    zipfile.BadZipFile,
-    RuntimeError,
-    EOFError,
-    LookupError,
-    ValueError,
-    AttributeError,
-    TypeError,
-)
-
-
 @dataclass(frozen=True)
 class Checkpoint:
     """What a checkpoint file holds.
 
     Attributes:
+        path: the file.
         model: weights under our names; for an official file, under the official ones (`official`).
         official: whether the names are the official ones.
         config: the preset and its changes; None in official files.
         training: optimiser, random numbers, iteration and best scores, where the file has them.
     """
 
+    path: Path
     model: State
     official: bool
     config: Config | None = None
     training: dict[str, Any] = field(default_factory=dict)
+
+    def preset(self) -> Config:
+        """Return the stored configuration, or the one that the file's name tells.
+
+        Raises:
+            ValueError: neither is there.
+        """
+        return self.config or config_from_name(self.path)
 
 
 def official_name(name: str) -> str:
@@ -129,13 +124,11 @@ def load_model(
         FileNotFoundError: no such file, nor a model of that name.
         ValueError: not a checkpoint, or one of another model.
     """
-    path = resolve_weights(path_or_name)
-    checkpoint = read_checkpoint(path)
+    checkpoint = read_checkpoint(resolve_weights(path_or_name))
     if isinstance(config, str):
         config = get_config(config)
-    config = config or checkpoint.config or config_from_name(path)
-    model = build_model(config)
-    load_weights(model, checkpoint, path)
+    model = build_model(config or checkpoint.preset())
+    load_weights(model, checkpoint)
     return model.to(device).eval()
 
 
@@ -176,15 +169,19 @@ def read_checkpoint(path: Path) -> Checkpoint:
     """
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
-    except _UNREADABLE as error:
+    except Exception as error:  # broken files make torch.load raise almost anything
         reason = str(error).split("\n", 1)[0] or type(error).__name__
         raise ValueError(f"{path}: not a readable checkpoint ({reason})") from None
     if isinstance(content, dict) and content.get("format") == FORMAT:
         state = _tensors(content.get("model"), path)
         state = {name: t.float() if t.dtype == torch.float16 else t for name, t in state.items()}
-        config = Config.from_dict(content.get("config", {}))
-        return Checkpoint(state, False, config, dict(content.get("training") or {}))
-    return Checkpoint(_tensors(content, path), official=True)
+        training = content.get("training")
+        try:
+            config = Config.from_dict(content.get("config", {}))
+        except ValueError as error:
+            raise ValueError(f"{path}: {error}") from None
+        return Checkpoint(path, state, False, config, training if type(training) is dict else {})
+    return Checkpoint(path, _tensors(content, path), official=True)
 
 
 def _tensors(content: object, path: Path) -> State:
@@ -198,7 +195,7 @@ def _tensors(content: object, path: Path) -> State:
     return dict(content)  # type: ignore[call-overload, no-any-return]
 
 
-def load_weights(model: Yolact, checkpoint: Checkpoint, path: Path) -> None:
+def load_weights(model: Yolact, checkpoint: Checkpoint) -> None:
     """Load every tensor of a model from a checkpoint.
 
     Raises:
@@ -207,7 +204,9 @@ def load_weights(model: Yolact, checkpoint: Checkpoint, path: Path) -> None:
     skipped = load_matching_weights(model, checkpoint)
     if skipped:
         shown = "; ".join(skipped[:3]) + ("; ..." if len(skipped) > 3 else "")
-        raise ValueError(f"{path}: does not fit this model in {len(skipped)} tensors: {shown}")
+        raise ValueError(
+            f"{checkpoint.path}: does not fit this model in {len(skipped)} tensors: {shown}"
+        )
 
 
 def load_matching_weights(model: Yolact, checkpoint: Checkpoint) -> list[str]:

@@ -55,10 +55,18 @@ class ModelConfig:
 
     def __post_init__(self) -> None:
         """Check what would otherwise fail far from its cause."""
-        if self.image_size < 32:
-            raise ValueError(f"model.image_size={self.image_size}: expected at least 32 pixels")
-        if self.num_classes < 1:
-            raise ValueError(f"model.num_classes={self.num_classes}: expected at least one class")
+        for name, least in (("image_size", 32), ("num_classes", 1), ("num_prototypes", 1)):
+            if getattr(self, name) < least:
+                raise ValueError(f"model.{name}={getattr(self, name)}: expected at least {least}")
+        for name in ("pixel_mean", "pixel_std"):
+            if len(getattr(self, name)) != 3:
+                raise ValueError(f"model.{name}={getattr(self, name)}: expected three numbers")
+        if len(self.anchor_scales) != 5 or len({len(level) for level in self.anchor_scales}) != 1:
+            raise ValueError(
+                f"model.anchor_scales={self.anchor_scales}: expected five levels of equal length"
+            )
+        if not self.num_anchors:
+            raise ValueError("model.anchor_scales and model.anchor_ratios: expected at least one")
         if self.class_names and len(self.class_names) != self.num_classes:
             raise ValueError(
                 f"model.class_names has {len(self.class_names)} names "
@@ -108,6 +116,11 @@ class TrainConfig:
     warmup_learning_rate: float = 1e-4
     pretrained_backbone: bool = True
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        """Check what would otherwise fail far from its cause."""
+        if self.batch_size < 1:
+            raise ValueError(f"train.batch_size={self.batch_size}: expected at least 1")
 
 
 @dataclass(frozen=True)
@@ -206,7 +219,7 @@ def _assign(part: Any, path: list[str], text: str, whole: str) -> Any:
     hints = get_type_hints(type(part))
     name = path[0]
     if name not in hints or is_dataclass(hints[name]) != (len(path) > 1):
-        raise KeyError(f"{whole!r} is no setting{_nearest(whole, part, path)}")
+        raise KeyError(f"{whole!r} is no setting{_nearest(part, path, whole)}")
     if len(path) > 1:
         return replace(part, **{name: _assign(getattr(part, name), path[1:], text, whole)})
     values = {name: _coerce(_literal(text, hints[name]), hints[name], whole)}
@@ -217,24 +230,30 @@ def _assign(part: Any, path: list[str], text: str, whole: str) -> Any:
     return replace(part, **values)
 
 
-def _nearest(whole: str, part: Any, path: list[str]) -> str:
-    prefix = whole[: len(whole) - len(".".join(path))]
-    names = [prefix + f.name for f in fields(part)]
-    close = difflib.get_close_matches(whole, names, 1, 0.5)
-    return f"; did you mean {close[0]!r}?" if close else f"; there are {', '.join(names)}"
+def _nearest(part: Any, path: list[str], whole: str) -> str:
+    prefix = whole.removesuffix(".".join(path))
+    names = [f.name for f in fields(part)]
+    close = difflib.get_close_matches(path[0], names, 1)
+    if close and close[0] != path[0]:
+        return f"; did you mean {prefix + '.'.join([close[0], *path[1:]])!r}?"
+    return f"; there are {', '.join(prefix + name for name in names)}"
 
 
 def _literal(text: str, hint: Any) -> Any:
-    """Read a command-line value: a Python literal, else words, split at commas for tuples."""
+    """Read a command-line value: a Python literal, or words, split at commas for tuples."""
+    many = get_origin(hint) is tuple
+    words = (get_args(hint)[0] if many else hint) is str
     try:
         value = ast.literal_eval(text)
-    except (ValueError, SyntaxError):
+    except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
+        value = {"true": True, "false": False}.get(text.lower(), text)
+    if words and not (many and isinstance(value, (tuple, list))):
         value = text
-        if isinstance(text, str) and text.lower() in ("true", "false"):
-            return text.lower() == "true"
-    if get_origin(hint) is tuple and isinstance(value, str):
+    elif words and not all(isinstance(word, str) for word in value):
+        value = text.strip("()[]")
+    if many and isinstance(value, str):
         return tuple(word.strip() for word in value.split(",") if word.strip())
-    return (value,) if get_origin(hint) is tuple and not isinstance(value, (tuple, list)) else value
+    return (value,) if many and not isinstance(value, (tuple, list)) else value
 
 
 def _coerce(value: Any, hint: Any, where: str) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from contextlib import AbstractContextManager, nullcontext
 from typing import Literal, get_args
 
@@ -26,12 +27,11 @@ def pick_device(name: str = "auto") -> torch.device:
     }
     if name == "auto":
         return torch.device(next(kind for kind, there in available.items() if there))
-    kind, _, index = name.partition(":")
-    choices = ", ".join(kind for kind, there in available.items() if there)
-    out_of_range = index and (
-        not index.isdigit() or kind != "cuda" or int(index) >= torch.cuda.device_count()
-    )
-    if not available.get(kind, False) or out_of_range:
+    match = re.fullmatch(r"(\w+?)(?::([0-9]+))?", name)
+    kind, index = (match[1], int(match[2] or 0)) if match else (name, 0)
+    count = torch.cuda.device_count() if kind == "cuda" else 1
+    if not available.get(kind, False) or index >= count:
+        choices = ", ".join(kind for kind, there in available.items() if there)
         raise ValueError(f"--device {name}: not on this machine; there is auto, {choices}")
     return torch.device(name)
 

@@ -6,8 +6,18 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from .checkpoint import BUNDLED
-from .cli import add_flags, add_machine_flags, flag, make_parser, str2bool
+from .checkpoint import BUNDLED, Checkpoint, find_checkpoints, read_checkpoint, resolve_weights
+from .cli import (
+    UsageError,
+    add_flags,
+    add_machine_flags,
+    flag,
+    make_parser,
+    named_config,
+    str2bool,
+    with_settings,
+)
+from .config import Config
 
 RESULTS = Path("results")
 
@@ -66,3 +76,29 @@ def parse_arguments(description: str | None, argv: Sequence[str] | None) -> argp
     add_flags(parser, "evaluation on a dataset", METRICS)
     add_machine_flags(parser)
     return parser.parse_args(argv)
+
+
+def choose_model(args: argparse.Namespace) -> tuple[Checkpoint, Config]:
+    """Read the checkpoint, and join its configuration with the flags.
+
+    Raises:
+        UsageError: an unknown preset, setting, or impossible value.
+    """
+    path = Path(args.trained_model)
+    if args.trained_model in ("latest", "interrupt"):
+        name = named_config(args.config or "yolact_base").name
+        only = True if args.trained_model == "interrupt" else None
+        found = find_checkpoints(Path("weights"), name, only)
+        if not found:
+            raise UsageError(f"--trained_model={path}: no checkpoint of {name} in weights")
+        path = found[-1]
+    checkpoint = read_checkpoint(resolve_weights(path))
+    config = checkpoint.config
+    if args.config and (config is None or config.name != named_config(args.config).name):
+        config = named_config(args.config)
+    config = config or checkpoint.preset()
+    nms = "cross_class" if args.cross_class_nms else "fast"
+    changes = [f"detect.nms={nms if args.fast_nms else 'greedy'}"]
+    if args.dataset:
+        changes.append(f"dataset={args.dataset}")
+    return checkpoint, with_settings(config, [*changes, *args.set])

@@ -168,7 +168,7 @@ class Yolact(nn.Module):
         score_threshold: float,
         top_k: int | None,
     ) -> Detections:
-        candidates = candidates[candidates.scores > score_threshold]
+        candidates = candidates[candidates.scores >= score_threshold]
         if self.mask_rescorer is None:
             candidates = candidates[:top_k]
         soft_masks = self._soft_masks(prototypes, candidates)

@@ -45,11 +45,14 @@ def autoscale(train: TrainConfig, batch_size: int) -> TrainConfig:
 
     Warm-up is not scaled (Goyal et al. 2017, and the original).
     """
-    factor = batch_size / train.batch_size
+
+    def fewer(iterations: int) -> int:
+        return iterations * train.batch_size // batch_size
+
     return replace(
         train,
         batch_size=batch_size,
-        learning_rate=train.learning_rate * factor,
-        max_iterations=int(train.max_iterations // factor),
-        learning_rate_steps=tuple(int(step // factor) for step in train.learning_rate_steps),
+        learning_rate=train.learning_rate * batch_size / train.batch_size,
+        max_iterations=fewer(train.max_iterations),
+        learning_rate_steps=tuple(map(fewer, train.learning_rate_steps)),
     )

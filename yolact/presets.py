@@ -87,7 +87,7 @@ YOLACT_RESNET18 = Config(
         fpn_channels=128,
         prototype_channels=128,
         head_channels=128,
-        anchor_scales=_levels(20, 40, 80, 160, 320),
+        anchor_scales=_octaves(16, 32, 64, 128, 256),
         square_anchors=False,
     ),
 )
@@ -99,14 +99,14 @@ YOLACT_RESNET18_SHAPES = replace(
         image_size=256,
         num_classes=len(SHAPE_CLASSES),
         class_names=SHAPE_CLASSES,
-        anchor_scales=_levels(16, 32, 64, 128, 256),
+        anchor_ratios=(1.0,),  # scenes are full of squarish boxes: 99 % of them meet an anchor
     ),
     train=TrainConfig(
-        learning_rate=5e-3,
-        warmup_learning_rate=5e-4,
+        learning_rate=8e-3,
+        warmup_learning_rate=8e-4,
         warmup_iterations=200,
         max_iterations=3400,
-        learning_rate_steps=(2600, 3200),
+        learning_rate_steps=(2700, 3200),
         pretrained_backbone=False,
     ),
     augment=AugmentConfig(photometric=False, expand=False, crop=False),

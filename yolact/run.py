@@ -67,7 +67,6 @@ class Saver:
         self.optimizer, self.progress = optimizer, progress
         self.images_per_epoch = images_per_epoch
         self.keep_latest, self.keep_latest_interval = keep_latest, keep_latest_interval
-        self._previous: Path | None = None
 
     @property
     def epoch(self) -> int:
@@ -76,14 +75,12 @@ class Saver:
 
     def save(self) -> Path:
         """Write a regular checkpoint, and delete the previous one where asked to."""
-        iteration = self.progress.iteration
-        path = self._write(checkpoint_path(self.folder, self.config.name, self.epoch, iteration))
-        previous, self._previous = self._previous, path
-        name = previous and CheckpointName.parse(previous)
-        if self.keep_latest and name and name.path != path:
-            interval = self.keep_latest_interval
-            if interval <= 0 or name.iteration % interval:
-                name.path.unlink(missing_ok=True)
+        name, interval = self.config.name, self.keep_latest_interval
+        previous = find_checkpoints(self.folder, name, interrupted=False)[-1:]
+        path = self._write(checkpoint_path(self.folder, name, self.epoch, self.progress.iteration))
+        for old in map(CheckpointName.parse, previous if self.keep_latest else ()):
+            if old and old.path != path and (interval <= 0 or old.iteration % interval):
+                old.path.unlink(missing_ok=True)
         return path
 
     def save_interrupted(self) -> Path:
@@ -115,13 +112,12 @@ class Saver:
 
 
 def restore(
-    checkpoint: Checkpoint, path: Path, optimizer: torch.optim.Optimizer, start_iteration: int = -1
+    checkpoint: Checkpoint, optimizer: torch.optim.Optimizer, start_iteration: int = -1
 ) -> Progress:
     """Bring optimiser and random numbers back to where a checkpoint was written.
 
     Args:
         checkpoint: one of a run; an official file has no such state, only an iteration in its name.
-        path: its file.
         optimizer: of the same parameters.
         start_iteration: iteration to count from instead; 0 starts a new run from these weights.
 
@@ -138,11 +134,11 @@ def restore(
             torch.set_rng_state(state["random"])
         if state.get("cuda_random") and torch.cuda.is_available():
             torch.cuda.set_rng_state_all(state["cuda_random"])
-        name = CheckpointName.parse(path)
+        name = CheckpointName.parse(checkpoint.path)
         iteration = int(state.get("iteration", name.iteration if name else 0))
         best_ap = float(state.get("best_ap", -1))
     except (TypeError, ValueError, KeyError, RuntimeError, AttributeError, IndexError) as error:
-        raise ValueError(f"{path}: cannot resume from it: {error}") from None
+        raise ValueError(f"{checkpoint.path}: cannot resume from it: {error}") from None
     return Progress(iteration if start_iteration < 0 else start_iteration, best_ap)
 
 

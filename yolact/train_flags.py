@@ -4,9 +4,22 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
+from dataclasses import replace
+from itertools import accumulate
 from pathlib import Path
 
-from .cli import add_flags, add_machine_flags, flag, make_parser
+from .checkpoint import Checkpoint, find_checkpoints, read_checkpoint, resolve_weights
+from .cli import (
+    UsageError,
+    add_flags,
+    add_machine_flags,
+    flag,
+    make_parser,
+    named_config,
+    with_settings,
+)
+from .config import Config
+from .optim import autoscale
 
 WHAT = (
     flag("--config", "preset; by default that of --resume or --weights, else yolact_base"),
@@ -46,4 +59,92 @@ def parse_arguments(description: str | None, argv: Sequence[str] | None) -> argp
     add_flags(parser, "optimisation (by default as the preset says)", HOW)
     add_flags(parser, "what is kept", OUTPUT)
     add_machine_flags(parser)
-    return parser.parse_args(argv)
+    args = parser.parse_args(argv)
+    _check(args)
+    return args
+
+
+def _check(args: argparse.Namespace) -> None:
+    """Refuse what cannot work, before anything is loaded."""
+    for name in ("batch_size", "save_interval"):
+        value = getattr(args, name)
+        if value is not None and value < 1:
+            raise UsageError(f"--{name}={value}: expected at least 1")
+    if args.num_workers < 0:
+        raise UsageError(f"--num_workers={args.num_workers}: expected at least 0")
+    if args.resume and args.weights:
+        raise UsageError(
+            "--resume goes on with a run, --weights starts a new one: give one of them"
+        )
+
+
+def resumed_checkpoint(args: argparse.Namespace) -> Checkpoint | None:
+    """Find and read the checkpoint that --resume names.
+
+    Raises:
+        UsageError: there is none.
+    """
+    if not args.resume:
+        return None
+    path = Path(args.resume)
+    if args.resume in ("latest", "interrupt"):
+        name = named_config(args.config or "yolact_base").name
+        only = True if args.resume == "interrupt" else None
+        found = find_checkpoints(args.save_folder, name, only)
+        if not found:
+            raise UsageError(
+                f"--resume={args.resume}: no checkpoint of {name} in {args.save_folder}"
+            )
+        path = found[-1]
+    elif not path.is_file():
+        raise UsageError(f"--resume={args.resume}: no such file, nor 'latest' or 'interrupt'")
+    return read_checkpoint(path)
+
+
+def configure(args: argparse.Namespace, resumed: Checkpoint | None) -> Config:
+    """Join the preset, or that of a checkpoint, and the flags to one configuration.
+
+    Raises:
+        UsageError: an unknown preset, setting, or impossible value.
+    """
+    if resumed is not None:
+        config = resumed.preset()
+        if args.config and named_config(args.config).name != config.name:
+            config = named_config(args.config)
+    elif args.config or not args.weights:
+        config = named_config(args.config or "yolact_base")
+    else:
+        config = read_checkpoint(resolve_weights(args.weights)).preset()
+    schedule = config.train
+    if args.batch_size is not None:
+        scaled = autoscale(schedule, args.batch_size) if args.autoscale else schedule
+        schedule = replace(scaled, batch_size=args.batch_size)
+    flags = {
+        "learning_rate": args.lr,
+        "momentum": args.momentum,
+        "weight_decay": args.decay,
+        "gamma": args.gamma,
+    }
+    given = {name: value for name, value in flags.items() if value is not None}
+    config = replace(config, train=replace(schedule, **given))
+    if args.dataset:
+        config = replace(config, dataset=args.dataset)
+    return with_settings(config, args.set)
+
+
+def batch_parts(batch_alloc: str | None, batch_size: int) -> list[slice]:
+    """Return the parts that --batch_alloc splits a batch into.
+
+    Raises:
+        UsageError: not numbers that add up to the batch size.
+    """
+    try:
+        sizes = [int(size) for size in batch_alloc.split(",")] if batch_alloc else [batch_size]
+    except ValueError:
+        raise UsageError(f"--batch_alloc={batch_alloc}: expected numbers, as in 4,2,2") from None
+    if min(sizes) < 1 or sum(sizes) != batch_size:
+        raise UsageError(
+            f"--batch_alloc={batch_alloc}: must add up to the batch size, {batch_size}"
+        )
+    ends = list(accumulate(sizes))
+    return [slice(end - size, end) for size, end in zip(sizes, ends, strict=True)]

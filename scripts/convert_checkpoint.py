@@ -1,0 +1,54 @@
+"""Convert checkpoints between the official names of 2019 and ours, without loss either way.
+
+Examples:
+  python scripts/convert_checkpoint.py yolact_base_54_800000.pth ours.pth
+  python scripts/convert_checkpoint.py ours.pth yolact_base_54_800000.pth --to=official
+  python scripts/convert_checkpoint.py weights/mine_4_2000.pth mine.pth --half
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from yolact import build_model
+from yolact.checkpoint import (
+    load_weights,
+    read_checkpoint,
+    save_checkpoint,
+    to_official,
+    write_atomically,
+)
+from yolact.cli import add_flags, flag, make_parser, named_config, run
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Convert one file."""
+    parser = make_parser("convert_checkpoint.py", __doc__)
+    parser.add_argument("source", type=Path, help="checkpoint to read")
+    parser.add_argument("target", type=Path, help="checkpoint to write")
+    add_flags(
+        parser,
+        "options",
+        (
+            flag("--to", "names to write", str, "ours", choices=("ours", "official")),
+            flag("--config", "preset, where neither the file nor its name tells"),
+            flag("--half", "store weights as float16, without what --resume needs", bool),
+        ),
+    )
+    args = parser.parse_args(argv)
+    checkpoint = read_checkpoint(args.source)
+    named = named_config(args.config) if args.config else None
+    config = named or checkpoint.preset()
+    model = build_model(config)
+    load_weights(model, checkpoint)
+    if args.to == "official":
+        write_atomically(args.target, to_official(model.state_dict()))
+    else:
+        training = {} if args.half else checkpoint.training
+        save_checkpoint(args.target, model, config, training, half=args.half)
+    print(args.target)
+
+
+if __name__ == "__main__":
+    raise SystemExit(run(main))

@@ -1,0 +1,126 @@
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from layers.blocks import (
+    DeformableConv2d,
+    conv_relu,
+    init_convolutions,
+    set_batch_norm_frozen,
+    zero_bias,
+)
+
+
+def image(batch: int = 2) -> Tensor:
+    return torch.randn(batch, 3, 12, 14, generator=torch.Generator().manual_seed(0))
+
+
+@pytest.mark.parametrize("batch", [0, 1, 2])
+@pytest.mark.parametrize(("stride", "dilation"), [(1, 1), (2, 1), (1, 2)])
+def test_a_fresh_deformable_convolution_is_half_a_plain_one(
+    batch: int, stride: int, dilation: int
+) -> None:
+    torch.manual_seed(0)
+    conv = DeformableConv2d(3, 5, stride, dilation)
+    assert conv.bias is not None
+    plain = F.conv2d(image(batch), conv.weight, None, stride, dilation, dilation)
+    expected = plain / 2 + conv.bias[:, None, None]
+    torch.testing.assert_close(conv(image(batch)), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_modulation_scales_each_tap() -> None:
+    conv = DeformableConv2d(3, 5)
+    with torch.no_grad():
+        conv.offset_mask.bias[18:] = -100.0  # sigmoid: 0
+        conv.offset_mask.bias[18 + 4] = 100.0  # the centre tap: 1
+    expected = F.conv2d(image(), conv.weight[:, :, 1:2, 1:2], conv.bias)
+    torch.testing.assert_close(conv(image()), expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(("dy", "dx"), [(0, 0), (1, 0), (0, 1), (-2, 1)])
+def test_offsets_are_y_then_x_for_each_tap(dy: int, dx: int) -> None:
+    conv = DeformableConv2d(3, 5)
+    with torch.no_grad():
+        conv.offset_mask.bias[0:18:2] = dy
+        conv.offset_mask.bias[1:18:2] = dx
+        conv.offset_mask.bias[18:] = 100.0
+    shifted = F.conv2d(image().roll((-dy, -dx), (2, 3)), conv.weight, conv.bias, padding=1)
+    inside = (slice(None), slice(None), slice(3, -3), slice(3, -3))
+    torch.testing.assert_close(conv(image())[inside], shifted[inside], rtol=1e-4, atol=1e-5)
+
+
+def test_one_tap_moves_alone() -> None:
+    conv = DeformableConv2d(3, 5)
+    with torch.no_grad():
+        conv.offset_mask.bias[18:] = 100.0
+        conv.offset_mask.bias[2 * 5 + 1] = -1.0  # tap 5 is (centre row, right column): x by -1
+    weight = conv.weight.detach().clone()
+    weight[:, :, 1, 1] += weight[:, :, 1, 2]
+    weight[:, :, 1, 2] = 0
+    expected = F.conv2d(image(), weight, conv.bias, padding=1)
+    torch.testing.assert_close(conv(image())[..., :-1], expected[..., :-1], rtol=1e-4, atol=1e-5)
+
+
+def test_deformable_convolution_computes_in_float32_under_autocast() -> None:
+    conv = DeformableConv2d(3, 5)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        out = conv(image())
+    assert out.dtype == torch.float32
+    torch.testing.assert_close(out, conv(image()), rtol=1e-4, atol=1e-5)
+
+
+def test_gradients_reach_offsets_and_modulation() -> None:
+    conv = DeformableConv2d(3, 5)
+    conv(image()).square().sum().backward()
+    gradient = conv.offset_mask.weight.grad
+    assert gradient is not None
+    assert gradient.isfinite().all()
+    assert gradient[:18].abs().sum() > 0
+    assert gradient[18:].abs().sum() > 0
+
+
+def test_conv_relu() -> None:
+    out = conv_relu(3, 7)(image())
+    assert out.shape == (2, 7, 12, 14)
+    assert out.min() == 0
+
+
+def test_init_convolutions() -> None:
+    module = nn.Sequential(nn.Conv2d(8, 16, 3), nn.Sequential(nn.Conv2d(16, 4, 1, bias=False)))
+    with torch.no_grad():
+        module[0].weight.fill_(9)
+        module[0].bias.fill_(9)
+    init_convolutions(module)
+    bound = (6 / (9 * (8 + 16))) ** 0.5  # Xavier
+    assert module[0].bias.abs().max() == 0
+    assert 0.8 * bound < module[0].weight.abs().max() <= bound
+
+
+def test_zero_bias() -> None:
+    zero_bias(nn.Conv2d(1, 1, 1, bias=False))
+    conv = nn.Conv2d(1, 4, 1)
+    zero_bias(conv)
+    assert conv.bias is not None
+    assert conv.bias.tolist() == [0, 0, 0, 0]
+
+
+def test_frozen_batch_norm() -> None:
+    module = nn.Sequential(nn.Conv2d(3, 4, 1), nn.Sequential(nn.BatchNorm2d(4)))
+    norm = module[1][0]
+    before = norm.running_mean.clone()
+
+    set_batch_norm_frozen(module.train(), True)
+    assert [p.requires_grad for p in module.parameters()] == [True, True, False, False]
+    assert (module.training, norm.training) == (True, False)
+    module(image())
+    assert torch.equal(norm.running_mean, before)
+
+    set_batch_norm_frozen(module.train(), False)
+    assert all(p.requires_grad for p in module.parameters())
+    assert norm.training
+    module(image())
+    assert not torch.equal(norm.running_mean, before)
+
+    set_batch_norm_frozen(module.eval(), False)
+    assert not norm.training

@@ -1,0 +1,209 @@
+"""eval.py, run as a user would, with a tiny untrained network."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from tiny import SETTINGS, make_dataset
+
+import eval as eval_script
+from data.shapes import SHAPE_CLASSES, export_clip, shape_clip
+from data.video import open_video
+from yolact import build_model, get_config
+from yolact.checkpoint import save_checkpoint
+from yolact.cli import run
+from yolact.visualize import has_display
+
+main = eval_script.main
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a dataset "scenes", a checkpoint "tiny.pth" and a video "clip.mp4"."""
+    folder = tmp_path_factory.mktemp("place")
+    make_dataset(folder / "scenes")
+    torch.manual_seed(0)
+    config = get_config("yolact_resnet18").override(*SETTINGS, "detect.score_threshold=0.0")
+    config = config.with_classes(SHAPE_CLASSES)
+    save_checkpoint(folder / "tiny.pth", build_model(config), config)
+    export_clip(folder / "clip.mp4", shape_clip(5, (48, 64)))
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def in_place(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(place)
+    shutil.rmtree("results", ignore_errors=True)
+
+
+def evaluate(*flags: str) -> int:
+    return run(main, ["--trained_model=tiny.pth", "--dataset=scenes", "--device=cpu", *flags])
+
+
+def rows(text: str) -> list[str]:
+    return [line for line in text.splitlines() if line.lstrip().startswith(("box |", "mask |"))]
+
+
+@pytest.mark.parametrize(
+    "flags",
+    [
+        [],
+        ["--max_images=0"],
+        ["--max_images=2", "--no_bar", "--per_class"],
+        ["--shuffle", "--seed=3"],
+        ["--no_sort", "--fast_nms=False"],
+        ["--cross_class_nms=True"],
+        ["--detect"],
+        ["--no_crop"],
+        ["--score_threshold=0.9"],
+        ["--precision=bfloat16"],
+        ["--cuda=False", "--set=detect.top_k=10"],
+        ["--config=yolact_resnet18"],
+    ],
+)
+def test_average_precision(flags: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert evaluate(*flags) == 0
+    out = capsys.readouterr().out
+    assert len(rows(out)) == 2 - ("--detect" in flags)
+    assert "Average Precision" in out
+    assert ("crescent" in out) == ("--per_class" in flags)
+
+
+def test_resume_scores_the_kept_detections(capsys: pytest.CaptureFixture[str]) -> None:
+    assert evaluate("--ap_data_file=kept.json") == 0
+    first = rows(capsys.readouterr().out)
+    assert evaluate("--ap_data_file=kept.json", "--resume") == 0
+    assert rows(capsys.readouterr().out) == first
+
+
+def test_ctrl_c_keeps_what_was_computed(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stopped(predict: object, dataset: object, evaluator: object, **more: object) -> None:
+        real(predict, dataset, evaluator, **(more | {"max_images": 2}))
+        raise KeyboardInterrupt
+
+    real = eval_script.evaluate
+    monkeypatch.setattr(eval_script, "evaluate", stopped)
+    assert evaluate() == 130
+    assert "2 images done" in capsys.readouterr().err
+    assert len(json.loads(Path("results/ap_data.json").read_text())["images"]) == 2
+    assert evaluate("--resume") == 0
+
+
+def test_files_for_others(capsys: pytest.CaptureFixture[str]) -> None:
+    flags = ["--output_coco_json", "--output_web_json", "--web_det_path=web"]
+    assert evaluate(*flags, "--bbox_det_file=b.json", "--mask_det_file=m.json") == 0
+    assert capsys.readouterr().out.split() == ["b.json", "m.json", "web/yolact_resnet18.json"]
+    boxes, masks = (json.loads(Path(name).read_text()) for name in ("b.json", "m.json"))
+    assert len(boxes) == len(masks) > 0
+    assert set(boxes[0]) == {"image_id", "category_id", "bbox", "score"}
+    assert isinstance(masks[0]["segmentation"]["counts"], str)
+    assert json.loads(Path("web/yolact_resnet18.json").read_text())["images"]
+
+
+def test_benchmark_shows_every_stage(capsys: pytest.CaptureFixture[str]) -> None:
+    assert evaluate("--benchmark", "--max_images=3") == 0
+    out = capsys.readouterr().out
+    for stage in ("preprocess", "network", "detect", "masks", "draw", "fps", "95th percentile"):
+        assert stage in out
+
+
+def test_one_image(capsys: pytest.CaptureFixture[str]) -> None:
+    flags = ["--display_lincomb=True", "--mask_proto_debug", "--top_k=2"]
+    assert evaluate("--image=scenes/val/000001.jpg:out/picture.png", *flags) == 0
+    *files, _, _, last = capsys.readouterr().out.split()[-5:]
+    assert last == "out/picture_lincomb2.png"
+    assert cv2.imread("out/picture.png").shape == (96, 96, 3)
+    assert np.load("results/proto.npy").shape == (32, 16, 16)
+    assert np.load("results/masks.npy").shape[1:] == (16, 16)
+
+
+def test_drawing_switches_change_the_picture() -> None:
+    seen = set()
+    for part in ("none", "masks", "bboxes", "text", "scores"):
+        out = f"out/{part}.png"
+        assert evaluate(f"--image=scenes/val/000001.jpg:{out}", f"--display_{part}=False"
+                        if part != "none" else "--no_bar") == 0  # fmt: skip
+        seen.add(Path(out).read_bytes())
+    assert len(seen) == 5
+
+
+@pytest.mark.skipif(has_display(), reason="a window would open")
+def test_without_a_display_pictures_are_written(capsys: pytest.CaptureFixture[str]) -> None:
+    assert evaluate("--image=scenes/val/000002.jpg") == 0
+    assert capsys.readouterr().out.splitlines()[-1] == "results/000002.png"
+    assert evaluate("--video=clip.mp4") == 0
+    assert Path("results/clip.mp4").exists()
+    assert evaluate("--display", "--max_images=1") == 1
+    assert "no display" in capsys.readouterr().err
+
+
+def test_a_folder_of_images_passes_over_what_is_broken(capsys: pytest.CaptureFixture[str]) -> None:
+    folder = Path("mixed")
+    shutil.copytree("scenes/val", folder)
+    (folder / "Thumbs.db").write_bytes(b"no image")
+    assert evaluate("--images=mixed:out") == 0
+    assert capsys.readouterr().out.split() == [f"out/00000{i}.png" for i in (1, 2, 3)]
+    assert evaluate("--images=mixed/*2.jpg:out") == 0
+    assert capsys.readouterr().out.split() == ["out/000002.png"]
+    (folder / "broken.jpg").write_bytes(b"\xff\xd8\xff no jpeg")
+    assert evaluate("--images=mixed:out") == 1
+    captured = capsys.readouterr()
+    assert len(captured.out.split()) == 3
+    assert "broken.jpg" in captured.err
+    assert captured.err.splitlines()[-1] == "error: 1 of 4 images could not be read"
+
+
+@pytest.mark.parametrize(
+    "more", [[], ["--video_multiframe=2"], ["--display_fps"], ["--emulate_playback"]]
+)
+def test_a_video(more: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert evaluate("--video=clip.mp4:out.mp4", *more) == 0
+    assert capsys.readouterr().out.startswith("5 frames in ")
+    with open_video("out.mp4") as video:
+        assert video.image_hw == (48, 64)
+        assert sum(1 for _ in video) == 5
+
+
+@pytest.mark.parametrize(
+    ("flags", "code", "expected"),
+    [
+        (["--config=yolact_bass"], 2, "did you mean"),
+        (["--set=model.size=3"], 2, "model.size"),
+        (["--video_multiframe=0", "--video=clip.mp4:o.mp4"], 2, "expected at least 1"),
+        (["--trained_model=latest"], 2, "no checkpoint of yolact_base"),
+        (["--trained_model=nothing.pth"], 1, "no such checkpoint file"),
+        (["--trained_model=clip.mp4"], 1, "not a readable checkpoint"),
+        (["--config=yolact_resnet50"], 1, "does not fit this model"),
+        (["--dataset=nowhere"], 1, "no dataset 'nowhere'"),
+        (["--image=nothing.jpg"], 1, "nothing.jpg"),
+        (["--image=clip.mp4"], 1, "clip.mp4"),
+        (["--image=scenes/val/000001.jpg:out.xyz"], 1, "out.xyz"),
+        (["--images=nothing"], 1, "nothing"),
+        (["--video=nothing.mp4"], 1, "nothing.mp4"),
+        (["--video=tiny.pth"], 1, "tiny.pth"),
+        (["--video=97"], 1, "no camera 97"),
+        (["--resume", "--ap_data_file=tiny.pth"], 1, "tiny.pth"),
+    ],
+)
+def test_mistakes_are_one_line(
+    flags: list[str], code: int, expected: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert evaluate(*flags) == code
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert error.startswith("error: ")
+    assert expected in error
+
+
+def test_help_tells_by_example(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as exit_code:
+        main(["--help"])
+    assert exit_code.value.code == 0
+    assert "--video=a.mp4:b.mp4" in capsys.readouterr().out

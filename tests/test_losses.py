@@ -1,0 +1,392 @@
+import math
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from layers.anchors import AnchorGenerator
+from layers.boxes import encode_boxes
+from layers.losses import (
+    box_loss,
+    confidence_loss,
+    mask_iou,
+    mask_iou_loss,
+    mask_loss,
+    semantic_loss,
+    shrink_masks,
+)
+from layers.structures import Predictions, Target
+from yolact.config import LossConfig
+from yolact.criterion import Criterion
+from yolact.mask_rescorer import MaskRescorer
+
+LN2 = math.log(2)
+
+
+def softplus(x: float) -> float:
+    return math.log1p(math.exp(x))
+
+
+@pytest.mark.parametrize(
+    ("deltas", "target", "expected"),
+    [
+        ([], [], 0.0),
+        ([[0, 0, 0, 0]], [[0, 0, 0, 0]], 0.0),
+        # Smooth L1: half the square below 1, |x| - 1/2 above.
+        ([[0.5, -0.5, 0, 0]], [[0, 0, 0, 0]], 2 * 0.125),
+        ([[3, 0, 0, 0], [0, 0, 0, 1]], [[0, 0, 0, 0], [0, 0, 0, -1]], 2.5 + 1.5),
+    ],
+)
+def test_box_loss(deltas: list[list[float]], target: list[list[float]], expected: float) -> None:
+    first, second = (torch.tensor(x, dtype=torch.float32).reshape(-1, 4) for x in (deltas, target))
+    loss = box_loss(first, second)
+    assert loss.item() == pytest.approx(expected)
+
+
+# Four background anchors of rising hardness: the logit of class 1 against a background of 0.
+HARDNESS = [-2.0, -1.0, 1.0, 2.0]
+
+
+def logits_of(rows: list[list[float]]) -> Tensor:
+    """(B, P, 2) logits with background 0, for the logit of class 1 at every anchor."""
+    foreground = torch.tensor(rows, dtype=torch.float32).reshape(len(rows), -1)
+    return torch.stack((torch.zeros_like(foreground), foreground), dim=2).requires_grad_()
+
+
+@pytest.mark.parametrize(
+    ("classes", "learned"),
+    [
+        ([], []),
+        ([-1, -1, -1, -1], []),
+        ([0, 0, 0, 0], [1, 2, 3]),  # no positive counts as one: three negatives
+        ([0, 0, 0, 1], [0, 1, 2, 3]),
+        ([1, 0, 0, 0], [0, 1, 2, 3]),
+        ([1, 1, 1, 1], [0, 1, 2, 3]),
+        ([0, -1, 0, 0], [0, 2, 3]),
+        ([-1, -1, 1, 0], [2, 3]),
+        ([-1, -1, -1, 0], [3]),
+    ],
+)
+def test_which_anchors_learn(classes: list[int], learned: list[int]) -> None:
+    logits = logits_of([HARDNESS[: len(classes)]])
+    confidence_loss(logits, torch.tensor([classes], dtype=torch.int64)).backward()
+    assert logits.grad is not None
+    touched = logits.grad[0].abs().sum(dim=1).nonzero().flatten().tolist()
+    assert touched == learned
+
+
+def test_confidence_loss_by_hand() -> None:
+    logits = logits_of([HARDNESS])
+    loss = confidence_loss(logits, torch.tensor([[1, 0, 0, 0]]), negative_ratio=2)
+    # the positive, and the two hardest negatives
+    assert loss.item() == pytest.approx(softplus(2) + softplus(1) + softplus(2))
+
+
+def test_negatives_are_counted_per_image() -> None:
+    classes = torch.tensor([[1, 1, 0, 0], [0, 0, 0, 0]])
+    both = confidence_loss(logits_of([HARDNESS, HARDNESS]), classes, negative_ratio=1)
+    first = softplus(2) + softplus(1) + softplus(1) + softplus(2)
+    assert both.item() == pytest.approx(first + softplus(2))
+
+
+def test_hardness_is_the_probability_of_any_object() -> None:
+    # Anchor 0 has one confident class, anchor 1 two half confident ones, which together are more.
+    logits = torch.tensor([[[0.0, 1.0, -9.0], [0.0, 0.8, 0.8], [0.0, -5.0, -5.0]]]).requires_grad_()
+    confidence_loss(logits, torch.zeros(1, 3).long(), negative_ratio=1).backward()
+    assert logits.grad is not None
+    assert logits.grad[0].abs().sum(dim=1).nonzero().flatten().tolist() == [1]
+
+
+@pytest.mark.parametrize("scale", [1e4, -1e4])
+def test_confidence_loss_with_extreme_logits(scale: float) -> None:
+    rng = torch.Generator().manual_seed(0)
+    logits = (scale * torch.randn(2, 10, 4, generator=rng)).requires_grad_()
+    loss = confidence_loss(logits, torch.arange(20).reshape(2, 10) % 5 - 1)
+    loss.backward()
+    assert loss.isfinite()
+    assert logits.grad is not None
+    assert logits.grad.isfinite().all()
+
+
+def test_mask_loss_of_nothing() -> None:
+    assert mask_loss(torch.zeros(0, 4, 4), torch.zeros(0, 4, 4), torch.zeros(0, 4)).shape == (0,)
+
+
+def test_mask_loss_by_hand() -> None:
+    # The box is column 2 and rows 2-3 of a 4 x 4 grid, two cells; with the margin of one cell its
+    # window is columns 1-3 and rows 1-3. What happens in row 0 or column 0 does not count.
+    target = torch.tensor([[9, 9, 9, 9], [9, 0, 0, 0], [9, 0, 1, 0], [9, 0, 1, 1]]).float()
+    target[target == 9] = 1
+    logits = torch.tensor([[-8, -8, -8, -8], [-8, 0, 0, 0], [-8, 0, 2, 0], [-8, 0, -1, 3.0]])
+    inside = 6 * LN2 + softplus(-2) + softplus(1) + softplus(-3)
+    box = torch.tensor([[0.5, 0.5, 0.75, 1.0]])
+    assert mask_loss(logits[None], target[None], box).item() == pytest.approx(inside / 2)
+
+
+@pytest.mark.parametrize(
+    ("box", "cells", "area"),
+    [
+        ((0.0, 0.0, 1.0, 1.0), 16, 16.0),
+        ((0.25, 0.25, 0.75, 0.75), 16, 4.0),
+        ((0.5, 0.5, 0.5, 0.5), 4, 0.25 * 0.25),  # sides count as a quarter of a cell at least
+        ((0.5, 0.0, 0.5, 1.0), 8, 0.25 * 4),
+        ((2.0, 2.0, 3.0, 3.0), 0, 16.0),  # outside
+    ],
+)
+def test_mask_loss_is_divided_by_the_area(box: tuple[float, ...], cells: int, area: float) -> None:
+    zeros = torch.zeros(1, 4, 4)
+    loss = mask_loss(zeros, zeros, torch.tensor([box]))
+    assert loss.tolist() == pytest.approx([cells * LN2 / area])
+
+
+@pytest.mark.parametrize(
+    ("masks", "labels", "wrong"),
+    [
+        ([], [], 0),
+        ([[[1, 1], [0, 0]]], [1], 2),
+        ([[[1, 1], [0, 0]], [[1, 0], [1, 0]]], [1, 1], 3),  # objects of a class are united
+        ([[[1, 1], [1, 1]], [[1, 1], [1, 1]]], [0, 1], 8),
+    ],
+)
+def test_semantic_loss(masks: list[list[list[float]]], labels: list[int], wrong: int) -> None:
+    logits = torch.full((2, 2, 2), -3.0)
+    target = torch.tensor(masks, dtype=torch.float32).reshape(-1, 2, 2)
+    loss = semantic_loss(logits, target, torch.tensor(labels, dtype=torch.int64))
+    expected = (wrong * softplus(3) + (8 - wrong) * softplus(-3)) / 4
+    assert loss.item() == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "expected"),
+    [
+        (torch.zeros(0, 2, 2), torch.zeros(0, 2, 2), []),
+        (torch.zeros(1, 2, 2), torch.zeros(1, 2, 2), [0]),
+        (torch.ones(1, 2, 2), torch.ones(1, 2, 2), [1]),
+        (torch.ones(1, 2, 2), torch.zeros(1, 2, 2), [0]),
+        (torch.tensor([[[1.0, 1, 0]]]), torch.tensor([[[0.0, 1, 1]]]), [1 / 3]),
+    ],
+)
+def test_mask_iou(first: Tensor, second: Tensor, expected: list[float]) -> None:
+    assert mask_iou(first, second).tolist() == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(
+    ("predicted", "target", "expected"),
+    [([], [], 0), ([1.0], [0.0], 0.5), ([0.0, 0.5], [0.0, 1.0], 0.125), ([3.0], [1.0], 1.5)],
+)
+def test_mask_iou_loss(predicted: list[float], target: list[float], expected: float) -> None:
+    loss = mask_iou_loss(torch.tensor(predicted), torch.tensor(target))
+    assert loss.item() == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("count", [0, 3])
+def test_shrink_masks_to_a_grid(count: int) -> None:
+    masks = torch.zeros(count, 8, 8, dtype=torch.bool)
+    masks[:, :4] = True
+    masks[:, 6, 6] = True  # one pixel of four: half a cell is not reached
+    small = shrink_masks(masks, (4, 2))
+    assert small.dtype == torch.float32
+    expected = torch.tensor([[1.0, 1], [1, 1], [0, 0], [0, 0]])
+    assert small.shape == (count, 4, 2)
+    assert (small == expected).all()
+
+
+# The same losses through the criterion.
+SIDE, CLASSES, PROTOTYPES = 64, 3, 4
+Row = tuple[float, float, float, float]
+WHOLE: Row = (0, 0, 64, 64)
+NAN = float("nan")
+
+
+def target(rows: list[Row], crowds: int = 0) -> Target:
+    """Rectangles in pixels, each with its own mask; the last ones are crowds."""
+    boxes = torch.tensor(rows, dtype=torch.float32).reshape(-1, 4)
+    masks = torch.zeros(len(rows), SIDE, SIDE, dtype=torch.bool)
+    for mask, (x1, y1, x2, y2) in zip(
+        masks, boxes.nan_to_num().round().int().tolist(), strict=True
+    ):
+        mask[y1:y2, x1:x2] = True
+    labels = torch.arange(len(rows)) % CLASSES
+    return Target(boxes, labels, masks, torch.arange(len(rows)) >= len(rows) - crowds)
+
+
+def predict(images: int, scale: float = 1.0, grid: int = 16, seed: int = 0) -> Predictions:
+    """Random predictions over the anchors of two levels, with gradients."""
+    levels = [torch.zeros(1, 1, 8, 8), torch.zeros(1, 1, 4, 4)]
+    anchors = AnchorGenerator([[12], [28]], [1, 0.5, 2], SIDE, False)(levels)
+    rng = torch.Generator().manual_seed(seed)
+
+    def random(*shape: int) -> Tensor:
+        return (scale * torch.randn(images, *shape, generator=rng)).requires_grad_()
+
+    return Predictions(
+        class_logits=random(len(anchors), CLASSES + 1),
+        box_deltas=random(len(anchors), 4),
+        coefficients=random(len(anchors), PROTOTYPES),
+        prototypes=random(PROTOTYPES, grid, grid),
+        anchors=anchors,
+        semantic_logits=random(CLASSES, 8, 8),
+    )
+
+
+def criterion(rescoring: bool = False, **changes: Any) -> Criterion:
+    torch.manual_seed(0)
+    return Criterion(LossConfig(**changes), MaskRescorer(CLASSES) if rescoring else None)
+
+
+def gradients(predictions: Predictions) -> dict[str, Tensor]:
+    parts = {k: v for k, v in predictions._asdict().items() if k != "anchors"}
+    return {k: torch.zeros_like(v) if v.grad is None else v.grad for k, v in parts.items()}
+
+
+TARGETS: dict[str, Target] = {
+    "nothing": target([]),
+    "only crowds": target([(0, 0, 30, 30), (30, 30, 60, 60)], crowds=2),
+    "one": target([(10, 10, 40, 30)]),
+    "objects and a crowd": target([(1, 2, 30, 40), (20, 20, 60, 60), (5, 5, 50, 50)], crowds=1),
+    "without area": target([(10, 10, 10, 10), (10, 10, 10, 40), (30, 30, 20, 20)]),
+    "not finite": target([(NAN, NAN, NAN, NAN), (0, 0, 1e30, 1e30), (0, 0, NAN, 9)]),
+    "smaller than a pixel": target([(10, 10, 10.01, 10.01), (20.2, 20.2, 20.7, 20.4)]),
+    "outside": target([(-50, -50, -40, -40), (100, 100, 120, 130)]),
+    "many": target([(i % 8 * 8, i // 8 * 8, i % 8 * 8 + 8, i // 8 * 8 + 8) for i in range(64)]),
+}
+
+
+@pytest.mark.parametrize("scale", [1.0, 1e4, -1e4])
+@pytest.mark.parametrize("name", TARGETS)
+@pytest.mark.parametrize("rescoring", [False, True], ids=["plain", "rescoring"])
+def test_losses_and_gradients_are_finite(name: str, scale: float, rescoring: bool) -> None:
+    predictions = predict(2, scale, grid=64 if rescoring else 16)
+    losses = criterion(rescoring)(predictions, [TARGETS[name], TARGETS["nothing"]])
+    expected = ["box", "confidence", "mask", "semantic"] + ["mask_iou"] * rescoring
+    assert list(losses) == expected
+    assert all(loss.shape == () for loss in losses.values())
+    assert all(loss.isfinite() and loss >= 0 for loss in losses.values()), losses
+    torch.stack(list(losses.values())).sum().backward()
+    for part, gradient in gradients(predictions).items():
+        assert gradient.isfinite().all(), part
+
+
+@pytest.mark.parametrize("name", ["nothing", "only crowds", "without area"])
+def test_images_without_objects_teach_background_only(name: str) -> None:
+    predictions = predict(1)
+    losses = criterion(True)(predictions, [TARGETS[name]])
+    assert losses["box"] == losses["mask"] == losses["mask_iou"] == 0
+    assert losses["confidence"] > 0
+    losses["confidence"].backward()
+    learned = gradients(predictions)["class_logits"][0]
+    rows = learned.abs().sum(dim=1) > 0
+    assert rows.sum() == 3  # as many negatives as one positive would bring
+    assert (learned[rows][:, 0] < 0).all()  # towards background
+
+
+def test_boxes_without_area_are_as_if_absent() -> None:
+    good = (10, 10, 40, 30)
+    with_bad = criterion()(predict(1), [target([good, (20, 20, 20, 50)])])
+    alone = criterion()(predict(1), [target([good])])
+    assert {k: v.item() for k, v in with_bad.items()} == {k: v.item() for k, v in alone.items()}
+
+
+def test_every_part_of_a_positive_learns() -> None:
+    predictions = predict(1, grid=64)
+    losses = criterion(True)(predictions, [TARGETS["one"]])
+    torch.stack(list(losses.values())).sum().backward()
+    assert all(gradient.abs().sum() > 0 for gradient in gradients(predictions).values())
+
+
+def test_box_loss_by_hand() -> None:
+    predictions = predict(1)
+    box = predictions.anchors.new_tensor([[10, 10, 22, 22]])
+    overlapping = criterion(
+        positive_iou=1.1, negative_iou=1.1
+    )  # the forced anchor alone is positive
+    losses = overlapping(predictions, [target([(10, 10, 22, 22)])])
+    losses["box"].backward()
+    anchor = gradients(predictions)["box_deltas"][0].abs().sum(dim=1).argmax()
+    deltas = encode_boxes(box / SIDE, predictions.anchors[anchor][None])
+    distance = (predictions.box_deltas[0, anchor] - deltas[0]).abs()
+    smooth = torch.where(distance < 1, distance**2 / 2, distance - 0.5).sum()
+    torch.testing.assert_close(losses["box"], 1.5 * smooth)
+
+
+@pytest.mark.parametrize(
+    ("weight", "name"),
+    [
+        ("box_weight", "box"),
+        ("confidence_weight", "confidence"),
+        ("mask_weight", "mask"),
+        ("semantic_weight", "semantic"),
+        ("mask_iou_weight", "mask_iou"),
+    ],
+)
+def test_each_weight_scales_its_loss(weight: str, name: str) -> None:
+    targets = [TARGETS["one"]]
+    plain = criterion(True, **{weight: 1.0})(predict(1, grid=64), targets)
+    triple = criterion(True, **{weight: 3.0})(predict(1, grid=64), targets)
+    for key, value in plain.items():
+        factor = 3 if key == name else 1
+        assert value > 0
+        torch.testing.assert_close(triple[key], factor * value)
+
+
+def positives(predictions: Predictions, truth: Target) -> int:
+    losses = criterion()(predictions, [truth])
+    losses["box"].backward()
+    count = int((gradients(predictions)["box_deltas"][0].abs().sum(dim=1) > 0).sum())
+    predictions.box_deltas.grad = None
+    return count
+
+
+def test_a_batch_is_averaged_over_its_positives() -> None:
+    truths = [TARGETS["many"], TARGETS["one"], TARGETS["nothing"]]
+    batch = predict(3)
+    together = criterion()(batch, truths)
+    singles, counts = [], []
+    for i, truth in enumerate(truths):
+        parts = {k: v[i : i + 1].detach().requires_grad_() for k, v in batch._asdict().items()}
+        alone = Predictions(**{**parts, "anchors": batch.anchors})
+        singles.append(criterion()(alone, [truth]))
+        counts.append(positives(alone, truth))
+    assert counts[0] > counts[1] > counts[2] == 0
+    for name in ("box", "confidence", "mask"):
+        weighted = sum(s[name] * max(count, 1) for s, count in zip(singles, counts, strict=True))
+        torch.testing.assert_close(together[name], weighted / sum(counts))
+    semantic = torch.stack([s["semantic"] for s in singles]).mean()
+    torch.testing.assert_close(together["semantic"], semantic)
+
+
+def test_a_part_of_the_masks_stands_for_all() -> None:
+    # All anchors predict the same mask for the one object, so any part gives the whole loss.
+    predictions = predict(1)
+    same = predictions.coefficients[:, :1].detach().expand(-1, len(predictions.anchors), -1)
+    predictions = predictions._replace(coefficients=same)
+    truth = [target([WHOLE])]
+    whole = criterion(positive_iou=0.1, negative_iou=0.1)(predictions, truth)
+    part = criterion(positive_iou=0.1, negative_iou=0.1, masks_to_train=2)(predictions, truth)
+    torch.testing.assert_close(part["mask"], whole["mask"])
+
+
+@pytest.mark.parametrize(("area", "learned"), [(599.0, True), (600.0, False)])
+def test_small_masks_do_not_teach_their_quality(area: float, learned: bool) -> None:
+    truth = [target([(10, 10, 40, 30)])]  # 600 cells of a 64 x 64 prototype grid
+    losses = criterion(True, discard_mask_area=area)(predict(1, grid=64), truth)
+    assert (losses["mask_iou"] > 0) == learned
+
+
+def test_predictions_of_evaluation_mode() -> None:
+    predictions = predict(1)._replace(semantic_logits=None)
+    with pytest.raises(ValueError, match="training mode"):
+        criterion()(predictions, [TARGETS["one"]])
+
+
+def test_low_precision_predictions_are_weighed_in_float32() -> None:
+    predictions = predict(1)
+    low = Predictions(*(part.detach().bfloat16() for part in predictions))
+    low = low._replace(anchors=predictions.anchors)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        losses = criterion()(low, [TARGETS["one"]])
+    exact = criterion()(Predictions(*(part.float() for part in low)), [TARGETS["one"]])
+    for name, loss in losses.items():
+        assert loss.dtype == torch.float32
+        torch.testing.assert_close(loss, exact[name])

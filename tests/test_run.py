@@ -1,0 +1,230 @@
+import os
+import signal
+import threading
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from yolact import get_config
+from yolact.checkpoint import Checkpoint, read_checkpoint
+from yolact.run import Console, Progress, Saver, restore, stop_requested
+
+CONFIG = replace(get_config("yolact_resnet18"), name="toy").override("train.batch_size=4")
+
+
+@pytest.fixture
+def saver(tmp_path: Path) -> Saver:
+    """Of a model with one layer."""
+    return make_saver(tmp_path)
+
+
+def make_saver(folder: Path, keep_latest: bool = False, interval: int = 100_000) -> Saver:
+    model: Any = nn.Linear(2, 1)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
+    return Saver(folder, CONFIG, model, optimizer, Progress(), 10, keep_latest, interval)
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(path.name.removesuffix(".pth") for path in folder.iterdir())
+
+
+@pytest.mark.parametrize(("iteration", "epoch"), [(0, 0), (1, 0), (2, 0), (3, 1), (5, 2), (25, 10)])
+def test_epochs_completed(saver: Saver, iteration: int, epoch: int) -> None:
+    saver.progress.iteration = iteration  # four of ten images each
+    assert saver.epoch == epoch
+
+
+@pytest.mark.parametrize(
+    ("keep_latest", "interval", "kept"),
+    [
+        (False, 20, ["toy_12_30", "toy_16_40", "toy_20_50", "toy_4_10", "toy_8_20"]),
+        (True, 0, ["toy_20_50"]),
+        (True, 100, ["toy_20_50"]),
+        (True, 20, ["toy_16_40", "toy_20_50", "toy_8_20"]),
+    ],
+)
+def test_keep_latest(tmp_path: Path, keep_latest: bool, interval: int, kept: list[str]) -> None:
+    saver = make_saver(tmp_path, keep_latest, interval)
+    for iteration in (10, 20, 30, 40, 50):
+        saver.progress.iteration = iteration
+        path = saver.save()
+        assert path.is_file()
+    assert names(tmp_path) == kept
+
+
+def test_keep_latest_leaves_other_files(tmp_path: Path) -> None:
+    others = ["other_1_5", "toy_best", "toy_1_5_interrupt"]
+    for name in others:
+        (tmp_path / f"{name}.pth").touch()
+    saver = make_saver(tmp_path, keep_latest=True)
+    for iteration in (10, 20):
+        saver.progress.iteration = iteration
+        saver.save()
+    assert names(tmp_path) == sorted([*others, "toy_8_20"])
+
+
+def test_saving_twice_at_one_iteration_keeps_the_file(tmp_path: Path) -> None:
+    saver = make_saver(tmp_path, keep_latest=True)
+    saver.progress.iteration = 10
+    saver.save()
+    saver.save()
+    assert names(tmp_path) == ["toy_4_10"]
+
+
+def test_best(saver: Saver) -> None:
+    weights = []
+    for iteration, mask_ap in ((1, 0.0), (2, 20.0), (3, 10.0), (4, 20.0), (5, 20.5)):
+        saver.progress.iteration = iteration
+        saver.save_best(mask_ap)
+        checkpoint = read_checkpoint(saver.folder / "toy_best.pth")
+        weights.append((checkpoint.training["iteration"], checkpoint.training["best_ap"]))
+    assert weights == [(1, 0.0), (2, 20.0), (2, 20.0), (2, 20.0), (5, 20.5)]
+    assert names(saver.folder) == ["toy_best"]
+
+
+@pytest.mark.parametrize("mask_ap", [-1.0, float("nan")])
+def test_no_result_is_not_the_best(saver: Saver, mask_ap: float) -> None:
+    saver.save_best(mask_ap)
+    assert names(saver.folder) == []
+
+
+def test_an_interrupted_checkpoint_replaces_older_ones(saver: Saver) -> None:
+    for iteration in (10, 20):
+        saver.progress.iteration = iteration
+        saver.save()
+        saver.save_interrupted()
+    saver.save_interrupted()
+    assert names(saver.folder) == ["toy_4_10", "toy_8_20", "toy_8_20_interrupt"]
+
+
+def step(saver: Saver) -> None:
+    saver.optimizer.zero_grad()
+    x: Any = torch.randn(3, 2)
+    saver.model(x).square().mean().backward()
+    saver.optimizer.step()
+    saver.progress.iteration += 1
+
+
+def test_a_restored_run_goes_on_as_if_never_stopped(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    first = make_saver(tmp_path)
+    step(first)
+    path = first.save()
+    step(first)
+
+    second = make_saver(tmp_path)
+    checkpoint = read_checkpoint(path)
+    second.model.load_state_dict(checkpoint.model)
+    torch.manual_seed(99)
+    second.progress = restore(checkpoint, second.optimizer)
+    assert second.progress == Progress(1, -1.0)
+    step(second)
+    for a, b in zip(first.model.parameters(), second.model.parameters(), strict=True):
+        assert torch.equal(a, b)
+    assert second.progress == first.progress
+
+
+@pytest.mark.parametrize(
+    ("training", "name", "start", "expected"),
+    [
+        ({}, "model.pth", -1, Progress(0, -1.0)),
+        ({}, "yolact_base_54_800000.pth", -1, Progress(800_000, -1.0)),
+        ({}, "toy_1_30_interrupt.pth", -1, Progress(30, -1.0)),
+        ({}, "yolact_base_54_800000.pth", 0, Progress(0, -1.0)),
+        ({}, "yolact_base_54_800000.pth", 12, Progress(12, -1.0)),
+        ({"iteration": 5, "best_ap": 30.5}, "toy_1_4.pth", -1, Progress(5, 30.5)),
+        ({"iteration": 5, "best_ap": 30.5}, "toy_1_4.pth", 7, Progress(7, 30.5)),
+        ({"iteration": 5, "best_ap": 30.5}, "toy_1_4.pth", 0, Progress(0, -1.0)),
+    ],
+)
+def test_where_a_run_goes_on(
+    saver: Saver, training: dict[str, Any], name: str, start: int, expected: Progress
+) -> None:
+    checkpoint = Checkpoint(Path(name), {}, official=not training, training=training)
+    assert restore(checkpoint, saver.optimizer, start) == expected
+
+
+@pytest.mark.parametrize(
+    "training",
+    [
+        {"optimizer": {}},
+        {"optimizer": 3},
+        {"optimizer": {"state": {}, "param_groups": []}},
+        {"random": torch.zeros(3)},
+        {"random": "seed"},
+        {"iteration": "many"},
+        {"best_ap": None},
+    ],
+)
+def test_a_state_that_does_not_fit(saver: Saver, training: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match="toy_1_4.pth: cannot resume from it"):
+        restore(Checkpoint(Path("toy_1_4.pth"), {}, False, training=training), saver.optimizer)
+
+
+def test_console_line_of_the_original() -> None:
+    console = Console(832_000)
+    console.update({"box": 3.808, "confidence": 2.416, "mask": 4.821, "semantic": 0.049}, 0.478)
+    assert console.line(2, 2930) == (
+        "[  2]    2930 || B: 3.808 | C: 2.416 | M: 4.821 | S: 0.049 | T: 11.094 "
+        "|| ETA: 4 days, 14:04:55 || timer: 0.478"
+    )
+
+
+def test_console_averages() -> None:
+    console = Console(100)
+    for value in (1.0, 2.0, float("nan"), 6.0):
+        console.update({"box": value, "mask_iou": 1.0}, value)
+    line = console.line(0, 90)
+    assert line == "[  0]      90 || B: 3.000 | I: 1.000 | T: 4.000 || ETA: 0:00:30 || timer: 3.000"
+
+
+@pytest.fixture
+def handlers() -> Iterator[None]:
+    """Check that the handlers are put back, and put them back in any case."""
+    numbers = (signal.SIGINT, signal.SIGTERM)
+    before = {number: signal.getsignal(number) for number in numbers}
+    yield
+    after = {number: signal.getsignal(number) for number in numbers}
+    for number, handler in before.items():
+        signal.signal(number, handler)
+    assert after == before
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_the_first_signal_only_asks(handlers: None, number: signal.Signals) -> None:
+    with stop_requested() as stop:
+        assert not stop.is_set()
+        os.kill(os.getpid(), number)
+        assert stop.wait(5)
+
+
+@pytest.mark.parametrize("first", [signal.SIGINT, signal.SIGTERM])
+def test_a_second_ctrl_c_stops_at_once(handlers: None, first: signal.Signals) -> None:
+    with pytest.raises(KeyboardInterrupt), stop_requested() as stop:
+        os.kill(os.getpid(), first)
+        assert stop.wait(5)
+        os.kill(os.getpid(), signal.SIGINT)
+        threading.Event().wait(5)
+
+
+def test_handlers_return_after_an_error(handlers: None) -> None:
+    with pytest.raises(RuntimeError, match="loss"), stop_requested():
+        raise RuntimeError("loss")
+
+
+def test_other_threads_do_without(handlers: None) -> None:
+    seen: list[bool] = []
+
+    def work() -> None:
+        with stop_requested() as stop:
+            seen.append(stop.is_set())
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join(5)
+    assert seen == [False]

@@ -1,0 +1,219 @@
+"""train.py, run as a user would, with a tiny network."""
+
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+
+import pytest
+import torch
+from tiny import FLAGS, make_dataset
+
+import train
+from yolact.checkpoint import read_checkpoint
+from yolact.cli import run
+from yolact.training_log import read_log
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_dataset(tmp_path_factory.mktemp("scenes"))
+
+
+def flags(dataset: Path, folder: Path, iterations: int, *more: str) -> list[str]:
+    return [
+        "--config=yolact_resnet18",
+        f"--dataset={dataset}",
+        f"--save_folder={folder}",
+        f"--log_folder={folder}",
+        "--batch_size=6",
+        "--no_autoscale",
+        "--num_workers=0",
+        "--validation_size=-1",
+        f"--set=train.max_iterations={iterations}",
+        *FLAGS,
+        *more,
+    ]
+
+
+def weights(path: Path) -> dict[str, torch.Tensor]:
+    return read_checkpoint(path).model
+
+
+def test_every_loss_falls(dataset: Path, tmp_path: Path) -> None:
+    calm = [f"--set=augment.{name}=False" for name in ("photometric", "expand", "crop", "mirror")]
+    more = ["--lr=2e-3", "--set=train.warmup_iterations=10", *calm]
+    assert run(train.main, flags(dataset, tmp_path, 60, *more)) == 0
+    losses = [r["data"]["loss"] for r in read_log(tmp_path / "yolact_resnet18.log")[1:]]
+    assert len(losses) == 6
+    for letter in "BCMS":
+        assert losses[-1][letter] < losses[0][letter]
+
+
+def test_resumed_run_equals_uninterrupted_run(dataset: Path, tmp_path: Path) -> None:
+    # Few masks to train, so that the random choice among them has to be resumed as well.
+    more = ["--set=loss.masks_to_train=5", "--save_interval=3"]
+    assert run(train.main, flags(dataset, tmp_path / "a", 6, *more)) == 0
+    assert run(train.main, flags(dataset, tmp_path / "b", 3, *more)) == 0
+    resume = ["--resume=latest", "--set=train.max_iterations=6"]
+    assert run(train.main, flags(dataset, tmp_path / "b", 6, *more, *resume)) == 0
+    whole, resumed = (weights(next((tmp_path / x).glob("*_6.pth"))) for x in "ab")
+    assert all(torch.equal(whole[name], resumed[name]) for name in whole)
+
+
+def test_ctrl_c_saves_and_is_resumed(
+    dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    step = train.train_step
+
+    def interrupted_step(*args: object) -> object:
+        os.kill(os.getpid(), signal.SIGINT)
+        return step(*args)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(train, "train_step", interrupted_step)
+    assert run(train.main, flags(dataset, tmp_path, 4)) == 130
+    (saved,) = tmp_path.glob("*_interrupt.pth")
+    assert read_checkpoint(saved).training["iteration"] == 1
+
+    monkeypatch.setattr(train, "train_step", step)
+    assert run(train.main, flags(dataset, tmp_path, 4, "--resume=interrupt")) == 0
+    assert list(tmp_path.glob("yolact_resnet18_*_4.pth"))
+
+
+def test_no_interrupt_saves_nothing(
+    dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted_step(*args: object) -> object:
+        os.kill(os.getpid(), signal.SIGINT)
+        return {"box": 1.0}, True
+
+    monkeypatch.setattr(train, "train_step", interrupted_step)
+    assert run(train.main, flags(dataset, tmp_path, 4, "--no_interrupt")) == 130
+    assert not list(tmp_path.glob("*.pth"))
+
+
+def test_divergence_ends_with_a_diagnosis(
+    dataset: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    wild = ["--lr=1e20", "--set=train.warmup_iterations=0"]
+    assert run(train.main, flags(dataset, tmp_path, 100, *wild)) == 1
+    error = capsys.readouterr().err
+    assert "training diverged" in error
+    assert "--lr" in error
+    log = read_log(tmp_path / "yolact_resnet18.log")
+    assert len(log) < 100 / 10
+
+
+@pytest.mark.parametrize(
+    ("more", "saved"),
+    [
+        ([], ["yolact_resnet18_1_2.pth", "yolact_resnet18_3_4.pth"]),
+        (["--keep_latest"], ["yolact_resnet18_3_4.pth"]),
+        (["--keep_latest", "--keep_latest_interval=2"], None),
+        (["--batch_alloc=2,4", "--save_interval=9"], ["yolact_resnet18_3_4.pth"]),
+        (["--no_log", "--log_gpu", "--save_interval=9", "--cuda=False"], None),
+        (["--momentum=0.8", "--decay=1e-4", "--gamma=0.5", "--precision=bfloat16"], None),
+    ],
+)
+def test_what_is_kept(
+    dataset: Path, tmp_path: Path, more: list[str], saved: list[str] | None
+) -> None:
+    # 3 images of 4 an epoch: dataset smaller than the batch, so epochs end inside batches
+    args = flags(dataset, tmp_path, 4, "--batch_size=3", "--save_interval=2", *more)
+    if any("batch_alloc" in flag for flag in more):
+        args.append("--batch_size=6")
+        saved = ["yolact_resnet18_6_4.pth"]
+    assert run(train.main, args) == 0
+    names = sorted(path.name for path in tmp_path.glob("*.pth"))
+    assert names == saved if saved else names
+    assert (tmp_path / "yolact_resnet18.log").exists() == ("--no_log" not in more)
+
+
+def test_validation_keeps_the_best_and_prints_a_table(
+    dataset: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    more = ["--validation_size=2", "--validation_epoch=1", "--batch_size=4"]
+    assert run(train.main, flags(dataset, tmp_path, 2, *more)) == 0
+    assert capsys.readouterr().out.count("mask |") == 3  # after each epoch, and at the end
+    best = read_checkpoint(tmp_path / "yolact_resnet18_best.pth")
+    assert best.training["best_ap"] >= 0
+    assert [r["type"] for r in read_log(tmp_path / "yolact_resnet18.log")].count("val") == 3
+
+
+def test_fine_tuning_on_other_classes_lists_what_is_not_loaded(
+    dataset: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert run(train.main, flags(dataset, tmp_path, 1)) == 0
+    (source,) = tmp_path.glob("*_1.pth")
+    other = tmp_path / "other"
+    text = (dataset / "annotations" / "instances_train.json").read_text()
+    (other / "annotations").mkdir(parents=True)
+    (other / "annotations" / "instances_train.json").write_text(
+        text.replace(
+            '{"id": 8, "name": "crescent"}', '{"id": 8, "name": "moon"}, {"id": 9, "name": "x"}'
+        )
+    )
+    (other / "train").symlink_to(dataset / "train")
+    caplog.set_level("INFO")
+    more = [f"--weights={source}", f"--dataset={other}"]
+    assert run(train.main, flags(dataset, tmp_path / "new", 1, *more)) == 0
+    skipped = [r.message for r in caplog.records if r.message.startswith("not loaded")]
+    assert len(skipped) == 4  # weight and bias of the classes, and of the semantic branch
+    assert "no validation" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("more", "expected"),
+    [
+        (["--config=yolact_bas"], "did you mean 'yolact_base'"),
+        (["--config=yolact_base_config.copy({'max_size': 400})"], "--set model.image_size=400"),
+        (["--set=train.lerning_rate=1"], "did you mean 'train.learning_rate'"),
+        (["--set=train.learning_rate=fast"], "expected float"),
+        (["--batch_size=0"], "expected at least 1"),
+        (["--num_workers=-1"], "expected at least 0"),
+        (["--batch_alloc=2,2"], "must add up"),
+        (["--batch_alloc=two"], "expected numbers"),
+        (["--resume=nothing.pth"], "no such file"),
+        (["--resume=latest"], "no checkpoint of yolact_resnet18"),
+        (["--resume=latest", "--weights=yolact_base"], "give one of them"),
+    ],
+)
+def test_wrong_usage_is_one_line_and_exit_code_2(
+    dataset: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    more: list[str],
+    expected: str,
+) -> None:
+    assert run(train.main, flags(dataset, tmp_path, 1, *more)) == 2
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert error.startswith("error: ")
+    assert expected in error
+
+
+@pytest.mark.parametrize(
+    ("more", "expected"),
+    [
+        (["--dataset=nowhere"], "no dataset 'nowhere'"),
+        (["--weights=nothing.pth"], "no such checkpoint file"),
+        (["--device=cuda:77"], "not on this machine"),
+        (["--precision=float16"], "use bfloat16 or float32"),
+    ],
+)
+def test_failure_is_one_line_and_exit_code_1(
+    dataset: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    more: list[str],
+    expected: str,
+) -> None:
+    assert run(train.main, flags(dataset, tmp_path, 1, *more)) == 1
+    assert expected in capsys.readouterr().err.splitlines()[-1]
+
+
+def test_help_tells_by_example(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as exit_code:
+        train.main(["--help"])
+    assert exit_code.value.code == 0
+    assert "python train.py --config=yolact_base" in capsys.readouterr().out

@@ -1,0 +1,23 @@
+"""A network and a dataset small enough to train and evaluate within a test."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from data.shapes import ShapeScenes, export_coco
+
+SETTINGS = (
+    "model.image_size=64",
+    "model.fpn_channels=16",
+    "model.prototype_channels=16",
+    "model.head_channels=16",
+    "train.pretrained_backbone=False",
+)
+FLAGS = ["--device=cpu", *(f"--set={setting}" for setting in SETTINGS)]
+
+
+def make_dataset(folder: Path, train: int = 4, val: int = 3) -> Path:
+    """Write a COCO-style dataset of generated scenes."""
+    export_coco(ShapeScenes(train, 96, seed=0), folder, "train")
+    export_coco(ShapeScenes(val, 96, seed=1), folder, "val")
+    return folder
