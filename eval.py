@@ -164,6 +164,8 @@ def evaluate_dataset(
     args: argparse.Namespace, predictor: Predictor, draw: Draw, config: Config
 ) -> None:
     """Detect in every image of a dataset, keep the detections, and score them."""
+    if args.display and not has_display():
+        raise ValueError("--display: there is no display; --images=in:out writes pictures")
     dataset = validation_set(config)
 
     def predict(image: Image) -> Detections:
@@ -211,7 +213,8 @@ def report(args: argparse.Namespace, evaluator: CocoEvaluator, config: Config) -
         logger.info("no annotations, so no AP; --output_coco_json writes what a test server takes")
         return
     metrics = evaluator.summarize()
-    print(format_table(metrics), format_coco_summary(metrics), sep="\n\n")
+    masks = not args.detect
+    print(format_table(metrics, masks), format_coco_summary(metrics, masks), sep="\n\n")
     if args.per_class:
         print("\n" + format_per_class(metrics, config.model.names))
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import itertools
 import json
 import math
 from collections.abc import Iterable, Iterator
@@ -39,6 +40,7 @@ from .shapes_drawing import (
     rasterize,
 )
 from .transforms import Sample
+from .video import VideoWriter
 
 SHAPE_CLASSES: tuple[str, ...] = tuple(OUTLINES)
 
@@ -262,26 +264,15 @@ def export_clip(path: Path, frames: Iterable[NDArray[np.uint8]], fps: float = 25
         fps: frames per second.
 
     Raises:
-        ValueError: there is no frame.
-        OSError: the file cannot be written.
+        ValueError: there is no frame, or the file cannot be written.
     """
-    partial = path.with_name(f".partial-{path.name}")
-    writer = cv2.VideoWriter()
-    try:
-        for frame in frames:
-            if not writer.isOpened():
-                h, w = frame.shape[:2]
-                codec = cv2.VideoWriter.fourcc(*"mp4v")
-                if not writer.open(str(partial), codec, fps, (w, h)):
-                    raise OSError(f"cannot write a video to {path}")
-            writer.write(cv2.cvtColor(frame, cv2.COLOR_RGB2BGR))
-        if not writer.isOpened():
-            raise ValueError(f"no frames to write to {path}")
-        writer.release()
-        partial.replace(path)
-    finally:
-        writer.release()
-        partial.unlink(missing_ok=True)
+    frames = iter(frames)
+    first = next(frames, None)
+    if first is None:
+        raise ValueError(f"no frames to write to {path}")
+    with VideoWriter(path, fps, (first.shape[0], first.shape[1])) as writer:
+        for frame in itertools.chain([first], frames):
+            writer.write(frame)
 
 
 def _random_shape(rng: Rng, name: str, image_hw: tuple[int, int], palette: Floats) -> Shape:

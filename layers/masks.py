@@ -97,7 +97,8 @@ def mask_windows(soft_masks: Tensor, frames: Tensor, image_hw: tuple[int, int]) 
         low = low.clamp(0, size)
         sides.append((low, high.clamp(0, size).maximum(low)))
     (x1, x2), (y1, y2) = sides
-    windows = torch.stack((x1, y1, x2, y2), dim=1) * above.flatten(1).any(dim=1)[:, None]
+    exists = above.flatten(1).any(dim=1) & (frames[:, 2:] > frames[:, :2]).all(dim=1)
+    windows = torch.stack((x1, y1, x2, y2), dim=1) * exists[:, None]
     return [(int(a), int(b), int(c), int(d)) for a, b, c, d in windows.tolist()]
 
 

@@ -188,6 +188,9 @@ def _check_lengths(part: Any) -> None:
 
 def _select(part: Part, index: Index) -> Part:
     if not isinstance(index, Tensor):  # NumPy reads every other kind of index
+        if not isinstance(index, slice):
+            index = np.asarray(index)
+            index = index if index.size or index.dtype == bool else index.astype(np.intp)
         positions = np.atleast_1d(np.arange(len(part))[index])
         index = torch.from_numpy(positions.copy()).to(part.labels.device)
     index = index.reshape(-1)

@@ -95,7 +95,7 @@ def test_other_seeds_indices_and_splits_differ() -> None:
 
 
 def test_splits() -> None:
-    assert (len(shapes_split("train")), len(shapes_split("val"))) == (5000, 500)
+    assert (len(shapes_split("train")), len(shapes_split("val"))) == (20_000, 500)
     assert shapes_split("val", 0).seed != shapes_split("train", 0).seed
     with pytest.raises(ValueError, match="unknown split 'test'; choose from train, val"):
         shapes_split("test")  # type: ignore[arg-type]

@@ -247,10 +247,8 @@ def _literal(text: str, hint: Any) -> Any:
         value = ast.literal_eval(text)
     except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
         value = {"true": True, "false": False}.get(text.lower(), text)
-    if words and not (many and isinstance(value, (tuple, list))):
+    if words and not (many and text[:1] in ("(", "[")):
         value = text
-    elif words and not all(isinstance(word, str) for word in value):
-        value = text.strip("()[]")
     if many and isinstance(value, str):
         return tuple(word.strip() for word in value.split(",") if word.strip())
     return (value,) if many and not isinstance(value, (tuple, list)) else value

@@ -45,10 +45,15 @@ class CocoMetrics:
     mask_per_class: dict[int, float]
 
 
-def format_table(metrics: CocoMetrics) -> str:
-    """Return the table of average precision by overlap that the original prints."""
+def format_table(metrics: CocoMetrics, masks: bool = True) -> str:
+    """Return the table of average precision by overlap that the original prints.
+
+    Args:
+        metrics: of `CocoEvaluator.summarize`.
+        masks: False leaves their row out.
+    """
     rows = [["", *("all " if name == "all" else f".{name} " for name in metrics.box)]]
-    for kind, values in (("box", metrics.box), ("mask", metrics.mask)):
+    for kind, values in (("box", metrics.box), ("mask", metrics.mask))[: 1 + masks]:
         rows.append(
             [kind, *(_cell(value, 1 if value >= 99.995 else 2) for value in values.values())]
         )
@@ -57,10 +62,15 @@ def format_table(metrics: CocoMetrics) -> str:
     return "\n".join((lines[0], rule, *lines[1:], rule))
 
 
-def format_coco_summary(metrics: CocoMetrics) -> str:
-    """Return COCO's twelve numbers for boxes and for masks, as fractions, as pycocotools does."""
+def format_coco_summary(metrics: CocoMetrics, masks: bool = True) -> str:
+    """Return COCO's twelve numbers as fractions, as pycocotools prints them.
+
+    Args:
+        metrics: of `CocoEvaluator.summarize`.
+        masks: False leaves theirs out.
+    """
     lines: list[str] = []
-    for kind, numbers in (("box", metrics.box_coco), ("mask", metrics.mask_coco)):
+    for kind, numbers in (("box", metrics.box_coco), ("mask", metrics.mask_coco))[: 1 + masks]:
         lines.append(f"{kind}:")
         for name, title in COCO_NUMBERS.items():
             lines.append(f" {title} = {_cell(numbers[name] / 100, 3)}")

@@ -1,0 +1,89 @@
+"""Overfit a light preset, from scratch, to a few real images: proof that every loss learns.
+
+Example:
+  python scripts/overfit.py path/to/coco_small --images=8
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from data.catalog import resolve_dataset
+from yolact.cli import UsageError, add_flags, flag, make_parser, run
+from yolact.training_log import read_log
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Make a dataset of a few images, train on it, and score on the same images."""
+    parser = make_parser("overfit.py", __doc__)
+    parser.add_argument("dataset", help="as in train.py; its training split is used")
+    add_flags(
+        parser,
+        "options",
+        (
+            flag("--images", "how many", int, 8),
+            flag("--config", "preset", str, "yolact_resnet18"),
+            flag("--iterations", "steps on all of them", int, 400),
+            flag("--lr", "learning rate", float, 4e-3),
+            flag("--precision", "of the arithmetic", str, "bfloat16"),
+            flag("--output", "folder for data, weights and log", Path, Path("results/overfit")),
+        ),
+    )
+    args = parser.parse_args(argv)
+    shutil.rmtree(args.output, ignore_errors=True)
+    make_subset(args.dataset, args.images, args.output / "data")
+    settings = {
+        "train.max_iterations": args.iterations,
+        "train.learning_rate_steps": (int(0.8 * args.iterations),),
+        "train.warmup_iterations": min(50, args.iterations // 8),
+        "train.pretrained_backbone": False,
+        "augment.photometric": False,
+        "augment.expand": False,
+        "augment.crop": False,
+        "augment.mirror": False,
+    }
+    train = [
+        "train.py", f"--config={args.config}", f"--dataset={args.output / 'data'}",
+        f"--batch_size={args.images}", "--no_autoscale", f"--lr={args.lr}", "--num_workers=1",
+        f"--precision={args.precision}", f"--save_folder={args.output}",
+        f"--log_folder={args.output}", "--validation_epoch=-1",
+        *(f"--set={path}={value}" for path, value in settings.items()),
+    ]  # fmt: skip
+    if subprocess.run([sys.executable, *train], check=False).returncode:
+        raise ValueError("training failed, see above")
+    print(summarize(args.output / f"{args.config}.log"))
+
+
+def make_subset(dataset: str, count: int, folder: Path) -> None:
+    """Copy the first annotated training images; training and validation are the same."""
+    paths = resolve_dataset(dataset)
+    if paths.train_annotations is None or paths.train_images is None:
+        raise UsageError(f"dataset {dataset!r} has no training split")
+    content: dict[str, Any] = json.loads(paths.train_annotations.read_text())
+    annotated = {a["image_id"] for a in content["annotations"] if not a.get("iscrowd")}
+    content["images"] = [i for i in content["images"] if i["id"] in annotated][:count]
+    chosen = {image["id"] for image in content["images"]}
+    content["annotations"] = [a for a in content["annotations"] if a["image_id"] in chosen]
+    (folder / "annotations").mkdir(parents=True)
+    for split in ("train", "val"):
+        (folder / split).mkdir()
+        (folder / "annotations" / f"instances_{split}.json").write_text(json.dumps(content))
+        for image in content["images"]:
+            shutil.copy(paths.train_images / image["file_name"], folder / split)
+
+
+def summarize(log: Path) -> str:
+    """Compare the first and the last losses of a run."""
+    losses = [record["data"]["loss"] for record in read_log(log) if record["type"] == "train"]
+    first, last = losses[0], losses[-1]
+    return "\n".join(f"loss {name}: {first[name]:.3f} -> {last[name]:.3f}" for name in first)
+
+
+if __name__ == "__main__":
+    raise SystemExit(run(main))
