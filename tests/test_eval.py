@@ -83,8 +83,10 @@ def test_resume_scores_the_kept_detections(capsys: pytest.CaptureFixture[str]) -
 
 
 def test_ctrl_c_keeps_what_was_computed(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    caplog.set_level("INFO")
+
     def stopped(predict: object, dataset: object, evaluator: object, **more: object) -> None:
         real(predict, dataset, evaluator, **(more | {"max_images": 2}))
         raise KeyboardInterrupt
@@ -92,7 +94,7 @@ def test_ctrl_c_keeps_what_was_computed(
     real = eval_script.evaluate
     monkeypatch.setattr(eval_script, "evaluate", stopped)
     assert evaluate() == 130
-    assert "2 images done" in capsys.readouterr().err
+    assert "2 images done" in caplog.text
     assert len(json.loads(Path("results/ap_data.json").read_text())["images"]) == 2
     assert evaluate("--resume") == 0
 
@@ -145,7 +147,9 @@ def test_without_a_display_pictures_are_written(capsys: pytest.CaptureFixture[st
     assert "no display" in capsys.readouterr().err
 
 
-def test_a_folder_of_images_passes_over_what_is_broken(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_folder_of_images_passes_over_what_is_broken(
+    capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
     folder = Path("mixed")
     shutil.copytree("scenes/val", folder)
     (folder / "Thumbs.db").write_bytes(b"no image")
@@ -157,7 +161,7 @@ def test_a_folder_of_images_passes_over_what_is_broken(capsys: pytest.CaptureFix
     assert evaluate("--images=mixed:out") == 1
     captured = capsys.readouterr()
     assert len(captured.out.split()) == 3
-    assert "broken.jpg" in captured.err
+    assert "broken.jpg" in caplog.text
     assert captured.err.splitlines()[-1] == "error: 1 of 4 images could not be read"
 
 

@@ -1,0 +1,98 @@
+"""The protocol of a model, with a tiny network and two generated images."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from tiny import SETTINGS
+from torch import Tensor
+
+from data.shapes import SHAPE_CLASSES, ShapeScenes
+from data.transforms import plain_target
+from layers.structures import Target
+from yolact import Predictor, Yolact, build_model, get_config
+
+LOSSES = ("box", "confidence", "mask", "semantic", "mask_iou")
+
+
+def build(rescoring: bool = False) -> Yolact:
+    torch.manual_seed(0)
+    more = ["model.mask_rescoring=True", "model.image_size=256"] if rescoring else []
+    settings = [*SETTINGS, *more, "detect.score_threshold=0.0"]
+    config = get_config("yolact_resnet18").override(*settings).with_classes(SHAPE_CLASSES)
+    return build_model(config).freeze_batch_norm()
+
+
+def batch(side: int) -> tuple[list[Tensor], list[Target]]:
+    scenes = ShapeScenes(2, 128)
+    pairs = [plain_target(scenes.sample(i), side) for i in range(2)]
+    return [image for image, _ in pairs], [target for _, target in pairs]
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_one_step_lowers_each_loss(name: str) -> None:
+    model = build(rescoring=True).train()
+    images, targets = batch(model.image_size)
+    before = model(images, targets)
+    assert tuple(before) == LOSSES
+    before[name].backward()
+    gradients = [p.grad for p in model.parameters() if p.grad is not None]
+    norm = torch.nn.utils.get_total_norm(gradients)
+    assert norm > 0
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.grad is not None:
+                parameter -= 1e-3 * parameter.grad / norm
+    assert model(images, targets)[name] < before[name]
+
+
+def test_no_images_and_no_objects() -> None:
+    model = build()
+    assert Predictor(model)([]) == []
+    model.train()
+    images, targets = batch(model.image_size)
+    empty = [target[torch.zeros(len(target), dtype=torch.bool)] for target in targets]
+    losses = model(images, empty)
+    assert losses["box"] == losses["mask"] == 0
+    torch.stack(list(losses.values())).sum().backward()
+    assert all(p.grad.isfinite().all() for p in model.parameters() if p.grad is not None)
+
+
+@pytest.mark.parametrize("rescoring", [False, True])
+def test_batched_equals_single(rescoring: bool) -> None:
+    predictor = Predictor(build(rescoring))
+    images = [ShapeScenes(3, side).sample(1).image for side in (64, 100, 180)]
+    together = predictor(images, score_threshold=0.0, top_k=20)
+    for image, found in zip(images, together, strict=True):
+        alone = predictor(image, score_threshold=0.0, top_k=20)
+        torch.testing.assert_close(found.scores, alone.scores, atol=1e-4, rtol=0)
+        assert found.masks.shape == (len(found), *image.shape[:2])
+        assert found.image_hw == image.shape[:2]
+        assert (found.scores[:-1] >= found.scores[1:]).all()
+
+
+def test_training_needs_targets() -> None:
+    model = build().train()
+    with pytest.raises(ValueError, match=r"model.eval\(\)"):
+        model(batch(64)[0])
+
+
+@pytest.mark.parametrize(
+    "image", [np.zeros((8, 8), np.uint8), np.zeros((8, 8, 3)), np.zeros((3, 8, 8), np.uint8)]
+)
+def test_images_of_another_kind_are_refused(image: np.ndarray) -> None:
+    with pytest.raises(ValueError, match=r"expected \(H, W, 3\) uint8 RGB"):
+        Predictor(build())(image)
+
+
+@pytest.mark.parametrize(("mode", "full"), [("cropped", False), ("whole", True), ("none", False)])
+def test_mask_modes(mode: str, full: bool) -> None:
+    model = build()
+    model.mask_mode = mode  # type: ignore[assignment]
+    found = Predictor(model)(ShapeScenes(1, 64).sample(0).image, score_threshold=0.0, top_k=5)
+    assert len(found) == 5
+    outside = torch.tensor([(m > 0).float().mean() for m in found.soft_masks])
+    assert bool((outside == 1).all()) == full
+    if mode == "none":
+        assert not found.masks.any()
