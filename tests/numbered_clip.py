@@ -1,0 +1,30 @@
+"""Clips whose frames tell their numbers, and a check that no thread outlives a test."""
+
+from pathlib import Path
+
+import numpy as np
+
+from data.video import VideoWriter, open_video
+
+HW = (48, 64)
+
+
+def picture(number: int, hw: tuple[int, int] = HW) -> np.ndarray:
+    """A plain frame whose grey value tells its number, even when darkened by two encodings."""
+    return np.full((*hw, 3), 10 * number + 8, np.uint8)
+
+
+def number_of(frame: np.ndarray) -> int:
+    return int(frame.mean() // 10)
+
+
+def write_clip(path: Path, frames: int, fps: float = 25) -> Path:
+    with VideoWriter(path, fps, HW) as writer:
+        for number in range(frames):
+            writer.write(picture(number))
+    return path
+
+
+def read_numbers(path: Path) -> list[int]:
+    with open_video(path) as source:
+        return [number_of(frame) for frame in source]

@@ -1,0 +1,78 @@
+"""The small scripts, run as a user would."""
+
+from __future__ import annotations
+
+import runpy
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from golden import Golden
+from tiny import SETTINGS, make_dataset
+
+from yolact import build_model, get_config
+from yolact.checkpoint import read_checkpoint, save_checkpoint, to_official
+from yolact.cli import run
+
+SCRIPTS = Path(__file__).parents[1] / "scripts"
+
+
+def script(name: str) -> dict[str, Any]:
+    return runpy.run_path(str(SCRIPTS / f"{name}.py"))
+
+
+@pytest.fixture
+def checkpoint(tmp_path: Path) -> Path:
+    config = get_config("yolact_resnet18").override(*SETTINGS)
+    path = tmp_path / "ours.pth"
+    save_checkpoint(path, build_model(config), config, {"iteration": 7})
+    return path
+
+
+def test_convert_there_and_back_is_lossless(checkpoint: Path, tmp_path: Path) -> None:
+    main = script("convert_checkpoint")["main"]
+    official, back = tmp_path / "official.pth", tmp_path / "back.pth"
+    assert run(main, [str(checkpoint), str(official), "--to=official"]) == 0
+    there = torch.load(official, weights_only=True)
+    assert "prediction_layers.0.conf_layer.weight" in there
+    ours = read_checkpoint(checkpoint)
+    assert ours.config is not None
+    model = build_model(ours.config)
+    model.load_state_dict(ours.model)
+    assert set(there) == set(to_official(model.state_dict()))
+
+    assert run(main, [str(checkpoint), str(back), "--half"]) == 0
+    half = read_checkpoint(back)
+    assert half.training == {}
+    assert half.config == ours.config
+    assert all(torch.allclose(half.model[n], t, atol=2e-3) for n, t in ours.model.items())
+
+
+def test_convert_an_official_file(golden_root: Path, tmp_path: Path) -> None:
+    golden = Golden(golden_root / "yolact_resnet50.npz")
+    official = tmp_path / "yolact_resnet50_54_800000.pth"
+    state = golden.official_state_dict()
+    torch.save({f"module.{name}": tensor for name, tensor in state.items()}, official)
+    main = script("convert_checkpoint")["main"]
+    ours, again = tmp_path / "ours.pth", tmp_path / "again.pth"
+    assert run(main, [str(official), str(ours)]) == 0
+    assert run(main, [str(ours), str(again), "--to=official"]) == 0
+    back = torch.load(again, weights_only=True)
+    assert set(back) == set(state)
+    assert all(torch.equal(back[name], tensor) for name, tensor in state.items())
+
+
+def test_overfit_copies_annotated_images(tmp_path: Path) -> None:
+    parts = script("overfit")
+    dataset = make_dataset(tmp_path / "scenes")
+    parts["make_subset"](str(dataset), 2, tmp_path / "few")
+    assert len(list((tmp_path / "few" / "train").iterdir())) == 2
+    assert (tmp_path / "few" / "annotations" / "instances_val.json").exists()
+
+
+def test_bench_loader(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    dataset = make_dataset(tmp_path / "scenes")
+    main = script("bench_loader")["main"]
+    assert run(main, [str(dataset), "--image_size=64", "--images=2"]) == 0
+    assert "images/s" in capsys.readouterr().out
