@@ -159,15 +159,18 @@ def test_wrong_number_of_results() -> None:
 
 @pytest.mark.parametrize("live", [False, True])
 def test_ctrl_c_finishes_the_output(tmp_path: Path, live: bool) -> None:
+    positions: list[int] = []
+
     def interrupt(position: int, _: Detections) -> None:
-        if position >= 3:
+        positions.append(position)
+        if len(positions) == 4:
             raise KeyboardInterrupt
 
     source = FakeSource(10**6, live=live, fps=200)
     output = tmp_path / "out.mp4"
     with pytest.raises(KeyboardInterrupt):
         run_video(source, predict, draw, output=output, display=False, on_frame=interrupt)
-    assert read_numbers(output)[:1] == [0]
+    assert len(read_numbers(output)) >= 3
 
 
 def test_bad_output_is_refused_before_any_work() -> None:

@@ -20,7 +20,10 @@ from .presets import get_config, list_configs
 
 State = dict[str, Tensor]
 
-WEIGHTS_FOLDER = Path(__file__).parent.parent / "weights"
+_BESIDE_PACKAGE = Path(__file__).parent.parent / "weights"
+WEIGHTS_FOLDER = _BESIDE_PACKAGE if _BESIDE_PACKAGE.is_dir() else Path("weights")
+"""Where checkpoints are kept: in a clone of this repository, else in the working folder."""
+
 BUNDLED = "yolact_resnet18_shapes"
 FORMAT = "yolact-checkpoint-1"
 
