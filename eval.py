@@ -35,7 +35,7 @@ from layers.structures import Detections
 from yolact import Config, Predictor, build_model
 from yolact.benchmark import benchmark
 from yolact.checkpoint import Checkpoint, load_weights
-from yolact.cli import UsageError, device_name, run
+from yolact.cli import device_name, run
 from yolact.engine import pick_device
 from yolact.eval_flags import choose_model, parse_arguments
 from yolact.evaluation import CocoEvaluator, EvaluationDataset, eval_order, evaluate
@@ -94,7 +94,7 @@ def load_predictor(args: argparse.Namespace, checkpoint: Checkpoint, config: Con
 def segment_image(args: argparse.Namespace, predictor: Predictor, draw: Draw) -> None:
     """Segment one image, and show or write the picture."""
     source, target = parse_source(args.image)
-    image = read_image(Path(source))
+    image = read_image(Path(source).expanduser())
     detections = predictor(image, args.score_threshold, args.top_k)
     pictures = [draw(image, detections)]
     if args.display_lincomb:
@@ -103,7 +103,7 @@ def segment_image(args: argparse.Namespace, predictor: Predictor, draw: Draw) ->
         print(*save_prototypes(predictor, image, Path("results")), sep="\n")
     for line in describe(detections):
         print(line)
-    path = Path(target) if target else None
+    path = Path(target).expanduser() if target else None
     if path is None and not has_display():
         path = Path("results") / f"{Path(source).stem}.png"
     for number, picture in enumerate(pictures):
@@ -117,8 +117,9 @@ def segment_image(args: argparse.Namespace, predictor: Predictor, draw: Draw) ->
 def segment_images(args: argparse.Namespace, predictor: Predictor, draw: Draw) -> None:
     """Segment a folder of images; broken ones are named and passed over."""
     source, target = parse_source(args.images)
-    folder = Path(target or "results")
+    folder = Path(target or "results").expanduser()
     paths, broken = expand_images(source), 0
+    written: set[str] = set()
     for path in paths:
         try:
             image = read_image(path)
@@ -127,7 +128,9 @@ def segment_images(args: argparse.Namespace, predictor: Predictor, draw: Draw) -
             broken += 1
             continue
         detections = predictor(image, args.score_threshold, args.top_k)
-        print(write_image(folder / f"{path.stem}.png", draw(image, detections)))
+        stem = path.stem if path.stem not in written else path.name.replace(".", "_")
+        written.add(stem)
+        print(write_image(folder / f"{stem}.png", draw(image, detections)))
     if broken:
         raise ValueError(f"{broken} of {len(paths)} images could not be read")
 
@@ -135,12 +138,10 @@ def segment_images(args: argparse.Namespace, predictor: Predictor, draw: Draw) -
 def segment_video(args: argparse.Namespace, predictor: Predictor, draw: Draw) -> None:
     """Segment a video file, a webcam or a stream."""
     source, target = parse_source(args.video)
-    if args.video_multiframe < 1:
-        raise UsageError(f"--video_multiframe={args.video_multiframe}: expected at least 1")
     display = target is None and has_display()
     if target is None and not display:
         target = f"results/{Path(source).stem}.mp4"
-    output = Path(target) if target else None
+    output = Path(target).expanduser() if target else None
     if output is not None:
         output.parent.mkdir(parents=True, exist_ok=True)
     with open_video(source) as video:

@@ -13,16 +13,23 @@ from __future__ import annotations
 import argparse
 import logging
 import math
+import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
+from threading import Event
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from data.catalog import Categories
 from data.datasets import open_dataset
 from data.loader import Batch, build_train_loader
 from data.transforms import Samples, TrainTransform
+from layers.structures import Detections
 from yolact import Config, Predictor, Yolact, build_model
 from yolact.checkpoint import (
     load_matching_weights,
@@ -41,7 +48,7 @@ from yolact.optim import (
     set_learning_rate,
 )
 from yolact.pretrained import load_backbone
-from yolact.run import Console, Progress, Saver, restore, stop_requested
+from yolact.run import Console, Progress, Saver, Stopped, restore, stop_requested
 from yolact.train_flags import batch_parts, configure, parse_arguments, resumed_checkpoint
 from yolact.training_log import TrainingLog
 
@@ -84,24 +91,26 @@ def train(run: Run) -> None:
         pin_memory=model.pixel_mean.is_cuda,
     )
     console = Console(config.train.max_iterations)
-    bad_steps, start = 0, time.perf_counter()
-    with stop_requested() as stop:
+    with stop_requested() as stop, saving(run):
         batches = iter(loader)
+        bad_steps, start = 0, time.perf_counter()
         while progress.iteration < config.train.max_iterations:
             learning_rate = learning_rate_at(progress.iteration, config.train)
             set_learning_rate(run.optimizer, learning_rate)
             losses, finite = train_step(run, next(batches))
             bad_steps = 0 if finite else bad_steps + 1
             if bad_steps:
-                logger.warning("iteration %d: not finite, skipped: %s", progress.iteration, losses)
+                progress.skipped += 1
+                logger.warning("not finite, skipped (%d so far): %s", progress.skipped, losses)
             if bad_steps == MAX_BAD_STEPS:
-                raise ValueError(diagnosis(losses, learning_rate))
+                raise FloatingPointError(diagnosis(losses, learning_rate))
 
             progress.iteration += 1
             seconds, start = time.perf_counter() - start, time.perf_counter()
             console.update(losses, seconds)
             if progress.iteration % console.interval == 0:
-                logger.info(console.line(run.saver.epoch, progress.iteration) + gpu_memory(args))
+                line = console.line(run.saver.epoch, progress.iteration)
+                logger.info(line + gpu_memory(args, model))
                 run.log.train(
                     losses,
                     epoch=run.saver.epoch,
@@ -109,33 +118,45 @@ def train(run: Run) -> None:
                     learning_rate=learning_rate,
                     elapsed=seconds,
                 )
+            if run.val_data is not None and validation_due(run):
+                validate(run, run.val_data, stop)
+                start = time.perf_counter()
             if stop.is_set():
-                if args.interrupt:
-                    run.saver.save_interrupted()
-                raise KeyboardInterrupt
+                raise Stopped
             if progress.iteration % args.save_interval == 0:
                 run.saver.save()
-            if run.val_data is not None and validation_due(run):
-                validate(run, run.val_data)
-                start = time.perf_counter()
-    path = run.saver.save()
-    if run.val_data is not None:
-        validate(run, run.val_data)
+        path = run.saver.save()
+        if run.val_data is not None and progress.validated != progress.iteration:
+            validate(run, run.val_data, stop)
     print(path)
+
+
+@contextmanager
+def saving(run: Run) -> Iterator[None]:
+    """Save what was learned before anything that goes wrong ends the run, divergence excepted."""
+    try:
+        yield
+    except FloatingPointError:
+        raise
+    except (Stopped, Exception):
+        if run.args.interrupt and run.progress.iteration:
+            run.saver.save_interrupted()
+        raise
 
 
 def train_step(run: Run, batch: Batch) -> tuple[dict[str, float], bool]:
     """Take one step of gradient descent.
 
     Returns:
-        The losses by name, and whether they and the gradients were finite; if not, the weights
-        are left as they were.
+        The losses by name, and whether they and the gradients were finite; if not, the model is
+        left as it was.
     """
     model, optimizer = run.model, run.optimizer
     device = model.pixel_mean.device
     images, targets = batch
     targets = [target.to(device) for target in targets]
     optimizer.zero_grad(set_to_none=True)
+    statistics = [(buffer, buffer.clone()) for buffer in model.buffers()]
     totals: dict[str, float] = {}
     parts = batch_parts(run.args.batch_alloc, len(images))
     for part in parts:
@@ -149,6 +170,9 @@ def train_step(run: Run, batch: Batch) -> tuple[dict[str, float], bool]:
     finite = math.isfinite(sum(totals.values())) and bool(norm.isfinite())
     if finite:
         optimizer.step()
+    else:  # batch norm has seen what the weights shall not
+        for buffer, before in statistics:
+            buffer.copy_(before)
     return totals, finite
 
 
@@ -172,25 +196,32 @@ def validation_due(run: Run) -> bool:
     return bool(seen // period > (seen - batch_size) // period)
 
 
-def validate(run: Run, val_data: EvaluationDataset) -> None:
+def validate(run: Run, val_data: EvaluationDataset, stop: Event) -> None:
     """Evaluate on validation images, print the table, keep the best weights."""
     predictor = Predictor(run.model, run.args.precision)
+
+    def predict(image: NDArray[np.uint8]) -> Detections:
+        if stop.is_set():
+            raise Stopped
+        return predictor(image, score_threshold=0.0, top_k=None)
+
     start = time.perf_counter()
-    evaluator, _ = evaluate(
-        lambda image: predictor(image, score_threshold=0.0, top_k=None),
-        val_data,
-        max_images=run.args.validation_size,
-    )
-    metrics = evaluator.summarize()
-    run.model.train()
+    try:
+        evaluator, _ = evaluate(predict, val_data, max_images=run.args.validation_size)
+        metrics = evaluator.summarize()
+    except (ValueError, OSError) as error:  # one bad image must not end a long run
+        logger.warning("validation failed: %s", error)
+        return
+    finally:
+        run.model.train()
     print(format_table(metrics), flush=True)
-    elapsed = time.perf_counter() - start
+    run.progress.validated = run.progress.iteration
     run.log.validation(
         metrics.box,
         metrics.mask,
         epoch=run.saver.epoch,
         iteration=run.progress.iteration,
-        elapsed=elapsed,
+        elapsed=time.perf_counter() - start,
     )
     run.saver.save_best(metrics.mask["all"])
 
@@ -218,7 +249,10 @@ def set_up(args: argparse.Namespace) -> Run:
         logger.info("batches of fewer than %d images: batch norm is frozen", MIN_BATCH_NORM_IMAGES)
         model.freeze_batch_norm()
     optimizer = build_optimizer(model, config.train)
-    progress = restore(checkpoint, optimizer, args.start_iter) if checkpoint else Progress()
+    progress = Progress(max(args.start_iter, 0))
+    if checkpoint is not None:
+        progress = restore(checkpoint, optimizer, args.start_iter)
+    check_folder(args.save_folder)
     saver = Saver(
         args.save_folder,
         config,
@@ -262,11 +296,19 @@ def initialise(model: Yolact, config: Config, args: argparse.Namespace) -> None:
         load_backbone(model, config.model)
 
 
-def gpu_memory(args: argparse.Namespace) -> str:
+def check_folder(folder: Path) -> None:
+    """Make sure that checkpoints can be written, before hours are spent."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryFile(dir=folder):
+        pass
+
+
+def gpu_memory(args: argparse.Namespace, model: Yolact) -> str:
     """Return the end of the console line that --log_gpu asks for."""
-    if not args.log_gpu or not torch.cuda.is_available():
+    device = model.pixel_mean.device
+    if not args.log_gpu or device.type != "cuda":
         return ""
-    return f" || GPU: {torch.cuda.max_memory_allocated() / 2**30:.2f} GiB"
+    return f" || GPU: {torch.cuda.max_memory_allocated(device) / 2**30:.2f} GiB"
 
 
 if __name__ == "__main__":

@@ -35,7 +35,12 @@ def open_dataset(
         FileNotFoundError: its files are not there.
     """
     if name == SHAPES:
-        return shapes_split(split, length)
+        scenes = shapes_split(split, length)
+        if categories is not None and categories.names != scenes.names:
+            raise ValueError(
+                f"dataset 'shapes' has other classes than the model's {len(categories)}"
+            )
+        return scenes
     paths = resolve_dataset(name, root)
     if split == "train":
         images, annotations = paths.train_images, paths.train_annotations

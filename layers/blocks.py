@@ -29,19 +29,21 @@ class DeformableConv2d(nn.Conv2d):
 
     def forward(self, x: Tensor) -> Tensor:
         """Convolve (B, in, h, w) at the learned sampling points."""
-        offset_mask = self.offset_mask(x)
+        offset_mask = self.offset_mask(x).float()
+        # torchvision has no gradient of this operator for Apple GPUs, and none at all before 0.23.
+        device = torch.device("cpu") if x.device.type == "mps" else x.device
         with torch.autocast(x.device.type, enabled=False):
             out: Tensor = torchvision.ops.deform_conv2d(
-                x.float(),
-                offset_mask[:, :18].float(),  # (y, x) for each of the nine taps
-                self.weight.float(),
-                None if self.bias is None else self.bias.float(),
+                x.float().to(device),
+                offset_mask[:, :18].to(device),  # (y, x) for each of the nine taps
+                self.weight.float().to(device),
+                None if self.bias is None else self.bias.float().to(device),
                 self.stride,
                 self.padding,
                 self.dilation,
-                mask=offset_mask[:, 18:].float().sigmoid(),
+                mask=offset_mask[:, 18:].sigmoid().to(device),
             )
-        return out
+        return out.to(x.device)
 
 
 def zero_bias(conv: nn.Conv2d) -> None:

@@ -83,7 +83,7 @@ def mask_windows(soft_masks: Tensor, frames: Tensor, image_hw: tuple[int, int]) 
     if not len(soft_masks):
         return []
     above = soft_masks > 0.5
-    frames = frames.double()
+    frames = frames.float()
     sides = []
     for axis, size in ((0, image_hw[1]), (1, image_hw[0])):
         occupied = above.any(dim=1 + axis)  # (N, cells along the axis)

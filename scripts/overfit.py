@@ -28,6 +28,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         "options",
         (
             flag("--images", "how many", int, 8),
+            flag("--min_area", "least area of every object, as a share of its image", float, 0.01),
+            flag("--image_size", "side of the network input", int, 256),
             flag("--config", "preset", str, "yolact_resnet18"),
             flag("--iterations", "steps on all of them", int, 400),
             flag("--lr", "learning rate", float, 4e-3),
@@ -37,8 +39,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     )
     args = parser.parse_args(argv)
     shutil.rmtree(args.output, ignore_errors=True)
-    make_subset(args.dataset, args.images, args.output / "data")
+    make_subset(args.dataset, args.images, args.min_area, args.output / "data")
     settings = {
+        "model.image_size": args.image_size,
         "train.max_iterations": args.iterations,
         "train.learning_rate_steps": (int(0.8 * args.iterations),),
         "train.warmup_iterations": min(50, args.iterations // 8),
@@ -60,14 +63,19 @@ def main(argv: Sequence[str] | None = None) -> None:
     print(summarize(args.output / f"{args.config}.log"))
 
 
-def make_subset(dataset: str, count: int, folder: Path) -> None:
-    """Copy the first annotated training images; training and validation are the same."""
+def make_subset(dataset: str, count: int, min_area: float, folder: Path) -> None:
+    """Copy the first training images without crowds or tiny objects, as both splits."""
     paths = resolve_dataset(dataset)
     if paths.train_annotations is None or paths.train_images is None:
         raise UsageError(f"dataset {dataset!r} has no training split")
     content: dict[str, Any] = json.loads(paths.train_annotations.read_text())
-    annotated = {a["image_id"] for a in content["annotations"] if not a.get("iscrowd")}
-    content["images"] = [i for i in content["images"] if i["id"] in annotated][:count]
+    pixels = {image["id"]: image["width"] * image["height"] for image in content["images"]}
+    smallest: dict[int, float] = {}
+    for a in content["annotations"]:
+        area = 0 if a.get("iscrowd") else a["area"] / pixels[a["image_id"]]
+        smallest[a["image_id"]] = min(area, smallest.get(a["image_id"], 1.0))
+    usable = [i for i in content["images"] if smallest.get(i["id"], 0.0) >= min_area]
+    content["images"] = usable[:count]
     chosen = {image["id"] for image in content["images"]}
     content["annotations"] = [a for a in content["annotations"] if a["image_id"] in chosen]
     (folder / "annotations").mkdir(parents=True)

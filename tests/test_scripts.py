@@ -66,7 +66,7 @@ def test_convert_an_official_file(golden_root: Path, tmp_path: Path) -> None:
 def test_overfit_copies_annotated_images(tmp_path: Path) -> None:
     parts = script("overfit")
     dataset = make_dataset(tmp_path / "scenes")
-    parts["make_subset"](str(dataset), 2, tmp_path / "few")
+    parts["make_subset"](str(dataset), 2, 0.005, tmp_path / "few")
     assert len(list((tmp_path / "few" / "train").iterdir())) == 2
     assert (tmp_path / "few" / "annotations" / "instances_val.json").exists()
 

@@ -208,7 +208,7 @@ def no_display(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("no_display")
 def test_show_without_display() -> None:
-    with pytest.raises(RuntimeError, match="no display; write to a file with :out"):
+    with pytest.raises(OSError, match="no display; write to a file with :out"):
         show(grey())
     visualize.close_window()
 

@@ -262,12 +262,18 @@ def save_checkpoint(
 
 
 def write_atomically(path: Path, content: object) -> None:
-    """`torch.save` to a neighbouring file, then rename it."""
+    """`torch.save` to a neighbouring file, then rename it.
+
+    Raises:
+        OSError: the file cannot be written; the one that was there stays.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(path.name + f".{os.getpid()}.part")
     try:
         torch.save(content, partial)
         partial.replace(path)
+    except RuntimeError as error:  # torch's writer: no such folder, disk full
+        raise OSError(f"cannot write {path}: {str(error).splitlines()[0]}") from None
     finally:
         partial.unlink(missing_ok=True)
 
@@ -295,17 +301,23 @@ def checkpoint_path(
     return folder / f"{name}_{epoch}_{iteration}{'_interrupt' if interrupted else ''}.pth"
 
 
-def find_checkpoints(folder: Path, name: str, interrupted: bool | None = None) -> list[Path]:
-    """Return a run's checkpoints in a folder, least trained first.
+def find_checkpoints(folder: Path, name: str | None, interrupted: bool | None = None) -> list[Path]:
+    """Return the checkpoints of training runs in a folder, least trained first.
+
+    Released files, which may lie in the same folder under similar names, do not count.
 
     Args:
         folder: where to look.
-        name: the preset's name.
+        name: the preset's name; None for any, oldest first.
         interrupted: only those saved by Ctrl-C, only the others, or (None) all.
     """
-    pattern = re.compile(rf"{re.escape(name)}_\d+_\d+(_interrupt)?\.pth")
-    named = [
-        CheckpointName.parse(p) for p in folder.glob(f"{name}_*.pth") if pattern.fullmatch(p.name)
+    released = {official.file_name for official in OFFICIAL_WEIGHTS.values()}
+    pattern = re.compile(rf"{'.+' if name is None else re.escape(name)}_\d+_\d+(_interrupt)?\.pth")
+    paths = [
+        p for p in folder.glob("*.pth") if pattern.fullmatch(p.name) and p.name not in released
     ]
-    found = sorted(n for n in named if n and interrupted in (None, n.interrupted))
-    return [n.path for n in found]
+    named = [n for p in paths if (n := CheckpointName.parse(p))]
+    named = [n for n in named if interrupted in (None, n.interrupted)]
+    if name is None:
+        return sorted((n.path for n in named), key=lambda path: path.stat().st_mtime)
+    return [n.path for n in sorted(named)]

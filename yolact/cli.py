@@ -6,10 +6,12 @@ import argparse
 import logging
 import sys
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any, get_args
 
 import torch
 
+from .checkpoint import find_checkpoints
 from .config import Config
 from .engine import Precision
 from .presets import get_config
@@ -129,6 +131,27 @@ def named_config(name: str) -> Config:
         raise UsageError(f"--config: {error.args[0]}") from None
 
 
+def newest_checkpoint(flag: str, text: str, folder: Path, config: str | None) -> Path | None:
+    """Find what 'latest' or 'interrupt' stands for.
+
+    Args:
+        flag: whose value it is, for the message.
+        text: the value; anything else gives None.
+        folder: where runs keep their checkpoints.
+        config: the preset asked for; None for any.
+
+    Raises:
+        UsageError: there is no such checkpoint.
+    """
+    if text not in ("latest", "interrupt"):
+        return None
+    name = named_config(config).name if config else None
+    found = find_checkpoints(folder, name, True if text == "interrupt" else None)
+    if not found:
+        raise UsageError(f"{flag}={text}: no checkpoint of {name or 'any run'} in {folder}")
+    return found[-1]
+
+
 def with_settings(config: Config, assignments: Sequence[str]) -> Config:
     """Apply the `--set` flags.
 
@@ -165,7 +188,7 @@ def run(main: Callable[[Sequence[str] | None], None], argv: Sequence[str] | None
     except torch.OutOfMemoryError as error:
         reason = str(error).split(". ", 1)[0]
         return _complain(f"{reason}; try a smaller --batch_size or image", FAILED)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, FloatingPointError) as error:
         return _complain(error, FAILED)
     return DONE
 

@@ -67,6 +67,8 @@ class ModelConfig:
             )
         if not self.num_anchors:
             raise ValueError("model.anchor_scales and model.anchor_ratios: expected at least one")
+        if min(*self.pixel_std, *self.anchor_ratios, *map(min, self.anchor_scales)) <= 0:
+            raise ValueError("model.pixel_std, anchor_ratios, anchor_scales: expected more than 0")
         if self.class_names and len(self.class_names) != self.num_classes:
             raise ValueError(
                 f"model.class_names has {len(self.class_names)} names "
@@ -119,8 +121,9 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         """Check what would otherwise fail far from its cause."""
-        if self.batch_size < 1:
-            raise ValueError(f"train.batch_size={self.batch_size}: expected at least 1")
+        for name, least in (("batch_size", 1), ("seed", 0), ("warmup_iterations", 0)):
+            if getattr(self, name) < least:
+                raise ValueError(f"train.{name}={getattr(self, name)}: expected at least {least}")
 
 
 @dataclass(frozen=True)
@@ -144,6 +147,12 @@ class DetectConfig:
     top_k: int = 200
     max_detections: int = 100
     nms: Nms = "fast"
+
+    def __post_init__(self) -> None:
+        """Check what would otherwise give nonsense."""
+        for name in ("top_k", "max_detections"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"detect.{name}={getattr(self, name)}: expected at least 1")
 
 
 @dataclass(frozen=True)

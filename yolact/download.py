@@ -140,6 +140,8 @@ def _fetch(url: str, part: Path, expected_bytes: int | None, progress: bool) -> 
         part.unlink()
         offset, response = 0, _open(url, 0)
     with response:
+        if response.headers.get_content_type() == "text/html":  # a log-in page, not the file
+            raise OSError("the server sent a web page instead of the file")
         if response.status != 206:  # the server ignores ranges and sends everything
             offset = 0
         total = _announced_bytes(response, offset)

@@ -41,13 +41,16 @@ def autocast(device: torch.device, precision: Precision) -> AbstractContextManag
 
     Args:
         device: where it runs.
-        precision: "auto" is float32, exact everywhere; losses and boxes are float32 in any case.
+        precision: "auto" is float32, with TF32 convolutions where an NVIDIA GPU has them (PyTorch's
+            default); "float32" switches those off. Losses and boxes are float32 in any case.
 
     Raises:
         ValueError: unknown precision, or one that the device does not have.
     """
     if precision not in get_args(Precision):
         raise ValueError(f"--precision {precision}: expected {', '.join(get_args(Precision))}")
+    if precision == "float32":
+        torch.backends.cudnn.allow_tf32 = False  # for the backward pass as well, which runs later
     if precision in ("auto", "float32"):
         return nullcontext()
     if precision == "float16" and device.type == "cpu":

@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from .checkpoint import BUNDLED, Checkpoint, find_checkpoints, read_checkpoint, resolve_weights
+from .checkpoint import BUNDLED, Checkpoint, read_checkpoint, resolve_weights
 from .cli import (
     UsageError,
     add_flags,
@@ -14,6 +14,7 @@ from .cli import (
     flag,
     make_parser,
     named_config,
+    newest_checkpoint,
     str2bool,
     with_settings,
 )
@@ -75,7 +76,11 @@ def parse_arguments(description: str | None, argv: Sequence[str] | None) -> argp
     add_flags(parser, "drawing", DRAWING)
     add_flags(parser, "evaluation on a dataset", METRICS)
     add_machine_flags(parser)
-    return parser.parse_args(argv)
+    args = parser.parse_args(argv)
+    for name, least in (("top_k", 1), ("max_images", -1), ("video_multiframe", 1)):
+        if getattr(args, name) < least:
+            raise UsageError(f"--{name}={getattr(args, name)}: expected at least {least}")
+    return args
 
 
 def choose_model(args: argparse.Namespace) -> tuple[Checkpoint, Config]:
@@ -84,15 +89,9 @@ def choose_model(args: argparse.Namespace) -> tuple[Checkpoint, Config]:
     Raises:
         UsageError: an unknown preset, setting, or impossible value.
     """
-    path = Path(args.trained_model)
-    if args.trained_model in ("latest", "interrupt"):
-        name = named_config(args.config or "yolact_base").name
-        only = True if args.trained_model == "interrupt" else None
-        found = find_checkpoints(Path("weights"), name, only)
-        if not found:
-            raise UsageError(f"--trained_model={path}: no checkpoint of {name} in weights")
-        path = found[-1]
-    checkpoint = read_checkpoint(resolve_weights(path))
+    folder = Path("weights")
+    path = newest_checkpoint("--trained_model", args.trained_model, folder, args.config)
+    checkpoint = read_checkpoint(path or resolve_weights(args.trained_model))
     config = checkpoint.config
     if args.config and (config is None or config.name != named_config(args.config).name):
         config = named_config(args.config)

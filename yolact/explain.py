@@ -14,6 +14,7 @@ from layers.detect import detect
 from layers.masks import assemble_masks
 from layers.structures import Candidates
 
+from .engine import autocast
 from .predictor import Predictor
 from .visualize import draw_lincomb
 
@@ -60,5 +61,7 @@ def save_prototypes(predictor: Predictor, image: Image, folder: Path) -> tuple[P
 def _look(predictor: Predictor, image: Image) -> tuple[Tensor, Candidates]:
     """Return the prototypes (K, h, w) and the candidates of one image."""
     model = predictor.model
-    predictions = model.network(model.preprocess([to_tensor(image)]))
+    x = model.preprocess([to_tensor(image)])
+    with autocast(predictor.device, predictor.precision):
+        predictions = model.network(x)
     return predictions.prototypes[0], detect(predictions, **vars(model.detection))[0]

@@ -91,7 +91,7 @@ class Predictor:
             return self._predict([image], score_threshold, top_k)[0]
         return self._predict(list(image), score_threshold, top_k) if len(image) else []
 
-    @torch.inference_mode()
+    @torch.no_grad()  # results are plain tensors, which a caller may change
     def _predict(
         self, images: list[Image], score_threshold: float, top_k: int | None
     ) -> list[Detections]:

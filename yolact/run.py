@@ -31,10 +31,23 @@ logger = logging.getLogger(__name__)
 
 @dataclass
 class Progress:
-    """How far a run has come."""
+    """How far a run has come.
+
+    Attributes:
+        iteration: steps taken.
+        skipped: steps whose losses or gradients were not finite.
+        validated: the iteration of the last validation.
+        best_ap: the best mask AP of a validation, in percent.
+    """
 
     iteration: int = 0
+    skipped: int = 0
+    validated: int = -1
     best_ap: float = -1.0
+
+
+class Stopped(KeyboardInterrupt):
+    """The run was asked to stop, and is between two steps."""
 
 
 class Saver:
@@ -67,6 +80,7 @@ class Saver:
         self.optimizer, self.progress = optimizer, progress
         self.images_per_epoch = images_per_epoch
         self.keep_latest, self.keep_latest_interval = keep_latest, keep_latest_interval
+        self._previous: Path | None = None
 
     @property
     def epoch(self) -> int:
@@ -75,12 +89,13 @@ class Saver:
 
     def save(self) -> Path:
         """Write a regular checkpoint, and delete the previous one where asked to."""
-        name, interval = self.config.name, self.keep_latest_interval
-        previous = find_checkpoints(self.folder, name, interrupted=False)[-1:]
-        path = self._write(checkpoint_path(self.folder, name, self.epoch, self.progress.iteration))
-        for old in map(CheckpointName.parse, previous if self.keep_latest else ()):
-            if old and old.path != path and (interval <= 0 or old.iteration % interval):
-                old.path.unlink(missing_ok=True)
+        iteration, interval = self.progress.iteration, self.keep_latest_interval
+        path = self._write(checkpoint_path(self.folder, self.config.name, self.epoch, iteration))
+        old = self._previous and CheckpointName.parse(self._previous)
+        self._previous = path
+        superfluous = old is not None and (interval <= 0 or old.iteration % interval != 0)
+        if self.keep_latest and old and superfluous and old.path != path:
+            old.path.unlink(missing_ok=True)
         return path
 
     def save_interrupted(self) -> Path:
@@ -132,14 +147,19 @@ def restore(
             optimizer.load_state_dict(state["optimizer"])
         if "random" in state:
             torch.set_rng_state(state["random"])
-        if state.get("cuda_random") and torch.cuda.is_available():
-            torch.cuda.set_rng_state_all(state["cuda_random"])
+        for device, numbers in enumerate(state.get("cuda_random", [])[: torch.cuda.device_count()]):
+            torch.cuda.set_rng_state(numbers, device)
         name = CheckpointName.parse(checkpoint.path)
         iteration = int(state.get("iteration", name.iteration if name else 0))
-        best_ap = float(state.get("best_ap", -1))
+        progress = Progress(
+            iteration if start_iteration < 0 else start_iteration,
+            int(state.get("skipped", 0)),
+            int(state.get("validated", -1)),
+            float(state.get("best_ap", -1)),
+        )
     except (TypeError, ValueError, KeyError, RuntimeError, AttributeError, IndexError) as error:
         raise ValueError(f"{checkpoint.path}: cannot resume from it: {error}") from None
-    return Progress(iteration if start_iteration < 0 else start_iteration, best_ap)
+    return progress
 
 
 class Console:

@@ -8,7 +8,7 @@ from dataclasses import replace
 from itertools import accumulate
 from pathlib import Path
 
-from .checkpoint import Checkpoint, find_checkpoints, read_checkpoint, resolve_weights
+from .checkpoint import Checkpoint, read_checkpoint, resolve_weights
 from .cli import (
     UsageError,
     add_flags,
@@ -16,6 +16,7 @@ from .cli import (
     flag,
     make_parser,
     named_config,
+    newest_checkpoint,
     with_settings,
 )
 from .config import Config
@@ -72,6 +73,8 @@ def _check(args: argparse.Namespace) -> None:
             raise UsageError(f"--{name}={value}: expected at least 1")
     if args.num_workers < 0:
         raise UsageError(f"--num_workers={args.num_workers}: expected at least 0")
+    if args.precision == "float16":
+        raise UsageError("--precision=float16: too narrow for gradients; train with bfloat16")
     if args.resume and args.weights:
         raise UsageError(
             "--resume goes on with a run, --weights starts a new one: give one of them"
@@ -86,17 +89,9 @@ def resumed_checkpoint(args: argparse.Namespace) -> Checkpoint | None:
     """
     if not args.resume:
         return None
-    path = Path(args.resume)
-    if args.resume in ("latest", "interrupt"):
-        name = named_config(args.config or "yolact_base").name
-        only = True if args.resume == "interrupt" else None
-        found = find_checkpoints(args.save_folder, name, only)
-        if not found:
-            raise UsageError(
-                f"--resume={args.resume}: no checkpoint of {name} in {args.save_folder}"
-            )
-        path = found[-1]
-    elif not path.is_file():
+    path = newest_checkpoint("--resume", args.resume, args.save_folder, args.config)
+    path = path or Path(args.resume)
+    if not path.is_file():
         raise UsageError(f"--resume={args.resume}: no such file, nor 'latest' or 'interrupt'")
     return read_checkpoint(path)
 

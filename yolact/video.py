@@ -203,7 +203,7 @@ def run_video(
 
     Raises:
         ValueError: the output cannot be written, or a number below 1.
-        RuntimeError: there is no display to show on.
+        OSError: there is no display to show on.
     """
     if batch < 1 or (max_frames is not None and max_frames < 1):
         raise ValueError(f"batch ({batch}) and max_frames ({max_frames}) must be 1 or more")

@@ -183,10 +183,10 @@ def show(image: Image, title: str = "YOLACT", wait_ms: int = 0) -> bool:
         False once the user pressed Esc or closed the window.
 
     Raises:
-        RuntimeError: there is no display.
+        OSError: there is no display.
     """
     if not has_display():
-        raise RuntimeError(_NO_DISPLAY)
+        raise OSError(_NO_DISPLAY)
     try:
         if not _is_open(title):
             _open_window(title, _image_hw(image))
@@ -195,7 +195,7 @@ def show(image: Image, title: str = "YOLACT", wait_ms: int = 0) -> bool:
         while not wait_ms and key < 0 and _is_open(title):
             key = cv2.waitKey(50)
     except cv2.error as error:  # an OpenCV built without windows
-        raise RuntimeError(_NO_DISPLAY) from error
+        raise OSError(_NO_DISPLAY) from error
     return key & 0xFF != _ESCAPE and _is_open(title)
 
 
