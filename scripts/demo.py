@@ -11,7 +11,10 @@ FOLDER = Path("results/demo")
 SHOWN = "--score_threshold=0.3 --top_k=15"
 
 STEPS = (
-    ("generate scenes and a clip", f"scripts/make_shapes.py {FOLDER} --train=0 --val=4 --video"),
+    (
+        "generate scenes and a clip",
+        f"scripts/make_shapes.py {FOLDER} --train=0 --val=4 --image_size=512 --video",
+    ),
     ("score the bundled model on 500 scenes that it has never seen", "eval.py --no_bar"),
     ("segment an image", f"eval.py {SHOWN} --image={FOLDER}/val/000001.jpg:{FOLDER}/image.png"),
     ("segment a video", f"eval.py {SHOWN} --video={FOLDER}/clip.mp4:{FOLDER}/video.mp4"),

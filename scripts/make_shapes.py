@@ -46,7 +46,7 @@ def make_shapes(args: argparse.Namespace) -> None:
     if args.video:
         print(f"video: {CLIP_FRAMES} frames ...", file=sys.stderr)
         clip = args.out / "clip.mp4"
-        export_clip(clip, shape_clip(CLIP_FRAMES, seed=args.seed), CLIP_FPS)
+        export_clip(clip, shape_clip(CLIP_FRAMES, (480, 480), args.seed), CLIP_FPS)
         print(f"video: {clip}")
 
 

@@ -182,7 +182,7 @@ def test_a_video(more: list[str], capsys: pytest.CaptureFixture[str]) -> None:
         (["--config=yolact_bass"], 2, "did you mean"),
         (["--set=model.size=3"], 2, "model.size"),
         (["--video_multiframe=0", "--video=clip.mp4:o.mp4"], 2, "expected at least 1"),
-        (["--trained_model=latest"], 2, "no checkpoint of yolact_base"),
+        (["--trained_model=latest"], 2, "no checkpoint of any run"),
         (["--trained_model=nothing.pth"], 1, "no such checkpoint file"),
         (["--trained_model=clip.mp4"], 1, "not a readable checkpoint"),
         (["--config=yolact_resnet50"], 1, "does not fit this model"),

@@ -35,15 +35,15 @@ class Progress:
 
     Attributes:
         iteration: steps taken.
-        skipped: steps whose losses or gradients were not finite.
-        validated: the iteration of the last validation.
         best_ap: the best mask AP of a validation, in percent.
+        validated: the iteration of the last validation.
+        skipped: steps whose losses or gradients were not finite.
     """
 
     iteration: int = 0
-    skipped: int = 0
-    validated: int = -1
     best_ap: float = -1.0
+    validated: int = -1
+    skipped: int = 0
 
 
 class Stopped(KeyboardInterrupt):
@@ -91,10 +91,9 @@ class Saver:
         """Write a regular checkpoint, and delete the previous one where asked to."""
         iteration, interval = self.progress.iteration, self.keep_latest_interval
         path = self._write(checkpoint_path(self.folder, self.config.name, self.epoch, iteration))
-        old = self._previous and CheckpointName.parse(self._previous)
+        old = CheckpointName.parse(self._previous) if self._previous not in (None, path) else None
         self._previous = path
-        superfluous = old is not None and (interval <= 0 or old.iteration % interval != 0)
-        if self.keep_latest and old and superfluous and old.path != path:
+        if old and self.keep_latest and (interval <= 0 or old.iteration % interval):
             old.path.unlink(missing_ok=True)
         return path
 
@@ -153,9 +152,9 @@ def restore(
         iteration = int(state.get("iteration", name.iteration if name else 0))
         progress = Progress(
             iteration if start_iteration < 0 else start_iteration,
-            int(state.get("skipped", 0)),
-            int(state.get("validated", -1)),
             float(state.get("best_ap", -1)),
+            int(state.get("validated", -1)),
+            int(state.get("skipped", 0)),
         )
     except (TypeError, ValueError, KeyError, RuntimeError, AttributeError, IndexError) as error:
         raise ValueError(f"{checkpoint.path}: cannot resume from it: {error}") from None
