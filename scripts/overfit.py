@@ -1,4 +1,4 @@
-"""Overfit a light preset, from scratch, to a few real images: proof that every loss learns.
+"""Overfit a light preset, from scratch, to a few real images: does every loss learn?
 
 Example:
   python scripts/overfit.py path/to/coco_small --images=8
