@@ -24,6 +24,7 @@ from threading import Event
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
 from data.catalog import Categories
 from data.datasets import open_dataset
@@ -166,9 +167,11 @@ def train_step(run: Run, batch: Batch) -> tuple[dict[str, float], bool]:
         for name, loss in losses.items():
             totals[name] = totals.get(name, 0.0) + loss.item() / len(parts)
     gradients = [p.grad for p in model.parameters() if p.grad is not None]
-    norm = torch.nn.utils.get_total_norm(gradients)
+    norm = get_total_norm(gradients)
     finite = math.isfinite(sum(totals.values())) and bool(norm.isfinite())
     if finite:
+        if run.config.train.gradient_clip:
+            clip_grads_with_norm_(model.parameters(), run.config.train.gradient_clip, norm)
         optimizer.step()
     else:  # batch norm has seen what the weights shall not
         for buffer, before in statistics:

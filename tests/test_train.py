@@ -13,6 +13,7 @@ from tiny import FLAGS, make_dataset
 import train
 from yolact.checkpoint import read_checkpoint
 from yolact.cli import run
+from yolact.train_flags import parse_arguments
 from yolact.training_log import read_log
 
 
@@ -102,6 +103,22 @@ def test_divergence_ends_with_a_diagnosis(
     assert "--lr" in error
     log = read_log(tmp_path / "yolact_resnet18.log")
     assert len(log) < 100 / 10
+
+
+def test_gradient_clip_bounds_the_step(dataset: Path, tmp_path: Path) -> None:
+    """One step without momentum or decay moves the weights by rate x clipped norm, no further."""
+    step = ["--lr=1", "--set=train.warmup_iterations=0", "--momentum=0", "--decay=0"]
+    moved = []
+    for clip in (0, 0.5):
+        folder = tmp_path / str(clip)
+        more = [*step, f"--set=train.gradient_clip={clip}"]
+        made = train.set_up(parse_arguments(None, flags(dataset, folder, 1, *more)))
+        before = [p.detach().clone() for p in made.model.parameters()]
+        train.train(made)
+        after = made.model.parameters()
+        moved.append(sum(float((a - b).square().sum()) for a, b in zip(after, before, strict=True)))
+    assert moved[0] > 1
+    assert moved[1] ** 0.5 == pytest.approx(0.5, rel=1e-3)
 
 
 @pytest.mark.parametrize(

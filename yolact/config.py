@@ -105,7 +105,13 @@ class LossConfig:
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """Optimisation. Iterations and learning rate are for `batch_size` images per step."""
+    """Optimisation. Iterations and learning rate are for `batch_size` images per step.
+
+    Attributes:
+        gradient_clip: largest norm of the whole gradient; longer ones are scaled down to it. 0
+            leaves them alone, as the original does. From scratch, where the first gradients can
+            silence the prototypes' ReLU for good, 10 keeps them alive.
+    """
 
     batch_size: int = 8
     learning_rate: float = 1e-3
@@ -116,12 +122,14 @@ class TrainConfig:
     learning_rate_steps: tuple[int, ...] = (280_000, 600_000, 700_000, 750_000)
     warmup_iterations: int = 500
     warmup_learning_rate: float = 1e-4
+    gradient_clip: float = 0.0
     pretrained_backbone: bool = True
     seed: int = 0
 
     def __post_init__(self) -> None:
         """Check what would otherwise fail far from its cause."""
-        for name, least in (("batch_size", 1), ("seed", 0), ("warmup_iterations", 0)):
+        least_values = {"batch_size": 1, "seed": 0, "warmup_iterations": 0, "gradient_clip": 0}
+        for name, least in least_values.items():
             if getattr(self, name) < least:
                 raise ValueError(f"train.{name}={getattr(self, name)}: expected at least {least}")
 
