@@ -4,9 +4,9 @@ BIN := .venv/bin
 .PHONY: demo test test-all lint clean
 
 # The environment with everything installed; made anew when pyproject.toml or the kernels change.
-.venv: pyproject.toml layers/kernels.pyx
+.venv: pyproject.toml layers/kernels.pyx layers/mask_pixels.pxi
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --editable ".[dev]"
+	$(BIN)/python -m pip install --quiet --editable ".[dev,video,export,int8]"
 	touch .venv
 
 demo: .venv

@@ -10,17 +10,21 @@ Examples:
   python eval.py --trained_model=yolact_base --score_threshold=0.15 --top_k=15 --images=in:out
   python eval.py --trained_model=yolact_base --score_threshold=0.15 --top_k=15 --video=a.mp4:b.mp4
   python eval.py --trained_model=yolact_base --score_threshold=0.15 --top_k=15 --video=0
-  python eval.py --trained_model=yolact_base --benchmark --max_images=50
+  python eval.py --trained_model=yolact_base --benchmark
+  python eval.py --benchmark=all --video=a.mp4 --json=speed.json
+  python eval.py --compare engine=plain --compare engine=openvino,precision=bfloat16
 """
 
 from __future__ import annotations
 
 import argparse
 import itertools
+import json
 import logging
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import cv2
 import numpy as np
@@ -32,15 +36,15 @@ from data.images import read_image
 from data.sources import expand_images, parse_source
 from data.video import open_video
 from layers.structures import Detections
-from yolact import Config, Predictor, build_model
-from yolact.benchmark import benchmark
-from yolact.checkpoint import Checkpoint, load_weights
-from yolact.cli import device_name, run
-from yolact.engine import pick_device
-from yolact.eval_flags import choose_model, parse_arguments
+from yolact import Config, Predictor
+from yolact.benchmark import Variant, benchmark
+from yolact.checkpoint import Checkpoint
+from yolact.cli import run
+from yolact.eval_flags import choose_model, compared, engine_for, mask_mode, parse_arguments
 from yolact.evaluation import CocoEvaluator, EvaluationDataset, eval_order, evaluate
 from yolact.explain import explain, save_prototypes
 from yolact.metrics import format_coco_summary, format_per_class, format_table
+from yolact.plain import draw_plain, run_video_plain
 from yolact.results import load_results, save_results, write_coco_json, write_web_json
 from yolact.video import run_video
 from yolact.visualize import draw_detections, has_display, show
@@ -49,6 +53,8 @@ logger = logging.getLogger("eval")
 
 Image = NDArray[np.uint8]
 Draw = Callable[..., Image]
+
+BENCHMARK_IMAGES = 50
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -60,35 +66,38 @@ def main(argv: Sequence[str] | None = None) -> None:
         evaluator = CocoEvaluator(dataset.coco, dataset.categories.category_ids, results)
         report(args, evaluator, config)
         return
-    predictor = load_predictor(args, checkpoint, config)
-    draw = partial(
-        draw_detections,
-        masks=args.display_masks and not args.detect,
-        boxes=args.display_bboxes,
-        text=args.display_text,
-        scores=args.display_scores,
-    )
+    if args.benchmark:
+        measure_speed(args)
+        return
+    predictor, draw = load_predictor(args, checkpoint, config), drawing(args)
     if args.image:
         segment_image(args, predictor, draw)
     elif args.images:
         segment_images(args, predictor, draw)
     elif args.video:
         segment_video(args, predictor, draw)
-    elif args.benchmark:
-        measure_speed(args, predictor, draw, config)
     else:
         evaluate_dataset(args, predictor, draw, config)
 
 
+def drawing(args: argparse.Namespace) -> Draw:
+    """Return the function that draws what the flags ask for."""
+    return partial(
+        draw_plain if args.engine == "plain" else draw_detections,
+        masks=args.display_masks and not args.detect,
+        boxes=args.display_bboxes,
+        text=args.display_text,
+        scores=args.display_scores,
+    )
+
+
 def load_predictor(args: argparse.Namespace, checkpoint: Checkpoint, config: Config) -> Predictor:
-    """Load the model onto the device."""
-    device = pick_device(device_name(args))
-    model = build_model(config)
-    load_weights(model, checkpoint)
-    model.to(device)
-    model.mask_mode = "none" if args.detect else "cropped" if args.crop else "whole"
-    logger.info("%s from %s on %s", config.name, checkpoint.path, device)
-    return Predictor(model, args.precision)
+    """Load the model, and say how it will run."""
+    engine = engine_for(args, checkpoint)
+    predictor = Predictor.from_parts(checkpoint, config, engine)
+    predictor.model.mask_mode = mask_mode(args)
+    logger.info("%s from %s by %s", config.name, checkpoint.path, engine)
+    return predictor
 
 
 def segment_image(args: argparse.Namespace, predictor: Predictor, draw: Draw) -> None:
@@ -220,16 +229,51 @@ def report(args: argparse.Namespace, evaluator: CocoEvaluator, config: Config) -
         print("\n" + format_per_class(metrics, config.model.names))
 
 
-def measure_speed(
-    args: argparse.Namespace, predictor: Predictor, draw: Draw, config: Config
-) -> None:
-    """Time the stages on images of the dataset."""
+def measure_speed(args: argparse.Namespace) -> None:
+    """Time one or several models, engines and precisions in turn."""
+    chosen = [(each, *choose_model(each)) for each in compared(args)]
+    images = benchmark_images(args, chosen[0][2])
+    variants = []
+    for each, checkpoint, config in chosen:
+        engine, draw = engine_for(each, checkpoint), drawing(each)
+        predictor = load_predictor(each, checkpoint, config)
+        label = f"{config.name}, {engine.name}, {engine.precision}"
+        run = partial(time_video, each, predictor, draw) if args.video else None
+        variants.append(Variant(label, predictor, draw, engine, run))
+    report = benchmark(variants, images, args.score_threshold, args.top_k, args.batch_sizes)
+    print(report.format())
+    if args.json:
+        args.json.parent.mkdir(parents=True, exist_ok=True)
+        args.json.write_text(json.dumps(report.to_dict(), indent=1))
+        print(args.json)
+
+
+def benchmark_images(args: argparse.Namespace, config: Config) -> list[Image]:
+    """Return decoded images to time: frames of the video, or images of the dataset."""
+    count = args.max_images if args.max_images >= 0 else BENCHMARK_IMAGES
+    if args.video:
+        with open_video(parse_source(args.video)[0]) as video:
+            return list(itertools.islice(video, count))
     dataset = validation_set(config)
-    order = image_order(args, dataset)
-    count = len(order) if args.max_images < 0 else args.max_images
-    images = (dataset.sample(index).image for index in itertools.islice(order, count))
-    outcome = benchmark(predictor, images, draw, args.score_threshold, args.top_k)
-    print(outcome.format())
+    return [dataset.sample(index).image for index in image_order(args, dataset)[:count]]
+
+
+def time_video(args: argparse.Namespace, predictor: Predictor, draw: Draw) -> float:
+    """Process a video from file to file, and return the frames per second."""
+    frames = args.max_images if args.max_images > 0 else None
+
+    def predict(frames: list[Image]) -> list[Detections]:
+        return predictor(frames, args.score_threshold, args.top_k)
+
+    draw = partial(draw, color_by="class")
+    with TemporaryDirectory() as folder, open_video(parse_source(args.video)[0]) as video:
+        output = Path(folder) / "video.mp4"
+        if args.engine == "plain":
+            return run_video_plain(video, predict, draw, output, frames)
+        batch = args.video_multiframe
+        return run_video(
+            video, predict, draw, output=output, display=False, batch=batch, max_frames=frames
+        ).fps
 
 
 def validation_set(config: Config) -> EvaluationDataset:

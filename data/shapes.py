@@ -40,7 +40,7 @@ from .shapes_drawing import (
     rasterize,
 )
 from .transforms import Sample
-from .video import VideoWriter
+from .video_writer import VideoWriter
 
 SHAPE_CLASSES: tuple[str, ...] = tuple(OUTLINES)
 
@@ -256,7 +256,7 @@ def export_coco(dataset: ShapeScenes, folder: Path, split: str, count: int | Non
 
 
 def export_clip(path: Path, frames: Iterable[NDArray[np.uint8]], fps: float = 25.0) -> None:
-    """Write frames as an MPEG-4 video, which appears under its name when it is complete.
+    """Write frames as a video, which appears under its name when it is complete.
 
     Args:
         path: a name that ends in .mp4.

@@ -1,12 +1,14 @@
-"""Frames in and out: video files, cameras and network streams, by OpenCV."""
+"""Frames from video files, cameras and network streams, by OpenCV."""
 
 from __future__ import annotations
 
 import os
+import time
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from types import TracebackType
+from typing import TypeVar
 
 import cv2
 import numpy as np
@@ -15,8 +17,7 @@ from numpy.typing import NDArray
 from .sources import is_url
 
 Frame = NDArray[np.uint8]
-
-CODECS = {".mp4": "mp4v", ".m4v": "mp4v", ".mov": "mp4v", ".mkv": "mp4v", ".avi": "MJPG"}
+Opened = TypeVar("Opened", bound="Resource")
 
 _DEFAULT_FPS = 30.0
 # Frames in a row that may fail to decode before a source counts as ended.
@@ -26,7 +27,23 @@ _SILENT = 0  # OpenCV's LOG_LEVEL_SILENT
 _TEXT_CODEC = "ansi"  # libav shows plain text files as if they were ANSI art; nobody means that
 
 
-class VideoSource:
+class Resource(ABC):
+    """Something to close; `with` closes it, whatever ends the block."""
+
+    def __enter__(self: Opened) -> Opened:
+        """Return the resource itself."""
+        return self
+
+    def __exit__(self, *ended: object) -> None:
+        """Close the resource."""
+        self.close()
+
+    @abstractmethod
+    def close(self) -> None:
+        """Give up what is held; a second call does nothing."""
+
+
+class VideoSource(Resource):
     """An opened video whose frames can be iterated once, as (H, W, 3) uint8 RGB.
 
     Attributes:
@@ -36,9 +53,20 @@ class VideoSource:
         frame_count: number of frames that the container claims; None for cameras and live streams.
         is_live: frames pass whether they are read or not.
         broken_frames: frames skipped so far because they could not be decoded.
+        seconds: when the frame delivered last is to be seen, counted from the video's beginning;
+            broken frames before it, and unequal distances between frames, are in it.
+        path: the file; None for cameras and network streams.
     """
 
-    def __init__(self, name: str, capture: cv2.VideoCapture, first: Frame, *, is_live: bool):
+    def __init__(
+        self,
+        name: str,
+        capture: cv2.VideoCapture,
+        first: Frame,
+        *,
+        is_live: bool,
+        path: Path | None = None,
+    ):
         """Take over an opened capture and the first frame read from it."""
         self.name = name
         self.fps = plausible_fps(capture.get(cv2.CAP_PROP_FPS))
@@ -46,8 +74,12 @@ class VideoSource:
         self.frame_count = None if is_live else _frame_count(capture)
         self.is_live = is_live
         self.broken_frames = 0
+        self.path = path
         self._capture = capture
         self._first: Frame | None = first
+        self._start = time.perf_counter()
+        self.seconds = 0.0
+        self.seconds = self._told_time(0.0)
 
     def __iter__(self) -> Iterator[Frame]:
         """Yield the frames that are left, past broken ones."""
@@ -59,6 +91,7 @@ class VideoSource:
             frame = _read(self._capture)
             if frame is not None:
                 # Failures count as broken frames only when the video goes on after them.
+                self.seconds = self._told_time(self.seconds + (1 + failures) / self.fps)
                 self.broken_frames, failures = self.broken_frames + failures, 0
                 delivered += 1
                 yield frame
@@ -67,22 +100,17 @@ class VideoSource:
             else:
                 failures += 1
 
-    def __enter__(self) -> VideoSource:
-        """Return the source itself."""
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        """Close the capture."""
-        self.close()
-
     def close(self) -> None:
         """Release the file or camera; the iteration ends."""
         self._capture.release()
+
+    def _told_time(self, expected: float) -> float:
+        """Return the time of the frame just read; `expected` where the container tells nonsense."""
+        if self.is_live:
+            return time.perf_counter() - self._start
+        told = self._capture.get(cv2.CAP_PROP_POS_MSEC) / 1000
+        length = (self.frame_count or 0) / self.fps
+        return told if self.seconds < told < length + 1 else expected
 
     def _patience(self, delivered: int) -> int:
         """Count the failures to bear: in a file no more than the frames it claims to have left."""
@@ -92,74 +120,6 @@ class VideoSource:
             return _MAX_FAILURES
         left = self.frame_count - delivered - self.broken_frames
         return min(max(left, 0), _MAX_FAILURES_IN_FILE)
-
-
-class VideoWriter:
-    """A video file that appears under its name only when it is complete and playable.
-
-    Frames go to a temporary file beside the target, which replaces the target at `close`. An error
-    or Ctrl-C closes it as well, so what has been written until then is kept. Without a single frame
-    no file is made.
-
-    Args:
-        path: target; its suffix chooses the codec (see `CODECS`).
-        fps: frames per second.
-        image_hw: height and width of the frames. Codecs need even sides: an odd last row or column
-            is cut off.
-
-    Raises:
-        ValueError: unknown suffix, missing or unwritable folder, or no codec.
-    """
-
-    def __init__(self, path: str | Path, fps: float, image_hw: tuple[int, int]):
-        """Open the temporary file."""
-        self.path = Path(path).expanduser()
-        self.frames = 0
-        self._size = (image_hw[1], image_hw[0])
-        codec = CODECS.get(self.path.suffix.lower())
-        if codec is None:
-            raise ValueError(f"cannot write {path}: use one of the suffixes {', '.join(CODECS)}")
-        check_folder(self.path)
-        self._partial = self.path.with_name(f".{self.path.stem}.partial{self.path.suffix}")
-        fourcc = cv2.VideoWriter.fourcc(*codec)
-        with quiet_opencv():
-            self._writer = cv2.VideoWriter(str(self._partial), fourcc, fps, self._size)
-        if not self._writer.isOpened():
-            self._partial.unlink(missing_ok=True)
-            raise ValueError(
-                f"cannot write {path}: OpenCV has no {codec} encoder for "
-                f"{self._size[0]} x {self._size[1]} frames at {fps:g} fps; try a .avi file"
-            )
-
-    def write(self, frame: Frame) -> None:
-        """Append one (H, W, 3) uint8 RGB frame; one of another size is resized, not lost."""
-        if (frame.shape[1], frame.shape[0]) != self._size:
-            frame = cv2.resize(frame, self._size).astype(np.uint8, copy=False)
-        self._writer.write(cv2.cvtColor(frame, cv2.COLOR_RGB2BGR))
-        self.frames += 1
-
-    def __enter__(self) -> VideoWriter:
-        """Return the writer itself."""
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        """Finish the file, whatever ended the block."""
-        self.close()
-
-    def close(self) -> None:
-        """Finish the file and give it its name; a second call does nothing."""
-        self._writer.release()
-        if not self._partial.exists():
-            return
-        if self.frames:
-            self._partial.replace(self.path)
-        else:
-            self._partial.unlink()
 
 
 def open_video(source: str | int) -> VideoSource:
@@ -187,24 +147,13 @@ def open_video(source: str | int) -> VideoSource:
     if frame is None:
         capture.release()
         raise ValueError(_why_not(text, is_camera, is_stream))
-    return VideoSource(text, capture, frame, is_live=is_live)
+    file = None if is_camera or is_stream else path
+    return VideoSource(text, capture, frame, is_live=is_live, path=file)
 
 
 def plausible_fps(fps: float) -> float:
     """Replace the 0, NaN, or clock rate that some cameras and containers report by 30."""
     return fps if 0 < fps < 1000 else _DEFAULT_FPS
-
-
-def check_folder(path: Path) -> None:
-    """Refuse a target whose folder is missing or read-only, before any work is done.
-
-    Raises:
-        ValueError: a file cannot be made there.
-    """
-    if not path.parent.is_dir():
-        raise ValueError(f"cannot write {path}: there is no folder {path.parent}")
-    if not os.access(path.parent, os.W_OK) or path.is_dir():
-        raise ValueError(f"cannot write {path}: no permission, or a folder of that name")
 
 
 @contextmanager

@@ -1,8 +1,11 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True, initializedcheck=False
-"""CPU hot paths. Each has a tensor twin in this folder, which the tests hold it equal to."""
+"""CPU hot paths. Each has a tensor twin in this folder, which the tests hold it equal to.
+"""
 
-from libc.stdlib cimport calloc, free
-
+from cpython.bytes cimport PyBytes_FromStringAndSize
+from libc.math cimport ceilf, expf, floorf, isfinite
+from libc.stdlib cimport calloc, free, malloc, realloc
+from libc.string cimport memcmp, memset
 
 def greedy_nms(const float[:, ::1] boxes, const long long[::1] groups, float iou_threshold):
     """Mark the boxes that greedy non-maximum suppression keeps.
@@ -49,3 +52,88 @@ def greedy_nms(const float[:, ::1] boxes, const long long[::1] groups, float iou
         free(dead)
         free(areas)
     return keep
+
+
+cdef inline float clamp(float value, Py_ssize_t high) noexcept nogil:
+    """Bring a number, NaN included, into the range from 0 to `high`."""
+    if not value > 0:
+        return 0
+    return value if value < high else <float>high
+
+
+# --- Prototypes x coefficients, inside the boxes only ---------------------------------------------
+
+
+def assemble_masks(
+    const float[:, :, ::1] prototypes, const float[:, ::1] coefficients,
+    const float[:, ::1] boxes, float padding, float[:, :, ::1] out,
+):
+    """Write sigmoid(prototypes x coefficients) inside widened boxes; leave the rest as it is.
+
+    Args:
+        prototypes: (K, h, w).
+        coefficients: (N, K).
+        boxes: (N, 4) xyxy relative; corners may be swapped or outside the image.
+        padding: margin of the boxes in cells.
+        out: (N, h, w).
+
+    Raises:
+        ValueError: the shapes do not fit together.
+    """
+    cdef Py_ssize_t count = coefficients.shape[0], channels = coefficients.shape[1]
+    cdef Py_ssize_t height = prototypes.shape[1], width = prototypes.shape[2]
+    cdef Py_ssize_t i, y, k, x1 = 0, x2 = 0, y1 = 0, y2 = 0
+    if (
+        prototypes.shape[0] != channels or boxes.shape[0] != count or boxes.shape[1] != 4
+        or out.shape[0] != count or out.shape[1] != height or out.shape[2] != width
+    ):
+        raise ValueError("prototypes, coefficients, boxes and masks of different sizes")
+    with nogil:
+        for i in range(count):
+            cells_inside(boxes[i, 0], boxes[i, 2], width, padding, &x1, &x2)
+            cells_inside(boxes[i, 1], boxes[i, 3], height, padding, &y1, &y2)
+            for y in range(y1, y2 if x1 < x2 else y1):
+                memset(&out[i, y, x1], 0, (x2 - x1) * sizeof(float))
+                for k in range(0, channels, 4):
+                    add_prototypes(
+                        &prototypes[k, y, x1], height * width, &coefficients[i, k],
+                        min(channels - k, 4), &out[i, y, x1], x2 - x1,
+                    )
+                sigmoid(&out[i, y, x1], x2 - x1)
+
+
+cdef void cells_inside(
+    float a, float b, Py_ssize_t cells, float padding, Py_ssize_t* first, Py_ssize_t* end
+) noexcept nogil:
+    """Find the cells `first <= cell < end` inside an interval; none where a bound is NaN."""
+    first[0] = end[0] = 0
+    if a == a and b == b:
+        first[0] = <Py_ssize_t>ceilf(clamp(min(a, b) * cells - padding, cells))
+        end[0] = <Py_ssize_t>ceilf(clamp(max(a, b) * cells + padding, cells))
+
+
+cdef void add_prototypes(
+    const float* a, Py_ssize_t plane, const float* weights, Py_ssize_t channels, float* row,
+    Py_ssize_t count,
+) noexcept nogil:
+    """Add up to four weighted prototypes to a row; loops that compilers turn into vector code."""
+    cdef const float* b = a + plane
+    cdef const float* c = b + plane
+    cdef const float* d = c + plane
+    cdef Py_ssize_t k, x
+    if channels == 4:
+        for x in range(count):
+            row[x] += weights[0] * a[x] + weights[1] * b[x] + weights[2] * c[x] + weights[3] * d[x]
+        return
+    for k in range(channels):
+        for x in range(count):
+            row[x] += weights[k] * a[k * plane + x]
+
+
+cdef void sigmoid(float* row, Py_ssize_t count) noexcept nogil:
+    cdef Py_ssize_t x
+    for x in range(count):
+        row[x] = <float>1 / (<float>1 + expf(-row[x]))
+
+
+include "mask_pixels.pxi"

@@ -1,15 +1,23 @@
-"""Masks from prototypes, and full-size masks from small soft ones (YOLACT sec. 3.1 and 3.3)."""
+"""Masks from prototypes, and where they lie in the image (YOLACT sec. 3.1 and 3.3)."""
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from .native import as_floats, kernels_for
+
 Window = tuple[int, int, int, int]
+"""x1, y1, x2, y2 in whole pixels; x2 and y2 are the first outside."""
 
 
 def assemble_masks(
-    prototypes: Tensor, coefficients: Tensor, boxes: Tensor, crop: bool = True
+    prototypes: Tensor,
+    coefficients: Tensor,
+    boxes: Tensor,
+    crop: bool = True,
+    padding: float = 1,
 ) -> Tensor:
     """Combine prototypes linearly, squash, and crop by box (YOLACT eq. 1).
 
@@ -18,13 +26,21 @@ def assemble_masks(
         coefficients: (N, K).
         boxes: (N, 4) xyxy relative to the image.
         crop: zero what lies outside the boxes.
+        padding: margin of the crop in cells, see `box_windows`.
 
     Returns:
         (N, h, w) soft masks in [0, 1].
     """
+    kernels = kernels_for(prototypes, coefficients, boxes)
+    if crop and kernels is not None:
+        # NumPy asks the system for zeros, and gets those outside the boxes for nothing.
+        soft = np.zeros((len(coefficients), *prototypes.shape[1:]), np.float32)
+        arrays = as_floats(prototypes), as_floats(coefficients), as_floats(boxes)
+        kernels.assemble_masks(*arrays, padding, soft)
+        return torch.from_numpy(soft)
     logits = torch.einsum("nk,khw->nhw", coefficients.float(), prototypes.float())
     soft_masks = logits.sigmoid()
-    return soft_masks * box_windows(boxes, logits.shape[-2:]) if crop else soft_masks
+    return soft_masks * box_windows(boxes, logits.shape[-2:], padding) if crop else soft_masks
 
 
 def box_windows(boxes: Tensor, grid_hw: tuple[int, int] | torch.Size, padding: float = 1) -> Tensor:
@@ -49,57 +65,37 @@ def box_windows(boxes: Tensor, grid_hw: tuple[int, int] | torch.Size, padding: f
     return inside_y[:, :, None] & inside_x[:, None, :]
 
 
-def paste_masks(soft_masks: Tensor, frames: Tensor, image_hw: tuple[int, int]) -> Tensor:
-    """Resize soft masks to the image bilinearly and threshold them at 0.5, one window at a time.
-
-    Equal to resizing every mask to the whole image, without ever holding an N x H x W float array.
+def mask_window(soft_mask: Tensor, frame: Tensor, image_hw: tuple[int, int]) -> Window:
+    """Bound a mask after upsampling: a pixel exceeds 0.5 only next to a cell that does.
 
     Args:
-        soft_masks: (N, h, w) in [0, 1].
-        frames: (N, 4) xyxy in image pixels: the region that each soft mask covers.
+        soft_mask: (h, w) in [0, 1].
+        frame: (4,) xyxy in image pixels: the region that the mask covers. Without area, or with
+            numbers that are not finite, it holds nothing.
         image_hw: height and width of the image.
 
     Returns:
-        (N, H, W) bool.
+        A window inside the image; (0, 0, 0, 0) for an empty mask.
     """
-    full = torch.zeros((len(soft_masks), *image_hw), dtype=torch.bool, device=soft_masks.device)
-    for index, window in enumerate(mask_windows(soft_masks, frames, image_hw)):
-        x1, y1, x2, y2 = window
-        full[index, y1:y2, x1:x2] = sample_window(soft_masks[index], frames[index], window) > 0.5
-    return full
+    frame = frame.float()
+    extent = frame[2:] - frame[:2]
+    above = soft_mask > 0.5
+    if not (above.any() and ((extent > 0) & extent.isfinite()).all()):
+        return 0, 0, 0, 0
+    x1, x2 = _span(above.any(dim=0), frame[0], frame[2], image_hw[1])
+    y1, y2 = _span(above.any(dim=1), frame[1], frame[3], image_hw[0])
+    return x1, y1, x2, y2
 
 
-def mask_windows(soft_masks: Tensor, frames: Tensor, image_hw: tuple[int, int]) -> list[Window]:
-    """Bound each mask after upsampling: a pixel exceeds 0.5 only next to a cell that does.
-
-    Args:
-        soft_masks: (N, h, w) in [0, 1].
-        frames: (N, 4) xyxy in image pixels: the region that each soft mask covers.
-        image_hw: height and width of the image.
-
-    Returns:
-        For each mask a window (x1, y1, x2, y2) in whole pixels; (0, 0, 0, 0) for an empty mask.
-    """
-    if not len(soft_masks):
-        return []
-    above = soft_masks > 0.5
-    frames = frames.float()
-    sides = []
-    for axis, size in ((0, image_hw[1]), (1, image_hw[0])):
-        occupied = above.any(dim=1 + axis)  # (N, cells along the axis)
-        cells = occupied.shape[1]
-        first = occupied.int().argmax(dim=1)
-        last = cells - 1 - occupied.flip(1).int().argmax(dim=1)
-        start, end = frames[:, axis], frames[:, axis + 2]
-        per_cell = (end - start) / cells
-        low = torch.where(first > 0, start + (first - 0.5) * per_cell, start).floor()
-        high = torch.where(last < cells - 1, start + (last + 1.5) * per_cell, end).ceil()
-        low = low.clamp(0, size)
-        sides.append((low, high.clamp(0, size).maximum(low)))
-    (x1, x2), (y1, y2) = sides
-    exists = above.flatten(1).any(dim=1) & (frames[:, 2:] > frames[:, :2]).all(dim=1)
-    windows = torch.stack((x1, y1, x2, y2), dim=1) * exists[:, None]
-    return [(int(a), int(b), int(c), int(d)) for a, b, c, d in windows.tolist()]
+def _span(occupied: Tensor, start: Tensor, end: Tensor, size: int) -> tuple[int, int]:
+    """Bound the pixels of one axis that the occupied cells have a part in."""
+    cells = len(occupied)
+    first, last = (int(i) for i in occupied.nonzero().flatten()[[0, -1]])
+    per_cell = (end - start) / cells
+    low = start + (first - 0.5) * per_cell if first > 0 else start
+    high = start + (last + 1.5) * per_cell if last < cells - 1 else end
+    low = low.floor().clamp(0, size)
+    return int(low), int(high.ceil().clamp(0, size).maximum(low))
 
 
 def sample_window(soft_mask: Tensor, frame: Tensor, window: Window) -> Tensor:
@@ -114,11 +110,11 @@ def sample_window(soft_mask: Tensor, frame: Tensor, window: Window) -> Tensor:
         (y2 - y1, x2 - x1) float32.
     """
     x1, y1, x2, y2 = window
+    soft_mask, frame = soft_mask.float(), frame.float()
     top, bottom, fraction_y = _taps(y1, y2, frame[1], frame[3], soft_mask.shape[0])
     left, right, fraction_x = _taps(x1, x2, frame[0], frame[2], soft_mask.shape[1])
-    soft_mask = soft_mask.float()
-    rows = torch.lerp(soft_mask[top], soft_mask[bottom], fraction_y[:, None])
-    return torch.lerp(rows[:, left], rows[:, right], fraction_x)
+    rows = _between(soft_mask[top], soft_mask[bottom], fraction_y[:, None])
+    return _between(rows[:, left], rows[:, right], fraction_x)
 
 
 def _taps(
@@ -129,3 +125,8 @@ def _taps(
     source = ((pixels - start) * (cells / extent) - 0.5).clamp(0, cells - 1)
     low = source.floor().long()
     return low, (low + 1).clamp(max=cells - 1), source - low
+
+
+def _between(a: Tensor, b: Tensor, weight: Tensor) -> Tensor:
+    # torch.lerp may fuse the product and the sum, and round another way on another machine.
+    return (b - a).mul_(weight).add_(a)

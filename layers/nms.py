@@ -2,19 +2,13 @@
 
 from __future__ import annotations
 
-import logging
-from functools import cache
-from importlib import import_module
-from typing import Protocol
-
 import numpy as np
 import torch
 import torchvision
 from torch import Tensor
 
 from .boxes import box_iou
-
-logger = logging.getLogger(__name__)
+from .native import as_floats, kernels_for
 
 
 def fast_nms(
@@ -108,14 +102,12 @@ def batched_greedy_nms(
     Returns:
         indices of the boxes kept, highest score first.
     """
-    kernels = load_kernels() if boxes.device.type == "cpu" else None
+    kernels = kernels_for(boxes)
     if kernels is None:
         return _torchvision_nms(boxes, scores, groups, iou_threshold)
     order = scores.argsort(descending=True, stable=True)
     kept = kernels.greedy_nms(
-        np.ascontiguousarray(boxes[order].float().numpy()),
-        np.ascontiguousarray(groups[order].long().numpy()),
-        iou_threshold,
+        as_floats(boxes[order]), groups[order].long().contiguous().numpy(), iou_threshold
     )
     return order[torch.from_numpy(np.asarray(kept).view(np.bool_))]
 
@@ -138,21 +130,3 @@ def _not_overlapped(boxes: Tensor, iou_threshold: float) -> Tensor:
         return torch.ones(boxes.shape[:-1], dtype=torch.bool, device=boxes.device)
     overlaps = box_iou(boxes, boxes).triu(diagonal=1)
     return overlaps.amax(dim=-2) <= iou_threshold
-
-
-class Kernels(Protocol):
-    """The compiled CPU kernels, see kernels.pyx."""
-
-    def greedy_nms(self, boxes: object, groups: object, iou_threshold: float) -> object:
-        """Mark the boxes to keep."""
-
-
-@cache
-def load_kernels() -> Kernels | None:
-    """Return the compiled kernels, or None (said once) where they were not built."""
-    try:
-        kernels: Kernels = import_module("layers.kernels")
-    except ImportError:
-        logger.warning("layers.kernels is not compiled; torchvision serves instead")
-        return None
-    return kernels

@@ -11,7 +11,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from .masks import mask_windows, paste_masks, sample_window
+from .masks import Window
+from .pixels import bitmap, encode_bitmap, mask_window, paste_masks, tint
 
 Index = int | slice | Tensor | NDArray[Any] | Sequence[int]
 Part = TypeVar("Part", "Target", "Candidates", "Detections")
@@ -111,7 +112,8 @@ class Detections:
     """N segmented objects of one image, highest score first.
 
     The masks are kept compactly: one small soft mask per object and the image region ("frame") that
-    it covers. Full-size masks are made only when `.masks` or `.crop(i)` asks for them.
+    it covers. Full-size masks are made only when `.masks` asks for them; `.crop`, `.tint` and
+    `.run_lengths` look at one mask's own window.
 
     Attributes:
         boxes: (N, 4) float xyxy in image pixels.
@@ -122,6 +124,7 @@ class Detections:
         box_scores: (N,) class probabilities before mask re-scoring.
         image_hw: height and width of the image in pixels.
         class_names: one name for each label value.
+        crop_to_boxes: cut each mask, after upsampling, where its box ends, rounded to whole pixels.
     """
 
     boxes: Tensor
@@ -132,6 +135,7 @@ class Detections:
     box_scores: Tensor
     image_hw: tuple[int, int]
     class_names: tuple[str, ...] = ()
+    crop_to_boxes: bool = False
 
     def __post_init__(self) -> None:
         """Check lengths at birth."""
@@ -152,18 +156,43 @@ class Detections:
     @property
     def masks(self) -> Tensor:
         """Full-size masks, (N, H, W) bool, made on each access."""
-        return paste_masks(self.soft_masks, self.mask_frames, self.image_hw)
+        bounds = self.boxes if self.crop_to_boxes else None
+        return paste_masks(self.soft_masks, self.mask_frames, self.image_hw, bounds)
 
-    def crop(self, index: int) -> tuple[tuple[int, int, int, int], Tensor]:
-        """Return one mask as the smallest window that holds it.
+    def window(self, index: int) -> Window:
+        """Return a window x1, y1, x2, y2 in whole image pixels that holds one mask.
 
-        Returns:
-            The window (x1, y1, x2, y2) in whole image pixels, empty for an empty mask, and the
-            (y2-y1, x2-x1) bool mask in it.
+        It is little larger than the mask, and (0, 0, 0, 0) for an empty one.
         """
-        soft, frame = self.soft_masks[index : index + 1], self.mask_frames[index : index + 1]
-        window = mask_windows(soft, frame, self.image_hw)[0]
-        return window, sample_window(soft[0], frame[0], window) > 0.5
+        bounds = self.boxes[index] if self.crop_to_boxes else None
+        return mask_window(self.soft_masks[index], self.mask_frames[index], self.image_hw, bounds)
+
+    def crop(self, index: int) -> tuple[Window, Tensor]:
+        """Return the window of one mask, and the (y2 - y1, x2 - x1) bool mask in it."""
+        window = self.window(index)
+        return window, bitmap(self.soft_masks[index], self.mask_frames[index], window)
+
+    def tint(
+        self, canvas: NDArray[np.uint8], index: int, color: tuple[int, int, int], alpha: float
+    ) -> None:
+        """Blend a colour into a canvas where one mask is.
+
+        Args:
+            canvas: (H, W, 3) uint8 of the image's size, changed in place.
+            index: of the detection.
+            color: of the canvas's three channels.
+            alpha: share of the colour.
+
+        Raises:
+            ValueError: the mask lies outside the canvas, which is of another size than the image.
+        """
+        soft_mask, frame = self.soft_masks[index], self.mask_frames[index]
+        tint(canvas, soft_mask, frame, self.window(index), color, alpha)
+
+    def run_lengths(self, index: int) -> str:
+        """Return COCO's compressed run lengths of one full-size mask, as pycocotools does."""
+        window, inside = self.crop(index)
+        return encode_bitmap(inside, window, self.image_hw)
 
     def names(self) -> list[str]:
         """Return the class name of every detection, "class 3" where there is none."""

@@ -25,3 +25,9 @@ def data_root() -> Path:
 def golden_root() -> Path:
     """A folder with reference outputs of the original network."""
     return existing("YOLACT_GOLDEN", BESIDE / "golden")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def own_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Keep converted networks of the tests out of the user's cache."""
+    os.environ["XDG_CACHE_HOME"] = str(tmp_path_factory.mktemp("cache"))

@@ -10,6 +10,7 @@ from yolact import get_config, list_configs
 # Cells of P3..P7 at each input side: strides 8 to 128, rounded up at every step.
 GRIDS = {
     256: (32, 16, 8, 4, 2),
+    320: (40, 20, 10, 5, 3),
     400: (50, 25, 13, 7, 4),
     550: (69, 35, 18, 9, 5),
     700: (88, 44, 22, 11, 6),

@@ -18,6 +18,7 @@ from data.shapes import (
     shapes_split,
 )
 from data.shapes_drawing import OUTLINES, TEXTURES, Shape, paint_shape, random_light, rasterize
+from data.video import open_video
 
 main = runpy.run_path(str(Path(__file__).parents[1] / "scripts" / "make_shapes.py"))["main"]
 
@@ -167,10 +168,8 @@ def test_export_clip(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="no frames"):
         export_clip(path, [])
     export_clip(path, shape_clip(4, (90, 160)), fps=10)
-    video = cv2.VideoCapture(str(path))
-    read = [video.read()[1].shape for _ in range(4)]
-    assert read == [(90, 160, 3)] * 4
-    assert not video.read()[0]
+    with open_video(path) as video:
+        assert [frame.shape for frame in video] == [(90, 160, 3)] * 4
     assert list(tmp_path.iterdir()) == [path]
 
 

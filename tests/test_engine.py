@@ -1,9 +1,25 @@
+import copy
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from tiny import SETTINGS
 
-from yolact.engine import Precision, autocast, pick_device
+from yolact import build_model, get_config, openvino_engine
+from yolact import engine as engine_module
+from yolact.engine import (
+    Engine,
+    EngineName,
+    Precision,
+    autocast,
+    choose_engine,
+    pick_device,
+    prepare,
+)
+from yolact.openvino_engine import convert_cached
 
 CPU = torch.device("cpu")
 
@@ -93,3 +109,177 @@ def test_half_precision_needs_a_gpu() -> None:
 def test_unknown_precision(precision: Precision) -> None:
     with pytest.raises(ValueError, match="expected auto, float32, bfloat16, float16"):
         autocast(CPU, precision)
+
+
+@pytest.mark.parametrize(
+    ("device", "engine", "precision", "chosen"),
+    [
+        ("cpu", "auto", "float32", ("openvino", "float32")),
+        ("cpu", "auto", "auto", ("openvino", "bfloat16")),
+        ("cpu", "eager", "auto", ("eager", "bfloat16")),
+        ("cpu", "compile", "float32", ("compile", "float32")),
+        ("cpu", "plain", "auto", ("plain", "float32")),
+        ("auto", "plain", "float32", ("plain", "float32")),
+    ],
+)
+def test_choice(
+    monkeypatch: pytest.MonkeyPatch,
+    device: str,
+    engine: EngineName,
+    precision: Precision,
+    chosen: tuple[str, str],
+) -> None:
+    machine(monkeypatch)
+    monkeypatch.setattr(engine_module, "bfloat16_is_fast", lambda _: True)
+    decision = choose_engine(device, engine, precision)
+    assert (decision.name, decision.precision) == chosen
+    assert decision.device == CPU
+    assert str(decision).startswith(", ".join(chosen))
+
+
+def test_without_a_fast_type_or_openvino_the_choice_is_plain_pytorch(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    machine(monkeypatch)
+    engine_module.bfloat16_is_fast.cache_clear()
+    monkeypatch.setattr(engine_module, "matmul_speed", lambda *_: 1.0)
+    monkeypatch.setattr(engine_module, "has_openvino", lambda: False)
+    decision = choose_engine("auto", "auto", "auto")
+    engine_module.bfloat16_is_fast.cache_clear()
+    assert (decision.name, decision.precision) == ("eager", "float32")
+    with pytest.raises(ValueError, match="--engine openvino: not installed; pip install openvino"):
+        choose_engine("cpu", "openvino")
+
+
+@pytest.mark.parametrize(
+    ("cuda", "device", "engine", "precision", "message"),
+    [
+        (0, "cpu", "fast", "auto", "--engine fast: expected auto, plain, eager, compile, openvino"),
+        (1, "cuda", "openvino", "auto", "runs on the CPU, not on cuda; add --device cpu"),
+        (0, "cpu", "plain", "bfloat16", "--engine plain is float32, not bfloat16"),
+        (0, "cpu", "eager", "float16", "not on a CPU"),
+        (0, "cuda", "auto", "auto", "not on this machine"),
+    ],
+)
+def test_impossible_choices(
+    monkeypatch: pytest.MonkeyPatch,
+    cuda: int,
+    device: str,
+    engine: EngineName,
+    precision: Precision,
+    message: str,
+) -> None:
+    machine(monkeypatch, cuda)
+    with pytest.raises(ValueError, match=message):
+        choose_engine(device, engine, precision)
+
+
+def make_network(backbone: str) -> torch.nn.Module:
+    torch.manual_seed(0)
+    config = get_config("yolact_resnet18").override(*SETTINGS, f"model.backbone={backbone}")
+    model = build_model(config)
+    for module in model.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):  # folding must get all four right
+            for tensor, low in ((module.weight, 0.5), (module.bias, -0.5)):
+                torch.nn.init.uniform_(tensor, low, low + 1)
+            module.running_mean.uniform_(-0.5, 0.5)
+            module.running_var.uniform_(0.5, 1.5)
+    return model.eval().network
+
+
+@pytest.fixture(scope="module")
+def network() -> torch.nn.Module:
+    return make_network("resnet18")
+
+
+@pytest.mark.parametrize("name", ["plain", "eager", "openvino"])
+@pytest.mark.parametrize("backbone", ["resnet18", "mobilenet_v3_large", "darknet53"])
+def test_every_engine_predicts_the_same(backbone: str, name: EngineName) -> None:
+    network, x = make_network(backbone), torch.randn(2, 3, 64, 64)
+    with torch.no_grad():
+        expected = network(x)
+        found = prepare(network, Engine(name, CPU, "float32"), 64)(x)
+    for a, b in zip(expected[:5], found[:5], strict=True):
+        torch.testing.assert_close(a, b, atol=1e-4, rtol=1e-3)
+
+
+@pytest.mark.parametrize("name", ["eager", "openvino"])
+def test_bfloat16_is_close(network: torch.nn.Module, name: EngineName) -> None:
+    x = torch.randn(2, 3, 64, 64)
+    with torch.no_grad():
+        expected = network(x)
+        found = prepare(network, Engine(name, CPU, "bfloat16"), 64)(x)
+    for a, b in zip(expected[:5], found[:5], strict=True):
+        assert float((a - b.float()).abs().mean()) < 0.05 * float(a.abs().mean() + 0.1)
+
+
+@pytest.mark.slow
+def test_compiled_predicts_the_same(network: torch.nn.Module) -> None:
+    x = torch.randn(1, 3, 64, 64)
+    with torch.no_grad():
+        expected = network(x)
+        found = prepare(network, Engine("compile", CPU, "float32"), 64)(x)
+    for a, b in zip(expected[:5], found[:5], strict=True):
+        torch.testing.assert_close(a, b, atol=1e-4, rtol=1e-3)
+
+
+def test_prepared_network_does_not_follow_later_training(network: torch.nn.Module) -> None:
+    mine, x = copy.deepcopy(network), torch.randn(1, 3, 64, 64)
+    run = prepare(mine, Engine("eager", CPU, "float32"), 64)
+    with torch.no_grad():
+        before = run(x).prototypes.clone()
+        for parameter in mine.parameters():
+            parameter.add_(1)
+        torch.testing.assert_close(run(x).prototypes, before)
+
+
+def test_conversion_is_made_once_and_survives_a_broken_cache(
+    network: torch.nn.Module, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    made: list[int] = []
+    real = openvino_engine.convert
+
+    def convert(network: torch.nn.Module, image_size: int) -> Any:
+        made.append(image_size)
+        return real(network, image_size)
+
+    monkeypatch.setattr(openvino_engine, "convert", convert)
+    for _ in range(2):
+        convert_cached(network, 64)
+    assert made == [64]
+    (cached,) = (tmp_path / "yolact" / "openvino").iterdir()
+    (cached / "network.xml").write_text("<broken")
+    convert_cached(network, 64)
+    assert made == [64, 64]
+    other = copy.deepcopy(network)
+    next(other.parameters()).data.add_(1)
+    convert_cached(other, 64)
+    assert made == [64, 64, 64]
+
+
+def test_cache_keeps_a_few_and_needs_no_writable_folder(
+    network: torch.nn.Module, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setattr(openvino_engine, "_KEPT", 2)
+    mine = copy.deepcopy(network)
+    for _ in range(3):
+        next(mine.parameters()).data.add_(1)
+        convert_cached(mine, 64)
+    assert len(list((tmp_path / "yolact" / "openvino").iterdir())) == 2
+    file = tmp_path / "file"
+    file.write_text("")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(file))
+    assert convert_cached(mine, 64).inputs
+
+
+def test_threads_do_not_share_results(network: torch.nn.Module) -> None:
+    run = prepare(network, Engine("openvino", CPU, "float32"), 64)
+    xs = torch.randn(8, 1, 3, 64, 64)
+    with torch.no_grad():
+        expected = [network(x).prototypes for x in xs]
+    with ThreadPoolExecutor(2) as pool:
+        found = list(pool.map(lambda x: run(x).prototypes.clone(), xs))
+    for a, b in zip(expected, found, strict=True):
+        torch.testing.assert_close(a, b, atol=1e-4, rtol=1e-3)

@@ -61,6 +61,7 @@ def rows(text: str) -> list[str]:
         ["--cross_class_nms=True"],
         ["--detect"],
         ["--no_crop"],
+        ["--smooth_masks"],
         ["--score_threshold=0.9"],
         ["--precision=bfloat16"],
         ["--cuda=False", "--set=detect.top_k=10"],
@@ -113,8 +114,46 @@ def test_files_for_others(capsys: pytest.CaptureFixture[str]) -> None:
 def test_benchmark_shows_every_stage(capsys: pytest.CaptureFixture[str]) -> None:
     assert evaluate("--benchmark", "--max_images=3") == 0
     out = capsys.readouterr().out
-    for stage in ("preprocess", "network", "detect", "masks", "draw", "fps", "95th percentile"):
+    for stage in ("preprocess", "network", "detect", "masks", "draw", "fps", "p95 ms", "GFLOP"):
         assert stage in out
+
+
+def test_benchmark_compares_engines_on_a_video(capsys: pytest.CaptureFixture[str]) -> None:
+    variants = ["--compare=engine=plain", "--compare=engine=eager,precision=float32"]
+    flags = ["--video=clip.mp4", "--max_images=4", "--batch_sizes=1,2", "--json=out/speed.json"]
+    assert evaluate(*variants, *flags) == 0
+    out = capsys.readouterr().out
+    assert "yolact_resnet18, plain, float32" in out
+    assert "1.00x" in out
+    content = json.loads(Path("out/speed.json").read_text())
+    assert [v["label"] for v in content["variants"]] == [
+        "yolact_resnet18, plain, float32",
+        "yolact_resnet18, eager, float32",
+    ]
+    for variant in content["variants"]:
+        assert len(variant["milliseconds"]) == 2
+        assert set(variant["network_ms"]) == {"1", "2"}
+        assert len(variant["video_fps"]) == 3
+    assert content["network_gflop"] > 0
+
+
+@pytest.mark.parametrize(
+    "flags", [["--compare=top_k=3"], ["--compare=nonsense"], ["--batch_sizes=0"], ["--engine=x"]]
+)
+def test_what_cannot_be_compared_is_wrong_usage(flags: list[str]) -> None:
+    try:
+        code = evaluate(*flags)
+    except SystemExit as error:  # argparse
+        code = int(error.code or 0)
+    assert code == 2
+
+
+def test_plain_engine_draws_and_writes_the_same(capsys: pytest.CaptureFixture[str]) -> None:
+    for engine in ("plain", "eager"):
+        flags = [f"--engine={engine}", "--precision=float32", "--top_k=3"]
+        assert evaluate(f"--image=scenes/val/000001.jpg:out/{engine}.png", *flags) == 0
+    plain, eager = (cv2.imread(f"out/{name}.png").astype(int) for name in ("plain", "eager"))
+    assert np.abs(plain - eager).max() <= 3
 
 
 def test_one_image(capsys: pytest.CaptureFixture[str]) -> None:

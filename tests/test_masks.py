@@ -1,34 +1,35 @@
+import math
+
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from layers.masks import assemble_masks, box_windows, mask_windows, paste_masks, sample_window
-from layers.structures import Detections
+from layers import native
+from layers.masks import assemble_masks, box_windows, sample_window
+from layers.native import load_kernels
 
 WHOLE = (0.0, 0.0, 1.0, 1.0)
+NAN, INF = math.nan, math.inf
 
 
-def soft_masks(count: int, height: int, width: int, seed: int = 0) -> Tensor:
-    """Blobs that are above 0.5 in some places; the first is empty, the second full."""
-    rng = torch.Generator().manual_seed(seed)
-    masks = torch.rand(count, height, width, generator=rng)
-    masks[2::2] *= box_windows(torch.rand(len(masks[2::2]), 4, generator=rng), (height, width))
-    masks[:1] = 0.4
-    masks[1:2] = 0.9
-    return masks
+@pytest.fixture(params=["kernel", "fallback"])
+def path(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Run a test with the compiled kernels and without them."""
+    if request.param == "fallback":
+        monkeypatch.setattr(native, "load_kernels", lambda: None)
+    elif load_kernels() is None:
+        pytest.skip("layers.kernels is not compiled here")
+    return str(request.param)
 
 
-def frames(count: int, *frame: float) -> Tensor:
-    return torch.tensor(frame).expand(count, 4)
-
-
-def test_assemble_nothing() -> None:
+def test_assemble_nothing(path: str) -> None:
     masks = assemble_masks(torch.rand(3, 4, 5), torch.zeros(0, 3), torch.zeros(0, 4))
     assert masks.shape == (0, 4, 5)
 
 
-def test_assemble_by_hand() -> None:
+def test_assemble_by_hand(path: str) -> None:
     prototypes = torch.zeros(2, 4, 4)
     prototypes[0, :2] = 2.0
     prototypes[1, :, 3] = 3.0
@@ -40,6 +41,97 @@ def test_assemble_by_hand() -> None:
     half, high = 0.5, torch.tensor(3.0).sigmoid().item()
     inside = [0.0, 0.0, half, high]
     torch.testing.assert_close(masks[1], torch.tensor([[0.0] * 4, inside, inside, inside]))
+
+
+def reference(
+    prototypes: Tensor, coefficients: Tensor, boxes: Tensor, padding: float = 1
+) -> Tensor:
+    soft = torch.einsum("nk,khw->nhw", coefficients, prototypes).sigmoid()
+    return soft * box_windows(boxes, prototypes.shape[1:], padding)
+
+
+@pytest.mark.parametrize("count", [0, 1, 30])
+@pytest.mark.parametrize("shape", [(1, 1, 1), (3, 4, 5), (32, 69, 69), (33, 7, 50), (6, 50, 7)])
+@pytest.mark.parametrize("padding", [0, 1, 2])
+def test_assemble_equals_the_formula(
+    path: str, count: int, shape: tuple[int, int, int], padding: float
+) -> None:
+    rng = torch.Generator().manual_seed(count)
+    prototypes = torch.randn(shape, generator=rng)
+    coefficients = torch.randn(count, shape[0], generator=rng)
+    boxes = torch.rand(count, 4, generator=rng) * 1.6 - 0.3  # corners in any order
+    boxes[::5] = boxes[::5].round()
+    ours = assemble_masks(prototypes, coefficients, boxes, padding=padding)
+    expected = reference(prototypes, coefficients, boxes, padding)
+    assert ((ours > 0) == (expected > 0)).all()
+    torch.testing.assert_close(ours, expected, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("count", [0, 4])
+def test_assemble_without_crop(path: str, count: int) -> None:
+    prototypes, coefficients = torch.randn(8, 5, 6), torch.randn(count, 8)
+    ours = assemble_masks(prototypes, coefficients, torch.zeros(count, 4), crop=False)
+    expected = torch.einsum("nk,khw->nhw", coefficients, prototypes).sigmoid()
+    torch.testing.assert_close(ours, expected)
+
+
+BAD_BOXES = [
+    (NAN, 0.0, 1.0, 1.0),
+    (0.0, 0.0, NAN, 1.0),
+    (0.0, NAN, 1.0, NAN),
+    (0.2, -INF, 0.4, INF),
+    (INF, INF, INF, INF),
+    (1e30, -1e30, -1e30, 1e30),
+    (-5.0, -5.0, -4.0, 9.0),
+    (0.9, 0.9, 0.1, 0.1),
+    (0.5, 0.5, 0.5, 0.5),
+]
+
+
+def test_assemble_with_bad_boxes(path: str) -> None:
+    boxes = torch.tensor(BAD_BOXES)
+    prototypes, coefficients = torch.randn(4, 9, 8), torch.randn(len(boxes), 4)
+    ours = assemble_masks(prototypes, coefficients, boxes)
+    torch.testing.assert_close(ours, reference(prototypes, coefficients, boxes))
+
+
+@pytest.mark.parametrize("value", [NAN, INF, -INF, 1e38])
+def test_assemble_with_bad_numbers(path: str, value: float) -> None:
+    prototypes, coefficients = torch.randn(5, 9, 8), torch.randn(3, 5)
+    prototypes[2, 3:5] = value
+    coefficients[1, 1] = value
+    boxes = torch.tensor([[0.1, 0.2, 0.8, 0.7]]).expand(3, 4)
+    ours = assemble_masks(prototypes, coefficients, boxes)
+    assert ((ours > 0.5) == (reference(prototypes, coefficients, boxes) > 0.5)).all()
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_assemble_is_float32(path: str, dtype: torch.dtype) -> None:
+    prototypes, coefficients = torch.ones(2, 3, 3, dtype=dtype), torch.ones(1, 2, dtype=dtype)
+    assert assemble_masks(prototypes, coefficients, torch.tensor([WHOLE])).dtype == torch.float32
+
+
+def test_assemble_can_be_derived() -> None:
+    coefficients = torch.ones(1, 2, requires_grad=True)
+    assemble_masks(torch.ones(2, 3, 3), coefficients, torch.tensor([WHOLE])).sum().backward()
+    assert coefficients.grad is not None
+
+
+def test_the_kernel_checks_sizes() -> None:
+    kernels = load_kernels()
+    if kernels is None:
+        pytest.skip("layers.kernels is not compiled here")
+    sizes = {"prototypes": (2, 3, 4), "coefficients": (5, 2), "boxes": (5, 4), "out": (5, 3, 4)}
+    wrong = {
+        "prototypes": [(3, 3, 4)],
+        "coefficients": [(6, 2)],
+        "boxes": [(4, 4), (5, 3)],
+        "out": [(4, 3, 4), (5, 2, 4), (5, 3, 5)],
+    }
+    for name, size in [(key, size) for key, value in wrong.items() for size in value]:
+        arrays = {k: np.zeros(v, np.float32) for k, v in {**sizes, name: size}.items()}
+        with pytest.raises(ValueError, match="different sizes"):
+            kernels.assemble_masks(**arrays, padding=1)
 
 
 @pytest.mark.parametrize(
@@ -73,101 +165,6 @@ def test_a_margin_of_one_cell_is_the_default() -> None:
     assert (box_windows(boxes, (9, 7)) == box_windows(boxes, (9, 7), 1)).all()
 
 
-def assert_like_interpolation(pasted: Tensor, soft: Tensor, image_hw: tuple[int, int]) -> None:
-    """Equal to resizing the whole mask, but where that gives 0.5 up to rounding."""
-    resized = F.interpolate(soft[None], image_hw, mode="bilinear", align_corners=False)[0]
-    different = pasted != (resized > 0.5)
-    assert (resized[different] - 0.5).abs().sum() < 1e-5
-
-
-@pytest.mark.parametrize("grid_hw", [(1, 1), (2, 3), (16, 16), (17, 5), (69, 69)])
-@pytest.mark.parametrize(
-    "image_hw", [(1, 1), (1, 40), (37, 2), (7, 9), (16, 16), (64, 48), (101, 163), (138, 138)]
-)
-def test_paste_equals_resizing_the_whole_mask(
-    grid_hw: tuple[int, int], image_hw: tuple[int, int]
-) -> None:
-    soft = soft_masks(8, *grid_hw, seed=image_hw[0])
-    pasted = paste_masks(soft, frames(8, 0, 0, image_hw[1], image_hw[0]), image_hw)
-    assert pasted.shape == (8, *image_hw)
-    assert pasted.dtype == torch.bool
-    assert not pasted[0].any()
-    assert pasted[1].all()
-    assert_like_interpolation(pasted, soft, image_hw)
-
-
-@pytest.mark.parametrize("single", [(0, 0), (0, 15), (7, 8), (15, 0), (15, 15)])
-@pytest.mark.parametrize("image_hw", [(5, 6), (50, 61)])
-def test_paste_of_one_bright_cell(single: tuple[int, int], image_hw: tuple[int, int]) -> None:
-    soft = torch.zeros(1, 16, 16)
-    soft[0][single] = 1.0
-    pasted = paste_masks(soft, frames(1, 0, 0, image_hw[1], image_hw[0]), image_hw)
-    assert_like_interpolation(pasted, soft, image_hw)
-
-
-def test_paste_nothing() -> None:
-    assert paste_masks(torch.zeros(0, 4, 4), torch.zeros(0, 4), (5, 6)).shape == (0, 5, 6)
-    assert mask_windows(torch.zeros(0, 4, 4), torch.zeros(0, 4), (5, 6)) == []
-
-
-@pytest.mark.parametrize("frame", [(2, 3, 12, 9), (0, 0, 5, 20), (19, 19, 20, 20), (0, 0, 20, 20)])
-def test_frames_inside_the_image(frame: tuple[int, int, int, int]) -> None:
-    x1, y1, x2, y2 = frame
-    soft = soft_masks(6, 7, 5)
-    pasted = paste_masks(soft, frames(6, *map(float, frame)), (20, 20))
-    assert_like_interpolation(pasted[:, y1:y2, x1:x2], soft, (y2 - y1, x2 - x1))
-    pasted[:, y1:y2, x1:x2] = False
-    assert not pasted.any()
-
-
-@pytest.mark.parametrize(
-    "frame", [(-5, -4, 9, 8), (10, 12, 40, 30), (-10, -10, 30, 30), (-9, 3, -2, 8), (25, 3, 30, 8)]
-)
-def test_frames_beyond_the_image(frame: tuple[int, int, int, int]) -> None:
-    # Equal to a part of the same masks pasted into an image that holds every frame.
-    soft = soft_masks(6, 7, 5)
-    shifted = torch.tensor(frame, dtype=torch.float32) + 50
-    large = paste_masks(soft, shifted.expand(6, 4), (120, 120))
-    pasted = paste_masks(soft, frames(6, *map(float, frame)), (20, 20))
-    assert (pasted == large[:, 50:70, 50:70]).all()
-
-
-@pytest.mark.parametrize(
-    "frame",
-    [(2.0, 0.0, 2.0, 4.0), (2.5, 0.0, 2.5, 4.0), (0.5, 1.5, 3.5, 1.5), (3.0, 0.0, 1.0, 4.0)],
-)
-def test_frames_without_area_hold_nothing(frame: tuple[float, ...]) -> None:
-    assert not paste_masks(torch.ones(1, 4, 4), frames(1, *frame), (4, 4)).any()
-
-
-def test_each_mask_has_its_own_frame() -> None:
-    soft = torch.ones(2, 3, 3)
-    pasted = paste_masks(soft, torch.tensor([[0.0, 0, 2, 2], [3.0, 1, 6, 4]]), (4, 6))
-    assert pasted.sum(dim=(1, 2)).tolist() == [4, 9]
-    assert pasted[0, :2, :2].all()
-    assert pasted[1, 1:4, 3:6].all()
-
-
-@pytest.mark.parametrize("image_hw", [(1, 1), (20, 30), (100, 50)])
-def test_windows_hold_the_mask_and_little_more(image_hw: tuple[int, int]) -> None:
-    height, width = image_hw
-    soft = soft_masks(12, 16, 16)
-    whole = frames(12, 0, 0, width, height)
-    masks = paste_masks(soft, whole, image_hw)
-    for mask, window in zip(masks, mask_windows(soft, whole, image_hw), strict=True):
-        x1, y1, x2, y2 = window
-        assert 0 <= x1 <= x2 <= width
-        assert 0 <= y1 <= y2 <= height
-        assert mask[y1:y2, x1:x2].sum() == mask.sum()
-    assert mask_windows(soft, whole, image_hw)[0] == (0, 0, 0, 0)
-    corner = torch.zeros(1, 16, 16)
-    corner[0, 0, 0] = 1
-    x1, y1, x2, y2 = mask_windows(corner, whole[:1], image_hw)[0]
-    assert (x1, y1) == (0, 0)
-    assert x2 <= 1.5 * width / 16 + 1
-    assert y2 <= 1.5 * height / 16 + 1
-
-
 def test_sample_window_equals_a_part_of_the_whole() -> None:
     soft, frame = torch.rand(5, 7), torch.tensor([0.0, 0.0, 30.0, 20.0])
     whole = sample_window(soft, frame, (0, 0, 30, 20))
@@ -176,33 +173,3 @@ def test_sample_window_equals_a_part_of_the_whole() -> None:
     resized = F.interpolate(soft[None, None], (20, 30), mode="bilinear", align_corners=False)
     torch.testing.assert_close(whole, resized[0, 0])
     assert sample_window(soft, frame, (4, 3, 4, 3)).shape == (0, 0)
-
-
-@pytest.mark.parametrize("frame", [(0.0, 0.0, 40.0, 30.0), (3.5, 2.0, 30.0, 22.5)])
-def test_crops_equal_the_full_masks(frame: tuple[float, ...]) -> None:
-    soft = soft_masks(8, 9, 11)
-    zeros = torch.zeros(8)
-    detections = Detections(
-        torch.zeros(8, 4), zeros, zeros.long(), soft, frames(8, *frame), zeros, (30, 40)
-    )
-    masks = detections.masks
-    for i in range(8):
-        (x1, y1, x2, y2), crop = detections.crop(i)
-        assert crop.shape == (y2 - y1, x2 - x1)
-        rebuilt = torch.zeros(30, 40, dtype=torch.bool)
-        rebuilt[y1:y2, x1:x2] = crop
-        assert (rebuilt == masks[i]).all()
-        assert detections[i].crop(0)[0] == (x1, y1, x2, y2)
-    assert detections.crop(0)[0] == (0, 0, 0, 0)
-    assert masks[1].any()
-
-
-def test_crop_counts_from_the_end_as_indexing_does() -> None:
-    soft = soft_masks(3, 4, 4)
-    zeros = torch.zeros(3)
-    detections = Detections(
-        torch.zeros(3, 4), zeros, zeros.long(), soft, frames(3, 0, 0, 8, 8), zeros, (8, 8)
-    )
-    assert detections.crop(-2)[0] == detections.crop(1)[0] == (0, 0, 8, 8)
-    with pytest.raises(IndexError):
-        detections.crop(3)

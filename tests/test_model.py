@@ -10,7 +10,7 @@ from torch import Tensor
 
 from data.shapes import SHAPE_CLASSES, ShapeScenes
 from data.transforms import plain_target
-from layers.structures import Target
+from layers.structures import Candidates, Target
 from yolact import Predictor, Yolact, build_model, get_config
 
 LOSSES = ("box", "confidence", "mask", "semantic", "mask_iou")
@@ -86,7 +86,9 @@ def test_images_of_another_kind_are_refused(image: np.ndarray) -> None:
         Predictor(build())(image)
 
 
-@pytest.mark.parametrize(("mode", "full"), [("cropped", False), ("whole", True), ("none", False)])
+@pytest.mark.parametrize(
+    ("mode", "full"), [("cropped", False), ("smooth", False), ("whole", True), ("none", False)]
+)
 def test_mask_modes(mode: str, full: bool) -> None:
     model = build()
     model.mask_mode = mode  # type: ignore[assignment]
@@ -96,3 +98,42 @@ def test_mask_modes(mode: str, full: bool) -> None:
     assert bool((outside == 1).all()) == full
     if mode == "none":
         assert not found.masks.any()
+
+
+@pytest.mark.parametrize("count", [0, 40])
+@pytest.mark.parametrize("image_hw", [(50, 70), (333, 200)])
+def test_smooth_masks_are_whole_ones_cut_in_the_image(
+    count: int, image_hw: tuple[int, int]
+) -> None:
+    rng = torch.Generator().manual_seed(0)
+    prototypes = torch.randn(1, 16, 20, 24, generator=rng)
+    boxes = torch.rand(count, 4, generator=rng) * 1.4 - 0.2  # corners in any order, or outside
+    found = Candidates(
+        boxes, torch.ones(count), torch.zeros(count).long(), torch.randn(count, 16, generator=rng)
+    )
+    model = build()
+    results = {}
+    for mode in ("smooth", "whole"):
+        model.mask_mode = mode  # type: ignore[assignment]
+        (results[mode],) = model.postprocess([found], prototypes, [image_hw])
+    expected = results["whole"].masks
+    for mask, box in zip(expected, results["whole"].boxes.round().int().tolist(), strict=True):
+        x1, y1, x2, y2 = box
+        inside = mask[y1:y2, x1:x2].clone()
+        mask.zero_()
+        mask[y1:y2, x1:x2] = inside
+    smooth = results["smooth"]
+    assert (smooth.masks == expected).all()
+    assert smooth.crop_to_boxes and smooth[:3].crop_to_boxes and smooth.to("cpu").crop_to_boxes
+    assert smooth.masks.any() == (count > 0)
+
+
+def test_rescoring_sees_cropped_masks_of_smooth_ones() -> None:
+    image = ShapeScenes(1, 64).sample(0).image
+    model = build(rescoring=True)
+    found = []
+    for mode in ("cropped", "smooth"):
+        model.mask_mode = mode  # type: ignore[assignment]
+        found.append(Predictor(model)(image, score_threshold=0.0, top_k=20))
+    torch.testing.assert_close(found[0].scores, found[1].scores)
+    assert found[0].scores.unique().numel() > 1

@@ -7,13 +7,13 @@ import torch
 import torchvision
 from torch import Tensor
 
-from layers import nms as module
+from layers import native
+from layers.native import load_kernels
 from layers.nms import (
     batched_greedy_nms,
     cross_class_nms,
     fast_nms,
     greedy_nms,
-    load_kernels,
 )
 
 EMPTY = torch.zeros(0, 4)
@@ -25,7 +25,7 @@ CHAIN = torch.tensor([[0.0, 0.0, 8.0, 1.0], [2.0, 0.0, 10.0, 1.0], [4.0, 0.0, 12
 def path(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     """Run a test with the compiled kernels and without them."""
     if request.param == "fallback":
-        monkeypatch.setattr(module, "load_kernels", lambda: None)
+        monkeypatch.setattr(native, "load_kernels", lambda: None)
     elif load_kernels() is None:
         pytest.skip("layers.kernels is not compiled here")
     return str(request.param)
@@ -112,8 +112,8 @@ def test_missing_kernels_are_said_once(
         raise ImportError(name)
 
     monkeypatch.setattr(builtins, "__import__", without_kernels)
-    monkeypatch.setattr(module, "import_module", no_module, raising=False)
-    with caplog.at_level(logging.WARNING, "layers.nms"):
+    monkeypatch.setattr(native, "import_module", no_module)
+    with caplog.at_level(logging.WARNING, "layers.native"):
         assert batched_greedy_nms(boxes, scores, groups, 0.5).tolist() == expected
         assert batched_greedy_nms(boxes, scores, groups, 0.5).tolist() == expected
     assert load_kernels() is None

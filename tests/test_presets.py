@@ -186,6 +186,7 @@ def test_output_shapes(models: dict[str, Yolact], name: str) -> None:
         ("yolact_plus_resnet50", 253, 12276),
         ("yolact_plus_base", 253, 12276),
         ("yolact_resnet18", 96, 194 * get_config("yolact_resnet18").model.num_anchors),
+        ("yolact_mobilenetv3", 96, 194 * 3),
         ("yolact_resnet18_shapes", 64, 86 * get_config("yolact_resnet18_shapes").model.num_anchors),
     ],
 )
@@ -267,9 +268,9 @@ def test_rescoring_needs_large_prototypes() -> None:
 
 
 @pytest.mark.parametrize(
-    "assignment", ["model.backbone=resnet18", "model.backbone=resnet34", "model.backbone=darknet53"]
+    "backbone", ["resnet18", "resnet34", "darknet53", "mobilenet_v3_large", "mobilenet_v3_small"]
 )
-def test_deformable_blocks_need_bottlenecks(assignment: str) -> None:
-    config = get_config("yolact_plus_base").override(assignment)
+def test_deformable_blocks_need_bottlenecks(backbone: str) -> None:
+    config = get_config("yolact_plus_base").override(f"model.backbone={backbone}")
     with torch.device("meta"), pytest.raises(ValueError, match="bottleneck"):
         build_model(config)

@@ -1,17 +1,13 @@
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
-from numbered_clip import HW, number_of, picture, read_numbers, write_clip
+from numbered_clip import HW, number_of, picture, write_clip
 
-from data.video import VideoSource, VideoWriter, open_video, plausible_fps
-
-
-@pytest.fixture
-def clip(tmp_path: Path) -> Path:
-    return write_clip(tmp_path / "clip.mp4", 10)
+from data.video import VideoSource, open_video, plausible_fps
 
 
 @pytest.fixture(autouse=True)
@@ -29,38 +25,13 @@ def test_round_trip(tmp_path: Path, suffix: str) -> None:
         assert source.fps == pytest.approx(25)
         assert source.frame_count == 5
         assert not source.is_live
+        assert source.path == path
         frames = list(source)
         assert [number_of(frame) for frame in frames] == [0, 1, 2, 3, 4]
         assert {frame.shape for frame in frames} == {(*HW, 3)}
         assert list(source) == []
         assert source.broken_frames == 0
     assert [p.name for p in tmp_path.iterdir()] == [path.name]
-
-
-def test_colors_are_rgb(tmp_path: Path) -> None:
-    red = np.zeros((*HW, 3), np.uint8)
-    red[..., 0] = 220
-    with VideoWriter(tmp_path / "red.avi", 10, HW) as writer:
-        writer.write(red)
-    with open_video(tmp_path / "red.avi") as source:
-        frame = next(iter(source))
-    assert frame[..., 0].mean() > 180
-    assert frame[..., 2].mean() < 60
-
-
-@pytest.mark.parametrize("hw", [(49, 65), (48, 63)])
-def test_odd_sizes_lose_at_most_one_line(tmp_path: Path, hw: tuple[int, int]) -> None:
-    with VideoWriter(tmp_path / "odd.mp4", 10, hw) as writer:
-        writer.write(picture(3, hw))
-    with open_video(tmp_path / "odd.mp4") as source:
-        assert source.image_hw == (hw[0] // 2 * 2, hw[1] // 2 * 2)
-
-
-def test_frame_of_another_size_is_kept(tmp_path: Path) -> None:
-    with VideoWriter(tmp_path / "a.mp4", 10, HW) as writer:
-        writer.write(picture(1))
-        writer.write(picture(2, (96, 128)))
-    assert read_numbers(tmp_path / "a.mp4") == [1, 2]
 
 
 @pytest.mark.parametrize(
@@ -118,13 +89,19 @@ def test_damaged_file_ends(tmp_path: Path) -> None:
 
 
 class FlakyCapture:
-    """Stands for a capture that fails to decode some frames of a file."""
+    """Stands for a capture at 10 fps that fails to decode some frames of a file.
 
-    def __init__(self, frames: str, claimed: int):
-        self.frames, self.claimed, self.reads = iter(frames), claimed, 0
+    `times` maps the number of a frame to the milliseconds that the container tells.
+    """
 
-    def get(self, _property: int) -> float:
-        return self.claimed
+    def __init__(
+        self, frames: str, claimed: float, times: Callable[[int], float] = lambda number: 0
+    ):
+        self.frames, self.claimed, self.times, self.reads = iter(frames), claimed, times, 0
+
+    def get(self, what: int) -> float:
+        told = {cv2.CAP_PROP_FPS: 10, cv2.CAP_PROP_FRAME_COUNT: self.claimed}
+        return told[what] if what in told else self.times(self.reads)
 
     def isOpened(self) -> bool:
         return True
@@ -157,41 +134,30 @@ def test_broken_frames(frames: str, claimed: int, live: bool, delivered: int, br
 
 
 @pytest.mark.parametrize(
-    ("name", "message"),
+    ("times", "expected"),
     [
-        ("out.xyz", "suffix"),
-        ("out", "suffix"),
-        ("nowhere/out.mp4", "no folder"),
-        ("d.mp4", "folder"),
+        (lambda number: 100 * number, [0, 0.1, 0.4, 0.5]),
+        (lambda number: 50 * number, [0, 0.05, 0.2, 0.25]),  # unequal distances are the file's own
+        (lambda number: 0, [0, 0.1, 0.4, 0.5]),  # it tells nothing
+        (lambda number: float("nan"), [0, 0.1, 0.4, 0.5]),
+        (lambda number: 1e9 * number, [0, 0.1, 0.4, 0.5]),  # beyond the end
+        (lambda number: 1000 - number, [1, 1.1, 1.4, 1.5]),  # back in time
     ],
 )
-def test_writer_refuses(tmp_path: Path, name: str, message: str) -> None:
-    (tmp_path / "d.mp4").mkdir()
-    with pytest.raises(ValueError, match=message) as error:
-        VideoWriter(tmp_path / name, 25, HW)
-    assert "\n" not in str(error.value)
+def test_broken_frames_take_their_time(
+    times: Callable[[int], float], expected: list[float]
+) -> None:
+    source = VideoSource("flaky", FlakyCapture(".xx..", 6, times), picture(0), is_live=False)
+    assert [source.seconds for _ in source] == pytest.approx(expected)
 
 
-def test_good_file_is_replaced_only_by_a_finished_one(clip: Path) -> None:
-    with VideoWriter(clip, 25, HW):
-        pass
-    assert len(read_numbers(clip)) == 10  # no frame was written: the old file stands
-    writer = VideoWriter(clip, 25, HW)
-    writer.write(picture(7))
-    assert len(read_numbers(clip)) == 10
-    writer.close()
-    writer.close()
-    assert read_numbers(clip) == [7]
-    assert [p.name for p in clip.parent.iterdir()] == [clip.name]
-
-
-@pytest.mark.parametrize("error", [KeyboardInterrupt, RuntimeError])
-def test_interrupted_file_is_playable(tmp_path: Path, error: type[BaseException]) -> None:
-    with pytest.raises(error), VideoWriter(tmp_path / "a.mp4", 25, HW) as writer:
-        writer.write(picture(1))
-        writer.write(picture(2))
-        raise error
-    assert read_numbers(tmp_path / "a.mp4") == [1, 2]
+def test_a_live_source_goes_by_the_clock() -> None:
+    capture = FlakyCapture("....", 0, lambda number: 1e6 * number)
+    source = VideoSource("camera", capture, picture(0), is_live=True)
+    times = [source.seconds for _ in source]
+    assert times == sorted(times)
+    assert times[-1] < 100
+    assert source.path is None
 
 
 @pytest.mark.parametrize("name", ["highway", "juggle", "person_dog"])

@@ -1,5 +1,7 @@
 """The stages of a video: read, predict, draw, write or show."""
 
+import errno
+import re
 import threading
 import time
 from collections.abc import Iterator
@@ -9,11 +11,12 @@ import numpy as np
 import pytest
 import torch
 from numbered_clip import HW, number_of, picture, read_numbers, write_clip
+from sound_clip import FPS, listen, write_sound_clip
 
 from data.video import open_video
 from layers.structures import Detections
 from yolact import video
-from yolact.video import Cancelled, Channel, run_video
+from yolact.video import run_video
 
 
 @pytest.fixture
@@ -35,10 +38,11 @@ class FakeSource:
         self, frames: int, *, live: bool = False, fps: float = 100, fail_at: int | None = None
     ):
         self.frames, self.is_live, self.fps, self.fail_at = frames, live, fps, fail_at
-        self.image_hw, self.broken_frames = HW, 0
+        self.image_hw, self.broken_frames, self.path, self.seconds = HW, 0, None, 0.0
 
     def __iter__(self) -> Iterator[np.ndarray]:
         for number in range(self.frames):
+            self.seconds = number / self.fps
             if number == self.fail_at:
                 raise OSError("camera unplugged")
             if self.is_live:
@@ -178,29 +182,85 @@ def test_bad_output_is_refused_before_any_work() -> None:
         run_video(FakeSource(3), predict, draw, output=Path("out.xyz"), display=False)
 
 
-def test_live_source_drops_stale_frames(tmp_path: Path) -> None:
-    seen: list[int] = []
-    newest = newest_before = -1
+class FullDisk:
+    """Stands for a writer that runs out of room at its sixth frame, or at the end."""
 
-    class Counted(FakeSource):
-        def __iter__(self) -> Iterator[np.ndarray]:
-            nonlocal newest
-            for frame in super().__iter__():
-                newest += 1
-                yield frame
+    def __init__(self, at_the_end: bool):
+        self.at_the_end, self.frames, self.closed = at_the_end, 0, False
+
+    def __call__(self, *_: object) -> "FullDisk":
+        return self
+
+    def write(self, image: np.ndarray, seconds: float) -> None:
+        if self.frames == 5 and not self.at_the_end:
+            raise OSError(errno.ENOSPC, "disk full")
+        self.frames += 1
+
+    def close(self) -> None:
+        self.closed = True
+        if self.at_the_end:
+            raise OSError(errno.ENOSPC, "disk full")
+
+
+@pytest.mark.parametrize("at_the_end", [False, True])
+@pytest.mark.parametrize("live", [False, True])
+def test_full_disk_ends_the_run(
+    monkeypatch: pytest.MonkeyPatch, at_the_end: bool, live: bool
+) -> None:
+    writer = FullDisk(at_the_end)
+    monkeypatch.setattr(video, "VideoWriter", writer)
+    source = FakeSource(20 if at_the_end else 10**6, live=live, fps=500)
+    with pytest.raises(OSError, match="disk full"):
+        run_video(source, predict, draw, output=Path("out.mp4"), display=False)
+    assert writer.closed
+    assert writer.frames == 5 or at_the_end
+
+
+def test_error_of_the_window_finishes_the_output(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_display(*_: object, **__: object) -> bool:
+        raise OSError("no display")
+
+    monkeypatch.setattr(video, "show", no_display)
+    output = tmp_path / "out.mp4"
+    with pytest.raises(OSError, match="no display"):
+        run_video(FakeSource(20), predict, draw, output=output, display=True)
+    assert read_numbers(output) == [0]
+
+
+class Counted(FakeSource):
+    """Counts the frames that the camera has taken so far, from 0 on."""
+
+    newest = -1
+
+    def __iter__(self) -> Iterator[np.ndarray]:
+        for frame in super().__iter__():
+            self.newest += 1
+            yield frame
+
+    def wait(self, frames: int) -> None:
+        """Wait until so many more frames are taken, or all are."""
+        until = min(self.newest + frames, self.frames - 1)
+        while self.newest < until:
+            time.sleep(0.001)
+
+
+@pytest.mark.parametrize("suffix", [".mp4", ".avi"])
+def test_live_source_drops_stale_frames(tmp_path: Path, suffix: str) -> None:
+    seen: list[int] = []
+    newest_before = -1
 
     def slow(images: list[np.ndarray]) -> list[Detections]:
         """Take as long as the camera takes for five frames."""
         nonlocal newest_before
         assert number_of(images[0]) >= newest_before - 1  # no frame is kept waiting
-        until = min(newest + 5, 24)
-        while newest < until:
-            time.sleep(0.001)
-        newest_before = newest
+        source.wait(5)
+        newest_before = source.newest
         return predict(images)
 
     source = Counted(25, live=True, fps=100)
-    output = tmp_path / "out.mp4"
+    output = tmp_path / f"out{suffix}"
     report = run_video(
         source, slow, draw, output=output, display=False, on_frame=lambda i, _: seen.append(i)
     )
@@ -209,7 +269,34 @@ def test_live_source_drops_stale_frames(tmp_path: Path) -> None:
     assert seen[-1] == 24
     assert report.frames == len(seen) < 10
     assert report.frames + report.dropped == 25
-    assert len(read_numbers(output)) == 25  # gaps are filled: the recording keeps real time
+    with open_video(output) as written:  # the recording keeps real time
+        times = [written.seconds for _ in written]
+    assert times[-1] == pytest.approx(24 / 100, abs=0.002)
+
+
+@pytest.mark.parametrize("stage", ["predict", "draw", "deliver"])
+def test_live_frames_are_fresh_whichever_stage_is_slow(
+    stage: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = Counted(60, live=True, fps=100)
+    ages: list[int] = []
+
+    def slow_predict(images: list[np.ndarray]) -> list[Detections]:
+        source.wait(6 if stage == "predict" else 0)
+        return [nothing_found() for _ in images]
+
+    def slow_draw(image: np.ndarray, _: Detections) -> np.ndarray:
+        source.wait(6 if stage == "draw" else 0)
+        return image
+
+    def deliver(position: int, _: Detections) -> None:
+        ages.append(source.newest - position)
+        source.wait(6 if stage == "deliver" else 0)
+
+    monkeypatch.setattr(video, "show", lambda *_, **__: True)
+    report = run_video(source, slow_predict, slow_draw, output=None, display=True, on_frame=deliver)
+    assert report.frames + report.dropped == 60
+    assert np.median(ages) <= 8  # its own six, and hardly any waiting; a queue would make it 18
 
 
 def test_live_batches_do_not_wait() -> None:
@@ -231,11 +318,55 @@ def test_emulated_playback_keeps_every_frame_and_the_pace() -> None:
     assert report.seconds >= 10 / 50
 
 
-def test_fps_is_drawn(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("live", "expected"), [(False, r"\d+\.\d fps"), (True, r"\d+\.\d fps, (\d+) ms")]
+)
+def test_speed_is_drawn(monkeypatch: pytest.MonkeyPatch, live: bool, expected: str) -> None:
+    texts: list[str] = []
+
+    def noted(image: np.ndarray, text: str) -> np.ndarray:
+        texts.append(text)
+        return image
+
+    def slow(images: list[np.ndarray]) -> list[Detections]:
+        time.sleep(0.03)
+        return predict(images)
+
+    monkeypatch.setattr(video, "draw_fps", noted)
+    monkeypatch.setattr(video, "show", lambda *_, **__: True)
+    source = FakeSource(5, live=live, fps=100)
+    run_video(source, slow, draw, output=None, display=True, show_fps=True)
+    told = [re.fullmatch(expected, text) for text in texts]
+    assert len(told) > 1 and all(told)
+    if live:
+        assert all(int(match[1]) >= 30 for match in told if match)
+
+
+def test_speed_is_seen(tmp_path: Path) -> None:
     output = tmp_path / "out.avi"
     run_video(FakeSource(3), predict, draw, output=output, display=False, show_fps=True)
     with open_video(output) as source:
         assert all(frame.std() > 5 for frame in source)
+
+
+@pytest.mark.parametrize("most", [None, 30])
+def test_sound_of_a_file_goes_along(tmp_path: Path, most: int | None) -> None:
+    clip = write_sound_clip(tmp_path / "clip.mp4")
+    output = tmp_path / "out.mp4"
+    with open_video(clip) as source:
+        run_video(
+            source,
+            lambda images: [nothing_found() for _ in images],
+            lambda image, _: image,
+            output=output,
+            display=False,
+            batch=4,
+            max_frames=most,
+        )
+    heard = listen(output)
+    assert heard.flashes == pytest.approx([0, 1], abs=0.002)
+    assert heard.tones == pytest.approx([0, 1], abs=0.005)
+    assert heard.sound_length == pytest.approx((most or 50) / FPS, abs=2 / FPS)
 
 
 def test_escape_ends_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -252,27 +383,6 @@ def test_escape_ends_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     assert report.frames == 3
     assert set(shown) == {threading.current_thread()}
     assert read_numbers(output) == [0, 1, 2]
-
-
-def test_channel_passes_the_error_after_the_items() -> None:
-    channel: Channel[int] = Channel(3)
-    for item in range(3):
-        channel.put(item)
-    channel.finish(OSError("late"))
-    assert channel.take(2) == [0, 1]
-    assert channel.take(2) == [2]
-    with pytest.raises(OSError, match="late"):
-        channel.take()
-
-
-def test_channel_cancel_wakes_a_waiting_producer() -> None:
-    channel: Channel[int] = Channel(1)
-    channel.put(0)
-    threading.Timer(0.02, channel.cancel).start()
-    with pytest.raises(Cancelled):
-        channel.put(1)
-    with pytest.raises(Cancelled):
-        channel.pause(60)
 
 
 def test_real_clip_through_the_pipeline(data_root: Path, tmp_path: Path) -> None:

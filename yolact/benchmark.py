@@ -1,21 +1,30 @@
-"""How fast a model is, stage by stage."""
+"""How fast models are: stage by stage, the network alone, and whole videos; one or several in turn.
+
+Variants take turns at every image, batch and video, so that the ratios between them hold on a
+machine whose speed drifts.
+"""
 
 from __future__ import annotations
 
 import math
 import platform
 import statistics
+import sys
 import time
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch.utils.flop_counter import FlopCounterMode
 
+from data.transforms import to_tensor
 from layers.structures import Detections
 
+from .engine import Engine, matmul_speed
 from .meters import StageTimer
 from .predictor import Predictor
 
@@ -23,65 +32,182 @@ Image = NDArray[np.uint8]
 
 # The first images pay for allocations and for the choice of algorithms.
 WARM_UP = 2
+_NETWORK_ROUNDS = 7
+_VIDEO_ROUNDS = 3
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One of the things that are compared.
+
+    Attributes:
+        label: says what it is.
+        predictor: its timer is replaced.
+        draw: makes the picture of one image.
+        engine: of the predictor.
+        run_video: processes a video from end to end and returns its frames per second, or None.
+    """
+
+    label: str
+    predictor: Predictor
+    draw: Callable[[Image, Detections], Image]
+    engine: Engine
+    run_video: Callable[[], float] | None = None
+
+
+@dataclass
+class Measurement:
+    """What was measured of one variant.
+
+    Attributes:
+        label: of the variant.
+        milliseconds: from each decoded image to its detections, drawing excluded.
+        timer: the single stages, drawing included.
+        network: batch size -> milliseconds of the network alone, for each run.
+        video: frames per second of each run through the video.
+    """
+
+    label: str
+    milliseconds: list[float] = field(default_factory=list)
+    timer: StageTimer = field(default_factory=StageTimer)
+    network: dict[int, list[float]] = field(default_factory=dict)
+    video: list[float] = field(default_factory=list)
+
+    @property
+    def median(self) -> float:
+        """Milliseconds for an image; NaN without images."""
+        return statistics.median(self.milliseconds) if self.milliseconds else math.nan
+
+    @property
+    def p95(self) -> float:
+        """The 95th percentile (nearest rank) of the milliseconds for an image."""
+        ordered = sorted(self.milliseconds)
+        return ordered[math.ceil(0.95 * len(ordered)) - 1] if ordered else math.nan
+
+    @property
+    def video_fps(self) -> float:
+        """Median frames per second through the video; NaN without one."""
+        return statistics.median(self.video) if self.video else math.nan
+
+    def network_median(self, batch: int) -> float:
+        """Milliseconds of the network alone for a batch."""
+        return statistics.median(self.network[batch])
 
 
 @dataclass(frozen=True)
 class BenchmarkReport:
-    """What `benchmark` measured.
+    """Measurements of one run, and where they were made.
 
     Attributes:
-        milliseconds: from each decoded image to its detections, drawing excluded.
-        timer: the single stages, drawing included.
-        machine: what it ran on.
+        measurements: one for each variant, in their order.
+        machine: processor, threads, PyTorch.
+        ceiling: precision -> TFLOP/s of a large matrix product on this machine.
+        gflop: operations of the network for one image, of the first variant.
+        peak_memory_mb: of the process so far.
     """
 
-    milliseconds: tuple[float, ...]
-    timer: StageTimer
+    measurements: list[Measurement]
     machine: str
+    ceiling: dict[str, float]
+    gflop: float
+    peak_memory_mb: float
 
     def format(self) -> str:
-        """Return the table and the summary as text."""
-        if not self.milliseconds:
+        """Return the report as text: the stages of a single variant, or a table of all."""
+        if not self.measurements[0].milliseconds:
             return "no images were timed"
-        ordered = sorted(self.milliseconds)
-        p95 = ordered[math.ceil(0.95 * len(ordered)) - 1]
-        mean = statistics.fmean(ordered)
-        return (
-            f"{self.timer.format()}\n\n"
-            f"{self.machine}, {len(ordered)} images one at a time\n"
-            f"without drawing: {1000 / mean:.2f} fps, {mean:.2f} ms on average, "
-            f"median {statistics.median(ordered):.2f} ms, 95th percentile {p95:.2f} ms"
-        )
+        parts = [m.timer.format() for m in self.measurements[:1] if len(self.measurements) == 1]
+        products = ", ".join(f"{name} {speed:.2f}" for name, speed in self.ceiling.items())
+        parts += [
+            _comparison(self.measurements),
+            f"{self.machine}\nmatrix products: {products} TFLOP/s; network: {self.gflop:.1f} GFLOP "
+            f"for an image; {len(self.measurements[0].milliseconds)} images; "
+            f"peak memory {self.peak_memory_mb:.0f} MB",
+        ]
+        return "\n\n".join(parts)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return everything as plain values, for JSON."""
+        return {
+            "machine": self.machine,
+            "matmul_tflops": self.ceiling,
+            "network_gflop": self.gflop,
+            "peak_memory_mb": self.peak_memory_mb,
+            "variants": [
+                {
+                    "label": m.label,
+                    "milliseconds": m.milliseconds,
+                    "median_ms": m.median,
+                    "p95_ms": m.p95,
+                    "stages": {k: v._asdict() for k, v in m.timer.statistics().items()},
+                    "network_ms": {str(batch): m.network_median(batch) for batch in m.network},
+                    "video_fps": m.video,
+                }
+                for m in self.measurements
+            ],
+        }
 
 
 def benchmark(
-    predictor: Predictor,
-    images: Iterable[Image],
-    draw: Callable[[Image, Detections], Image],
+    variants: Sequence[Variant],
+    images: Sequence[Image],
     score_threshold: float = 0.0,
     top_k: int | None = None,
+    batch_sizes: Sequence[int] = (1,),
 ) -> BenchmarkReport:
-    """Time a predictor on decoded images, one at a time, after a warm-up.
+    """Time variants in turn: on decoded images one at a time, the network alone, and on a video.
 
     Args:
-        predictor: its timer is replaced.
-        images: (H, W, 3) uint8 RGB; loading them is not timed.
-        draw: makes the picture of one image.
+        variants: at least one.
+        images: (H, W, 3) uint8 RGB; the first two only warm up.
         score_threshold: see `Predictor`.
         top_k: see `Predictor`.
+        batch_sizes: for the network alone.
     """
-    totals: list[float] = []
+    measurements = [Measurement(variant.label) for variant in variants]
+    pairs = list(zip(variants, measurements, strict=True))
     for index, image in enumerate(images):
-        if index <= WARM_UP:
-            predictor.timer = StageTimer(predictor.device)
-        start = time.perf_counter()
-        detections = predictor(image, score_threshold, top_k)
-        seconds = time.perf_counter() - start
-        with predictor.timer.stage("draw"):
-            draw(image, detections)
-        if index >= WARM_UP:
-            totals.append(1000 * seconds)
-    return BenchmarkReport(tuple(totals), predictor.timer, describe_machine(predictor.device))
+        for variant, measurement in pairs:
+            if index <= WARM_UP:
+                measurement.timer = variant.predictor.timer = StageTimer(variant.engine.device)
+            seconds = _time_image(variant, image, score_threshold, top_k)
+            if index >= WARM_UP:
+                measurement.milliseconds.append(1000 * seconds)
+    for batch in batch_sizes if images else ():
+        _time_networks(pairs, images, batch)
+    for _ in range(_VIDEO_ROUNDS):
+        for variant, measurement in pairs:
+            if variant.run_video is not None:
+                measurement.video.append(variant.run_video())
+    device = variants[0].engine.device
+    return BenchmarkReport(
+        measurements,
+        describe_machine(device),
+        {name: matmul_speed(device, name) for name in ("float32", "bfloat16")},
+        network_gflop(variants[0].predictor),
+        peak_memory_mb(),
+    )
+
+
+def network_gflop(predictor: Predictor) -> float:
+    """Count the network's operations for one image; a multiplication and an addition are two."""
+    model = predictor.model
+    x = torch.zeros((1, 3, model.image_size, model.image_size), device=predictor.device)
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        model.network(x)
+    return float(counter.get_total_flops()) / 1e9
+
+
+def peak_memory_mb() -> float:
+    """Return the most memory that this process has held so far."""
+    if torch.cuda.is_available():
+        return torch.cuda.max_memory_allocated() / 2**20
+    if sys.platform == "win32":
+        return math.nan
+    import resource  # not on Windows
+
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**20
 
 
 def describe_machine(device: torch.device) -> str:
@@ -91,6 +217,56 @@ def describe_machine(device: torch.device) -> str:
     else:
         name = f"{_processor()}, {torch.get_num_threads()} threads"
     return f"{name}, PyTorch {torch.__version__}"
+
+
+def _time_image(variant: Variant, image: Image, score_threshold: float, top_k: int | None) -> float:
+    start = time.perf_counter()
+    detections = variant.predictor(image, score_threshold, top_k)
+    seconds = time.perf_counter() - start
+    with variant.predictor.timer.stage("draw"):
+        variant.draw(image, detections)
+    return seconds
+
+
+def _time_networks(
+    pairs: Sequence[tuple[Variant, Measurement]], images: Sequence[Image], batch: int
+) -> None:
+    """Run only the networks, in turn, on a batch of images."""
+    chosen = [to_tensor(images[i % len(images)]) for i in range(batch)]
+    inputs = [variant.predictor.model.preprocess(chosen) for variant, _ in pairs]
+    for turn in range(1 + _NETWORK_ROUNDS):
+        for (variant, measurement), x in zip(pairs, inputs, strict=True):
+            timer = StageTimer(variant.engine.device)
+            with torch.no_grad(), timer.stage("network"):
+                variant.predictor.run_network(x)
+            if turn:
+                milliseconds = timer.statistics()["network"].mean
+                measurement.network.setdefault(batch, []).append(milliseconds)
+
+
+def _comparison(measurements: Sequence[Measurement]) -> str:
+    """Return a table with a row for each variant; ratios are to the first."""
+    first = measurements[0]
+    batches = list(first.network)
+    head = ["variant", "median ms", "p95 ms", "fps", "speed"]
+    head += [f"network x{batch} ms" for batch in batches]
+    head += ["video fps", "speed"] if first.video else []
+    rows = [head]
+    for m in measurements:
+        row = [m.label, f"{m.median:.1f}", f"{m.p95:.1f}", f"{1000 / m.median:.2f}"]
+        row.append(f"{first.median / m.median:.2f}x")
+        row += [f"{m.network_median(batch):.1f}" for batch in batches]
+        if first.video:
+            row += [f"{m.video_fps:.2f}", f"{m.video_fps / first.video_fps:.2f}x"]
+        rows.append(row)
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return "\n".join(
+        "  ".join(
+            cell.ljust(width) if column == 0 else cell.rjust(width)
+            for column, (cell, width) in enumerate(zip(row, widths, strict=True))
+        )
+        for row in rows
+    )
 
 
 def _processor() -> str:

@@ -7,7 +7,7 @@ from torch import nn
 from layers.anchors import AnchorGenerator
 from layers.blocks import init_convolutions
 
-from .backbones import Darknet53, ResNet
+from .backbones import Darknet53, MobileNetV3, ResNet
 from .config import Config, ModelConfig
 from .criterion import Criterion
 from .fpn import FeaturePyramid
@@ -71,9 +71,11 @@ def _build_network(model: ModelConfig) -> Network:
     )
 
 
-def _build_backbone(model: ModelConfig) -> Darknet53 | ResNet:
-    if model.backbone == "darknet53":
-        if model.deformable_interval:
-            raise ValueError("deformable blocks need a backbone with bottlenecks, not darknet53")
-        return Darknet53()
-    return ResNet(model.backbone, model.deformable_interval)
+def _build_backbone(model: ModelConfig) -> Darknet53 | MobileNetV3 | ResNet:
+    if model.backbone.startswith("resnet"):
+        return ResNet(model.backbone, model.deformable_interval)
+    if model.deformable_interval:
+        raise ValueError(
+            f"deformable blocks need a backbone with bottlenecks, not {model.backbone}"
+        )
+    return Darknet53() if model.backbone == "darknet53" else MobileNetV3(model.backbone)

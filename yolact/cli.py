@@ -79,7 +79,13 @@ def flag(
 MACHINE = (
     flag("--device", "auto, cpu, cuda, cuda:1 or mps", str, "auto"),
     flag("--cuda", "False is the same as --device=cpu", str2bool, True),
-    flag("--precision", "auto is float32", str, "auto", choices=get_args(Precision)),
+    flag(
+        "--precision",
+        "auto: float32 to train and for an AP, else what is fast here",
+        str,
+        "auto",
+        choices=get_args(Precision),
+    ),
     flag(
         "--set",
         "change one setting, as in --set model.image_size=400; can be repeated",

@@ -12,7 +12,15 @@ from data.catalog import COCO_CLASSES
 from layers.detect import Nms
 
 Scales = tuple[tuple[float, ...], ...]
-BackboneName = Literal["resnet18", "resnet34", "resnet50", "resnet101", "darknet53"]
+BackboneName = Literal[
+    "resnet18",
+    "resnet34",
+    "resnet50",
+    "resnet101",
+    "darknet53",
+    "mobilenet_v3_large",
+    "mobilenet_v3_small",
+]
 
 
 @dataclass(frozen=True)

@@ -1,14 +1,148 @@
-"""How a network is run: the device and the precision."""
+"""How a network is run: the device, the precision, and by what.
+
+plain     PyTorch, as built, in float32, with masks as large as the image: to compare with
+eager     PyTorch, batch norm folded into the convolutions, channels last: the choice on a GPU
+compile   the same through `torch.compile`: a slow start, and a C++ compiler or Triton needed
+openvino  OpenVINO, converted once and kept in a cache: the choice on a CPU
+"""
 
 from __future__ import annotations
 
+import copy
+import math
+import os
 import re
+import time
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from functools import cache
+from importlib.util import find_spec
+from pathlib import Path
 from typing import Literal, get_args
 
 import torch
+from torch import Tensor, nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
+
+from layers.structures import Predictions
 
 Precision = Literal["auto", "float32", "bfloat16", "float16"]
+EngineName = Literal["auto", "plain", "eager", "compile", "openvino"]
+RunNetwork = Callable[[Tensor], Predictions]
+
+# A type pays when its matrix products are this much faster than float32's.
+_WORTHWHILE = 1.5
+
+
+@dataclass(frozen=True)
+class Engine:
+    """A decision on how to run a network.
+
+    Attributes:
+        name: never "auto".
+        device: that is there.
+        precision: never "auto".
+    """
+
+    name: EngineName
+    device: torch.device
+    precision: Precision
+
+    def __str__(self) -> str:
+        """Say it in a few words."""
+        threads = f" ({torch.get_num_threads()} threads)" if self.device.type == "cpu" else ""
+        return f"{self.name}, {self.precision}, {self.device}{threads}"
+
+
+def choose_engine(
+    device: torch.device | str = "auto", engine: EngineName = "auto", precision: Precision = "auto"
+) -> Engine:
+    """Decide what was left open, by what this machine is really fast at.
+
+    Args:
+        device: see `pick_device`.
+        engine: "auto" is OpenVINO on a CPU, where it is installed, else "eager".
+        precision: "auto" is bfloat16 where its matrix products, timed once, are at least 1.5 times
+            faster than float32's; else float32.
+
+    Raises:
+        ValueError: something that is unknown, not installed, or not on this machine.
+    """
+    device = pick_device(str(device))
+    if engine not in get_args(EngineName):
+        raise ValueError(f"--engine {engine}: expected {', '.join(get_args(EngineName))}")
+    if engine == "auto":
+        engine = "openvino" if device.type == "cpu" and has_openvino() else "eager"
+    if engine == "openvino" and not has_openvino():
+        raise ValueError("--engine openvino: not installed; pip install openvino")
+    if engine == "openvino" and device.type != "cpu":
+        raise ValueError(f"--engine openvino: runs on the CPU, not on {device}; add --device cpu")
+    if engine == "plain":
+        if precision not in ("auto", "float32"):
+            raise ValueError(f"--engine plain is float32, not {precision}")
+        precision = "float32"
+    if precision == "auto":
+        precision = "bfloat16" if bfloat16_is_fast(device) else "float32"
+    autocast(device, precision)  # refuses what the device does not have
+    return Engine(engine, device, precision)
+
+
+def prepare(network: nn.Module, engine: Engine, image_size: int) -> RunNetwork:
+    """Return a function that runs a network as decided.
+
+    The weights are taken as they are now: later changes of the network do not count (but for
+    "plain", which runs the network itself).
+
+    Args:
+        network: from (B, 3, S, S) to `Predictions`, in evaluation mode, on the engine's device.
+        engine: from `choose_engine`.
+        image_size: S.
+    """
+    if engine.name == "openvino":
+        from .openvino_engine import OpenVinoNetwork, convert_cached
+
+        return OpenVinoNetwork(convert_cached(network, image_size), engine.precision)
+    if engine.name == "plain":
+        return network
+    frozen: Callable[[Tensor], Predictions] = _frozen(network, engine.precision)
+    if engine.name == "compile":
+        frozen = _compiled(frozen, engine.device)
+
+    def run(x: Tensor) -> Predictions:
+        with autocast(engine.device, engine.precision):
+            return frozen(x.contiguous(memory_format=torch.channels_last))
+
+    return run
+
+
+@cache
+def has_openvino() -> bool:
+    """Tell whether OpenVINO is installed, without loading it."""
+    return find_spec("openvino") is not None
+
+
+@cache
+def bfloat16_is_fast(device: torch.device) -> bool:
+    """Tell by timing whether bfloat16 pays on this device."""
+    if device.type == "mps":
+        return False
+    return matmul_speed(device, "bfloat16") > _WORTHWHILE * matmul_speed(device, "float32")
+
+
+@cache
+def matmul_speed(device: torch.device, precision: Precision) -> float:
+    """Time a matrix product of 2.1 GFLOP, best of several: TFLOP/s."""
+    side = 1024
+    matrix = torch.ones((side, side), dtype=getattr(torch, precision), device=device)
+    best = math.inf
+    for _ in range(6):
+        _synchronize(device)
+        start = time.perf_counter()
+        matrix @ matrix
+        _synchronize(device)
+        best = min(best, time.perf_counter() - start)
+    return 2 * side**3 / best / 1e12
 
 
 def pick_device(name: str = "auto") -> torch.device:
@@ -37,7 +171,7 @@ def pick_device(name: str = "auto") -> torch.device:
 
 
 def autocast(device: torch.device, precision: Precision) -> AbstractContextManager[object]:
-    """Return the context in which a network runs.
+    """Return the context in which PyTorch runs a network.
 
     Args:
         device: where it runs.
@@ -56,3 +190,40 @@ def autocast(device: torch.device, precision: Precision) -> AbstractContextManag
     if precision == "float16" and device.type == "cpu":
         raise ValueError("--precision float16: not on a CPU; use bfloat16 or float32")
     return torch.autocast(device.type, dtype=getattr(torch, precision))
+
+
+def cache_folder() -> Path:
+    """Return the folder for what can be made again: ~/.cache/yolact, or below XDG_CACHE_HOME."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "yolact"
+
+
+def _frozen(network: nn.Module, precision: Precision) -> nn.Module:
+    """Copy a network for inference: batch norm folded, convolutions in their final type."""
+    frozen = copy.deepcopy(network).eval().requires_grad_(False)
+    for module in list(frozen.modules()):
+        _fold_batch_norm(module)
+    if precision != "float32":  # saves autocast from converting the weights at every call
+        for module in frozen.modules():
+            if type(module) is nn.Conv2d:
+                module.to(getattr(torch, precision))
+    return frozen.to(memory_format=torch.channels_last)
+
+
+def _fold_batch_norm(parent: nn.Module) -> None:
+    """Merge every batch norm that directly follows a convolution among a module's children."""
+    children = list(parent.named_children())
+    for (name, conv), (norm_name, norm) in zip(children, children[1:], strict=False):
+        if isinstance(conv, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d):
+            setattr(parent, name, fuse_conv_bn_eval(conv, norm))
+            setattr(parent, norm_name, nn.Identity())
+
+
+def _compiled(network: RunNetwork, device: torch.device) -> RunNetwork:
+    if device.type == "cuda":
+        return torch.compile(network, mode="reduce-overhead")  # CUDA graphs
+    return torch.compile(network, options={"freezing": True})
+
+
+def _synchronize(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)

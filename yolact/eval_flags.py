@@ -5,12 +5,14 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 from pathlib import Path
+from typing import get_args
 
-from .checkpoint import BUNDLED, Checkpoint, read_checkpoint, resolve_weights
+from .checkpoint import BUNDLED, Checkpoint, resolve_weights
 from .cli import (
     UsageError,
     add_flags,
     add_machine_flags,
+    device_name,
     flag,
     make_parser,
     named_config,
@@ -19,18 +21,36 @@ from .cli import (
     with_settings,
 )
 from .config import Config
+from .engine import Engine, EngineName, choose_engine
+from .exported import is_exported, read_trained
+from .model import MaskMode
 
 RESULTS = Path("results")
 
+
+def int_list(text: str) -> tuple[int, ...]:
+    """Read "1,4" as (1, 4).
+
+    Raises:
+        ValueError: something else, or a number below 1.
+    """
+    numbers = tuple(int(part) for part in text.split(","))
+    if min(numbers) < 1:
+        raise ValueError
+    return numbers
+
+
 MODEL = (
-    flag("--trained_model", "file, released name, 'latest' or 'interrupt'", str, BUNDLED),
+    flag("--trained_model", ".pth, .xml or .onnx, released name, or 'latest'", str, BUNDLED),
     flag("--config", "preset; where absent, the checkpoint or its file name tells"),
     flag("--top_k", "draw at most this many detections", int, 5),
     flag("--score_threshold", "drop detections that score lower", float, 0.0),
     flag("--fast_nms", "False for exact greedy suppression", str2bool, True),
     flag("--cross_class_nms", "Fast NMS over all classes at once", str2bool, False),
+    flag("--engine", "what runs the network", str, "auto", choices=get_args(EngineName)),
     flag("--detect", "boxes only, no masks", bool, False),
     flag("--no_crop", "do not crop masks by their boxes", switch="crop"),
+    flag("--smooth_masks", "crop them at image scale: no stairs, no cut edges", bool, False),
 )
 INPUT = (
     flag("--image", "IN[:OUT], one image; shown, or written where there is no display"),
@@ -56,7 +76,6 @@ METRICS = (
     flag("--seed", "of the random order", int),
     flag("--no_sort", "take them as listed, not by a hash that mixes them", bool, False),
     flag("--per_class", "also print the AP of every class", bool, False),
-    flag("--benchmark", "measure the speed instead of the AP", bool, False),
     flag("--no_bar", "show no progress bar", switch="bar"),
     flag("--ap_data_file", "where detections are kept", Path, RESULTS / "ap_data.json"),
     flag("--resume", "compute the AP of --ap_data_file, without the network", bool, False),
@@ -66,6 +85,36 @@ METRICS = (
     flag("--output_web_json", "write the file of the original's web viewer", bool, False),
     flag("--web_det_path", "folder for it", Path, Path("web/dets")),
 )
+SPEED = (
+    flag(
+        "--benchmark",
+        "measure the speed, on images of the dataset or frames of --video; 'all': of every engine",
+        nargs="?",
+        const="one",
+        choices=("one", "all"),
+    ),
+    flag(
+        "--compare",
+        "measure another variant in turn, as in --compare engine=eager,precision=float32; repeat",
+        str,
+        [],
+        action="append",
+        metavar="FLAG=VALUE,...",
+    ),
+    flag("--batch_sizes", "for the network alone, as in 1,4", int_list, (1,)),
+    flag("--json", "also write the measurements to this file", Path),
+)
+
+# What --benchmark=all compares.
+EVERY_ENGINE = (
+    "engine=plain",
+    "engine=eager,precision=float32",
+    "engine=eager,precision=bfloat16",
+    "engine=compile,precision=bfloat16",
+    "engine=openvino,precision=float32",
+    "engine=openvino,precision=bfloat16",
+)
+COMPARABLE = ("trained_model", "config", "engine", "precision", "device", "video_multiframe")
 
 
 def parse_arguments(description: str | None, argv: Sequence[str] | None) -> argparse.Namespace:
@@ -75,12 +124,33 @@ def parse_arguments(description: str | None, argv: Sequence[str] | None) -> argp
     add_flags(parser, "input (without any of these: a dataset)", INPUT)
     add_flags(parser, "drawing", DRAWING)
     add_flags(parser, "evaluation on a dataset", METRICS)
+    add_flags(parser, "speed", SPEED)
     add_machine_flags(parser)
     args = parser.parse_args(argv)
     for name, least in (("top_k", 1), ("max_images", -1), ("video_multiframe", 1)):
         if getattr(args, name) < least:
             raise UsageError(f"--{name}={getattr(args, name)}: expected at least {least}")
+    if args.compare:
+        args.benchmark = args.benchmark or "one"
     return args
+
+
+def compared(args: argparse.Namespace) -> list[argparse.Namespace]:
+    """Return the arguments of every variant that a benchmark compares.
+
+    Raises:
+        UsageError: --compare with something that cannot be compared.
+    """
+    variants = []
+    for text in args.compare or (EVERY_ENGINE if args.benchmark == "all" else [""]):
+        changed = argparse.Namespace(**vars(args))
+        for assignment in filter(None, text.split(",")):
+            name, _, value = assignment.partition("=")
+            if name not in COMPARABLE:
+                raise UsageError(f"--compare {text}: {name!r} is none of {', '.join(COMPARABLE)}")
+            setattr(changed, name, type(getattr(args, name) or "")(value))
+        variants.append(changed)
+    return variants
 
 
 def choose_model(args: argparse.Namespace) -> tuple[Checkpoint, Config]:
@@ -91,7 +161,7 @@ def choose_model(args: argparse.Namespace) -> tuple[Checkpoint, Config]:
     """
     folder = Path("weights")
     path = newest_checkpoint("--trained_model", args.trained_model, folder, args.config)
-    checkpoint = read_checkpoint(path or resolve_weights(args.trained_model))
+    checkpoint = read_trained(path or resolve_weights(args.trained_model))
     config = checkpoint.config
     if args.config and (config is None or config.name != named_config(args.config).name):
         config = named_config(args.config)
@@ -101,3 +171,27 @@ def choose_model(args: argparse.Namespace) -> tuple[Checkpoint, Config]:
     if args.dataset:
         changes.append(f"dataset={args.dataset}")
     return checkpoint, with_settings(config, [*changes, *args.set])
+
+
+def mask_mode(args: argparse.Namespace) -> MaskMode:
+    """Return the kind of masks that the flags ask for."""
+    if args.detect:
+        return "none"
+    if not args.crop:
+        return "whole"
+    return "smooth" if args.smooth_masks else "cropped"
+
+
+def engine_for(args: argparse.Namespace, checkpoint: Checkpoint) -> Engine:
+    """Decide how to run the network.
+
+    An AP is a number that others compare with, so left open it is computed in float32 whatever the
+    machine; an exported file runs on the CPU.
+    """
+    device, precision = device_name(args), args.precision
+    if device == "auto" and is_exported(checkpoint.path):
+        device = "cpu"
+    for_people = args.image or args.images or args.video or args.benchmark
+    if precision == "auto" and not for_people:
+        precision = "float32"
+    return choose_engine(device, args.engine, precision)

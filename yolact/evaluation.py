@@ -93,7 +93,6 @@ class CocoEvaluator:
         """
         self._coco = coco
         self.category_ids = tuple(category_ids)
-        self._canvas = np.zeros((0, 0), dtype=np.uint8, order="F")
         self.results = CocoResults() if results is None else results
         for image_id, image_hw in self.results.images.items():
             self._check_image(image_id, image_hw)
@@ -116,7 +115,9 @@ class CocoEvaluator:
             raise ValueError(f"image {image_id} was added before")
         # A network that diverged emits NaN, which can be neither ranked nor written as JSON.
         numbers = torch.column_stack((detections.boxes, detections.scores, detections.box_scores))
-        encoded = list(self._encode(image_id, detections[numbers.isfinite().all(dim=1)]))
+        finite = numbers.isfinite().all(dim=1)
+        sound = detections if finite.all() else detections[finite]  # selecting copies the masks
+        encoded = list(self._encode(image_id, sound))
         self.results.images[image_id] = detections.image_hw
         self.results.detections += encoded
 
@@ -169,17 +170,8 @@ class CocoEvaluator:
                 box=(x1, y1, x2 - x1, y2 - y1),
                 box_score=box_scores[index],
                 mask_score=mask_scores[index],
-                mask_counts=self._run_lengths(detections, index),
+                mask_counts=detections.run_lengths(index),
             )
-
-    def _run_lengths(self, detections: Detections, index: int) -> str:
-        if self._canvas.shape != detections.image_hw:
-            self._canvas = np.zeros(detections.image_hw, dtype=np.uint8, order="F")
-        (x1, y1, x2, y2), inside = detections.crop(index)
-        self._canvas[y1:y2, x1:x2] = inside.numpy()
-        counts: bytes = mask_utils.encode(self._canvas)["counts"]
-        self._canvas[y1:y2, x1:x2] = 0
-        return counts.decode("ascii")
 
     def _ground_truth(self) -> COCO:
         """Copy the annotations of the added images, so that pycocotools may scribble on them.

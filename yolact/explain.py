@@ -14,7 +14,6 @@ from layers.detect import detect
 from layers.masks import assemble_masks
 from layers.structures import Candidates
 
-from .engine import autocast
 from .predictor import Predictor
 from .visualize import draw_lincomb
 
@@ -62,6 +61,5 @@ def _look(predictor: Predictor, image: Image) -> tuple[Tensor, Candidates]:
     """Return the prototypes (K, h, w) and the candidates of one image."""
     model = predictor.model
     x = model.preprocess([to_tensor(image)])
-    with autocast(predictor.device, predictor.precision):
-        predictions = model.network(x)
+    predictions = predictor.run_network(x)
     return predictions.prototypes[0], detect(predictions, **vars(model.detection))[0]

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from layers.anchors import AnchorGenerator
 from layers.blocks import set_batch_norm_frozen
 from layers.detect import detect
-from layers.masks import assemble_masks
+from layers.masks import assemble_masks, box_windows
 from layers.structures import Candidates, Detections, Predictions, Target
 
 from .config import DetectConfig
@@ -22,8 +22,13 @@ from .head import PredictionHead
 from .mask_rescorer import MaskRescorer
 from .protonet import ProtoNet
 
-MaskMode = Literal["cropped", "whole", "none"]
-"""Masks cropped by their boxes (as trained), left whole, or not made at all (boxes only)."""
+MaskMode = Literal["cropped", "smooth", "whole", "none"]
+"""What bounds the masks.
+
+"cropped": their boxes, on the prototype grid, with a margin of a cell (as trained); "smooth": their
+boxes, in the image and to the pixel, after upsampling, for outlines without the grid's steps;
+"whole": nothing; "none": there are no masks, only boxes.
+"""
 
 
 class Network(nn.Module):
@@ -174,7 +179,10 @@ class Yolact(nn.Module):
         soft_masks = self._soft_masks(prototypes, candidates)
         scores = candidates.scores
         if self.mask_rescorer is not None and self.mask_mode != "none":
-            scores = scores * self.mask_rescorer(soft_masks, candidates.labels)
+            seen = soft_masks
+            if self.mask_mode == "smooth":  # trained on masks that are cropped on the grid
+                seen = soft_masks * box_windows(candidates.boxes, soft_masks.shape[-2:])
+            scores = scores * self.mask_rescorer(seen, candidates.labels)
         height, width = image_hw
         corners = candidates.boxes.new_tensor((width, height, width, height))
         detections = Detections(
@@ -186,17 +194,21 @@ class Yolact(nn.Module):
             box_scores=candidates.scores,
             image_hw=image_hw,
             class_names=self.class_names,
+            crop_to_boxes=self.mask_mode == "smooth",
         )
         if self.mask_rescorer is not None:
-            detections = detections[scores.argsort(descending=True)[:top_k]]
-            detections = detections[detections.scores >= score_threshold]
+            best_first = scores.argsort(descending=True)[:top_k]
+            detections = detections[best_first[scores[best_first] >= score_threshold]]
         return detections
 
     def _soft_masks(self, prototypes: Tensor, candidates: Candidates) -> Tensor:
         if self.mask_mode == "none":
             return prototypes.new_zeros((len(candidates), 1, 1))
+        # A pixel inside a box looks up to one and a half cells beyond it: with a margin of two,
+        # "smooth" masks are there as if uncropped.
+        padding = 2 if self.mask_mode == "smooth" else 1
         coefficients, boxes = candidates.coefficients, candidates.boxes
-        return assemble_masks(prototypes, coefficients, boxes, self.mask_mode == "cropped")
+        return assemble_masks(prototypes, coefficients, boxes, self.mask_mode != "whole", padding)
 
     def freeze_batch_norm(self, frozen: bool = True) -> Yolact:
         """Hold batch statistics and parameters fixed, in training too (for small batches)."""

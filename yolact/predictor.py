@@ -8,14 +8,17 @@ from typing import overload
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from data.images import read_image
-from data.transforms import to_tensor
 from layers.detect import detect
-from layers.structures import Detections
+from layers.structures import Detections, Predictions
 
-from .checkpoint import load_model
-from .engine import Precision, autocast, pick_device
+from .build import build_model
+from .checkpoint import Checkpoint, load_matching_weights, load_weights, resolve_weights
+from .config import Config
+from .engine import Engine, EngineName, Precision, RunNetwork, autocast, choose_engine, prepare
+from .exported import is_exported, open_exported, read_trained
 from .meters import StageTimer
 from .model import Yolact
 
@@ -28,8 +31,9 @@ class Predictor:
 
     Args:
         model: on the device where it shall run; it is put into evaluation mode.
-        precision: see `yolact.engine.autocast`.
+        precision: in which PyTorch runs `model.network`, see `yolact.engine.autocast`.
         timer: notes the time of each stage, when given.
+        network: runs instead of `model.network`, see `yolact.engine.prepare`.
 
     Example:
         >>> predictor = Predictor.from_checkpoint("yolact_resnet50")
@@ -38,19 +42,59 @@ class Predictor:
     """
 
     def __init__(
-        self, model: Yolact, precision: Precision = "auto", timer: StageTimer | None = None
+        self,
+        model: Yolact,
+        precision: Precision = "auto",
+        timer: StageTimer | None = None,
+        network: RunNetwork | None = None,
     ) -> None:
         """Keep the model."""
         self.model = model.eval()
-        self.precision: Precision = precision
         self.timer = timer or StageTimer()
+        self._precision: Precision = precision
+        self._network = network
 
     @classmethod
     def from_checkpoint(
-        cls, path_or_name: str | Path, device: str = "auto", precision: Precision = "auto"
+        cls,
+        path_or_name: str | Path,
+        device: str = "auto",
+        precision: Precision = "auto",
+        engine: EngineName = "auto",
     ) -> Predictor:
-        """Load a checkpoint file, or a released model by name, see `load_model`."""
-        return cls(load_model(path_or_name, device=str(pick_device(device))), precision)
+        """Load a checkpoint or exported file, or a released model by name, see `load_model`.
+
+        Args:
+            path_or_name: .pth, .xml (OpenVINO) or .onnx, or a name.
+            device: see `yolact.engine.pick_device`.
+            precision: see `yolact.engine.choose_engine`.
+            engine: see `yolact.engine.choose_engine`.
+        """
+        checkpoint = read_trained(resolve_weights(path_or_name))
+        if device == "auto" and is_exported(checkpoint.path):
+            device = "cpu"
+        chosen = choose_engine(device, engine, precision)
+        return cls.from_parts(checkpoint, checkpoint.preset(), chosen)
+
+    @classmethod
+    def from_parts(cls, checkpoint: Checkpoint, config: Config, engine: Engine) -> Predictor:
+        """Build a model, give it the weights of a checkpoint, and prepare its network.
+
+        Raises:
+            ValueError: the checkpoint does not fit the configuration.
+        """
+        model = build_model(config).eval()
+        if is_exported(checkpoint.path):
+            if config.model != checkpoint.preset().model or engine.name != "openvino":
+                raise ValueError(
+                    f"{checkpoint.path}: an exported model runs as it is, through openvino; "
+                    "leave out --engine and --set model.*, or export it anew"
+                )
+            load_matching_weights(model, checkpoint)
+            return cls(model, network=open_exported(checkpoint.path, engine))
+        load_weights(model, checkpoint)
+        model.to(engine.device)
+        return cls(model, network=prepare(model.network, engine, model.image_size))
 
     @property
     def device(self) -> torch.device:
@@ -91,16 +135,24 @@ class Predictor:
             return self._predict([image], score_threshold, top_k)[0]
         return self._predict(list(image), score_threshold, top_k) if len(image) else []
 
+    def run_network(self, x: Tensor) -> Predictions:
+        """Run the network on a (B, 3, S, S) normalised RGB batch."""
+        if self._network is not None:
+            return self._network(x)
+        with autocast(self.device, self._precision):
+            predictions: Predictions = self.model.network(x)
+        return predictions
+
     @torch.no_grad()  # results are plain tensors, which a caller may change
     def _predict(
         self, images: list[Image], score_threshold: float, top_k: int | None
     ) -> list[Detections]:
         model, timer = self.model, self.timer
-        tensors = [to_tensor(_to_array(image)) for image in images]
+        tensors = [_to_view(_to_array(image)) for image in images]
         with timer.stage("preprocess"):
             x = model.preprocess(tensors)
-        with timer.stage("network"), autocast(self.device, self.precision):
-            predictions = model.network(x)
+        with timer.stage("network"):
+            predictions = self.run_network(x)
         with timer.stage("detect"):
             found = detect(predictions, **vars(model.detection))
         with timer.stage("masks"):
@@ -119,3 +171,9 @@ def _to_array(image: Image) -> NDArray[np.uint8]:
             f"image of shape {image.shape} and type {image.dtype}: expected (H, W, 3) uint8 RGB"
         )
     return image
+
+
+def _to_view(image: NDArray[np.uint8]) -> Tensor:
+    """View an (H, W, 3) array as a (3, H, W) tensor, without a copy where that is possible."""
+    usable = image.flags.writeable and image.flags.c_contiguous
+    return torch.from_numpy(image if usable else image.copy()).permute(2, 0, 1)

@@ -91,6 +91,19 @@ YOLACT_RESNET18 = Config(
         square_anchors=False,
     ),
 )
+YOLACT_MOBILENETV3 = replace(
+    YOLACT_RESNET18,
+    name="yolact_mobilenetv3",
+    model=replace(
+        YOLACT_RESNET18.model,
+        backbone="mobilenet_v3_large",
+        image_size=320,
+        fpn_channels=96,
+        prototype_channels=64,
+        head_channels=96,
+        anchor_scales=_levels(14, 28, 56, 112, 224),
+    ),
+)
 YOLACT_RESNET18_SHAPES = replace(
     YOLACT_RESNET18,
     name="yolact_resnet18_shapes",
@@ -125,6 +138,7 @@ _PRESETS = {
         YOLACT_PLUS_BASE,
         YOLACT_PLUS_RESNET50,
         YOLACT_RESNET18,
+        YOLACT_MOBILENETV3,
         YOLACT_RESNET18_SHAPES,
     )
 }

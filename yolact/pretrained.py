@@ -8,14 +8,11 @@ import torch
 import torchvision
 from torch import Tensor, nn
 
-from .backbones import Darknet53
+from .backbones import Darknet53, MobileNetV3
 from .checkpoint import WEIGHTS_FOLDER, clean_official, read_checkpoint
 from .config import ModelConfig
 from .download import DownloadError, fetch_weights
 from .model import Yolact
-
-# The first generation of torchvision's weights is what the original started from.
-_TORCHVISION = {name: "IMAGENET1K_V1" for name in ("resnet18", "resnet34", "resnet50", "resnet101")}
 
 
 def load_backbone(model: Yolact, config: ModelConfig, folder: Path = WEIGHTS_FOLDER) -> None:
@@ -43,7 +40,8 @@ def load_backbone(model: Yolact, config: ModelConfig, folder: Path = WEIGHTS_FOL
 
 
 def _torchvision_weights(name: str) -> dict[str, Tensor]:
-    weights = torchvision.models.get_model_weights(name)[_TORCHVISION[name]]
+    # The first generation of torchvision's weights is what the original started from.
+    weights = torchvision.models.get_model_weights(name)["IMAGENET1K_V1"]
     try:
         state: dict[str, Tensor] = weights.get_state_dict(progress=True, check_hash=True)
     except OSError as error:
@@ -57,7 +55,7 @@ def _torchvision_weights(name: str) -> dict[str, Tensor]:
 
 def _load(backbone: nn.Module, state: dict[str, Tensor]) -> None:
     result = backbone.load_state_dict(
-        {name: t for name, t in state.items() if not name.startswith("fc.")}, strict=False
+        {name: t for name, t in state.items() if not _only_classifies(name, backbone)}, strict=False
     )
     # Only what a classifier does not have may be missing: deformable offsets and biases.
     missing = [
@@ -68,3 +66,10 @@ def _load(backbone: nn.Module, state: dict[str, Tensor]) -> None:
     if missing or result.unexpected_keys:
         first = (missing + list(result.unexpected_keys))[0]
         raise ValueError(f"the backbone weights do not fit this backbone, first at {first}")
+
+
+def _only_classifies(name: str, backbone: nn.Module) -> bool:
+    """Tell the tensors that a classifier has on top of a backbone."""
+    if isinstance(backbone, MobileNetV3):
+        return not name.startswith(tuple(f"features.{i}." for i in range(len(backbone.features))))
+    return name.startswith("fc.")

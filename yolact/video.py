@@ -5,25 +5,25 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Generic, NamedTuple, Protocol, TypeVar
+from typing import NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from data.video import VideoWriter
+from data.video_writer import VideoWriter
 from layers.structures import Detections
 
+from .channel import Cancelled, Channel
 from .visualize import close_window, draw_fps, show
 
 Image = NDArray[np.uint8]
 Predict = Callable[[list[Image]], list[Detections]]
 Draw = Callable[[Image, Detections], Image]
-T = TypeVar("T")
 
 WINDOW = "YOLACT"
 
@@ -46,6 +46,14 @@ class FrameSource(Protocol):
     @property
     def broken_frames(self) -> int:
         """Frames skipped so far because they could not be decoded."""
+
+    @property
+    def seconds(self) -> float:
+        """When the frame delivered last is to be seen, counted from the video's beginning."""
+
+    @property
+    def path(self) -> Path | None:
+        """The file, whose sound the output takes over; None for cameras and streams."""
 
     def __iter__(self) -> Iterator[Image]:
         """Yield (H, W, 3) uint8 RGB frames."""
@@ -71,103 +79,13 @@ class VideoReport:
 class _Read(NamedTuple):
     position: int
     image: Image
+    seconds: float  # in the video
+    read_at: float  # on the clock of time.perf_counter
 
 
 class _Predicted(NamedTuple):
-    position: int
-    image: Image
+    read: _Read
     detections: Detections
-
-
-class Cancelled(Exception):
-    """The other end of a channel has gone away."""
-
-
-class Channel(Generic[T]):
-    """A small bounded queue between two threads that either end can close.
-
-    The producer ends it by `finish`, if need be with the error that stopped it, which the consumer
-    meets after everything sent before. The consumer ends it by `cancel`, which stops the producer.
-
-    Args:
-        capacity: items held before `put` waits.
-        drop_stale: never wait; forget the oldest item instead.
-    """
-
-    def __init__(self, capacity: int, *, drop_stale: bool = False):
-        """Start empty and open."""
-        self.dropped = 0
-        self._items: deque[T] = deque()
-        self._capacity, self._drop_stale = capacity, drop_stale
-        self._changed = threading.Condition()
-        self._finished = self._cancelled = False
-        self._error: BaseException | None = None
-
-    def put(self, item: T) -> None:
-        """Send an item.
-
-        Raises:
-            Cancelled: the consumer wants no more.
-        """
-        with self._changed:
-            if self._drop_stale and len(self._items) >= self._capacity:
-                self._items.popleft()
-                self.dropped += 1
-            self._wait(lambda: len(self._items) < self._capacity)
-            self._items.append(item)
-            self._changed.notify_all()
-
-    def take(self, most: int = 1, *, fill: bool = True) -> list[T]:
-        """Receive items in order; an empty list means the end.
-
-        Args:
-            most: items to return at most.
-            fill: wait for that many, unless the end comes first; else return what there is.
-
-        Raises:
-            Cancelled: this channel was cancelled.
-            BaseException: the producer's error.
-        """
-        enough = min(most, self._capacity) if fill else 1
-        with self._changed:
-            self._wait(lambda: len(self._items) >= enough or self._finished)
-            taken = [self._items.popleft() for _ in range(min(most, len(self._items)))]
-            self._changed.notify_all()
-        if not taken and self._error is not None:
-            raise self._error
-        return taken
-
-    def pause(self, seconds: float) -> None:
-        """Sleep in the producer, but not past `cancel`.
-
-        Raises:
-            Cancelled: the consumer wants no more.
-        """
-        until = time.perf_counter() + seconds
-        with self._changed:
-            while not self._cancelled and (left := until - time.perf_counter()) > 0:
-                self._changed.wait(left)
-            if self._cancelled:
-                raise Cancelled
-
-    def finish(self, error: BaseException | None = None) -> None:
-        """End the channel from the producer's side."""
-        with self._changed:
-            self._finished, self._error = True, error
-            self._changed.notify_all()
-
-    def cancel(self) -> None:
-        """End the channel from the consumer's side, or from outside."""
-        with self._changed:
-            self._cancelled = True
-            self._items.clear()
-            self._changed.notify_all()
-
-    def _wait(self, ready: Callable[[], bool]) -> None:
-        while not self._cancelled and not ready():
-            self._changed.wait(0.2)  # a wait without an end would not see Ctrl-C on Windows
-        if self._cancelled:
-            raise Cancelled
 
 
 def run_video(
@@ -187,7 +105,8 @@ def run_video(
 
     A file is processed completely and in order. A live source skips frames that have become stale,
     so that what is shown lags about one frame behind. Whatever ends the run (the stream, an error
-    in any stage, Esc, Ctrl-C), the output is finished and no thread stays behind.
+    in any stage, Esc, Ctrl-C), the output is finished and no thread stays behind. The output keeps
+    the time of the source, and the sound of a file.
 
     Args:
         source: an opened video.
@@ -196,14 +115,15 @@ def run_video(
         output: video file to write.
         display: show the result in a window; Esc or closing it ends the run.
         batch: frames for each call of `predict`; the last call may get fewer.
-        show_fps: write the current speed into the picture.
+        show_fps: write the current speed into the picture, and for a live source the time from
+            reading a frame to delivering it.
         emulate_playback: read a file no faster than it would play.
         on_frame: called in order with a frame's position in the source and its detections.
         max_frames: stop after that many frames.
 
     Raises:
         ValueError: the output cannot be written, or a number below 1.
-        OSError: there is no display to show on.
+        OSError: there is no display to show on, or the disk is full.
     """
     if batch < 1 or (max_frames is not None and max_frames < 1):
         raise ValueError(f"batch ({batch}) and max_frames ({max_frames}) must be 1 or more")
@@ -217,14 +137,14 @@ def run_video(
         sink = _Sink(source, output, display, show_fps)
         stack.callback(sink.close)
         stack.callback(stages.stop)
-        for position, image, detections in stages:
+        for read, detections in stages:
             if on_frame is not None:
-                on_frame(position, detections)
+                on_frame(read.position, detections)
             frames += 1
-            if not sink.put(position, image) or frames == max_frames:
+            if not sink.put(read) or frames == max_frames:
                 break
     seconds = time.perf_counter() - start
-    dropped = stages.frames.dropped + source.broken_frames
+    dropped = stages.dropped + source.broken_frames
     return VideoReport(frames, seconds, frames / seconds if seconds > 0 else 0.0, dropped)
 
 
@@ -243,14 +163,17 @@ class _Stages:
     ):
         live = source.is_live
         ahead = batch if live else 2 * batch  # a file is read ahead, a camera is not
-        self.frames = Channel[_Read](ahead, drop_stale=live)
-        self.predicted = Channel[_Predicted](batch)
-        self.drawn = Channel[_Predicted](1 if live else 2)
-        frames: Iterable[Image] = source if live else islice(source, max_frames)
+        # Whichever stage is the slowest, no frame waits for it longer than until the next is there.
+        self._frames = Channel[_Read](ahead, drop_stale=live)
+        self._predicted = Channel[_Predicted](batch, drop_stale=live)
+        self._drawn = Channel[_Predicted](batch if live else 2, drop_stale=live)
+        self._channels = (self._frames, self._predicted, self._drawn)
+        most = None if live else max_frames
+        interval = 1 / source.fps if pace else 0.0
         jobs = (
-            lambda: _read_stage(frames, self.frames, 1 / source.fps if pace else 0.0),
-            lambda: _predict_stage(self.frames, predict, self.predicted, batch, fill=not live),
-            lambda: _draw_stage(self.predicted, draw, self.drawn),
+            lambda: _read_stage(source, self._frames, interval, most),
+            lambda: _predict_stage(self._frames, predict, self._predicted, batch, fill=not live),
+            lambda: _draw_stage(self._predicted, draw, self._drawn),
         )
         self._threads = [threading.Thread(target=job, daemon=True) for job in jobs]
 
@@ -258,28 +181,36 @@ class _Stages:
         """Start; yield the drawn frames in order; raise the error of the stage that failed."""
         for thread in self._threads:
             thread.start()
-        while taken := self.drawn.take():
+        while taken := self._drawn.take():
             yield from taken
+
+    @property
+    def dropped(self) -> int:
+        """Stale frames that were skipped, wherever they waited."""
+        return sum(channel.dropped for channel in self._channels)
 
     def stop(self) -> None:
         """End all threads and wait for them."""
-        for channel in (self.frames, self.predicted, self.drawn):
+        for channel in self._channels:
             channel.cancel()
         for thread in self._threads:
             if thread.is_alive():
                 thread.join()
 
 
-def _read_stage(source: Iterable[Image], outbox: Channel[_Read], interval: float) -> None:
+def _read_stage(
+    source: FrameSource, outbox: Channel[_Read], interval: float, most: int | None
+) -> None:
     with _handover(None, outbox):
         due = time.perf_counter()
-        for position, image in enumerate(source):
+        for position, image in enumerate(islice(source, most)):
+            read_at = time.perf_counter()
             if interval:
                 # A late frame moves the schedule: no burst catches up after a slow stretch.
                 due = max(due, time.perf_counter())
                 outbox.pause(due - time.perf_counter())
                 due += interval
-            outbox.put(_Read(position, image))
+            outbox.put(_Read(position, image, source.seconds, read_at))
 
 
 def _predict_stage(
@@ -289,14 +220,15 @@ def _predict_stage(
         while reads := inbox.take(batch, fill=fill):
             results = predict([read.image for read in reads])
             for read, detections in zip(reads, results, strict=True):
-                outbox.put(_Predicted(read.position, read.image, detections))
+                outbox.put(_Predicted(read, detections))
 
 
 def _draw_stage(inbox: Channel[_Predicted], draw: Draw, outbox: Channel[_Predicted]) -> None:
     with _handover(inbox, outbox):
         while taken := inbox.take():
-            for position, image, detections in taken:
-                outbox.put(_Predicted(position, draw(image, detections), detections))
+            for read, detections in taken:
+                drawn = read._replace(image=draw(read.image, detections))
+                outbox.put(_Predicted(drawn, detections))
 
 
 def _keep(image: Image, _: Detections) -> Image:
@@ -325,32 +257,33 @@ class _Sink:
     """The last stage, in the caller's thread because windows demand it: write and show."""
 
     def __init__(self, source: FrameSource, output: Path | None, display: bool, show_fps: bool):
-        self._writer = VideoWriter(output, source.fps, source.image_hw) if output else None
+        self._writer = (
+            VideoWriter(output, source.fps, source.image_hw, source.path) if output else None
+        )
         self._display, self._show_fps, self._is_live = display, show_fps, source.is_live
-        self._last: int | None = None
         self._times: deque[float] = deque(maxlen=31)
 
-    def put(self, position: int, image: Image) -> bool:
-        """Deliver one frame; False when the user has seen enough."""
+    def put(self, read: _Read) -> bool:
+        """Deliver one drawn frame; False when the user has seen enough."""
+        image = read.image
         if self._show_fps:
-            image = draw_fps(image, f"{self._speed():.1f} fps")
+            image = draw_fps(image, self._speed(read.read_at))
         if self._writer is not None:
-            # Repeated in place of the ones dropped since, so that a recording keeps real time.
-            gap = position - self._last if self._is_live and self._last is not None else 1
-            for _ in range(gap):
-                self._writer.write(image)
-        self._last = position
+            self._writer.write(image, read.seconds)
         return show(image, WINDOW, wait_ms=1) if self._display else True
 
     def close(self) -> None:
-        """Finish the file and close the window."""
-        if self._writer is not None:
-            self._writer.close()
+        """Close the window and finish the file."""
         if self._display:
             close_window(WINDOW)
+        if self._writer is not None:
+            self._writer.close()
 
-    def _speed(self) -> float:
-        """Measure frames per second over the last second or so."""
-        self._times.append(time.perf_counter())
-        passed = self._times[-1] - self._times[0]
-        return (len(self._times) - 1) / passed if passed > 0 else 0.0
+    def _speed(self, read_at: float) -> str:
+        """Tell the frames per second of the last second or so, and a live frame's age."""
+        now = time.perf_counter()
+        self._times.append(now)
+        passed = now - self._times[0]
+        fps = (len(self._times) - 1) / passed if passed > 0 else 0.0
+        age = f", {1000 * (now - read_at):.0f} ms" if self._is_live else ""
+        return f"{fps:.1f} fps{age}"

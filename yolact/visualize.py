@@ -6,7 +6,7 @@ import math
 import os
 import subprocess
 import sys
-from functools import cache
+from functools import cache, lru_cache
 from typing import Literal
 
 import cv2
@@ -68,8 +68,7 @@ def draw_detections(
     colors = [PALETTE[key % len(PALETTE)] for key in keys]
     worst_first = range(len(detections) - 1, -1, -1)
     for index in worst_first if masks else ():
-        window, mask = detections.crop(index)
-        _tint(canvas, window, mask.numpy(), colors[index], alpha)
+        detections.tint(canvas, index, colors[index], alpha)
     corners, line_width = _whole_boxes(detections), _line_width(detections.image_hw)
     for index in worst_first if boxes else ():
         x1, y1, x2, y2 = corners[index]
@@ -242,18 +241,6 @@ def _image_hw(image: Image) -> tuple[int, int]:
     return image.shape[0], image.shape[1]
 
 
-def _tint(
-    canvas: Image, window: Rectangle, mask: NDArray[np.bool_], color: Color, alpha: float
-) -> None:
-    """Blend a colour into the canvas where the mask is, within the mask's window only."""
-    x1, y1, x2, y2 = window
-    region = canvas[y1:y2, x1:x2]
-    if region.size:
-        table = np.arange(256)[:, None] * (1 - alpha) + np.array(color) * alpha  # (256, 3)
-        blend = cv2.LUT(region, table.round().astype(np.uint8)[None])
-        cv2.copyTo(blend, mask.view(np.uint8), region)
-
-
 def _whole_boxes(detections: Detections) -> list[Rectangle]:
     """Round boxes to pixels inside the image."""
     height, width = detections.image_hw
@@ -280,6 +267,7 @@ def _font_scale(text: str, image_hw: tuple[int, int]) -> float:
     return scale * min(1.0, image_hw[1] / width, image_hw[0] / height)
 
 
+@lru_cache(maxsize=1024)  # asked for several times, and again in the next frame of a video
 def _label_size(text: str, scale: float) -> tuple[int, int]:
     """Measure a text with its margin: width and height in pixels."""
     (width, _), _ = cv2.getTextSize(text, _FONT, scale, _font_weight(scale))

@@ -1,0 +1,76 @@
+"""The compiled kernels of this folder, and the one choice between them and torch."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from functools import cache
+from importlib import import_module
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+logger = logging.getLogger(__name__)
+
+Floats = NDArray[np.float32]
+Bytes = NDArray[np.uint8]
+
+
+class Kernels(Protocol):
+    """The compiled CPU kernels, see kernels.pyx."""
+
+    def greedy_nms(self, boxes: Floats, groups: NDArray[np.int64], iou_threshold: float) -> object:
+        """Mark the boxes to keep."""
+
+    def assemble_masks(
+        self, prototypes: Floats, coefficients: Floats, boxes: Floats, padding: float, out: Floats
+    ) -> None:
+        """Write the soft masks inside their boxes."""
+
+    def mask_window(
+        self, soft_mask: Floats, frame: Sequence[float], height: int, width: int
+    ) -> tuple[int, int, int, int]:
+        """Bound the pixels of a mask."""
+
+    def sample_mask(
+        self, soft_mask: Floats, frame: Sequence[float], window: Sequence[int], out: Bytes
+    ) -> None:
+        """Make the bitmap of a mask."""
+
+    def blend_mask(
+        self,
+        soft_mask: Floats,
+        frame: Sequence[float],
+        window: Sequence[int],
+        canvas: Bytes,
+        table: Bytes,
+    ) -> None:
+        """Recolour the pixels of a mask."""
+
+    def encode_mask(self, bitmap: Bytes, x1: int, y1: int, height: int, width: int) -> bytes:
+        """Write COCO's compressed run lengths."""
+
+
+def kernels_for(*tensors: Tensor) -> Kernels | None:
+    """Return the kernels where they can serve: on the CPU, and with nothing to differentiate."""
+    if any(tensor.device.type != "cpu" or tensor.requires_grad for tensor in tensors):
+        return None
+    return load_kernels()
+
+
+@cache
+def load_kernels() -> Kernels | None:
+    """Return the compiled kernels, or None (said once) where they were not built."""
+    try:
+        kernels: Kernels = import_module("layers.kernels")
+    except ImportError:
+        logger.warning("layers.kernels is not compiled; slower operators of PyTorch serve instead")
+        return None
+    return kernels
+
+
+def as_floats(tensor: Tensor) -> NDArray[Any]:
+    """View a CPU tensor as the contiguous float32 array that kernels take; copy where needed."""
+    return tensor.float().contiguous().numpy()

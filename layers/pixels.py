@@ -1,0 +1,197 @@
+"""What is done with the pixels of one mask: find, tint and encode them, compiled where possible.
+
+A pixel belongs to a mask where the soft mask, upsampled bilinearly to its frame, exceeds 0.5. Only
+the window that holds the mask is ever looked at.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from . import masks
+from .masks import Window, sample_window
+from .native import as_floats, kernels_for
+
+_BAND = 256  # rows that torch samples at a time, in several floats for each pixel
+
+
+def mask_window(
+    soft_mask: Tensor, frame: Tensor, image_hw: tuple[int, int], bounds: Tensor | None = None
+) -> Window:
+    """Find a window that holds a mask and little more.
+
+    Args:
+        soft_mask: (h, w) in [0, 1].
+        frame: (4,) xyxy in image pixels: the region that the soft mask covers.
+        image_hw: height and width of the image.
+        bounds: (4,) xyxy in image pixels, rounded to whole ones, which the mask shall not leave.
+
+    Returns:
+        A window inside the image; (0, 0, 0, 0) for an empty mask.
+    """
+    kernels = kernels_for(soft_mask, frame)
+    if kernels is None:
+        window = masks.mask_window(soft_mask, frame, image_hw)
+    else:
+        window = kernels.mask_window(as_floats(soft_mask), frame.tolist(), *image_hw)
+    return window if bounds is None else _intersection(window, bounds.tolist())
+
+
+def bitmap(soft_mask: Tensor, frame: Tensor, window: Window) -> Tensor:
+    """Return the pixels of a mask in a window, (y2 - y1, x2 - x1) bool; arguments as above."""
+    x1, y1, x2, y2 = window
+    inside = torch.empty((y2 - y1, x2 - x1), dtype=torch.bool, device=soft_mask.device)
+    _sample_into(inside, soft_mask, frame, window)
+    return inside
+
+
+def paste_masks(
+    soft_masks: Tensor,
+    frames: Tensor,
+    image_hw: tuple[int, int],
+    bounds: Tensor | None = None,
+) -> Tensor:
+    """Make full-size masks, one window at a time.
+
+    Equal to resizing every mask to the whole image, without ever holding an N x H x W float array.
+
+    Args:
+        soft_masks: (N, h, w) in [0, 1].
+        frames: (N, 4) xyxy in image pixels: the region that each soft mask covers.
+        image_hw: height and width of the image.
+        bounds: (N, 4) xyxy in image pixels, rounded to whole ones, which no mask shall leave.
+
+    Returns:
+        (N, H, W) bool.
+    """
+    full = torch.zeros((len(soft_masks), *image_hw), dtype=torch.bool, device=soft_masks.device)
+    for i, (soft_mask, frame) in enumerate(zip(soft_masks, frames, strict=True)):
+        window = mask_window(soft_mask, frame, image_hw, None if bounds is None else bounds[i])
+        x1, y1, x2, y2 = window
+        _sample_into(full[i, y1:y2, x1:x2], soft_mask, frame, window)
+    return full
+
+
+def tint(
+    canvas: NDArray[np.uint8],
+    soft_mask: Tensor,
+    frame: Tensor,
+    window: Window,
+    color: tuple[int, int, int],
+    alpha: float,
+) -> None:
+    """Blend a colour into a canvas where a mask is.
+
+    Args:
+        canvas: (H, W, 3) uint8, changed in place.
+        soft_mask: (h, w) in [0, 1].
+        frame: (4,) xyxy in image pixels: the region that the soft mask covers.
+        window: what `mask_window` gave.
+        color: of the canvas's three channels.
+        alpha: share of the colour.
+
+    Raises:
+        ValueError: the window leaves the canvas.
+    """
+    soft_mask, frame = soft_mask.detach().cpu(), frame.cpu()
+    blended = np.arange(256)[:, None] * (1 - alpha) + np.array(color) * alpha
+    table = blended.round().astype(np.uint8)  # (256, 3): the new value for each old one
+    kernels = kernels_for(soft_mask, frame)
+    if kernels is not None:
+        kernels.blend_mask(as_floats(soft_mask), frame.tolist(), window, canvas, table)
+        return
+    _check_window(window, (canvas.shape[0], canvas.shape[1]))
+    x1, y1, x2, y2 = window
+    inside = bitmap(soft_mask, frame, window).numpy()
+    for channel in range(3):
+        plane = canvas[y1:y2, x1:x2, channel]
+        np.copyto(plane, table[plane, channel], where=inside)
+
+
+def encode_bitmap(inside: Tensor, window: Window, image_hw: tuple[int, int]) -> str:
+    """Write a mask as COCO does: run lengths column by column, compressed.
+
+    Args:
+        inside: (y2 - y1, x2 - x1) bool.
+        window: x1, y1, x2, y2 in whole pixels: where `inside` lies; the mask is empty elsewhere.
+        image_hw: height and width of the image.
+
+    Returns:
+        The same letters as `pycocotools.mask.encode` writes.
+
+    Raises:
+        ValueError: the window leaves the image, or `inside` is of another size.
+    """
+    _check_window(window, image_hw)
+    if inside.shape != (window[3] - window[1], window[2] - window[0]):
+        raise ValueError(f"a bitmap of {tuple(inside.shape)} for the window {window}")
+    inside = inside.cpu()
+    kernels = kernels_for(inside)
+    if kernels is None:
+        return _letters(_run_lengths(inside.numpy(), window, image_hw))
+    pixels = inside.contiguous().numpy().view(np.uint8)
+    return kernels.encode_mask(pixels, window[0], window[1], *image_hw).decode("ascii")
+
+
+def _check_window(window: Window, image_hw: tuple[int, int]) -> None:
+    x1, y1, x2, y2 = window
+    if not (0 <= x1 <= x2 <= image_hw[1] and 0 <= y1 <= y2 <= image_hw[0]):
+        raise ValueError(f"the window {window} leaves the {image_hw[1]} x {image_hw[0]} pixels")
+
+
+def _intersection(window: Window, bounds: list[float]) -> Window:
+    x1, y1, x2, y2 = window
+    if any(map(math.isnan, bounds)):
+        return 0, 0, 0, 0
+    # First limited, then rounded, for infinity cannot be.
+    left, right = (round(min(max(bound, x1), x2)) for bound in (bounds[0], bounds[2]))
+    top, bottom = (round(min(max(bound, y1), y2)) for bound in (bounds[1], bounds[3]))
+    return (left, top, right, bottom) if left < right and top < bottom else (0, 0, 0, 0)
+
+
+def _sample_into(out: Tensor, soft_mask: Tensor, frame: Tensor, window: Window) -> None:
+    kernels = kernels_for(soft_mask, frame)
+    if kernels is not None:
+        pixels = out.numpy().view(np.uint8)
+        kernels.sample_mask(as_floats(soft_mask), frame.tolist(), window, pixels)
+        return
+    x1, y1, x2, y2 = window
+    for top in range(y1, y2, _BAND):
+        band = (x1, top, x2, min(top + _BAND, y2))
+        out[top - y1 : band[3] - y1] = sample_window(soft_mask, frame, band) > 0.5
+
+
+def _run_lengths(inside: NDArray[np.bool_], window: Window, image_hw: tuple[int, int]) -> list[int]:
+    """Count the pixels outside, inside, outside ... over the columns of the whole image."""
+    height, width = image_hw
+    changes = np.diff(inside.T.astype(np.int8), axis=1, prepend=0, append=0)
+    corner = window[0] * height + window[1]
+    starts, ends = (
+        corner + columns * height + rows
+        for columns, rows in (np.nonzero(changes == 1), np.nonzero(changes == -1))
+    )
+    # A run that ends where another starts goes on at the top of the next column.
+    first, last = starts != np.append(-1, ends)[:-1], ends != np.append(starts, -1)[1:]
+    turns = np.column_stack((starts[first], ends[last])).ravel()
+    runs: list[int] = np.diff(turns, prepend=0, append=height * width).tolist()
+    return runs if runs[-1] or len(runs) == 1 else runs[:-1]
+
+
+def _letters(runs: list[int]) -> str:
+    """Compress: from the fourth on differences to the last but one, five bits to a letter."""
+    letters = []
+    for i, run in enumerate(runs):
+        number, more = run - runs[i - 2] if i > 2 else run, True
+        while more:
+            low = number & 31
+            number >>= 5
+            more = number != (
+                -1 if low & 16 else 0
+            )  # copies of the last sign bit go without saying
+            letters.append(chr(48 + low + 32 * more))
+    return "".join(letters)

@@ -1,0 +1,385 @@
+"""Files of frames and sound, written by PyAV, and by OpenCV where that is missing."""
+
+import logging
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numbered_clip import HW, number_of, picture, read_numbers, write_clip
+from sound_clip import FPS, listen, write_sound_clip
+
+from data.video import open_video
+from data.video_writer import VideoWriter, exact_fps
+
+FRAME = 1 / FPS
+
+
+def hide_av(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "av", None)
+    monkeypatch.delitem(sys.modules, "data.h264", raising=False)
+
+
+@pytest.fixture(params=["av", "opencv"])
+def encoder(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Run a test once with PyAV, and once as where it is not installed."""
+    name: str = request.param
+    if name == "av":
+        pytest.importorskip("av")
+    else:
+        hide_av(monkeypatch)
+    return name
+
+
+@pytest.fixture
+def clip(tmp_path: Path, encoder: str) -> Path:
+    return write_clip(tmp_path / "clip.mp4", 10)
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+@pytest.mark.parametrize("suffix", [".mp4", ".m4v", ".mov", ".mkv", ".avi", ".MKV"])
+def test_round_trip(tmp_path: Path, encoder: str, suffix: str) -> None:
+    path = write_clip(tmp_path / f"clip{suffix}", 5)
+    with open_video(path) as source:
+        assert (source.image_hw, source.frame_count) == (HW, 5)
+        assert source.fps == pytest.approx(25)
+        assert [(number_of(frame), source.seconds) for frame in source] == [
+            (number, pytest.approx(number / 25, abs=0.002)) for number in range(5)
+        ]
+    assert names(tmp_path) == [path.name]
+
+
+@pytest.mark.parametrize("suffix", [".mp4", ".avi"])
+@pytest.mark.parametrize("color", [(220, 20, 20), (20, 200, 40), (30, 60, 220), (120, 120, 120)])
+def test_colors(tmp_path: Path, encoder: str, suffix: str, color: tuple[int, int, int]) -> None:
+    path = tmp_path / f"color{suffix}"
+    with VideoWriter(path, 10, HW) as writer:
+        writer.write(np.full((*HW, 3), color, np.uint8))
+    with open_video(path) as source:
+        frame = next(iter(source))
+    assert frame.mean((0, 1)) == pytest.approx(color, abs=10)
+
+
+@pytest.mark.parametrize("hw", [(49, 65), (48, 63), (51, 64)])
+@pytest.mark.parametrize("suffix", [".mp4", ".avi"])
+def test_odd_sizes_lose_at_most_one_line(
+    tmp_path: Path, encoder: str, hw: tuple[int, int], suffix: str
+) -> None:
+    path = tmp_path / f"odd{suffix}"
+    with VideoWriter(path, 10, hw) as writer:
+        writer.write(picture(3, hw))
+        writer.write(picture(4, (2 * hw[0], hw[1])))
+    with open_video(path) as source:
+        assert source.image_hw == (hw[0] // 2 * 2, hw[1] // 2 * 2)
+    assert read_numbers(path) == [3, 4]
+
+
+def test_frame_of_another_size_is_kept(tmp_path: Path, encoder: str) -> None:
+    with VideoWriter(tmp_path / "a.mp4", 10, HW) as writer:
+        writer.write(picture(1))
+        writer.write(picture(2, (96, 128)))
+    assert read_numbers(tmp_path / "a.mp4") == [1, 2]
+
+
+@pytest.mark.parametrize(
+    ("name", "fps", "hw", "message"),
+    [
+        ("out.xyz", 25, HW, "suffix"),
+        ("out", 25, HW, "suffix"),
+        ("nowhere/out.mp4", 25, HW, "no folder"),
+        ("d.mp4", 25, HW, "folder"),
+        ("o.mp4", 0, HW, "at 0 fps"),
+        ("o.mp4", -1, HW, "at -1 fps"),
+        ("o.avi", 25, (1, 64), "64 x 1 frames"),
+        ("o.mp4", 25, (48, 200_000), "200000 x 48 frames"),
+    ],
+)
+def test_writer_refuses(
+    tmp_path: Path,
+    encoder: str,
+    name: str,
+    fps: float,
+    hw: tuple[int, int],
+    message: str,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    (tmp_path / "d.mp4").mkdir()
+    with pytest.raises(ValueError, match=message) as error:
+        VideoWriter(tmp_path / name, fps, hw)
+    assert "\n" not in str(error.value)
+    assert capfd.readouterr().err == ""
+    assert names(tmp_path) == ["d.mp4"]
+
+
+def test_good_file_is_replaced_only_by_a_finished_one(clip: Path) -> None:
+    with VideoWriter(clip, 25, HW):
+        pass
+    assert len(read_numbers(clip)) == 10  # no frame was written: the old file stands
+    writer = VideoWriter(clip, 25, HW)
+    writer.write(picture(7))
+    assert len(read_numbers(clip)) == 10
+    writer.close()
+    writer.close()
+    with pytest.raises(OSError, match="closed"):
+        writer.write(picture(8))
+    assert read_numbers(clip) == [7]
+    assert names(clip.parent) == [clip.name]
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, RuntimeError])
+def test_interrupted_file_is_playable(
+    tmp_path: Path, encoder: str, error: type[BaseException]
+) -> None:
+    with pytest.raises(error), VideoWriter(tmp_path / "a.mp4", 25, HW) as writer:
+        writer.write(picture(1))
+        writer.write(picture(2))
+        raise error
+    assert read_numbers(tmp_path / "a.mp4") == [1, 2]
+
+
+@contextmanager
+def largest_file(size: int) -> Iterator[None]:
+    """Let writing fail beyond a number of bytes, as it does on a full disk."""
+    resource = pytest.importorskip("resource")
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+def noise(number: int) -> np.ndarray:
+    return np.random.default_rng(number).integers(0, 255, (240, 320, 3), dtype=np.uint8)
+
+
+@pytest.mark.parametrize("suffix", [".mp4", ".mkv", ".avi"])
+@pytest.mark.parametrize("frames", [4, 40])
+def test_full_disk(clip: Path, suffix: str, frames: int, capfd: pytest.CaptureFixture[str]) -> None:
+    path = clip.with_name(f"out{suffix}")
+    path.write_bytes(b"old")
+    with (
+        largest_file(100_000),
+        pytest.raises(OSError, match="cannot write .*out") as error,
+        VideoWriter(path, 25, (240, 320), clip) as writer,
+    ):
+        for number in range(frames):
+            writer.write(noise(number))
+    assert "\n" not in str(error.value)
+    assert capfd.readouterr().err == ""
+    assert names(path.parent) == sorted([clip.name, path.name])
+    assert path.read_bytes() == b"old"
+
+
+def test_without_av_one_line_tells_of_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    hide_av(monkeypatch)
+    write_clip(tmp_path / "a.avi", 1)
+    assert not caplog.messages
+    write_clip(tmp_path / "a.mp4", 1)
+    assert len(caplog.messages) == 1
+    assert "pip install av" in caplog.text
+
+
+def test_av_without_the_encoder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    av = pytest.importorskip("av")
+    monkeypatch.setattr(av, "codecs_available", {"aac"})
+    caplog.set_level(logging.INFO)
+    assert read_numbers(write_clip(tmp_path / "a.mp4", 2)) == [0, 1]
+    assert len(caplog.messages) == 1
+
+
+@pytest.mark.parametrize(
+    ("fps", "exact"),
+    [
+        (29.97, Fraction(30000, 1001)),
+        (29.97002997, Fraction(30000, 1001)),
+        (23.976, Fraction(24000, 1001)),
+        (59.94, Fraction(60000, 1001)),
+        (24, Fraction(24)),
+        (25.0, Fraction(25)),
+        (30, Fraction(30)),
+        (12.5, Fraction(25, 2)),
+        (1, Fraction(1)),
+        (0.2, Fraction(1, 5)),
+    ],
+)
+def test_exact_fps(fps: float, exact: Fraction) -> None:
+    assert exact_fps(fps) == exact
+
+
+@pytest.mark.parametrize("suffix", [".mp4", ".mov", ".mkv"])
+@pytest.mark.parametrize("fps", [29.97, 24, 12.5])
+def test_h264_that_browsers_play(tmp_path: Path, suffix: str, fps: float) -> None:
+    av = pytest.importorskip("av")
+    path = write_clip(tmp_path / f"a{suffix}", 20, fps)
+    with av.open(path) as container:
+        stream = container.streams.video[0]
+        assert (stream.codec.canonical_name, stream.codec_context.pix_fmt) == ("h264", "yuv420p")
+        assert float(stream.average_rate) == pytest.approx(float(exact_fps(fps)), rel=1e-6)
+        assert container.duration / av.time_base == pytest.approx(20 / fps, abs=0.002)
+        times = [frame.time for frame in container.decode(stream)]
+    assert times == pytest.approx([number / fps for number in range(20)], abs=0.001)
+    content = path.read_bytes()
+    if suffix != ".mkv":
+        assert content.index(b"moov") < content.index(b"mdat")  # it starts before all is loaded
+
+
+TIMES = (0.0, 0.04, 0.2, 0.28, 0.30, 0.31, 0.40)
+
+
+def test_frames_are_shown_when_they_should(tmp_path: Path) -> None:
+    av = pytest.importorskip("av")
+    with VideoWriter(tmp_path / "a.mp4", 25, HW) as writer:
+        for number, seconds in enumerate(TIMES):
+            writer.write(picture(number), seconds)
+    with av.open(tmp_path / "a.mp4") as container:
+        times = [frame.time for frame in container.decode(video=0)]
+    assert times == pytest.approx(TIMES, abs=FRAME / 8)
+
+
+def test_where_frames_last_equally_long_they_are_repeated(tmp_path: Path) -> None:
+    with VideoWriter(tmp_path / "a.avi", 25, HW) as writer:
+        for number, seconds in enumerate(TIMES):
+            writer.write(picture(number), seconds)
+    assert read_numbers(tmp_path / "a.avi") == [0, 1, 2, 2, 2, 2, 3, 3, 4, 5, 6]
+
+
+def copy(source: Path, target: Path, most: int | None = None, skip: int | None = None) -> Path:
+    """Write the frames of a file again, without one of them or the last ones if asked for."""
+    with (
+        open_video(source) as video,
+        VideoWriter(target, video.fps, video.image_hw, video.path) as writer,
+    ):
+        for number, frame in enumerate(video):
+            if number == most:
+                break
+            if number != skip:
+                writer.write(frame, video.seconds)
+    return target
+
+
+@pytest.mark.parametrize(
+    ("source", "sound", "target", "codec"),
+    [
+        ("a.mp4", "aac", "o.mp4", "aac"),
+        ("a.mp4", "aac", "o.mkv", "aac"),
+        ("a.mp4", "libmp3lame", "o.mov", "mp3"),
+        ("a.mkv", "flac", "o.mkv", "flac"),
+        ("a.mkv", "flac", "o.mp4", "aac"),
+        ("a.mkv", "libopus", "o.m4v", "aac"),
+        ("a.mov", "pcm_s16le", "o.mp4", "aac"),
+        ("a.ts", "aac", "o.mp4", "aac"),
+        ("a.ts", "mp2", "o.mp4", "aac"),
+    ],
+)
+@pytest.mark.parametrize(("video_start", "sound_late"), [(0, 0), (0.4, 0), (0, 0.3), (0.4, -0.3)])
+def test_sound_goes_along(
+    tmp_path: Path,
+    source: str,
+    sound: str,
+    target: str,
+    codec: str,
+    video_start: float,
+    sound_late: float,
+) -> None:
+    clip = write_sound_clip(
+        tmp_path / source, sound, video_start=video_start, sound_late=sound_late
+    )
+    heard = listen(copy(clip, tmp_path / target))
+    assert heard.codec == codec
+    assert heard.flashes == pytest.approx([0, 1], abs=0.002)
+    expected = [time + sound_late for time in (0, 1) if time + sound_late >= 0]
+    assert heard.tones[-len(expected) :] == pytest.approx(expected, abs=0.005)
+    assert names(tmp_path) == sorted([source, target])
+
+
+def test_sound_ends_with_the_frames(tmp_path: Path) -> None:
+    heard = listen(copy(write_sound_clip(tmp_path / "a.mp4"), tmp_path / "o.mp4", most=20))
+    assert heard.length == pytest.approx(19 * FRAME, abs=0.001)
+    assert heard.sound_length == pytest.approx(20 * FRAME, abs=FRAME)
+    assert heard.tones == pytest.approx([0], abs=0.005)
+
+
+def test_a_missing_frame_moves_no_sound(tmp_path: Path) -> None:
+    heard = listen(copy(write_sound_clip(tmp_path / "a.mp4"), tmp_path / "o.mp4", skip=10))
+    assert heard.flashes == pytest.approx([0, 1], abs=0.002)
+    assert heard.tones == pytest.approx([0, 1], abs=0.005)
+
+
+@pytest.mark.parametrize("suffix", [".mkv", ".mp4"])
+def test_a_damaged_file_keeps_in_sync(tmp_path: Path, suffix: str) -> None:
+    clip = write_sound_clip(tmp_path / "a.ts", "mp2", seconds=4)
+    content = bytearray(clip.read_bytes())
+    place = slice(len(content) * 4 // 10 // 188 * 188, len(content) // 2 // 188 * 188)
+    content[place] = bytes(place.stop - place.start)
+    clip.write_bytes(content)
+    heard = listen(copy(clip, tmp_path / f"o{suffix}"))
+    assert heard.flashes[-1] == pytest.approx(3, abs=FRAME)
+    assert heard.tones[-1] == pytest.approx(3, abs=FRAME)
+
+
+def test_a_source_without_sound(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    pytest.importorskip("av")
+    clip = write_clip(tmp_path / "a.mp4", 3)
+    assert read_numbers(copy(clip, tmp_path / "o.mp4")) == [0, 1, 2]
+    assert not caplog.messages
+    assert names(tmp_path) == ["a.mp4", "o.mp4"]
+
+
+def test_without_av_there_is_no_sound(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    clip = write_sound_clip(tmp_path / "a.mp4")
+    with monkeypatch.context() as patch:
+        hide_av(patch)
+        copy(clip, tmp_path / "o.mp4")
+    heard = listen(tmp_path / "o.mp4")
+    assert (heard.codec, heard.flashes) == (None, pytest.approx([0, 1]))
+
+
+@pytest.mark.parametrize("what", ["missing", "not a video", "no room"])
+def test_when_the_sound_fails_the_frames_stay(
+    tmp_path: Path, what: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    source = write_sound_clip(tmp_path / "a.mkv", "pcm_s16le")
+    if what == "missing":
+        source.unlink()
+    elif what == "not a video":
+        source.write_bytes(b"hello" * 1000)
+    with (
+        largest_file(50_000 if what == "no room" else 10**9),
+        VideoWriter(tmp_path / "o.mkv", FPS, HW, source) as writer,
+    ):
+        for number in range(2 * FPS):
+            writer.write(picture(number // 5))
+    assert [record.levelname for record in caplog.records] == ["WARNING"]
+    assert "no sound" in caplog.text
+    assert len(read_numbers(tmp_path / "o.mkv")) == 2 * FPS
+    assert set(names(tmp_path)) - {"a.mkv"} == {"o.mkv"}
+
+
+def test_ctrl_c_during_the_sound_keeps_the_frames(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("av")
+    from data.h264 import H264File
+
+    def interrupted(file: H264File, source: Path, target: Path) -> bool:
+        target.write_bytes(b"half")
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(H264File, "add_sound", interrupted)
+    clip = write_clip(tmp_path / "a.mp4", 3)
+    with pytest.raises(KeyboardInterrupt):
+        copy(clip, tmp_path / "o.mp4")
+    assert read_numbers(tmp_path / "o.mp4") == [0, 1, 2]
+    assert names(tmp_path) == ["a.mp4", "o.mp4"]

@@ -1,0 +1,180 @@
+"""The network through OpenVINO: converted once, kept in a cache, run from any thread."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+import shutil
+import threading
+import warnings
+from collections.abc import Mapping, Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import openvino as ov
+import torch
+from numpy.typing import NDArray
+from openvino.frontend import FrontEndManager
+from openvino.frontend.pytorch.ts_decoder import TorchScriptPythonDecoder
+from torch import Tensor, nn
+
+from layers.structures import Predictions
+
+from .engine import Precision, cache_folder
+
+OUTPUTS = ("class_logits", "box_deltas", "coefficients", "prototypes", "anchors")
+
+# The cache keeps so many converted networks, the latest used.
+_KEPT = 8
+_HINTS: Mapping[Precision, str] = {"float32": "f32", "bfloat16": "bf16"}
+
+
+class InferenceGraph(nn.Module):
+    """A network as other programs want it: a tensor in, a tuple of tensors out."""
+
+    def __init__(self, network: nn.Module) -> None:
+        """Keep the network."""
+        super().__init__()
+        self.network = network
+
+    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
+        """Return what `OUTPUTS` names."""
+        return tuple(self.network(x))[: len(OUTPUTS)]
+
+
+class OpenVinoNetwork:
+    """A converted network, called like the PyTorch one.
+
+    Each thread has its own buffers; a call overwrites the results of the same thread's last one.
+
+    Args:
+        model: from `convert` or a file.
+        precision: "float32" or "bfloat16"; of the layers that are not quantised.
+    """
+
+    def __init__(self, model: ov.Model, precision: Precision) -> None:
+        """Compile for this CPU."""
+        settings = {
+            "PERFORMANCE_HINT": "LATENCY",
+            "INFERENCE_PRECISION_HINT": _HINTS[precision],
+            "INFERENCE_NUM_THREADS": torch.get_num_threads(),
+        }
+        self._compiled = _core().compile_model(model, "CPU", settings)
+        self._threads = threading.local()
+
+    def __call__(self, x: Tensor) -> Predictions:
+        """Predict for a (B, 3, S, S) normalised RGB batch on the CPU."""
+        if not hasattr(self._threads, "request"):
+            self._threads.request = self._compiled.create_infer_request()
+        images = x.contiguous().numpy()
+        results = self._threads.request.infer([images], share_inputs=True, share_outputs=True)
+        return Predictions(*(torch.from_numpy(results[i]) for i in range(len(OUTPUTS))))
+
+
+def convert(network: nn.Module, image_size: int) -> ov.Model:
+    """Convert a network, for batches of any size.
+
+    The converter's own front door, `openvino.convert_model`, reports its use to a server; the
+    frontend below it does not.
+
+    Args:
+        network: in evaluation mode, on the CPU.
+        image_size: S; fixed in the result.
+    """
+    example = torch.zeros((1, 3, image_size, image_size))
+    with torch.no_grad(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # tracing fixes the sizes, as it shall
+        decoder = TorchScriptPythonDecoder(
+            InferenceGraph(network).eval(),
+            example_input=example,
+            trace_kwargs={"check_trace": False},  # which would run the network thrice
+        )
+        frontend = FrontEndManager().load_by_framework("pytorch")
+        model = frontend.convert(frontend.load(decoder))
+    model.reshape({model.inputs[0]: ov.PartialShape([-1, 3, image_size, image_size])})
+    model.inputs[0].set_names({"images"})
+    for output, name in zip(model.outputs, OUTPUTS, strict=True):
+        output.set_names({name})
+    return model
+
+
+def convert_cached(network: nn.Module, image_size: int) -> ov.Model:
+    """Convert a network, or read what was made of the same one before."""
+    folder = cache_folder() / "openvino"
+    entry = folder / _fingerprint(network, image_size)
+    try:
+        model = _core().read_model(entry / "network.xml")
+        os.utime(entry)
+    except (RuntimeError, OSError):  # not there, or damaged
+        model = convert(network, image_size)
+        _keep(model, entry)
+    return model
+
+
+def quantize(model: ov.Model, inputs: Sequence[NDArray[np.float32]]) -> ov.Model:
+    """Quantise a network to 8 bits after training, by NNCF.
+
+    Args:
+        model: from `convert`.
+        inputs: (1, 3, S, S) network inputs of real images, which show the ranges to cover.
+
+    Raises:
+        ValueError: NNCF is not installed, or there are no inputs.
+    """
+    if not inputs:
+        raise ValueError("quantisation needs images to calibrate with")
+    try:
+        import nncf
+    except ImportError:
+        raise ValueError("8 bits need NNCF: pip install nncf") from None
+    logging.getLogger("nncf").setLevel(logging.ERROR)
+    return nncf.quantize(
+        model,
+        nncf.Dataset(inputs),
+        preset=nncf.QuantizationPreset.MIXED,
+        subset_size=len(inputs),
+    )
+
+
+def read_network(path: Path) -> ov.Model:
+    """Read an .xml or .onnx file.
+
+    Raises:
+        RuntimeError: it is broken, or has an operator that OpenVINO does not know.
+    """
+    return _core().read_model(path)
+
+
+def _keep(model: ov.Model, entry: Path) -> None:
+    """Put a model into the cache; a cache that cannot be written is no reason to fail."""
+    partial = entry.with_name(f"{entry.name}.{os.getpid()}.part")
+    try:
+        partial.mkdir(parents=True)
+        ov.save_model(model, partial / "network.xml", compress_to_fp16=False)
+        shutil.rmtree(entry, ignore_errors=True)
+        partial.replace(entry)
+        by_age = sorted(entry.parent.iterdir(), key=lambda path: path.stat().st_mtime)
+        for old in by_age[:-_KEPT]:
+            shutil.rmtree(old, ignore_errors=True)
+    except (OSError, RuntimeError):
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def _fingerprint(network: nn.Module, image_size: int) -> str:
+    """Hash everything that the conversion depends on."""
+    digest = hashlib.sha256(f"{ov.__version__} {torch.__version__} {image_size}".encode())
+    digest.update(str(network).encode())
+    anchors: Any = getattr(network, "anchors", None)
+    digest.update(str([size.tolist() for size in getattr(anchors, "sizes", [])]).encode())
+    for name, tensor in network.state_dict().items():
+        digest.update(name.encode())
+        digest.update(np.ascontiguousarray(tensor.cpu().numpy()).tobytes())
+    return digest.hexdigest()[:32]
+
+
+@cache
+def _core() -> ov.Core:
+    return ov.Core()

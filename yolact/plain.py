@@ -1,0 +1,74 @@
+"""The 2019 way of doing it, to compare with (`--engine plain`): whole-frame masks, step by step.
+
+Nothing here is fast, and nothing else uses it: masks are resized as N x H x W floats, blended over
+the whole frame, and a video is read, segmented, drawn and written frame after frame.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+
+from data.video import VideoSource
+from data.video_writer import VideoWriter
+from layers.structures import Detections
+
+from .visualize import PALETTE, draw_detections
+
+Image = NDArray[np.uint8]
+
+
+def draw_plain(
+    image: Image,
+    detections: Detections,
+    *,
+    masks: bool = True,
+    color_by: str = "instance",
+    alpha: float = 0.45,
+    **more: Any,
+) -> Image:
+    """Draw as `draw_detections` does, with whole-frame masks."""
+    if masks and len(detections):
+        whole = F.interpolate(detections.soft_masks[None], detections.image_hw, mode="bilinear")[0]
+        pixels = torch.from_numpy(image).float()
+        for index in range(len(detections) - 1, -1, -1):
+            key = int(detections.labels[index]) if color_by == "class" else index
+            color = torch.tensor(PALETTE[key % len(PALETTE)], dtype=torch.float32)
+            opacity = alpha * (whole[index] > 0.5).float()[..., None]
+            pixels = pixels * (1 - opacity) + color * opacity
+        image = pixels.round().byte().numpy()
+    return draw_detections(image, detections, masks=False, **more)
+
+
+def run_video_plain(
+    source: VideoSource,
+    predict: Callable[[list[Image]], list[Detections]],
+    draw: Callable[[Image, Detections], Image],
+    output: Path,
+    max_frames: int | None = None,
+) -> float:
+    """Segment a video without any overlap of the stages.
+
+    Returns:
+        Frames per second.
+    """
+    start, frames = time.perf_counter(), 0
+    with VideoWriter(output, source.fps, source.image_hw) as writer:
+        for frame in _first(source, max_frames):
+            writer.write(draw(frame, predict([frame])[0]))
+            frames += 1
+    return frames / (time.perf_counter() - start)
+
+
+def _first(frames: Iterable[Image], count: int | None) -> Iterable[Image]:
+    for number, frame in enumerate(frames):
+        if number == count:
+            return
+        yield frame
