@@ -153,11 +153,19 @@ def segment_video(args: argparse.Namespace, predictor: Predictor, draw: Draw) ->
     output = Path(target).expanduser() if target else None
     if output is not None:
         output.parent.mkdir(parents=True, exist_ok=True)
+    draw = partial(draw, color_by="class")
+
+    def predict(frames: list[Image]) -> list[Detections]:
+        return predictor(frames, args.score_threshold, args.top_k)
+
     with open_video(source) as video:
+        if args.engine == "plain" and output is not None:
+            print(f"{run_video_plain(video, predict, draw, output):.2f} fps", output, sep="\n")
+            return
         outcome = run_video(
             video,
-            lambda frames: predictor(frames, args.score_threshold, args.top_k),
-            partial(draw, color_by="class"),
+            predict,
+            draw,
             output=output,
             display=display,
             batch=args.video_multiframe,
@@ -235,17 +243,33 @@ def measure_speed(args: argparse.Namespace) -> None:
     images = benchmark_images(args, chosen[0][2])
     variants = []
     for each, checkpoint, config in chosen:
-        engine, draw = engine_for(each, checkpoint), drawing(each)
-        predictor = load_predictor(each, checkpoint, config)
-        label = f"{config.name}, {engine.name}, {engine.precision}"
-        run = partial(time_video, each, predictor, draw) if args.video else None
-        variants.append(Variant(label, predictor, draw, engine, run))
+        try:
+            variants.append(variant(each, checkpoint, config))
+        except ValueError as error:
+            if args.benchmark != "all":
+                raise
+            logger.warning("left out: %s", error)  # what this machine or model cannot do
+    if not variants:
+        raise ValueError("nothing that can be measured here")
     report = benchmark(variants, images, args.score_threshold, args.top_k, args.batch_sizes)
     print(report.format())
     if args.json:
         args.json.parent.mkdir(parents=True, exist_ok=True)
-        args.json.write_text(json.dumps(report.to_dict(), indent=1))
+        args.json.write_text(json.dumps(report.to_dict(), indent=1, allow_nan=False))
         print(args.json)
+
+
+def variant(args: argparse.Namespace, checkpoint: Checkpoint, config: Config) -> Variant:
+    """Prepare one of the things that a benchmark compares."""
+    engine, draw = engine_for(args, checkpoint), drawing(args)
+    predictor = load_predictor(args, checkpoint, config)
+    label = f"{'/'.join(checkpoint.path.parts[-2:])}: {engine.name}, {engine.precision}"
+    if engine.device.type != "cpu":
+        label += f", {engine.device}"
+    if args.video_multiframe > 1:
+        label += f", {args.video_multiframe} frames at once"
+    run = partial(time_video, args, predictor, draw) if args.video else None
+    return Variant(label, predictor, draw, engine, run)
 
 
 def benchmark_images(args: argparse.Namespace, config: Config) -> list[Image]:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from fractions import Fraction
 from pathlib import Path
 from typing import Any, TypeAlias, TypeVar
@@ -62,8 +62,9 @@ class H264File:
         self._path = path
         self._ticks_per_second = rate * _TICKS
         self._last = -_TICKS
-        with _plain_errors():
+        with _plain_errors(), ExitStack() as undo:
             self._container = _create(path)
+            undo.callback(self._container.close)
             self._stream = self._container.add_stream("libx264", rate, _X264)
             context = self._stream.codec_context
             context.height, context.width = image_hw
@@ -73,6 +74,7 @@ class H264File:
             # What OpenCV's conversion makes; untold, players take large frames for BT.709.
             context.colorspace, context.color_range = Colorspace.ITU601, ColorRange.MPEG
             self._container.start_encoding()
+            undo.pop_all()
 
     def write(self, frame: Frame, seconds: float | None) -> None:
         """Append an (H, W, 3) uint8 RGB frame, shown from `seconds` on; None: one frame later."""

@@ -69,7 +69,7 @@ cdef Sampler* open_sampler(
     memset(sampler.ends, 0, cells * sizeof(Py_ssize_t))
     for x in range(count):
         cell = locate(axis, x1 + x, &sampler.weights[x]) - first
-        sampler.ends[cell] = x + 1
+        sampler.ends[max(0, min(cell, cells - 1))] = x + 1
     for cell in range(1, cells):  # some have no pixel, where the image is smaller than the grid
         sampler.ends[cell] = max(sampler.ends[cell], sampler.ends[cell - 1])
     return sampler

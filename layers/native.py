@@ -68,6 +68,9 @@ def load_kernels() -> Kernels | None:
     except ImportError:
         logger.warning("layers.kernels is not compiled; slower operators of PyTorch serve instead")
         return None
+    if not hasattr(kernels, "encode_mask"):
+        logger.warning("layers.kernels is out of date: run pip install -e . again")
+        return None
     return kernels
 
 

@@ -16,33 +16,31 @@ from __future__ import annotations
 import argparse
 import itertools
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from tempfile import TemporaryDirectory
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from data.catalog import Categories
-from data.datasets import open_dataset
+from data.datasets import Split, open_dataset
 from data.transforms import to_tensor
 from layers.structures import Predictions
 from yolact import Config, Predictor, Yolact
-from yolact.checkpoint import BUNDLED, resolve_weights
-from yolact.cli import UsageError, add_flags, flag, make_parser, named_config, run
+from yolact.checkpoint import BUNDLED, read_checkpoint, resolve_weights
+from yolact.cli import UsageError, add_flags, checkpoint_config, flag, make_parser, run
 from yolact.engine import choose_engine
-from yolact.evaluation import evaluate
+from yolact.evaluation import EvaluationDataset, eval_order, evaluate
 from yolact.exported import (
     SUFFIXES,
     is_exported,
     metadata,
-    read_trained,
     write_onnx,
     write_openvino,
 )
-from yolact.openvino_engine import convert, quantize
 
 logger = logging.getLogger("export")
 
@@ -72,46 +70,58 @@ def main(argv: Sequence[str] | None = None) -> None:
         raise UsageError(f"{args.output}: expected a file that ends in {' or '.join(SUFFIXES)}")
     if args.output.suffix.lower() == ".onnx" and (args.half or args.int8):
         raise UsageError("--half and --int8 are for OpenVINO: name an .xml file")
-    checkpoint = read_trained(resolve_weights(args.trained_model))
-    config = named_config(args.config) if args.config else checkpoint.preset()
-    reference = Predictor.from_parts(checkpoint, config, choose_engine("cpu", "plain"))
-    export(args, reference.model, config)
-    if args.int8:
-        print(cost(args, reference, config))
-    else:
-        check(reference, args.output, HALF_TOLERANCE if args.half else TOLERANCE)
+    checkpoint = read_checkpoint(resolve_weights(args.trained_model))
+    config = checkpoint_config(checkpoint, args.config)
+    reference = Predictor.from_parts(
+        checkpoint, config, choose_engine("cpu", "openvino", "float32")
+    )
+    args.output.parent.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(dir=args.output.parent) as folder:
+        made = Path(folder) / args.output.name
+        export(args, reference.model, config, made)
+        if args.int8:
+            print(cost(args, reference, config, made))
+        else:
+            check(reference.model, made, HALF_TOLERANCE if args.half else TOLERANCE)
+        for file in Path(folder).iterdir():
+            file.replace(args.output.with_suffix(file.suffix))
     print(args.output)
 
 
-def export(args: argparse.Namespace, model: Yolact, config: Config) -> None:
+def export(args: argparse.Namespace, model: Yolact, config: Config, path: Path) -> None:
     """Write the file."""
+    from yolact.openvino_engine import convert, quantize
+
     text = metadata(model, config)
-    if args.output.suffix.lower() == ".onnx":
-        write_onnx(model, text, args.output)
+    if path.suffix.lower() == ".onnx":
+        write_onnx(model, text, path)
         return
     network = convert(model.network, model.image_size)
     if args.int8:
-        inputs = list(calibration_inputs(args, model, config))
-        network = quantize(network, inputs)
-    write_openvino(network, text, args.output, half=args.half)
+        dataset = open_split(args, config, "train")
+
+        def load(index: int) -> NDArray[np.float32]:
+            x: NDArray[np.float32] = model.preprocess(
+                [to_tensor(dataset.sample(index).image)]
+            ).numpy()
+            return x
+
+        indices = eval_order(dataset.image_ids)[: args.calibration_images]
+        network = quantize(network, indices, load)
+    write_openvino(network, text, path, half=args.half)
 
 
-def calibration_inputs(
-    args: argparse.Namespace, model: Yolact, config: Config
-) -> Iterator[NDArray[np.float32]]:
-    """Yield (1, 3, S, S) network inputs made of training images."""
-    dataset = open_dataset(
-        args.dataset or config.dataset, "train", Categories.from_names(config.model.names)
-    )
-    for index in range(min(args.calibration_images, len(dataset))):
-        yield model.preprocess([to_tensor(dataset.sample(index).image)]).numpy()
+def open_split(args: argparse.Namespace, config: Config, split: Split) -> EvaluationDataset:
+    """Open a part of the dataset with the labels of the model."""
+    categories = Categories.from_names(config.model.names)
+    return open_dataset(args.dataset or config.dataset, split, categories)
 
 
-def check(reference: Predictor, path: Path, tolerance: float) -> None:
+def check(model: Yolact, path: Path, tolerance: float) -> None:
     """Compare the file, for one image and for two, with PyTorch in float32.
 
     Args:
-        reference: runs the network in PyTorch.
+        model: the original.
         path: the file.
         tolerance: largest difference allowed, as a share of each output's range.
 
@@ -119,18 +129,18 @@ def check(reference: Predictor, path: Path, tolerance: float) -> None:
         ValueError: they differ by more.
     """
     exported = Predictor.from_checkpoint(path, precision="float32")
-    side, worst = reference.model.image_size, 0.0
+    side, worst = model.image_size, 0.0
     for batch in (1, 2):
         x = torch.randn((batch, 3, side, side), generator=torch.Generator().manual_seed(batch))
         with torch.no_grad():
-            pairs = zip(
-                outputs(reference.run_network, x), outputs(exported.run_network, x), strict=True
-            )
+            pairs = zip(outputs(model.network, x), outputs(exported.run_network, x), strict=True)
         worst = max(worst, *(difference(a, b) for a, b in pairs))
     logger.info("largest difference from PyTorch: %.2g of an output's range", worst)
     if not worst <= tolerance:
-        path.unlink()
-        raise ValueError(f"{path}: differs from PyTorch by {worst:.2g}, more than {tolerance:g}")
+        raise ValueError(
+            f"{path.name} is not written: it differs from PyTorch by {worst:.2g} of an output's "
+            f"range, more than {tolerance:g}"
+        )
 
 
 def outputs(network: Callable[[torch.Tensor], Predictions], x: torch.Tensor) -> list[torch.Tensor]:
@@ -143,12 +153,9 @@ def difference(expected: torch.Tensor, found: torch.Tensor) -> float:
     return float((found - expected).abs().max() / expected.abs().max().clamp(min=1e-6))
 
 
-def cost(args: argparse.Namespace, reference: Predictor, config: Config) -> str:
+def cost(args: argparse.Namespace, reference: Predictor, config: Config, path: Path) -> str:
     """Evaluate both models on validation images, and say what quantisation costs."""
-    dataset: Any = open_dataset(
-        args.dataset or config.dataset, "val", Categories.from_names(config.model.names)
-    )
-    quantised = Predictor.from_checkpoint(args.output)
+    dataset, quantised = open_split(args, config, "val"), Predictor.from_checkpoint(path)
     lines = []
     for name, predictor in (("float32", reference), ("int8", quantised)):
         predict = partial(predictor, score_threshold=0.0, top_k=None)

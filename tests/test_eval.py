@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -15,9 +16,10 @@ from tiny import SETTINGS, make_dataset
 import eval as eval_script
 from data.shapes import SHAPE_CLASSES, export_clip, shape_clip
 from data.video import open_video
-from yolact import build_model, get_config
+from yolact import build_model, eval_flags, get_config
 from yolact.checkpoint import save_checkpoint
 from yolact.cli import run
+from yolact.engine import Engine, choose_engine
 from yolact.visualize import has_display
 
 main = eval_script.main
@@ -123,12 +125,12 @@ def test_benchmark_compares_engines_on_a_video(capsys: pytest.CaptureFixture[str
     flags = ["--video=clip.mp4", "--max_images=4", "--batch_sizes=1,2", "--json=out/speed.json"]
     assert evaluate(*variants, *flags) == 0
     out = capsys.readouterr().out
-    assert "yolact_resnet18, plain, float32" in out
+    assert "tiny.pth: plain, float32" in out
     assert "1.00x" in out
     content = json.loads(Path("out/speed.json").read_text())
     assert [v["label"] for v in content["variants"]] == [
-        "yolact_resnet18, plain, float32",
-        "yolact_resnet18, eager, float32",
+        "tiny.pth: plain, float32",
+        "tiny.pth: eager, float32",
     ]
     for variant in content["variants"]:
         assert len(variant["milliseconds"]) == 2
@@ -138,7 +140,19 @@ def test_benchmark_compares_engines_on_a_video(capsys: pytest.CaptureFixture[str
 
 
 @pytest.mark.parametrize(
-    "flags", [["--compare=top_k=3"], ["--compare=nonsense"], ["--batch_sizes=0"], ["--engine=x"]]
+    "flags",
+    [
+        ["--compare=top_k=3"],
+        ["--compare=nonsense"],
+        ["--compare=video_multiframe=x"],
+        ["--compare=video_multiframe=0"],
+        ["--benchmark", "--batch_sizes=0"],
+        ["--batch_sizes=2"],
+        ["--json=a.json"],
+        ["--benchmark", "--image=scenes/val/000001.jpg"],
+        ["--engine=x"],
+        ["--engine=plain", "--smooth_masks"],
+    ],
 )
 def test_what_cannot_be_compared_is_wrong_usage(flags: list[str]) -> None:
     try:
@@ -146,6 +160,35 @@ def test_what_cannot_be_compared_is_wrong_usage(flags: list[str]) -> None:
     except SystemExit as error:  # argparse
         code = int(error.code or 0)
     assert code == 2
+
+
+def test_benchmark_of_all_leaves_out_what_cannot_be_done(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def choose(device: str, engine: Any, precision: Any) -> Engine:
+        if engine == "compile":
+            raise ValueError("no compiler")
+        return choose_engine(device, engine, precision)
+
+    monkeypatch.setattr(eval_flags, "choose_engine", choose)
+    assert evaluate("--benchmark=all", "--max_images=3") == 0
+    out = capsys.readouterr().out
+    assert out.count("tiny.pth: ") == 5
+    assert "compile" not in out
+
+
+def test_one_comparison_is_with_the_flags_as_given(capsys: pytest.CaptureFixture[str]) -> None:
+    flags = ["--engine=eager", "--precision=float32", "--compare=engine=plain"]
+    assert evaluate(*flags, "--max_images=3") == 0
+    rows = [line for line in capsys.readouterr().out.splitlines() if "tiny.pth" in line]
+    assert "eager" in rows[0]
+    assert "plain" in rows[1]
+
+
+def test_plain_engine_segments_a_video(capsys: pytest.CaptureFixture[str]) -> None:
+    assert evaluate("--engine=plain", "--video=clip.mp4:plain.mp4") == 0
+    with open_video("plain.mp4") as video:
+        assert len(list(video)) == 5
 
 
 def test_plain_engine_draws_and_writes_the_same(capsys: pytest.CaptureFixture[str]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -60,6 +61,16 @@ def test_exported_file_detects_the_same(
     tolerance = 0.5 if flags else 1e-2
     torch.testing.assert_close(found.boxes, expected.boxes, atol=tolerance, rtol=0)
     assert len(predictor([IMAGE, IMAGE, IMAGE], 0.0, 5)) == 3
+
+
+def test_a_file_that_differs_is_not_written(checkpoint: Path, tmp_path: Path) -> None:
+    path = tmp_path / "m.xml"
+    path.write_text("what was there")
+    export = script("export")
+    export["main"].__globals__["TOLERANCE"] = -1.0
+    assert run(export["main"], [str(path), f"--trained_model={checkpoint}"]) == 1
+    assert path.read_text() == "what was there"
+    assert list(tmp_path.iterdir()) == [path]
 
 
 def test_plus_preset_carries_its_rescorer(tmp_path: Path) -> None:
@@ -127,7 +138,10 @@ def test_foreign_files_are_refused(tmp_path: Path, name: str, content: bytes) ->
 
 def test_foreign_metadata_is_refused(tmp_path: Path) -> None:
     network = convert(build_model(tiny_config()).eval().network, 64)
-    for text in ("", "{}", '{"format": "yolact-export-2"}', "[]", "nonsense"):
+    ours = metadata(build_model(tiny_config()), tiny_config())
+    broken = re.sub(r'"rescorer": "[^"]*"', '"rescorer": "UEsDBAAA"', ours)
+    deep = "[" * 100_000
+    for text in ("", "{}", '{"format": "yolact-export-2"}', "[]", "nonsense", broken, deep):
         write_openvino(network, text, tmp_path / "m.xml")
         with pytest.raises(ValueError, match="not a model exported"):
             read_trained(tmp_path / "m.xml")

@@ -6,6 +6,7 @@ machine whose speed drifts.
 
 from __future__ import annotations
 
+import copy
 import math
 import platform
 import statistics
@@ -24,7 +25,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from data.transforms import to_tensor
 from layers.structures import Detections
 
-from .engine import Engine, matmul_speed
+from .engine import Engine, matmul_speeds
 from .meters import StageTimer
 from .predictor import Predictor
 
@@ -110,7 +111,7 @@ class BenchmarkReport:
     machine: str
     ceiling: dict[str, float]
     gflop: float
-    peak_memory_mb: float
+    peak_memory_mb: float | None
 
     def format(self) -> str:
         """Return the report as text: the stages of a single variant, or a table of all."""
@@ -121,8 +122,10 @@ class BenchmarkReport:
         parts += [
             _comparison(self.measurements),
             f"{self.machine}\nmatrix products: {products} TFLOP/s; network: {self.gflop:.1f} GFLOP "
-            f"for an image; {len(self.measurements[0].milliseconds)} images; "
-            f"peak memory {self.peak_memory_mb:.0f} MB",
+            f"for an image; {len(self.measurements[0].milliseconds)} images"
+            + (
+                "" if self.peak_memory_mb is None else f"; peak memory {self.peak_memory_mb:.0f} MB"
+            ),
         ]
         return "\n\n".join(parts)
 
@@ -137,8 +140,8 @@ class BenchmarkReport:
                 {
                     "label": m.label,
                     "milliseconds": m.milliseconds,
-                    "median_ms": m.median,
-                    "p95_ms": m.p95,
+                    "median_ms": m.median if m.milliseconds else None,
+                    "p95_ms": m.p95 if m.milliseconds else None,
                     "stages": {k: v._asdict() for k, v in m.timer.statistics().items()},
                     "network_ms": {str(batch): m.network_median(batch) for batch in m.network},
                     "video_fps": m.video,
@@ -183,27 +186,27 @@ def benchmark(
     return BenchmarkReport(
         measurements,
         describe_machine(device),
-        {name: matmul_speed(device, name) for name in ("float32", "bfloat16")},
+        matmul_speeds(device),
         network_gflop(variants[0].predictor),
-        peak_memory_mb(),
+        peak_memory_mb(device),
     )
 
 
 def network_gflop(predictor: Predictor) -> float:
     """Count the network's operations for one image; a multiplication and an addition are two."""
-    model = predictor.model
-    x = torch.zeros((1, 3, model.image_size, model.image_size), device=predictor.device)
+    side = predictor.model.image_size
+    network = copy.deepcopy(predictor.model.network).to("meta")
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
-        model.network(x)
+        network(torch.zeros((1, 3, side, side), device="meta"))
     return float(counter.get_total_flops()) / 1e9
 
 
-def peak_memory_mb() -> float:
-    """Return the most memory that this process has held so far."""
-    if torch.cuda.is_available():
-        return torch.cuda.max_memory_allocated() / 2**20
+def peak_memory_mb(device: torch.device) -> float | None:
+    """Return the most memory that this process has held so far; None where nobody tells."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 2**20
     if sys.platform == "win32":
-        return math.nan
+        return None
     import resource  # not on Windows
 
     unit = 1 if sys.platform == "darwin" else 1024

@@ -11,7 +11,7 @@ from typing import Any, get_args
 
 import torch
 
-from .checkpoint import find_checkpoints
+from .checkpoint import Checkpoint, find_checkpoints
 from .config import Config
 from .engine import Precision
 from .presets import get_config
@@ -135,6 +135,14 @@ def named_config(name: str) -> Config:
         return get_config(name)
     except KeyError as error:
         raise UsageError(f"--config: {error.args[0]}") from None
+
+
+def checkpoint_config(checkpoint: Checkpoint, name: str | None) -> Config:
+    """Return the configuration that a checkpoint holds, or the preset that the user names."""
+    config = checkpoint.config
+    if name and (config is None or config.name != named_config(name).name):
+        return named_config(name)
+    return config or checkpoint.preset()
 
 
 def newest_checkpoint(flag: str, text: str, folder: Path, config: str | None) -> Path | None:

@@ -12,12 +12,13 @@ import copy
 import math
 import os
 import re
+import tempfile
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import cache
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal, get_args
 
@@ -69,13 +70,13 @@ def choose_engine(
     Raises:
         ValueError: something that is unknown, not installed, or not on this machine.
     """
-    device = pick_device(str(device))
+    device = pick_device("cpu" if (device, engine) == ("auto", "openvino") else str(device))
     if engine not in get_args(EngineName):
         raise ValueError(f"--engine {engine}: expected {', '.join(get_args(EngineName))}")
     if engine == "auto":
         engine = "openvino" if device.type == "cpu" and has_openvino() else "eager"
     if engine == "openvino" and not has_openvino():
-        raise ValueError("--engine openvino: not installed; pip install openvino")
+        raise ValueError("--engine openvino: not installed, or broken; pip install openvino")
     if engine == "openvino" and device.type != "cpu":
         raise ValueError(f"--engine openvino: runs on the CPU, not on {device}; add --device cpu")
     if engine == "plain":
@@ -110,39 +111,57 @@ def prepare(network: nn.Module, engine: Engine, image_size: int) -> RunNetwork:
         frozen = _compiled(frozen, engine.device)
 
     def run(x: Tensor) -> Predictions:
-        with autocast(engine.device, engine.precision):
+        with torch.no_grad(), autocast(engine.device, engine.precision):
             return frozen(x.contiguous(memory_format=torch.channels_last))
 
-    return run
+    if engine.name != "compile":
+        return run
+    # CUDA graphs belong to the thread that recorded them.
+    compiled = _in_one_thread(run) if engine.device.type == "cuda" else run
+    try:
+        compiled(torch.zeros((1, 3, image_size, image_size), device=engine.device))
+    except Exception as error:  # compilers fail in many ways
+        reason = str(error).strip().splitlines()[0]
+        raise ValueError(
+            f"--engine compile: {reason}; it needs a C++ compiler, or Triton on a GPU"
+        ) from None
+    return compiled
 
 
 @cache
 def has_openvino() -> bool:
-    """Tell whether OpenVINO is installed, without loading it."""
-    return find_spec("openvino") is not None
+    """Tell whether OpenVINO is installed and can be loaded."""
+    try:
+        import openvino  # noqa: F401
+    except Exception:  # a library that does not fit this system may raise anything
+        return False
+    return True
 
 
-@cache
 def bfloat16_is_fast(device: torch.device) -> bool:
     """Tell by timing whether bfloat16 pays on this device."""
     if device.type == "mps":
         return False
-    return matmul_speed(device, "bfloat16") > _WORTHWHILE * matmul_speed(device, "float32")
+    speeds = matmul_speeds(device)
+    return speeds["bfloat16"] > _WORTHWHILE * speeds["float32"]
 
 
 @cache
-def matmul_speed(device: torch.device, precision: Precision) -> float:
-    """Time a matrix product of 2.1 GFLOP, best of several: TFLOP/s."""
-    side = 1024
-    matrix = torch.ones((side, side), dtype=getattr(torch, precision), device=device)
-    best = math.inf
-    for _ in range(6):
-        _synchronize(device)
-        start = time.perf_counter()
-        matrix @ matrix
-        _synchronize(device)
-        best = min(best, time.perf_counter() - start)
-    return 2 * side**3 / best / 1e12
+def matmul_speeds(device: torch.device) -> dict[str, float]:
+    """Time a large matrix product by precision, in turn, best of many: TFLOP/s."""
+    side = 8192 if device.type == "cuda" else 768
+    best = {"float32": math.inf, "bfloat16": math.inf}
+    for _ in range(15):
+        for precision in best:
+            matrix = torch.ones((side, side), dtype=getattr(torch, precision), device=device)
+            _synchronize(device)
+            start = time.perf_counter()
+            matrix @ matrix
+            _synchronize(device)
+            best[precision] = min(best[precision], time.perf_counter() - start)
+        if best["bfloat16"] > best["float32"]:  # emulated: slow enough to wait for only once
+            break
+    return {precision: 2 * side**3 / seconds / 1e12 for precision, seconds in best.items()}
 
 
 def pick_device(name: str = "auto") -> torch.device:
@@ -194,7 +213,10 @@ def autocast(device: torch.device, precision: Precision) -> AbstractContextManag
 
 def cache_folder() -> Path:
     """Return the folder for what can be made again: ~/.cache/yolact, or below XDG_CACHE_HOME."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "yolact"
+    try:
+        return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "yolact"
+    except RuntimeError:  # a user without a home
+        return Path(tempfile.gettempdir()) / "yolact"
 
 
 def _frozen(network: nn.Module, precision: Precision) -> nn.Module:
@@ -222,6 +244,11 @@ def _compiled(network: RunNetwork, device: torch.device) -> RunNetwork:
     if device.type == "cuda":
         return torch.compile(network, mode="reduce-overhead")  # CUDA graphs
     return torch.compile(network, options={"freezing": True})
+
+
+def _in_one_thread(run: RunNetwork) -> RunNetwork:
+    thread = ThreadPoolExecutor(1, "network")
+    return lambda x: thread.submit(run, x).result()
 
 
 def _synchronize(device: torch.device) -> None:

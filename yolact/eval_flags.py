@@ -12,10 +12,10 @@ from .cli import (
     UsageError,
     add_flags,
     add_machine_flags,
+    checkpoint_config,
     device_name,
     flag,
     make_parser,
-    named_config,
     newest_checkpoint,
     str2bool,
     with_settings,
@@ -101,13 +101,13 @@ SPEED = (
         action="append",
         metavar="FLAG=VALUE,...",
     ),
-    flag("--batch_sizes", "for the network alone, as in 1,4", int_list, (1,)),
-    flag("--json", "also write the measurements to this file", Path),
+    flag("--batch_sizes", "with --benchmark: for the network alone, as in 1,4", int_list, (1,)),
+    flag("--json", "with --benchmark: also write the measurements to this file", Path),
 )
 
 # What --benchmark=all compares.
 EVERY_ENGINE = (
-    "engine=plain",
+    "engine=plain,precision=float32",
     "engine=eager,precision=float32",
     "engine=eager,precision=bfloat16",
     "engine=compile,precision=bfloat16",
@@ -127,30 +127,48 @@ def parse_arguments(description: str | None, argv: Sequence[str] | None) -> argp
     add_flags(parser, "speed", SPEED)
     add_machine_flags(parser)
     args = parser.parse_args(argv)
+    check_ranges(args)
+    if args.compare:
+        args.benchmark = args.benchmark or "one"
+    if args.benchmark and (args.image or args.images):
+        raise UsageError("--benchmark takes the images of a --dataset, or the frames of a --video")
+    if not args.benchmark and (args.json or args.batch_sizes != (1,)):
+        raise UsageError("--json and --batch_sizes are for --benchmark: add it")
+    if args.smooth_masks and (args.engine == "plain" or not args.crop):
+        raise UsageError("--smooth_masks: not with --engine=plain, nor with --no_crop")
+    return args
+
+
+def check_ranges(args: argparse.Namespace) -> None:
+    """Refuse numbers that make no sense."""
     for name, least in (("top_k", 1), ("max_images", -1), ("video_multiframe", 1)):
         if getattr(args, name) < least:
             raise UsageError(f"--{name}={getattr(args, name)}: expected at least {least}")
-    if args.compare:
-        args.benchmark = args.benchmark or "one"
-    return args
 
 
 def compared(args: argparse.Namespace) -> list[argparse.Namespace]:
     """Return the arguments of every variant that a benchmark compares.
 
+    A single --compare is compared with the flags as given.
+
     Raises:
         UsageError: --compare with something that cannot be compared.
     """
-    variants = []
-    for text in args.compare or (EVERY_ENGINE if args.benchmark == "all" else [""]):
-        changed = argparse.Namespace(**vars(args))
-        for assignment in filter(None, text.split(",")):
-            name, _, value = assignment.partition("=")
-            if name not in COMPARABLE:
-                raise UsageError(f"--compare {text}: {name!r} is none of {', '.join(COMPARABLE)}")
-            setattr(changed, name, type(getattr(args, name) or "")(value))
-        variants.append(changed)
-    return variants
+    texts = [*(EVERY_ENGINE if args.benchmark == "all" else ()), *args.compare]
+    return [_changed(args, text) for text in (texts if len(texts) > 1 else ["", *texts])]
+
+
+def _changed(args: argparse.Namespace, text: str) -> argparse.Namespace:
+    changed = argparse.Namespace(**vars(args))
+    for assignment in filter(None, text.split(",")):
+        name, _, value = assignment.partition("=")
+        if name not in COMPARABLE:
+            raise UsageError(f"--compare {text}: {name!r} is none of {', '.join(COMPARABLE)}")
+        if isinstance(getattr(args, name), int) and not value.isdecimal():
+            raise UsageError(f"--compare {text}: {value!r} is no number")
+        setattr(changed, name, type(getattr(args, name) or "")(value))
+    check_ranges(changed)
+    return changed
 
 
 def choose_model(args: argparse.Namespace) -> tuple[Checkpoint, Config]:
@@ -162,10 +180,7 @@ def choose_model(args: argparse.Namespace) -> tuple[Checkpoint, Config]:
     folder = Path("weights")
     path = newest_checkpoint("--trained_model", args.trained_model, folder, args.config)
     checkpoint = read_trained(path or resolve_weights(args.trained_model))
-    config = checkpoint.config
-    if args.config and (config is None or config.name != named_config(args.config).name):
-        config = named_config(args.config)
-    config = config or checkpoint.preset()
+    config = checkpoint_config(checkpoint, args.config)
     nms = "cross_class" if args.cross_class_nms else "fast"
     changes = [f"detect.nms={nms if args.fast_nms else 'greedy'}"]
     if args.dataset:

@@ -33,11 +33,16 @@ def explain(
         top_k: at most this many, best first.
     """
     prototypes, candidates = _look(predictor, image)
-    candidates = candidates[candidates.scores > score_threshold][:top_k]
-    soft_masks = assemble_masks(prototypes, candidates.coefficients, candidates.boxes)
+    candidates = candidates[candidates.scores >= score_threshold]
+    coefficients = candidates.coefficients
+    soft_masks = assemble_masks(prototypes, coefficients, candidates.boxes)
+    if (rescorer := predictor.model.mask_rescorer) is not None:
+        scores = candidates.scores * rescorer(soft_masks, candidates.labels)
+        order = scores.argsort(descending=True)[: int((scores >= score_threshold).sum())]
+        coefficients, soft_masks = coefficients[order], soft_masks[order]
     return [
-        draw_lincomb(prototypes, coefficients, mask)
-        for coefficients, mask in zip(candidates.coefficients, soft_masks, strict=True)
+        draw_lincomb(prototypes, weights, mask)
+        for weights, mask in zip(coefficients[:top_k], soft_masks[:top_k], strict=True)
     ]
 
 

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import hashlib
+import inspect
 import logging
 import os
 import shutil
 import threading
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -103,28 +106,31 @@ def convert(network: nn.Module, image_size: int) -> ov.Model:
 
 def convert_cached(network: nn.Module, image_size: int) -> ov.Model:
     """Convert a network, or read what was made of the same one before."""
-    folder = cache_folder() / "openvino"
-    entry = folder / _fingerprint(network, image_size)
+    entry = cache_folder() / "openvino" / _fingerprint(network, image_size)
     try:
-        model = _core().read_model(entry / "network.xml")
-        os.utime(entry)
-    except (RuntimeError, OSError):  # not there, or damaged
+        model = read_network(entry / "network.xml")
+    except RuntimeError:  # not there, or damaged
         model = convert(network, image_size)
         _keep(model, entry)
+    with suppress(OSError):  # somebody else's cache can be read but not marked as used
+        os.utime(entry)
     return model
 
 
-def quantize(model: ov.Model, inputs: Sequence[NDArray[np.float32]]) -> ov.Model:
+def quantize(
+    model: ov.Model, indices: Sequence[int], load: Callable[[int], NDArray[np.float32]]
+) -> ov.Model:
     """Quantise a network to 8 bits after training, by NNCF.
 
     Args:
         model: from `convert`.
-        inputs: (1, 3, S, S) network inputs of real images, which show the ranges to cover.
+        indices: of real images, which show the ranges to cover.
+        load: makes the (1, 3, S, S) network input of one.
 
     Raises:
-        ValueError: NNCF is not installed, or there are no inputs.
+        ValueError: NNCF is not installed, or there are no images.
     """
-    if not inputs:
+    if not indices:
         raise ValueError("quantisation needs images to calibrate with")
     try:
         import nncf
@@ -133,9 +139,9 @@ def quantize(model: ov.Model, inputs: Sequence[NDArray[np.float32]]) -> ov.Model
     logging.getLogger("nncf").setLevel(logging.ERROR)
     return nncf.quantize(
         model,
-        nncf.Dataset(inputs),
+        nncf.Dataset(indices, load),
         preset=nncf.QuantizationPreset.MIXED,
-        subset_size=len(inputs),
+        subset_size=len(indices),
     )
 
 
@@ -150,23 +156,24 @@ def read_network(path: Path) -> ov.Model:
 
 def _keep(model: ov.Model, entry: Path) -> None:
     """Put a model into the cache; a cache that cannot be written is no reason to fail."""
-    partial = entry.with_name(f"{entry.name}.{os.getpid()}.part")
-    try:
-        partial.mkdir(parents=True)
-        ov.save_model(model, partial / "network.xml", compress_to_fp16=False)
-        shutil.rmtree(entry, ignore_errors=True)
-        partial.replace(entry)
-        by_age = sorted(entry.parent.iterdir(), key=lambda path: path.stat().st_mtime)
-        for old in by_age[:-_KEPT]:
+    with suppress(OSError, RuntimeError):
+        entry.parent.mkdir(parents=True, exist_ok=True)
+        with TemporaryDirectory(dir=entry.parent, prefix=".", ignore_cleanup_errors=True) as folder:
+            partial = Path(folder) / "entry"
+            ov.save_model(model, partial / "network.xml", compress_to_fp16=False)
+            shutil.rmtree(entry, ignore_errors=True)
+            partial.replace(entry)
+        entries = (path for path in entry.parent.iterdir() if not path.name.startswith("."))
+        for old in sorted(entries, key=lambda path: path.stat().st_mtime)[:-_KEPT]:
             shutil.rmtree(old, ignore_errors=True)
-    except (OSError, RuntimeError):
-        shutil.rmtree(partial, ignore_errors=True)
 
 
 def _fingerprint(network: nn.Module, image_size: int) -> str:
     """Hash everything that the conversion depends on."""
     digest = hashlib.sha256(f"{ov.__version__} {torch.__version__} {image_size}".encode())
     digest.update(str(network).encode())
+    for source in sorted({inspect.getfile(type(module)) for module in network.modules()}):
+        digest.update(Path(source).read_bytes())
     anchors: Any = getattr(network, "anchors", None)
     digest.update(str([size.tolist() for size in getattr(anchors, "sizes", [])]).encode())
     for name, tensor in network.state_dict().items():

@@ -87,10 +87,13 @@ class Predictor:
         if is_exported(checkpoint.path):
             if config.model != checkpoint.preset().model or engine.name != "openvino":
                 raise ValueError(
-                    f"{checkpoint.path}: an exported model runs as it is, through openvino; "
-                    "leave out --engine and --set model.*, or export it anew"
+                    f"{checkpoint.path}: an exported model runs as it is, through openvino on the "
+                    "CPU; leave out --engine, --device and --set model.*, or export it anew"
                 )
-            load_matching_weights(model, checkpoint)
+            model.network.to("meta")  # without weights, so that nobody runs it by mistake
+            skipped = load_matching_weights(model, checkpoint)
+            if any(line.startswith("mask_rescorer.") for line in skipped):
+                raise ValueError(f"{checkpoint.path}: lacks the weights of the mask rescorer")
             return cls(model, network=open_exported(checkpoint.path, engine))
         load_weights(model, checkpoint)
         model.to(engine.device)
