@@ -3,6 +3,7 @@
 """
 
 from cpython.bytes cimport PyBytes_FromStringAndSize
+from libc.float cimport FLT_MIN
 from libc.math cimport ceilf, expf, floorf, isfinite
 from libc.stdlib cimport calloc, free, malloc, realloc
 from libc.string cimport memcmp, memset
@@ -52,6 +53,45 @@ def greedy_nms(const float[:, ::1] boxes, const long long[::1] groups, float iou
         free(dead)
         free(areas)
     return keep
+
+
+def not_overlapped(
+    const float[:, :, ::1] boxes, float iou_threshold, unsigned char[:, ::1] keep
+):
+    """Mark the boxes that no better one of their group overlaps: Fast NMS.
+
+    Args:
+        boxes: (G, N, 4) xyxy, the best of each group first.
+        iou_threshold: overlap above which the worse box goes.
+        keep: (G, N), set to 1 where a box stays; left as it is elsewhere.
+
+    Raises:
+        ValueError: the shapes do not fit together.
+    """
+    cdef Py_ssize_t groups = boxes.shape[0], count = boxes.shape[1], g, i, j
+    if boxes.shape[2] != 4 or keep.shape[0] != groups or keep.shape[1] != count:
+        raise ValueError("boxes and marks of different sizes")
+    with nogil:
+        for g in range(groups):
+            for j in range(count):
+                for i in range(j):
+                    # NaN counts as overlapped, too.
+                    if not overlap(&boxes[g, i, 0], &boxes[g, j, 0]) <= iou_threshold:
+                        break
+                else:
+                    keep[g, j] = 1
+
+
+cdef inline float overlap(const float* a, const float* b) noexcept nogil:
+    """Return the intersection over union of two boxes, as `boxes.box_iou` does."""
+    cdef float intersection = area(max(a[0], b[0]), max(a[1], b[1]), min(a[2], b[2]), min(a[3], b[3]))
+    cdef float union = area(a[0], a[1], a[2], a[3]) + area(b[0], b[1], b[2], b[3]) - intersection
+    return intersection / (union if union > FLT_MIN else FLT_MIN)
+
+
+cdef inline float area(float x1, float y1, float x2, float y2) noexcept nogil:
+    cdef float width = x2 - x1, height = y2 - y1
+    return (0 if width < 0 else width) * (0 if height < 0 else height)
 
 
 cdef inline float clamp(float value, Py_ssize_t high) noexcept nogil:

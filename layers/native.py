@@ -24,6 +24,9 @@ class Kernels(Protocol):
     def greedy_nms(self, boxes: Floats, groups: NDArray[np.int64], iou_threshold: float) -> object:
         """Mark the boxes to keep."""
 
+    def not_overlapped(self, boxes: Floats, iou_threshold: float, keep: Bytes) -> None:
+        """Mark the boxes that no better one overlaps."""
+
     def assemble_masks(
         self, prototypes: Floats, coefficients: Floats, boxes: Floats, padding: float, out: Floats
     ) -> None:
@@ -68,7 +71,7 @@ def load_kernels() -> Kernels | None:
     except ImportError:
         logger.warning("layers.kernels is not compiled; slower operators of PyTorch serve instead")
         return None
-    if not hasattr(kernels, "encode_mask"):
+    if not hasattr(kernels, "not_overlapped"):
         logger.warning("layers.kernels is out of date: run pip install -e . again")
         return None
     return kernels

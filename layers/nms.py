@@ -29,12 +29,8 @@ def fast_nms(
     Returns:
         index into the boxes, label and score of the detections, (D,) each, highest score first.
     """
-    class_scores, order = scores.t().sort(dim=1, descending=True)
-    class_scores, order = class_scores[:, :top_k], order[:, :top_k]
-    candidates = boxes[order]
-    # Classes in slices, so that hundreds of them need no hundreds of megabytes.
-    slices = torch.split(candidates, 32)
-    keep = torch.cat([_not_overlapped(part, iou_threshold) for part in slices])
+    class_scores, order = scores.t().topk(min(top_k, len(scores)), dim=1)
+    keep = _not_overlapped(boxes[order], iou_threshold)
     labels = torch.arange(len(order), device=boxes.device)[:, None].expand_as(order)[keep]
     kept_scores, best = class_scores[keep].sort(descending=True)
     best, kept_scores = best[:max_detections], kept_scores[:max_detections]
@@ -59,7 +55,7 @@ def cross_class_nms(
     """
     best_scores, labels = scores.max(dim=1)
     order = best_scores.argsort(descending=True)[:top_k]
-    order = order[_not_overlapped(boxes[order], iou_threshold)]
+    order = order[_not_overlapped(boxes[order][None], iou_threshold)[0]]
     return order, labels[order], best_scores[order]
 
 
@@ -125,8 +121,14 @@ def _torchvision_nms(boxes: Tensor, scores: Tensor, groups: Tensor, iou_threshol
 
 
 def _not_overlapped(boxes: Tensor, iou_threshold: float) -> Tensor:
-    """Mark the boxes (..., N, 4), best first, that no better box overlaps."""
-    if not boxes.shape[-2]:
-        return torch.ones(boxes.shape[:-1], dtype=torch.bool, device=boxes.device)
-    overlaps = box_iou(boxes, boxes).triu(diagonal=1)
-    return overlaps.amax(dim=-2) <= iou_threshold
+    """Mark the boxes (G, N, 4), best first in each group, that no better one overlaps: (G, N)."""
+    if not boxes.shape[1]:
+        return torch.ones(boxes.shape[:2], dtype=torch.bool, device=boxes.device)
+    kernels = kernels_for(boxes)
+    if kernels is not None:
+        keep = np.zeros(boxes.shape[:2], np.uint8)
+        kernels.not_overlapped(as_floats(boxes), iou_threshold, keep)
+        return torch.from_numpy(keep).bool()
+    # Groups in slices, so that hundreds of classes need no hundreds of megabytes.
+    overlaps = [box_iou(part, part).triu(diagonal=1).amax(dim=1) for part in torch.split(boxes, 32)]
+    return torch.cat(overlaps) <= iou_threshold

@@ -7,7 +7,7 @@ import torch
 import torchvision
 from torch import Tensor
 
-from layers import native
+from layers import native, nms
 from layers.native import load_kernels
 from layers.nms import (
     batched_greedy_nms,
@@ -213,3 +213,24 @@ def test_many_classes_equal_few_at_a_time() -> None:
         one = fast_nms(boxes, scores[:, label : label + 1], 0.5, 20, 10**6)[0]
         single |= {(i, label) for i in one.tolist()}
     assert pairs == single
+
+
+@pytest.mark.parametrize(("groups", "count"), [(1, 0), (3, 0), (1, 1), (80, 40), (2, 200)])
+def test_fast_nms_kernel_equals_torch(
+    monkeypatch: pytest.MonkeyPatch, groups: int, count: int
+) -> None:
+    if native.load_kernels() is None:
+        pytest.skip("the kernels are not compiled")
+    generator = torch.Generator().manual_seed(count)
+    boxes = torch.rand((groups, count, 4), generator=generator)
+    boxes[..., 2:] = boxes[..., :2] + 0.5 * boxes[..., 2:] - 0.02  # some inverted
+    boxes[:, 5::11] = boxes[:, 4:-1:11][:, : boxes[:, 5::11].shape[1]]  # equal to the one before
+    boxes[:, 7::13] = torch.nan
+    boxes[:, 9::17, 2:] = boxes[:, 9::17, :2]  # without area
+    for threshold in (0.0, 0.3, 0.5, 1.0):
+        found = nms._not_overlapped(boxes, threshold)
+        with monkeypatch.context() as hidden:
+            hidden.setattr(native, "load_kernels", lambda: None)
+            expected = nms._not_overlapped(boxes, threshold)
+        assert found.dtype == torch.bool
+        assert torch.equal(found, expected)
