@@ -186,6 +186,7 @@ def test_output_shapes(models: dict[str, Yolact], name: str) -> None:
         ("yolact_plus_resnet50", 253, 12276),
         ("yolact_plus_base", 253, 12276),
         ("yolact_resnet18", 96, 194 * get_config("yolact_resnet18").model.num_anchors),
+        ("yolact_resnet18_im320", 96, 194 * 9),
         ("yolact_mobilenetv3", 96, 194 * 3),
         ("yolact_resnet18_shapes", 64, 86 * get_config("yolact_resnet18_shapes").model.num_anchors),
     ],

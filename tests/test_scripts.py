@@ -76,3 +76,13 @@ def test_bench_loader(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Non
     main = script("bench_loader")["main"]
     assert run(main, [str(dataset), "--image_size=64", "--images=2"]) == 0
     assert "images/s" in capsys.readouterr().out
+
+
+def test_bench_pixels(capsys: pytest.CaptureFixture[str]) -> None:
+    threads = torch.get_num_threads()
+    script_globals = script("bench_pixels")
+    script_globals["main"].__globals__["ROUNDS"] = 1
+    assert run(script_globals["main"], ["--detections=2"]) == 0
+    torch.set_num_threads(threads)
+    out = capsys.readouterr().out
+    assert out.count("2 detections at") == 3

@@ -91,6 +91,18 @@ YOLACT_RESNET18 = Config(
         square_anchors=False,
     ),
 )
+YOLACT_RESNET18_IM320 = replace(
+    YOLACT_RESNET18,
+    name="yolact_resnet18_im320",
+    model=replace(
+        YOLACT_RESNET18.model,
+        image_size=320,
+        fpn_channels=64,
+        prototype_channels=64,
+        head_channels=64,
+        anchor_scales=_octaves(13, 26, 51, 102, 205),
+    ),
+)
 YOLACT_MOBILENETV3 = replace(
     YOLACT_RESNET18,
     name="yolact_mobilenetv3",
@@ -138,6 +150,7 @@ _PRESETS = {
         YOLACT_PLUS_BASE,
         YOLACT_PLUS_RESNET50,
         YOLACT_RESNET18,
+        YOLACT_RESNET18_IM320,
         YOLACT_MOBILENETV3,
         YOLACT_RESNET18_SHAPES,
     )
