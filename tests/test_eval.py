@@ -266,7 +266,7 @@ def test_a_video(more: list[str], capsys: pytest.CaptureFixture[str]) -> None:
         (["--video_multiframe=0", "--video=clip.mp4:o.mp4"], 2, "expected at least 1"),
         (["--trained_model=latest"], 2, "no checkpoint of any run"),
         (["--trained_model=nothing.pth"], 1, "no such checkpoint file"),
-        (["--trained_model=clip.mp4"], 1, "not a readable checkpoint"),
+        (["--trained_model=clip.mp4"], 1, "not a readable checkpoint (damaged, no PyTorch file"),
         (["--config=yolact_resnet50"], 1, "does not fit this model"),
         (["--dataset=nowhere"], 1, "no dataset 'nowhere'"),
         (["--image=nothing.jpg"], 1, "nothing.jpg"),

@@ -174,6 +174,8 @@ def read_checkpoint(path: Path) -> Checkpoint:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # broken files make torch.load raise almost anything
         reason = str(error).split("\n", 1)[0] or type(error).__name__
+        if "weights_only" in reason:  # PyTorch's advice is to run whatever the file says
+            reason = "damaged, no PyTorch file, or one that holds more than plain weights"
         raise ValueError(f"{path}: not a readable checkpoint ({reason})") from None
     if isinstance(content, dict) and content.get("format") == FORMAT:
         state = _tensors(content.get("model"), path)

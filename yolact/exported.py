@@ -127,6 +127,8 @@ def _read_metadata(path: Path) -> str:
         raise ValueError("it runs through OpenVINO; pip install openvino")
     from .openvino_engine import read_network
 
+    if path.suffix.lower() == ".xml" and b"<net" not in path.read_bytes()[:1000]:
+        raise ValueError("no OpenVINO network in it")  # other readers would try it, noisily
     model = read_network(path)
     keys = [_KEY] if path.suffix.lower() == ".xml" else ["framework", _KEY]
     if not model.has_rt_info(keys):
