@@ -65,7 +65,7 @@ DRAWING = (
     flag("--display_bboxes", "draw boxes", str2bool, True),
     flag("--display_text", "draw class names", str2bool, True),
     flag("--display_scores", "draw scores", str2bool, True),
-    flag("--display_fps", "write the speed into a video", bool, False),
+    flag("--display_fps", "write the speed into a video, and the delay of a camera", bool, False),
     flag("--display", "show each image of the dataset in a window", bool, False),
     flag("--display_lincomb", "with --image: draw how each mask came about", str2bool, False),
     flag("--mask_proto_debug", "with --image: write results/proto.npy and masks.npy", bool, False),
