@@ -46,7 +46,7 @@ from yolact.explain import explain, save_prototypes
 from yolact.metrics import format_coco_summary, format_per_class, format_table
 from yolact.plain import draw_plain, run_video_plain
 from yolact.results import load_results, save_results, write_coco_json, write_web_json
-from yolact.video import run_video
+from yolact.video import VideoReport, run_video
 from yolact.visualize import draw_detections, has_display, show
 
 logger = logging.getLogger("eval")
@@ -60,14 +60,14 @@ BENCHMARK_IMAGES = 50
 def main(argv: Sequence[str] | None = None) -> None:
     """Do what the command line asks for."""
     args = parse_arguments(__doc__, argv)
+    if args.benchmark:
+        measure_speed(args)
+        return
     checkpoint, config = choose_model(args)
     if args.resume:
         dataset, results = validation_set(config), load_results(args.ap_data_file)
         evaluator = CocoEvaluator(dataset.coco, dataset.categories.category_ids, results)
         report(args, evaluator, config)
-        return
-    if args.benchmark:
-        measure_speed(args)
         return
     predictor, draw = load_predictor(args, checkpoint, config), drawing(args)
     if args.image:
@@ -153,16 +153,32 @@ def segment_video(args: argparse.Namespace, predictor: Predictor, draw: Draw) ->
     output = Path(target).expanduser() if target else None
     if output is not None:
         output.parent.mkdir(parents=True, exist_ok=True)
+    outcome = process_video(args, predictor, draw, output, display=display)
+    dropped = f", {outcome.dropped} dropped" if outcome.dropped else ""
+    print(f"{outcome.frames} frames in {outcome.seconds:.1f} s: {outcome.fps:.2f} fps{dropped}")
+    if output is not None:
+        print(output)
+
+
+def process_video(
+    args: argparse.Namespace,
+    predictor: Predictor,
+    draw: Draw,
+    output: Path | None,
+    *,
+    display: bool = False,
+    max_frames: int | None = None,
+) -> VideoReport:
+    """Run a video from end to end."""
     draw = partial(draw, color_by="class")
 
     def predict(frames: list[Image]) -> list[Detections]:
         return predictor(frames, args.score_threshold, args.top_k)
 
-    with open_video(source) as video:
+    with open_video(parse_source(args.video)[0]) as video:
         if args.engine == "plain" and output is not None:
-            print(f"{run_video_plain(video, predict, draw, output):.2f} fps", output, sep="\n")
-            return
-        outcome = run_video(
+            return run_video_plain(video, predict, draw, output, max_frames)
+        return run_video(
             video,
             predict,
             draw,
@@ -171,11 +187,8 @@ def segment_video(args: argparse.Namespace, predictor: Predictor, draw: Draw) ->
             batch=args.video_multiframe,
             show_fps=args.display_fps,
             emulate_playback=args.emulate_playback,
+            max_frames=max_frames,
         )
-    dropped = f", {outcome.dropped} dropped" if outcome.dropped else ""
-    print(f"{outcome.frames} frames in {outcome.seconds:.1f} s: {outcome.fps:.2f} fps{dropped}")
-    if output is not None:
-        print(output)
 
 
 def evaluate_dataset(
@@ -284,20 +297,10 @@ def benchmark_images(args: argparse.Namespace, config: Config) -> list[Image]:
 
 def time_video(args: argparse.Namespace, predictor: Predictor, draw: Draw) -> float:
     """Process a video from file to file, and return the frames per second."""
-    frames = args.max_images if args.max_images > 0 else None
-
-    def predict(frames: list[Image]) -> list[Detections]:
-        return predictor(frames, args.score_threshold, args.top_k)
-
-    draw = partial(draw, color_by="class")
-    with TemporaryDirectory() as folder, open_video(parse_source(args.video)[0]) as video:
+    count = args.max_images if args.max_images > 0 else None
+    with TemporaryDirectory() as folder:
         output = Path(folder) / "video.mp4"
-        if args.engine == "plain":
-            return run_video_plain(video, predict, draw, output, frames)
-        batch = args.video_multiframe
-        return run_video(
-            video, predict, draw, output=output, display=False, batch=batch, max_frames=frames
-        ).fps
+        return process_video(args, predictor, draw, output, max_frames=count).fps
 
 
 def validation_set(config: Config) -> EvaluationDataset:

@@ -19,7 +19,7 @@ from yolact.checkpoint import (
     to_official,
     write_atomically,
 )
-from yolact.cli import UsageError, add_flags, flag, make_parser, named_config, run
+from yolact.cli import UsageError, add_flags, checkpoint_config, flag, make_parser, run
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -40,8 +40,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     if args.half and args.to == "official":
         raise UsageError("--half is for our own files; official ones are float32")
     checkpoint = read_checkpoint(args.source)
-    named = named_config(args.config) if args.config else None
-    config = named or checkpoint.preset()
+    config = checkpoint_config(checkpoint, args.config)
     model = build_model(config)
     load_weights(model, checkpoint)
     if args.to == "official":

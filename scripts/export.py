@@ -34,13 +34,7 @@ from yolact.checkpoint import BUNDLED, read_checkpoint, resolve_weights
 from yolact.cli import UsageError, add_flags, checkpoint_config, flag, make_parser, run
 from yolact.engine import choose_engine
 from yolact.evaluation import EvaluationDataset, eval_order, evaluate
-from yolact.exported import (
-    SUFFIXES,
-    is_exported,
-    metadata,
-    write_onnx,
-    write_openvino,
-)
+from yolact.exported import SUFFIXES, is_exported, metadata, write_onnx, write_openvino
 
 logger = logging.getLogger("export")
 
@@ -101,9 +95,8 @@ def export(args: argparse.Namespace, model: Yolact, config: Config, path: Path) 
         dataset = open_split(args, config, "train")
 
         def load(index: int) -> NDArray[np.float32]:
-            x: NDArray[np.float32] = model.preprocess(
-                [to_tensor(dataset.sample(index).image)]
-            ).numpy()
+            image = to_tensor(dataset.sample(index).image)
+            x: NDArray[np.float32] = model.preprocess([image]).numpy()
             return x
 
         indices = eval_order(dataset.image_ids)[: args.calibration_images]

@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from layers import native
+
 BESIDE = Path(__file__).resolve().parents[2] / "shared"
 
 
@@ -31,3 +33,13 @@ def golden_root() -> Path:
 def own_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
     """Keep converted networks of the tests out of the user's cache."""
     os.environ["XDG_CACHE_HOME"] = str(tmp_path_factory.mktemp("cache"))
+
+
+@pytest.fixture(params=["kernel", "fallback"])
+def path(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Run a test with the compiled kernels and without them."""
+    if request.param == "fallback":
+        monkeypatch.setattr(native, "load_kernels", lambda: None)
+    elif native.load_kernels() is None:
+        pytest.skip("layers.kernels is not compiled here")
+    return str(request.param)

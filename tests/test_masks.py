@@ -6,22 +6,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from layers import native
 from layers.masks import assemble_masks, box_windows, sample_window
 from layers.native import load_kernels
 
 WHOLE = (0.0, 0.0, 1.0, 1.0)
 NAN, INF = math.nan, math.inf
-
-
-@pytest.fixture(params=["kernel", "fallback"])
-def path(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    """Run a test with the compiled kernels and without them."""
-    if request.param == "fallback":
-        monkeypatch.setattr(native, "load_kernels", lambda: None)
-    elif load_kernels() is None:
-        pytest.skip("layers.kernels is not compiled here")
-    return str(request.param)
 
 
 def test_assemble_nothing(path: str) -> None:

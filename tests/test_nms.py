@@ -21,16 +21,6 @@ EMPTY = torch.zeros(0, 4)
 CHAIN = torch.tensor([[0.0, 0.0, 8.0, 1.0], [2.0, 0.0, 10.0, 1.0], [4.0, 0.0, 12.0, 1.0]])
 
 
-@pytest.fixture(params=["kernel", "fallback"])
-def path(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    """Run a test with the compiled kernels and without them."""
-    if request.param == "fallback":
-        monkeypatch.setattr(native, "load_kernels", lambda: None)
-    elif load_kernels() is None:
-        pytest.skip("layers.kernels is not compiled here")
-    return str(request.param)
-
-
 def random_case(seed: int, count: int, integer: bool) -> tuple[Tensor, Tensor, Tensor]:
     """Clustered boxes, some of them degenerate, scores with ties, and three groups."""
     rng = torch.Generator().manual_seed(seed)

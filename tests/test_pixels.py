@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from pycocotools import mask as mask_utils
 from torch import Tensor
 
-from layers import masks, native
+from layers import masks
 from layers.masks import box_windows, sample_window
 from layers.native import load_kernels
 from layers.pixels import bitmap, encode_bitmap, mask_window, paste_masks, tint
@@ -18,15 +18,7 @@ from layers.structures import Detections
 
 NAN, INF = math.nan, math.inf
 
-
-@pytest.fixture(params=["kernel", "fallback"], autouse=True)
-def path(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    """Run every test with the compiled kernels and without them."""
-    if request.param == "fallback":
-        monkeypatch.setattr(native, "load_kernels", lambda: None)
-    elif load_kernels() is None:
-        pytest.skip("layers.kernels is not compiled here")
-    return str(request.param)
+pytestmark = pytest.mark.usefixtures("path")
 
 
 def soft_masks(count: int, height: int, width: int, seed: int = 0) -> Tensor:

@@ -1,5 +1,6 @@
 import itertools
 import subprocess
+from typing import Literal
 
 import cv2
 import numpy as np
@@ -8,6 +9,7 @@ import torch
 
 from layers.structures import Detections
 from yolact import visualize
+from yolact.plain import draw_plain
 from yolact.visualize import (
     PALETTE,
     diverging,
@@ -219,3 +221,17 @@ def test_dead_display_is_found_out_in_a_child(monkeypatch: pytest.MonkeyPatch) -
     aborted = subprocess.CompletedProcess([], -6)
     monkeypatch.setattr(visualize.subprocess, "run", lambda *_, **__: aborted)
     assert not has_display()
+
+
+@pytest.mark.parametrize("color_by", ["class", "instance"])
+def test_plain_drawing_looks_the_same(color_by: Literal["class", "instance"]) -> None:
+    """Boxes, names and masks of one object have one colour, in both ways of drawing."""
+    soft = torch.zeros(2, 8, 8)
+    soft[0, 1:5, 1:5] = soft[1, 4:7, 3:7] = 1
+    boxes = torch.tensor([[8.0, 8.0, 40.0, 40.0], [24.0, 32.0, 56.0, 56.0]])
+    frames = torch.tensor([0.0, 0.0, 64.0, 64.0]).expand(2, 4)
+    scores = torch.tensor([0.9, 0.8])
+    found = Detections(boxes, scores, torch.tensor([3, 3]), soft, frames, scores, (64, 64))
+    image = np.full((64, 64, 3), 100, np.uint8)
+    plain = draw_plain(image, found, color_by=color_by).astype(int)
+    assert np.abs(plain - draw_detections(image, found, color_by=color_by)).max() <= 2

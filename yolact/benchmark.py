@@ -26,7 +26,7 @@ from data.transforms import to_tensor
 from layers.structures import Detections
 
 from .engine import Engine, matmul_speeds
-from .meters import StageTimer
+from .meters import StageTimer, summarize
 from .predictor import Predictor
 
 Image = NDArray[np.uint8]
@@ -62,28 +62,17 @@ class Measurement:
 
     Attributes:
         label: of the variant.
-        milliseconds: from each decoded image to its detections, drawing excluded.
+        seconds: from each decoded image to its detections, drawing excluded.
         timer: the single stages, drawing included.
         network: batch size -> milliseconds of the network alone, for each run.
         video: frames per second of each run through the video.
     """
 
     label: str
-    milliseconds: list[float] = field(default_factory=list)
+    seconds: list[float] = field(default_factory=list)
     timer: StageTimer = field(default_factory=StageTimer)
     network: dict[int, list[float]] = field(default_factory=dict)
     video: list[float] = field(default_factory=list)
-
-    @property
-    def median(self) -> float:
-        """Milliseconds for an image; NaN without images."""
-        return statistics.median(self.milliseconds) if self.milliseconds else math.nan
-
-    @property
-    def p95(self) -> float:
-        """The 95th percentile (nearest rank) of the milliseconds for an image."""
-        ordered = sorted(self.milliseconds)
-        return ordered[math.ceil(0.95 * len(ordered)) - 1] if ordered else math.nan
 
     @property
     def video_fps(self) -> float:
@@ -115,19 +104,19 @@ class BenchmarkReport:
 
     def format(self) -> str:
         """Return the report as text: the stages of a single variant, or a table of all."""
-        if not self.measurements[0].milliseconds:
+        first = self.measurements[0]
+        if not first.seconds:
             return "no images were timed"
-        parts = [m.timer.format() for m in self.measurements[:1] if len(self.measurements) == 1]
         products = ", ".join(f"{name} {speed:.2f}" for name, speed in self.ceiling.items())
-        parts += [
-            _comparison(self.measurements),
-            f"{self.machine}\nmatrix products: {products} TFLOP/s; network: {self.gflop:.1f} GFLOP "
-            f"for an image; {len(self.measurements[0].milliseconds)} images"
-            + (
-                "" if self.peak_memory_mb is None else f"; peak memory {self.peak_memory_mb:.0f} MB"
-            ),
+        about = [
+            f"matrix products: {products} TFLOP/s",
+            f"network: {self.gflop:.1f} GFLOP for an image",
+            f"{len(first.seconds)} images",
         ]
-        return "\n\n".join(parts)
+        if self.peak_memory_mb is not None:
+            about.append(f"peak memory {self.peak_memory_mb:.0f} MB")
+        stages = first.timer.format() + "\n\n" if len(self.measurements) == 1 else ""
+        return f"{stages}{_comparison(self.measurements)}\n\n{self.machine}\n{'; '.join(about)}"
 
     def to_dict(self) -> dict[str, Any]:
         """Return everything as plain values, for JSON."""
@@ -139,9 +128,7 @@ class BenchmarkReport:
             "variants": [
                 {
                     "label": m.label,
-                    "milliseconds": m.milliseconds,
-                    "median_ms": m.median if m.milliseconds else None,
-                    "p95_ms": m.p95 if m.milliseconds else None,
+                    "image": summarize(m.seconds)._asdict() if m.seconds else None,
                     "stages": {k: v._asdict() for k, v in m.timer.statistics().items()},
                     "network_ms": {str(batch): m.network_median(batch) for batch in m.network},
                     "video_fps": m.video,
@@ -175,7 +162,7 @@ def benchmark(
                 measurement.timer = variant.predictor.timer = StageTimer(variant.engine.device)
             seconds = _time_image(variant, image, score_threshold, top_k)
             if index >= WARM_UP:
-                measurement.milliseconds.append(1000 * seconds)
+                measurement.seconds.append(seconds)
     for variant in variants:  # what follows is timed otherwise
         variant.predictor.timer = StageTimer()
     for batch in batch_sizes if images else ():
@@ -252,14 +239,16 @@ def _time_networks(
 def _comparison(measurements: Sequence[Measurement]) -> str:
     """Return a table with a row for each variant; ratios are to the first."""
     first = measurements[0]
+    baseline = summarize(first.seconds).median
     batches = list(first.network)
     head = ["variant", "median ms", "p95 ms", "fps", "speed"]
     head += [f"network x{batch} ms" for batch in batches]
     head += ["video fps", "speed"] if first.video else []
     rows = [head]
     for m in measurements:
-        row = [m.label, f"{m.median:.1f}", f"{m.p95:.1f}", f"{1000 / m.median:.2f}"]
-        row.append(f"{first.median / m.median:.2f}x")
+        image = summarize(m.seconds)
+        row = [m.label, f"{image.median:.1f}", f"{image.p95:.1f}", f"{1000 / image.median:.2f}"]
+        row.append(f"{baseline / image.median:.2f}x")
         row += [f"{m.network_median(batch):.1f}" for batch in batches]
         if first.video:
             row += [f"{m.video_fps:.2f}", f"{m.video_fps / first.video_fps:.2f}x"]

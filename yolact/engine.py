@@ -121,7 +121,7 @@ def prepare(network: nn.Module, engine: Engine, image_size: int) -> RunNetwork:
     try:
         compiled(torch.zeros((1, 3, image_size, image_size), device=engine.device))
     except Exception as error:  # compilers fail in many ways
-        reason = str(error).strip().splitlines()[0]
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise ValueError(
             f"--engine compile: {reason}; it needs a C++ compiler, or Triton on a GPU"
         ) from None
@@ -149,7 +149,7 @@ def bfloat16_is_fast(device: torch.device) -> bool:
 @cache
 def matmul_speeds(device: torch.device) -> dict[str, float]:
     """Time a large matrix product by precision, in turn, best of many: TFLOP/s."""
-    side = 8192 if device.type == "cuda" else 768
+    side = 4096 if device.type == "cuda" else 768
     best = {"float32": math.inf, "bfloat16": math.inf}
     for turn in range(15):
         for precision in best:

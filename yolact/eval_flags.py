@@ -21,8 +21,8 @@ from .cli import (
     with_settings,
 )
 from .config import Config
-from .engine import Engine, EngineName, choose_engine
-from .exported import is_exported, read_trained
+from .engine import Engine, EngineName
+from .exported import choose_engine_for, read_trained
 from .model import MaskMode
 
 RESULTS = Path("results")
@@ -203,10 +203,8 @@ def engine_for(args: argparse.Namespace, checkpoint: Checkpoint) -> Engine:
     An AP is a number that others compare with, so left open it is computed in float32 whatever the
     machine; an exported file runs on the CPU.
     """
-    device, precision = device_name(args), args.precision
-    if device == "auto" and is_exported(checkpoint.path):
-        device = "cpu"
+    precision = args.precision
     for_people = args.image or args.images or args.video or args.benchmark
     if precision == "auto" and not for_people:
         precision = "float32"
-    return choose_engine(device, args.engine, precision)
+    return choose_engine_for(checkpoint.path, device_name(args), args.engine, precision)

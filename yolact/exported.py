@@ -21,7 +21,7 @@ from torch import Tensor
 
 from .checkpoint import Checkpoint, State, read_checkpoint
 from .config import Config
-from .engine import Engine, RunNetwork, has_openvino
+from .engine import Engine, EngineName, Precision, RunNetwork, choose_engine, has_openvino
 from .model import Yolact
 
 SUFFIXES = (".xml", ".onnx")
@@ -57,6 +57,13 @@ def read_trained(path: Path) -> Checkpoint:
         raise ValueError(
             f"{path}: not a model exported by scripts/export.py ({reason[0]})"
         ) from None
+
+
+def choose_engine_for(path: Path, device: str, engine: EngineName, precision: Precision) -> Engine:
+    """Decide as `choose_engine` does; what is left open of an exported file is OpenVINO's."""
+    if engine == "auto" and is_exported(path):
+        engine = "openvino"
+    return choose_engine(device, engine, precision)
 
 
 def open_exported(path: Path, engine: Engine) -> RunNetwork:

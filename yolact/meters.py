@@ -6,7 +6,7 @@ import math
 import statistics
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 from typing import NamedTuple
@@ -81,7 +81,7 @@ class StageTimer:
 
     def statistics(self) -> dict[str, StageStatistics]:
         """Summarise every stage that ran at least once."""
-        return {name: _summarize(seconds) for name, seconds in self._seconds.items()}
+        return {name: summarize(seconds) for name, seconds in self._seconds.items()}
 
     def format(self) -> str:
         """Return the table as text, one stage to a line and the sum of the means last."""
@@ -112,7 +112,8 @@ def format_eta(seconds: float) -> str:
         return "unknown"
 
 
-def _summarize(seconds: deque[float]) -> StageStatistics:
+def summarize(seconds: Iterable[float]) -> StageStatistics:
+    """Summarise at least one time; p95 is the nearest rank."""
     ordered = sorted(1000 * value for value in seconds)
-    p95 = ordered[math.ceil(0.95 * len(ordered)) - 1]  # nearest rank
+    p95 = ordered[math.ceil(0.95 * len(ordered)) - 1]
     return StageStatistics(len(ordered), statistics.fmean(ordered), statistics.median(ordered), p95)

@@ -7,9 +7,10 @@ the whole frame, and a video is read, segmented, drawn and written frame after f
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
+from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -20,6 +21,7 @@ from data.video import VideoSource
 from data.video_writer import VideoWriter
 from layers.structures import Detections
 
+from .video import VideoReport
 from .visualize import PALETTE, draw_detections
 
 Image = NDArray[np.uint8]
@@ -30,7 +32,7 @@ def draw_plain(
     detections: Detections,
     *,
     masks: bool = True,
-    color_by: str = "instance",
+    color_by: Literal["class", "instance"] = "instance",
     alpha: float = 0.45,
     **more: Any,
 ) -> Image:
@@ -44,7 +46,7 @@ def draw_plain(
             opacity = alpha * (whole[index] > 0.5).float()[..., None]
             pixels = pixels * (1 - opacity) + color * opacity
         image = pixels.round().byte().numpy()
-    return draw_detections(image, detections, masks=False, **more)
+    return draw_detections(image, detections, masks=False, color_by=color_by, **more)
 
 
 def run_video_plain(
@@ -53,22 +55,12 @@ def run_video_plain(
     draw: Callable[[Image, Detections], Image],
     output: Path,
     max_frames: int | None = None,
-) -> float:
-    """Segment a video without any overlap of the stages.
-
-    Returns:
-        Frames per second.
-    """
+) -> VideoReport:
+    """Segment a video as `run_video` does, without any overlap of the stages."""
     start, frames = time.perf_counter(), 0
     with VideoWriter(output, source.fps, source.image_hw) as writer:
-        for frame in _first(source, max_frames):
+        for frame in islice(source, max_frames):
             writer.write(draw(frame, predict([frame])[0]))
             frames += 1
-    return frames / (time.perf_counter() - start)
-
-
-def _first(frames: Iterable[Image], count: int | None) -> Iterable[Image]:
-    for number, frame in enumerate(frames):
-        if number == count:
-            return
-        yield frame
+    seconds = time.perf_counter() - start
+    return VideoReport(frames, seconds, frames / seconds, source.broken_frames)

@@ -17,8 +17,8 @@ from layers.structures import Detections, Predictions
 from .build import build_model
 from .checkpoint import Checkpoint, load_matching_weights, load_weights, resolve_weights
 from .config import Config
-from .engine import Engine, EngineName, Precision, RunNetwork, autocast, choose_engine, prepare
-from .exported import is_exported, open_exported, read_trained
+from .engine import Engine, EngineName, Precision, RunNetwork, autocast, prepare
+from .exported import choose_engine_for, is_exported, open_exported, read_trained
 from .meters import StageTimer
 from .model import Yolact
 
@@ -71,9 +71,7 @@ class Predictor:
             engine: see `yolact.engine.choose_engine`.
         """
         checkpoint = read_trained(resolve_weights(path_or_name))
-        if device == "auto" and is_exported(checkpoint.path):
-            device = "cpu"
-        chosen = choose_engine(device, engine, precision)
+        chosen = choose_engine_for(checkpoint.path, device, engine, precision)
         return cls.from_parts(checkpoint, checkpoint.preset(), chosen)
 
     @classmethod
