@@ -10,8 +10,11 @@ from numpy.typing import NDArray
 from pycocotools import mask as mask_utils
 
 from .augment import Placement
+from .index import Ints, Ragged
 
 _REACH = 8  # polygon points farther away than this many canvas sides are pulled in: a memory bound
+_CHUNK = 2**16  # bytes of run lengths that are read at once: what fits into the cache
+_MAX_DIGITS = 6  # 30 bits with the sign: more than the pixels of any image
 
 
 def rasterise(
@@ -48,26 +51,78 @@ def rasterise(
 def parse_counts(text: str) -> list[int]:
     """Read COCO's compressed run lengths, whose C decoder trusts them blindly.
 
-    Each number is written in 5-bit digits, lowest first, as the difference to the last but one.
-
     Returns:
         The lengths of the runs; a text that is no such thing gives [-1].
     """
-    counts: list[int] = []
-    value = shift = 0
-    for code in text.encode():
-        digit = code - 48
-        if not 0 <= digit < 64 or shift > 30:
-            return [-1]
-        value |= (digit & 31) << shift
-        shift += 5
-        if digit & 32:  # more to come
-            continue
-        if digit & 16:
-            value -= 1 << shift
-        counts.append(value + counts[-2] if len(counts) > 2 else value)
-        value = shift = 0
-    return [-1] if shift else counts
+    counts, is_broken = _parse_counts(Ragged.of_texts([text]))
+    return [-1] if is_broken[0] else counts[0].tolist()
+
+
+def cover_exactly(texts: Ragged, pixels: Ints) -> NDArray[np.bool_]:
+    """Tell which compressed run lengths describe a bitmap of the expected size.
+
+    Args:
+        texts: N of them.
+        pixels: (N,) how many pixels each is expected to have.
+
+    Returns:
+        (N,) bool; False for a text that is no run lengths, too.
+    """
+    found = [np.zeros(0, np.bool_)]
+    first = 0
+    while first < len(texts):
+        end = int(np.searchsorted(texts.starts, texts.starts[first] + _CHUNK, "right")) - 1
+        end = max(end, first + 1)
+        found.append(_cover_exactly(texts.part(first, end), pixels[first:end]))
+        first = end
+    return np.concatenate(found)
+
+
+def _cover_exactly(texts: Ragged, pixels: Ints) -> NDArray[np.bool_]:
+    counts, is_broken = _parse_counts(texts)
+    limits = np.repeat(pixels, counts.lengths)
+    is_outside = Ragged((counts.values < 0) | (counts.values > limits), counts.starts).sums() > 0
+    is_sound: NDArray[np.bool_] = ~is_broken & ~is_outside & (counts.sums() == pixels)
+    return is_sound
+
+
+def _parse_counts(texts: Ragged) -> tuple[Ragged, NDArray[np.bool_]]:
+    """Read the run lengths of N texts, and tell which of these are broken.
+
+    A number is written in 5-bit digits, lowest first, each with a bit that tells of more digits,
+    the sign in the last. From the fourth on it is the difference to the last number but one.
+    """
+    digits = texts.values.astype(np.int64) - 48
+    is_last = digits & 32 == 0
+    ends = texts.starts[1:][texts.lengths > 0] - 1
+    is_bad = (digits < 0) | (digits > 63)
+    is_bad[ends] |= ~is_last[ends]
+    is_last[ends] = True
+    lasts = np.flatnonzero(is_last)
+    lengths = np.diff(lasts, prepend=-1)
+    places = np.arange(len(digits)) - np.repeat(lasts - lengths + 1, lengths)
+    is_bad |= places >= _MAX_DIGITS
+    bits = 5 * np.minimum(places, _MAX_DIGITS)
+    numbers = Ragged.of_lengths((digits & 31) << bits, lengths).sums()
+    numbers -= (digits[lasts] & 16) << bits[lasts] + 1
+    starts = np.searchsorted(lasts, texts.starts)
+    is_broken = Ragged(is_bad, texts.starts).sums() > 0
+    return Ragged(_undo_differences(numbers, starts), starts), is_broken
+
+
+def _undo_differences(numbers: Ints, starts: Ints) -> Ints:
+    """Add up every other number of each row, from the second and from the third on."""
+    sums = np.concatenate((np.zeros(2, np.int64), numbers))  # sums[i] += sums[i - 2], ...
+    for parity in (0, 1):
+        np.cumsum(sums[parity::2], out=sums[parity::2])
+    lengths = np.diff(starts)
+    firsts, lengths = starts[:-1][lengths > 0], lengths[lengths > 0]
+    is_odd = (np.arange(len(numbers)) - np.repeat(firsts, lengths)) & 1 == 1
+    # What the rows before have put into these sums, and the first number, which counts for itself.
+    before = np.where(is_odd, *(np.repeat(sums[firsts + i], lengths) for i in (1, 2)))
+    counts = sums[2:] - before
+    counts[firsts] = numbers[firsts]
+    return counts
 
 
 def run_lengths(segmentation: Any, image_hw: tuple[int, int]) -> dict[str, Any]:

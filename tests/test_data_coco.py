@@ -1,7 +1,10 @@
 from __future__ import annotations
 
+import gc
 import json
 import logging
+import pickle
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -97,6 +100,12 @@ def test_what_is_missing_is_filled_in(tmp_path: Path) -> None:
     assert not dataset.sample(0).is_crowd.any()
 
 
+def test_half_a_size_is_none(tmp_path: Path) -> None:
+    images = [{"id": 5, "file_name": "a.png", "height": 10**9}]
+    info = CocoInstances(tmp_path, write(tmp_path, images=images)).image_info(0)
+    assert (info["height"], info["width"]) == (10, 12)
+
+
 @pytest.mark.parametrize(
     ("changes", "reason"),
     [
@@ -111,6 +120,8 @@ def test_what_is_missing_is_filled_in(tmp_path: Path) -> None:
         ({"segmentation": [[float("nan"), 2, 3, 4, 5, 6]]}, "no polygon"),
         ({"segmentation": [[10**400, 2, 3, 4, 5, 6]]}, "no polygon"),
         ({"segmentation": SQUARE}, "no polygon"),
+        ({"segmentation": [[0, 0, 9e8, 0, 9e8, 9e8]]}, "far outside the image"),
+        ({"segmentation": [[0, 0, -999, 0, 9, 9]], "bbox": None}, "far outside the image"),
         ({"segmentation": {"counts": [120]}}, "without size"),
         ({"segmentation": {"size": [10, 12]}}, "without counts"),
         ({"segmentation": {"size": [10, 12], "counts": [7]}}, "wrong sum"),
@@ -134,7 +145,7 @@ def test_useless_annotations_are_counted(
     assert reason in record.getMessage()
 
 
-@pytest.mark.parametrize("ids", [(0, 1), (4, 4), (None, 1), ("a", "b")])
+@pytest.mark.parametrize("ids", [(0, 1), (4, 4), (None, 1), ("a", "b"), (2**63, 1)])
 def test_unusable_ids_are_renumbered(tmp_path: Path, ids: tuple[Any, Any]) -> None:
     file = write(tmp_path, [annotation(id=ids[0]), annotation(id=ids[1], image_id=2)])
     assert sorted(CocoInstances(tmp_path, file).coco.anns) == [1, 2]
@@ -172,6 +183,7 @@ def test_matching_by_id_is_announced(tmp_path: Path, caplog: pytest.LogCaptureFi
         ({"images": [{"id": "5", "file_name": "a.png"}]}, "'id'"),
         ({"images": [{"id": 5}]}, "'file_name'"),
         ({"images": [{"id": 5, "file_name": "a.png", "height": 10**6, "width": 10**6}]}, "large"),
+        ({"images": [{"id": 2**63, "file_name": "a.png"}]}, "63 bits"),
         ({"images": [{"id": 5, "file_name": "a.png"}] * 2}, "twice"),
         ({"images": [{"id": 5, "file_name": "gone.png"}]}, r"1 of 1 .*gone\.png"),
         ({"categories": [{"id": 1}]}, "'name'"),
@@ -210,6 +222,74 @@ def test_size_of_the_file_is_trusted(tmp_path: Path, caplog: pytest.LogCaptureFi
     assert len(caplog.records) == 1
     assert "12 x 10" in caplog.text
     assert len(plain_target(dataset.sample(0), 10)[1]) == 2
+
+
+def test_reasons_are_counted(tmp_path: Path) -> None:
+    useless = [annotation(image_id=7), annotation(bbox=[2, 2, 0, 4]), annotation(image_id=8)]
+    dataset = CocoInstances(tmp_path, write(tmp_path, [annotation(id=4), *useless]))
+    assert dataset.left_out == {"unknown image_id": 2, "empty box": 1}
+    assert CocoInstances(tmp_path, write(tmp_path)).left_out == {}
+
+
+def test_content_from_elsewhere(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    file = write(tmp_path, [annotation(), annotation(id=2, image_id=77)])
+    content = json.loads(file.read_text())
+    for image in content["images"]:
+        del image["height"], image["width"]
+    dataset = CocoInstances(tmp_path, tmp_path / "labels.txt", content=content)
+    assert "labels.txt: left out 1 of 2" in caplog.text
+    assert dataset.image_info(1) == {"id": 2, "file_name": "b.png", "height": 10, "width": 12}
+    assert len(content["annotations"]) == 2
+    assert dataset.coco.dataset == CocoInstances(tmp_path, file).coco.dataset
+    with pytest.raises(ValueError, match=r"labels\.txt: .*'categories'"):
+        CocoInstances(tmp_path, tmp_path / "labels.txt", content={})
+
+
+def test_annotations(tmp_path: Path) -> None:
+    two = [[2.01, 2.02, 6.03, 2.04, 6.05, 6.06], SQUARE]
+    entries = [
+        annotation(id=8, image_id=2, segmentation=RLE, iscrowd=1, area=16.25),
+        annotation(id=3, segmentation=two, bbox=[2.1, 2.2, 3.3, 3.4], category_id=3),
+        annotation(id=5, segmentation=COUNTS),
+    ]
+    dataset = CocoInstances(tmp_path, write(tmp_path, entries))
+    assert dataset.annotations(0) == [entries[1], entries[2] | {"segmentation": RLE}]
+    assert dataset.annotations(1) == dataset.annotations(-1) == [entries[0]]
+    assert dataset.sample(1).segmentations == (RLE,)
+    with pytest.raises(IndexError):
+        dataset.annotations(2)
+
+
+def test_images_without_objects_can_be_dropped(tmp_path: Path) -> None:
+    entries = [annotation(id=4, image_id=2), annotation(id=6, image_id=5, bbox=[2, 2, 0, 0])]
+    dataset = CocoInstances(tmp_path, write(tmp_path, entries), keep_empty=False)
+    assert dataset.image_ids == (2,)
+    assert dataset.image_path(0) == tmp_path / "b.png"
+    assert dataset.annotations(0) == [entries[0]]
+
+
+def test_boxes_and_areas_are_measured_where_they_are_missing(tmp_path: Path) -> None:
+    bare = {"bbox": [float("nan"), 2, 4, 4], "area": None}
+    entries = [annotation(id=n, segmentation=o, **bare) for n, o in ((1, [SQUARE]), (2, RLE))]
+    entries.append(annotation(id=3, area=7))
+    dataset = CocoInstances(tmp_path, write(tmp_path, entries))
+    found = [(entry["bbox"], entry["area"]) for entry in dataset.annotations(0)]
+    assert found == [([2, 2, 4, 4], 16), ([2, 2, 4, 4], 16), ([2, 2, 4, 4], 7)]
+
+
+def test_workers_get_arrays_alone(tmp_path: Path) -> None:
+    entries = [annotation(id=number, segmentation=[SQUARE, SQUARE]) for number in range(1, 2001)]
+    file = write(tmp_path, entries)
+    gc.collect()
+    before = sys.getallocatedblocks()
+    dataset = CocoInstances(tmp_path, file)
+    assert sys.getallocatedblocks() - before < 1000
+    plain = pickle.dumps(dataset)
+    assert len(dataset.coco.anns) == len(dataset.coco.imgToAnns[5]) == 2000
+    assert len(pickle.dumps(dataset)) == len(plain)
+    again = pickle.loads(plain)
+    assert again.coco.dataset == dataset.coco.dataset
+    assert again.image_ids == dataset.image_ids
 
 
 def test_real_data(data_root: Path) -> None:

@@ -1,0 +1,173 @@
+"""All images and objects of a dataset in a few arrays, which processes can share as they are.
+
+A forked worker shares the memory of its parent until one of them writes to it, and Python writes a
+reference count wherever it looks at an object: a million small objects are soon copied into every
+worker. Arrays are not, and they are sent to a spawned worker as plain bytes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Ints = NDArray[np.int64]
+
+_BLOCK = 2**14  # rows that are copied at once: their indices are larger than they are
+
+
+@dataclass(frozen=True)
+class Ragged:
+    """N rows of different lengths, one behind the other.
+
+    Attributes:
+        values: (T,) of all rows.
+        starts: (N + 1,) where each row begins, and T.
+    """
+
+    values: NDArray[Any]
+    starts: Ints
+
+    @classmethod
+    def of_lengths(cls, values: NDArray[Any], lengths: NDArray[Any] | Sequence[int]) -> Ragged:
+        """Cut values into rows of the given lengths, which add up to T."""
+        return cls(values, starts_of(lengths))
+
+    @classmethod
+    def of_texts(cls, texts: Iterable[str]) -> Ragged:
+        """Keep texts as bytes."""
+        encoded = [text.encode("utf-8", "surrogatepass") for text in texts]
+        return cls.of_lengths(np.frombuffer(b"".join(encoded), np.uint8), list(map(len, encoded)))
+
+    def __len__(self) -> int:
+        """Count the rows."""
+        return len(self.starts) - 1
+
+    @property
+    def lengths(self) -> Ints:
+        """(N,) the lengths of the rows."""
+        return np.diff(self.starts)
+
+    def sums(self) -> Ints:
+        """(N,) the sum of each row of whole numbers, or how many are true."""
+        return np.diff(starts_of(self.values)[self.starts])
+
+    def __getitem__(self, row: int) -> NDArray[Any]:
+        """Return a view of one row."""
+        row = range(len(self))[row]  # from the end, if negative
+        return self.values[self.starts[row] : self.starts[row + 1]]
+
+    def part(self, first: int, end: int) -> Ragged:
+        """Return a view of some rows in sequence."""
+        starts = self.starts[first : end + 1]
+        return Ragged(self.values[starts[0] : starts[-1]], starts - starts[0])
+
+    def text(self, row: int) -> str:
+        """Return a row of bytes as the text that it was."""
+        return self[row].tobytes().decode("utf-8", "surrogatepass")
+
+    def take(self, rows: Ints) -> Ragged:
+        """Copy some rows, in the given order."""
+        starts = starts_of(self.lengths[rows])
+        values = np.empty(starts[-1], self.values.dtype)
+        for first in range(0, len(rows), _BLOCK):
+            block = rows[first : first + _BLOCK]
+            to = starts[first : first + len(block) + 1]
+            shifts = np.repeat(self.starts[block] - to[:-1], np.diff(to))
+            values[to[0] : to[-1]] = self.values[np.arange(to[0], to[-1]) + shifts]
+        return Ragged(values, starts)
+
+
+def starts_of(lengths: NDArray[Any] | Sequence[int]) -> Ints:
+    """Return where N rows of these lengths begin and, in the end, where the last one ends."""
+    starts = np.zeros(len(lengths) + 1, np.int64)
+    np.cumsum(lengths, out=starts[1:])
+    return starts
+
+
+@dataclass(frozen=True)
+class ImageTable:
+    """N images.
+
+    Attributes:
+        ids: (N,) the dataset's own identifiers.
+        sizes: (N, 2) height and width in pixels.
+        file_names: N texts.
+    """
+
+    ids: Ints
+    sizes: Ints
+    file_names: Ragged
+
+    def __len__(self) -> int:
+        """Count the images."""
+        return len(self.ids)
+
+    def take(self, rows: Ints) -> ImageTable:
+        """Copy some images, in the given order."""
+        return ImageTable(self.ids[rows], self.sizes[rows], self.file_names.take(rows))
+
+
+@dataclass(frozen=True)
+class ObjectTable:
+    """M objects, each with polygons or else run lengths.
+
+    Numbers are kept in float64: in float32, a coordinate such as 9.7 moves, and where it is rounded
+    to a pixel (of a fifth, as COCO does) it may then fall to the other side.
+
+    Attributes:
+        images: (M,) rows of the images that they are in.
+        labels: (M,) 0-based.
+        is_crowd: (M,) bool.
+        boxes: (M, 4) float64 x, y, width, height in pixels.
+        areas: (M,) float64, in pixels.
+        ids: (M,) the dataset's own numbers.
+        polygons: for each object, the rows of its polygons in `points`.
+        points: for each polygon, its float64 x, y, x, y, ... in pixels.
+        run_lengths: for each object, COCO's compressed run lengths; empty if it has polygons.
+    """
+
+    images: Ints
+    labels: Ints
+    is_crowd: NDArray[np.bool_]
+    boxes: NDArray[np.float64]
+    areas: NDArray[np.float64]
+    ids: Ints
+    polygons: Ragged
+    points: Ragged
+    run_lengths: Ragged
+
+    def __len__(self) -> int:
+        """Count the objects."""
+        return len(self.labels)
+
+    def take(self, rows: Ints) -> ObjectTable:
+        """Copy some objects, in the given order."""
+        polygons = self.polygons.take(rows)
+        return ObjectTable(
+            images=self.images[rows],
+            labels=self.labels[rows],
+            is_crowd=self.is_crowd[rows],
+            boxes=self.boxes[rows],
+            areas=self.areas[rows],
+            ids=self.ids[rows],
+            polygons=replace(polygons, values=np.arange(len(polygons.values))),
+            points=self.points.take(polygons.values),
+            run_lengths=self.run_lengths.take(rows),
+        )
+
+    def segmentation(self, row: int, image_hw: tuple[int, int]) -> Any:
+        """Return the outline of one object in COCO's form.
+
+        Args:
+            row: which object.
+            image_hw: the size of its image.
+
+        Returns:
+            Polygons as a list of flat x, y lists, or run lengths as a dict.
+        """
+        polygons = [self.points[polygon].tolist() for polygon in self.polygons[row]]
+        return polygons or {"size": list(image_hw), "counts": self.run_lengths.text(row)}

@@ -1,0 +1,210 @@
+"""Annotations of a COCO file, checked and put into a table.
+
+There are nearly a million in COCO: each is looked at once, and what can wait is done in bulk.
+"""
+
+from __future__ import annotations
+
+import logging
+from array import array
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from pycocotools import mask as mask_utils
+
+from .entries import MAX_ID, is_positive
+from .index import ImageTable, Ints, ObjectTable, Ragged
+from .outlines import cover_exactly, run_lengths
+
+_logger = logging.getLogger(__name__)
+
+_FAR = 1e9  # pixels; no image is as large
+_REACH = 10  # image sides; outlines that go farther are mistakes
+_MISSING = float("nan")
+_WRONG_COUNTS = "run lengths without counts, or of the wrong sum"
+
+
+class ObjectReader:
+    """Reads annotations into growing columns, and makes the table when all are read.
+
+    Args:
+        images: of the dataset.
+        label_of: the label of each category id in use.
+
+    Attributes:
+        left_out: how many annotations could not be used, for each reason.
+    """
+
+    def __init__(self, images: ImageTable, label_of: dict[int, int]) -> None:
+        """Start without objects."""
+        self.left_out: Counter[str] = Counter()
+        self._images = images
+        self._label_of = label_of
+        self._row_of = {number: row for row, number in enumerate(images.ids.tolist())}
+        self._sizes = images.sizes.tolist()
+        self._rows, self._labels, self._ids = array("q"), array("q"), array("q")
+        self._is_crowd, self._boxes, self._areas = array("b"), array("d"), array("d")
+        self._polygons, self._lengths, self._points = array("q"), array("q"), array("d")
+        self._counts, self._texts = array("q"), bytearray()
+
+    def read(self, entries: Iterable[Any]) -> None:
+        """Check annotations and keep those that look usable; of these nothing else is kept."""
+        self.left_out.update(filter(None, map(self._add, entries)))
+
+    def table(self) -> ObjectTable:
+        """Return the usable objects in the order of the images, and count the others."""
+        objects = self._columns()
+        sizes = self._images.sizes[objects.images]
+        is_far = _are_far(objects, sizes)
+        is_outlined = _are_outlined(objects, sizes) & ~is_far
+        boxes, areas = _measured(objects, np.flatnonzero(is_outlined), sizes)
+        boxes = _clipped(boxes, sizes)
+        is_empty = (boxes[:, 2:] <= 0).any(axis=1)
+        self.left_out[_WRONG_COUNTS] += int((~is_outlined & ~is_far).sum())
+        self.left_out["outline far outside the image"] += int(is_far.sum())
+        self.left_out["empty box"] += int((is_outlined & is_empty).sum())
+        self.left_out = +self.left_out  # drops what never happened
+        rows = np.flatnonzero(is_outlined & ~is_empty)
+        in_order = rows[np.argsort(objects.images[rows], kind="stable")]
+        return replace(objects, boxes=boxes, areas=areas).take(in_order)
+
+    def _add(self, entry: Any) -> str:
+        """Append an annotation, or return the reason to leave it out."""
+        if not isinstance(entry, dict):
+            return "not an object"
+        image_id, category_id = entry.get("image_id"), entry.get("category_id")
+        if type(image_id) is not int or image_id not in self._row_of:
+            return "unknown image_id"
+        if type(category_id) is not int or category_id not in self._label_of:
+            return "unknown category_id"
+        row = self._row_of[image_id]
+        if reason := self._add_outline(entry.get("segmentation"), self._sizes[row]):
+            return reason
+        self._rows.append(row)
+        self._labels.append(self._label_of[category_id])
+        number: Any = entry.get("id")
+        box: Any = entry.get("bbox")
+        area: Any = entry.get("area")
+        self._ids.append(number if is_positive(number) and number <= MAX_ID else 0)
+        self._is_crowd.append(entry.get("iscrowd") in (1, True))
+        self._boxes.fromlist(box if _are_numbers(box, 4) else [_MISSING] * 4)
+        self._areas.append(area if _are_numbers([area], 1) else _MISSING)
+        return ""
+
+    def _add_outline(self, outline: Any, size: list[int]) -> str:
+        if isinstance(outline, dict):
+            return self._add_run_lengths(outline, size)
+        if not isinstance(outline, list):
+            return "no segmentation"
+        before = len(self._lengths)
+        for part in outline:
+            if isinstance(part, list) and len(part) % 2 == 0 and _are_numbers(part, len(part), 6):
+                self._points.fromlist(part)
+                self._lengths.append(len(part))
+        if len(self._lengths) == before:
+            return "no polygon of three points"
+        self._polygons.append(len(self._lengths) - before)
+        self._counts.append(0)
+        return ""
+
+    def _add_run_lengths(self, outline: dict[str, Any], size: list[int]) -> str:
+        """Append run lengths; those that are compressed already are checked later."""
+        counts = outline.get("counts")
+        if outline.get("size") != size:
+            return "run lengths without size, or of another size"
+        if isinstance(counts, str):
+            text = counts.encode("utf-8", "surrogatepass")
+        elif _are_run_lengths(counts, size[0] * size[1]):
+            text = run_lengths({"size": size, "counts": counts}, (0, 0))["counts"]
+        else:
+            return _WRONG_COUNTS
+        self._polygons.append(0)
+        self._counts.append(len(text))
+        self._texts += text
+        return ""
+
+    def _columns(self) -> ObjectTable:
+        return ObjectTable(
+            images=np.asarray(self._rows),
+            labels=np.asarray(self._labels),
+            is_crowd=np.asarray(self._is_crowd, np.bool_),
+            boxes=np.asarray(self._boxes).reshape(-1, 4),
+            areas=np.asarray(self._areas),
+            ids=np.asarray(self._ids),
+            polygons=Ragged.of_lengths(np.arange(len(self._lengths)), self._polygons),
+            points=Ragged.of_lengths(np.asarray(self._points), self._lengths),
+            run_lengths=Ragged.of_lengths(np.asarray(self._texts), self._counts),
+        )
+
+
+def numbered(objects: ObjectTable) -> ObjectTable:
+    """Give objects new ids if theirs are missing, repeated, or 0, which COCOeval ignores."""
+    if (np.diff(np.sort(objects.ids), prepend=0) > 0).all():
+        return objects
+    _logger.warning("annotation ids are missing, repeated or 0: numbered anew")
+    return replace(objects, ids=np.arange(1, len(objects) + 1))
+
+
+def _are_numbers(values: Any, count: int, at_least: int = 0) -> bool:
+    """Tell whether this is a list of numbers that can be coordinates, so not of NaN."""
+    if not isinstance(values, list) or not len(values) == count >= at_least:
+        return False
+    types = set(map(type, values))
+    if types == {float} and sum(map(abs, values)) < _FAR:
+        return True  # twice as fast as to look at each
+    return types <= {int, float} and all(abs(value) < _FAR for value in values)
+
+
+def _are_run_lengths(counts: Any, pixels: int) -> bool:
+    return (
+        isinstance(counts, list)
+        and all(type(count) is int and count >= 0 for count in counts)
+        and sum(counts) == pixels
+    )
+
+
+def _are_outlined(objects: ObjectTable, sizes: Ints) -> NDArray[np.bool_]:
+    """Tell which objects have polygons, or run lengths of the size of their image."""
+    result = objects.polygons.lengths > 0
+    rows = np.flatnonzero(~result)
+    result[rows] = cover_exactly(objects.run_lengths.take(rows), sizes[rows].prod(axis=1))
+    return result
+
+
+def _are_far(objects: ObjectTable, sizes: Ints) -> NDArray[np.bool_]:
+    """Tell which objects have points so far off that drawing them would take too much memory."""
+    result = np.zeros(len(objects), np.bool_)
+    if len(objects.points):
+        reach = np.maximum.reduceat(np.abs(objects.points.values), objects.points.starts[:-1])
+        owner = np.repeat(np.arange(len(objects)), objects.polygons.lengths)
+        result[owner[reach > _REACH * sizes[owner].max(axis=1)]] = True
+    return result
+
+
+def _measured(
+    objects: ObjectTable, rows: Ints, sizes: Ints
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return boxes and areas; in these rows, those that are missing are measured."""
+    boxes, areas = objects.boxes.copy(), objects.areas.copy()
+    no_box, no_area = np.isnan(boxes[:, 0]), np.isnan(areas)
+    for row in rows[(no_box | no_area)[rows]].tolist():
+        image_hw = (int(sizes[row, 0]), int(sizes[row, 1]))
+        bitmap = run_lengths(objects.segmentation(row, image_hw), image_hw)
+        if no_box[row]:
+            boxes[row] = mask_utils.toBbox(bitmap)
+        if no_area[row]:
+            areas[row] = mask_utils.area(bitmap)
+    return boxes, areas
+
+
+def _clipped(boxes: NDArray[np.float64], sizes: Ints) -> NDArray[np.float64]:
+    """Cut x, y, width, height boxes at the edge of the image; inside, they stay as they are."""
+    starts, ends, edges = boxes[:, :2], boxes[:, :2] + boxes[:, 2:], sizes[:, ::-1]
+    fits: NDArray[np.bool_] = (starts >= 0) & (ends <= edges)
+    starts = starts.clip(min=0)
+    cut = np.concatenate((starts, np.minimum(ends, edges) - starts), axis=1)
+    return np.where(fits.all(axis=1, keepdims=True), boxes, cut)
