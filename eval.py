@@ -6,6 +6,7 @@ Examples:
   python eval.py                                             AP of the bundled model
   python eval.py --trained_model=yolact_base                 AP of a released model on COCO
   python eval.py --trained_model=mine.pth --dataset=folder   AP on your own data
+  python eval.py --trained_model=mine.pth --report=results/mine   the same, with curves and pictures
   python eval.py --trained_model=yolact_base --score_threshold=0.15 --top_k=15 --image=a.jpg:b.png
   python eval.py --trained_model=yolact_base --score_threshold=0.15 --top_k=15 --images=in:out
   python eval.py --trained_model=yolact_base --score_threshold=0.15 --top_k=15 --video=a.mp4:b.mp4
@@ -19,9 +20,9 @@ from __future__ import annotations
 
 import argparse
 import itertools
-import json
 import logging
 from collections.abc import Callable, Sequence
+from datetime import date
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -43,8 +44,10 @@ from yolact.cli import run
 from yolact.eval_flags import choose_model, compared, engine_for, mask_mode, parse_arguments
 from yolact.evaluation import CocoEvaluator, EvaluationDataset, eval_order, evaluate
 from yolact.explain import explain, save_prototypes
+from yolact.files import write_json
 from yolact.metrics import format_coco_summary, format_per_class, format_table
 from yolact.plain import draw_plain, run_video_plain
+from yolact.report import to_record, write_report
 from yolact.results import load_results, save_results, write_coco_json, write_web_json
 from yolact.video import VideoReport, run_video
 from yolact.visualize import draw_detections, has_display, show
@@ -67,7 +70,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     if args.resume:
         dataset, results = validation_set(config), load_results(args.ap_data_file)
         evaluator = CocoEvaluator(dataset.coco, dataset.categories.category_ids, results)
-        report(args, evaluator, config)
+        report(args, evaluator, dataset, checkpoint, config)
         return
     predictor, draw = load_predictor(args, checkpoint, config), drawing(args)
     if args.image:
@@ -77,7 +80,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     elif args.video:
         segment_video(args, predictor, draw)
     else:
-        evaluate_dataset(args, predictor, draw, config)
+        dataset = validation_set(config)
+        evaluator = evaluate_dataset(args, predictor, draw, dataset)
+        report(args, evaluator, dataset, checkpoint, config)
 
 
 def drawing(args: argparse.Namespace) -> Draw:
@@ -93,7 +98,7 @@ def drawing(args: argparse.Namespace) -> Draw:
 
 def load_predictor(args: argparse.Namespace, checkpoint: Checkpoint, config: Config) -> Predictor:
     """Load the model, and say how it will run."""
-    engine = engine_for(args, checkpoint)
+    engine = engine_for(args, checkpoint, config)
     predictor = Predictor.from_parts(checkpoint, config, engine)
     predictor.model.mask_mode = mask_mode(args)
     logger.info("%s from %s by %s", config.name, checkpoint.path, engine)
@@ -192,12 +197,11 @@ def process_video(
 
 
 def evaluate_dataset(
-    args: argparse.Namespace, predictor: Predictor, draw: Draw, config: Config
-) -> None:
-    """Detect in every image of a dataset, keep the detections, and score them."""
+    args: argparse.Namespace, predictor: Predictor, draw: Draw, dataset: EvaluationDataset
+) -> CocoEvaluator:
+    """Detect in every image of a dataset, and keep the detections."""
     if args.display and not has_display():
         raise ValueError("--display: there is no display; --images=in:out writes pictures")
-    dataset = validation_set(config)
 
     def predict(image: Image) -> Detections:
         detections = predictor(image, args.score_threshold, None)
@@ -225,10 +229,16 @@ def evaluate_dataset(
         )
         raise
     save_results(args.ap_data_file, evaluator.results)
-    report(args, evaluator, config)
+    return evaluator
 
 
-def report(args: argparse.Namespace, evaluator: CocoEvaluator, config: Config) -> None:
+def report(
+    args: argparse.Namespace,
+    evaluator: CocoEvaluator,
+    dataset: EvaluationDataset,
+    checkpoint: Checkpoint,
+    config: Config,
+) -> None:
     """Print the metrics, or write the files that were asked for instead."""
     names = dict(zip(evaluator.category_ids, config.model.names, strict=True))
     if args.output_coco_json:
@@ -241,13 +251,23 @@ def report(args: argparse.Namespace, evaluator: CocoEvaluator, config: Config) -
     if args.output_coco_json or args.output_web_json:
         return
     if not evaluator.has_ground_truth:
-        logger.info("no annotations, so no AP; --output_coco_json writes what a test server takes")
+        message = "no annotations, so no AP; --output_coco_json writes what a test server takes"
+        if args.json or args.report:
+            raise ValueError(message)
+        logger.info(message)
         return
     metrics = evaluator.summarize()
     masks = not args.detect
     print(format_table(metrics, masks), format_coco_summary(metrics, masks), sep="\n\n")
     if args.per_class:
         print("\n" + format_per_class(metrics, config.model.names))
+    about = {"weights": str(checkpoint.path), "date": date.today().isoformat()}
+    if args.json:
+        write_json(args.json, to_record(evaluator, config, about, masks), indent=1)
+        print(args.json)
+    if args.report:
+        threshold = args.report_threshold
+        print(write_report(args.report, evaluator, dataset, config, about, masks, threshold))
 
 
 def measure_speed(args: argparse.Namespace) -> None:
@@ -267,14 +287,13 @@ def measure_speed(args: argparse.Namespace) -> None:
     report = benchmark(variants, images, args.score_threshold, args.top_k, args.batch_sizes)
     print(report.format())
     if args.json:
-        args.json.parent.mkdir(parents=True, exist_ok=True)
-        args.json.write_text(json.dumps(report.to_dict(), indent=1, allow_nan=False))
+        write_json(args.json, report.to_dict(), indent=1)
         print(args.json)
 
 
 def variant(args: argparse.Namespace, checkpoint: Checkpoint, config: Config) -> Variant:
     """Prepare one of the things that a benchmark compares."""
-    engine, draw = engine_for(args, checkpoint), drawing(args)
+    engine, draw = engine_for(args, checkpoint, config), drawing(args)
     predictor = load_predictor(args, checkpoint, config)
     label = f"{'/'.join(checkpoint.path.parts[-2:])}: {engine.name}, {engine.precision}"
     if engine.device.type != "cpu":

@@ -12,12 +12,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from matplotlib.figure import Figure
-
+from yolact.plots import Curves, collect_curves, draw_curves, save_figure
 from yolact.training_log import LOSS_LETTERS, read_log
 
 NAMES = {letter: name for name, letter in LOSS_LETTERS.items()} | {"T": "total"}
-Curves = dict[str, list[tuple[int, float]]]
 
 
 def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -29,31 +27,16 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     return parser.parse_args(arguments)
 
 
-def collect_curves(records: Sequence[dict[str, Any]], what: str) -> Curves:
+def curves_of(records: Sequence[dict[str, Any]], what: str) -> Curves:
     """Gather (iteration, value) by the name of each curve; undefined values are left out."""
-    curves: Curves = {}
-    for data in (record["data"] for record in records if record["type"] == what):
-        if what == "train":
-            values = {NAMES.get(letter, letter): loss for letter, loss in data["loss"].items()}
-        else:
-            values = {f"{kind} AP": data[kind].get("all") for kind in ("box", "mask")}
-        for name, value in values.items():
-            if value is not None:
-                curves.setdefault(name, []).append((data["iter"], value))
-    return curves
+    events = [record["data"] for record in records if record["type"] == what]
+    return collect_curves([data["iter"] for data in events], (_values(d, what) for d in events))
 
 
-def draw(curves: Curves, title: str) -> Figure:
-    """Draw all curves on one pair of axes."""
-    figure = Figure(figsize=(9, 5), layout="constrained")
-    axes = figure.subplots()
-    for name, points in curves.items():
-        iterations, values = zip(*points, strict=True)
-        axes.plot(iterations, values, label=name, linewidth=1)
-    axes.set(xlabel="iteration", ylabel="loss" if "total" in curves else "AP (%)", title=title)
-    axes.grid(alpha=0.3)
-    axes.legend()
-    return figure
+def _values(data: dict[str, Any], what: str) -> dict[str, float | None]:
+    if what == "train":
+        return {NAMES.get(letter, letter): loss for letter, loss in data["loss"].items()}
+    return {f"{kind} AP": data[kind].get("all") for kind in ("box", "mask")}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -61,10 +44,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parse_arguments(arguments)
     out = options.out or options.log.with_name(f"{options.log.stem}_{options.what}.png")
     try:
-        curves = collect_curves(read_log(options.log), options.what)
+        curves = curves_of(read_log(options.log), options.what)
         if not curves:
             raise ValueError(f"{options.log} has no {options.what} events to plot")
-        draw(curves, options.log.stem).savefig(out)
+        label = "loss" if options.what == "train" else "AP (%)"
+        save_figure(draw_curves(options.log.stem, {label: curves}), out)
     except (OSError, ValueError) as error:
         print(error, file=sys.stderr)
         return 1

@@ -85,6 +85,36 @@ def test_resume_scores_the_kept_detections(capsys: pytest.CaptureFixture[str]) -
     assert rows(capsys.readouterr().out) == first
 
 
+@pytest.mark.parametrize("flags", [["--report_threshold=0.2"], ["--detect", "--resume"]])
+def test_metrics_and_report_as_files(flags: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert evaluate("--ap_data_file=kept.json") == 0
+    capsys.readouterr()
+    files = ["--json=out/ap.json", "--report=out/report", "--ap_data_file=kept.json"]
+    assert evaluate(*files, *flags) == 0
+    out = capsys.readouterr().out
+    assert out.splitlines()[-2:] == ["out/ap.json", "out/report/index.html"]
+    content = json.loads(Path("out/ap.json").read_text())
+    assert content == json.loads(Path("out/report/metrics.json").read_text())
+    assert (content["model"], content["dataset"]) == ("yolact_resnet18", "scenes")
+    assert (content["weights"], content["images"]) == ("tiny.pth", 3)
+    assert [row["name"] for row in content["per_class"]] == list(SHAPE_CLASSES)
+    assert (content["mask"] is None) == ("--detect" in flags)
+    assert f"{content['box']['AP'] / 100:.3f}" in out
+    assert list(Path("out/report").glob("worst_*.jpg"))
+
+
+def test_no_annotations_no_report(capsys: pytest.CaptureFixture[str]) -> None:
+    shutil.copytree("scenes", "test_set")
+    annotations = Path("test_set/annotations/instances_val.json")
+    content = json.loads(annotations.read_text())
+    del content["annotations"]
+    annotations.write_text(json.dumps(content))
+    assert evaluate("--dataset=test_set") == 0
+    assert evaluate("--dataset=test_set", "--report=out/nothing") == 1
+    assert "error: no annotations, so no AP" in capsys.readouterr().err
+    assert not Path("out/nothing").exists()
+
+
 def test_ctrl_c_keeps_what_was_computed(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -148,13 +178,20 @@ def test_benchmark_compares_engines_on_a_video(capsys: pytest.CaptureFixture[str
         ["--compare=video_multiframe=0"],
         ["--benchmark", "--batch_sizes=0"],
         ["--batch_sizes=2"],
-        ["--json=a.json"],
+        ["--json=a.json", "--image=scenes/val/000001.jpg"],
+        ["--json=a.json", "--output_web_json"],
+        ["--report=out", "--benchmark"],
+        ["--report=out", "--video=clip.mp4"],
+        ["--report=out", "--output_coco_json"],
+        ["--report_threshold=0.3"],
+        ["--report=out", "--report_threshold=30"],
+        ["--report=clip.mp4"],
         ["--benchmark", "--image=scenes/val/000001.jpg"],
         ["--engine=x"],
         ["--engine=plain", "--smooth_masks"],
     ],
 )
-def test_what_cannot_be_compared_is_wrong_usage(flags: list[str]) -> None:
+def test_what_does_not_go_together_is_wrong_usage(flags: list[str]) -> None:
     try:
         code = evaluate(*flags)
     except SystemExit as error:  # argparse
@@ -165,10 +202,10 @@ def test_what_cannot_be_compared_is_wrong_usage(flags: list[str]) -> None:
 def test_benchmark_of_all_leaves_out_what_cannot_be_done(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def choose(device: str, engine: Any, precision: Any) -> Engine:
+    def choose(device: str, engine: Any, *more: Any) -> Engine:
         if engine == "compile":
             raise ValueError("no compiler")
-        return choose_engine(device, engine, precision)
+        return choose_engine(device, engine, *more)
 
     monkeypatch.setattr(exported, "choose_engine", choose)
     assert evaluate("--benchmark=all", "--max_images=3") == 0

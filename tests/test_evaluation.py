@@ -35,6 +35,7 @@ from yolact.metrics import (
     format_coco_summary,
     format_per_class,
     format_table,
+    plain_metrics,
 )
 
 
@@ -191,6 +192,25 @@ def test_tables() -> None:
         ["cat", "50.50", "50.50"],
         ["toothbrush", "-", "-"],
     ]
+
+
+@pytest.mark.parametrize("masks", [True, False])
+def test_plain_metrics_are_strict_json(masks: bool) -> None:
+    metrics = scored(ground_truth(TRUTH), perfect())
+    plain = json.loads(json.dumps(plain_metrics(metrics, NAMES, masks), allow_nan=False))
+    assert list(plain["box"]) == list(COCO_NUMBERS)
+    assert (plain["mask"] is None) == (not masks)
+    cat, _, toothbrush = plain["per_class"]
+    assert cat["box"] == pytest.approx(100)
+    assert toothbrush == {"name": "toothbrush", "box": None} | ({"mask": None} if masks else {})
+
+
+def test_a_summary_is_kept_until_something_is_added() -> None:
+    evaluator = evaluated(ground_truth(TRUTH), {1: perfect()[1]})
+    first = evaluator.summarize()
+    assert evaluator.summarize() is first
+    evaluator.add(2, detections())
+    assert evaluator.summarize().mask["all"] < first.mask["all"]
 
 
 def test_summary_reads_as_pycocotools_prints_it(capsys: pytest.CaptureFixture[str]) -> None:

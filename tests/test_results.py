@@ -21,10 +21,18 @@ from coco_rectangles import (
     random_detections,
 )
 from pycocotools import mask as mask_utils
+from pycocotools.coco import COCO
 
 from layers.structures import Detections
 from yolact.evaluation import CocoEvaluator
-from yolact.results import load_results, save_results, write_coco_json, write_web_json
+from yolact.results import (
+    CocoResults,
+    load_results,
+    merge_results,
+    save_results,
+    write_coco_json,
+    write_web_json,
+)
 
 
 @pytest.mark.parametrize("found", [{}, {5: detections()}, random_detections(3)])
@@ -174,3 +182,56 @@ def test_a_failed_write_leaves_the_old_file(tmp_path: Path) -> None:
         write_web_json(path, evaluator.results, {}, {"name": object()})
     assert path.read_text() == "old"
     assert list(tmp_path.iterdir()) == [path]
+
+
+IMAGES = (4, 2, 11, 7, 1, 30, 5)  # not in the order of their ids
+
+
+def many_images(seed: int) -> tuple[COCO, dict[int, Detections]]:
+    truth = [
+        {**part, "id": 10 * image_id + number, "image_id": image_id}
+        for image_id in IMAGES
+        for number, part in enumerate(TRUTH, start=1)
+    ]
+    found = {image_id: random_detections(seed + image_id)[1] for image_id in IMAGES}
+    return ground_truth(truth, IMAGES), found
+
+
+@pytest.mark.parametrize(
+    "shares",
+    [
+        [[0, 1, 2, 3, 4, 5, 6]],
+        [[0, 2, 4, 6], [1, 3, 5]],
+        [[0, 2, 4, 6], [1, 3, 5, 0]],  # padded to equal length
+        [[5], [6, 4, 3, 2, 1, 0]],
+        [[], [3, 0, 2, 1, 6, 5, 4]],
+        [[0, 3, 6], [1, 4, 0], [2, 5, 1]],
+        [[6, 1], [], [2, 0, 3, 4, 5]],
+    ],
+)
+def test_merged_results_score_exactly_as_those_of_one_process(shares: list[list[int]]) -> None:
+    coco, found = many_images(sum(map(len, shares)))
+    parts = [
+        evaluated(coco, {IMAGES[index]: found[IMAGES[index]] for index in share}).results
+        for share in shares
+    ]
+    whole = evaluated(coco, found)
+    merged = CocoEvaluator(coco, CATEGORY_IDS, merge_results(parts))
+    assert list(merged.results.images) == sorted(IMAGES)
+    for kind in ("box", "mask"):
+        for values in (kind, f"{kind}_coco", f"{kind}_per_class"):
+            ours, theirs = getattr(merged.summarize(), values), getattr(whole.summarize(), values)
+            assert repr(ours) == repr(theirs)  # to the last bit, NaN included
+    assert 1 < whole.summarize().mask["all"] < 99
+
+
+def test_the_order_within_an_image_matters() -> None:
+    """Why it is kept: detections of equal score are ranked as they come."""
+    coco, found = many_images(0)
+    backwards = {image_id: one[list(range(len(one)))[::-1]] for image_id, one in found.items()}
+    scores = [evaluated(coco, each).summarize().mask["all"] for each in (found, backwards)]
+    assert scores[0] != scores[1]
+
+
+def test_nothing_merged_is_nothing() -> None:
+    assert merge_results([]) == merge_results([CocoResults(), CocoResults()]) == CocoResults()

@@ -23,7 +23,7 @@ from .cli import (
 from .config import Config
 from .engine import Engine, EngineName
 from .exported import choose_engine_for, read_trained
-from .model import MaskMode
+from .segmenter import MaskMode
 
 RESULTS = Path("results")
 
@@ -76,6 +76,9 @@ METRICS = (
     flag("--seed", "of the random order", int),
     flag("--no_sort", "take them as listed, not by a hash that mixes them", bool, False),
     flag("--per_class", "also print the AP of every class", bool, False),
+    flag("--json", "also write the AP, or what --benchmark measures, to this file", Path),
+    flag("--report", "also write tables, curves, worst images and index.html to this folder", Path),
+    flag("--report_threshold", "score that counts there; by default that of the best F1", float),
     flag("--no_bar", "show no progress bar", switch="bar"),
     flag("--ap_data_file", "where detections are kept", Path, RESULTS / "ap_data.json"),
     flag("--resume", "compute the AP of --ap_data_file, without the network", bool, False),
@@ -102,7 +105,6 @@ SPEED = (
         metavar="FLAG=VALUE,...",
     ),
     flag("--batch_sizes", "with --benchmark: for the network alone, as in 1,4", int_list, (1,)),
-    flag("--json", "with --benchmark: also write the measurements to this file", Path),
 )
 
 # What --benchmark=all compares.
@@ -132,11 +134,27 @@ def parse_arguments(description: str | None, argv: Sequence[str] | None) -> argp
         args.benchmark = args.benchmark or "one"
     if args.benchmark and (args.image or args.images):
         raise UsageError("--benchmark takes the images of a --dataset, or the frames of a --video")
-    if not args.benchmark and (args.json or args.batch_sizes != (1,)):
-        raise UsageError("--json and --batch_sizes are for --benchmark: add it")
+    if not args.benchmark and args.batch_sizes != (1,):
+        raise UsageError("--batch_sizes is for --benchmark: add it")
     if args.smooth_masks and (args.engine == "plain" or not args.crop):
         raise UsageError("--smooth_masks: not with --engine=plain, nor with --no_crop")
+    _check_ap_files(args)
     return args
+
+
+def _check_ap_files(args: argparse.Namespace) -> None:
+    """Refuse files about an AP where none is computed."""
+    elsewhere = args.image or args.images or args.video or args.benchmark
+    instead = args.output_coco_json or args.output_web_json
+    if args.report and (elsewhere or instead):
+        raise UsageError("--report is for an AP: give a --dataset, and no other output")
+    if args.json and not args.benchmark and (elsewhere or instead):
+        raise UsageError("--json is for an AP or for --benchmark")
+    if args.report and args.report.is_file():
+        raise UsageError(f"--report={args.report}: expected a folder, and this is a file")
+    threshold = args.report_threshold
+    if threshold is not None and not (args.report and 0 <= threshold <= 1):
+        raise UsageError(f"--report_threshold={threshold}: expected 0 to 1, with --report")
 
 
 def check_ranges(args: argparse.Namespace) -> None:
@@ -197,7 +215,7 @@ def mask_mode(args: argparse.Namespace) -> MaskMode:
     return "smooth" if args.smooth_masks else "cropped"
 
 
-def engine_for(args: argparse.Namespace, checkpoint: Checkpoint) -> Engine:
+def engine_for(args: argparse.Namespace, checkpoint: Checkpoint, config: Config) -> Engine:
     """Decide how to run the network.
 
     An AP is a number that others compare with, so left open it is computed in float32 whatever the
@@ -207,4 +225,4 @@ def engine_for(args: argparse.Namespace, checkpoint: Checkpoint) -> Engine:
     for_people = args.image or args.images or args.video or args.benchmark
     if precision == "auto" and not for_people:
         precision = "float32"
-    return choose_engine_for(checkpoint.path, device_name(args), args.engine, precision)
+    return choose_engine_for(checkpoint.path, config, device_name(args), args.engine, precision)

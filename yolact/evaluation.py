@@ -25,6 +25,7 @@ from tqdm import tqdm
 from data.transforms import Sample
 from layers.structures import Detections
 
+from .matches import Matches, collect_matches
 from .meters import StageTimer
 from .metrics import COCO_NUMBERS, OVERLAPS, CocoMetrics
 from .results import CocoResults, Result
@@ -36,6 +37,7 @@ class _Scores(NamedTuple):
     overlaps: dict[str, float]
     coco: dict[str, float]
     per_class: dict[int, float]
+    matches: Matches
 
 
 class Categories(Protocol):
@@ -94,6 +96,7 @@ class CocoEvaluator:
         self._coco = coco
         self.category_ids = tuple(category_ids)
         self.results = CocoResults() if results is None else results
+        self._metrics: CocoMetrics | None = None
         for image_id, image_hw in self.results.images.items():
             self._check_image(image_id, image_hw)
         if strangers := {d.category_id for d in self.results.detections} - set(category_ids):
@@ -120,22 +123,34 @@ class CocoEvaluator:
         encoded = list(self._encode(image_id, sound))
         self.results.images[image_id] = detections.image_hw
         self.results.detections += encoded
+        self._metrics = None
 
     def summarize(self) -> CocoMetrics:
-        """Score what was added; images that were not added do not count."""
-        with contextlib.redirect_stdout(io.StringIO()):  # pycocotools prints its progress
-            truth = self._ground_truth()
-            box = self._score(truth, map(_box_annotation, self.results.detections), "bbox")
-            masks = (self._mask_annotation(d) for d in self.results.detections)
-            mask = self._score(truth, masks, "segm")
-        return CocoMetrics(
-            box=box.overlaps,
-            mask=mask.overlaps,
-            box_coco=box.coco,
-            mask_coco=mask.coco,
-            box_per_class=box.per_class,
-            mask_per_class=mask.per_class,
-        )
+        """Score what was added; images that were not added do not count.
+
+        It takes a while for a large data set; asked again, it answers at once.
+        """
+        if self._metrics is None:
+            self._metrics = self._summarize()
+        return self._metrics
+
+    def ground_truth(self) -> COCO:
+        """Copy the annotations of the added images, so that pycocotools may scribble on them.
+
+        They are numbered anew: pycocotools takes an annotation with id 0 for one never found.
+        """
+        groups = (self._coco.imgToAnns.get(image_id, ()) for image_id in self.results.images)
+        annotations = enumerate(itertools.chain.from_iterable(groups), start=1)
+        truth = self._index({**annotation, "id": number} for number, annotation in annotations)
+        for annotation in truth.dataset["annotations"]:
+            annotation.setdefault("iscrowd", 0)
+            if not annotation.get("segmentation"):
+                annotation["segmentation"] = [_corners(annotation["bbox"])]
+            if "area" not in annotation or "bbox" not in annotation:
+                run_lengths = truth.annToRLE(annotation)
+                annotation.setdefault("area", float(mask_utils.area(run_lengths)))
+                annotation.setdefault("bbox", mask_utils.toBbox(run_lengths).tolist())
+        return truth
 
     @property
     def has_ground_truth(self) -> bool:
@@ -173,23 +188,21 @@ class CocoEvaluator:
                 mask_counts=detections.run_lengths(index),
             )
 
-    def _ground_truth(self) -> COCO:
-        """Copy the annotations of the added images, so that pycocotools may scribble on them.
-
-        They are numbered anew: pycocotools takes an annotation with id 0 for one never found.
-        """
-        groups = (self._coco.imgToAnns.get(image_id, ()) for image_id in self.results.images)
-        annotations = enumerate(itertools.chain.from_iterable(groups), start=1)
-        truth = self._index({**annotation, "id": number} for number, annotation in annotations)
-        for annotation in truth.dataset["annotations"]:
-            annotation.setdefault("iscrowd", 0)
-            if not annotation.get("segmentation"):
-                annotation["segmentation"] = [_corners(annotation["bbox"])]
-            if "area" not in annotation or "bbox" not in annotation:
-                run_lengths = truth.annToRLE(annotation)
-                annotation.setdefault("area", float(mask_utils.area(run_lengths)))
-                annotation.setdefault("bbox", mask_utils.toBbox(run_lengths).tolist())
-        return truth
+    def _summarize(self) -> CocoMetrics:
+        truth = self.ground_truth()
+        box = self._score(truth, map(_box_annotation, self.results.detections), "bbox")
+        masks = (self._mask_annotation(d) for d in self.results.detections)
+        mask = self._score(truth, masks, "segm")
+        return CocoMetrics(
+            box=box.overlaps,
+            mask=mask.overlaps,
+            box_coco=box.coco,
+            mask_coco=mask.coco,
+            box_per_class=box.per_class,
+            mask_per_class=mask.per_class,
+            box_matches=box.matches,
+            mask_matches=mask.matches,
+        )
 
     def _index(self, annotations: Iterable[Annotation]) -> COCO:
         images = self.results.images.items()
@@ -199,7 +212,8 @@ class CocoEvaluator:
             "annotations": list(annotations),
             "categories": [{"id": category_id} for category_id in sorted(set(self.category_ids))],
         }
-        coco.createIndex()
+        with contextlib.redirect_stdout(io.StringIO()):  # it announces the index
+            coco.createIndex()
         return coco
 
     def _mask_annotation(self, result: Result) -> Annotation:
@@ -215,19 +229,19 @@ class CocoEvaluator:
     def _score(self, truth: COCO, found: Iterable[Annotation], kind: str) -> _Scores:
         numbered = ({**a, "id": number, "iscrowd": 0} for number, a in enumerate(found, start=1))
         scorer = COCOeval(truth, self._index(numbered), kind)
-        scorer.evaluate()
-        scorer.accumulate()
-        scorer.summarize()
-        # (10 overlaps, 101 recalls, categories), of objects of any area, 100 detections per image
-        precision = scorer.eval["precision"][:, :, :, 0, -1]
-        columns = {category_id: k for k, category_id in enumerate(scorer.params.catIds)}
+        with contextlib.redirect_stdout(io.StringIO()):  # it prints its progress
+            scorer.evaluate()
+            scorer.accumulate()
+            scorer.summarize()
+        matches = collect_matches(scorer, self.category_ids)
+        precision = matches.precision
         return _Scores(
             overlaps=dict(zip(OVERLAPS, map(_percent, (precision, *precision)), strict=True)),
             coco=dict(zip(COCO_NUMBERS, map(_percent, scorer.stats), strict=True)),
             per_class={
-                label: _percent(precision[:, :, columns[category_id]])
-                for label, category_id in enumerate(self.category_ids)
+                label: _percent(precision[:, :, label]) for label in range(len(self.category_ids))
             },
+            matches=matches,
         )
 
 

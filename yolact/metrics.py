@@ -6,6 +6,8 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from .matches import Matches
+
 OVERLAPS = ("all", "50", "55", "60", "65", "70", "75", "80", "85", "90", "95")
 COCO_NUMBERS = {
     "AP": "Average Precision  (AP) @[ IoU=0.50:0.95 | area=   all | maxDets=100 ]",
@@ -35,6 +37,8 @@ class CocoMetrics:
         mask_coco: the same for masks.
         box_per_class: label -> average precision over all thresholds.
         mask_per_class: the same for masks.
+        box_matches: what lies behind the averages.
+        mask_matches: the same for masks.
     """
 
     box: dict[str, float]
@@ -43,6 +47,8 @@ class CocoMetrics:
     mask_coco: dict[str, float]
     box_per_class: dict[int, float]
     mask_per_class: dict[int, float]
+    box_matches: Matches
+    mask_matches: Matches
 
 
 def format_table(metrics: CocoMetrics, masks: bool = True) -> str:
@@ -92,6 +98,33 @@ def format_per_class(metrics: CocoMetrics, names: Sequence[str]) -> str:
         cells = f"{_cell(box[label], 2):>6}  {_cell(mask[label], 2):>6}"
         lines.append(f"{names[label]:<{max(width, 5)}}  {cells}")
     return "\n".join(lines)
+
+
+def plain_metrics(
+    metrics: CocoMetrics, names: Sequence[str], masks: bool = True
+) -> dict[str, object]:
+    """Return the metrics as JSON holds them, in percent; what is undefined is null.
+
+    Args:
+        metrics: of `CocoEvaluator.summarize`.
+        names: label -> class name.
+        masks: False makes theirs null.
+    """
+    kinds = {"box": (metrics.box_coco, metrics.box_per_class)}
+    if masks:
+        kinds["mask"] = (metrics.mask_coco, metrics.mask_per_class)
+    record: dict[str, object] = {"mask": None}
+    for kind, (numbers, _) in kinds.items():
+        record[kind] = {name: _defined(value) for name, value in numbers.items()}
+    record["per_class"] = [
+        {"name": name, **{kind: _defined(values[label]) for kind, (_, values) in kinds.items()}}
+        for label, name in enumerate(names)
+    ]
+    return record
+
+
+def _defined(value: float) -> float | None:
+    return None if math.isnan(value) else value
 
 
 def _cell(value: float, decimals: int) -> str:

@@ -8,14 +8,15 @@ from __future__ import annotations
 
 import json
 import math
-import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+
+from .files import write_json
 
 FORMAT = "yolact results 1"
 
@@ -57,6 +58,32 @@ class CocoResults:
         return {"size": list(self.images[result.image_id]), "counts": result.mask_counts}
 
 
+def merge_results(parts: Iterable[CocoResults]) -> CocoResults:
+    """Join the results of several processes, each of which looked at a share of the images.
+
+    The metrics are exactly those of one process: pycocotools takes images by id, so that equal
+    scores can only depend on the order within an image, and that is kept. An image that several
+    processes looked at, as when shares are padded to equal length, counts once.
+
+    Args:
+        parts: any number of results of one data set.
+
+    Returns:
+        New results, sorted by image id.
+    """
+    images: dict[int, tuple[int, int]] = {}
+    found: dict[int, list[Result]] = {}
+    for part in parts:
+        new = {image_id: hw for image_id, hw in part.images.items() if image_id not in images}
+        images |= new
+        for result in part.detections:
+            if result.image_id in new:
+                found.setdefault(result.image_id, []).append(result)
+    order = sorted(images)
+    detections = [result for image_id in order for result in found.get(image_id, ())]
+    return CocoResults({image_id: images[image_id] for image_id in order}, detections)
+
+
 def write_coco_json(path_box: Path | str, path_mask: Path | str, results: CocoResults) -> None:
     """Write COCO's two result files, as its evaluation server takes them.
 
@@ -72,8 +99,8 @@ def write_coco_json(path_box: Path | str, path_mask: Path | str, results: CocoRe
         masks.append(
             {**names, "segmentation": results.run_lengths(result), "score": result.mask_score}
         )
-    _write_json(Path(path_box), boxes)
-    _write_json(Path(path_mask), masks)
+    write_json(Path(path_box), boxes)
+    write_json(Path(path_mask), masks)
 
 
 def write_web_json(
@@ -101,14 +128,14 @@ def write_web_json(
             }
         )
     images = [{"image_id": image_id, "dets": dets} for image_id, dets in found.items()]
-    _write_json(Path(path), {"info": {"Config": dict(config)}, "images": images})
+    write_json(Path(path), {"info": {"Config": dict(config)}, "images": images})
 
 
 def save_results(path: Path | str, results: CocoResults) -> None:
     """Write results without loss, to be scored again without running the network."""
     images = [[image_id, *image_hw] for image_id, image_hw in results.images.items()]
     content = {"format": FORMAT, "images": images, "detections": results.detections}
-    _write_json(Path(path), content)
+    write_json(Path(path), content)
 
 
 def load_results(path: Path | str) -> CocoResults:
@@ -200,15 +227,3 @@ def _decode_runs(codes: NDArray[np.int64]) -> NDArray[np.int64]:
 
 def _tenths(values: Iterable[float]) -> list[float]:
     return [round(value, 1) for value in values]
-
-
-def _write_json(path: Path, content: Mapping[str, object] | Sequence[object]) -> None:
-    """Write a file whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        with part.open("w", encoding="utf-8") as file:
-            json.dump(content, file, allow_nan=False)
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)

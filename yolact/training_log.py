@@ -13,7 +13,15 @@ from typing import Any
 
 logger = logging.getLogger(__name__)
 
-LOSS_LETTERS = {"box": "B", "confidence": "C", "mask": "M", "semantic": "S", "mask_iou": "I"}
+LOSS_LETTERS = {
+    "box": "B",
+    "confidence": "C",
+    "mask": "M",
+    "semantic": "S",
+    "mask_iou": "I",
+    "objectness": "O",
+    "rpn_box": "R",
+}
 """Our loss names and the letters that stand for them in a log; "T" is the total."""
 
 Record = dict[str, Any]

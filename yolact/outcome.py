@@ -1,0 +1,167 @@
+"""What becomes of every object and every detection at one score threshold.
+
+Within a class pycocotools has decided: a detection that overlaps an object by half or more, mask or
+box, has found it. What that leaves over may still be the right place with the wrong word: the
+remaining pairs that overlap by half are confusions, the closest first.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .matches import Matches
+
+Integers = NDArray[np.int64]
+Overlaps = Callable[[Integers, Integers], NDArray[np.float64]]
+
+MIN_OVERLAP = 0.5
+
+
+class ImageErrors(NamedTuple):
+    """What went wrong in one image."""
+
+    image_id: int
+    missed: int
+    false: int
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """M objects and N detections, crowds left out, C classes.
+
+    Attributes:
+        score_threshold: the detections are those that score as much or more.
+        num_classes: C.
+        objects: (M,) rows of `matches.OBJECT`.
+        seen_as: (M,) the label under which each object was detected, C where it was not.
+        detections: (N,) rows of `matches.DETECTION`.
+        shows: (N,) the label of what each detection shows, C where nothing is there.
+    """
+
+    score_threshold: float
+    num_classes: int
+    objects: NDArray[Any]
+    seen_as: Integers
+    detections: NDArray[Any]
+    shows: Integers
+
+    @property
+    def is_found(self) -> NDArray[np.bool_]:
+        """(M,) whether an object was detected as what it is."""
+        return np.asarray(self.seen_as == self.objects["label"])
+
+    @property
+    def is_right(self) -> NDArray[np.bool_]:
+        """(N,) whether a detection found an object of its class."""
+        return np.asarray(self.shows == self.detections["label"])
+
+    @property
+    def confusion(self) -> Integers:
+        """(C+1, C+1) counts, [true class or background, detected class or missed]."""
+        side = self.num_classes + 1
+        counts = np.zeros((side, side), np.int64)
+        np.add.at(counts, (self.objects["label"], self.seen_as), 1)
+        false = self.shows == self.num_classes
+        np.add.at(counts, (self.num_classes, self.detections["label"][false]), 1)
+        return counts
+
+    def errors(self) -> list[ImageErrors]:
+        """Count the errors in every image that has any, the worst image first.
+
+        An object detected as something else is both missed and a false detection.
+        """
+        missed = self.objects["image_id"][~self.is_found]
+        false = self.detections["image_id"][~self.is_right]
+        images = np.unique(np.concatenate((missed, false)))
+        counts = [
+            np.bincount(np.searchsorted(images, x), minlength=len(images)) for x in (missed, false)
+        ]
+        rows = [ImageErrors(*map(int, row)) for row in zip(images, *counts, strict=True)]
+        return sorted(rows, key=lambda row: -row.missed - row.false)
+
+
+def find_outcome(matches: Matches, score_threshold: float, overlaps: Overlaps) -> Outcome:
+    """Tell what was found, missed, wrong or confused.
+
+    Args:
+        matches: of boxes or of masks.
+        score_threshold: detections that score lower do not count.
+        overlaps: (D,) detection numbers, (G,) object numbers -> (D, G) overlaps in [0, 1].
+    """
+    num_classes = matches.precision.shape[-1]
+    objects = matches.objects[~matches.objects["is_crowd"]]
+    detections = matches.detections
+    kept = (detections["score"] >= score_threshold) & ~detections["is_ignored"]
+    detections = detections[kept]
+    found = np.isin(objects["found_by"], detections["number"])
+    seen_as = np.where(found, objects["label"], num_classes)
+    shows = np.where(detections["found"] > 0, detections["label"], num_classes)
+    missed, false = (np.flatnonzero(x == num_classes) for x in (seen_as, shows))
+    for image_id in np.intersect1d(objects["image_id"][missed], detections["image_id"][false]):
+        rows = false[detections["image_id"][false] == image_id]
+        columns = missed[objects["image_id"][missed] == image_id]
+        overlap = overlaps(detections["number"][rows], objects["number"][columns])
+        for row, column in _closest_pairs(overlap):
+            shows[rows[row]] = objects["label"][columns[column]]
+            seen_as[columns[column]] = detections["label"][rows[row]]
+    return Outcome(score_threshold, num_classes, objects, seen_as, detections, shows)
+
+
+class SizeRecall(NamedTuple):
+    """How many objects of one size are found.
+
+    Attributes:
+        sides: side of a square of the smallest and the largest such object, in pixels.
+        objects: their number, at least 1.
+        found: share that is found at the score threshold, at overlap .5.
+        findable: the same at any score.
+        recall: the same at any score, averaged over the overlaps .5 to .95; COCO's average recall.
+    """
+
+    sides: tuple[float, float]
+    objects: int
+    found: float
+    findable: float
+    recall: float
+
+
+def recall_by_size(outcome: Outcome) -> list[SizeRecall]:
+    """Group the objects by size, the smallest first; COCO's limits are among the bounds."""
+    sides = np.sqrt(np.maximum(outcome.objects["area"], 0))
+    rows = []
+    for low, high in pairwise((0, 16, 32, 64, 96, 128, 192, 256, 384, math.inf)):
+        here = (sides >= low) & (sides < high)
+        objects, found = outcome.objects[here], outcome.is_found[here]
+        shares = (found, objects["found_by"] > 0, objects["overlaps"] / 10)
+        if len(objects):
+            means = (float(share.mean()) for share in shares)
+            rows.append(SizeRecall((low, high), len(objects), *means))
+    return rows
+
+
+def best_threshold(matches: Matches) -> float:
+    """Return the score threshold with the highest F1 of all classes together, at overlap .5."""
+    objects = np.count_nonzero(~matches.objects["is_crowd"])
+    detections = matches.detections[~matches.detections["is_ignored"]]
+    detections = detections[np.argsort(-detections["score"], kind="stable")]
+    right = np.cumsum(detections["found"] > 0)
+    if not right.any():
+        return 0.5
+    f1 = 2 * right / (np.arange(1, len(right) + 1) + objects)
+    return math.floor(100 * float(detections["score"][np.argmax(f1)])) / 100
+
+
+def _closest_pairs(overlap: NDArray[np.float64]) -> Iterator[tuple[int, int]]:
+    """Yield the row and column of pairs that overlap enough, each used once, the closest first."""
+    overlap = overlap.copy()
+    while overlap.max() >= MIN_OVERLAP:
+        row, column = np.unravel_index(overlap.argmax(), overlap.shape)
+        yield int(row), int(column)
+        overlap[row], overlap[:, column] = 0, 0
