@@ -10,7 +10,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
+
+from .formats import EXPECTED, Format, Part, format_of_json, image_folder_of, recognise, yolo_parts
 
 
 @dataclass(frozen=True)
@@ -128,9 +130,11 @@ class DatasetPaths:
     Attributes:
         name: what the user called it, or the last part of the path.
         train_images: folder with the training images.
-        train_annotations: COCO-style JSON file.
+        train_annotations: what `format` says.
         val_images: folder with the validation images.
-        val_annotations: COCO-style JSON file.
+        val_annotations: what `format` says.
+        format: of the annotations: a COCO-style JSON file; YOLO's data.yaml; a folder of labelme's
+            JSON files; VIA's JSON file.
     """
 
     name: str
@@ -138,6 +142,32 @@ class DatasetPaths:
     train_annotations: Path | None
     val_images: Path | None
     val_annotations: Path | None
+    format: Format = "coco"
+
+    def has(self, split: Literal["train", "val"]) -> bool:
+        """Tell whether there is such a split."""
+        images = self.train_images if split == "train" else self.val_images
+        return images is not None
+
+    @property
+    def is_shared(self) -> bool:
+        """Whether training and validation are the same images."""
+        train = self.train_images, self.train_annotations
+        return train == (self.val_images, self.val_annotations)
+
+    def split(self, name: Literal["train", "val"]) -> tuple[Path, Path]:
+        """Return image folder and annotations of a split.
+
+        Raises:
+            ValueError: there is no such split.
+        """
+        if name == "train":
+            images, annotations = self.train_images, self.train_annotations
+        else:
+            images, annotations = self.val_images, self.val_annotations
+        if images is None or annotations is None:
+            raise ValueError(f"dataset {self.name!r} has no {name} split")
+        return images, annotations
 
 
 @dataclass(frozen=True)
@@ -181,12 +211,13 @@ _ONLY_FILES = ("annotations.json", "_annotations.coco.json")
 def resolve_dataset(name_or_path: str, root: Path = Path("data")) -> DatasetPaths:
     """Find a dataset by its catalogued name, its folder, or its annotation file.
 
-    A folder holds `annotations/instances_train.json` and `instances_val.json` with the images in
-    `train` and `val`, or one `annotations.json` with the images beside it or in `images`. A single
-    annotation file serves both training and validation.
+    A folder of COCO's format holds `annotations/instances_train.json` and `instances_val.json` with
+    the images in `train` and `val`, or one annotation file with the images beside it or in
+    `images`; for other formats see `data.formats.recognise`. Annotations that are not split in two
+    serve both training and validation.
 
     Args:
-        name_or_path: a catalogued name, a folder, or a JSON file.
+        name_or_path: a catalogued name, a folder, a JSON file, or YOLO's data.yaml.
         root: the folder that holds the catalogued datasets.
 
     Raises:
@@ -197,14 +228,17 @@ def resolve_dataset(name_or_path: str, root: Path = Path("data")) -> DatasetPath
         return _catalogued(name, root)
     path = Path(name_or_path)
     if path.is_file() and path.suffix.lower() == ".json":
-        return _with_files(path.stem, path, path)
+        part = _json_part(path)
+        return _with_parts(path.stem, part, part)
+    if path.is_file() and path.suffix.lower() in (".yaml", ".yml"):
+        return _with_parts(path.resolve().parent.name, *yolo_parts(path))
     if path.is_dir():
         return _in_folder(path)
     close = difflib.get_close_matches(name_or_path, _CATALOG, n=1, cutoff=0.6)
     hint = f" (did you mean {close[0]!r}?)" if close else ""
     raise ValueError(
         f"no dataset {name_or_path!r}{hint}: expected shapes, {', '.join(_CATALOG)}, "
-        "a folder, or a COCO-style .json file that exists"
+        "a folder, a .json file of COCO or VIA, or a data.yaml that exists"
     )
 
 
@@ -232,33 +266,36 @@ def _in_folder(folder: Path) -> DatasetPaths:
     train, val = _first_file(folder, _TRAIN_FILES), _first_file(folder, _VAL_FILES)
     if train is None and val is None:
         train = val = _first_file(folder, _ONLY_FILES)
-    if train is None and val is None:
+    if train is not None or val is not None:
+        parts = _json_part(train) if train else None, _json_part(val) if val else None
+    else:
+        parts = recognise(folder)
+    if parts == (None, None):
         raise ValueError(
             f"no annotations in {str(folder)!r}: expected {_TRAIN_FILES[0]} and {_VAL_FILES[0]}, "
-            f"or one of {', '.join(_ONLY_FILES)}; catalogued names: {', '.join(_CATALOG)}"
+            f"{EXPECTED}; catalogued names: {', '.join(_CATALOG)}"
         )
-    return _with_files(folder.resolve().name, train, val)
+    return _with_parts(folder.resolve().name, *parts)
 
 
 def _first_file(folder: Path, names: Sequence[str]) -> Path | None:
     return next((folder / name for name in names if (folder / name).is_file()), None)
 
 
-def _with_files(name: str, train: Path | None, val: Path | None) -> DatasetPaths:
+def _json_part(file: Path) -> Part:
+    kind = format_of_json(file) or "coco"
+    if kind == "labelme":
+        raise ValueError(f"{file} is labelme's file of one image: give the folder of all of them")
+    return Part(kind, image_folder_of(file), file)
+
+
+def _with_parts(name: str, train: Part | None, val: Part | None) -> DatasetPaths:
+    one = train or val
     return DatasetPaths(
         name=name,
-        train_images=train and _images_of(train),
-        train_annotations=train,
-        val_images=val and _images_of(val),
-        val_annotations=val,
+        train_images=train and train.images,
+        train_annotations=train and train.annotations,
+        val_images=val and val.images,
+        val_annotations=val and val.annotations,
+        format=one.format if one else "coco",
     )
-
-
-def _images_of(annotation_file: Path) -> Path:
-    """Guess the image folder: named like the split, else `images`, else where the file is."""
-    beside = annotation_file.parent
-    split = annotation_file.stem.rpartition("_")[2]
-    folders = [beside / split, beside / "images"]
-    if beside.name == "annotations":
-        folders = [beside.parent / split, *folders, beside.parent / "images"]
-    return next((folder for folder in folders if folder.is_dir()), beside)

@@ -1,13 +1,18 @@
-"""A dataset by name: catalogued, a folder, a JSON file, or generated shapes."""
+"""A dataset by name: catalogued, a folder in one of four formats, a file, or generated shapes."""
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import Literal
 
+from .annotations import summarize
 from .catalog import Categories, resolve_dataset
 from .coco import CocoInstances
+from .formats import READERS
 from .shapes import ShapeScenes, shapes_split
+
+_logger = logging.getLogger(__name__)
 
 SHAPES = "shapes"
 
@@ -42,10 +47,16 @@ def open_dataset(
             )
         return scenes
     paths = resolve_dataset(name, root)
-    if split == "train":
-        images, annotations = paths.train_images, paths.train_annotations
-    else:
-        images, annotations = paths.val_images, paths.val_annotations
-    if images is None or annotations is None:
-        raise ValueError(f"dataset {name!r} has no {split} split")
-    return CocoInstances(images, annotations, categories)
+    images, annotations = paths.split(split)
+    if split == "val" and paths.is_shared and Path(name).is_dir():
+        _logger.warning(
+            "%s has no validation split: the AP will be of training images; put images with "
+            "their annotations into val/",
+            name,
+        )
+    content = None
+    if paths.format != "coco":
+        content, problems = READERS[paths.format](images, annotations)
+        if problems:
+            _logger.warning("%s: left out %s", annotations, summarize(problems))
+    return CocoInstances(images, annotations, categories, content=content)

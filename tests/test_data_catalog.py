@@ -186,3 +186,148 @@ def test_names_of_the_original() -> None:
 def test_folder_without_annotations(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"expected annotations/instances_train\.json"):
         resolve_dataset(str(tmp_path))
+
+
+LABELME, VIA, COCO = '{"shapes": []}', '{"_via_settings": {}}', '{"images": [], "annotations": []}'
+YAML = "names: [cat]"
+
+
+def write(root: Path, files: dict[str, str]) -> None:
+    for file, text in files.items():
+        path = root / file
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+
+
+@pytest.mark.parametrize(
+    ("files", "argument", "kind", "expected"),
+    [
+        (
+            {"data.yaml": YAML, "images/train/a": "", "images/val/a": ""},
+            "",
+            "yolo",
+            ("images/train", "data.yaml", "images/val", "data.yaml"),
+        ),
+        (  # as Roboflow writes it
+            {
+                "data.yaml": f"train: ../train/images\nval: ../valid/images\n{YAML}",
+                "train/images/a": "",
+                "valid/images/a": "",
+            },
+            "",
+            "yolo",
+            ("train/images", "data.yaml", "valid/images", "data.yaml"),
+        ),
+        (  # written on another machine
+            {
+                "my.yml": f"path: D:\\\\x\ntrain: /content/x/a/b\n{YAML}",
+                "a/b/c": "",
+                "z.yaml": "a: 1",
+            },
+            "",
+            "yolo",
+            ("a/b", "my.yml", None, None),
+        ),
+        (
+            {"data.yaml": f"path: here\n{YAML}", "b.yaml": YAML, "here/images/train/a": ""},
+            "",
+            "yolo",
+            ("here/images/train", "data.yaml", None, None),
+        ),
+        (
+            {"b.yaml": YAML, "c.yaml": YAML, "images/a": ""},
+            "c.yaml",
+            "yolo",
+            ("images", "c.yaml") * 2,
+        ),
+        (
+            {"classes.txt": "cat", "labels/a.txt": "", "images/a": ""},
+            "",
+            "yolo",
+            ("images", "classes.txt") * 2,
+        ),
+        (
+            {"train/a.json": LABELME, "valid/a.json": LABELME},
+            "",
+            "labelme",
+            ("train", "train", "valid", "valid"),
+        ),
+        ({"a.json": LABELME, "b.json": COCO}, "", "labelme", (".", ".") * 2),
+        (
+            {"labels/a.json": LABELME, "images/a": ""},
+            "",
+            "labelme",
+            ("images", "labels") * 2,
+        ),
+        (
+            {
+                "train/via_region_data.json": VIA,
+                "val/project.json": '{"a": {"filename": "", "regions": []}}',
+            },
+            "",
+            "via",
+            ("train", "train/via_region_data.json", "val", "val/project.json"),
+        ),
+        (
+            {"p.json": VIA, "images/a": "", "package.json": "{}"},
+            "",
+            "via",
+            ("images", "p.json") * 2,
+        ),
+        ({"p.json": VIA, "q.json": VIA}, "q.json", "via", (".", "q.json") * 2),
+        ({"annotations.json": VIA}, "", "via", (".", "annotations.json") * 2),
+        ({"result.json": COCO, "images/a": ""}, "", "coco", ("images", "result.json") * 2),
+        (
+            {"annotations/instances_default.json": COCO, "images/default/a": ""},
+            "",
+            "coco",
+            ("images/default", "annotations/instances_default.json") * 2,
+        ),
+    ],
+)
+def test_formats_are_recognised(
+    tmp_path: Path,
+    files: dict[str, str],
+    argument: str,
+    kind: str,
+    expected: tuple[str | None, ...],
+) -> None:
+    write(tmp_path, files)
+    paths = resolve_dataset(str(tmp_path / argument))
+    assert paths.format == kind
+    found = (paths.train_images, paths.train_annotations, paths.val_images, paths.val_annotations)
+    assert found == tuple(part and tmp_path / part for part in expected)
+    assert paths.is_shared == (expected[:2] == expected[2:])
+
+
+@pytest.mark.parametrize(
+    ("files", "argument", "message"),
+    [
+        ({"labels/a.txt": "0"}, "", r"labels but no data\.yaml"),
+        ({"a.yaml": YAML, "b.yaml": YAML}, "", "several annotation files: a.yaml, b.yaml"),
+        ({"data.yaml": YAML}, "", r"no such folder: images/train, train/images, images"),
+        ({"data.yaml": f"train: images/train\n{YAML}", "images/a": ""}, "", "folder: images/train"),
+        ({"data.yaml": "names: 5"}, "", "cannot read 'names'"),
+        ({"a.json": VIA, "b.json": COCO}, "", "several annotation files: a.json, b.json"),
+        ({"train/a.json": VIA, "val/a.json": LABELME}, "", "via for training but labelme"),
+        ({"a.json": LABELME}, "a.json", "give the folder"),
+        ({"a.json": "[", "b.json": '"shapes"'}, "", "no annotations in"),
+    ],
+)
+def test_formats_that_are_not_recognised(
+    tmp_path: Path, files: dict[str, str], argument: str, message: str
+) -> None:
+    write(tmp_path, files)
+    with pytest.raises(ValueError, match=message) as caught:
+        resolve_dataset(str(tmp_path / argument))
+    assert "\n" not in str(caught.value)
+
+
+def test_splits() -> None:
+    paths = resolve_dataset("coco2017_testdev", Path("root"))
+    assert not paths.has("train")
+    assert paths.has("val")
+    with pytest.raises(ValueError, match="'coco2017_testdev' has no train split"):
+        paths.split("train")
+    assert paths.split("val")[0] == Path("root/coco/test2017")
+    assert not paths.is_shared

@@ -53,6 +53,23 @@ def test_batches_are_full_and_epochs_complete(length: int, batch_size: int) -> N
         assert sorted(part) == [(epoch, index) for index in range(length)]
 
 
+@pytest.mark.parametrize("processes", [1, 2, 4])
+def test_processes_share_every_batch(processes: int) -> None:
+    parts = [
+        list(islice(BatchStream(10, 4, 3, 2, part=(rank, processes)), 5))
+        for rank in range(processes)
+    ]
+    joined = [
+        list(chain.from_iterable(zip(*shares, strict=True))) for shares in zip(*parts, strict=True)
+    ]
+    assert joined == list(islice(BatchStream(10, 4, 3, 2), 5))
+
+
+def test_a_batch_that_cannot_be_shared() -> None:
+    with pytest.raises(ValueError, match="8 images cannot be shared by 3 processes"):
+        BatchStream(10, 8, 0, part=(0, 3))
+
+
 def test_epochs_and_seeds_differ() -> None:
     first, second = islice(BatchStream(50, 50, seed=0), 2)
     assert [index for _, index in first] != [index for _, index in second]

@@ -295,3 +295,37 @@ def test_to_tensor() -> None:
     tensor = to_tensor(image)
     assert tensor.is_contiguous()
     assert (tensor.permute(1, 2, 0).numpy() == image).all()
+
+
+@pytest.mark.parametrize(
+    ("scale", "seen", "covered"),
+    [
+        (1.0, (60, 40), (32, 32)),
+        (2.0, (30, 20), (32, 32)),  # a quarter of the image is seen
+        (0.5, (60, 40), (16, 16)),  # all of it, on a quarter of the canvas
+        (0.01, (60, 40), (0, 0)),
+    ],
+)
+def test_scale_jitter(scale: float, seen: tuple[int, int], covered: tuple[int, int]) -> None:
+    corners = set()
+    for seed in range(20):
+        rng = np.random.default_rng(seed)
+        boxes = np.zeros((0, 4), np.float32)
+        placed = draw_placement(boxes, (40, 60), 32, rng, scale_jitter=(scale, scale), mirror=False)
+        x1, y1, x2, y2 = placed.source
+        left, top, right, bottom = placed.window
+        assert (x2 - x1, y2 - y1) == seen
+        assert 0 <= x1 <= x2 <= 60 and 0 <= y1 <= y2 <= 40
+        assert 0 <= left <= right <= 32 and 0 <= top <= bottom <= 32
+        assert abs(right - left - covered[0]) <= 1 and abs(bottom - top - covered[1]) <= 1
+        corners.add((x1, y1, left, top))
+    assert len(corners) == 1 if scale == 1 else len(corners) > 5
+
+
+def test_scale_jitter_is_as_often_small_as_large() -> None:
+    boxes, large = np.zeros((0, 4), np.float32), 0
+    for seed in range(400):
+        rng = np.random.default_rng(seed)
+        placed = draw_placement(boxes, (64, 64), 64, rng, scale_jitter=(0.5, 2.0), mirror=False)
+        large += placed.source != (0, 0, 64, 64)
+    assert 160 < large < 240

@@ -1,0 +1,146 @@
+"""What looks wrong in a dataset: each problem in one line that says where, and how to mend it."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter, defaultdict
+from collections.abc import Iterable
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from .annotations import Problem, is_file, read_json
+from .catalog import Categories, DatasetPaths, resolve_dataset
+from .datasets import SHAPES, Split
+from .formats import READERS
+from .image_checks import check_images
+from .object_checks import check_objects
+
+BOTH = "train and val"
+"""What the problems between two splits are filed under."""
+
+
+def check_dataset(name: str, root: Path = Path("data")) -> dict[str, list[Problem]]:
+    """Look for what is wrong in the splits of a dataset, and between them.
+
+    Args:
+        name: see `data.catalog.resolve_dataset`.
+        root: the folder of the catalogued datasets.
+
+    Returns:
+        The problems of "train", "val" and `BOTH`, as far as there are such splits. One that serves
+        as both is "train".
+
+    Raises:
+        ValueError: no such dataset.
+    """
+    if name == SHAPES:  # generated, right by construction
+        return {}
+    paths = resolve_dataset(name, root)
+    problems: dict[str, list[Problem]] = {}
+    contents: list[dict[str, Any]] = []
+    files: list[list[Path]] = []
+    splits: tuple[Split, ...] = ("train",) if paths.is_shared else ("train", "val")
+    for split in splits:
+        if not paths.has(split):
+            continue
+        images, annotations = paths.split(split)
+        content, problems[split] = _read(paths, images, annotations)
+        if content is None:
+            continue
+        problems[split] += check_annotations(content, images)
+        contents.append(content)
+        files.append([images / str(entry) for entry in _values(content, "images", "file_name")])
+    if len(contents) == 2:
+        problems[BOTH] = [*find_leaks(*files), *_unknown_classes(*contents)]
+    return problems
+
+
+def check_annotations(content: dict[str, Any], image_folder: Path) -> list[Problem]:
+    """Look for what is wrong in COCO-style annotations and their images.
+
+    Args:
+        content: `images`, `annotations` and `categories`; whatever a JSON file may hold.
+        image_folder: where the images are.
+
+    Returns:
+        At most one problem for each image, class and annotation, and each pair of duplicates.
+    """
+    problems = [
+        Problem("a list that is missing", repr(key), "a COCO file has all three")
+        for key in ("images", "annotations", "categories")
+        if not isinstance(content.get(key), list)
+    ]
+    if problems:
+        return problems
+    try:
+        categories = Categories.from_coco_json(content["categories"])
+    except ValueError as error:
+        return [Problem("classes that cannot be read", str(error), "correct 'categories'")]
+    for name, count in Counter(categories.names).items():
+        if count > 1:
+            problems.append(Problem("a class that is listed twice", name, "give it one id"))
+    images, image_problems = check_images(content["images"], image_folder)
+    object_problems = check_objects(content["annotations"], images, categories)
+    return [*problems, *image_problems, *object_problems]
+
+
+def find_leaks(train: Iterable[Path], val: Iterable[Path]) -> list[Problem]:
+    """Find the files of one list whose content is also in the other."""
+
+    @cache
+    def digest(path: Path) -> bytes:
+        try:
+            return hashlib.blake2b(path.read_bytes()).digest()
+        except OSError:  # not to be read, so like no other
+            return bytes(path)
+
+    by_size: dict[int, list[Path]] = defaultdict(list)
+    for path in filter(is_file, train):
+        by_size[path.stat().st_size].append(path)
+    leaks = []
+    for path in filter(is_file, val):
+        others = by_size.get(path.stat().st_size, [])
+        twin = next((other for other in others if digest(other) == digest(path)), None)
+        if twin is not None:
+            mend = "take it out of one: what was trained on cannot validate"
+            leaks.append(Problem("an image in both splits", f"{path} is {twin}", mend))
+    return leaks
+
+
+def _read(
+    paths: DatasetPaths, images: Path, annotations: Path
+) -> tuple[dict[str, Any] | None, list[Problem]]:
+    """Read one split; what cannot be read is a problem, and None."""
+    try:
+        if paths.format != "coco":
+            return READERS[paths.format](images, annotations)
+        content = read_json(annotations)
+    except (ValueError, OSError) as error:
+        return None, [Problem("annotations that cannot be read", str(error), "mend that first")]
+    if not isinstance(content, dict):
+        found = f"{annotations} holds a {type(content).__name__}"
+        return None, [Problem("annotations that cannot be read", found, "write a COCO file")]
+    return content, []
+
+
+def _unknown_classes(train: dict[str, Any], val: dict[str, Any]) -> list[Problem]:
+    """Find classes that have validation objects but are not those of the training split."""
+    known = {str(name).lower() for name in _values(train, "categories", "name")}
+    used = set(map(str, _values(val, "annotations", "category_id")))
+    entries = val.get("categories")
+    problems = []
+    for entry in entries if isinstance(entries, list) else []:
+        name = str(entry.get("name")) if isinstance(entry, dict) else ""
+        if name and name.lower() not in known and str(entry.get("id")) in used:
+            mend = "call it the same in both, or add training images of it"
+            problems.append(Problem("a class that only val has", name, mend))
+    return problems
+
+
+def _values(content: dict[str, Any], key: str, name: str) -> list[Any]:
+    """Return one value of each entry of a list, as far as they are there."""
+    entries = content.get(key)
+    if not isinstance(entries, list):
+        return []
+    return [entry[name] for entry in entries if isinstance(entry, dict) and name in entry]

@@ -1,0 +1,156 @@
+"""labelme: a JSON file for each image."""
+
+from __future__ import annotations
+
+import base64
+import math
+import os
+from pathlib import Path, PureWindowsPath
+from typing import Any
+
+import numpy as np
+from pycocotools import mask as mask_utils
+
+from .annotations import (
+    Annotations,
+    Converted,
+    Objects,
+    Unusable,
+    ellipse,
+    header_hw,
+    is_file,
+    polygon,
+    read_json,
+)
+from .images import MAX_PIXELS, read_image
+from .outlines import run_lengths
+from .sources import IMAGE_SUFFIXES
+
+_DRAW_AGAIN = "draw the object again, or delete it"
+
+
+def read_labelme(image_folder: Path, label_folder: Path) -> Converted:
+    """Read every labelme file of a folder.
+
+    Polygons, rectangles, circles and masks are objects; shapes of one label and `group_id` are
+    parts of one object. An image is looked for at its `imagePath`, then under the last part of
+    that, or the JSON file's own name, beside the JSON file and in the image folder.
+
+    Args:
+        image_folder: to which the image names are relative.
+        label_folder: where the JSON files are.
+
+    Raises:
+        ValueError: nothing can be used.
+    """
+    found = Annotations()
+    for file in sorted(label_folder.glob("*.json")):
+        with found.leaving_out(str(file)):
+            content = _content(file)
+            image = _image_of(content.get("imagePath"), file, image_folder)
+            image_hw = _image_hw(content, image)
+            objects = _objects(found, content["shapes"], image_hw, file)
+            name = Path(os.path.relpath(image, image_folder)).as_posix()
+            found.add(name, image_hw, objects, len(content["shapes"]))
+    return found.finish(label_folder)
+
+
+def _content(file: Path) -> dict[str, Any]:
+    try:
+        content = read_json(file)
+    except ValueError:
+        raise Unusable("a file that is not valid JSON", "label the image again") from None
+    if not isinstance(content, dict) or not isinstance(content.get("shapes"), list):
+        raise Unusable("a JSON file without 'shapes'", "keep only labelme's files here")
+    return content
+
+
+def _image_of(image_path: Any, file: Path, image_folder: Path) -> Path:
+    folders = (file.parent, image_folder)
+    candidates = [f / f"{file.stem}{suffix}" for f in folders for suffix in sorted(IMAGE_SUFFIXES)]
+    if isinstance(image_path, str):
+        path = PureWindowsPath(image_path)  # reads both kinds of slashes
+        named = [file.parent / path.as_posix(), *(folder / path.name for folder in folders)]
+        candidates = [*named, *candidates]
+    image = next(filter(is_file, candidates), None)
+    if image is None:
+        raise Unusable("labels without an image", f"put {image_path!r:.80} beside the JSON file")
+    return image
+
+
+def _image_hw(content: dict[str, Any], image: Path) -> tuple[int, int]:
+    height, width = content.get("imageHeight"), content.get("imageWidth")
+    if type(height) is int and type(width) is int and min(height, width) > 0:
+        if height * width > MAX_PIXELS:
+            raise Unusable("an image of impossible size", "correct imageHeight and imageWidth")
+        return height, width
+    return header_hw(image)
+
+
+def _objects(
+    found: Annotations, shapes: list[Any], image_hw: tuple[int, int], file: Path
+) -> Objects:
+    parts: dict[tuple[str, str], list[Any]] = {}
+    for number, shape in enumerate(shapes, start=1):
+        with found.leaving_out(f"{file}, shape {number}"):
+            outline = _outline(shape, image_hw)
+            label, group = shape.get("label"), shape.get("group_id")
+            if not isinstance(label, str) or not label.strip():
+                raise Unusable("a shape without a label", "give it the name of its class")
+            key = f"shape {number}" if group is None else f"group {group!r:.80}"
+            parts.setdefault((label.strip(), key), []).append(outline)
+    return [(label, _joined(outlines, image_hw)) for (label, _), outlines in parts.items()]
+
+
+def _outline(shape: Any, image_hw: tuple[int, int]) -> Any:
+    """Return one flat polygon, or run lengths."""
+    if not isinstance(shape, dict):
+        raise Unusable("a shape that is no object", _DRAW_AGAIN)
+    kind = shape.get("shape_type") or "polygon"
+    xs, ys = _coordinates(shape.get("points"))
+    if kind in ("line", "linestrip", "point", "points"):
+        raise Unusable(f"a {kind}, which has no area", "draw a polygon")
+    if kind == "polygon" or (kind == "rectangle" and len(xs) == 4):
+        return polygon(xs, ys, image_hw)
+    if kind not in ("rectangle", "circle", "mask") or len(xs) != 2:
+        raise Unusable("a shape of unknown type", _DRAW_AGAIN)
+    (x1, x2), (y1, y2) = xs, ys
+    corners = polygon([x1, x2, x2, x1], [y1, y1, y2, y2], image_hw)
+    if kind == "circle":  # its centre, and a point on it
+        radius = math.hypot(x2 - x1, y2 - y1)
+        return ellipse((x1, y1), (radius, radius), image_hw)
+    return corners if kind == "rectangle" else _bitmap(shape.get("mask"), corners, image_hw)
+
+
+def _coordinates(points: Any) -> tuple[list[Any], list[Any]]:
+    if not isinstance(points, list) or not all(
+        isinstance(point, list) and len(point) == 2 for point in points
+    ):
+        raise Unusable("an outline without points", _DRAW_AGAIN)
+    return [x for x, _ in points], [y for _, y in points]
+
+
+def _bitmap(mask: Any, corners: list[float], image_hw: tuple[int, int]) -> dict[str, Any]:
+    """Place a PNG, in base64, with its top left pixel at the first corner; cut what is outside."""
+    try:
+        piece = read_image(base64.b64decode(mask))[..., 0] > 0
+    except (ValueError, TypeError):
+        raise Unusable("a mask that cannot be decoded", _DRAW_AGAIN) from None
+    canvas = np.zeros(image_hw, np.uint8, order="F")
+    x, y = round(corners[0]), round(corners[1])
+    seen, target = piece[max(-y, 0) :, max(-x, 0) :], canvas[max(y, 0) :, max(x, 0) :]
+    height, width = np.minimum(seen.shape, target.shape)
+    target[:height, :width] = seen[:height, :width]
+    return _as_json(mask_utils.encode(canvas))
+
+
+def _joined(outlines: list[Any], image_hw: tuple[int, int]) -> Any:
+    """Return polygons if all parts are, else run lengths."""
+    if all(isinstance(outline, list) for outline in outlines):
+        return outlines
+    parts = [[outline] if isinstance(outline, list) else outline for outline in outlines]
+    return _as_json(mask_utils.merge([run_lengths(part, image_hw) for part in parts]))
+
+
+def _as_json(encoded: dict[str, Any]) -> dict[str, Any]:
+    return {"size": list(encoded["size"]), "counts": encoded["counts"].decode()}

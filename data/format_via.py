@@ -1,0 +1,137 @@
+"""VIA, the VGG Image Annotator: one JSON file for all images, a project or an export."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from .annotations import (
+    Annotations,
+    Converted,
+    Objects,
+    Unusable,
+    ellipse,
+    header_hw,
+    is_file,
+    is_number,
+    polygon,
+    read_json,
+)
+
+_CLASS_ATTRIBUTES = ("class", "label", "name", "type")
+_UNNAMED = "object"
+_DRAW_AGAIN = "draw the region again, or delete it"
+
+
+def read_via(image_folder: Path, file: Path) -> Converted:
+    """Read the regions of a VIA file.
+
+    Polygons, rectangles, circles and ellipses are objects. Their class is the value of the only
+    region attribute, or of the one called class, label, name or type; where there is no such
+    attribute, every region is an "object".
+
+    Args:
+        image_folder: where the images are.
+        file: JSON, of version 1 or 2.
+
+    Raises:
+        ValueError: it is no such file, or nothing can be used.
+    """
+    content = read_json(file)
+    if isinstance(content, dict):
+        content = content.get("_via_img_metadata", content)
+    if not isinstance(content, dict):
+        raise ValueError(f"{file}: expected VIA's images by name, found a {type(content).__name__}")
+    entries = list(content.values())
+    attribute = _class_attribute(entries)
+    found = Annotations()
+    for number, entry in enumerate(entries, start=1):
+        name = entry.get("filename") if isinstance(entry, dict) else None
+        where = f"{file}, {f'{name:.80}' if isinstance(name, str) else f'image {number}'}"
+        with found.leaving_out(where):
+            name, image_hw = _image(name, image_folder)
+            objects = _objects(found, entry, attribute, image_hw, where)
+            found.add(name, image_hw, objects, len(_regions(entry)))
+    return found.finish(file)
+
+
+def _image(name: Any, folder: Path) -> tuple[str, tuple[int, int]]:
+    if not isinstance(name, str):
+        raise Unusable("an image without 'filename'", "export the annotations again")
+    if not is_file(folder / name):
+        raise Unusable("regions without an image", f"put the image into {folder}")
+    return name, header_hw(folder / name)
+
+
+def _regions(entry: Any) -> list[Any]:
+    """Return the regions of an image: a list in version 2, by number in version 1."""
+    regions = entry.get("regions") if isinstance(entry, dict) else None
+    if isinstance(regions, dict):
+        regions = list(regions.values())
+    return regions if isinstance(regions, list) else []
+
+
+def _attributes(region: Any) -> dict[str, Any]:
+    attributes = region.get("region_attributes") if isinstance(region, dict) else None
+    return attributes if isinstance(attributes, dict) else {}
+
+
+def _class_attribute(entries: list[Any]) -> str | None:
+    """Return which attribute holds the class, or None."""
+    regions = (region for entry in entries for region in _regions(entry))
+    names = {name for region in regions for name in _attributes(region)}
+    if len(names) == 1:
+        return names.pop()
+    by_name = {name.lower(): name for name in sorted(names)}
+    return next((by_name[name] for name in _CLASS_ATTRIBUTES if name in by_name), None)
+
+
+def _objects(
+    found: Annotations, entry: Any, attribute: str | None, image_hw: tuple[int, int], where: str
+) -> Objects:
+    objects: Objects = []
+    for number, region in enumerate(_regions(entry), start=1):
+        with found.leaving_out(f"{where}, region {number}"):
+            label = _UNNAMED if attribute is None else _label(_attributes(region).get(attribute))
+            shape = region.get("shape_attributes") if isinstance(region, dict) else None
+            if not isinstance(shape, dict):
+                raise Unusable("a region without a shape", _DRAW_AGAIN)
+            objects.append((label, [_outline(shape, image_hw)]))
+    return objects
+
+
+def _label(value: Any) -> str:
+    """Return the class: a text, or of several checkboxes the one that is on."""
+    if isinstance(value, dict):
+        chosen = [name for name, on in value.items() if on]
+        value = chosen[0] if len(chosen) == 1 else None
+    if not isinstance(value, str) or not value.strip():
+        raise Unusable("a region without a class", "fill in its attribute")
+    return value.strip()
+
+
+def _outline(shape: dict[str, Any], image_hw: tuple[int, int]) -> list[float]:
+    kind = shape.get("name")
+    if kind == "polygon":
+        return polygon(shape.get("all_points_x"), shape.get("all_points_y"), image_hw)
+    if kind == "rect":
+        x, y, width, height = _numbers(shape, "x", "y", "width", "height")
+        xs, ys = [x, x + width, x + width, x], [y, y, y + height, y + height]
+        return polygon(xs, ys, image_hw)
+    if kind == "circle":
+        x, y, radius = _numbers(shape, "cx", "cy", "r")
+        return ellipse((x, y), (radius, radius), image_hw)
+    if kind == "ellipse":
+        x, y, radius_x, radius_y = _numbers(shape, "cx", "cy", "rx", "ry")
+        angle = shape.get("theta")
+        return ellipse((x, y), (radius_x, radius_y), image_hw, angle if is_number(angle) else 0.0)
+    if kind in ("point", "polyline", "line"):
+        raise Unusable(f"a {kind}, which has no area", "draw a polygon")
+    raise Unusable("a region of unknown shape", _DRAW_AGAIN)
+
+
+def _numbers(shape: dict[str, Any], *names: str) -> list[float]:
+    numbers = [value for value in map(shape.get, names) if is_number(value)]
+    if len(numbers) < len(names):
+        raise Unusable("a coordinate that is no number", _DRAW_AGAIN)
+    return numbers

@@ -1,0 +1,216 @@
+"""What is wrong with the annotations of a COCO-style dataset."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from pycocotools import mask as mask_utils
+
+from .annotations import Problem, Unusable, is_number
+from .catalog import Categories
+from .image_checks import CheckedImage
+from .index import ImageTable, ObjectTable, Ragged
+from .objects import ObjectReader
+
+Box = tuple[float, float, float, float]
+
+_TOLERANCE = 1.5  # pixels that an outline may lie outside: rounding, and corners of pixels
+_MIN_AREA = 0.5  # pixels
+_FITS, _FITS_WELL, _FITS_PERFECTLY = 0.5, 0.8, 0.9  # IoU of a bbox with its outline
+_SAME = 0.95  # IoU from which two objects of one class are one
+_NEIGHBOURS = 50  # with which each object is compared: a bound for hostile files
+_REDRAW = "draw it again, or delete it"
+_MENDS = {
+    "unknown image_id": "give the id of a good image in 'images', or delete it",
+    "unknown category_id": "give the id of a class in 'categories', or delete it",
+    "no segmentation": "draw its outline: masks are learned from it",
+}
+
+
+class _Object(NamedTuple):
+    """A usable annotation.
+
+    Attributes:
+        entry: as it was found.
+        extent: x1, y1, x2, y2 around its outline.
+        area: of its polygons, or of its run lengths.
+    """
+
+    entry: dict[str, Any]
+    extent: Box
+    area: float
+
+
+def check_objects(
+    entries: list[Any], images: Mapping[int, CheckedImage], categories: Categories
+) -> list[Problem]:
+    """Look for annotations that training would leave out, and for those that teach it wrong.
+
+    Args:
+        entries: `annotations` of a COCO file, whatever they are.
+        images: by id.
+        categories: the classes.
+
+    Returns:
+        At most one problem for each annotation, and one for each duplicate.
+    """
+    usable, problems = _read(entries, images, categories)
+    for found in usable:
+        try:
+            _check_place(found, images[found.entry["image_id"]].image_hw)
+            _check_bbox(found.entry.get("bbox"), found.extent)
+        except Unusable as error:
+            where = _where(found.entry, images, categories, found.extent)
+            problems.append(Problem(error.what, where, error.mend))
+    for twin in _duplicates(usable):
+        where = _where(twin.entry, images, categories, twin.extent)
+        problems.append(Problem("an object that is annotated twice", where, "delete one"))
+    return problems
+
+
+def _read(
+    entries: list[Any], images: Mapping[int, CheckedImage], categories: Categories
+) -> tuple[list[_Object], list[Problem]]:
+    """Sort out what training would leave out, by its own rules."""
+    reader = ObjectReader(_image_table(images), categories.label_of)
+    accepted: list[dict[str, Any]] = []
+    problems: list[Problem] = []
+    for position, entry in enumerate(entries, start=1):
+        # Of the box only a placeholder: it is compared with the outline later.
+        own = {"id": len(accepted) + 1, "bbox": [0, 0, 1, 1], "area": 1}
+        reader.read([entry | own if isinstance(entry, dict) else entry])
+        if not reader.left_out:
+            accepted.append(entry)
+            continue
+        (reason,) = reader.left_out
+        reader.left_out = Counter()
+        if isinstance(entry, dict):
+            what, where = f"an annotation with {reason}", _where(entry, images, categories)
+        else:
+            what, where = "an annotation that is no object", f"number {position}"
+        problems.append(Problem(what, where, _MENDS.get(reason, _REDRAW)))
+    table = reader.table()
+    numbers = table.ids - 1
+    for lost in sorted(set(range(len(accepted))) - set(numbers.tolist())):
+        is_far = isinstance(accepted[lost]["segmentation"], list)  # the only fault of polygons here
+        reason = "outline far outside the image" if is_far else "run lengths of the wrong sum"
+        what = f"an annotation with {reason}"
+        problems.append(Problem(what, _where(accepted[lost], images, categories), _REDRAW))
+    extents, areas = _measure(table, [images[number].image_hw for number in images])
+    rows = zip(numbers.tolist(), extents.tolist(), areas.tolist(), strict=True)
+    return [_Object(accepted[n], tuple(extent), area) for n, extent, area in rows], problems
+
+
+def _image_table(images: Mapping[int, CheckedImage]) -> ImageTable:
+    return ImageTable(
+        ids=np.array(list(images), np.int64),
+        sizes=np.array([image.image_hw for image in images.values()], np.int64).reshape(-1, 2),
+        file_names=Ragged.of_texts(image.file_name for image in images.values()),
+    )
+
+
+def _measure(
+    table: ObjectTable, sizes: list[tuple[int, int]]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return the (M, 4) xyxy extents and the (M,) areas of outlines."""
+    extents, areas = np.zeros((len(table), 4)), np.zeros(len(table))
+    drawn = np.flatnonzero(table.polygons.lengths)
+    starts, firsts = table.points.starts[:-1] // 2, table.polygons.starts[:-1][drawn]
+    if len(drawn):
+        points = table.points.values.reshape(-1, 2)
+        ends = table.points.starts[1:] // 2 - 1
+        following = np.arange(1, len(points) + 1)
+        following[ends] = starts
+        low, high = np.minimum.reduceat(points, starts), np.maximum.reduceat(points, starts)
+        crosses = points[:, 0] * points[following, 1] - points[:, 1] * points[following, 0]
+        extents[drawn, :2] = np.minimum.reduceat(low, firsts)
+        extents[drawn, 2:] = np.maximum.reduceat(high, firsts)
+        areas[drawn] = np.add.reduceat(abs(np.add.reduceat(crosses, starts)) / 2, firsts)
+    for row in np.flatnonzero(table.polygons.lengths == 0).tolist():
+        outline = table.segmentation(row, sizes[table.images[row]])
+        x, y, width, height = mask_utils.toBbox(outline)
+        extents[row] = x, y, x + width, y + height
+        areas[row] = mask_utils.area(outline)
+    return extents, areas
+
+
+def _where(
+    entry: dict[str, Any],
+    images: Mapping[int, CheckedImage],
+    categories: Categories,
+    extent: Box | None = None,
+) -> str:
+    """Say which annotation of which image this is, and what is seen there."""
+    number = f"annotation {entry.get('id')!r:.40}"
+    image_id: Any = entry.get("image_id")
+    if type(image_id) is not int or image_id not in images:
+        return number
+    seen = ""
+    if extent is not None:
+        name = categories.names[categories.label_of[entry["category_id"]]]
+        seen = f" ({name} at {extent[0]:.0f}, {extent[1]:.0f})"
+    return f"{images[image_id].file_name}, {number}{seen}"
+
+
+def _check_place(found: _Object, image_hw: tuple[int, int]) -> None:
+    """Refuse what is outside the image, or has no area."""
+    x1, y1, x2, y2 = found.extent
+    if not _is_inside(found.extent, image_hw):
+        if _is_inside((y1, x1, y2, x2), image_hw):
+            raise Unusable("an outline with x and y swapped", "swap them")
+        is_partly = x1 < image_hw[1] and y1 < image_hw[0] and x2 > 0 and y2 > 0
+        part = "partly " if is_partly else ""
+        raise Unusable(f"an outline {part}outside the image", "move it inside, or delete it")
+    if found.area < _MIN_AREA:
+        raise Unusable("an outline without area", _REDRAW)
+
+
+def _is_inside(box: Box, image_hw: tuple[int, int]) -> bool:
+    x1, y1, x2, y2 = box
+    height, width = image_hw
+    return min(x1, y1) >= -_TOLERANCE and x2 <= width + _TOLERANCE and y2 <= height + _TOLERANCE
+
+
+def _check_bbox(bbox: Any, extent: Box) -> None:
+    """Refuse a box that does not fit its outline, and guess how it is meant."""
+    if bbox is None:
+        return
+    if not isinstance(bbox, list) or len(bbox) != 4 or not all(map(is_number, bbox)):
+        raise Unusable("a bbox that is not four numbers", "write x, y, width, height")
+    x, y, w, h = bbox
+    overlap = _iou((x, y, x + w, y + h), extent)
+    if overlap >= _FITS_WELL:
+        return
+    if _iou((x, y, w, h), extent) >= _FITS_PERFECTLY:
+        raise Unusable("a bbox given by two corners", "write x, y, width, height")
+    if _iou((x - w / 2, y - h / 2, x + w / 2, y + h / 2), extent) >= _FITS_PERFECTLY:
+        raise Unusable("a bbox given by its centre", "write the top left corner and the size")
+    if overlap < _FITS:
+        raise Unusable("a bbox that does not fit its outline", "correct or delete the bbox")
+
+
+def _iou(box: Box, other: Box) -> float:
+    width = min(box[2], other[2]) - max(box[0], other[0])
+    height = min(box[3], other[3]) - max(box[1], other[1])
+    if width <= 0 or height <= 0:
+        return 0.0
+    areas = ((b[2] - b[0]) * (b[3] - b[1]) for b in (box, other))
+    return width * height / (sum(areas) - width * height)
+
+
+def _duplicates(objects: Iterable[_Object]) -> Iterator[_Object]:
+    """Find objects with an earlier one of the same class at the same place, crowds excepted."""
+    groups: dict[tuple[int, int], list[_Object]] = defaultdict(list)
+    for found in objects:
+        if found.entry.get("iscrowd") not in (1, True):
+            groups[found.entry["image_id"], found.entry["category_id"]].append(found)
+    for group in groups.values():
+        group.sort(key=lambda found: found.extent)
+        for i, found in enumerate(group):
+            near = group[max(0, i - _NEIGHBOURS) : i]
+            if any(_iou(other.extent, found.extent) >= _SAME for other in near):
+                yield found

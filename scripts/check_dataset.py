@@ -1,0 +1,104 @@
+"""Describe a dataset, and list what looks wrong in it: the exit code is 1 if anything does.
+
+Any format that train.py takes is understood: COCO, YOLO segmentation, labelme, VIA.
+
+Examples:
+  python scripts/check_dataset.py my_folder
+  python scripts/check_dataset.py my_folder --config=yolact_resnet50 --picture=training.jpg
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from pathlib import Path
+
+from data.annotations import Problem
+from data.checks import check_dataset
+from data.coco import CocoInstances
+from data.datasets import SHAPES, Split, open_dataset
+from data.shapes import ShapeScenes
+from data.transforms import TrainTransform
+from yolact.cli import UsageError, add_flags, flag, make_parser, named_config, run, with_settings
+from yolact.config import Config
+from yolact.dataset_report import describe_dataset, picture_of_training_data
+
+Opened = CocoInstances | ShapeScenes
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Print the report, then the problems."""
+    parser = make_parser("check_dataset.py", __doc__)
+    parser.add_argument("dataset", help="as in train.py")
+    add_flags(
+        parser,
+        "options",
+        (
+            flag("--config", "preset, for its input size and anchors", str, "yolact_base"),
+            flag("--picture", "JPEG file to show augmented training images in", Path),
+            flag("--shown", "problems to list of each kind", int, 10),
+            flag("--set", "as in train.py", str, [], action="append", metavar="PATH=VALUE"),
+        ),
+    )
+    args = parser.parse_args(argv)
+    if args.shown < 1:
+        raise UsageError(f"--shown={args.shown}: expected at least 1")
+    config = with_settings(named_config(args.config), args.set)
+    problems = check_dataset(args.dataset)
+    splits = open_splits(args.dataset, problems)
+    for split, dataset in splits.items():
+        print(describe_dataset(dataset, config, split), end="\n\n")
+    if "val" not in problems and args.dataset != SHAPES:
+        print("no validation split: an AP would be of training images; put some into val/\n")
+    for part, found in problems.items():
+        headline = f"problems in {part}: {len(found) or 'none'}"
+        print("\n  ".join([headline, *lines(found, args.shown)]))
+    if args.picture is not None and "train" in splits:
+        print(picture(splits["train"], config, args.picture))
+    count = sum(map(len, problems.values()))
+    if count:
+        raise ValueError(f"{args.dataset} has {count} problem{'s' * (count > 1)}, see above")
+
+
+def open_splits(name: str, problems: dict[str, list[Problem]]) -> dict[Split, Opened]:
+    """Open the splits that there are; one that cannot be opened has at least one problem."""
+    splits: dict[Split, Opened] = {}
+    wanted: tuple[Split, ...] = ("train", "val")
+    for split in wanted:
+        if split not in problems and name != SHAPES:
+            continue
+        classes = splits["train"].categories if "train" in splits else None
+        try:
+            splits[split] = open_dataset(name, split, classes)
+        except (ValueError, FileNotFoundError) as error:
+            if not problems[split]:
+                problems[split].append(
+                    Problem("a split that cannot be used", str(error), "mend it")
+                )
+    return splits
+
+
+def lines(problems: Sequence[Problem], shown: int) -> list[str]:
+    """List some problems of each kind, and how many more there are."""
+    kinds: dict[str, list[Problem]] = defaultdict(list)
+    for problem in problems:
+        kinds[problem.what].append(problem)
+    result: list[str] = []
+    for what, found in kinds.items():
+        result += map(str, found[:shown])
+        if len(found) > shown:
+            result.append(f"{what}: {len(found) - shown} more")
+    return result
+
+
+def picture(dataset: Opened, config: Config, path: Path) -> Path:
+    """Show what training would see."""
+    augment = dict(vars(config.augment))
+    del augment["copy_paste"]  # is done by the loader, from two images
+    return picture_of_training_data(
+        dataset, TrainTransform(image_size=config.model.image_size, **augment), path
+    )
+
+
+if __name__ == "__main__":
+    raise SystemExit(run(main))
