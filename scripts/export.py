@@ -20,6 +20,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import numpy as np
 import torch
@@ -29,12 +30,13 @@ from data.catalog import Categories
 from data.datasets import Split, open_dataset
 from data.transforms import to_tensor
 from layers.structures import Predictions
-from yolact import Config, Predictor, Yolact
+from yolact import Config, Predictor
 from yolact.checkpoint import BUNDLED, read_checkpoint, resolve_weights
 from yolact.cli import UsageError, add_flags, checkpoint_config, flag, make_parser, run
 from yolact.engine import choose_engine
 from yolact.evaluation import EvaluationDataset, eval_order, evaluate
 from yolact.exported import SUFFIXES, is_exported, metadata, write_onnx, write_openvino
+from yolact.segmenter import Segmenter
 
 logger = logging.getLogger("export")
 
@@ -66,9 +68,10 @@ def main(argv: Sequence[str] | None = None) -> None:
         raise UsageError("--half and --int8 are for OpenVINO: name an .xml file")
     checkpoint = read_checkpoint(resolve_weights(args.trained_model))
     config = checkpoint_config(checkpoint, args.config)
-    reference = Predictor.from_parts(
-        checkpoint, config, choose_engine("cpu", "openvino", "float32")
-    )
+    if config.model.architecture != "yolact":
+        raise ValueError(f"{checkpoint.path}: only YOLACT can be exported, not Mask R-CNN")
+    engine = choose_engine("cpu", "openvino", "float32")
+    reference = Predictor.from_parts(checkpoint, config, engine)
     args.output.parent.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(dir=args.output.parent) as folder:
         made = Path(folder) / args.output.name
@@ -82,7 +85,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     print(args.output)
 
 
-def export(args: argparse.Namespace, model: Yolact, config: Config, path: Path) -> None:
+def export(
+    args: argparse.Namespace, model: Segmenter[Any, Any], config: Config, path: Path
+) -> None:
     """Write the file."""
     from yolact.openvino_engine import convert, quantize
 
@@ -110,7 +115,7 @@ def open_split(args: argparse.Namespace, config: Config, split: Split) -> Evalua
     return open_dataset(args.dataset or config.dataset, split, categories)
 
 
-def check(model: Yolact, path: Path, tolerance: float) -> None:
+def check(model: Segmenter[Any, Any], path: Path, tolerance: float) -> None:
     """Compare the file, for one image and for two, with PyTorch in float32.
 
     Args:

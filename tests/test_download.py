@@ -2,6 +2,7 @@ import hashlib
 import re
 import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
 from http.client import HTTPResponse
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -57,14 +58,20 @@ class Handler(BaseHTTPRequestHandler):
         pass
 
 
-@pytest.fixture
-def server() -> Iterator[Server]:
+@contextmanager
+def serving() -> Iterator[Server]:
     with Server() as server:
         thread = threading.Thread(target=server.serve_forever, args=(0.01,))
         thread.start()
         yield server
         server.shutdown()
         thread.join()
+
+
+@pytest.fixture
+def server() -> Iterator[Server]:
+    with serving() as server:
+        yield server
 
 
 @pytest.fixture
@@ -88,6 +95,8 @@ def test_empty_file(server: Server, path: Path) -> None:
 
 def test_whole_file_and_nothing_else(server: Server, path: Path) -> None:
     assert fetch(server.url, path, expected_bytes=len(CONTENT), sha256=SHA256.upper()) == path
+    path.unlink()
+    assert fetch(server.url, path, sha256=SHA256[:8]) == path
     assert path.read_bytes() == CONTENT
     assert list(path.parent.iterdir()) == [path]
 
@@ -202,7 +211,11 @@ def test_waiting_for_another_process_finds_its_file(server: Server, path: Path) 
 def test_published_files(name: str) -> None:
     official = OFFICIAL_WEIGHTS[name]
     assert official.file_name.startswith(name)
-    assert official.url.endswith(f"/resolve/main/{official.file_name}?download=true")
+    if name.startswith("maskrcnn"):
+        assert official.url.startswith("https://download.pytorch.org/models/")
+        assert len(official.sha256 or "") == 8
+    else:
+        assert official.url.endswith(f"/resolve/main/{official.file_name}?download=true")
 
 
 def test_fetch_weights(server: Server, tmp_path: Path) -> None:

@@ -6,7 +6,6 @@ machine whose speed drifts.
 
 from __future__ import annotations
 
-import copy
 import math
 import platform
 import statistics
@@ -28,6 +27,7 @@ from layers.structures import Detections
 from .engine import Engine, matmul_speeds
 from .meters import StageTimer, summarize
 from .predictor import Predictor
+from .segmenter import Segmenter
 
 Image = NDArray[np.uint8]
 
@@ -92,7 +92,7 @@ class BenchmarkReport:
         measurements: one for each variant, in their order.
         machine: processor, threads, PyTorch.
         ceiling: precision -> TFLOP/s of a large matrix product on this machine.
-        gflop: operations of the network for one image, of the first variant.
+        gflop: operations of the network for the first image, of the first variant.
         peak_memory_mb: of the process so far.
     """
 
@@ -176,17 +176,15 @@ def benchmark(
         measurements,
         describe_machine(device),
         matmul_speeds(device),
-        network_gflop(variants[0].predictor),
+        network_gflop(variants[0].predictor.model, images[0]) if images else 0.0,
         peak_memory_mb(device),
     )
 
 
-def network_gflop(predictor: Predictor) -> float:
-    """Count the network's operations for one image; a multiplication and an addition are two."""
-    side = predictor.model.image_size
-    network = copy.deepcopy(predictor.model.network).to("meta")
+def network_gflop(model: Segmenter[Any, Any], image: Image) -> float:
+    """Count the network's operations for an image; a multiplication and an addition are two."""
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
-        network(torch.zeros((1, 3, side, side), device="meta"))
+        model.dry_run(to_tensor(image))
     return float(counter.get_total_flops()) / 1e9
 
 
@@ -253,6 +251,11 @@ def _comparison(measurements: Sequence[Measurement]) -> str:
         if first.video:
             row += [f"{m.video_fps:.2f}", f"{m.video_fps / first.video_fps:.2f}x"]
         rows.append(row)
+    return align(rows)
+
+
+def align(rows: Sequence[Sequence[str]]) -> str:
+    """Return rows as text in columns, the first to the left and the others to the right."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return "\n".join(
         "  ".join(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from torch import nn
 
 from layers.anchors import AnchorGenerator
@@ -12,24 +14,33 @@ from .config import Config, ModelConfig
 from .criterion import Criterion
 from .fpn import FeaturePyramid
 from .head import PredictionHead
+from .mask_rcnn import MaskRcnn, TwoStageNetwork
 from .mask_rescorer import MaskRescorer
 from .model import Network, Yolact
 from .protonet import ProtoNet
+from .segmenter import Segmenter
 
 
-def build_model(config: Config) -> Yolact:
+def build_model(config: Config) -> Segmenter[Any, Any]:
     """Build a model with random weights.
 
     Args:
         config: a preset, see `get_config`.
 
     Returns:
-        The model in training mode on the CPU.
+        The model, a `Yolact` or a `MaskRcnn`, in training mode on the CPU.
 
     Raises:
         ValueError: parts that do not fit together, such as mask re-scoring on a small input.
     """
+    build = _build_mask_rcnn if config.model.architecture == "mask_rcnn" else _build_yolact
+    return build(config)
+
+
+def _build_yolact(config: Config) -> Yolact:
     model = config.model
+    if model.keep_aspect:
+        raise ValueError("model.keep_aspect=True: YOLACT takes squares; it is for Mask R-CNN")
     rescorer = MaskRescorer(model.num_classes) if model.mask_rescoring else None
     prototype_side = 2 * -(-model.image_size // 8)
     if rescorer is not None and prototype_side < rescorer.minimum_side:
@@ -68,6 +79,47 @@ def _build_network(model: ModelConfig) -> Network:
             model.anchor_scales, model.anchor_ratios, model.image_size, model.square_anchors
         ),
         semantic=semantic,
+    )
+
+
+def _build_mask_rcnn(config: Config) -> MaskRcnn:
+    model, loss, nms = config.model, config.loss, config.detect.nms
+    strange = {
+        f"model.backbone={model.backbone}": not model.backbone.startswith("resnet"),
+        f"model.deformable_interval={model.deformable_interval}": model.deformable_interval > 0,
+        "model.mask_rescoring=True": model.mask_rescoring,
+        f"detect.nms={nms}": nms == "cross_class",
+    }
+    for setting, is_set in strange.items():
+        if is_set:
+            raise ValueError(
+                f"{setting}: Mask R-CNN stands on a plain ResNet, re-scores no masks, and "
+                "suppresses class by class"
+            )
+    return MaskRcnn(
+        network=TwoStageNetwork(
+            model.backbone,
+            model.num_classes,
+            model.fpn_channels,
+            model.head_channels,
+            model.anchor_scales,
+            model.anchor_ratios,
+            config.detect,
+        ),
+        image_size=model.image_size,
+        keep_aspect=model.keep_aspect,
+        pixel_mean=model.pixel_mean,
+        pixel_std=model.pixel_std,
+        class_names=model.names,
+        detection=config.detect,
+        loss_weights={
+            "box": loss.box_weight,
+            "confidence": loss.confidence_weight,
+            "mask": loss.mask_weight,
+            "objectness": loss.confidence_weight,
+            "rpn_box": loss.box_weight,
+        },
+        fine_tuned=config.train.pretrained_backbone,
     )
 
 

@@ -15,8 +15,9 @@ from torch import Tensor, nn
 from .build import build_model
 from .config import Config
 from .download import OFFICIAL_WEIGHTS, fetch_weights
-from .model import Yolact
+from .mask_rcnn import MaskRcnn, from_torchvision
 from .presets import get_config, list_configs
+from .segmenter import Segmenter
 
 State = dict[str, Tensor]
 
@@ -56,9 +57,9 @@ class Checkpoint:
 
     Attributes:
         path: the file.
-        model: weights under our names; for an official file, under the official ones (`official`).
-        official: whether the names are the official ones.
-        config: the preset and its changes; None in official files.
+        model: weights under our names; for a published file, under its own (`official`).
+        official: whether the names are those of the 2019 release, or torchvision's.
+        config: the preset and its changes; None in published files.
         training: optimiser, random numbers, iteration and best scores, where the file has them.
     """
 
@@ -92,12 +93,21 @@ def official_name(name: str) -> str:
 
 
 def to_official(state: Mapping[str, Tensor]) -> State:
-    """Rename a whole state dict to the official names."""
-    return {official_name(name): tensor for name, tensor in state.items()}
+    """Rename a whole state dict to the official names.
+
+    Raises:
+        ValueError: the model is none that the 2019 release could hold.
+    """
+    try:
+        return {official_name(name): tensor for name, tensor in state.items()}
+    except KeyError as error:
+        raise ValueError(f"{error.args[0]}: the release of 2019 has no such model") from None
 
 
 def from_official(state: Mapping[str, Tensor], model: nn.Module) -> State:
-    """Rename an official state dict to the names of a model; unknown names stay as they are."""
+    """Rename a published state dict to the names of a model; unknown names stay as they are."""
+    if isinstance(model, MaskRcnn):
+        return from_torchvision(state)
     ours = {official_name(name): name for name in model.state_dict()}
     return {ours.get(name, name): tensor for name, tensor in clean_official(state).items()}
 
@@ -111,13 +121,13 @@ def clean_official(state: Mapping[str, Tensor]) -> State:
 
 def load_model(
     path_or_name: str | Path, config: Config | str | None = None, device: str = "cpu"
-) -> Yolact:
+) -> Segmenter[Any, Any]:
     """Load a trained model, ready for inference.
 
     Args:
         path_or_name: a checkpoint file, official or ours, or the name of a released model
             ("yolact_base"), which is downloaded to weights/ once.
-        config: needed for an official file whose name is not like yolact_base_54_800000.pth.
+        config: needed for a published file whose name is not like yolact_base_54_800000.pth.
         device: where to put it.
 
     Returns:
@@ -147,6 +157,8 @@ def resolve_weights(path_or_name: str | Path) -> Path:
     if name in OFFICIAL_WEIGHTS and name in list_configs():
         return fetch_weights(name, WEIGHTS_FOLDER)
     choices = ", ".join([BUNDLED, *(n for n in OFFICIAL_WEIGHTS if n in list_configs())])
+    if name in list_configs():
+        raise FileNotFoundError(f"{name}: a preset without trained weights; there are {choices}")
     raise FileNotFoundError(f"{path_or_name}: no such checkpoint file, nor one of {choices}")
 
 
@@ -157,7 +169,7 @@ def config_from_name(path: Path) -> Config:
         ValueError: the name does not begin with a preset.
     """
     for name in sorted(list_configs(), key=len, reverse=True):
-        if re.fullmatch(rf"{name}(_\d+_\d+)?(_\w+)?", path.stem):
+        if re.fullmatch(rf"{name}(_\d+_\d+)?(_[\w-]+)?", path.stem):
             return get_config(name)
     raise ValueError(
         f"{path.name}: cannot tell the preset from the file name; give it with --config"
@@ -200,7 +212,7 @@ def _tensors(content: object, path: Path) -> State:
     return dict(content)  # type: ignore[call-overload, no-any-return]
 
 
-def load_weights(model: Yolact, checkpoint: Checkpoint) -> None:
+def load_weights(model: Segmenter[Any, Any], checkpoint: Checkpoint) -> None:
     """Load every tensor of a model from a checkpoint.
 
     Raises:
@@ -214,7 +226,7 @@ def load_weights(model: Yolact, checkpoint: Checkpoint) -> None:
         )
 
 
-def load_matching_weights(model: Yolact, checkpoint: Checkpoint) -> list[str]:
+def load_matching_weights(model: Segmenter[Any, Any], checkpoint: Checkpoint) -> list[str]:
     """Load what fits, for fine-tuning on other classes.
 
     Returns:

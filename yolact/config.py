@@ -21,16 +21,22 @@ BackboneName = Literal[
     "mobilenet_v3_large",
     "mobilenet_v3_small",
 ]
+Architecture = Literal["yolact", "mask_rcnn"]
 
 
 @dataclass(frozen=True)
 class ModelConfig:
     """The network.
 
+    Mask R-CNN has neither prototypes nor mask re-scoring, and its levels are P2..P6.
+
     Attributes:
-        backbone: its name.
+        architecture: what kind of network.
+        backbone: its name; under Mask R-CNN a ResNet.
         deformable_interval: n > 0: every n-th block of C3..C5 has a deformable convolution.
         image_size: S, the side in pixels that images are resized to (aspect ratio not kept).
+        keep_aspect: instead, detect in images with a short side of S and a long one of at most
+            5/3 S. Only for Mask R-CNN, whose COCO weights are trained so.
         num_classes: C, foreground only.
         class_names: one for each class, or empty for "class 0", "class 1", ...
         fpn_channels: width of the feature pyramid.
@@ -45,9 +51,11 @@ class ModelConfig:
         pixel_std: divides them.
     """
 
+    architecture: Architecture = "yolact"
     backbone: BackboneName = "resnet101"
     deformable_interval: int = 0
     image_size: int = 550
+    keep_aspect: bool = False
     num_classes: int = 80
     class_names: tuple[str, ...] = COCO_CLASSES.names
     fpn_channels: int = 256
@@ -96,7 +104,12 @@ class ModelConfig:
 
 @dataclass(frozen=True)
 class LossConfig:
-    """Matching, and the weight of each loss (YOLACT sec. 3 and 4.1, YOLACT++ sec. 4.2)."""
+    """Matching, and the weight of each loss (YOLACT sec. 3 and 4.1, YOLACT++ sec. 4.2).
+
+    Attributes:
+        box_loss: "smooth_l1" of the encoded boxes, as published, or "giou" of the decoded ones.
+        dice_weight: of the dice loss of each mask, beside its cross entropy; 0 leaves it out.
+    """
 
     positive_iou: float = 0.5
     negative_iou: float = 0.4
@@ -105,6 +118,8 @@ class LossConfig:
     confidence_weight: float = 1.0
     box_weight: float = 1.5
     mask_weight: float = 6.125
+    box_loss: Literal["smooth_l1", "giou"] = "smooth_l1"
+    dice_weight: float = 0.0
     semantic_weight: float = 1.0
     mask_iou_weight: float = 25.0
     masks_to_train: int = 100
@@ -119,9 +134,15 @@ class TrainConfig:
         gradient_clip: largest norm of the whole gradient; longer ones are scaled down to it. 0
             leaves them alone, as the original does. From scratch, where the first gradients can
             silence the prototypes' ReLU for good, 10 keeps them alive.
+        optimizer: "sgd" with momentum, as published, or "adamw" without decay of norms and biases.
+        schedule: "steps" of `gamma`, as published, or "cosine" from the learning rate to 0.
+        ema_decay: of the moving average of the weights that is evaluated and kept; 0 has none.
+        multi_scale: the input side varies by up to this share from step to step; 0 keeps it.
     """
 
     batch_size: int = 8
+    optimizer: Literal["sgd", "adamw"] = "sgd"
+    schedule: Literal["steps", "cosine"] = "steps"
     learning_rate: float = 1e-3
     momentum: float = 0.9
     weight_decay: float = 5e-4
@@ -131,6 +152,8 @@ class TrainConfig:
     warmup_iterations: int = 500
     warmup_learning_rate: float = 1e-4
     gradient_clip: float = 0.0
+    ema_decay: float = 0.0
+    multi_scale: float = 0.0
     pretrained_backbone: bool = True
     seed: int = 0
 
@@ -140,11 +163,20 @@ class TrainConfig:
         for name, least in least_values.items():
             if getattr(self, name) < least:
                 raise ValueError(f"train.{name}={getattr(self, name)}: expected at least {least}")
+        for name in ("ema_decay", "multi_scale"):
+            if not 0 <= getattr(self, name) < 1:
+                raise ValueError(f"train.{name}={getattr(self, name)}: expected 0 <= value < 1")
 
 
 @dataclass(frozen=True)
 class AugmentConfig:
-    """Which of the original's augmentations run."""
+    """Which of the original's augmentations run, and two newer ones.
+
+    Attributes:
+        scale_jitter: smallest and largest size of the image on the canvas, as (0.5, 2.0), in place
+            of `expand` and `crop` (Ghiasi et al. 2021, large-scale jitter); empty has none.
+        copy_paste: share of the images that get objects of another one (the same paper).
+    """
 
     photometric: bool = True
     expand: bool = True
@@ -152,11 +184,24 @@ class AugmentConfig:
     mirror: bool = True
     flip: bool = False
     rotate: bool = False
+    scale_jitter: tuple[float, ...] = ()
+    copy_paste: float = 0.0
+
+    def __post_init__(self) -> None:
+        """Check what would otherwise fail in a loading process."""
+        scales = self.scale_jitter
+        if scales and not (len(scales) == 2 and 0 < scales[0] <= scales[1]):
+            raise ValueError(f"augment.scale_jitter={scales}: expected two sizes, as in 0.5,2")
+        if not 0 <= self.copy_paste <= 1:
+            raise ValueError(f"augment.copy_paste={self.copy_paste}: expected a share, 0 to 1")
 
 
 @dataclass(frozen=True)
 class DetectConfig:
-    """Non-maximum suppression, see `layers.detect.detect`."""
+    """Non-maximum suppression, see `layers.detect.detect`.
+
+    Mask R-CNN suppresses greedily, class by class, and without a `top_k`.
+    """
 
     score_threshold: float = 0.05
     iou_threshold: float = 0.5

@@ -15,6 +15,7 @@ from http.client import HTTPException, HTTPResponse
 from pathlib import Path
 from typing import IO, NamedTuple, cast
 
+from torchvision.models.detection import MaskRCNN_ResNet50_FPN_Weights
 from tqdm import tqdm
 
 BASE_URL = "https://huggingface.co/dbolya"
@@ -27,24 +28,33 @@ class DownloadError(OSError):
 
 
 class OfficialFile(NamedTuple):
-    """One file that the authors of YOLACT published.
+    """One published file, by the authors of YOLACT or by torchvision's.
 
     Attributes:
-        file_name: as it lies in weights/; name, epoch and iteration are read from it.
-        path: below the authors' address.
+        file_name: as it lies in weights/; the preset is read from it.
+        path: below the publisher's address.
+        base_url: the publisher's address.
+        sha256: the first digits of its digest, where they are known.
     """
 
     file_name: str
     path: str
+    base_url: str = BASE_URL
+    sha256: str | None = None
 
     @property
     def url(self) -> str:
-        """Where the authors keep the file."""
-        return f"{BASE_URL}/{self.path}"
+        """Where the publisher keeps the file."""
+        return f"{self.base_url}/{self.path}"
 
 
 def _published(repository: str, file_name: str) -> OfficialFile:
     return OfficialFile(file_name, f"{repository}/resolve/main/{file_name}?download=true")
+
+
+def _of_torchvision(url: str) -> OfficialFile:
+    base_url, _, file_name = url.rpartition("/")  # the name ends in eight digits of the digest
+    return OfficialFile(file_name, file_name, base_url, file_name.split("-")[-1].split(".")[0])
 
 
 OFFICIAL_WEIGHTS: dict[str, OfficialFile] = {
@@ -56,18 +66,19 @@ OFFICIAL_WEIGHTS: dict[str, OfficialFile] = {
     "yolact_plus_resnet50": _published(
         "yolact-plus-resnet50", "yolact_plus_resnet50_54_800000.pth"
     ),
+    "maskrcnn_resnet50_fpn": _of_torchvision(MaskRCNN_ResNet50_FPN_Weights.COCO_V1.url),
     "darknet53": _published("yolact-initial-weights", "darknet53.pth"),
 }
 """The trained models by preset name, and the Darknet-53 backbone to start training from."""
 
 
-def fetch_weights(name: str, folder: Path = Path("weights"), base_url: str = BASE_URL) -> Path:
+def fetch_weights(name: str, folder: Path = Path("weights"), base_url: str | None = None) -> Path:
     """Return a published file, downloading it unless it is there already.
 
     Args:
         name: a key of `OFFICIAL_WEIGHTS`.
         folder: where files are kept.
-        base_url: the authors' address, or that of a mirror with the same paths.
+        base_url: of a mirror with the same paths; by default the publisher's.
 
     Raises:
         KeyError: no such name.
@@ -79,7 +90,8 @@ def fetch_weights(name: str, folder: Path = Path("weights"), base_url: str = BAS
     destination = folder / official.file_name
     if destination.exists():
         return destination
-    return download(f"{base_url.rstrip('/')}/{official.path}", destination)
+    base_url = (base_url or official.base_url).rstrip("/")
+    return download(f"{base_url}/{official.path}", destination, sha256=official.sha256)
 
 
 def download(
@@ -99,7 +111,7 @@ def download(
         url: http or https.
         destination: replaced only by a complete and verified file.
         expected_bytes: size to insist on.
-        sha256: hexadecimal digest to insist on.
+        sha256: hexadecimal digest to insist on, or the first digits of it.
         progress: show a bar on standard error.
 
     Returns:
@@ -202,7 +214,7 @@ def _verify(part: Path, expected_bytes: int | None, sha256: str | None) -> None:
     problem = None
     if expected_bytes is not None and part.stat().st_size != expected_bytes:
         problem = f"{part.stat().st_size} bytes came instead of {expected_bytes}"
-    elif sha256 is not None and (found := _sha256(part)) != sha256.lower():
+    elif sha256 is not None and not (found := _sha256(part)).startswith(sha256.lower()):
         problem = f"the SHA-256 of what came is {found} instead of {sha256.lower()}"
     if problem:
         part.unlink()

@@ -20,17 +20,19 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from layers.structures import Predictions
+from .config import Architecture
 
 Precision = Literal["auto", "float32", "bfloat16", "float16"]
 EngineName = Literal["auto", "plain", "eager", "compile", "openvino"]
-RunNetwork = Callable[[Tensor], Predictions]
+RunNetwork = Callable[[Any], Any]
+"""From what a model's `preprocess` gives to what its `finish` takes: YOLACT's from (B, 3, S, S) to
+`Predictions`."""
 
 # A type pays when its matrix products are this much faster than float32's.
 _WORTHWHILE = 1.5
@@ -57,24 +59,33 @@ class Engine:
 
 
 def choose_engine(
-    device: torch.device | str = "auto", engine: EngineName = "auto", precision: Precision = "auto"
+    device: torch.device | str = "auto",
+    engine: EngineName = "auto",
+    precision: Precision = "auto",
+    architecture: Architecture = "yolact",
 ) -> Engine:
     """Decide what was left open, by what this machine is really fast at.
 
     Args:
         device: see `pick_device`.
         engine: "auto" is OpenVINO on a CPU, where it is installed, else "eager".
+            Mask R-CNN, whose shapes depend on what it finds, is run by "eager" or "plain" alone.
         precision: "auto" is bfloat16 where its matrix products, timed once, are at least 1.5 times
             faster than float32's; else float32.
+        architecture: of the model that will run.
 
     Raises:
-        ValueError: something that is unknown, not installed, or not on this machine.
+        ValueError: something that is unknown, not installed, or not for this machine or model.
     """
     device = pick_device("cpu" if (device, engine) == ("auto", "openvino") else str(device))
     if engine not in get_args(EngineName):
         raise ValueError(f"--engine {engine}: expected {', '.join(get_args(EngineName))}")
+    fixed_shapes = architecture == "yolact"
     if engine == "auto":
-        engine = "openvino" if device.type == "cpu" and has_openvino() else "eager"
+        on_cpu = device.type == "cpu" and has_openvino()
+        engine = "openvino" if on_cpu and fixed_shapes else "eager"
+    if engine in ("openvino", "compile") and not fixed_shapes:
+        raise ValueError(f"--engine {engine}: not for Mask R-CNN; expected auto, plain, eager")
     if engine == "openvino" and not has_openvino():
         raise ValueError("--engine openvino: not installed, or broken; pip install openvino")
     if engine == "openvino" and device.type != "cpu":
@@ -96,7 +107,7 @@ def prepare(network: nn.Module, engine: Engine, image_size: int) -> RunNetwork:
     "plain", which runs the network itself).
 
     Args:
-        network: from (B, 3, S, S) to `Predictions`, in evaluation mode, on the engine's device.
+        network: of a model in evaluation mode, on the engine's device.
         engine: from `choose_engine`.
         image_size: S.
     """
@@ -106,13 +117,15 @@ def prepare(network: nn.Module, engine: Engine, image_size: int) -> RunNetwork:
         return OpenVinoNetwork(convert_cached(network, image_size), engine.precision)
     if engine.name == "plain":
         return network
-    frozen: Callable[[Tensor], Predictions] = _frozen(network, engine.precision)
+    frozen: RunNetwork = _frozen(network, engine.precision)
     if engine.name == "compile":
         frozen = _compiled(frozen, engine.device)
 
-    def run(x: Tensor) -> Predictions:
+    def run(x: Any) -> Any:
+        if isinstance(x, Tensor):
+            x = x.contiguous(memory_format=torch.channels_last)
         with torch.no_grad(), autocast(engine.device, engine.precision):
-            return frozen(x.contiguous(memory_format=torch.channels_last))
+            return frozen(x)
 
     if engine.name != "compile":
         return run

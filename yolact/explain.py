@@ -14,6 +14,7 @@ from layers.detect import detect
 from layers.masks import assemble_masks
 from layers.structures import Candidates
 
+from .model import Yolact
 from .predictor import Predictor
 from .visualize import draw_lincomb
 
@@ -31,13 +32,16 @@ def explain(
         image: (H, W, 3) uint8 RGB.
         score_threshold: detections scoring lower are left out.
         top_k: at most this many, best first.
+
+    Raises:
+        ValueError: the model has no prototypes.
     """
-    prototypes, candidates = _look(predictor, image)
+    model, prototypes, candidates = _look(predictor, image)
     candidates = candidates[candidates.scores >= score_threshold]
     coefficients = candidates.coefficients
     soft_masks = assemble_masks(prototypes, coefficients, candidates.boxes)
-    if (rescorer := predictor.model.mask_rescorer) is not None:
-        scores = candidates.scores * rescorer(soft_masks, candidates.labels)
+    if model.mask_rescorer is not None:
+        scores = candidates.scores * model.mask_rescorer(soft_masks, candidates.labels)
         order = scores.argsort(descending=True)[: int((scores >= score_threshold).sum())]
         coefficients, soft_masks = coefficients[order], soft_masks[order]
     return [
@@ -52,8 +56,11 @@ def save_prototypes(predictor: Predictor, image: Image, folder: Path) -> tuple[P
 
     Returns:
         The files, proto.npy and masks.npy.
+
+    Raises:
+        ValueError: the model has no prototypes.
     """
-    prototypes, candidates = _look(predictor, image)
+    _, prototypes, candidates = _look(predictor, image)
     soft_masks = assemble_masks(prototypes, candidates.coefficients, candidates.boxes)
     folder.mkdir(parents=True, exist_ok=True)
     files = folder / "proto.npy", folder / "masks.npy"
@@ -62,9 +69,11 @@ def save_prototypes(predictor: Predictor, image: Image, folder: Path) -> tuple[P
     return files
 
 
-def _look(predictor: Predictor, image: Image) -> tuple[Tensor, Candidates]:
-    """Return the prototypes (K, h, w) and the candidates of one image."""
+def _look(predictor: Predictor, image: Image) -> tuple[Yolact, Tensor, Candidates]:
+    """Return the model, and the prototypes (K, h, w) and candidates of one image."""
     model = predictor.model
-    x = model.preprocess([to_tensor(image)])
-    predictions = predictor.run_network(x)
-    return predictions.prototypes[0], detect(predictions, **vars(model.detection))[0]
+    if not isinstance(model, Yolact):
+        raise ValueError("--display_lincomb, --mask_proto_debug: only YOLACT has prototypes")
+    predictions = predictor.run_network(model.preprocess([to_tensor(image)]))
+    candidates = detect(predictions, **vars(model.detection))[0]
+    return model, predictions.prototypes[0], candidates

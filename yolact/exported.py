@@ -22,7 +22,7 @@ from torch import Tensor
 from .checkpoint import Checkpoint, State, read_checkpoint
 from .config import Config
 from .engine import Engine, EngineName, Precision, RunNetwork, choose_engine, has_openvino
-from .model import Yolact
+from .segmenter import Segmenter
 
 SUFFIXES = (".xml", ".onnx")
 
@@ -59,11 +59,13 @@ def read_trained(path: Path) -> Checkpoint:
         ) from None
 
 
-def choose_engine_for(path: Path, device: str, engine: EngineName, precision: Precision) -> Engine:
+def choose_engine_for(
+    path: Path, config: Config, device: str, engine: EngineName, precision: Precision
+) -> Engine:
     """Decide as `choose_engine` does; what is left open of an exported file is OpenVINO's."""
     if engine == "auto" and is_exported(path):
         engine = "openvino"
-    return choose_engine(device, engine, precision)
+    return choose_engine(device, engine, precision, config.model.architecture)
 
 
 def open_exported(path: Path, engine: Engine) -> RunNetwork:
@@ -73,7 +75,7 @@ def open_exported(path: Path, engine: Engine) -> RunNetwork:
     return OpenVinoNetwork(read_network(path), engine.precision)
 
 
-def metadata(model: Yolact, config: Config) -> str:
+def metadata(model: Segmenter[Any, Any], config: Config) -> str:
     """Describe a model in the JSON text that its exported file carries."""
     state = {k: v for k, v in model.state_dict().items() if k.startswith(_RESCORER)}
     content = {"format": _FORMAT, "config": config.to_dict(), "rescorer": _encode_state(state)}
@@ -96,7 +98,7 @@ def write_openvino(network: Any, text: str, path: Path, half: bool = False) -> N
     ov.save_model(network, path, compress_to_fp16=half)
 
 
-def write_onnx(model: Yolact, text: str, path: Path) -> None:
+def write_onnx(model: Segmenter[Any, Any], text: str, path: Path) -> None:
     """Write the network as one ONNX file.
 
     Raises:

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
-from typing import Literal
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from layers.anchors import AnchorGenerator
-from layers.blocks import set_batch_norm_frozen
 from layers.detect import detect
 from layers.masks import assemble_masks, box_windows
 from layers.structures import Candidates, Detections, Predictions, Target
@@ -20,15 +18,9 @@ from .criterion import Criterion
 from .fpn import FeaturePyramid
 from .head import PredictionHead
 from .mask_rescorer import MaskRescorer
+from .meters import StageTimer
 from .protonet import ProtoNet
-
-MaskMode = Literal["cropped", "smooth", "whole", "none"]
-"""What bounds the masks.
-
-"cropped": their boxes, on the prototype grid, with a margin of a cell (as trained); "smooth": their
-boxes, in the image and to the pixel, after upsampling, for outlines without the grid's steps;
-"whole": nothing; "none": there are no masks, only boxes.
-"""
+from .segmenter import Segmenter
 
 
 class Network(nn.Module):
@@ -70,8 +62,8 @@ class Network(nn.Module):
         )
 
 
-class Yolact(nn.Module):
-    """Images in; losses out in training, detections out in evaluation.
+class Yolact(Segmenter[Tensor, Predictions]):
+    """YOLACT and YOLACT++.
 
     Args:
         network: see `Network`.
@@ -84,8 +76,7 @@ class Yolact(nn.Module):
         detection: suppression settings.
     """
 
-    pixel_mean: Tensor
-    pixel_std: Tensor
+    network: Network
 
     def __init__(
         self,
@@ -99,49 +90,35 @@ class Yolact(nn.Module):
         detection: DetectConfig,
     ) -> None:
         """Join the parts."""
-        super().__init__()
-        self.network, self.mask_rescorer = network, mask_rescorer
-        self.criterion = criterion
-        self.image_size, self.class_names, self.detection = image_size, class_names, detection
-        self.mask_mode: MaskMode = "cropped"
-        self.batch_norm_frozen = False
-        for name, values in (("pixel_mean", pixel_mean), ("pixel_std", pixel_std)):
-            self.register_buffer(name, torch.tensor(values).view(3, 1, 1), persistent=False)
+        super().__init__(network, image_size, pixel_mean, pixel_std, class_names, detection)
+        self.mask_rescorer, self.criterion = mask_rescorer, criterion
 
-    def forward(
-        self, images: Sequence[Tensor], targets: Sequence[Target] | None = None
-    ) -> dict[str, Tensor] | list[Detections]:
-        """Train on images and targets, or detect in images.
-
-        Args:
-            images: B tensors (3, H, W) uint8 RGB of any size.
-            targets: the ground truth at S x S; needed in training mode only.
-
-        Returns:
-            The weighted losses by name in training mode, else the detections of each image.
-
-        Raises:
-            ValueError: training mode without targets.
-        """
-        predictions = self.network(self.preprocess(images))
-        if self.training:
-            if targets is None:
-                raise ValueError("a model in training mode needs targets; call model.eval() first")
-            return self.criterion(predictions, targets)
-        found = detect(predictions, **vars(self.detection))
-        sizes = [(image.shape[-2], image.shape[-1]) for image in images]
-        return self.postprocess(found, predictions.prototypes, sizes)
+    def losses(self, images: Sequence[Tensor], targets: Sequence[Target]) -> dict[str, Tensor]:
+        """Return the weighted losses by name; see `Criterion`."""
+        return self.criterion(self.network(self.preprocess(images)), targets)
 
     def preprocess(self, images: Sequence[Tensor]) -> Tensor:
         """Resize (3, H, W) uint8 RGB images to S x S bilinearly and normalise: (B, 3, S, S)."""
-        side = (self.image_size, self.image_size)
-        batch = []
-        for image in images:
-            x = image.to(self.pixel_mean.device, non_blocking=True)[None].float()
-            if x.shape[-2:] != side:
-                x = F.interpolate(x, side, mode="bilinear", align_corners=False)
-            batch.append((x - self.pixel_mean) / self.pixel_std)
-        return torch.cat(batch)
+        return self.squeezed(images)
+
+    def finish(
+        self,
+        outputs: Predictions,
+        sizes: Sequence[tuple[int, int]],
+        score_threshold: float,
+        top_k: int | None,
+        timer: StageTimer,
+    ) -> list[Detections]:
+        """Find the objects, and make their masks."""
+        with timer.stage("detect"):
+            found = detect(outputs, **vars(self.detection))
+        with timer.stage("masks"):
+            return self.postprocess(found, outputs.prototypes, sizes, score_threshold, top_k)
+
+    def dry_run(self, image: Tensor) -> None:
+        """Run the network without computing, be its weights here or in an exported file."""
+        side = self.image_size
+        copy.deepcopy(self.network).to("meta")(torch.zeros((1, 3, side, side), device="meta"))
 
     def postprocess(
         self,
@@ -209,17 +186,6 @@ class Yolact(nn.Module):
         padding = 2 if self.mask_mode == "smooth" else 1
         coefficients, boxes = candidates.coefficients, candidates.boxes
         return assemble_masks(prototypes, coefficients, boxes, self.mask_mode != "whole", padding)
-
-    def freeze_batch_norm(self, frozen: bool = True) -> Yolact:
-        """Hold batch statistics and parameters fixed, in training too (for small batches)."""
-        self.batch_norm_frozen = frozen
-        return self.train(self.training)
-
-    def train(self, mode: bool = True) -> Yolact:
-        """Switch to training or evaluation; frozen batch norm stays frozen."""
-        super().train(mode)
-        set_batch_norm_frozen(self, self.batch_norm_frozen)
-        return self
 
 
 def _ordered(boxes: Tensor) -> Tensor:

@@ -16,6 +16,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
+from torch import Tensor
 
 from data.video import VideoSource
 from data.video_writer import VideoWriter
@@ -38,15 +39,24 @@ def draw_plain(
 ) -> Image:
     """Draw as `draw_detections` does, with whole-frame masks."""
     if masks and len(detections):
-        whole = F.interpolate(detections.soft_masks[None], detections.image_hw, mode="bilinear")[0]
+        whole = _whole_frames(detections)
         pixels = torch.from_numpy(image).float()
         for index in range(len(detections) - 1, -1, -1):
             key = int(detections.labels[index]) if color_by == "class" else index
             color = torch.tensor(PALETTE[key % len(PALETTE)], dtype=torch.float32)
-            opacity = alpha * (whole[index] > 0.5).float()[..., None]
+            opacity = alpha * whole[index].float()[..., None]
             pixels = pixels * (1 - opacity) + color * opacity
         image = pixels.round().byte().numpy()
     return draw_detections(image, detections, masks=False, color_by=color_by, **more)
+
+
+def _whole_frames(detections: Detections) -> Tensor:
+    """Return (N, H, W) bool: YOLACT's masks as it made them, and those of boxes pasted."""
+    height, width = detections.image_hw
+    frames = detections.mask_frames
+    if (frames != frames.new_tensor((0, 0, width, height))).any():
+        return detections.masks
+    return F.interpolate(detections.soft_masks[None], (height, width), mode="bilinear")[0] > 0.5
 
 
 def run_video_plain(

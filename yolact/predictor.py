@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import overload
+from typing import Any, overload
 
 import numpy as np
 import torch
@@ -11,8 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from data.images import read_image
-from layers.detect import detect
-from layers.structures import Detections, Predictions
+from layers.structures import Detections
 
 from .build import build_model
 from .checkpoint import Checkpoint, load_matching_weights, load_weights, resolve_weights
@@ -20,7 +19,7 @@ from .config import Config
 from .engine import Engine, EngineName, Precision, RunNetwork, autocast, prepare
 from .exported import choose_engine_for, is_exported, open_exported, read_trained
 from .meters import StageTimer
-from .model import Yolact
+from .segmenter import Segmenter
 
 Image = str | Path | NDArray[np.uint8]
 Images = list[str] | list[Path] | list[NDArray[np.uint8]] | tuple[Image, ...]
@@ -43,7 +42,7 @@ class Predictor:
 
     def __init__(
         self,
-        model: Yolact,
+        model: Segmenter[Any, Any],
         precision: Precision = "auto",
         timer: StageTimer | None = None,
         network: RunNetwork | None = None,
@@ -71,8 +70,9 @@ class Predictor:
             engine: see `yolact.engine.choose_engine`.
         """
         checkpoint = read_trained(resolve_weights(path_or_name))
-        chosen = choose_engine_for(checkpoint.path, device, engine, precision)
-        return cls.from_parts(checkpoint, checkpoint.preset(), chosen)
+        config = checkpoint.preset()
+        chosen = choose_engine_for(checkpoint.path, config, device, engine, precision)
+        return cls.from_parts(checkpoint, config, chosen)
 
     @classmethod
     def from_parts(cls, checkpoint: Checkpoint, config: Config, engine: Engine) -> Predictor:
@@ -100,7 +100,7 @@ class Predictor:
     @property
     def device(self) -> torch.device:
         """Where the model is."""
-        return self.model.pixel_mean.device
+        return self.model.device
 
     @overload
     def __call__(
@@ -136,31 +136,22 @@ class Predictor:
             return self._predict([image], score_threshold, top_k)[0]
         return self._predict(list(image), score_threshold, top_k) if len(image) else []
 
-    def run_network(self, x: Tensor) -> Predictions:
-        """Run the network on a (B, 3, S, S) normalised RGB batch."""
+    def run_network(self, inputs: Any) -> Any:
+        """Run the network on what `model.preprocess` gives: YOLACT's on (B, 3, S, S)."""
         if self._network is not None:
-            return self._network(x)
+            return self._network(inputs)
         with autocast(self.device, self._precision):
-            predictions: Predictions = self.model.network(x)
-        return predictions
+            return self.model.network(inputs)
 
     @torch.no_grad()  # results are plain tensors, which a caller may change
     def _predict(
         self, images: list[Image], score_threshold: float, top_k: int | None
     ) -> list[Detections]:
-        model, timer = self.model, self.timer
         tensors = [_to_view(_to_array(image)) for image in images]
-        with timer.stage("preprocess"):
-            x = model.preprocess(tensors)
-        with timer.stage("network"):
-            predictions = self.run_network(x)
-        with timer.stage("detect"):
-            found = detect(predictions, **vars(model.detection))
-        with timer.stage("masks"):
-            sizes = [(tensor.shape[-2], tensor.shape[-1]) for tensor in tensors]
-            detections = model.postprocess(
-                found, predictions.prototypes, sizes, score_threshold, top_k
-            )
+        detections = self.model.predict(
+            tensors, score_threshold, top_k, self.run_network, self.timer
+        )
+        with self.timer.stage("copy"):
             return [d.to("cpu") for d in detections]
 
 

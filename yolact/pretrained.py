@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import torch
 import torchvision
@@ -12,10 +13,12 @@ from .backbones import Darknet53, MobileNetV3
 from .checkpoint import WEIGHTS_FOLDER, clean_official, read_checkpoint
 from .config import ModelConfig
 from .download import DownloadError, fetch_weights
-from .model import Yolact
+from .segmenter import Segmenter
 
 
-def load_backbone(model: Yolact, config: ModelConfig, folder: Path = WEIGHTS_FOLDER) -> None:
+def load_backbone(
+    model: Segmenter[Any, Any], config: ModelConfig, folder: Path = WEIGHTS_FOLDER
+) -> None:
     """Load ImageNet weights into a model's backbone, downloading them once.
 
     Args:
@@ -27,7 +30,7 @@ def load_backbone(model: Yolact, config: ModelConfig, folder: Path = WEIGHTS_FOL
         OSError: the weights can be neither found nor downloaded; the message says what to do.
         ValueError: a file that does not fit.
     """
-    backbone = model.network.backbone
+    backbone = model.network.get_submodule("backbone")
     if isinstance(backbone, Darknet53):
         path = fetch_weights("darknet53", folder)
         state = {

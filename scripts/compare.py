@@ -1,0 +1,218 @@
+"""Put models side by side on one dataset: average precision, speed and size, and the trade-off.
+
+All find everything that counts for the AP, in the precision that is fast here; for the speed they
+take turns at each image. Writes compare.csv and compare.png, the plot of AP over time.
+
+Examples:
+  python scripts/compare.py a.pth b.pth --dataset=my_data --out=results/compare
+  python scripts/compare.py yolact_resnet50 maskrcnn_resnet50_fpn --device=cuda --max_images=500
+  python scripts/compare.py a.pth b.pth --detect --engine=eager --precision=float32
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import get_args
+
+import numpy as np
+import torch
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+
+from data.catalog import Categories
+from data.datasets import open_dataset
+from layers.structures import Detections
+from yolact import Predictor
+from yolact.benchmark import (
+    WARM_UP,
+    BenchmarkReport,
+    Variant,
+    align,
+    benchmark,
+    network_gflop,
+)
+from yolact.checkpoint import Checkpoint
+from yolact.cli import UsageError, add_flags, add_machine_flags, device_name, flag, make_parser, run
+from yolact.engine import EngineName
+from yolact.eval_flags import choose_model, engine_for, mask_mode
+from yolact.eval_flags import parse_arguments as parse_eval_arguments
+from yolact.evaluation import eval_order, evaluate
+from yolact.exported import is_exported
+from yolact.meters import summarize
+from yolact.plots import in_style, save_figure
+from yolact.report_tables import Cell, Table, write_csv
+
+SCORES = ("AP", "AP50", "APs", "APm", "APl")
+SIZES = ("M parameters", "weights MB", "peak MB", "GFLOP")
+COLUMNS = ("model", *SCORES, "ms", "fps", *SIZES, "engine")
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One of the models, scored.
+
+    Attributes:
+        variant: to be timed.
+        scores: AP in percent by the names in `SCORES`.
+        parameters: without the branch that only training uses.
+        weights: bytes, as they are held, or of an exported model the files.
+        peak: most bytes in use on the GPU; NaN on a CPU.
+    """
+
+    variant: Variant
+    scores: dict[str, float]
+    parameters: int
+    weights: int
+    peak: float
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Score every model, then time them in turn; print the table, write table and plot."""
+    args = parse_arguments(argv)
+    args.dataset = args.dataset or choose_model(eval_arguments(args, args.models[0]))[1].dataset
+    entries = [score(args, model) for model in args.models]
+    images = timed_images(args)
+    report = benchmark([entry.variant for entry in entries], images, 0.0, None, batch_sizes=())
+    table = tabulate(entries, report, images[0])
+    print(align([table.columns, *(list(map(show, row)) for row in table.rows)]))
+    print(f"\n{'box' if args.detect else 'mask'} AP on {args.dataset}; {report.machine}")
+    write_csv(args.out / "compare.csv", table)
+    print(args.out / "compare.csv")
+    print(save_figure(draw(table, args.detect), args.out / "compare.png"))
+
+
+def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
+    """Read the command line."""
+    parser = make_parser("compare.py", __doc__)
+    parser.add_argument("models", nargs="+", help="checkpoints, exported files, or released names")
+    add_flags(
+        parser,
+        "options",
+        (
+            flag("--dataset", "as in eval.py; by default the one of the first model"),
+            flag("--out", "folder to write to", Path, Path("results/compare")),
+            flag("--max_images", "images to score; -1 for all", int, -1),
+            flag("--speed_images", "images to time", int, 50),
+            flag("--engine", "what runs the networks", str, "auto", choices=get_args(EngineName)),
+            flag("--detect", "compare boxes, not masks", bool),
+        ),
+    )
+    add_machine_flags(parser)
+    args = parser.parse_args(argv)
+    if args.speed_images < 1:
+        raise UsageError(f"--speed_images={args.speed_images}: expected at least 1")
+    return args
+
+
+def score(args: argparse.Namespace, model: str) -> Entry:
+    """Load a model and compute its average precision."""
+    each = eval_arguments(args, model)
+    checkpoint, config = choose_model(each)
+    dataset = open_dataset(args.dataset, "val", Categories.from_names(config.model.names))
+    engine = engine_for(each, checkpoint, config)
+    on_gpu = engine.device.type == "cuda"
+    before = torch.cuda.memory_allocated(engine.device) if on_gpu else 0
+    if on_gpu:
+        torch.cuda.reset_peak_memory_stats(engine.device)
+    predictor = Predictor.from_parts(checkpoint, config, engine)
+    predictor.model.mask_mode = mask_mode(each)
+    predict = partial(predictor, score_threshold=0.0, top_k=None)
+    evaluator, _ = evaluate(predict, dataset, max_images=args.max_images)
+    metrics = evaluator.summarize()
+    peak = torch.cuda.max_memory_allocated(engine.device) - before if on_gpu else np.nan
+    return Entry(
+        Variant(label(model, args.models), predictor, no_drawing, engine),
+        metrics.box_coco if args.detect else metrics.mask_coco,
+        count_parameters(predictor),
+        weights_size(checkpoint, predictor),
+        peak,
+    )
+
+
+def eval_arguments(args: argparse.Namespace, model: str) -> argparse.Namespace:
+    """Return what eval.py would be called with to time a model."""
+    flags = [f"--trained_model={model}", f"--engine={args.engine}", "--benchmark"]
+    flags += [f"--device={device_name(args)}", f"--precision={args.precision}"]
+    flags += [f"--set={assignment}" for assignment in args.set]
+    flags += [f"--dataset={args.dataset}"] if args.dataset else []
+    return parse_eval_arguments(None, flags + ["--detect"] * args.detect)
+
+
+def label(model: str, models: Sequence[str]) -> str:
+    """Return the name of a file, with as much of its path as tells it from the others."""
+    short = Path(model).stem
+    return short if sum(Path(other).stem == short for other in models) == 1 else model
+
+
+def timed_images(args: argparse.Namespace) -> list[NDArray[np.uint8]]:
+    """Return decoded images to time: the first ones that were scored, after some to warm up."""
+    dataset = open_dataset(args.dataset, "val")
+    indices = eval_order(dataset.image_ids)[: args.speed_images]
+    images = [dataset.sample(index).image for index in indices]
+    if not images:
+        raise ValueError(f"{args.dataset}: no images to compare on")
+    return images[:1] * WARM_UP + images
+
+
+def no_drawing(image: NDArray[np.uint8], detections: Detections) -> NDArray[np.uint8]:
+    """Draw nothing."""
+    return image
+
+
+def count_parameters(predictor: Predictor) -> int:
+    """Count the parameters that detecting needs."""
+    parameters = predictor.model.named_parameters()
+    return sum(p.numel() for name, p in parameters if not name.startswith("network.semantic."))
+
+
+def weights_size(checkpoint: Checkpoint, predictor: Predictor) -> int:
+    """Return the bytes of a model's weights."""
+    if is_exported(checkpoint.path):
+        files = (checkpoint.path, checkpoint.path.with_suffix(".bin"))
+        return sum(file.stat().st_size for file in files if file.exists())
+    return sum(tensor.nbytes for tensor in predictor.model.state_dict().values())
+
+
+def tabulate(entries: Sequence[Entry], report: BenchmarkReport, image: NDArray[np.uint8]) -> Table:
+    """Return a row for each model; operations are counted for one image."""
+    rows: list[list[Cell]] = []
+    for entry, measured in zip(entries, report.measurements, strict=True):
+        engine, model = entry.variant.engine, entry.variant.predictor.model
+        scores = [entry.scores[name] for name in SCORES]
+        time = summarize(measured.seconds).median
+        memory = [entry.weights / 2**20, entry.peak / 2**20]
+        size = [entry.parameters / 1e6, *memory, network_gflop(model, image)]
+        how = f"{engine.name}, {engine.precision}"
+        rows.append([measured.label, *scores, time, 1000 / time, *size, how])
+    return Table(COLUMNS, rows)
+
+
+def show(cell: Cell) -> str:
+    """Write a cell for people; what is not known is a dash."""
+    if isinstance(cell, str):
+        return cell
+    return f"{cell:.1f}" if np.isfinite(cell) else "-"
+
+
+@in_style
+def draw(table: Table, boxes: bool) -> Figure:
+    """Draw the trade-off: AP over the milliseconds of an image, a labelled point for each model."""
+    figure = Figure(figsize=(7, 5), layout="constrained")
+    axes = figure.subplots()
+    for number, row in enumerate(table.rows):
+        name, (ap, time) = str(row[0]), (row[COLUMNS.index(key)] for key in ("AP", "ms"))
+        axes.plot(time, ap, "o", color=f"C{number % 10}", markersize=8)
+        axes.annotate(name, (time, ap), xytext=(0, 9), textcoords="offset points", ha="center")
+    axes.set(xlabel="milliseconds for an image", ylabel=f"{'box' if boxes else 'mask'} AP")
+    axes.margins(0.3)  # room for the labels
+    axes.set_xlim(left=0)
+    axes.set_ylim(bottom=0)
+    return figure
+
+
+if __name__ == "__main__":
+    raise SystemExit(run(main))

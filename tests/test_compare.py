@@ -1,0 +1,67 @@
+"""Models side by side, as a user would ask for it."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+
+import cv2
+import pytest
+from test_mask_rcnn import NAME, SMALL
+from test_scripts import script
+from tiny import SETTINGS, make_dataset
+
+from data.shapes import SHAPE_CLASSES
+from yolact import build_model, get_config
+from yolact.checkpoint import save_checkpoint
+from yolact.cli import run
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two models of both kinds under the same name, and a dataset."""
+    folder = tmp_path_factory.mktemp("compare")
+    make_dataset(folder / "scenes", train=1, val=4)
+    for preset, settings in (("yolact_resnet18", SETTINGS), (NAME, SMALL)):
+        more = ("detect.max_detections=5", f"dataset={folder / 'scenes'}")
+        config = get_config(preset).override(*settings, *more)
+        config = config.with_classes(SHAPE_CLASSES)
+        save_checkpoint(folder / preset / "best.pth", build_model(config), config)
+    return folder
+
+
+@pytest.mark.parametrize("flags", [[], ["--detect", "--max_images=2", "--speed_images=1"]])
+def test_table_file_and_plot(
+    folder: Path, tmp_path: Path, flags: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    models = [str(folder / name / "best.pth") for name in ("yolact_resnet18", NAME)]
+    args = [*models, f"--out={tmp_path}", "--device=cpu", "--engine=eager", *flags]
+    assert run(script("compare")["main"], args) == 0
+    out = capsys.readouterr().out
+    assert ("box AP on" if flags else "mask AP on") in out
+    with (tmp_path / "compare.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [row["model"] for row in rows] == models  # the names alone would not tell
+    for row in rows:
+        assert row["model"] in out
+        assert 0 <= float(row["AP"]) <= float(row["AP50"]) <= 100
+        assert float(row["ms"]) * float(row["fps"]) == pytest.approx(1000, rel=0.1)
+        assert min(float(row[key]) for key in ("M parameters", "weights MB", "GFLOP")) > 0
+        assert row["peak MB"] == ""  # known on a GPU alone
+        assert row["engine"].startswith("eager, ")
+    assert cv2.imread(str(tmp_path / "compare.png")).std() > 0
+
+
+@pytest.mark.parametrize(
+    ("flags", "code", "message"),
+    [
+        (["nothing.pth"], 1, "no such checkpoint file"),
+        (["maskrcnn_resnet101_fpn"], 1, "a preset without trained weights"),
+        (["x.pth", "--speed_images=0"], 2, "--speed_images=0: expected at least 1"),
+    ],
+)
+def test_refused(
+    flags: list[str], code: int, message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(script("compare")["main"], flags) == code
+    assert message in capsys.readouterr().err
