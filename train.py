@@ -6,52 +6,41 @@ Examples:
   python train.py --dataset=my_folder --weights=yolact_resnet50   the same, fine-tuned
   python train.py --config=yolact_resnet18_shapes                 no download, no GPU
   python train.py --config=yolact_base --resume=latest            go on after a stop
+  torchrun --nproc-per-node=4 train.py --config=yolact_base       four GPUs, or processes
 """
 
 from __future__ import annotations
 
-import argparse
 import logging
 import math
-import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from datetime import date
 from pathlib import Path
 from threading import Event
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 from torch.nn.utils import clip_grads_with_norm_, get_total_norm
+from tqdm.contrib.logging import logging_redirect_tqdm
 
-from data.catalog import Categories
-from data.datasets import open_dataset
 from data.loader import Batch, build_train_loader
-from data.transforms import Samples, TrainTransform
 from layers.structures import Detections
-from yolact import Config, Predictor, Yolact, build_model
-from yolact.checkpoint import (
-    load_matching_weights,
-    load_weights,
-    read_checkpoint,
-    resolve_weights,
-)
-from yolact.cli import UsageError, device_name, run
-from yolact.engine import autocast, pick_device
-from yolact.evaluation import EvaluationDataset, evaluate
+from yolact import Predictor, distributed
+from yolact.cli import run
+from yolact.engine import autocast
+from yolact.evaluation import CocoEvaluator, EvaluationDataset, eval_order, evaluate
 from yolact.metrics import format_table
-from yolact.optim import (
-    MIN_BATCH_NORM_IMAGES,
-    build_optimizer,
-    learning_rate_at,
-    set_learning_rate,
-)
-from yolact.pretrained import load_backbone
-from yolact.run import Console, Progress, Saver, Stopped, restore, stop_requested
-from yolact.train_flags import batch_parts, configure, parse_arguments, resumed_checkpoint
-from yolact.training_log import TrainingLog
+from yolact.optim import input_size_at, learning_rate_at, set_learning_rate
+from yolact.pictures import write_validation_pictures
+from yolact.report import write_report
+from yolact.results import CocoResults, merge_results
+from yolact.run import Progress, Stopped, stop_requested
+from yolact.run_setup import Run, set_up, train_transform
+from yolact.train_flags import batch_parts, parse_arguments
 
 logger = logging.getLogger("train")
 
@@ -59,77 +48,66 @@ logger = logging.getLogger("train")
 MAX_BAD_STEPS = 20
 
 
-@dataclass
-class Run:
-    """Everything that the loop works on."""
-
-    args: argparse.Namespace
-    config: Config
-    model: Yolact
-    optimizer: torch.optim.Optimizer
-    progress: Progress
-    train_data: Samples
-    val_data: EvaluationDataset | None
-    saver: Saver
-    log: TrainingLog
-
-
 def main(argv: Sequence[str] | None = None) -> None:
     """Read the command line, set up, train."""
-    train(set_up(parse_arguments(__doc__, argv)))
+    args = parse_arguments(__doc__, argv)
+    try:
+        train(set_up(args))
+    finally:
+        distributed.leave()
 
 
 def train(run: Run) -> None:
     """Run the loop: how YOLACT is trained, on one page."""
-    args, config, model, progress = run.args, run.config, run.model, run.progress
+    args, learner = run.args, run.learner
+    config, model, progress = learner.config, learner.model, learner.progress
     loader = build_train_loader(
         run.train_data,
-        TrainTransform(image_size=config.model.image_size, **vars(config.augment)),
+        train_transform(config),
         config.train.batch_size,
         args.num_workers,
         config.train.seed,
         start_iteration=progress.iteration,
-        pin_memory=model.pixel_mean.is_cuda,
+        pin_memory=model.device.type == "cuda",
+        copy_paste=config.augment.copy_paste,
+        part=(distributed.rank(), distributed.world_size()),
     )
-    console = Console(config.train.max_iterations)
-    with stop_requested() as stop, saving(run):
+    with stop_requested() as stop, saving(run), logging_redirect_tqdm():
         batches = iter(loader)
-        bad_steps, start = 0, time.perf_counter()
+        start = time.perf_counter()
         while progress.iteration < config.train.max_iterations:
             learning_rate = learning_rate_at(progress.iteration, config.train)
-            set_learning_rate(run.optimizer, learning_rate)
+            set_learning_rate(learner.optimizer, learning_rate)
+            model.input_size = input_size_at(progress.iteration, model.image_size, config.train)
             losses, finite = train_step(run, next(batches))
-            bad_steps = 0 if finite else bad_steps + 1
-            if bad_steps:
-                progress.skipped += 1
-                logger.warning("not finite, skipped (%d so far): %s", progress.skipped, losses)
-            if bad_steps == MAX_BAD_STEPS:
-                raise FloatingPointError(diagnosis(losses, learning_rate))
-
+            take_note(progress, losses, finite, learning_rate)
             progress.iteration += 1
             seconds, start = time.perf_counter() - start, time.perf_counter()
-            console.update(losses, seconds)
-            if progress.iteration % console.interval == 0:
-                line = console.line(run.saver.epoch, progress.iteration)
-                logger.info(line + gpu_memory(args, model))
-                run.log.train(
-                    losses,
-                    epoch=run.saver.epoch,
-                    iteration=progress.iteration,
-                    learning_rate=learning_rate,
-                    elapsed=seconds,
-                )
+            run.tell(losses, learning_rate, seconds)
             if run.val_data is not None and validation_due(run):
                 validate(run, run.val_data, stop)
                 start = time.perf_counter()
-            if stop.is_set():
+            if distributed.agree(stop.is_set()):
                 raise Stopped
+            if progress.stale == args.patience:
+                logger.info("stopped early: %d validations without a better AP", progress.stale)
+                break
             if progress.iteration % args.save_interval == 0:
                 run.saver.save()
         path = run.saver.save()
         if run.val_data is not None and progress.validated != progress.iteration:
             validate(run, run.val_data, stop)
-    print(path)
+    if distributed.rank() == 0:
+        print(path)
+        report(run, path)
+
+
+def report(run: Run, path: Path) -> None:
+    """Write the report of the last validation, if it is wanted."""
+    if run.args.report and run.evaluator is not None and run.val_data is not None:
+        about = {"weights": str(path), "date": date.today().isoformat()}
+        config = run.learner.config
+        print(write_report(run.folder / "report", run.evaluator, run.val_data, config, about))
 
 
 @contextmanager
@@ -140,7 +118,7 @@ def saving(run: Run) -> Iterator[None]:
     except FloatingPointError:
         raise
     except (Stopped, Exception):
-        if run.args.interrupt and run.progress.iteration:
+        if run.args.interrupt and run.learner.progress.iteration:
             run.saver.save_interrupted()
         raise
 
@@ -152,31 +130,52 @@ def train_step(run: Run, batch: Batch) -> tuple[dict[str, float], bool]:
         The losses by name, and whether they and the gradients were finite; if not, the model is
         left as it was.
     """
-    model, optimizer = run.model, run.optimizer
-    device = model.pixel_mean.device
+    learner, model = run.learner, run.learner.model
+    device = model.device
     images, targets = batch
     targets = [target.to(device) for target in targets]
-    optimizer.zero_grad(set_to_none=True)
+    learner.optimizer.zero_grad(set_to_none=True)
     statistics = [(buffer, buffer.clone()) for buffer in model.buffers()]
-    totals: dict[str, float] = {}
-    parts = batch_parts(run.args.batch_alloc, len(images))
+    totals: dict[str, Tensor] = {}
+    parts = batch_parts(run.args, len(images))
     for part in parts:
-        with autocast(device, run.args.precision):
-            losses = model(images[part], targets[part])
-        torch.autograd.backward(torch.stack(list(losses.values())).sum() / len(parts))
-        for name, loss in losses.items():
-            totals[name] = totals.get(name, 0.0) + loss.item() / len(parts)
+        last = part is parts[-1]
+        with distributed.sharing(run.parallel, last), autocast(device, run.args.precision):
+            losses = run.parallel(images[part], targets[part])
+            loss = torch.stack(list(losses.values())).sum() / len(parts)
+            torch.autograd.backward(loss)
+        for name, value in losses.items():
+            totals[name] = totals.get(name, 0) + value.detach() / len(parts)
+    values = distributed.mean(torch.stack(list(totals.values()))).tolist()
     gradients = [p.grad for p in model.parameters() if p.grad is not None]
     norm = get_total_norm(gradients)
-    finite = math.isfinite(sum(totals.values())) and bool(norm.isfinite())
+    finite = math.isfinite(sum(values)) and bool(norm.isfinite())
     if finite:
-        if run.config.train.gradient_clip:
-            clip_grads_with_norm_(model.parameters(), run.config.train.gradient_clip, norm)
-        optimizer.step()
+        if limit := learner.config.train.gradient_clip:
+            clip_grads_with_norm_(model.parameters(), limit, norm)
+        learner.optimizer.step()
+        if learner.average is not None:
+            learner.average.update_parameters(model)
     else:  # batch norm has seen what the weights shall not
         for buffer, before in statistics:
             buffer.copy_(before)
-    return totals, finite
+    return dict(zip(totals, values, strict=True)), finite
+
+
+def take_note(
+    progress: Progress, losses: dict[str, float], finite: bool, learning_rate: float
+) -> None:
+    """Count the steps that were not finite.
+
+    Raises:
+        FloatingPointError: too many of them in a row.
+    """
+    progress.bad_steps = 0 if finite else progress.bad_steps + 1
+    if not finite:
+        progress.skipped += 1
+        logger.warning("not finite, skipped (%d so far): %s", progress.skipped, losses)
+    if progress.bad_steps == MAX_BAD_STEPS:
+        raise FloatingPointError(diagnosis(losses, learning_rate))
 
 
 def diagnosis(losses: dict[str, float], learning_rate: float) -> str:
@@ -193,15 +192,15 @@ def validation_due(run: Run) -> bool:
     """Tell whether this iteration completed an epoch after which to validate."""
     if run.args.validation_epoch < 1:
         return False
-    batch_size, images = run.config.train.batch_size, len(run.train_data)
-    seen = run.progress.iteration * batch_size
+    batch_size, images = run.learner.config.train.batch_size, len(run.train_data)
+    seen = run.learner.progress.iteration * batch_size
     period = images * run.args.validation_epoch
     return bool(seen // period > (seen - batch_size) // period)
 
 
 def validate(run: Run, val_data: EvaluationDataset, stop: Event) -> None:
     """Evaluate on validation images, print the table, keep the best weights."""
-    predictor = Predictor(run.model, run.args.precision)
+    predictor = Predictor(run.learner.best_model, run.args.precision)
 
     def predict(image: NDArray[np.uint8]) -> Detections:
         if stop.is_set():
@@ -209,109 +208,56 @@ def validate(run: Run, val_data: EvaluationDataset, stop: Event) -> None:
         return predictor(image, score_threshold=0.0, top_k=None)
 
     start = time.perf_counter()
+    results: CocoResults | str
     try:
-        evaluator, _ = evaluate(predict, val_data, max_images=run.args.validation_size)
-        metrics = evaluator.summarize()
+        results = evaluate(predict, val_data, order=validation_images(run, val_data))[0].results
     except (ValueError, OSError) as error:  # one bad image must not end a long run
-        logger.warning("validation failed: %s", error)
-        return
+        results = str(error)
     finally:
-        run.model.train()
-    print(format_table(metrics), flush=True)
-    run.progress.validated = run.progress.iteration
+        run.learner.model.train()
+    parts = distributed.gather(results)
+    for part in parts:
+        if isinstance(part, str):
+            logger.warning("validation failed: %s", part)
+            return
+    merged = merge_results([part for part in parts if not isinstance(part, str)])
+    evaluator = CocoEvaluator(val_data.coco, val_data.categories.category_ids, merged)
+    metrics = evaluator.summarize()
+    run.evaluator = evaluator
+    if distributed.rank() == 0:
+        print(format_table(metrics), flush=True)
+    progress = run.learner.progress
+    progress.validated = progress.iteration
     run.log.validation(
         metrics.box,
         metrics.mask,
         epoch=run.saver.epoch,
-        iteration=run.progress.iteration,
+        iteration=progress.iteration,
         elapsed=time.perf_counter() - start,
     )
+    if run.files is not None:
+        run.files.validation(metrics, run.saver.epoch, progress.iteration)
+        show_validation(run, val_data, predict)
     run.saver.save_best(metrics.mask["all"])
 
 
-def set_up(args: argparse.Namespace) -> Run:
-    """Make everything that the loop works on."""
-    checkpoint = resumed_checkpoint(args)
-    config = configure(args, checkpoint)
-    train_data = open_dataset(config.dataset, "train")
-    if train_data.names != config.model.names:
-        config = config.with_classes(train_data.names)
-    val_data = validation_data(args, config, train_data.categories)
-    device = pick_device(device_name(args))
-
-    torch.manual_seed(config.train.seed)
-    model = build_model(config)
-    if checkpoint is not None:
-        load_weights(model, checkpoint)
-    else:
-        initialise(model, config, args)
-    model.to(device).to(memory_format=torch.channels_last)
-    model.train()
-    parts = batch_parts(args.batch_alloc, config.train.batch_size)
-    if min(part.stop - part.start for part in parts) < MIN_BATCH_NORM_IMAGES:
-        logger.info("batches of fewer than %d images: batch norm is frozen", MIN_BATCH_NORM_IMAGES)
-        model.freeze_batch_norm()
-    optimizer = build_optimizer(model, config.train)
-    progress = Progress(max(args.start_iter, 0))
-    if checkpoint is not None:
-        progress = restore(checkpoint, optimizer, args.start_iter)
-    check_folder(args.save_folder)
-    saver = Saver(
-        args.save_folder,
-        config,
-        model,
-        optimizer,
-        progress,
-        len(train_data),
-        args.keep_latest,
-        args.keep_latest_interval,
-    )
-    log = TrainingLog(args.log_folder / f"{config.name}.log" if args.log else None)
-    log.start(vars(args) | {"settings": config.to_dict()}, [str(device)])
-    of = f"{len(train_data)} images of {config.dataset}, {config.num_classes} classes"
-    logger.info("%s: %s, on %s", config.name, of, device)
-    return Run(args, config, model, optimizer, progress, train_data, val_data, saver, log)
-
-
-def validation_data(
-    args: argparse.Namespace, config: Config, categories: Categories
-) -> EvaluationDataset | None:
-    """Open the validation split, unless none is wanted; without one, say so and go on."""
-    if args.validation_size < 1:
-        return None
+def show_validation(
+    run: Run, val_data: EvaluationDataset, predict: Callable[[NDArray[np.uint8]], Detections]
+) -> None:
+    """Draw a few validation images; without room for the picture, training goes on."""
+    run.learner.best_model.eval()
     try:
-        return open_dataset(config.dataset, "val", categories)
-    except (ValueError, FileNotFoundError) as error:
-        logger.warning("no validation: %s", error)
-        return None
+        write_validation_pictures(run.folder, val_data, predict)
+    except OSError as error:
+        logger.warning("no validation pictures: %s", error)
+    finally:
+        run.learner.model.train()
 
 
-def initialise(model: Yolact, config: Config, args: argparse.Namespace) -> None:
-    """Give a new model trained weights to start from, where there are any."""
-    if args.weights:
-        checkpoint = read_checkpoint(resolve_weights(args.weights))
-        skipped = load_matching_weights(model, checkpoint)
-        for line in skipped:
-            logger.info("not loaded: %s", line)
-        if len(skipped) == len(model.state_dict()):
-            raise UsageError(f"--weights={args.weights}: nothing in it fits {config.name}")
-    elif config.train.pretrained_backbone:
-        load_backbone(model, config.model)
-
-
-def check_folder(folder: Path) -> None:
-    """Make sure that checkpoints can be written, before hours are spent."""
-    folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryFile(dir=folder):
-        pass
-
-
-def gpu_memory(args: argparse.Namespace, model: Yolact) -> str:
-    """Return the end of the console line that --log_gpu asks for."""
-    device = model.pixel_mean.device
-    if not args.log_gpu or device.type != "cuda":
-        return ""
-    return f" || GPU: {torch.cuda.max_memory_allocated(device) / 2**30:.2f} GiB"
+def validation_images(run: Run, val_data: EvaluationDataset) -> list[int]:
+    """Return the images that this process evaluates."""
+    chosen = eval_order(val_data.image_ids)[: run.args.validation_size]
+    return chosen[distributed.rank() :: distributed.world_size()]
 
 
 if __name__ == "__main__":

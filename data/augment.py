@@ -8,6 +8,7 @@ map defined by the rounded one, so image and outlines always agree exactly.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -144,6 +145,7 @@ def draw_placement(
     mirror: bool = True,
     flip: bool = False,
     rotate: bool = False,
+    scale_jitter: Sequence[float] = (),
 ) -> Placement:
     """Draw a random placement; the switches say what may happen to the image.
 
@@ -157,12 +159,18 @@ def draw_placement(
         mirror: swap left and right, half the time.
         flip: swap top and bottom, half the time.
         rotate: turn by 0, 90, 180 or 270 degrees.
+        scale_jitter: smallest and largest size of the image, 1 being the canvas, in place of
+            `expand` and `crop`: small images lie somewhere on the canvas, of large ones a part is
+            seen.
     """
     view = np.array((0, 0, image_hw[1], image_hw[0]))
-    if expand and rng.random() < 0.5:
-        view = _expanded(view, rng)
-    if crop:
-        view = _cropped(view, box_centres(boxes), rng)
+    if scale_jitter:
+        view = _jittered(view, scale_jitter, rng)
+    else:
+        if expand and rng.random() < 0.5:
+            view = _expanded(view, rng)
+        if crop:
+            view = _cropped(view, box_centres(boxes), rng)
     source = np.clip(view, 0, (image_hw[1], image_hw[0]) * 2)
     origin, size = np.tile(view[:2], 2), np.tile(view[2:] - view[:2], 2)
     window = np.round((source - origin) * (image_size / size)).astype(int)
@@ -174,6 +182,17 @@ def draw_placement(
         flip=flip and rng.random() < 0.5,
         quarter_turns=int(rng.integers(4)) if rotate else 0,
     )
+
+
+def _jittered(
+    view: NDArray[np.int_], scales: Sequence[float], rng: np.random.Generator
+) -> NDArray[np.int_]:
+    """Widen or narrow the view by a random ratio, as likely to double as to halve."""
+    size = view[2:] - view[:2]
+    scale = np.exp(rng.uniform(*np.log(scales)))
+    seen = np.maximum(np.round(size / scale), 1).astype(int)
+    corner = np.round(rng.random(2) * (size - seen)).astype(int)
+    return np.concatenate((corner, corner + seen))
 
 
 def _expanded(view: NDArray[np.int_], rng: np.random.Generator) -> NDArray[np.int_]:

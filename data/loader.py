@@ -13,6 +13,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from layers.structures import Target
 
+from .copy_paste import paste_objects
 from .transforms import Sample, Samples
 
 Key = tuple[int, int]
@@ -52,13 +53,17 @@ class TrainingData(Dataset[Item]):
         transform: makes tensors of a sample, with a generator that is the same for the same
             seed, epoch and index, whatever was loaded before and by which process.
         seed: not negative.
+        copy_paste: share of the samples that get objects of another one.
     """
 
-    def __init__(self, dataset: Samples, transform: Transform, seed: int) -> None:
+    def __init__(
+        self, dataset: Samples, transform: Transform, seed: int, copy_paste: float = 0.0
+    ) -> None:
         """Remember the parts."""
         self.dataset = dataset
         self.transform = transform
         self.seed = seed
+        self.copy_paste = copy_paste
 
     def __getitem__(self, key: Key) -> Item:
         """Load and transform one sample.
@@ -69,7 +74,11 @@ class TrainingData(Dataset[Item]):
         epoch, index = key
         rng = np.random.default_rng((_AUGMENT, self.seed, epoch, index))
         try:
-            return self.transform(self.dataset.sample(index), rng)
+            item = self.transform(self.dataset.sample(index), rng)
+            if self.copy_paste and rng.random() < self.copy_paste:
+                other = self.dataset.sample(int(rng.integers(len(self.dataset))))
+                item = paste_objects(*item, *self.transform(other, rng), rng)
+            return item
         except (ValueError, OSError) as error:
             raise SampleError(str(error)) from error
 
@@ -89,12 +98,20 @@ class BatchStream(Sampler[list[Key]]):
         batch_size: number of keys in a batch.
         seed: not negative.
         start_iteration: number of batches that an earlier run has had from this stream.
+        part: which of the equal parts of every batch this process gets, of how many.
 
     Raises:
         ValueError: there are no samples, or no room for one in a batch.
     """
 
-    def __init__(self, length: int, batch_size: int, seed: int, start_iteration: int = 0) -> None:
+    def __init__(
+        self,
+        length: int,
+        batch_size: int,
+        seed: int,
+        start_iteration: int = 0,
+        part: tuple[int, int] = (0, 1),
+    ) -> None:
         """Check and remember the numbers."""
         if length < 1:
             raise ValueError("the dataset has no images to train on")
@@ -107,12 +124,19 @@ class BatchStream(Sampler[list[Key]]):
         self.batch_size = batch_size
         self.seed = seed
         self.start_iteration = start_iteration
+        if batch_size % part[1]:
+            raise ValueError(
+                f"a batch of {batch_size} images cannot be shared by {part[1]} processes equally"
+            )
+        self.part = slice(
+            part[0], None, part[1]
+        )  # in turn, so that shares of half a batch are halves of the shares
 
     def __iter__(self) -> Iterator[list[Key]]:
         """Yield batches for ever."""
         keys = self._keys(first=self.start_iteration * self.batch_size)
         while True:
-            yield [next(keys) for _ in range(self.batch_size)]
+            yield [next(keys) for _ in range(self.batch_size)][self.part]
 
     def _keys(self, first: int) -> Iterator[Key]:
         epoch, offset = divmod(first, self.length)
@@ -131,6 +155,8 @@ def build_train_loader(
     seed: int,
     start_iteration: int = 0,
     pin_memory: bool = False,
+    copy_paste: float = 0.0,
+    part: tuple[int, int] = (0, 1),
 ) -> DataLoader[Item]:
     """Make the endless loader of the training loop; each item is a `Batch`.
 
@@ -143,10 +169,12 @@ def build_train_loader(
         start_iteration: batches that an earlier run has had; the loader goes on from there
             exactly as that run would have.
         pin_memory: lock the batches in memory for faster copies to a GPU.
+        copy_paste: share of the images that get objects of another one.
+        part: which of the equal parts of every batch this process gets, of how many.
     """
     return DataLoader(
-        TrainingData(dataset, transform, seed),
-        batch_sampler=BatchStream(len(dataset), batch_size, seed, start_iteration),
+        TrainingData(dataset, transform, seed, copy_paste),
+        batch_sampler=BatchStream(len(dataset), batch_size, seed, start_iteration, part),
         num_workers=workers,
         collate_fn=collate,
         pin_memory=pin_memory,

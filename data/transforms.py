@@ -102,6 +102,7 @@ class TrainTransform:
         mirror: swap left and right.
         flip: swap top and bottom.
         rotate: turn by a random multiple of 90 degrees.
+        scale_jitter: smallest and largest size of the image, in place of `expand` and `crop`.
         fill: RGB colour of the canvas, 0..255.
         min_object_size: objects that end up narrower or lower than this many pixels are dropped.
     """
@@ -113,6 +114,7 @@ class TrainTransform:
     mirror: bool = True
     flip: bool = False
     rotate: bool = False
+    scale_jitter: tuple[float, ...] = ()
     fill: tuple[float, float, float] = PIXEL_MEAN
     min_object_size: float = 4.0
 
@@ -148,6 +150,7 @@ class TrainTransform:
                 mirror=self.mirror,
                 flip=self.flip,
                 rotate=self.rotate,
+                scale_jitter=self.scale_jitter,
             )
             kept = _visible_objects(sample, placement, self.min_object_size)
             if not len(objects) or not sample.is_crowd[kept].all():

@@ -5,14 +5,24 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torchvision.ops import generalized_box_iou_loss
 
 from .masks import box_windows
 from .matching import BACKGROUND, IGNORE
+
+_FAR = 1e4  # image sides; areas beyond overflow
 
 
 def box_loss(box_deltas: Tensor, target_deltas: Tensor) -> Tensor:
     """Sum the smooth L1 distance of (N, 4) encoded boxes."""
     return F.smooth_l1_loss(box_deltas, target_deltas, reduction="sum")
+
+
+def giou_loss(boxes: Tensor, target_boxes: Tensor) -> Tensor:
+    """Sum 1 - generalised IoU (Rezatofighi et al. 2019) of (N, 4) xyxy relative boxes."""
+    boxes, target_boxes = boxes.clamp(-_FAR, _FAR), target_boxes.clamp(-_FAR, _FAR)
+    loss: Tensor = generalized_box_iou_loss(boxes, target_boxes, reduction="sum")
+    return loss
 
 
 def confidence_loss(class_logits: Tensor, classes: Tensor, negative_ratio: int = 3) -> Tensor:
@@ -54,6 +64,24 @@ def mask_loss(mask_logits: Tensor, target_masks: Tensor, boxes: Tensor) -> Tenso
     loss = (loss * box_windows(boxes, (height, width))).sum(dim=(1, 2))
     cells = (boxes[:, 2:] - boxes[:, :2]) * boxes.new_tensor((width, height))
     return loss / cells.clamp(min=0.25).prod(dim=1)
+
+
+def dice_loss(mask_logits: Tensor, target_masks: Tensor, boxes: Tensor) -> Tensor:
+    """One minus the dice overlap inside each box (Milletari et al. 2016).
+
+    Args:
+        mask_logits: (N, h, w) before the sigmoid.
+        target_masks: (N, h, w) in {0, 1}.
+        boxes: (N, 4) xyxy relative: the ground truth that crops.
+
+    Returns:
+        (N,) in [0, 1]; 0 where nothing is to be found, and nothing is.
+    """
+    windows = box_windows(boxes, mask_logits.shape[-2:])
+    soft, target_masks = mask_logits.sigmoid() * windows, target_masks * windows
+    both = (soft * target_masks).sum(dim=(1, 2))
+    each = soft.square().sum(dim=(1, 2)) + target_masks.sum(dim=(1, 2))
+    return 1 - (2 * both + 1) / (each + 1)
 
 
 def semantic_loss(semantic_logits: Tensor, masks: Tensor, labels: Tensor) -> Tensor:

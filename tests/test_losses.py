@@ -10,6 +10,8 @@ from layers.boxes import encode_boxes
 from layers.losses import (
     box_loss,
     confidence_loss,
+    dice_loss,
+    giou_loss,
     mask_iou,
     mask_iou_loss,
     mask_loss,
@@ -42,6 +44,47 @@ def test_box_loss(deltas: list[list[float]], target: list[list[float]], expected
     first, second = (torch.tensor(x, dtype=torch.float32).reshape(-1, 4) for x in (deltas, target))
     loss = box_loss(first, second)
     assert loss.item() == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(
+    ("boxes", "target", "expected"),
+    [
+        ([], [], 0.0),
+        ([[0, 0, 1, 1]], [[0, 0, 1, 1]], 0.0),
+        ([[0, 0, 1, 2]], [[0, 0, 1, 1]], 0.5),
+        # Apart by one: no overlap, and a third of what encloses both is empty.
+        ([[0, 0, 1, 1]], [[2, 0, 3, 1]], 1 + 1 / 3),
+        ([[0, 0, 1, 1], [0, 0, 1, 2]], [[0, 0, 1, 1], [0, 0, 1, 1]], 0.5),
+    ],
+)
+def test_giou_loss(boxes: list[list[float]], target: list[list[float]], expected: float) -> None:
+    first, second = (torch.tensor(x, dtype=torch.float32).reshape(-1, 4) for x in (boxes, target))
+    assert giou_loss(first, second).item() == pytest.approx(expected, abs=1e-6)
+
+
+UNIT, LEFT = [0.0, 0.0, 1.0, 1.0], [0.0, 0.0, 0.5, 1.0]
+
+
+@pytest.mark.parametrize(
+    ("logit", "filled_columns", "box", "expected"),
+    [
+        (-50.0, 0, UNIT, 0.0),  # nothing there, and nothing found
+        (50.0, 8, UNIT, 0.0),
+        (-50.0, 8, UNIT, 1 - 1 / 65),
+        (50.0, 0, UNIT, 1 - 1 / 65),
+        (50.0, 4, UNIT, 1 - 65 / 97),  # half of what is found is right
+        (50.0, 5, LEFT, 0.0),  # the box and its margin of a cell end there
+    ],
+)
+def test_dice_loss(logit: float, filled_columns: int, box: list[float], expected: float) -> None:
+    logits, target = torch.full((1, 8, 8), logit), torch.zeros(1, 8, 8)
+    target[..., :filled_columns] = 1
+    loss = dice_loss(logits, target, torch.tensor([box]))
+    assert loss.tolist() == pytest.approx([expected], abs=1e-5)
+
+
+def test_dice_loss_of_nothing() -> None:
+    assert dice_loss(torch.zeros(0, 8, 8), torch.zeros(0, 8, 8), torch.zeros(0, 4)).shape == (0,)
 
 
 # Four background anchors of rising hardness: the logit of class 1 against a background of 0.
@@ -256,9 +299,12 @@ TARGETS: dict[str, Target] = {
 @pytest.mark.parametrize("scale", [1.0, 1e4, -1e4])
 @pytest.mark.parametrize("name", TARGETS)
 @pytest.mark.parametrize("rescoring", [False, True], ids=["plain", "rescoring"])
-def test_losses_and_gradients_are_finite(name: str, scale: float, rescoring: bool) -> None:
+@pytest.mark.parametrize("newer", [{}, {"box_loss": "giou", "dice_weight": 1.0}], ids=["", "newer"])
+def test_losses_and_gradients_are_finite(
+    name: str, scale: float, rescoring: bool, newer: dict[str, Any]
+) -> None:
     predictions = predict(2, scale, grid=64 if rescoring else 16)
-    losses = criterion(rescoring)(predictions, [TARGETS[name], TARGETS["nothing"]])
+    losses = criterion(rescoring, **newer)(predictions, [TARGETS[name], TARGETS["nothing"]])
     expected = ["box", "confidence", "mask", "semantic"] + ["mask_iou"] * rescoring
     assert list(losses) == expected
     assert all(loss.shape == () for loss in losses.values())
@@ -279,6 +325,17 @@ def test_images_without_objects_teach_background_only(name: str) -> None:
     rows = learned.abs().sum(dim=1) > 0
     assert rows.sum() == 3  # as many negatives as one positive would bring
     assert (learned[rows][:, 0] < 0).all()  # towards background
+
+
+def test_giou_and_dice_take_part() -> None:
+    targets = [TARGETS["one"]]
+    plain = criterion()(predict(1), targets)
+    giou = criterion(box_loss="giou", box_weight=2.0)(predict(1), targets)
+    dice = criterion(dice_weight=0.5)(predict(1), targets)
+    assert 0 < giou["box"] <= 2 * 2.0  # 1 - GIoU is at most 2, whatever the distance
+    assert plain["mask"] < dice["mask"] <= plain["mask"] + 0.5 * LossConfig().mask_weight
+    assert giou["mask"] == plain["mask"]
+    assert dice["box"] == plain["box"]
 
 
 def test_boxes_without_area_are_as_if_absent() -> None:

@@ -4,7 +4,15 @@ from torch import nn
 
 from yolact import get_config, list_configs
 from yolact.config import TrainConfig
-from yolact.optim import autoscale, build_optimizer, learning_rate_at, set_learning_rate
+from yolact.optim import (
+    autoscale,
+    average_weights,
+    build_optimizer,
+    input_size_at,
+    learning_rate_at,
+    set_learning_rate,
+    with_iterations,
+)
 
 BASE = TrainConfig()
 
@@ -112,3 +120,75 @@ def test_set_learning_rate() -> None:
     optimizer = torch.optim.SGD([{"params": [p], "lr": 1.0} for p in parameters])
     set_learning_rate(optimizer, 0.25)
     assert [group["lr"] for group in optimizer.param_groups] == [0.25, 0.25]
+
+
+COSINE = TrainConfig(schedule="cosine", max_iterations=1100, warmup_iterations=100)
+
+
+@pytest.mark.parametrize(
+    ("iteration", "expected"),
+    [(0, 1e-4), (50, 5.5e-4), (100, 1e-3), (600, 5e-4), (1100, 0.0), (5000, 0.0)],
+)
+def test_cosine(iteration: int, expected: float) -> None:
+    assert learning_rate_at(iteration, COSINE) == pytest.approx(expected, abs=1e-12)
+
+
+def test_a_cosine_that_is_all_warm_up() -> None:
+    train = TrainConfig(schedule="cosine", max_iterations=10, warmup_iterations=10)
+    assert learning_rate_at(10, train) == pytest.approx(train.learning_rate)
+
+
+@pytest.mark.parametrize(
+    ("iterations", "warmup", "steps"),
+    [
+        (800_000, 500, (280_000, 600_000, 700_000, 750_000)),
+        (8_000, 500, (2_800, 6_000, 7_000, 7_500)),
+        (1_000, 100, (350, 750, 875, 937)),
+        (1, 0, (0, 0, 0, 0)),
+    ],
+)
+def test_a_schedule_of_another_length(iterations: int, warmup: int, steps: tuple[int, ...]) -> None:
+    train = with_iterations(BASE, iterations)
+    assert train.max_iterations == iterations
+    assert (train.warmup_iterations, train.learning_rate_steps) == (warmup, steps)
+    assert train.learning_rate == BASE.learning_rate
+
+
+def test_adamw_spares_norms_and_biases() -> None:
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4))
+    optimizer = build_optimizer(model, TrainConfig(optimizer="adamw", weight_decay=0.1))
+    assert isinstance(optimizer, torch.optim.AdamW)
+    decays = {
+        id(p): group["weight_decay"] for group in optimizer.param_groups for p in group["params"]
+    }
+    assert [decays[id(p)] for p in model.parameters()] == [0.1, 0, 0, 0]
+
+
+@pytest.mark.parametrize("decay", [0.0, 0.5, 0.999])
+def test_the_average_follows_the_weights(decay: float) -> None:
+    model = nn.Sequential(nn.Linear(1, 1, bias=False), nn.BatchNorm1d(1))
+    average = average_weights(model, decay)
+    expected = None
+    for n, value in enumerate((1.0, 2.0, 4.0, 8.0)):
+        with torch.no_grad():
+            model[0].weight.fill_(value)
+        model[1].running_mean.fill_(value)  # type: ignore[operator, union-attr]
+        model[1].num_batches_tracked.fill_(n)  # type: ignore[operator, union-attr]
+        average.update_parameters(model)
+        now = min(decay, (1 + n) / (10 + n))
+        expected = value if expected is None else now * expected + (1 - now) * value
+    first, norm = average.module
+    assert first.weight.item() == pytest.approx(expected)
+    assert norm.running_mean.item() == pytest.approx(expected)
+    assert norm.num_batches_tracked.item() == 3
+    assert not first.weight.requires_grad
+
+
+@pytest.mark.parametrize(("share", "least", "most"), [(0.0, 550, 550), (0.25, 416, 672)])
+def test_input_sizes(share: float, least: int, most: int) -> None:
+    train = TrainConfig(multi_scale=share)
+    sizes = [input_size_at(i, 550, train) for i in range(300)]
+    assert (min(sizes), max(sizes)) == (least, most)
+    assert sizes == [input_size_at(i, 550, train) for i in range(300)]  # so a resumed run agrees
+    if share:
+        assert {size % 32 for size in sizes} == {0}

@@ -12,7 +12,8 @@ from torch import nn
 
 from yolact import get_config
 from yolact.checkpoint import Checkpoint, read_checkpoint
-from yolact.run import Console, Progress, Saver, restore, stop_requested
+from yolact.optim import average_weights
+from yolact.run import Console, Learner, Progress, Saver, restore, stop_requested
 
 CONFIG = replace(get_config("yolact_resnet18"), name="toy").override("train.batch_size=4")
 
@@ -23,10 +24,13 @@ def saver(tmp_path: Path) -> Saver:
     return make_saver(tmp_path)
 
 
-def make_saver(folder: Path, keep_latest: bool = False, interval: int = 100_000) -> Saver:
+def make_saver(
+    folder: Path, keep_latest: bool = False, interval: int = 100_000, averaged: bool = False
+) -> Saver:
     model: Any = nn.Linear(2, 1)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
-    return Saver(folder, CONFIG, model, optimizer, Progress(), 10, keep_latest, interval)
+    average = average_weights(model, 0.9) if averaged else None
+    return Saver(folder, Learner(CONFIG, model, optimizer, average), 10, keep_latest, interval)
 
 
 def names(folder: Path) -> list[str]:
@@ -103,30 +107,49 @@ def test_an_interrupted_checkpoint_replaces_older_ones(saver: Saver) -> None:
 
 
 def step(saver: Saver) -> None:
-    saver.optimizer.zero_grad()
-    x: Any = torch.randn(3, 2)
-    saver.model(x).square().mean().backward()
-    saver.optimizer.step()
-    saver.progress.iteration += 1
+    learner, x = saver.learner, torch.randn(3, 2)
+    learner.optimizer.zero_grad()
+    learner.model.get_submodule("")(x).square().mean().backward()
+    learner.optimizer.step()
+    if learner.average is not None:
+        learner.average.update_parameters(learner.model)
+    learner.progress.iteration += 1
 
 
-def test_a_restored_run_goes_on_as_if_never_stopped(tmp_path: Path) -> None:
+@pytest.mark.parametrize("averaged", [False, True])
+def test_a_restored_run_goes_on_as_if_never_stopped(tmp_path: Path, averaged: bool) -> None:
     torch.manual_seed(0)
-    first = make_saver(tmp_path)
+    first = make_saver(tmp_path, averaged=averaged)
     step(first)
     path = first.save()
     step(first)
 
-    second = make_saver(tmp_path)
+    second = make_saver(tmp_path, averaged=averaged)
     checkpoint = read_checkpoint(path)
-    second.model.load_state_dict(checkpoint.model)
+    for model in {second.learner.model, second.learner.best_model}:
+        model.load_state_dict(checkpoint.model)
     torch.manual_seed(99)
-    second.progress = restore(checkpoint, second.optimizer)
+    restore(checkpoint, second.learner)
     assert second.progress == Progress(1, -1.0)
     step(second)
-    for a, b in zip(first.model.parameters(), second.model.parameters(), strict=True):
-        assert torch.equal(a, b)
+    for one, two in (
+        (first.learner.model, second.learner.model),
+        (first.learner.best_model, second.learner.best_model),
+    ):
+        assert all(map(torch.equal, one.parameters(), two.parameters()))
     assert second.progress == first.progress
+
+
+def test_a_checkpoint_holds_the_average_and_beside_it_the_weights(tmp_path: Path) -> None:
+    saver = make_saver(tmp_path, averaged=True)
+    for _ in range(3):
+        step(saver)
+    checkpoint = read_checkpoint(saver.save())
+    learner = saver.learner
+    assert torch.equal(checkpoint.model["weight"], learner.best_model.get_parameter("weight"))
+    kept = checkpoint.training["weights"]["weight"]
+    assert torch.equal(kept, learner.model.get_parameter("weight"))
+    assert not torch.equal(kept, checkpoint.model["weight"])
 
 
 @pytest.mark.parametrize(
@@ -146,7 +169,9 @@ def test_where_a_run_goes_on(
     saver: Saver, training: dict[str, Any], name: str, start: int, expected: Progress
 ) -> None:
     checkpoint = Checkpoint(Path(name), {}, official=not training, training=training)
-    assert restore(checkpoint, saver.optimizer, start) == expected
+    saver.learner.progress = Progress(max(start, 0))
+    restore(checkpoint, saver.learner, start)
+    assert saver.progress == expected
 
 
 @pytest.mark.parametrize(
@@ -159,11 +184,13 @@ def test_where_a_run_goes_on(
         {"random": "seed"},
         {"iteration": "many"},
         {"best_ap": None},
+        {"weights": {}},
+        {"weights": 3},
     ],
 )
 def test_a_state_that_does_not_fit(saver: Saver, training: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match="toy_1_4.pth: cannot resume from it"):
-        restore(Checkpoint(Path("toy_1_4.pth"), {}, False, training=training), saver.optimizer)
+        restore(Checkpoint(Path("toy_1_4.pth"), {}, False, training=training), saver.learner)
 
 
 def test_console_line_of_the_original() -> None:

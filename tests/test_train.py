@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -13,8 +16,11 @@ from tiny import FLAGS, make_dataset
 import train
 from yolact.checkpoint import read_checkpoint
 from yolact.cli import run
-from yolact.train_flags import parse_arguments
+from yolact.run_files import read_results
+from yolact.train_flags import batch_parts, configure, fit_schedule, parse_arguments
 from yolact.training_log import read_log
+
+ROOT = Path(__file__).resolve().parents[1]
 
 
 @pytest.fixture(scope="module")
@@ -60,6 +66,30 @@ def test_resumed_run_equals_uninterrupted_run(dataset: Path, tmp_path: Path) -> 
     assert run(train.main, flags(dataset, tmp_path / "b", 6, *more, *resume)) == 0
     whole, resumed = (weights(next((tmp_path / x).glob("*_6.pth"))) for x in "ab")
     assert all(torch.equal(whole[name], resumed[name]) for name in whole)
+
+
+def test_killed_run_ends_as_one_never_killed(dataset: Path, tmp_path: Path) -> None:
+    more = ["--save_interval=1", "--keep_latest", "--set=train.ema_decay=0.9"]
+    more += ["--set=train.multi_scale=0.3", "--set=augment.copy_paste=0.5", "--num_workers=1"]
+    whole, killed = flags(dataset, tmp_path / "a", 12, *more), flags(dataset, tmp_path / "b", 12)
+    killed += more
+    assert run(train.main, whole) == 0
+    process = subprocess.Popen(
+        [sys.executable, "train.py", *killed], cwd=ROOT, stderr=subprocess.PIPE, text=True
+    )
+    assert process.stderr is not None
+    for line in process.stderr:
+        if re.search(r"saved .*_[4-9]\.pth", line):
+            process.kill()  # in the middle of the next step, or of the next checkpoint
+            break
+    assert process.wait(60) == -signal.SIGKILL
+    for path in (tmp_path / "b").glob("*.pth"):
+        assert read_checkpoint(path).training["iteration"] >= 3  # whole, all of them
+    assert run(train.main, [*killed, "--resume=latest"]) == 0
+    a, b = (read_checkpoint(next((tmp_path / x).glob("*_12.pth"))) for x in "ab")
+    assert all(torch.equal(a.model[name], b.model[name]) for name in a.model)
+    weights_a, weights_b = a.training["weights"], b.training["weights"]
+    assert all(torch.equal(weights_a[name], weights_b[name]) for name in weights_a)
 
 
 def test_ctrl_c_saves_and_is_resumed(
@@ -113,9 +143,9 @@ def test_gradient_clip_bounds_the_step(dataset: Path, tmp_path: Path) -> None:
         folder = tmp_path / str(clip)
         more = [*step, f"--set=train.gradient_clip={clip}"]
         made = train.set_up(parse_arguments(None, flags(dataset, folder, 1, *more)))
-        before = [p.detach().clone() for p in made.model.parameters()]
+        before = [p.detach().clone() for p in made.learner.model.parameters()]
         train.train(made)
-        after = made.model.parameters()
+        after = made.learner.model.parameters()
         moved.append(sum(float((a - b).square().sum()) for a, b in zip(after, before, strict=True)))
     assert moved[0] > 1
     assert moved[1] ** 0.5 == pytest.approx(0.5, rel=1e-3)
@@ -188,6 +218,15 @@ def test_fine_tuning_on_other_classes_lists_what_is_not_loaded(
         (["--set=train.learning_rate=fast"], "expected float"),
         (["--batch_size=0"], "expected at least 1"),
         (["--num_workers=-1"], "expected at least 0"),
+        (["--epochs=0"], "expected more than 0"),
+        (["--epochs=nan"], "expected more than 0"),
+        (["--patience=0"], "expected at least 1"),
+        (["--accumulate=0"], "expected at least 1"),
+        (["--accumulate=2", "--batch_alloc=3,3"], "give one of them"),
+        (["--set=train.ema_decay=1"], "expected 0 <= value < 1"),
+        (["--set=augment.scale_jitter=2,1"], "expected two sizes"),
+        (["--set=augment.copy_paste=50"], "expected a share"),
+        (["--set=loss.box_loss=iou"], "expected one of smooth_l1, giou"),
         (["--batch_alloc=2,2"], "must add up"),
         (["--batch_alloc=two"], "expected numbers"),
         (["--precision=float16"], "train with bfloat16"),
@@ -233,3 +272,68 @@ def test_help_tells_by_example(capsys: pytest.CaptureFixture[str]) -> None:
         train.main(["--help"])
     assert exit_code.value.code == 0
     assert "python train.py --config=yolact_base" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("more", "iterations", "steps"),
+    [
+        ([], 1000, (350, 750, 875, 937)),  # 55 epochs of 4 images are too few
+        (["--epochs=30"], 20, (7, 15, 17, 18)),
+        (["--epochs=0.1"], 1, (0, 0, 0, 0)),
+        (["--set=train.max_iterations=77"], 77, (280_000, 600_000, 700_000, 750_000)),
+    ],
+)
+def test_schedule_of_a_small_dataset(
+    dataset: Path, tmp_path: Path, more: list[str], iterations: int, steps: tuple[int, ...]
+) -> None:
+    given = ["--config=yolact_resnet18", f"--dataset={dataset}", "--batch_size=6", *FLAGS, *more]
+    args = parse_arguments(None, [*given, "--no_autoscale", f"--save_folder={tmp_path}"])
+    schedule = fit_schedule(args, configure(args, None), 4).train
+    assert (schedule.max_iterations, schedule.learning_rate_steps) == (iterations, steps)
+
+
+@pytest.mark.parametrize(
+    ("more", "sizes"),
+    [
+        ([], [12]),
+        (["--batch_alloc=8,4"], [8, 4]),
+        (["--accumulate=1"], [12]),
+        (["--accumulate=3"], [4, 4, 4]),
+        (["--accumulate=5"], [3, 3, 3, 3]),  # as equal as can be
+        (["--accumulate=99"], [1] * 12),
+    ],
+)
+def test_parts_of_a_batch(more: list[str], sizes: list[int]) -> None:
+    parts = batch_parts(parse_arguments(None, more), 12)
+    assert [part.stop - part.start for part in parts] == sizes
+    assert [part.start for part in parts] == [sum(sizes[:i]) for i in range(len(sizes))]
+
+
+def test_early_stopping(dataset: Path, tmp_path: Path) -> None:
+    more = ["--validation_size=3", "--validation_epoch=1", "--patience=2", "--lr=1e-9"]
+    assert run(train.main, [*flags(dataset, tmp_path, 30), *more]) == 0
+    progress = read_checkpoint(max(tmp_path.glob("yolact_resnet18_*_*.pth"))).training
+    assert progress["stale"] == 2
+    assert progress["iteration"] < 30
+
+
+def test_what_a_run_leaves_behind(dataset: Path, tmp_path: Path) -> None:
+    more = ["--validation_size=3", "--validation_epoch=1", "--recipe=modern"]
+    assert run(train.main, [*flags(dataset, tmp_path, 2), *more]) == 0
+    folder = tmp_path / "yolact_resnet18"
+    for name in ("train_pictures.jpg", "results.png", "val_pictures.jpg", "report/index.html"):
+        assert (folder / name).stat().st_size > 1000, name
+    assert [row["iteration"] for row in read_results(folder / "results.csv")] == [1, 2]
+    again = [*flags(dataset, tmp_path, 3), *more, "--resume=latest", "--no_report"]
+    again += ["--set=train.max_iterations=3"]
+    assert run(train.main, again) == 0
+    assert [row["iteration"] for row in read_results(folder / "results.csv")] == [1, 2, 3]
+
+
+def test_modern_recipe(tmp_path: Path) -> None:
+    args = parse_arguments(None, ["--recipe=modern", "--set=augment.copy_paste=0.25"])
+    config = configure(args, None)
+    assert config.train.schedule == "cosine"
+    assert config.train.ema_decay > 0
+    assert config.augment.copy_paste == 0.25  # what is said in detail wins
+    assert configure(parse_arguments(None, []), None).train.schedule == "steps"

@@ -7,10 +7,12 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from layers.boxes import encode_boxes
+from layers.boxes import decode_boxes, encode_boxes
 from layers.losses import (
     box_loss,
     confidence_loss,
+    dice_loss,
+    giou_loss,
     mask_iou,
     mask_iou_loss,
     mask_loss,
@@ -21,6 +23,7 @@ from layers.masks import box_windows
 from layers.matching import BACKGROUND, match_anchors
 from layers.structures import Predictions, Target
 
+from . import distributed
 from .config import LossConfig
 from .mask_rescorer import MaskRescorer
 
@@ -71,8 +74,8 @@ class Criterion:
             classes.append(matches.classes)
             positive = matches.classes > BACKGROUND
             index = matches.objects[positive]
-            target_deltas = encode_boxes(boxes[index], anchors[positive])
-            box = box + box_loss(predictions.box_deltas[i, positive], target_deltas)
+            deltas = predictions.box_deltas[i, positive]
+            box = box + self._box_loss(deltas, boxes[index], anchors[positive])
             image_mask, image_rescored = self._mask_losses(
                 predictions.prototypes[i],
                 predictions.coefficients[i, positive],
@@ -84,7 +87,9 @@ class Criterion:
             rescored.append(image_rescored)
         all_classes = torch.stack(classes)
         confidence = confidence_loss(predictions.class_logits, all_classes, config.negative_ratio)
-        positives = (all_classes > BACKGROUND).sum().clamp(min=1)
+        # Of all processes: each one's share of the losses then adds up to those of the whole batch.
+        positives = distributed.mean((all_classes > BACKGROUND).sum().float())
+        positives = positives.clamp(min=1 / distributed.world_size())
         losses = {
             "box": config.box_weight * box / positives,
             "confidence": config.confidence_weight * confidence / positives,
@@ -94,6 +99,11 @@ class Criterion:
         if self.mask_rescorer is not None:
             losses["mask_iou"] = config.mask_iou_weight * torch.stack(rescored).sum() / positives
         return losses
+
+    def _box_loss(self, deltas: Tensor, boxes: Tensor, anchors: Tensor) -> Tensor:
+        if self.config.box_loss == "giou":
+            return giou_loss(decode_boxes(deltas, anchors), boxes)
+        return box_loss(deltas, encode_boxes(boxes, anchors))
 
     def _mask_losses(
         self,
@@ -119,6 +129,8 @@ class Criterion:
         logits = torch.einsum("nk,khw->nhw", coefficients, prototypes)
         target = shrink_masks(objects.masks, logits.shape[-2:])[index]
         per_mask = mask_loss(logits, target, boxes[index])
+        if self.config.dice_weight:
+            per_mask = per_mask + self.config.dice_weight * dice_loss(logits, target, boxes[index])
         total = per_mask.sum() * (positives / max(len(index), 1))
         return total, self._mask_iou_loss(logits, target, boxes[index], objects.labels[index])
 

@@ -7,13 +7,16 @@ import signal
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
 import torch
+from torch.optim.swa_utils import AveragedModel
+from tqdm import tqdm
 
+from . import distributed
 from .checkpoint import (
     Checkpoint,
     CheckpointName,
@@ -23,7 +26,7 @@ from .checkpoint import (
 )
 from .config import Config
 from .meters import MovingAverage, format_eta
-from .model import Yolact
+from .segmenter import Segmenter
 from .training_log import LOSS_LETTERS
 
 logger = logging.getLogger(__name__)
@@ -38,16 +41,47 @@ class Progress:
         best_ap: the best mask AP of a validation, in percent.
         validated: the iteration of the last validation.
         skipped: steps whose losses or gradients were not finite.
+        stale: validations since the best one.
+        bad_steps: steps in a row, up to now, that were not finite.
     """
 
     iteration: int = 0
     best_ap: float = -1.0
     validated: int = -1
     skipped: int = 0
+    stale: int = 0
+    bad_steps: int = 0
 
 
 class Stopped(KeyboardInterrupt):
     """The run was asked to stop, and is between two steps."""
+
+
+@dataclass
+class Learner:
+    """What learns, and what a checkpoint has to hold of it.
+
+    Attributes:
+        config: stored in every checkpoint; its name begins their file names.
+        model: that is trained.
+        optimizer: of its parameters.
+        average: of its weights, or None. Where there is one, it is what is evaluated and what a
+            checkpoint holds as its model; the weights themselves are kept beside the optimiser.
+        progress: how far it has come.
+    """
+
+    config: Config
+    model: Segmenter[Any, Any]
+    optimizer: torch.optim.Optimizer
+    average: AveragedModel | None = None
+    progress: Progress = field(default_factory=Progress)
+
+    @property
+    def best_model(self) -> Segmenter[Any, Any]:
+        """The model to evaluate."""
+        averaged: Any = self.average
+        model: Segmenter[Any, Any] = self.model if averaged is None else averaged.module
+        return model
 
 
 class Saver:
@@ -55,10 +89,7 @@ class Saver:
 
     Args:
         folder: where to.
-        config: stored in each of them; its name begins their file names.
-        model: whose weights are stored.
-        optimizer: whose state is stored.
-        progress: how far the run has come; read at each save.
+        learner: what is stored; read at each save.
         images_per_epoch: of the training set, to count epochs.
         keep_latest: delete the previous checkpoint of this run after each save ...
         keep_latest_interval: ... except those at multiples of this many iterations.
@@ -67,20 +98,22 @@ class Saver:
     def __init__(
         self,
         folder: Path,
-        config: Config,
-        model: Yolact,
-        optimizer: torch.optim.Optimizer,
-        progress: Progress,
+        learner: Learner,
         images_per_epoch: int,
-        keep_latest: bool,
-        keep_latest_interval: int,
+        keep_latest: bool = False,
+        keep_latest_interval: int = 100_000,
     ) -> None:
         """Keep the parts."""
-        self.folder, self.config, self.model = folder, config, model
-        self.optimizer, self.progress = optimizer, progress
+        self.folder, self.learner = folder, learner
+        self.config = learner.config
         self.images_per_epoch = images_per_epoch
         self.keep_latest, self.keep_latest_interval = keep_latest, keep_latest_interval
         self._previous: Path | None = None
+
+    @property
+    def progress(self) -> Progress:
+        """How far the run has come."""
+        return self.learner.progress
 
     @property
     def epoch(self) -> int:
@@ -109,77 +142,96 @@ class Saver:
 
     def save_best(self, mask_ap: float) -> None:
         """Write <name>_best.pth when the validation is the best so far."""
+        self.progress.stale += 1
         if mask_ap > self.progress.best_ap:
-            self.progress.best_ap = mask_ap
+            self.progress.best_ap, self.progress.stale = mask_ap, 0
             self._write(self.folder / f"{self.config.name}_best.pth")
 
     def _write(self, path: Path) -> Path:
+        if distributed.rank():
+            return path  # the first process writes for all
+        learner = self.learner
         training = {
             **vars(self.progress),
-            "optimizer": self.optimizer.state_dict(),
+            "optimizer": learner.optimizer.state_dict(),
             "random": torch.get_rng_state(),
             "cuda_random": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
         }
-        save_checkpoint(path, self.model, self.config, training)
+        if learner.average is not None:
+            training["weights"] = learner.model.state_dict()
+            training["averaged"] = learner.average.n_averaged
+        save_checkpoint(path, learner.best_model, self.config, training)
         logger.info("saved %s", path)
         return path
 
 
-def restore(
-    checkpoint: Checkpoint, optimizer: torch.optim.Optimizer, start_iteration: int = -1
-) -> Progress:
-    """Bring optimiser and random numbers back to where a checkpoint was written.
+def restore(checkpoint: Checkpoint, learner: Learner, start_iteration: int = -1) -> None:
+    """Bring a learner and the random numbers back to where a checkpoint was written.
 
     Args:
         checkpoint: one of a run; an official file has no such state, only an iteration in its name.
-        optimizer: of the same parameters.
+        learner: whose model and average have the checkpoint's weights already.
         start_iteration: iteration to count from instead; 0 starts a new run from these weights.
 
     Raises:
-        ValueError: the state does not fit this optimiser.
+        ValueError: the state does not fit this learner.
     """
     state = checkpoint.training
     if start_iteration == 0:
-        return Progress()
+        return
     try:
         if "optimizer" in state:
-            optimizer.load_state_dict(state["optimizer"])
+            learner.optimizer.load_state_dict(state["optimizer"])
+        if "weights" in state:
+            learner.model.load_state_dict(state["weights"])
+        if learner.average is not None and "averaged" in state:
+            learner.average.n_averaged.copy_(state["averaged"])
         if "random" in state:
             torch.set_rng_state(state["random"])
         for device, numbers in enumerate(state.get("cuda_random", [])[: torch.cuda.device_count()]):
             torch.cuda.set_rng_state(numbers, device)
         name = CheckpointName.parse(checkpoint.path)
         iteration = int(state.get("iteration", name.iteration if name else 0))
-        progress = Progress(
+        learner.progress = Progress(
             iteration if start_iteration < 0 else start_iteration,
             float(state.get("best_ap", -1)),
             int(state.get("validated", -1)),
             int(state.get("skipped", 0)),
+            int(state.get("stale", 0)),
         )
     except (TypeError, ValueError, KeyError, RuntimeError, AttributeError, IndexError) as error:
         raise ValueError(f"{checkpoint.path}: cannot resume from it: {error}") from None
-    return progress
 
 
 class Console:
-    """The line of moving averages, in the original's form.
+    """The line of moving averages, in the original's form, and a bar where there is a terminal.
 
     Args:
         max_iterations: where the run ends.
+        batch_size: images in a step.
+        iteration: where it begins.
         interval: iterations between lines.
     """
 
-    def __init__(self, max_iterations: int, interval: int = 10) -> None:
+    def __init__(
+        self, max_iterations: int, batch_size: int = 1, iteration: int = 0, interval: int = 10
+    ) -> None:
         """Begin empty averages."""
         self.max_iterations, self.interval = max_iterations, interval
+        self._batch_size = batch_size
         self._losses: dict[str, MovingAverage] = {}
         self._seconds = MovingAverage()
+        hidden = True if distributed.rank() else None  # None: unless there is a terminal
+        self._bar = tqdm(total=max_iterations, initial=iteration, unit="step", disable=hidden)
 
     def update(self, losses: Mapping[str, float], seconds: float) -> None:
         """Take in one step: its losses by name, and how long it took."""
         self._seconds.add(seconds)
         for name, value in losses.items():
             self._losses.setdefault(name, MovingAverage()).add(value)
+        rate = self._batch_size / self._seconds.mean if self._seconds.mean else 0.0
+        self._bar.set_postfix_str(f"{rate:.1f} images/s", refresh=False)
+        self._bar.update()
 
     def line(self, epoch: int, iteration: int) -> str:
         """Return the line to show."""

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 from itertools import accumulate
 from pathlib import Path
 
-from .checkpoint import Checkpoint, read_checkpoint, resolve_weights
+from . import distributed
+from .checkpoint import Checkpoint, find_checkpoints, read_checkpoint, resolve_weights
 from .cli import (
     UsageError,
     add_flags,
@@ -20,16 +22,23 @@ from .cli import (
     with_settings,
 )
 from .config import Config
-from .optim import autoscale
+from .optim import autoscale, with_iterations
+from .presets import RECIPES
+
+_EPOCHS, _LEAST_ITERATIONS = 55, 1000
 
 WHAT = (
     flag("--config", "preset; by default that of --resume or --weights, else yolact_base"),
     flag("--dataset", "coco2017, coco2014, pascal_sbd, a folder, a COCO-style .json, or shapes"),
     flag("--weights", "file or released name to start from; what does not fit is listed"),
     flag("--resume", "checkpoint to go on from: a path, 'latest' or 'interrupt'"),
+    flag(
+        "--recipe", "how: as published, or with what helps today", str, "original", choices=RECIPES
+    ),
     flag("--start_iter", "iteration to resume at; -1 asks the checkpoint, 0 begins anew", int, -1),
 )
 HOW = (
+    flag("--epochs", "passes over the images, instead of the preset's iterations", float),
     flag("--batch_size", "images per step; the released presets say 8", int),
     flag("--lr --learning_rate", "initial learning rate", float),
     flag("--momentum", "SGD momentum", float),
@@ -37,6 +46,7 @@ HOW = (
     flag("--gamma", "factor of the learning rate at each step of the schedule", float),
     flag("--no_autoscale", "keep the schedule whatever the batch size", switch="autoscale"),
     flag("--batch_alloc", "run each batch in parts, as in 4,2,2, to save memory"),
+    flag("--accumulate", "the same in so many equal parts", int),
     flag("--num_workers", "data loading processes", int, 4),
 )
 OUTPUT = (
@@ -50,6 +60,9 @@ OUTPUT = (
     flag("--log_gpu", "show the GPU memory in use", bool, False),
     flag("--validation_size", "images to validate on; -1 for no validation", int, 5000),
     flag("--validation_epoch", "epochs between validations; -1 for only a last one", int, 2),
+    flag("--patience", "stop after so many validations without a better mask AP", int),
+    flag("--tensorboard", "write TensorBoard events beside the log", bool, False),
+    flag("--no_report", "no description of the data before, no report at the end", switch="report"),
 )
 
 
@@ -67,10 +80,14 @@ def parse_arguments(description: str | None, argv: Sequence[str] | None) -> argp
 
 def _check(args: argparse.Namespace) -> None:
     """Refuse what cannot work, before anything is loaded."""
-    for name in ("batch_size", "save_interval"):
+    for name in ("batch_size", "save_interval", "accumulate", "patience"):
         value = getattr(args, name)
         if value is not None and value < 1:
             raise UsageError(f"--{name}={value}: expected at least 1")
+    if args.epochs is not None and not 0 < args.epochs < math.inf:
+        raise UsageError(f"--epochs={args.epochs}: expected more than 0")
+    if args.accumulate and args.batch_alloc:
+        raise UsageError("--accumulate and --batch_alloc both split the batch: give one of them")
     if args.num_workers < 0:
         raise UsageError(f"--num_workers={args.num_workers}: expected at least 0")
     if args.precision == "float16":
@@ -84,9 +101,13 @@ def _check(args: argparse.Namespace) -> None:
 def resumed_checkpoint(args: argparse.Namespace) -> Checkpoint | None:
     """Find and read the checkpoint that --resume names.
 
+    A run of several processes that `torchrun` had to start anew goes on from its newest one.
+
     Raises:
         UsageError: there is none.
     """
+    if distributed.restarts() and find_checkpoints(args.save_folder, None):
+        args.resume = "latest"
     if not args.resume:
         return None
     path = newest_checkpoint("--resume", args.resume, args.save_folder, args.config)
@@ -110,6 +131,8 @@ def configure(args: argparse.Namespace, resumed: Checkpoint | None) -> Config:
         config = named_config(args.config or "yolact_base")
     else:
         config = read_checkpoint(resolve_weights(args.weights)).preset()
+    if resumed is None:
+        config = config.override(*RECIPES[args.recipe])
     schedule = config.train
     if args.batch_size is not None:
         scaled = autoscale(schedule, args.batch_size) if args.autoscale else schedule
@@ -127,19 +150,47 @@ def configure(args: argparse.Namespace, resumed: Checkpoint | None) -> Config:
     return with_settings(config, args.set)
 
 
-def batch_parts(batch_alloc: str | None, batch_size: int) -> list[slice]:
-    """Return the parts that --batch_alloc splits a batch into.
+def fit_schedule(args: argparse.Namespace, config: Config, images: int) -> Config:
+    """Shorten the schedule to --epochs, or to a size that suits a small dataset of one's own.
+
+    COCO's 800,000 iterations are 55 epochs. A dataset that is given by --dataset gets 55 of its own
+    epochs, but not fewer than 1000 iterations, unless the flags say how many.
+    """
+    train = config.train
+    if args.epochs is not None:
+        iterations = max(round(args.epochs * images / train.batch_size), 1)
+    elif not args.dataset or args.resume or any("train.max_iter" in text for text in args.set):
+        return config
+    else:
+        fitting = max(_LEAST_ITERATIONS, _EPOCHS * images // train.batch_size)
+        iterations = min(train.max_iterations, fitting)
+    return replace(config, train=with_iterations(train, iterations))
+
+
+def batch_parts(args: argparse.Namespace, batch_size: int) -> list[slice]:
+    """Return the parts that --batch_alloc or --accumulate split a batch into.
+
+    Args:
+        args: the flags.
+        batch_size: of this process.
 
     Raises:
         UsageError: not numbers that add up to the batch size.
     """
+    alloc = args.batch_alloc
+    if args.accumulate:
+        part = -(-batch_size // args.accumulate)
+        sizes = [min(part, batch_size - start) for start in range(0, batch_size, part)]
+        return _slices(sizes)
     try:
-        sizes = [int(size) for size in batch_alloc.split(",")] if batch_alloc else [batch_size]
+        sizes = [int(size) for size in alloc.split(",")] if alloc else [batch_size]
     except ValueError:
-        raise UsageError(f"--batch_alloc={batch_alloc}: expected numbers, as in 4,2,2") from None
+        raise UsageError(f"--batch_alloc={alloc}: expected numbers, as in 4,2,2") from None
     if min(sizes) < 1 or sum(sizes) != batch_size:
-        raise UsageError(
-            f"--batch_alloc={batch_alloc}: must add up to the batch size, {batch_size}"
-        )
+        raise UsageError(f"--batch_alloc={alloc}: must add up to the batch size, {batch_size}")
+    return _slices(sizes)
+
+
+def _slices(sizes: Sequence[int]) -> list[slice]:
     ends = list(accumulate(sizes))
     return [slice(end - size, end) for size, end in zip(sizes, ends, strict=True)]

@@ -1,0 +1,136 @@
+"""Several processes, started by torchrun as a user would, against one."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from tiny import FLAGS, make_dataset
+
+from layers.sync_batch_norm import synchronise_batch_norm
+from yolact import distributed
+from yolact.checkpoint import read_checkpoint
+from yolact.training_log import read_log
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_dataset(tmp_path_factory.mktemp("scenes"), train=10, val=5)
+
+
+def train(processes: int, dataset: Path, folder: Path, *more: str) -> str:
+    """Return what a run printed; its checkpoints and log are in the folder."""
+    torchrun = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
+    command = [
+        sys.executable,
+        *(torchrun if processes > 1 else []),
+        "train.py",
+        f"--dataset={dataset}",
+        f"--save_folder={folder}",
+        f"--log_folder={folder}",
+        "--num_workers=0",
+        "--no_report",
+        *more,
+    ]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_two_processes_learn_as_one(dataset: Path, tmp_path: Path) -> None:
+    flags = [
+        "--config=yolact_resnet18",
+        "--batch_size=12",
+        "--accumulate=2",
+        "--no_autoscale",
+        "--set=train.max_iterations=10",
+        "--set=train.gradient_clip=10",
+        "--set=train.ema_decay=0.9",
+        "--set=train.multi_scale=0.3",
+        "--set=augment.copy_paste=1",
+        "--set=loss.masks_to_train=1000",  # of more, each process would choose its own
+        "--validation_size=-1",
+        *FLAGS,
+    ]
+    losses, weights = [], []
+    for processes in (1, 2):
+        folder = tmp_path / str(processes)
+        train(processes, dataset, folder, *flags)
+        records = read_log(folder / "yolact_resnet18.log")
+        assert [record["type"] for record in records] == ["session", "train"]  # written once
+        losses.append(records[-1]["data"]["loss"])
+        (path,) = folder.glob("*_10.pth")
+        weights.append(read_checkpoint(path).model)
+    # Convolutions round otherwise in batches of another size, which ten steps magnify.
+    assert losses[1] == pytest.approx(losses[0], rel=1e-3)
+    for name, tensor in weights[0].items():
+        distance = (tensor - weights[1][name]).float().norm()
+        assert distance <= 1e-2 * tensor.float().norm() + 1e-3, name
+
+
+def test_sharded_validation_is_exact(dataset: Path, tmp_path: Path) -> None:
+    flags = [
+        "--weights=yolact_resnet18_shapes",
+        "--set=train.max_iterations=0",
+        "--validation_size=5",  # which two processes cannot share equally
+    ]
+    tables = [train(n, dataset, tmp_path / str(n), *flags).split("\n") for n in (1, 2)]
+    assert tables[0][:-2] == tables[1][:-2]
+    mask_ap = float(re.findall(r"mask \|\s+([\d.]+)", "\n".join(tables[0]))[0])
+    assert mask_ap > 30
+
+
+@pytest.mark.slow
+def test_torchrun_goes_on_after_a_process_died(dataset: Path, tmp_path: Path) -> None:
+    flags = [f"--dataset={dataset}", f"--save_folder={tmp_path}", "--no_log", "--no_report"]
+    flags += ["--config=yolact_resnet18", "--batch_size=8", "--num_workers=0", "--save_interval=2"]
+    flags += ["--set=train.max_iterations=14", "--validation_size=-1", *FLAGS]
+    command = ["torch.distributed.run", "--standalone", "--nproc-per-node=2", "--max-restarts=1"]
+    process = subprocess.Popen(
+        [sys.executable, "-m", *command, "train.py", *flags],
+        cwd=ROOT,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stderr is not None
+    text = ""
+    for line in process.stderr:
+        if "saved" in line and "saved" not in text:
+            workers = subprocess.run(
+                ["pgrep", "-P", str(process.pid)], capture_output=True, text=True
+            ).stdout.split()
+            os.kill(int(workers[-1]), signal.SIGKILL)
+        text += line
+    assert process.wait(300) == 0, text
+    assert re.findall(r"saved .*_14\.pth", text)
+    assert len(re.findall(r"saved .*_2\.pth", text)) == 1, "began anew"
+
+
+def test_alone_nothing_is_shared() -> None:
+    values = torch.arange(3.0)
+    assert distributed.mean(values) is values
+    assert distributed.gather("one") == ["one"]
+    assert (distributed.rank(), distributed.world_size()) == (0, 1)
+    assert distributed.agree(True)
+    assert not distributed.agree(False)
+    assert distributed.join(torch.device("cpu")) == torch.device("cpu")
+    model = torch.nn.Linear(1, 1)
+    assert distributed.parallel(model) is model
+
+
+def test_synchronised_batch_norm_keeps_names_and_inference() -> None:
+    model = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 1), torch.nn.BatchNorm2d(4)).eval()
+    x = torch.randn(2, 3, 5, 5)
+    before, names = model(x), list(model.state_dict())
+    synchronise_batch_norm(model)
+    assert torch.equal(model(x), before)
+    assert list(model.state_dict()) == names
+    assert type(model[1]) is not torch.nn.BatchNorm2d

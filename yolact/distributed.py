@@ -1,0 +1,124 @@
+"""Several processes as one, as `torchrun` starts them; alone, everything here does nothing."""
+
+from __future__ import annotations
+
+import os
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any, TypeVar
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.distributed.distributed_c10d import PrefixStore
+from torch.distributed.rendezvous import rendezvous
+from torch.nn.parallel import DistributedDataParallel
+
+from layers.sync_batch_norm import synchronise_batch_norm
+
+T = TypeVar("T")
+
+
+def join(device: torch.device) -> torch.device:
+    """Join the other processes, if `torchrun` started any.
+
+    Args:
+        device: where the user wants to compute.
+
+    Returns:
+        The device of this process: on CUDA, a GPU of its own.
+
+    Raises:
+        ValueError: not enough GPUs for the processes of this machine.
+    """
+    if int(os.environ.get("WORLD_SIZE", 1)) == 1 or dist.is_initialized():
+        return device
+    if device.type == "cuda":
+        local = int(os.environ["LOCAL_RANK"])
+        if local >= torch.cuda.device_count():
+            raise ValueError(
+                f"process {local + 1} on this machine has no GPU of its own: "
+                f"start at most --nproc-per-node={torch.cuda.device_count()}"
+            )
+        device = torch.device("cuda", local)
+        torch.cuda.set_device(device)
+    store, number, size = next(rendezvous("env://"))
+    # After a restart the store still holds the addresses of the processes that were killed.
+    store = PrefixStore(f"restart {restarts()}", store)
+    backend = "nccl" if device.type == "cuda" else "gloo"
+    dist.init_process_group(backend, store=store, rank=number, world_size=size)
+    return device
+
+
+def leave() -> None:
+    """Part from the other processes."""
+    if dist.is_initialized():
+        dist.destroy_process_group()
+
+
+def rank() -> int:
+    """Return the number of this process, from 0."""
+    return dist.get_rank() if dist.is_initialized() else 0
+
+
+def world_size() -> int:
+    """Count the processes."""
+    return dist.get_world_size() if dist.is_initialized() else 1
+
+
+def is_helper() -> bool:
+    """Tell, even before joining, whether another process is the one that speaks and writes."""
+    return int(os.environ.get("RANK", 0)) > 0
+
+
+def restarts() -> int:
+    """Count how often `torchrun` has started all processes anew after one of them died."""
+    return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", 0))
+
+
+def parallel(model: nn.Module, *, unused_parameters: bool = False) -> nn.Module:
+    """Share gradients and batch statistics with the other processes' copies of a model.
+
+    Args:
+        model: on its device, equal in all processes.
+        unused_parameters: whether some of them may have no part in a batch's losses.
+
+    Returns:
+        What to call for the losses; the model itself where there is one process.
+    """
+    if world_size() == 1:
+        return model
+    synchronise_batch_norm(model)
+    return DistributedDataParallel(model, find_unused_parameters=unused_parameters)
+
+
+def sharing(model: nn.Module, now: bool) -> AbstractContextManager[object]:
+    """Return the context of a backward pass that shares its gradients, or leaves it for later."""
+    if isinstance(model, DistributedDataParallel) and not now:
+        return model.no_sync()
+    return nullcontext()
+
+
+def mean(values: Tensor) -> Tensor:
+    """Average a tensor over the processes."""
+    if world_size() == 1:
+        return values
+    total = values.detach().clone()
+    dist.all_reduce(total)
+    return total / world_size()
+
+
+def agree(flag: bool) -> bool:
+    """Tell whether any of the processes says yes."""
+    if world_size() == 1:
+        return flag
+    device = "cuda" if dist.get_backend() == "nccl" else "cpu"
+    return bool(mean(torch.tensor(float(flag), device=device)) > 0)
+
+
+def gather(value: T) -> list[T]:
+    """Collect a value of every process, by rank, in all of them."""
+    if world_size() == 1:
+        return [value]
+    values: list[Any] = [None] * world_size()
+    dist.all_gather_object(values, value)
+    return values
