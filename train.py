@@ -72,6 +72,7 @@ def train(run: Run) -> None:
         copy_paste=config.augment.copy_paste,
         part=(distributed.rank(), distributed.world_size()),
     )
+    save_interval = args.save_interval or min(10_000, config.train.max_iterations // 5 or 1)
     with stop_requested() as stop, saving(run), logging_redirect_tqdm():
         batches = iter(loader)
         start = time.perf_counter()
@@ -92,7 +93,7 @@ def train(run: Run) -> None:
             if progress.stale == args.patience:
                 logger.info("stopped early: %d validations without a better AP", progress.stale)
                 break
-            if progress.iteration % args.save_interval == 0:
+            if progress.iteration % save_interval == 0:
                 run.saver.save()
         path = run.saver.save()
         if run.val_data is not None and progress.validated != progress.iteration:

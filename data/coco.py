@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import gc
 import io
-import json
 import logging
 from collections.abc import Iterator
 from dataclasses import replace
@@ -16,6 +15,7 @@ from typing import Any
 import numpy as np
 from pycocotools.coco import COCO
 
+from .annotations import read_json
 from .catalog import Categories
 from .entries import checked_categories, checked_images, entries_of
 from .images import read_image
@@ -64,7 +64,7 @@ class CocoInstances:
         self._file = Path(annotation_file)
         self._folder = Path(image_folder)
         with _paused_gc():
-            content = _read_json(self._file) if content is None else content
+            content = _read_content(self._file) if content is None else content
             with _blaming(self._file):
                 self.categories, label_of = checked_categories(content, categories)
                 self._images = checked_images(entries_of(content, "images"), self._folder)
@@ -219,15 +219,10 @@ def _blaming(file: Path) -> Iterator[None]:
         raise ValueError(f"{file}: {error}") from error
 
 
-def _read_json(file: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(file.read_bytes())
-    except FileNotFoundError:
-        raise FileNotFoundError(f"no such annotation file: {file}") from None
-    except OSError as error:
-        raise ValueError(f"cannot read {file}: {error.strerror}") from error
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"{file} is not valid JSON: {error}") from error
+def _read_content(file: Path) -> dict[str, Any]:
+    if not file.exists():
+        raise FileNotFoundError(f"no such annotation file: {file}")
+    content = read_json(file)
     if not isinstance(content, dict):
         raise ValueError(
             f"{file}: expected an object with 'images', 'annotations' and 'categories', "

@@ -52,7 +52,9 @@ HOW = (
 OUTPUT = (
     flag("--save_folder", "for checkpoints", Path, Path("weights")),
     flag("--log_folder", "for <preset>.log", Path, Path("logs")),
-    flag("--save_interval", "iterations between checkpoints", int, 10_000),
+    flag(
+        "--save_interval", "iterations between checkpoints: 10000, or a fifth of a shorter run", int
+    ),
     flag("--keep_latest", "delete the previous checkpoint after a save ...", bool, False),
     flag("--keep_latest_interval", "... except at multiples of this iteration", int, 100_000),
     flag("--no_interrupt", "save no checkpoint on Ctrl-C", switch="interrupt"),
