@@ -1,8 +1,8 @@
-"""Train YOLACT or YOLACT++ on COCO, on your own data, or on generated shapes.
+"""Train YOLACT, YOLACT++ or Mask R-CNN on COCO, on your own data, or on generated shapes.
 
 Examples:
   python train.py --config=yolact_base                            COCO, as published
-  python train.py --config=yolact_resnet50 --dataset=my_folder    your own COCO-style data
+  python train.py --config=yolact_resnet50 --dataset=my_folder    your own: COCO, YOLO, labelme, VIA
   python train.py --dataset=my_folder --weights=yolact_resnet50   the same, fine-tuned
   python train.py --config=yolact_resnet18_shapes                 no download, no GPU
   python train.py --config=yolact_base --resume=latest            go on after a stop

@@ -29,11 +29,18 @@ _EPOCHS, _LEAST_ITERATIONS = 55, 1000
 
 WHAT = (
     flag("--config", "preset; by default that of --resume or --weights, else yolact_base"),
-    flag("--dataset", "coco2017, coco2014, pascal_sbd, a folder, a COCO-style .json, or shapes"),
+    flag(
+        "--dataset",
+        "coco2017, coco2014, pascal_sbd, a folder (COCO, YOLO, labelme, VIA), a .json, or shapes",
+    ),
     flag("--weights", "file or released name to start from; what does not fit is listed"),
     flag("--resume", "checkpoint to go on from: a path, 'latest' or 'interrupt'"),
     flag(
-        "--recipe", "how: as published, or with what helps today", str, "original", choices=RECIPES
+        "--recipe",
+        "as published, or with cosine, clipping, averaging, jitter and copy-paste",
+        str,
+        "original",
+        choices=RECIPES,
     ),
     flag("--start_iter", "iteration to resume at; -1 asks the checkpoint, 0 begins anew", int, -1),
 )
