@@ -73,10 +73,9 @@ def test_killed_run_ends_as_one_never_killed(dataset: Path, tmp_path: Path) -> N
     more += ["--set=train.multi_scale=0.3", "--set=augment.copy_paste=0.5", "--num_workers=1"]
     whole, killed = flags(dataset, tmp_path / "a", 12, *more), flags(dataset, tmp_path / "b", 12)
     killed += more
-    assert run(train.main, whole) == 0
-    process = subprocess.Popen(
-        [sys.executable, "train.py", *killed], cwd=ROOT, stderr=subprocess.PIPE, text=True
-    )
+    command = [sys.executable, "train.py"]  # all in processes of their own, so under equal terms
+    assert subprocess.run([*command, *whole], cwd=ROOT, capture_output=True).returncode == 0
+    process = subprocess.Popen([*command, *killed], cwd=ROOT, stderr=subprocess.PIPE, text=True)
     assert process.stderr is not None
     for line in process.stderr:
         if re.search(r"saved .*_[4-9]\.pth", line):
@@ -85,7 +84,8 @@ def test_killed_run_ends_as_one_never_killed(dataset: Path, tmp_path: Path) -> N
     assert process.wait(60) == -signal.SIGKILL
     for path in (tmp_path / "b").glob("*.pth"):
         assert read_checkpoint(path).training["iteration"] >= 3  # whole, all of them
-    assert run(train.main, [*killed, "--resume=latest"]) == 0
+    resume = [*command, *killed, "--resume=latest"]
+    assert subprocess.run(resume, cwd=ROOT, capture_output=True).returncode == 0
     a, b = (read_checkpoint(next((tmp_path / x).glob("*_12.pth"))) for x in "ab")
     assert all(torch.equal(a.model[name], b.model[name]) for name in a.model)
     weights_a, weights_b = a.training["weights"], b.training["weights"]
