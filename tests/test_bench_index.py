@@ -15,6 +15,7 @@ from yolact.cli import run
 SCRIPT = Path(__file__).parents[1] / "scripts" / "bench_index.py"
 
 
+@pytest.mark.slow
 def test_workers_stay_flat() -> None:
     flags = ["--images=2000", "--annotations=40000", "--workers=2", "--passes=2"]
     done = subprocess.run(

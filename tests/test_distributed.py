@@ -7,6 +7,8 @@ import re
 import signal
 import subprocess
 import sys
+from contextlib import redirect_stdout
+from io import StringIO
 from pathlib import Path
 
 import pytest
@@ -14,8 +16,10 @@ import torch
 from tiny import FLAGS, make_dataset
 
 from layers.sync_batch_norm import synchronise_batch_norm
+from train import main
 from yolact import distributed
 from yolact.checkpoint import read_checkpoint
+from yolact.cli import run
 from yolact.training_log import read_log
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -29,10 +33,7 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def train(processes: int, dataset: Path, folder: Path, *more: str) -> str:
     """Return what a run printed; its checkpoints and log are in the folder."""
     torchrun = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
-    command = [
-        sys.executable,
-        *(torchrun if processes > 1 else []),
-        "train.py",
+    flags = [
         f"--dataset={dataset}",
         f"--save_folder={folder}",
         f"--log_folder={folder}",
@@ -40,6 +41,11 @@ def train(processes: int, dataset: Path, folder: Path, *more: str) -> str:
         "--no_report",
         *more,
     ]
+    if processes == 1:
+        with redirect_stdout(StringIO()) as printed:
+            assert run(main, flags) == 0
+        return printed.getvalue()
+    command = [sys.executable, *torchrun, "train.py", *flags]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     return done.stdout
