@@ -38,7 +38,12 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize(
-    ("name", "flags"), [("m.xml", []), ("m.xml", ["--half"]), ("deep/er/m.onnx", [])]
+    ("name", "flags"),
+    [
+        ("m.xml", []),
+        ("m.xml", ["--half"]),
+        pytest.param("deep/er/m.onnx", [], marks=pytest.mark.slow),
+    ],
 )
 def test_exported_file_detects_the_same(
     checkpoint: Path,
