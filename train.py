@@ -31,6 +31,7 @@ from data.loader import Batch, build_train_loader
 from layers.structures import Detections
 from yolact import Predictor, distributed
 from yolact.cli import run
+from yolact.dataset_report import train_transform
 from yolact.engine import autocast
 from yolact.evaluation import CocoEvaluator, EvaluationDataset, eval_order, evaluate
 from yolact.metrics import format_table
@@ -39,7 +40,7 @@ from yolact.pictures import write_validation_pictures
 from yolact.report import write_report
 from yolact.results import CocoResults, merge_results
 from yolact.run import Progress, Stopped, stop_requested
-from yolact.run_setup import Run, set_up, train_transform
+from yolact.run_setup import Run, set_up
 from yolact.train_flags import batch_parts, parse_arguments
 
 logger = logging.getLogger("train")
@@ -98,6 +99,7 @@ def train(run: Run) -> None:
         path = run.saver.save()
         if run.val_data is not None and progress.validated != progress.iteration:
             validate(run, run.val_data, stop)
+    run.console.close()
     if distributed.rank() == 0:
         print(path)
         report(run, path)

@@ -18,10 +18,8 @@ from data.checks import check_dataset
 from data.coco import CocoInstances
 from data.datasets import SHAPES, Split, open_dataset
 from data.shapes import ShapeScenes
-from data.transforms import TrainTransform
 from yolact.cli import UsageError, add_flags, flag, make_parser, named_config, run, with_settings
-from yolact.config import Config
-from yolact.dataset_report import describe_dataset, picture_of_training_data
+from yolact.dataset_report import describe_dataset, picture_of_training_data, train_transform
 
 Opened = CocoInstances | ShapeScenes
 
@@ -54,7 +52,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         headline = f"problems in {part}: {len(found) or 'none'}"
         print("\n  ".join([headline, *lines(found, args.shown)]))
     if args.picture is not None and "train" in splits:
-        print(picture(splits["train"], config, args.picture))
+        print(picture_of_training_data(splits["train"], train_transform(config), args.picture))
     count = sum(map(len, problems.values()))
     if count:
         raise ValueError(f"{args.dataset} has {count} problem{'s' * (count > 1)}, see above")
@@ -89,15 +87,6 @@ def lines(problems: Sequence[Problem], shown: int) -> list[str]:
         if len(found) > shown:
             result.append(f"{what}: {len(found) - shown} more")
     return result
-
-
-def picture(dataset: Opened, config: Config, path: Path) -> Path:
-    """Show what training would see."""
-    augment = dict(vars(config.augment))
-    del augment["copy_paste"]  # is done by the loader, from two images
-    return picture_of_training_data(
-        dataset, TrainTransform(image_size=config.model.image_size, **augment), path
-    )
 
 
 if __name__ == "__main__":

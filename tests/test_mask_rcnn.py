@@ -1,185 +1,26 @@
-"""Mask R-CNN: as torchvision's own, yet trained and run by the code that serves YOLACT."""
+"""Mask R-CNN, trained and run by the code that serves YOLACT."""
 
 from __future__ import annotations
 
-import hashlib
-import re
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from test_download import serving
-from tiny import FLAGS, SETTINGS, make_dataset
-from torch import Tensor, nn
-from torchvision.models.detection import MaskRCNN_ResNet50_FPN_Weights
-from torchvision.models.detection.backbone_utils import resnet_fpn_backbone
-from torchvision.models.detection.mask_rcnn import MaskRCNN
+from tiny import FLAGS, make_dataset
+from tiny_mask_rcnn import CPU, LOSSES, NAME, SMALL, batch, build, picture
+from torch import Tensor
 
 import eval as eval_script
 import train
-from data.catalog import COCO_CLASSES
-from data.shapes import SHAPE_CLASSES, ShapeScenes
-from data.transforms import plain_target
+from data.shapes import ShapeScenes
 from layers.structures import Target
-from yolact import Config, Predictor, build_model, get_config, load_model
-from yolact import checkpoint as checkpoint_module
+from yolact import Predictor, build_model, get_config
 from yolact.checkpoint import (
-    Checkpoint,
-    load_weights,
     read_checkpoint,
-    save_checkpoint,
-    to_official,
 )
 from yolact.cli import run
-from yolact.download import OFFICIAL_WEIGHTS, DownloadError, fetch_weights
 from yolact.engine import Engine, EngineName, choose_engine, prepare
-from yolact.mask_rcnn import MaskRcnn, from_torchvision
-
-NAME = "maskrcnn_resnet50_fpn"
-SMALL = (
-    *(setting for setting in SETTINGS if not setting.startswith("model.prototype")),
-    "model.backbone=resnet18",
-    "model.anchor_scales=((8,),(16,),(24,),(32,),(48,))",
-)
-LOSSES = ("box", "confidence", "mask", "objectness", "rpn_box")
-CPU = torch.device("cpu")
-
-
-def small_config(*more: str) -> Config:
-    return get_config(NAME).override(*SMALL, *more).with_classes(SHAPE_CLASSES)
-
-
-def build(*more: str) -> MaskRcnn:
-    torch.manual_seed(0)
-    model = build_model(small_config("detect.score_threshold=0.0", *more))
-    assert isinstance(model, MaskRcnn)
-    model.network.roi_heads.fg_bg_sampler.batch_size_per_image = 64  # instead of 512: faster
-    return model
-
-
-def batch(side: int = 64) -> tuple[list[Tensor], list[Target]]:
-    scenes = ShapeScenes(2, 128)
-    pairs = [plain_target(scenes.sample(i), side) for i in range(2)]
-    return [image for image, _ in pairs], [target for _, target in pairs]
-
-
-def picture(height: int, width: int) -> Tensor:
-    noise = torch.rand(1, 3, 8, 8, generator=torch.Generator().manual_seed(0)) * 255
-    return nn.functional.interpolate(noise, (height, width), mode="bilinear")[0].byte()
-
-
-# --- like torchvision's own
-
-
-@pytest.fixture(scope="module")
-def published() -> MaskRCNN:
-    """torchvision's model for COCO's 91 numbers, as its published weights are: no epsilon."""
-    torch.manual_seed(0)
-    backbone = resnet_fpn_backbone(
-        backbone_name="resnet18", weights=None, norm_layer=nn.BatchNorm2d, trainable_layers=5
-    )
-    few = {"rpn_post_nms_top_n_test": 100, "box_detections_per_img": 30}  # faster
-    model = MaskRCNN(backbone, 91, min_size=96, max_size=159, box_score_thresh=0.0, **few).eval()
-    for module in model.modules():
-        if isinstance(module, nn.BatchNorm2d):
-            module.eps = 0.0
-            nn.init.uniform_(module.weight, 0.1, 0.5)
-            nn.init.uniform_(module.bias, -0.5, 0.5)
-            module.running_mean.uniform_(-0.5, 0.5)
-            module.running_var.uniform_(0.5, 1.5)
-            module.running_var[0], module.weight.data[0] = 1e-6, 1e-4  # an epsilon would show
-    heads = model.roi_heads
-    with torch.no_grad():
-        for layer in (heads.box_predictor.cls_score, heads.box_predictor.bbox_pred):
-            layer.weight.mul_(20)
-        model.rpn.head.bbox_pred.weight.mul_(20)
-        heads.mask_predictor.mask_fcn_logits.weight.mul_(5)
-        gaps = sorted(set(range(1, 91)) - set(COCO_CLASSES.category_ids))
-        heads.box_predictor.cls_score.bias[gaps] = -50  # as trained: never there
-    return model
-
-
-def as_of_2019(model: MaskRCNN) -> dict[str, Tensor]:
-    """The names of the published file."""
-    names = (
-        (r"rpn\.head\.conv\.0\.0\.", "rpn.head.conv."),
-        (r"_blocks\.(\d)\.0\.", r"_blocks.\1."),
-        (r"mask_head\.(\d)\.0\.", lambda m: f"mask_head.mask_fcn{int(m[1]) + 1}."),
-    )
-    state = {}
-    for name, tensor in model.state_dict().items():
-        for pattern, old in names:
-            name = re.sub(pattern, old, name)
-        if not name.endswith("num_batches_tracked"):  # its batch norm was frozen
-            state[name] = tensor
-    return state
-
-
-@pytest.mark.parametrize("image_hw", [(73, 120), (120, 73), (40, 200)])
-def test_published_weights_give_what_torchvision_gives(
-    published: MaskRCNN, image_hw: tuple[int, int]
-) -> None:
-    config = get_config(NAME).override(
-        "model.backbone=resnet18",
-        "model.image_size=96",
-        "detect.score_threshold=0.0",
-        "detect.max_detections=30",
-    )
-    model = build_model(config).eval()
-    model.network.rpn._post_nms_top_n = published.rpn._post_nms_top_n
-    load_weights(model, Checkpoint(Path("x.pth"), as_of_2019(published), official=True))
-    image = picture(*image_hw)
-    with torch.no_grad():
-        (expected,), (found,) = published([image / 255]), model([image])
-    assert len(found) == len(expected["scores"]) == 30
-    torch.testing.assert_close(found.scores, expected["scores"], atol=1e-5, rtol=0)
-    torch.testing.assert_close(found.boxes, expected["boxes"], atol=1e-2, rtol=0)
-    ids = [COCO_CLASSES.category_ids[label] for label in found.labels.tolist()]
-    assert ids == expected["labels"].tolist()
-    ours, theirs = found.masks, expected["masks"][:, 0] > 0.5
-    assert theirs.any(dim=(1, 2)).sum() > 15
-    overlap = (ours & theirs).sum(dim=(1, 2)) / (ours | theirs).sum(dim=(1, 2)).clamp(min=1)
-    assert overlap[theirs.any(dim=(1, 2))].min() >= 0.99
-    assert ours.shape == (30, *image_hw)
-    assert found.soft_masks.shape == (30, 30, 30)  # and no larger, whatever the image
-
-
-def test_nothing_to_rename() -> None:
-    assert from_torchvision({}) == {}
-
-
-def test_files_that_only_look_like_it(published: MaskRCNN) -> None:
-    model = build_model(get_config(NAME).override("model.backbone=resnet18"))
-    for name in ("bn1.weight", "bn1.running_var", "cls_score.weight", "mask_fcn_logits.weight"):
-        for shape in ((), (0,), (5,), (91, 0)):
-            state = as_of_2019(published)
-            state[next(key for key in state if key.endswith(name))] = torch.zeros(shape)
-            with pytest.raises(ValueError, match="x.pth: does not fit this model in"):
-                load_weights(model, Checkpoint(Path("x.pth"), state, official=True))
-
-
-def test_other_class_counts_keep_their_numbers() -> None:
-    name = "roi_heads.box_predictor.cls_score.bias"
-    state = from_torchvision({name: torch.arange(5.0)})
-    assert state["network." + name].tolist() == [0, 1, 2, 3, 4]
-
-
-@pytest.mark.parametrize("name", [NAME, "maskrcnn_resnet101_fpn"])
-def test_presets(name: str) -> None:
-    config = get_config(name)
-    with torch.device("meta"):
-        model = build_model(config.override("model.num_classes=90"))
-    counted = {n: p.numel() for n, p in model.named_parameters()}
-    norms = sum(count for n, count in counted.items() if re.search(r"bn\d|downsample\.1", n))
-    if name == NAME:  # torchvision does not count frozen batch norm
-        published = MaskRCNN_ResNet50_FPN_Weights.COCO_V1.meta["num_params"]
-        assert sum(counted.values()) - norms == published
-    assert round(sum(counted.values()) / 1e6, 2) == {"50": 44.45, "01": 63.45}[name[-6:-4]]
-    assert config.num_classes == 80
-
-
-# --- training
 
 
 def total(losses: dict[str, Tensor]) -> Tensor:
@@ -398,52 +239,6 @@ def test_what_it_does_not_have(setting: str) -> None:
 def test_yolact_takes_squares() -> None:
     with pytest.raises(ValueError, match=r"model\.keep_aspect=True: YOLACT takes squares"):
         build_model(get_config("yolact_base").override("model.keep_aspect=True"))
-
-
-# --- files
-
-
-def test_own_checkpoint_and_no_official_one(tmp_path: Path) -> None:
-    model, path = build(), tmp_path / "mine.pth"
-    save_checkpoint(path, model, small_config(), half=True)
-    loaded = load_model(path)
-    assert isinstance(loaded, MaskRcnn)
-    assert loaded.class_names == SHAPE_CLASSES
-    for name, tensor in model.state_dict().items():
-        torch.testing.assert_close(loaded.state_dict()[name], tensor, atol=1e-3, rtol=0)
-    with pytest.raises(ValueError, match="no official name for.*2019 has no such model"):
-        to_official(model.state_dict())
-
-
-def test_loaded_by_name_from_a_server(
-    published: MaskRCNN, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    official = OFFICIAL_WEIGHTS[NAME]
-    assert official.url == MaskRCNN_ResNet50_FPN_Weights.COCO_V1.url
-    assert official.sha256 and official.url.endswith(f"-{official.sha256}.pth")
-    config = get_config(NAME).override("model.backbone=resnet18")
-    monkeypatch.setattr(checkpoint_module, "get_config", lambda _: config)
-    monkeypatch.setattr(checkpoint_module, "WEIGHTS_FOLDER", tmp_path)
-    torch.save(as_of_2019(published), tmp_path / "whole.pth")
-    with serving() as server:
-        server.content = (tmp_path / "whole.pth").read_bytes()
-        with pytest.raises(DownloadError, match=f"instead of {official.sha256}"):  # other bytes
-            fetch_weights(NAME, tmp_path, base_url=server.url)
-        assert not (tmp_path / official.file_name).exists()
-        digest = hashlib.sha256(server.content).hexdigest()
-        there = official._replace(base_url=server.url, sha256=digest[:8])
-        monkeypatch.setitem(OFFICIAL_WEIGHTS, NAME, there)
-        model = load_model(NAME)
-    assert (tmp_path / official.file_name).is_file()
-    bias = published.roi_heads.box_predictor.cls_score.bias
-    ours = model.network.roi_heads.box_predictor.cls_score.bias
-    assert torch.equal(ours, bias[[0, *COCO_CLASSES.category_ids]])
-    assert not model.training
-
-
-def test_no_weights_for_the_deeper_one() -> None:
-    with pytest.raises(FileNotFoundError, match=rf"a preset without trained weights; .*{NAME}"):
-        load_model("maskrcnn_resnet101_fpn")
 
 
 # --- the same scripts

@@ -14,10 +14,17 @@ import torch
 from tiny import FLAGS, make_dataset
 
 import train
-from yolact.checkpoint import read_checkpoint
+from yolact import get_config
+from yolact.checkpoint import checkpoint_path, read_checkpoint, save_checkpoint
 from yolact.cli import run
 from yolact.run_files import read_results
-from yolact.train_flags import batch_parts, configure, fit_schedule, parse_arguments
+from yolact.train_flags import (
+    batch_parts,
+    configure,
+    fit_schedule,
+    parse_arguments,
+    resumed_checkpoint,
+)
 from yolact.training_log import read_log
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -309,6 +316,31 @@ def test_parts_of_a_batch(more: list[str], sizes: list[int]) -> None:
     parts = batch_parts(parse_arguments(None, more), 12)
     assert [part.stop - part.start for part in parts] == sizes
     assert [part.start for part in parts] == [sum(sizes[:i]) for i in range(len(sizes))]
+
+
+@pytest.mark.parametrize(
+    ("run_id", "restarts", "found"),
+    [
+        ("mine", "0", None),
+        ("mine", "1", 20),
+        ("other", "1", 30),
+        ("third", "1", None),
+        ("none", "1", None),  # as torchrun says without --rdzv-id: whose it was, nobody knows
+    ],
+)
+def test_a_restarted_run_finds_its_own_checkpoint(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, run_id: str, restarts: str, found: int | None
+) -> None:
+    config = get_config("yolact_resnet18")
+    for iteration, name in ((10, "mine"), (20, "mine"), (30, "other"), (40, ""), (50, "none")):
+        path = checkpoint_path(tmp_path, config.name, 0, iteration)
+        training = {"iteration": iteration, "run": name}
+        save_checkpoint(path, torch.nn.Linear(1, 1), config, training)
+        os.utime(path, (iteration, iteration))
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", run_id)
+    monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", restarts)
+    checkpoint = resumed_checkpoint(parse_arguments(None, [f"--save_folder={tmp_path}"]))
+    assert (checkpoint and checkpoint.training["iteration"]) == found
 
 
 def test_early_stopping(dataset: Path, tmp_path: Path) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -15,6 +14,7 @@ from torch import Tensor, nn
 from .build import build_model
 from .config import Config
 from .download import OFFICIAL_WEIGHTS, fetch_weights
+from .files import whole_file
 from .mask_rcnn import MaskRcnn, from_torchvision
 from .presets import get_config, list_configs
 from .segmenter import Segmenter
@@ -281,15 +281,11 @@ def write_atomically(path: Path, content: object) -> None:
     Raises:
         OSError: the file cannot be written; the one that was there stays.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + f".{os.getpid()}.part")
     try:
-        torch.save(content, partial)
-        partial.replace(path)
+        with whole_file(path) as part:
+            torch.save(content, part)
     except RuntimeError as error:  # torch's writer: no such folder, disk full
         raise OSError(f"cannot write {path}: {str(error).splitlines()[0]}") from None
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 @dataclass(frozen=True, order=True)

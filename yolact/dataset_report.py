@@ -15,7 +15,7 @@ from torchvision.utils import make_grid
 
 from data.catalog import Categories
 from data.loader import Transform
-from data.transforms import Samples
+from data.transforms import Samples, TrainTransform
 
 from .anchor_fit import best_overlaps
 from .config import Config
@@ -124,6 +124,12 @@ def describe_dataset(dataset: AnnotatedDataset, config: Config, split: str = "tr
             *(_size_table(found, config) if len(found.labels) else ()),
         )
     )
+
+
+def train_transform(config: Config) -> TrainTransform:
+    """Return the augmentation of single images that a configuration asks for."""
+    settings = {k: v for k, v in vars(config.augment).items() if k != "copy_paste"}
+    return TrainTransform(image_size=config.model.image_size, **settings)
 
 
 def picture_of_training_data(

@@ -70,6 +70,15 @@ def is_helper() -> bool:
     return int(os.environ.get("RANK", 0)) > 0
 
 
+def run_name() -> str:
+    """Return the name that `torchrun` gave to all processes of a run, also after a restart.
+
+    It is empty where the run has none: alone, or on several machines without --rdzv-id.
+    """
+    name = os.environ.get("TORCHELASTIC_RUN_ID", "none")
+    return "" if name == "none" else name
+
+
 def restarts() -> int:
     """Count how often `torchrun` has started all processes anew after one of them died."""
     return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", 0))

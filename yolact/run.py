@@ -123,7 +123,10 @@ class Saver:
     def save(self) -> Path:
         """Write a regular checkpoint, and delete the previous one where asked to."""
         iteration, interval = self.progress.iteration, self.keep_latest_interval
-        path = self._write(checkpoint_path(self.folder, self.config.name, self.epoch, iteration))
+        path = checkpoint_path(self.folder, self.config.name, self.epoch, iteration)
+        if path == self._previous:
+            return path
+        self._write(path)
         old = CheckpointName.parse(self._previous) if self._previous not in (None, path) else None
         self._previous = path
         if old and self.keep_latest and (interval <= 0 or old.iteration % interval):
@@ -155,6 +158,7 @@ class Saver:
             **vars(self.progress),
             "optimizer": learner.optimizer.state_dict(),
             "random": torch.get_rng_state(),
+            "run": distributed.run_name(),
             "cuda_random": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
         }
         if learner.average is not None:
@@ -232,6 +236,10 @@ class Console:
         rate = self._batch_size / self._seconds.mean if self._seconds.mean else 0.0
         self._bar.set_postfix_str(f"{rate:.1f} images/s", refresh=False)
         self._bar.update()
+
+    def close(self) -> None:
+        """Leave the bar as it is."""
+        self._bar.close()
 
     def line(self, epoch: int, iteration: int) -> str:
         """Return the line to show."""

@@ -16,14 +16,14 @@ from data.catalog import Categories
 from data.checks import check_dataset
 from data.coco import CocoInstances
 from data.datasets import open_dataset
-from data.transforms import Samples, TrainTransform
+from data.transforms import Samples
 
 from . import distributed
 from .build import build_model
 from .checkpoint import load_matching_weights, load_weights, read_checkpoint, resolve_weights
 from .cli import UsageError, device_name
 from .config import Config
-from .dataset_report import describe_dataset, picture_of_training_data
+from .dataset_report import describe_dataset, picture_of_training_data, train_transform
 from .engine import pick_device
 from .evaluation import CocoEvaluator, EvaluationDataset
 from .optim import MIN_BATCH_NORM_IMAGES, average_weights, build_optimizer
@@ -132,16 +132,10 @@ def set_up(args: argparse.Namespace) -> Run:
     log.start(vars(args) | {"settings": config.to_dict()}, [str(device)])
     of = f"{len(train_data)} images of {config.dataset}, {config.num_classes} classes"
     logger.info("%s: %s, on %s", config.name, of, device)
-    if args.report and logs:
+    if args.report and logs and checkpoint is None:
         describe(train_data, config, args.log_folder / config.name)
     console = Console(config.train.max_iterations, config.train.batch_size, progress.iteration)
     return Run(args, learner, parallel, train_data, val_data, saver, log, files, console)
-
-
-def train_transform(config: Config) -> TrainTransform:
-    """Return the augmentation that a configuration asks for."""
-    settings = {k: v for k, v in vars(config.augment).items() if k != "copy_paste"}
-    return TrainTransform(image_size=config.model.image_size, **settings)
 
 
 def run_files(args: argparse.Namespace, learner: Learner) -> RunFiles:

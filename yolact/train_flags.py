@@ -110,13 +110,13 @@ def _check(args: argparse.Namespace) -> None:
 def resumed_checkpoint(args: argparse.Namespace) -> Checkpoint | None:
     """Find and read the checkpoint that --resume names.
 
-    A run of several processes that `torchrun` had to start anew goes on from its newest one.
+    A run of several processes that `torchrun` had to start anew goes on from its own newest one.
 
     Raises:
         UsageError: there is none.
     """
-    if distributed.restarts() and find_checkpoints(args.save_folder, None):
-        args.resume = "latest"
+    if distributed.restarts() and (own := _own_checkpoint(args.save_folder)):
+        return own
     if not args.resume:
         return None
     path = newest_checkpoint("--resume", args.resume, args.save_folder, args.config)
@@ -124,6 +124,13 @@ def resumed_checkpoint(args: argparse.Namespace) -> Checkpoint | None:
     if not path.is_file():
         raise UsageError(f"--resume={args.resume}: no such file, nor 'latest' or 'interrupt'")
     return read_checkpoint(path)
+
+
+def _own_checkpoint(folder: Path) -> Checkpoint | None:
+    """Find the newest checkpoint that this run wrote before `torchrun` started it anew."""
+    name = distributed.run_name()
+    newest_first = map(read_checkpoint, reversed(find_checkpoints(folder, None)) if name else ())
+    return next((found for found in newest_first if found.training.get("run") == name), None)
 
 
 def configure(args: argparse.Namespace, resumed: Checkpoint | None) -> Config:
