@@ -170,7 +170,7 @@ YOLACT_RESNET18_SHAPES = replace(
 )
 
 YOLACT_RESNET18_PERSON = replace(
-    YOLACT_RESNET18.with_classes(("person",)),
+    YOLACT_RESNET18,
     name="yolact_resnet18_person",
     model=replace(
         YOLACT_RESNET18.model,
