@@ -203,14 +203,12 @@ def draw(table: Table, boxes: bool) -> Figure:
     """Draw the trade-off: AP over the milliseconds of an image, a labelled point for each model."""
     figure = Figure(figsize=(7, 5), layout="constrained")
     axes = figure.subplots()
-    for number, row in enumerate(table.rows):
-        name, (ap, time) = str(row[0]), (row[COLUMNS.index(key)] for key in ("AP", "ms"))
+    times, scores = ([float(row[COLUMNS.index(key)]) for row in table.rows] for key in ("ms", "AP"))
+    for number, (row, time, ap) in enumerate(zip(table.rows, times, scores, strict=True)):
         axes.plot(time, ap, "o", color=f"C{number % 10}", markersize=8)
-        axes.annotate(name, (time, ap), xytext=(0, 9), textcoords="offset points", ha="center")
+        axes.annotate(str(row[0]), (time, ap), (0, 9), textcoords="offset points", ha="center")
     axes.set(xlabel="milliseconds for an image", ylabel=f"{'box' if boxes else 'mask'} AP")
-    axes.margins(0.3)  # room for the labels
-    axes.set_xlim(left=0)
-    axes.set_ylim(bottom=0)
+    axes.set(xlim=(0, 1.2 * max(times)), ylim=(0, 1.2 * max(scores) or 1))  # room for the labels
     return figure
 
 
