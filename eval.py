@@ -1,9 +1,10 @@
 """Evaluate YOLACT on a dataset, or run it on images and videos.
 
-Without --trained_model the small bundled model serves, which knows eight generated shapes.
+Without --trained_model the small bundled model serves, which knows persons.
 
 Examples:
-  python eval.py                                             AP of the bundled model
+  python eval.py --score_threshold=0.3 --image=photo.jpg:out.png   persons, by the bundled model
+  python eval.py --trained_model=yolact_resnet18_shapes      AP on generated scenes, with no data
   python eval.py --trained_model=yolact_base                 AP of a released model on COCO
   python eval.py --trained_model=mine.pth --dataset=folder   AP on your own data
   python eval.py --trained_model=mine.pth --report=results/mine   the same, with curves and pictures
@@ -32,7 +33,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from data.catalog import Categories
-from data.datasets import open_dataset
+from data.datasets import SHAPES, open_dataset
 from data.images import read_image
 from data.sources import expand_images, parse_source
 from data.video import open_video
@@ -310,7 +311,13 @@ def benchmark_images(args: argparse.Namespace, config: Config) -> list[Image]:
     if args.video:
         with open_video(parse_source(args.video)[0]) as video:
             return list(itertools.islice(video, count))
-    dataset = validation_set(config)
+    try:
+        dataset = validation_set(config)
+    except FileNotFoundError:
+        if args.dataset:
+            raise
+        logger.warning("%s is not there: timed on generated scenes instead", config.dataset)
+        dataset = open_dataset(SHAPES, "val")
     return [dataset.sample(index).image for index in image_order(args, dataset)[:count]]
 
 
@@ -324,7 +331,11 @@ def time_video(args: argparse.Namespace, predictor: Predictor, draw: Draw) -> fl
 
 def validation_set(config: Config) -> EvaluationDataset:
     """Open the validation images of the configured dataset, with the labels of the model."""
-    return open_dataset(config.dataset, "val", Categories.from_names(config.model.names))
+    try:
+        return open_dataset(config.dataset, "val", Categories.from_names(config.model.names))
+    except FileNotFoundError as error:
+        message = f"{error}; --dataset takes other data, --image and --video need none"
+        raise FileNotFoundError(message) from None
 
 
 def image_order(args: argparse.Namespace, dataset: EvaluationDataset) -> list[int]:

@@ -3,7 +3,7 @@
 Examples:
   python scripts/convert_checkpoint.py yolact_base_54_800000.pth ours.pth
   python scripts/convert_checkpoint.py ours.pth yolact_base_54_800000.pth --to=official
-  python scripts/convert_checkpoint.py weights/mine_4_2000.pth mine.pth --half
+  python scripts/convert_checkpoint.py mine_4_2000.pth mine.pth --half --set dataset=coco2017
 """
 
 from __future__ import annotations
@@ -19,7 +19,16 @@ from yolact.checkpoint import (
     to_official,
     write_atomically,
 )
-from yolact.cli import UsageError, add_flags, checkpoint_config, flag, make_parser, run
+from yolact.cli import (
+    SETTING,
+    UsageError,
+    add_flags,
+    checkpoint_config,
+    flag,
+    make_parser,
+    run,
+    with_settings,
+)
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -34,13 +43,14 @@ def main(argv: Sequence[str] | None = None) -> None:
             flag("--to", "names to write", str, "ours", choices=("ours", "official")),
             flag("--config", "preset, where neither the file nor its name tells"),
             flag("--half", "store weights as float16, without what --resume needs", bool),
+            SETTING,
         ),
     )
     args = parser.parse_args(argv)
     if args.half and args.to == "official":
         raise UsageError("--half is for our own files; official ones are float32")
     checkpoint = read_checkpoint(args.source)
-    config = checkpoint_config(checkpoint, args.config)
+    config = with_settings(checkpoint_config(checkpoint, args.config), args.set)
     model = build_model(config)
     load_weights(model, checkpoint)
     if args.to == "official":

@@ -150,6 +150,18 @@ def test_benchmark_shows_every_stage(capsys: pytest.CaptureFixture[str]) -> None
         assert stage in out
 
 
+def test_without_its_dataset_a_model_is_still_timed(
+    capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    flags = ["--trained_model=tiny.pth", "--device=cpu", "--max_images=4"]
+    assert run(main, [*flags, "--benchmark"]) == 0
+    assert "timed on generated scenes instead" in caplog.text
+    assert "network" in capsys.readouterr().out
+    assert run(main, flags) == 1
+    assert "--dataset takes other data" in capsys.readouterr().err.splitlines()[-1]
+    assert run(main, [*flags, "--benchmark", "--dataset=coco2017"]) == 1
+
+
 def test_benchmark_compares_engines_on_a_video(capsys: pytest.CaptureFixture[str]) -> None:
     variants = ["--compare=engine=plain", "--compare=engine=eager,precision=float32"]
     flags = ["--video=clip.mp4", "--max_images=4", "--batch_sizes=1,2", "--json=out/speed.json"]

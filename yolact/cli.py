@@ -76,6 +76,14 @@ def flag(
     return names.split(), {"help": help, "type": type, "default": default, **more}
 
 
+SETTING = flag(
+    "--set",
+    "change one setting, as in --set model.image_size=400; can be repeated",
+    str,
+    [],
+    action="append",
+    metavar="PATH=VALUE",
+)
 MACHINE = (
     flag("--device", "auto, cpu, cuda, cuda:1 or mps", str, "auto"),
     flag("--cuda", "False is the same as --device=cpu", str2bool, True),
@@ -86,14 +94,7 @@ MACHINE = (
         "auto",
         choices=get_args(Precision),
     ),
-    flag(
-        "--set",
-        "change one setting, as in --set model.image_size=400; can be repeated",
-        str,
-        [],
-        action="append",
-        metavar="PATH=VALUE",
-    ),
+    SETTING,
 )
 
 
