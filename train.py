@@ -47,6 +47,7 @@ logger = logging.getLogger("train")
 
 # After so many steps in a row without finite losses, training is not going to recover.
 MAX_BAD_STEPS = 20
+VALIDATION_EPOCHS, MAX_VALIDATIONS = 2, 50  # unless --validation_epoch says otherwise
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -86,12 +87,13 @@ def train(run: Run) -> None:
             progress.iteration += 1
             seconds, start = time.perf_counter() - start, time.perf_counter()
             run.tell(losses, learning_rate, seconds)
-            if run.val_data is not None and validation_due(run):
+            validated = run.val_data is not None and validation_due(run)
+            if run.val_data is not None and validated:
                 validate(run, run.val_data, stop)
                 start = time.perf_counter()
             if distributed.agree(stop.is_set()):
                 raise Stopped
-            if progress.stale == args.patience:
+            if validated and args.patience and progress.stale >= args.patience:
                 logger.info("stopped early: %d validations without a better AP", progress.stale)
                 break
             if progress.iteration % save_interval == 0:
@@ -192,13 +194,15 @@ def diagnosis(losses: dict[str, float], learning_rate: float) -> str:
 
 
 def validation_due(run: Run) -> bool:
-    """Tell whether this iteration completed an epoch after which to validate."""
-    if run.args.validation_epoch < 1:
+    """Tell whether this iteration completed a period after which to validate."""
+    epochs, train = run.args.validation_epoch, run.learner.config.train
+    if epochs is not None and epochs < 1:
         return False
-    batch_size, images = run.learner.config.train.batch_size, len(run.train_data)
-    seen = run.learner.progress.iteration * batch_size
-    period = images * run.args.validation_epoch
-    return bool(seen // period > (seen - batch_size) // period)
+    period = len(run.train_data) * (epochs or VALIDATION_EPOCHS)
+    if epochs is None:
+        period = max(period, train.max_iterations * train.batch_size // MAX_VALIDATIONS)
+    seen = run.learner.progress.iteration * train.batch_size
+    return bool(seen // period > (seen - train.batch_size) // period)
 
 
 def validate(run: Run, val_data: EvaluationDataset, stop: Event) -> None:

@@ -9,6 +9,7 @@ from .annotations import (
     Annotations,
     Converted,
     Objects,
+    Problem,
     Unusable,
     ellipse,
     header_hw,
@@ -45,6 +46,9 @@ def read_via(image_folder: Path, file: Path) -> Converted:
     entries = list(content.values())
     attribute = _class_attribute(entries)
     found = Annotations()
+    if attribute is None and any(_attributes(region) for e in entries for region in _regions(e)):
+        mend = f"call the one with the class {' or '.join(_CLASS_ATTRIBUTES)}"
+        found.problems.append(Problem("attributes that name no class", str(file), mend))
     for number, entry in enumerate(entries, start=1):
         name = entry.get("filename") if isinstance(entry, dict) else None
         where = f"{file}, {f'{name:.80}' if isinstance(name, str) else f'image {number}'}"

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import signal
+import sys
 from collections.abc import Callable, Iterator, Sequence
 
 import cv2
@@ -25,6 +27,12 @@ Transform = Callable[[Sample, np.random.Generator], Item]
 
 # Kept apart, or sample 0 of an epoch would get the numbers that shuffled it.
 _SHUFFLE, _AUGMENT = 1, 2
+
+_MAX_BROKEN = 10  # images in a row: rather a lost disk than single files
+
+_OPEN_FILES = 65_536
+
+_logger = logging.getLogger(__name__)
 
 
 class SampleError(ValueError):
@@ -64,23 +72,34 @@ class TrainingData(Dataset[Item]):
         self.transform = transform
         self.seed = seed
         self.copy_paste = copy_paste
+        self._broken: set[int] = set()
 
     def __getitem__(self, key: Key) -> Item:
-        """Load and transform one sample.
+        """Load and transform one sample; in place of one that cannot be read, the next.
 
         Raises:
-            SampleError: the image is missing or broken.
+            SampleError: so many in a row cannot be read that more must be wrong than a file.
         """
         epoch, index = key
         rng = np.random.default_rng((_AUGMENT, self.seed, epoch, index))
-        try:
-            item = self.transform(self.dataset.sample(index), rng)
-            if self.copy_paste and rng.random() < self.copy_paste:
-                other = self.dataset.sample(int(rng.integers(len(self.dataset))))
-                item = paste_objects(*item, *self.transform(other, rng), rng)
-            return item
-        except (ValueError, OSError) as error:
-            raise SampleError(str(error)) from error
+        item = self.transform(self._sample(index), rng)
+        if self.copy_paste and rng.random() < self.copy_paste:
+            other = self._sample(int(rng.integers(len(self.dataset))))
+            item = paste_objects(*item, *self.transform(other, rng), rng)
+        return item
+
+    def _sample(self, index: int) -> Sample:
+        """Load a sample, or of one that cannot be read the next."""
+        for _ in range(_MAX_BROKEN):
+            try:
+                return self.dataset.sample(index)
+            except (ValueError, OSError) as error:
+                if index not in self._broken:
+                    _logger.warning("left out: %s", error)
+                self._broken.add(index)
+                reason = error
+                index = (index + 1) % len(self.dataset)
+        raise SampleError(f"{_MAX_BROKEN} images in a row cannot be read, the last: {reason}")
 
     def __len__(self) -> int:
         """Count the samples of an epoch."""
@@ -172,6 +191,8 @@ def build_train_loader(
         copy_paste: share of the images that get objects of another one.
         part: which of the equal parts of every batch this process gets, of how many.
     """
+    if workers:
+        _allow_many_files()
     return DataLoader(
         TrainingData(dataset, transform, seed, copy_paste),
         batch_sampler=BatchStream(len(dataset), batch_size, seed, start_iteration, part),
@@ -183,6 +204,18 @@ def build_train_loader(
         # One of its own, or starting the loader would advance the random numbers of training.
         generator=torch.Generator(),
     )
+
+
+def _allow_many_files() -> None:
+    """Raise the limit of open files: every tensor of a batch that a worker sends is one."""
+    if sys.platform == "win32":
+        return
+    import resource
+
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = _OPEN_FILES if hard == resource.RLIM_INFINITY else min(_OPEN_FILES, hard)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 def _limit_threads(_worker: int) -> None:

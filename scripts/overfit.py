@@ -38,6 +38,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         ),
     )
     args = parser.parse_args(argv)
+    if args.output.exists() and not (args.output / "data" / "annotations").is_dir():
+        raise UsageError(f"--output={args.output}: expected a new folder, or one of an earlier run")
     shutil.rmtree(args.output, ignore_errors=True)
     make_subset(args.dataset, args.images, args.min_area, args.output / "data")
     settings = {

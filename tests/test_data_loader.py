@@ -128,4 +128,22 @@ def test_errors_are_one_line(workers: int) -> None:
     loader = build_train_loader(Broken(3), TrainTransform(24), 2, workers, seed=0)
     with pytest.raises(SampleError) as caught:
         next(iter(loader))
-    assert str(caught.value) == "no such image: gone.jpg"
+    reason = "10 images in a row cannot be read, the last: no such image: gone.jpg"
+    assert str(caught.value) == reason
+
+
+class OneBroken(Numbers):
+    def sample(self, index: int) -> Sample:
+        if index == 1:
+            raise ValueError("b.jpg: not a known image format")
+        return super().sample(index)
+
+
+def test_a_broken_image_is_left_out_and_told_once(caplog: pytest.LogCaptureFixture) -> None:
+    data = TrainingData(OneBroken(3), TrainTransform(24), seed=0)
+    for epoch in range(2):
+        images = [data[epoch, index][0] for index in range(3)]
+        assert len(images) == 3
+    assert [record.getMessage() for record in caplog.records] == [
+        "left out: b.jpg: not a known image format"
+    ]

@@ -59,7 +59,6 @@ def test_regions_of_via(tmp_path: Path, part: Any, expected: NDArray[Any]) -> No
         ([{}, {}], ["object"]),
         ([{"animal": "cat"}, {"animal": "dog"}], ["cat", "dog"]),
         ([{"size": "big", "Class": "cat"}, {"size": "small", "Class": "dog "}], ["cat", "dog"]),
-        ([{"size": "big", "colour": "red"}], ["object"]),
         ([{"name": {"cat": True, "dog": False}}], ["cat"]),
     ],
 )
@@ -120,3 +119,11 @@ def test_files_that_are_not_of_via(tmp_path: Path, content: str) -> None:
     file.write_text(content)
     with pytest.raises(ValueError, match=r"via\.json"):
         read_via(tmp_path, file)
+
+
+def test_attributes_of_which_none_is_the_class_are_told(tmp_path: Path) -> None:
+    regions = [region({"species": name, "occluded": "no"}) for name in ("birch", "oak")]
+    content, problems = read_via(tmp_path, via(tmp_path, *regions))
+    assert [entry["name"] for entry in content["categories"]] == ["object"]
+    assert [problem.what for problem in problems] == ["attributes that name no class"]
+    assert "class or label or name or type" in problems[0].mend

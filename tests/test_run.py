@@ -140,6 +140,19 @@ def test_a_restored_run_goes_on_as_if_never_stopped(tmp_path: Path, averaged: bo
     assert second.progress == first.progress
 
 
+def test_a_resumed_run_takes_new_settings_of_the_optimizer(tmp_path: Path) -> None:
+    first = make_saver(tmp_path)
+    step(first)
+    path = first.save()
+    second = make_saver(tmp_path)
+    (group,) = second.learner.optimizer.param_groups
+    group["weight_decay"] = 0.25
+    restore(read_checkpoint(path), second.learner)
+    (group,) = second.learner.optimizer.param_groups
+    assert group["weight_decay"] == 0.25
+    assert second.learner.optimizer.state
+
+
 def test_a_checkpoint_holds_the_average_and_beside_it_the_weights(tmp_path: Path) -> None:
     saver = make_saver(tmp_path, averaged=True)
     for _ in range(3):

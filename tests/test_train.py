@@ -67,7 +67,8 @@ def test_losses_fall(dataset: Path, tmp_path: Path) -> None:
 
 def test_resumed_run_equals_uninterrupted_run(dataset: Path, tmp_path: Path) -> None:
     # Few masks to train, so that the random choice among them has to be resumed as well.
-    more = ["--set=loss.masks_to_train=5", "--save_interval=3"]
+    schedule = ["--set=train.learning_rate_steps=()", "--set=train.warmup_iterations=500"]
+    more = ["--set=loss.masks_to_train=5", "--save_interval=3", *schedule]
     assert run(train.main, flags(dataset, tmp_path / "a", 6, *more)) == 0
     assert run(train.main, flags(dataset, tmp_path / "b", 3, *more)) == 0
     resume = ["--resume=latest", "--set=train.max_iterations=6"]
@@ -147,6 +148,7 @@ def test_divergence_ends_with_a_diagnosis(
 def test_gradient_clip_bounds_the_step(dataset: Path, tmp_path: Path) -> None:
     """One step without momentum or decay moves the weights by rate x clipped norm, no further."""
     step = ["--lr=1", "--set=train.warmup_iterations=0", "--momentum=0", "--decay=0"]
+    step += ["--set=train.learning_rate_steps=()"]
     moved = []
     for clip in (0, 0.5):
         folder = tmp_path / str(clip)
@@ -230,6 +232,8 @@ def test_fine_tuning_on_other_classes_lists_what_is_not_loaded(
         (["--epochs=0"], "expected more than 0"),
         (["--epochs=nan"], "expected more than 0"),
         (["--patience=0"], "expected at least 1"),
+        (["--patience=2", "--validation_size=-1"], "no validation to wait for"),
+        (["--resume=latest", "--recipe=modern"], "keeps the recipe of its run"),
         (["--accumulate=0"], "expected at least 1"),
         (["--accumulate=2", "--batch_alloc=3,3"], "give one of them"),
         (["--set=train.ema_decay=1"], "expected 0 <= value < 1"),
@@ -289,7 +293,7 @@ def test_help_tells_by_example(capsys: pytest.CaptureFixture[str]) -> None:
         ([], 1000, (350, 750, 875, 937)),  # 55 epochs of 4 images are too few
         (["--epochs=30"], 20, (7, 15, 17, 18)),
         (["--epochs=0.1"], 1, (0, 0, 0, 0)),
-        (["--set=train.max_iterations=77"], 77, (280_000, 600_000, 700_000, 750_000)),
+        (["--set=train.max_iterations=77"], 77, (26, 57, 67, 72)),
     ],
 )
 def test_schedule_of_a_small_dataset(
@@ -352,8 +356,8 @@ def test_early_stopping(dataset: Path, tmp_path: Path) -> None:
 
 
 def test_what_a_run_leaves_behind(dataset: Path, tmp_path: Path) -> None:
-    more = ["--validation_size=3", "--validation_epoch=1", "--recipe=modern"]
-    assert run(train.main, [*flags(dataset, tmp_path, 2), *more]) == 0
+    more = ["--validation_size=3", "--validation_epoch=1"]
+    assert run(train.main, [*flags(dataset, tmp_path, 2), *more, "--recipe=modern"]) == 0
     folder = tmp_path / "yolact_resnet18"
     for name in ("train_pictures.jpg", "results.png", "val_pictures.jpg", "report/index.html"):
         assert (folder / name).stat().st_size > 1000, name
@@ -371,3 +375,35 @@ def test_modern_recipe(tmp_path: Path) -> None:
     assert config.train.ema_decay > 0
     assert config.augment.copy_paste == 0.25  # what is said in detail wins
     assert configure(parse_arguments(None, []), None).train.schedule == "steps"
+
+
+def test_weights_bring_their_model_and_not_their_recipe(tmp_path: Path) -> None:
+    trained = get_config("yolact_resnet18").override(
+        "model.image_size=192", "train.max_iterations=7", "augment.copy_paste=0.5"
+    )
+    save_checkpoint(tmp_path / "trained.pth", torch.nn.Linear(1, 1), trained)
+    args = parse_arguments(None, [f"--weights={tmp_path / 'trained.pth'}"])
+    config, preset = configure(args, None), get_config("yolact_resnet18")
+    assert config.model.image_size == 192
+    assert (config.train, config.augment, config.loss) == (
+        preset.train,
+        preset.augment,
+        preset.loss,
+    )
+
+
+@pytest.mark.parametrize(
+    ("settings", "steps", "warmup"),
+    [
+        (["train.max_iterations=8000"], (2800, 6000, 7000, 7500), 500),
+        (["train.max_iterations=800"], (280, 600, 700, 750), 80),
+        (["train.max_iterations=800", "train.learning_rate_steps=(9,)"], (9,), 80),
+        (["train.max_iterations=800", "train.warmup_iterations=5"], (280, 600, 700, 750), 5),
+    ],
+)
+def test_a_shorter_run_has_its_steps_scaled(
+    settings: list[str], steps: tuple[int, ...], warmup: int
+) -> None:
+    args = parse_arguments(None, [f"--set={setting}" for setting in settings])
+    schedule = configure(args, None).train
+    assert (schedule.learning_rate_steps, schedule.warmup_iterations) == (steps, warmup)

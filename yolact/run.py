@@ -185,7 +185,7 @@ def restore(checkpoint: Checkpoint, learner: Learner, start_iteration: int = -1)
         return
     try:
         if "optimizer" in state:
-            learner.optimizer.load_state_dict(state["optimizer"])
+            load_optimizer(learner.optimizer, state["optimizer"])
         if "weights" in state:
             learner.model.load_state_dict(state["weights"])
         if learner.average is not None and "averaged" in state:
@@ -205,6 +205,15 @@ def restore(checkpoint: Checkpoint, learner: Learner, start_iteration: int = -1)
         )
     except (TypeError, ValueError, KeyError, RuntimeError, AttributeError, IndexError) as error:
         raise ValueError(f"{checkpoint.path}: cannot resume from it: {error}") from None
+
+
+def load_optimizer(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
+    """Load what an optimiser has gathered, but keep its settings, which the user may change."""
+    groups = optimizer.param_groups
+    settings = [{k: v for k, v in group.items() if k != "params"} for group in groups]
+    optimizer.load_state_dict(state)
+    for group, own in zip(optimizer.param_groups, settings, strict=True):
+        group.update(own)
 
 
 class Console:

@@ -99,6 +99,8 @@ def set_up(args: argparse.Namespace) -> Run:
     if train_data.names != config.model.names:
         config = config.with_classes(train_data.names)
     val_data = validation_data(args, config, train_data.categories)
+    if args.patience and val_data is None:
+        raise UsageError(f"--patience={args.patience}: there is no validation to wait for")
     device = distributed.join(pick_device(device_name(args)))
     config = fit_schedule(args, config, len(train_data))
 
@@ -110,10 +112,18 @@ def set_up(args: argparse.Namespace) -> Run:
         initialise(model, config, args)
     model.to(device).to(memory_format=torch.channels_last)
     model.train()
-    parts = batch_parts(args, config.train.batch_size // distributed.world_size())
+    size, processes = config.train.batch_size, distributed.world_size()
+    if size % processes:
+        raise UsageError(f"--batch_size={size}: cannot be shared by {processes} processes equally")
+    parts = batch_parts(args, size // processes)
     smallest = min(part.stop - part.start for part in parts) * distributed.world_size()
     if smallest < MIN_BATCH_NORM_IMAGES:
-        logger.info("batches of fewer than %d images: batch norm is frozen", MIN_BATCH_NORM_IMAGES)
+        logger.warning(
+            "batch norm is frozen, since %d images at once are too few for it: good with trained "
+            "weights, bad from scratch; %d or more train it",
+            smallest,
+            MIN_BATCH_NORM_IMAGES,
+        )
         model.freeze_batch_norm()
     parallel = distributed.parallel(model, unused_parameters=config.model.mask_rescoring)
     optimizer = build_optimizer(model, config.train)

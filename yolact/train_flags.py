@@ -23,7 +23,7 @@ from .cli import (
 )
 from .config import Config
 from .optim import autoscale, with_iterations
-from .presets import RECIPES
+from .presets import RECIPES, get_config, list_configs
 
 _EPOCHS, _LEAST_ITERATIONS = 55, 1000
 
@@ -39,7 +39,6 @@ WHAT = (
         "--recipe",
         "as published, or with cosine, clipping, averaging, jitter and copy-paste",
         str,
-        "original",
         choices=RECIPES,
     ),
     flag("--start_iter", "iteration to resume at; -1 asks the checkpoint, 0 begins anew", int, -1),
@@ -68,7 +67,11 @@ OUTPUT = (
     flag("--no_log", "write no log file", switch="log"),
     flag("--log_gpu", "show the GPU memory in use", bool, False),
     flag("--validation_size", "images to validate on; -1 for no validation", int, 5000),
-    flag("--validation_epoch", "epochs between validations; -1 for only a last one", int, 2),
+    flag(
+        "--validation_epoch",
+        "epochs between validations, -1 for only a last one; by default 2, or more for small data",
+        int,
+    ),
     flag("--patience", "stop after so many validations without a better mask AP", int),
     flag("--tensorboard", "write TensorBoard events beside the log", bool, False),
     flag("--no_report", "no description of the data before, no report at the end", switch="report"),
@@ -105,6 +108,8 @@ def _check(args: argparse.Namespace) -> None:
         raise UsageError(
             "--resume goes on with a run, --weights starts a new one: give one of them"
         )
+    if args.resume and args.recipe:
+        raise UsageError("--recipe is for a new run: --resume keeps the recipe of its run")
 
 
 def resumed_checkpoint(args: argparse.Namespace) -> Checkpoint | None:
@@ -146,9 +151,9 @@ def configure(args: argparse.Namespace, resumed: Checkpoint | None) -> Config:
     elif args.config or not args.weights:
         config = named_config(args.config or "yolact_base")
     else:
-        config = read_checkpoint(resolve_weights(args.weights)).preset()
+        config = _model_of(read_checkpoint(resolve_weights(args.weights)))
     if resumed is None:
-        config = config.override(*RECIPES[args.recipe])
+        config = config.override(*RECIPES[args.recipe or "original"])
     schedule = config.train
     if args.batch_size is not None:
         scaled = autoscale(schedule, args.batch_size) if args.autoscale else schedule
@@ -163,7 +168,19 @@ def configure(args: argparse.Namespace, resumed: Checkpoint | None) -> Config:
     config = replace(config, train=replace(schedule, **given))
     if args.dataset:
         config = replace(config, dataset=args.dataset)
-    return with_settings(config, args.set)
+    changed = with_settings(config, args.set)
+    iterations = changed.train.max_iterations
+    if resumed is not None or iterations == config.train.max_iterations:
+        return changed
+    shorter = replace(config, train=with_iterations(config.train, iterations))
+    return with_settings(shorter, args.set)
+
+
+def _model_of(checkpoint: Checkpoint) -> Config:
+    """Return the preset of a checkpoint with its model; how that was trained is its own affair."""
+    config = checkpoint.preset()
+    preset = get_config(config.name) if config.name in list_configs() else Config(config.name)
+    return replace(preset, model=config.model, dataset=config.dataset)
 
 
 def fit_schedule(args: argparse.Namespace, config: Config, images: int) -> Config:
