@@ -47,7 +47,7 @@ logger = logging.getLogger("train")
 
 # After so many steps in a row without finite losses, training is not going to recover.
 MAX_BAD_STEPS = 20
-VALIDATION_EPOCHS, MAX_VALIDATIONS = 2, 50  # unless --validation_epoch says otherwise
+VALIDATION_EPOCHS, MAX_VALIDATIONS = 2, 20  # unless --validation_epoch says otherwise
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -105,6 +105,8 @@ def train(run: Run) -> None:
     if distributed.rank() == 0:
         print(path)
         report(run, path)
+        eval_flags = "--score_threshold=0.5 --images=your_images:results"
+        logger.info("to try it: python eval.py --trained_model=%s %s", path, eval_flags)
 
 
 def report(run: Run, path: Path) -> None:

@@ -1,29 +1,44 @@
-"""Score the bundled model, segment a generated image and a generated video, measure the speed."""
+"""Segment a photograph and a video with the bundled model, score one, measure the speed.
+
+The photograph is the portrait of Grace Hopper (US Navy, public domain) that comes with matplotlib;
+the video is a camera's flight over it.
+"""
 
 from __future__ import annotations
 
 import shlex
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
+import cv2
+import matplotlib
+import numpy as np
+
+from data.images import read_image
+from data.video_writer import VideoWriter
+
 FOLDER = Path("results/demo")
+PORTRAIT = Path(matplotlib.get_data_path()) / "sample_data" / "grace_hopper.jpg"
 SHOWN = "--score_threshold=0.3 --top_k=15"
 
 STEPS = (
-    (
-        "generate scenes and a clip",
-        f"scripts/make_shapes.py {FOLDER} --train=0 --val=4 --image_size=512 --video",
-    ),
-    ("score the bundled model on 500 scenes that it has never seen", "eval.py --no_bar"),
-    ("segment an image", f"eval.py {SHOWN} --image={FOLDER}/val/000001.jpg:{FOLDER}/image.png"),
+    ("segment a photograph", f"eval.py {SHOWN} --image={FOLDER}/photo.jpg:{FOLDER}/image.png"),
     ("segment a video", f"eval.py {SHOWN} --video={FOLDER}/clip.mp4:{FOLDER}/video.mp4"),
-    ("measure the speed of each stage", "eval.py --benchmark --max_images=50"),
+    (
+        "score a model on 100 generated scenes that it has never seen",
+        "eval.py --trained_model=yolact_resnet18_shapes --max_images=100",
+    ),
+    ("measure the speed of each stage", "eval.py --benchmark --dataset=shapes --max_images=50"),
 )
 
 
 def main() -> int:
     """Run the steps, each as a user would type it."""
+    FOLDER.mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(PORTRAIT, FOLDER / "photo.jpg")
+    fly_over(FOLDER / "photo.jpg", FOLDER / "clip.mp4")
     for title, command in STEPS:
         print(f"\n# {title}\n$ python {command}", flush=True)
         code = subprocess.run([sys.executable, *shlex.split(command)], check=False).returncode
@@ -32,6 +47,20 @@ def main() -> int:
             return code
     print(f"\nThe pictures are in {FOLDER}: image.png and video.mp4")
     return 0
+
+
+def fly_over(photo: Path, clip: Path, frames: int = 120) -> None:
+    """Write a video in which a camera nears a photograph and turns to and fro."""
+    image = read_image(photo)
+    height, width = image.shape[:2]
+    with VideoWriter(clip, fps=30, image_hw=(height, width)) as writer:
+        for time in np.linspace(0, 1, frames):
+            center = (width / 2, height * (0.5 - 0.15 * time))
+            angle = 4 * np.sin(2 * np.pi * time)
+            turned = cv2.getRotationMatrix2D(center, angle, scale=1 + 0.6 * time)
+            turned[:, 2] += np.subtract((width / 2, height / 2), center)
+            frame = cv2.warpAffine(image, turned, (width, height), borderMode=cv2.BORDER_REFLECT)
+            writer.write(frame.astype(np.uint8, copy=False))
 
 
 if __name__ == "__main__":

@@ -25,7 +25,10 @@ _BESIDE_PACKAGE = Path(__file__).parent.parent / "weights"
 WEIGHTS_FOLDER = _BESIDE_PACKAGE if _BESIDE_PACKAGE.is_dir() else Path("weights")
 """Where checkpoints are kept: in a clone of this repository, else in the working folder."""
 
-BUNDLED = "yolact_resnet18_shapes"
+BUNDLED = "yolact_resnet18_person"
+"""What serves where no checkpoint is named."""
+
+IN_REPOSITORY = (BUNDLED, "yolact_resnet18_shapes")
 FORMAT = "yolact-checkpoint-1"
 
 # Our names -> the official names. The FPN is stored from C5 down to C3 there, and activations count
@@ -151,12 +154,12 @@ def resolve_weights(path_or_name: str | Path) -> Path:
     if path.is_file():
         return path
     name = str(path_or_name).removesuffix("_config")
-    bundled = WEIGHTS_FOLDER / f"{BUNDLED}.pth"
-    if name == BUNDLED and bundled.is_file():
+    bundled = WEIGHTS_FOLDER / f"{name}.pth"
+    if name in IN_REPOSITORY and bundled.is_file():
         return bundled
     if name in OFFICIAL_WEIGHTS and name in list_configs():
         return fetch_weights(name, WEIGHTS_FOLDER)
-    choices = ", ".join([BUNDLED, *(n for n in OFFICIAL_WEIGHTS if n in list_configs())])
+    choices = ", ".join([*IN_REPOSITORY, *(n for n in OFFICIAL_WEIGHTS if n in list_configs())])
     if name in list_configs():
         raise FileNotFoundError(f"{name}: a preset without trained weights; there are {choices}")
     raise FileNotFoundError(f"{path_or_name}: no such checkpoint file, nor one of {choices}")

@@ -112,19 +112,7 @@ def set_up(args: argparse.Namespace) -> Run:
         initialise(model, config, args)
     model.to(device).to(memory_format=torch.channels_last)
     model.train()
-    size, processes = config.train.batch_size, distributed.world_size()
-    if size % processes:
-        raise UsageError(f"--batch_size={size}: cannot be shared by {processes} processes equally")
-    parts = batch_parts(args, size // processes)
-    smallest = min(part.stop - part.start for part in parts) * distributed.world_size()
-    if smallest < MIN_BATCH_NORM_IMAGES:
-        logger.warning(
-            "batch norm is frozen, since %d images at once are too few for it: good with trained "
-            "weights, bad from scratch; %d or more train it",
-            smallest,
-            MIN_BATCH_NORM_IMAGES,
-        )
-        model.freeze_batch_norm()
+    freeze_if_small(model, args, config.train.batch_size)
     parallel = distributed.parallel(model, unused_parameters=config.model.mask_rescoring)
     optimizer = build_optimizer(model, config.train)
     average = average_weights(model, config.train.ema_decay) if config.train.ema_decay else None
@@ -142,10 +130,48 @@ def set_up(args: argparse.Namespace) -> Run:
     log.start(vars(args) | {"settings": config.to_dict()}, [str(device)])
     of = f"{len(train_data)} images of {config.dataset}, {config.num_classes} classes"
     logger.info("%s: %s, on %s", config.name, of, device)
+    logger.info(plan(args, config, len(train_data)))
     if args.report and logs and checkpoint is None:
         describe(train_data, config, args.log_folder / config.name)
     console = Console(config.train.max_iterations, config.train.batch_size, progress.iteration)
     return Run(args, learner, parallel, train_data, val_data, saver, log, files, console)
+
+
+def freeze_if_small(model: Segmenter[Any, Any], args: argparse.Namespace, size: int) -> None:
+    """Freeze batch norm where it would see too few images at once.
+
+    Args:
+        model: to be trained.
+        args: tell how batches are split.
+        size: images in a batch, of all processes.
+
+    Raises:
+        UsageError: the batch cannot be split so.
+    """
+    processes = distributed.world_size()
+    if size % processes:
+        raise UsageError(f"--batch_size={size}: cannot be shared by {processes} processes equally")
+    parts = batch_parts(args, size // processes)
+    smallest = min(part.stop - part.start for part in parts) * processes
+    if smallest < MIN_BATCH_NORM_IMAGES:
+        logger.warning(
+            "batch norm is frozen, since %d images at once are too few for it: good with trained "
+            "weights, bad from scratch; %d or more train it",
+            smallest,
+            MIN_BATCH_NORM_IMAGES,
+        )
+        model.freeze_batch_norm()
+
+
+def plan(args: argparse.Namespace, config: Config, images: int) -> str:
+    """Say how long a run will be, and how it is computed."""
+    train = config.train
+    passes = train.max_iterations * train.batch_size / images
+    precision = "float32" if args.precision == "auto" else args.precision
+    return (
+        f"{train.max_iterations} steps of {train.batch_size} images, {config.model.image_size} px, "
+        f"{passes:.3g} passes over the data; {precision}, {torch.get_num_threads()} threads"
+    )
 
 
 def run_files(args: argparse.Namespace, learner: Learner) -> RunFiles:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import math
+import os
 from collections.abc import Sequence
 from dataclasses import replace
 from itertools import accumulate
@@ -53,7 +54,7 @@ HOW = (
     flag("--no_autoscale", "keep the schedule whatever the batch size", switch="autoscale"),
     flag("--batch_alloc", "run each batch in parts, as in 4,2,2, to save memory"),
     flag("--accumulate", "the same in so many equal parts", int),
-    flag("--num_workers", "data loading processes", int, 4),
+    flag("--num_workers", "data loading processes", int, min(4, os.cpu_count() or 1)),
 )
 OUTPUT = (
     flag("--save_folder", "for checkpoints", Path, Path("weights")),

@@ -1,0 +1,44 @@
+"""The models that come with the repository."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import matplotlib
+import pytest
+
+from data.images import read_image
+from data.shapes import shapes_split
+from yolact import Predictor
+from yolact.checkpoint import BUNDLED, IN_REPOSITORY, resolve_weights
+from yolact.presets import get_config
+
+PORTRAIT = Path(matplotlib.get_data_path()) / "sample_data" / "grace_hopper.jpg"
+MAX_MEGABYTES = 30
+
+
+@pytest.mark.parametrize("name", IN_REPOSITORY)
+def test_each_is_small_and_found_by_its_name(name: str) -> None:
+    path = resolve_weights(name)
+    assert path.stat().st_size < MAX_MEGABYTES * 1e6
+    predictor = Predictor.from_checkpoint(name, device="cpu")
+    assert predictor.model.class_names == get_config(name).model.names
+
+
+def test_persons_are_found_in_a_photograph() -> None:
+    image = read_image(PORTRAIT)
+    found = Predictor.from_checkpoint(BUNDLED, device="cpu")(image, score_threshold=0.5)
+    assert found.names() == ["person"]
+    mask = found.masks[0]
+    for x, y in ((250, 180), (250, 420), (140, 520), (380, 520)):  # face, chest, both arms
+        assert mask[y, x], (x, y)
+    for x, y in ((450, 100), (30, 60), (480, 20)):  # sky and flag
+        assert not mask[y, x], (x, y)
+
+
+@pytest.mark.parametrize("index", [3, 4, 5])
+def test_shapes_are_found_in_a_scene(index: int) -> None:
+    sample = shapes_split("val").sample(index)
+    predictor = Predictor.from_checkpoint("yolact_resnet18_shapes", device="cpu")
+    found = predictor(sample.image, score_threshold=0.5)
+    assert sorted(found.labels.tolist()) == sorted(sample.labels.tolist())
