@@ -30,7 +30,10 @@ STEPS = (
         "score a model on 100 generated scenes that it has never seen",
         "eval.py --trained_model=yolact_resnet18_shapes --max_images=100",
     ),
-    ("measure the speed of each stage", "eval.py --benchmark --dataset=shapes --max_images=50"),
+    (
+        "measure the speed of each stage",
+        f"eval.py --benchmark --video={FOLDER}/clip.mp4 --max_images=50",
+    ),
 )
 
 
