@@ -87,13 +87,13 @@ def train(run: Run) -> None:
             progress.iteration += 1
             seconds, start = time.perf_counter() - start, time.perf_counter()
             run.tell(losses, learning_rate, seconds)
-            validated = run.val_data is not None and validation_due(run)
-            if run.val_data is not None and validated:
-                validate(run, run.val_data, stop)
+            val_data = run.val_data if validation_due(run) else None
+            if val_data is not None:
+                validate(run, val_data, stop)
                 start = time.perf_counter()
             if distributed.agree(stop.is_set()):
                 raise Stopped
-            if validated and args.patience and progress.stale >= args.patience:
+            if val_data is not None and args.patience and progress.stale >= args.patience:
                 logger.info("stopped early: %d validations without a better AP", progress.stale)
                 break
             if progress.iteration % save_interval == 0:

@@ -11,6 +11,8 @@ import torch
 from golden import Golden
 from tiny import SETTINGS, make_dataset
 
+from data.images import read_image
+from data.video import open_video
 from yolact import build_model, get_config
 from yolact.checkpoint import read_checkpoint, save_checkpoint, to_official
 from yolact.cli import run
@@ -86,3 +88,11 @@ def test_bench_pixels(capsys: pytest.CaptureFixture[str]) -> None:
     torch.set_num_threads(threads)
     out = capsys.readouterr().out
     assert out.count("2 detections at") == 3
+
+
+def test_the_demo_has_a_video_of_its_photograph(tmp_path: Path) -> None:
+    parts = script("demo")
+    parts["fly_over"](parts["PORTRAIT"], tmp_path / "clip.mp4", frames=3)
+    height, width = read_image(parts["PORTRAIT"]).shape[:2]
+    with open_video(str(tmp_path / "clip.mp4")) as video:
+        assert [frame.shape for frame in video] == [(height, width, 3)] * 3
