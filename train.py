@@ -38,7 +38,7 @@ from yolact.metrics import format_table
 from yolact.optim import input_size_at, learning_rate_at, set_learning_rate
 from yolact.pictures import write_validation_pictures
 from yolact.report import write_report
-from yolact.results import CocoResults, merge_results
+from yolact.results import merge_results
 from yolact.run import Progress, Stopped, stop_requested
 from yolact.run_setup import Run, set_up
 from yolact.train_flags import batch_parts, parse_arguments
@@ -217,19 +217,11 @@ def validate(run: Run, val_data: EvaluationDataset, stop: Event) -> None:
         return predictor(image, score_threshold=0.0, top_k=None)
 
     start = time.perf_counter()
-    results: CocoResults | str
     try:
         results = evaluate(predict, val_data, order=validation_images(run, val_data))[0].results
-    except (ValueError, OSError) as error:  # one bad image must not end a long run
-        results = str(error)
     finally:
         run.learner.model.train()
-    parts = distributed.gather(results)
-    for part in parts:
-        if isinstance(part, str):
-            logger.warning("validation failed: %s", part)
-            return
-    merged = merge_results([part for part in parts if not isinstance(part, str)])
+    merged = merge_results(distributed.gather(results))
     evaluator = CocoEvaluator(val_data.coco, val_data.categories.category_ids, merged)
     metrics = evaluator.summarize()
     run.evaluator = evaluator

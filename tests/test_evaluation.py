@@ -291,3 +291,19 @@ def test_evaluate(max_images: int, count: int, capsys: pytest.CaptureFixture[str
     captured = capsys.readouterr()
     assert captured.out == ""
     assert ("evaluate" in captured.err) == (max_images > 0)
+
+
+def test_an_image_that_cannot_be_read_is_told_and_left_out(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    class OneBroken(TinyDataset):
+        def sample(self, index: int) -> Sample:
+            if index == 1:
+                raise ValueError("b.jpg: not a known image format")
+            return super().sample(index)
+
+    answers = perfect()
+    evaluator, _ = evaluate(lambda image: answers[int(image[0, 0, 0])], OneBroken(), progress=False)
+    assert sorted(evaluator.results.images) == [1, 5]
+    assert evaluator.summarize().mask["all"] == pytest.approx(100)
+    assert "left out: b.jpg" in caplog.text

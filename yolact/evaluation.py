@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import io
 import itertools
+import logging
 import math
 import random
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -29,6 +30,8 @@ from .matches import Matches, collect_matches
 from .meters import StageTimer
 from .metrics import COCO_NUMBERS, OVERLAPS, CocoMetrics
 from .results import CocoResults, Result
+
+logger = logging.getLogger(__name__)
 
 Annotation = dict[str, Any]
 
@@ -255,7 +258,7 @@ def evaluate(
     order: Sequence[int] | None = None,
     device: torch.device | str | None = None,
 ) -> tuple[CocoEvaluator, StageTimer]:
-    """Run a model over a data set.
+    """Run a model over a data set; images that cannot be read are told and left out.
 
     Args:
         predict: (H, W, 3) uint8 RGB -> what the model finds in that image.
@@ -275,8 +278,12 @@ def evaluate(
     evaluator = evaluator or CocoEvaluator(dataset.coco, dataset.categories.category_ids)
     timer = StageTimer(device)
     for index in tqdm(indices, desc="evaluate", unit="img", disable=not progress):
-        with timer.stage("load"):
-            sample = dataset.sample(index)
+        try:
+            with timer.stage("load"):
+                sample = dataset.sample(index)
+        except (ValueError, OSError) as error:
+            logger.warning("left out: %s", error)
+            continue
         with timer.stage("predict"):
             detections = predict(sample.image)
         with timer.stage("encode"):
