@@ -41,6 +41,7 @@ print(peak() - before)
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="no resource module")
+@pytest.mark.slow
 @pytest.mark.parametrize(("path", "count"), [("kernel", 1000), ("torch", 10)])
 def test_memory_of_large_images(path: str, count: int) -> None:
     done = subprocess.run(
