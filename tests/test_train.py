@@ -14,16 +14,11 @@ import torch
 from tiny import FLAGS, make_dataset
 
 import train
-from yolact import get_config
-from yolact.checkpoint import checkpoint_path, read_checkpoint, save_checkpoint
+from yolact.checkpoint import read_checkpoint
 from yolact.cli import run
 from yolact.run_files import read_results
 from yolact.train_flags import (
-    batch_parts,
-    configure,
-    fit_schedule,
     parse_arguments,
-    resumed_checkpoint,
 )
 from yolact.training_log import read_log
 
@@ -287,66 +282,6 @@ def test_help_tells_by_example(capsys: pytest.CaptureFixture[str]) -> None:
     assert "python train.py --config=yolact_base" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize(
-    ("more", "iterations", "steps"),
-    [
-        ([], 1000, (350, 750, 875, 937)),  # 55 epochs of 4 images are too few
-        (["--epochs=30"], 20, (7, 15, 17, 18)),
-        (["--epochs=0.1"], 1, (0, 0, 0, 0)),
-        (["--set=train.max_iterations=77"], 77, (26, 57, 67, 72)),
-    ],
-)
-def test_schedule_of_a_small_dataset(
-    dataset: Path, tmp_path: Path, more: list[str], iterations: int, steps: tuple[int, ...]
-) -> None:
-    given = ["--config=yolact_resnet18", f"--dataset={dataset}", "--batch_size=6", *FLAGS, *more]
-    args = parse_arguments(None, [*given, "--no_autoscale", f"--save_folder={tmp_path}"])
-    schedule = fit_schedule(args, configure(args, None), 4).train
-    assert (schedule.max_iterations, schedule.learning_rate_steps) == (iterations, steps)
-
-
-@pytest.mark.parametrize(
-    ("more", "sizes"),
-    [
-        ([], [12]),
-        (["--batch_alloc=8,4"], [8, 4]),
-        (["--accumulate=1"], [12]),
-        (["--accumulate=3"], [4, 4, 4]),
-        (["--accumulate=5"], [3, 3, 3, 3]),  # as equal as can be
-        (["--accumulate=99"], [1] * 12),
-    ],
-)
-def test_parts_of_a_batch(more: list[str], sizes: list[int]) -> None:
-    parts = batch_parts(parse_arguments(None, more), 12)
-    assert [part.stop - part.start for part in parts] == sizes
-    assert [part.start for part in parts] == [sum(sizes[:i]) for i in range(len(sizes))]
-
-
-@pytest.mark.parametrize(
-    ("run_id", "restarts", "found"),
-    [
-        ("mine", "0", None),
-        ("mine", "1", 20),
-        ("other", "1", 30),
-        ("third", "1", None),
-        ("none", "1", None),  # as torchrun says without --rdzv-id: whose it was, nobody knows
-    ],
-)
-def test_a_restarted_run_finds_its_own_checkpoint(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, run_id: str, restarts: str, found: int | None
-) -> None:
-    config = get_config("yolact_resnet18")
-    for iteration, name in ((10, "mine"), (20, "mine"), (30, "other"), (40, ""), (50, "none")):
-        path = checkpoint_path(tmp_path, config.name, 0, iteration)
-        training = {"iteration": iteration, "run": name}
-        save_checkpoint(path, torch.nn.Linear(1, 1), config, training)
-        os.utime(path, (iteration, iteration))
-    monkeypatch.setenv("TORCHELASTIC_RUN_ID", run_id)
-    monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", restarts)
-    checkpoint = resumed_checkpoint(parse_arguments(None, [f"--save_folder={tmp_path}"]))
-    assert (checkpoint and checkpoint.training["iteration"]) == found
-
-
 def test_early_stopping(dataset: Path, tmp_path: Path) -> None:
     more = ["--validation_size=3", "--validation_epoch=1", "--patience=2", "--lr=1e-9"]
     assert run(train.main, [*flags(dataset, tmp_path, 30), *more]) == 0
@@ -366,44 +301,3 @@ def test_what_a_run_leaves_behind(dataset: Path, tmp_path: Path) -> None:
     again += ["--set=train.max_iterations=3"]
     assert run(train.main, again) == 0
     assert [row["iteration"] for row in read_results(folder / "results.csv")] == [1, 2, 3]
-
-
-def test_modern_recipe(tmp_path: Path) -> None:
-    args = parse_arguments(None, ["--recipe=modern", "--set=augment.copy_paste=0.25"])
-    config = configure(args, None)
-    assert config.train.schedule == "cosine"
-    assert config.train.ema_decay > 0
-    assert config.augment.copy_paste == 0.25  # what is said in detail wins
-    assert configure(parse_arguments(None, []), None).train.schedule == "steps"
-
-
-def test_weights_bring_their_model_and_not_their_recipe(tmp_path: Path) -> None:
-    trained = get_config("yolact_resnet18").override(
-        "model.image_size=192", "train.max_iterations=7", "augment.copy_paste=0.5"
-    )
-    save_checkpoint(tmp_path / "trained.pth", torch.nn.Linear(1, 1), trained)
-    args = parse_arguments(None, [f"--weights={tmp_path / 'trained.pth'}"])
-    config, preset = configure(args, None), get_config("yolact_resnet18")
-    assert config.model.image_size == 192
-    assert (config.train, config.augment, config.loss) == (
-        preset.train,
-        preset.augment,
-        preset.loss,
-    )
-
-
-@pytest.mark.parametrize(
-    ("settings", "steps", "warmup"),
-    [
-        (["train.max_iterations=8000"], (2800, 6000, 7000, 7500), 500),
-        (["train.max_iterations=800"], (280, 600, 700, 750), 80),
-        (["train.max_iterations=800", "train.learning_rate_steps=(9,)"], (9,), 80),
-        (["train.max_iterations=800", "train.warmup_iterations=5"], (280, 600, 700, 750), 5),
-    ],
-)
-def test_a_shorter_run_has_its_steps_scaled(
-    settings: list[str], steps: tuple[int, ...], warmup: int
-) -> None:
-    args = parse_arguments(None, [f"--set={setting}" for setting in settings])
-    schedule = configure(args, None).train
-    assert (schedule.learning_rate_steps, schedule.warmup_iterations) == (steps, warmup)

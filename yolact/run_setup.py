@@ -103,6 +103,9 @@ def set_up(args: argparse.Namespace) -> Run:
         raise UsageError(f"--patience={args.patience}: there is no validation to wait for")
     device = distributed.join(pick_device(device_name(args)))
     config = fit_schedule(args, config, len(train_data))
+    size, processes = config.train.batch_size, distributed.world_size()
+    if size % processes:
+        raise UsageError(f"--batch_size={size}: cannot be shared by {processes} processes equally")
 
     torch.manual_seed(config.train.seed)
     model = build_model(config)
@@ -112,7 +115,7 @@ def set_up(args: argparse.Namespace) -> Run:
         initialise(model, config, args)
     model.to(device).to(memory_format=torch.channels_last)
     model.train()
-    freeze_if_small(model, args, config.train.batch_size)
+    freeze_if_small(model, args, size)
     parallel = distributed.parallel(model, unused_parameters=config.model.mask_rescoring)
     optimizer = build_optimizer(model, config.train)
     average = average_weights(model, config.train.ema_decay) if config.train.ema_decay else None
@@ -149,8 +152,6 @@ def freeze_if_small(model: Segmenter[Any, Any], args: argparse.Namespace, size: 
         UsageError: the batch cannot be split so.
     """
     processes = distributed.world_size()
-    if size % processes:
-        raise UsageError(f"--batch_size={size}: cannot be shared by {processes} processes equally")
     parts = batch_parts(args, size // processes)
     smallest = min(part.stop - part.start for part in parts) * processes
     if smallest < MIN_BATCH_NORM_IMAGES:
