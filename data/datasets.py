@@ -19,6 +19,15 @@ SHAPES = "shapes"
 Split = Literal["train", "val"]
 
 
+def has_one_split(name: str, root: Path = Path("data")) -> bool:
+    """Tell whether the same images serve for training and validation; `name` as in `open_dataset`.
+
+    Raises:
+        ValueError: no such dataset.
+    """
+    return name != SHAPES and resolve_dataset(name, root).is_shared
+
+
 def open_dataset(
     name: str,
     split: Split,
@@ -48,12 +57,6 @@ def open_dataset(
         return scenes
     paths = resolve_dataset(name, root)
     images, annotations = paths.split(split)
-    if split == "val" and paths.is_shared and Path(name).is_dir():
-        _logger.warning(
-            "%s has no validation split: the AP will be of training images; put images with "
-            "their annotations into val/",
-            name,
-        )
     content = None
     if paths.format != "coco":
         content, problems = READERS[paths.format](images, annotations)

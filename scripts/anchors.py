@@ -16,8 +16,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from data.catalog import resolve_dataset
-from data.datasets import SHAPES, open_dataset
+from data.datasets import has_one_split, open_dataset
 from yolact.anchor_fit import anchor_settings, best_overlaps, propose_anchors
 from yolact.cli import UsageError, add_flags, flag, make_parser, named_config, run, with_settings
 from yolact.config import ModelConfig
@@ -63,7 +62,7 @@ def boxes_by_split(name: str) -> dict[str, Tensor]:
     """Return the boxes of the training split and, if it is another one, of the validation split."""
     train = open_dataset(name, "train")
     boxes = {"train": measure_objects(train).boxes}
-    if name == SHAPES or not resolve_dataset(name).is_shared:
+    if not has_one_split(name):
         with contextlib.suppress(ValueError, FileNotFoundError):  # it has none
             boxes["val"] = measure_objects(open_dataset(name, "val", train.categories)).boxes
     return boxes

@@ -1,3 +1,4 @@
+import os
 import pickle
 from pathlib import Path
 from typing import Any
@@ -287,27 +288,35 @@ def test_no_checkpoints(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("interrupted", "found"),
+    ("interrupted", "name", "found"),
     [
-        (None, ["0_900", "1_1000", "2_1000_interrupt", "10_10000"]),
-        (True, ["2_1000_interrupt"]),
-        (False, ["0_900", "1_1000", "10_10000"]),
+        (None, "yolact_base", ["base_10_10000", "base_2_1000_interrupt", "base_0_900"]),
+        (True, "yolact_base", ["base_2_1000_interrupt"]),
+        (False, "yolact_base", ["base_10_10000", "base_0_900"]),
+        (None, "yolact_base_2", ["base_2_1_2000"]),
+        (False, None, ["base_10_10000", "base_2_1_2000", "plus_base_1_2000", "base_0_900"]),
     ],
 )
-def test_find_checkpoints(tmp_path: Path, interrupted: bool | None, found: list[str]) -> None:
-    for name in (
-        "yolact_base_10_10000.pth",
-        "yolact_base_2_1000_interrupt.pth",
-        "yolact_base_1_1000.pth",
-        "yolact_base_0_900.pth",
-        "yolact_base_best.pth",
-        "yolact_base_54_800000.pth.123.part",
-        "yolact_base_big_1_2000.pth",
-        "yolact_plus_base_1_2000.pth",
+def test_the_checkpoint_written_last_is_the_last(
+    tmp_path: Path, interrupted: bool | None, name: str | None, found: list[str]
+) -> None:
+    """The one trained furthest may be of an earlier, longer run."""
+    for seconds, file_name in enumerate(
+        (
+            "yolact_base_54_800000.pth",
+            "yolact_base_10_10000.pth",
+            "yolact_base_2_1000_interrupt.pth",
+            "yolact_base_best.pth",
+            "yolact_base_54_800001.pth.123.part",
+            "yolact_base_2_1_2000.pth",
+            "yolact_plus_base_1_2000.pth",
+            "yolact_base_0_900.pth",
+        )
     ):
-        (tmp_path / name).touch()
-    paths = find_checkpoints(tmp_path, "yolact_base", interrupted)
-    assert [path.stem.removeprefix("yolact_base_") for path in paths] == found
+        (tmp_path / file_name).touch()
+        os.utime(tmp_path / file_name, (seconds, seconds))
+    paths = find_checkpoints(tmp_path, name, interrupted)
+    assert [path.stem.removeprefix("yolact_") for path in paths] == found
 
 
 @pytest.mark.parametrize("interrupted", [True, False])

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from data.catalog import Categories
 from data.coco import CocoInstances
-from data.datasets import open_dataset
+from data.datasets import has_one_split, open_dataset
 
 FORMATS = ("yolo", "labelme", "via")
 
@@ -108,13 +108,9 @@ def test_classes_are_those_of_the_training_split(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("write", "subfolder"), [(write_labelme, ""), (write_via, ""), (write_labelme, "annotations")]
 )
-def test_a_flat_folder_serves_both(
-    tmp_path: Path, write: Any, subfolder: str, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_a_flat_folder_serves_both(tmp_path: Path, write: Any, subfolder: str) -> None:
     write_images(tmp_path / "images" if subfolder else tmp_path)
     (tmp_path / subfolder).mkdir(exist_ok=True)
     write(two_images(), tmp_path / subfolder)
-    assert len(opened(tmp_path, "train")) == 2
-    assert not caplog.records
-    assert len(opened(tmp_path, "val")) == 2
-    assert "no validation split" in caplog.text
+    assert len(opened(tmp_path, "train")) == len(opened(tmp_path, "val")) == 2
+    assert has_one_split(str(tmp_path))

@@ -17,9 +17,7 @@ import train
 from yolact.checkpoint import read_checkpoint
 from yolact.cli import run
 from yolact.run_files import read_results
-from yolact.train_flags import (
-    parse_arguments,
-)
+from yolact.train_flags import parse_arguments
 from yolact.training_log import read_log
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -182,6 +180,26 @@ def test_what_is_kept(
     assert (tmp_path / "yolact_resnet18.log").exists() == ("--no_log" not in more)
 
 
+def test_runs_of_one_preset_in_one_folder(
+    dataset: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    more = ["--validation_size=2", "--batch_size=4"]
+    assert run(train.main, [*flags(dataset, tmp_path, 2), *more, "--name=cats"]) == 0
+    assert run(train.main, [*flags(dataset, tmp_path, 1), *more, "--name=dogs"]) == 0
+    assert "of an earlier run" not in caplog.text
+    resume = ["--resume=latest", "--name=cats", "--set=train.max_iterations=3"]
+    assert run(train.main, [*flags(dataset, tmp_path, 3), *more, *resume]) == 0
+    assert "of an earlier run" not in caplog.text
+    cats, dogs = (read_checkpoint(tmp_path / f"{name}_best.pth") for name in ("cats", "dogs"))
+    assert cats.training["iteration"] in (2, 3)
+    assert dogs.training["iteration"] == 1
+    for name, iterations in (("cats", [2, 3]), ("dogs", [1])):
+        rows = read_results(tmp_path / name / "results.csv")
+        assert [row["iteration"] for row in rows] == iterations
+    assert run(train.main, [*flags(dataset, tmp_path, 1), *more, "--name=dogs"]) == 0
+    assert "dogs_best.pth, of an earlier run" in caplog.text
+
+
 def test_validation_keeps_the_best_and_prints_a_table(
     dataset: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -227,6 +245,8 @@ def test_fine_tuning_on_other_classes_lists_what_is_not_loaded(
         (["--epochs=0"], "expected more than 0"),
         (["--epochs=nan"], "expected more than 0"),
         (["--patience=0"], "expected at least 1"),
+        (["--name=../mine"], "expected letters"),
+        (["--name=.."], "expected letters"),
         (["--patience=2", "--validation_size=-1"], "no validation to wait for"),
         (["--resume=latest", "--recipe=modern"], "keeps the recipe of its run"),
         (["--accumulate=0"], "expected at least 1"),
@@ -280,6 +300,15 @@ def test_help_tells_by_example(capsys: pytest.CaptureFixture[str]) -> None:
         train.main(["--help"])
     assert exit_code.value.code == 0
     assert "python train.py --config=yolact_base" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("part", ["", "annotations/instances_train.json"])
+def test_validation_on_training_images_is_told(
+    dataset: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture, part: str
+) -> None:
+    more = [f"--dataset={dataset / part}", "--validation_size=1"]
+    train.set_up(parse_arguments(None, [*flags(dataset, tmp_path, 1), *more]))
+    assert ("AP will be of training images" in caplog.text) == bool(part)
 
 
 def test_early_stopping(dataset: Path, tmp_path: Path) -> None:

@@ -10,13 +10,14 @@ import torch
 from tiny import FLAGS
 
 from yolact import get_config
-from yolact.checkpoint import checkpoint_path, save_checkpoint
+from yolact.checkpoint import Checkpoint, checkpoint_path, save_checkpoint
 from yolact.train_flags import (
     batch_parts,
     configure,
     fit_schedule,
     parse_arguments,
     resumed_checkpoint,
+    run_name,
 )
 
 
@@ -76,8 +77,28 @@ def test_a_restarted_run_finds_its_own_checkpoint(
         os.utime(path, (iteration, iteration))
     monkeypatch.setenv("TORCHELASTIC_RUN_ID", run_id)
     monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", restarts)
-    checkpoint = resumed_checkpoint(parse_arguments(None, [f"--save_folder={tmp_path}"]))
+    args = parse_arguments(None, [f"--save_folder={tmp_path}", "--start_iter=0"])
+    checkpoint = resumed_checkpoint(args)
     assert (checkpoint and checkpoint.training["iteration"]) == found
+    assert args.start_iter == (-1 if found else 0)
+
+
+@pytest.mark.parametrize(
+    ("given", "resumed", "name"),
+    [
+        ([], None, None),
+        (["--config=yolact_base_config"], None, "yolact_base"),
+        (["--config=yolact_base", "--name=cats"], None, "cats"),
+        ([], "cats_9_5000.pth", "cats"),
+        ([], "cats_2_9_5000_interrupt.pth", "cats_2"),
+        ([], "cats_best.pth", "cats"),
+        ([], "renamed.pth", None),
+        (["--name=dogs"], "cats_9_5000.pth", "dogs"),
+    ],
+)
+def test_name_of_a_run(given: list[str], resumed: str | None, name: str | None) -> None:
+    checkpoint = resumed and Checkpoint(Path(resumed), {}, None)
+    assert run_name(parse_arguments(None, given), checkpoint or None) == name
 
 
 def test_modern_recipe() -> None:

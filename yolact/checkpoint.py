@@ -291,20 +291,20 @@ def write_atomically(path: Path, content: object) -> None:
         raise OSError(f"cannot write {path}: {str(error).splitlines()[0]}") from None
 
 
-@dataclass(frozen=True, order=True)
+@dataclass(frozen=True)
 class CheckpointName:
-    """The parts of a checkpoint's file name, ordered by progress."""
+    """The parts of a checkpoint's file name."""
 
+    run: str
     iteration: int
-    epoch: int
-    interrupted: bool = field(compare=False)
-    path: Path = field(compare=False)
+    interrupted: bool
+    path: Path
 
     @classmethod
     def parse(cls, path: Path) -> CheckpointName | None:
-        """Read "<preset>_<epoch>_<iteration>[_interrupt].pth"; None for any other name."""
-        match = re.fullmatch(r".+_(\d+)_(\d+)(_interrupt)?", path.stem)
-        return match and cls(int(match[2]), int(match[1]), bool(match[3]), path)
+        """Read "<run>_<epoch>_<iteration>[_interrupt].pth"; None for any other name."""
+        match = re.fullmatch(r"(.+)_\d+_(\d+)(_interrupt)?\.pth", path.name)
+        return match and cls(match[1], int(match[2]), bool(match[3]), path)
 
 
 def checkpoint_path(
@@ -315,22 +315,23 @@ def checkpoint_path(
 
 
 def find_checkpoints(folder: Path, name: str | None, interrupted: bool | None = None) -> list[Path]:
-    """Return the checkpoints of training runs in a folder, least trained first.
+    """Return the checkpoints of training runs in a folder, those written last at the end.
 
     Released files, which may lie in the same folder under similar names, do not count.
 
     Args:
         folder: where to look.
-        name: the preset's name; None for any, oldest first.
+        name: of the run; None for any.
         interrupted: only those saved by Ctrl-C, only the others, or (None) all.
     """
     released = {official.file_name for official in OFFICIAL_WEIGHTS.values()}
-    pattern = re.compile(rf"{'.+' if name is None else re.escape(name)}_\d+_\d+(_interrupt)?\.pth")
-    paths = [
-        p for p in folder.glob("*.pth") if pattern.fullmatch(p.name) and p.name not in released
+    paths = (path for path in folder.glob("*.pth") if path.name not in released)
+    found = [
+        n
+        for path in paths
+        if (n := CheckpointName.parse(path))
+        and name in (None, n.run)
+        and interrupted in (None, n.interrupted)
     ]
-    named = [n for p in paths if (n := CheckpointName.parse(p))]
-    named = [n for n in named if interrupted in (None, n.interrupted)]
-    if name is None:
-        return sorted((n.path for n in named), key=lambda path: path.stat().st_mtime)
-    return [n.path for n in sorted(named)]
+    found.sort(key=lambda n: (n.path.stat().st_mtime_ns, n.iteration))
+    return [n.path for n in found]

@@ -146,21 +146,20 @@ def checkpoint_config(checkpoint: Checkpoint, name: str | None) -> Config:
     return config or checkpoint.preset()
 
 
-def newest_checkpoint(flag: str, text: str, folder: Path, config: str | None) -> Path | None:
+def newest_checkpoint(flag: str, text: str, folder: Path, name: str | None) -> Path | None:
     """Find what 'latest' or 'interrupt' stands for.
 
     Args:
         flag: whose value it is, for the message.
         text: the value; anything else gives None.
         folder: where runs keep their checkpoints.
-        config: the preset asked for; None for any.
+        name: of the run, which is its preset's unless given; None for any.
 
     Raises:
         UsageError: there is no such checkpoint.
     """
     if text not in ("latest", "interrupt"):
         return None
-    name = named_config(config).name if config else None
     found = find_checkpoints(folder, name, True if text == "interrupt" else None)
     if not found:
         raise UsageError(f"{flag}={text}: no checkpoint of {name or 'any run'} in {folder}")

@@ -16,6 +16,7 @@ from .cli import (
     device_name,
     flag,
     make_parser,
+    named_config,
     newest_checkpoint,
     str2bool,
     with_settings,
@@ -195,8 +196,8 @@ def choose_model(args: argparse.Namespace) -> tuple[Checkpoint, Config]:
     Raises:
         UsageError: an unknown preset, setting, or impossible value.
     """
-    folder = Path("weights")
-    path = newest_checkpoint("--trained_model", args.trained_model, folder, args.config)
+    name = named_config(args.config).name if args.config else None
+    path = newest_checkpoint("--trained_model", args.trained_model, Path("weights"), name)
     checkpoint = read_trained(path or resolve_weights(args.trained_model))
     config = checkpoint_config(checkpoint, args.config)
     nms = "cross_class" if args.cross_class_nms else "fast"

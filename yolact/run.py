@@ -62,7 +62,7 @@ class Learner:
     """What learns, and what a checkpoint has to hold of it.
 
     Attributes:
-        config: stored in every checkpoint; its name begins their file names.
+        config: stored in every checkpoint.
         model: that is trained.
         optimizer: of its parameters.
         average: of its weights, or None. Where there is one, it is what is evaluated and what a
@@ -93,6 +93,7 @@ class Saver:
         images_per_epoch: of the training set, to count epochs.
         keep_latest: delete the previous checkpoint of this run after each save ...
         keep_latest_interval: ... except those at multiples of this many iterations.
+        name: of the run, in the names of its files; by default the preset's.
     """
 
     def __init__(
@@ -102,10 +103,11 @@ class Saver:
         images_per_epoch: int,
         keep_latest: bool = False,
         keep_latest_interval: int = 100_000,
+        name: str | None = None,
     ) -> None:
         """Keep the parts."""
         self.folder, self.learner = folder, learner
-        self.config = learner.config
+        self.config, self.name = learner.config, name or learner.config.name
         self.images_per_epoch = images_per_epoch
         self.keep_latest, self.keep_latest_interval = keep_latest, keep_latest_interval
         self._previous: Path | None = None
@@ -123,7 +125,7 @@ class Saver:
     def save(self) -> Path:
         """Write a regular checkpoint, and delete the previous one where asked to."""
         iteration, interval = self.progress.iteration, self.keep_latest_interval
-        path = checkpoint_path(self.folder, self.config.name, self.epoch, iteration)
+        path = checkpoint_path(self.folder, self.name, self.epoch, iteration)
         if path == self._previous:
             return path
         self._write(path)
@@ -135,20 +137,25 @@ class Saver:
 
     def save_interrupted(self) -> Path:
         """Write a checkpoint for `--resume=interrupt`, in place of older ones."""
-        name, iteration = self.config.name, self.progress.iteration
-        older = find_checkpoints(self.folder, name, interrupted=True)
-        path = self._write(checkpoint_path(self.folder, name, self.epoch, iteration, True))
+        iteration = self.progress.iteration
+        older = find_checkpoints(self.folder, self.name, interrupted=True)
+        path = self._write(checkpoint_path(self.folder, self.name, self.epoch, iteration, True))
         for old in older:
             if old != path:
                 old.unlink(missing_ok=True)
         return path
+
+    @property
+    def best(self) -> Path:
+        """The file of the best weights."""
+        return self.folder / f"{self.name}_best.pth"
 
     def save_best(self, mask_ap: float) -> None:
         """Write <name>_best.pth when the validation is the best so far."""
         self.progress.stale += 1
         if mask_ap > self.progress.best_ap:
             self.progress.best_ap, self.progress.stale = mask_ap, 0
-            self._write(self.folder / f"{self.config.name}_best.pth")
+            self._write(self.best)
 
     def _write(self, path: Path) -> Path:
         if distributed.rank():

@@ -15,7 +15,7 @@ from torch import nn
 from data.catalog import Categories
 from data.checks import check_dataset
 from data.coco import CocoInstances
-from data.datasets import open_dataset
+from data.datasets import has_one_split, open_dataset
 from data.transforms import Samples
 
 from . import distributed
@@ -31,7 +31,7 @@ from .pretrained import load_backbone
 from .run import Console, Learner, Progress, Saver, restore
 from .run_files import RunFiles, TensorBoard
 from .segmenter import Segmenter
-from .train_flags import batch_parts, configure, fit_schedule, resumed_checkpoint
+from .train_flags import batch_parts, configure, fit_schedule, resumed_checkpoint, run_name
 from .training_log import TrainingLog
 
 logger = logging.getLogger(__name__)
@@ -57,7 +57,7 @@ class Run:
     @property
     def folder(self) -> Path:
         """Where curves, pictures and the report go."""
-        return Path(self.args.log_folder) / self.learner.config.name
+        return Path(self.args.log_folder) / self.saver.name
 
     def tell(self, losses: dict[str, float], learning_rate: float, seconds: float) -> None:
         """Show and log a step that was taken.
@@ -124,18 +124,21 @@ def set_up(args: argparse.Namespace) -> Run:
         restore(checkpoint, learner, args.start_iter)
     progress = learner.progress
     check_folder(args.save_folder)
-    saver = Saver(
-        args.save_folder, learner, len(train_data), args.keep_latest, args.keep_latest_interval
-    )
+    name = run_name(args, checkpoint) or config.name
+    keep = args.keep_latest, args.keep_latest_interval
+    saver = Saver(args.save_folder, learner, len(train_data), *keep, name)
+    if checkpoint is None and saver.best.exists():
+        logger.warning("%s, of an earlier run, will be replaced: --name keeps both", saver.best)
     logs = args.log and distributed.rank() == 0
-    log = TrainingLog(args.log_folder / f"{config.name}.log" if logs else None)
-    files = run_files(args, learner) if logs else None
+    folder = args.log_folder / name
+    log = TrainingLog(args.log_folder / f"{name}.log" if logs else None)
+    files = run_files(args, folder, progress.iteration) if logs else None
     log.start(vars(args) | {"settings": config.to_dict()}, [str(device)])
     of = f"{len(train_data)} images of {config.dataset}, {config.num_classes} classes"
     logger.info("%s: %s, on %s", config.name, of, device)
     logger.info(plan(args, config, len(train_data)))
     if args.report and logs and checkpoint is None:
-        describe(train_data, config, args.log_folder / config.name)
+        describe(train_data, config, folder)
     console = Console(config.train.max_iterations, config.train.batch_size, progress.iteration)
     return Run(args, learner, parallel, train_data, val_data, saver, log, files, console)
 
@@ -175,9 +178,8 @@ def plan(args: argparse.Namespace, config: Config, images: int) -> str:
     )
 
 
-def run_files(args: argparse.Namespace, learner: Learner) -> RunFiles:
+def run_files(args: argparse.Namespace, folder: Path, iteration: int) -> RunFiles:
     """Open the files that show how the run is going."""
-    folder, iteration = args.log_folder / learner.config.name, learner.progress.iteration
     return RunFiles(folder, iteration, TensorBoard(folder, iteration) if args.tensorboard else None)
 
 
@@ -208,10 +210,14 @@ def validation_data(
     if args.validation_size < 1:
         return None
     try:
-        return open_dataset(config.dataset, "val", categories)
+        data = open_dataset(config.dataset, "val", categories)
     except (ValueError, FileNotFoundError) as error:
         logger.warning("no validation: %s", error)
         return None
+    if has_one_split(config.dataset):
+        mend = "put images with their annotations into val/"
+        logger.warning("%s: the AP will be of training images; %s", config.dataset, mend)
+    return data
 
 
 def initialise(model: Segmenter[Any, Any], config: Config, args: argparse.Namespace) -> None:

@@ -5,13 +5,20 @@ from __future__ import annotations
 import argparse
 import math
 import os
+import re
 from collections.abc import Sequence
 from dataclasses import replace
 from itertools import accumulate
 from pathlib import Path
 
 from . import distributed
-from .checkpoint import Checkpoint, find_checkpoints, read_checkpoint, resolve_weights
+from .checkpoint import (
+    Checkpoint,
+    CheckpointName,
+    find_checkpoints,
+    read_checkpoint,
+    resolve_weights,
+)
 from .cli import (
     UsageError,
     add_flags,
@@ -57,8 +64,9 @@ HOW = (
     flag("--num_workers", "data loading processes", int, min(4, os.cpu_count() or 1)),
 )
 OUTPUT = (
+    flag("--name", "of the run, in the names of its files; by default the preset's"),
     flag("--save_folder", "for checkpoints", Path, Path("weights")),
-    flag("--log_folder", "for <preset>.log", Path, Path("logs")),
+    flag("--log_folder", "for <name>.log and the folder <name>", Path, Path("logs")),
     flag(
         "--save_interval", "iterations between checkpoints: 10000, or a fifth of a shorter run", int
     ),
@@ -101,6 +109,8 @@ def _check(args: argparse.Namespace) -> None:
         raise UsageError(f"--epochs={args.epochs}: expected more than 0")
     if args.accumulate and args.batch_alloc:
         raise UsageError("--accumulate and --batch_alloc both split the batch: give one of them")
+    if args.name is not None and not re.fullmatch(r"\w[\w.-]*", args.name):
+        raise UsageError(f"--name={args.name}: expected letters, digits, '_', '-' or '.'")
     if args.num_workers < 0:
         raise UsageError(f"--num_workers={args.num_workers}: expected at least 0")
     if args.precision == "float16":
@@ -122,14 +132,27 @@ def resumed_checkpoint(args: argparse.Namespace) -> Checkpoint | None:
         UsageError: there is none.
     """
     if distributed.restarts() and (own := _own_checkpoint(args.save_folder)):
+        args.start_iter = -1  # where it was, wherever it began
         return own
     if not args.resume:
         return None
-    path = newest_checkpoint("--resume", args.resume, args.save_folder, args.config)
+    path = newest_checkpoint("--resume", args.resume, args.save_folder, run_name(args))
     path = path or Path(args.resume)
     if not path.is_file():
         raise UsageError(f"--resume={args.resume}: no such file, nor 'latest' or 'interrupt'")
     return read_checkpoint(path)
+
+
+def run_name(args: argparse.Namespace, resumed: Checkpoint | None = None) -> str | None:
+    """Return the name that the flags, or the file to go on from, give to a run; None for none."""
+    if args.name or args.config:
+        return args.name or named_config(args.config).name
+    if resumed is None:
+        return None
+    if resumed.path.stem.endswith("_best"):
+        return resumed.path.stem.removesuffix("_best")
+    name = CheckpointName.parse(resumed.path)
+    return name.run if name else None
 
 
 def _own_checkpoint(folder: Path) -> Checkpoint | None:
