@@ -147,9 +147,8 @@ class BatchStream(Sampler[list[Key]]):
             raise ValueError(
                 f"a batch of {batch_size} images cannot be shared by {part[1]} processes equally"
             )
-        self.part = slice(
-            part[0], None, part[1]
-        )  # in turn, so that shares of half a batch are halves of the shares
+        # In turn, so that shares of half a batch are halves of the shares.
+        self.part = slice(part[0], None, part[1])
 
     def __iter__(self) -> Iterator[list[Key]]:
         """Yield batches for ever."""

@@ -193,7 +193,6 @@ RECIPES: dict[str, tuple[str, ...]] = {
         "train.learning_rate=5e-3",
         "train.schedule=cosine",
         "train.ema_decay=0.999",
-        "augment.scale_jitter=0.5,2",
         "augment.copy_paste=0.5",
     ),
 }
