@@ -195,6 +195,7 @@ def test_postprocess(golden_run: Run) -> None:
         assert union == 0 or (mask & expected).sum() / union >= 0.99
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", STEPS, ids=lambda path: path.stem)
 def test_five_training_steps(path: Path) -> None:
     steps = json.loads(path.read_text())

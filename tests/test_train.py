@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -76,8 +77,9 @@ def test_killed_run_ends_as_one_never_killed(dataset: Path, tmp_path: Path) -> N
     whole, killed = flags(dataset, tmp_path / "a", 12, *more), flags(dataset, tmp_path / "b", 12)
     killed += more
     command = [sys.executable, "train.py"]  # all in processes of their own, so under equal terms
-    never_killed = subprocess.Popen([*command, *whole], cwd=ROOT, stdout=subprocess.DEVNULL)
-    process = subprocess.Popen([*command, *killed], cwd=ROOT, stderr=subprocess.PIPE, text=True)
+    alone: Any = {"cwd": ROOT, "env": {**os.environ, "OMP_NUM_THREADS": "1"}}
+    never_killed = subprocess.Popen([*command, *whole], stdout=subprocess.DEVNULL, **alone)
+    process = subprocess.Popen([*command, *killed], stderr=subprocess.PIPE, text=True, **alone)
     assert process.stderr is not None
     for line in process.stderr:
         if re.search(r"saved .*_[4-9]\.pth", line):
@@ -87,7 +89,7 @@ def test_killed_run_ends_as_one_never_killed(dataset: Path, tmp_path: Path) -> N
     for path in (tmp_path / "b").glob("*.pth"):
         assert read_checkpoint(path).training["iteration"] >= 3  # whole, all of them
     resume = [*command, *killed, "--resume=latest"]
-    assert subprocess.run(resume, cwd=ROOT, capture_output=True).returncode == 0
+    assert subprocess.run(resume, capture_output=True, **alone).returncode == 0
     assert never_killed.wait(60) == 0
     a, b = (read_checkpoint(next((tmp_path / x).glob("*_12.pth"))) for x in "ab")
     assert all(torch.equal(a.model[name], b.model[name]) for name in a.model)
@@ -183,7 +185,7 @@ def test_what_is_kept(
 def test_runs_of_one_preset_in_one_folder(
     dataset: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    more = ["--validation_size=2", "--batch_size=4"]
+    more = ["--validation_size=1", "--batch_size=4", "--no_report"]
     assert run(train.main, [*flags(dataset, tmp_path, 2), *more, "--name=cats"]) == 0
     assert run(train.main, [*flags(dataset, tmp_path, 1), *more, "--name=dogs"]) == 0
     assert "of an earlier run" not in caplog.text
@@ -196,7 +198,7 @@ def test_runs_of_one_preset_in_one_folder(
     for name, iterations in (("cats", [2, 3]), ("dogs", [1])):
         rows = read_results(tmp_path / name / "results.csv")
         assert [row["iteration"] for row in rows] == iterations
-    assert run(train.main, [*flags(dataset, tmp_path, 1), *more, "--name=dogs"]) == 0
+    train.set_up(parse_arguments(None, [*flags(dataset, tmp_path, 1), *more, "--name=dogs"]))
     assert "dogs_best.pth, of an earlier run" in caplog.text
 
 
