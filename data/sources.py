@@ -107,7 +107,7 @@ def _exists(text: str) -> bool:
         if path.exists():
             return bool(text)
         return bool(_GLOB_CHARACTERS & set(text)) and any(True for _ in _glob(path))
-    except (OSError, ValueError, RuntimeError, NotImplementedError):
+    except (OSError, ValueError, RuntimeError):  # odd names, no home, no pattern of paths
         return False
 
 

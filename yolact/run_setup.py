@@ -124,14 +124,15 @@ def set_up(args: argparse.Namespace) -> Run:
         restore(checkpoint, learner, args.start_iter)
     progress = learner.progress
     check_folder(args.save_folder)
-    name = run_name(args, checkpoint) or config.name
     keep = args.keep_latest, args.keep_latest_interval
-    saver = Saver(args.save_folder, learner, len(train_data), *keep, name)
+    saver = Saver(
+        args.save_folder, learner, len(train_data), *keep, name=run_name(args, checkpoint)
+    )
     if checkpoint is None and saver.best.exists():
         logger.warning("%s, of an earlier run, will be replaced: --name keeps both", saver.best)
     logs = args.log and distributed.rank() == 0
-    folder = args.log_folder / name
-    log = TrainingLog(args.log_folder / f"{name}.log" if logs else None)
+    folder = args.log_folder / saver.name
+    log = TrainingLog(args.log_folder / f"{saver.name}.log" if logs else None)
     files = run_files(args, folder, progress.iteration) if logs else None
     log.start(vars(args) | {"settings": config.to_dict()}, [str(device)])
     of = f"{len(train_data)} images of {config.dataset}, {config.num_classes} classes"

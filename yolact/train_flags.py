@@ -126,13 +126,14 @@ def _check(args: argparse.Namespace) -> None:
 def resumed_checkpoint(args: argparse.Namespace) -> Checkpoint | None:
     """Find and read the checkpoint that --resume names.
 
-    A run of several processes that `torchrun` had to start anew goes on from its own newest one.
+    A run of several processes that `torchrun` had to start anew goes on from its own newest one,
+    whatever `--start_iter` said when it began.
 
     Raises:
         UsageError: there is none.
     """
     if distributed.restarts() and (own := _own_checkpoint(args.save_folder)):
-        args.start_iter = -1  # where it was, wherever it began
+        args.start_iter = -1
         return own
     if not args.resume:
         return None
