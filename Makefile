@@ -1,5 +1,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
+# Up to four processes of one thread each: the networks of the tests are tiny.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile
 
 .PHONY: demo test test-all lint clean
 
@@ -13,10 +15,10 @@ demo: .venv
 	$(BIN)/python scripts/demo.py
 
 test: .venv
-	$(BIN)/python -m pytest
+	$(PYTEST)
 
 test-all: .venv
-	$(BIN)/python -m pytest -m "slow or not slow"
+	$(PYTEST) -m "slow or not slow"
 
 lint: .venv
 	$(BIN)/ruff check .

@@ -151,7 +151,7 @@ def test_gradient_clip_bounds_the_step(dataset: Path, tmp_path: Path) -> None:
         made = train.set_up(parse_arguments(None, flags(dataset, folder, 1, *more)))
         before = [p.detach().clone() for p in made.learner.model.parameters()]
         train.train(made)
-        after = made.learner.model.parameters()
+        after = [p.detach() for p in made.learner.model.parameters()]
         moved.append(sum(float((a - b).square().sum()) for a, b in zip(after, before, strict=True)))
     assert moved[0] > 1
     assert moved[1] ** 0.5 == pytest.approx(0.5, rel=1e-3)
