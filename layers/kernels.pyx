@@ -55,31 +55,51 @@ def greedy_nms(const float[:, ::1] boxes, const long long[::1] groups, float iou
     return keep
 
 
-def not_overlapped(
-    const float[:, :, ::1] boxes, float iou_threshold, unsigned char[:, ::1] keep
+def fast_nms(
+    const float[:, :, ::1] boxes, const float[:, ::1] scores, float iou_threshold,
+    Py_ssize_t most, unsigned char[:, ::1] keep,
 ):
     """Mark the boxes that no better one of their group overlaps: Fast NMS.
 
     Args:
         boxes: (G, N, 4) xyxy, the best of each group first.
+        scores: (G, N).
         iou_threshold: overlap above which the worse box goes.
+        most: marks to set; the best boxes of all groups get them.
         keep: (G, N), set to 1 where a box stays; left as it is elsewhere.
 
     Raises:
         ValueError: the shapes do not fit together.
     """
-    cdef Py_ssize_t groups = boxes.shape[0], count = boxes.shape[1], g, i, j
-    if boxes.shape[2] != 4 or keep.shape[0] != groups or keep.shape[1] != count:
-        raise ValueError("boxes and marks of different sizes")
+    cdef Py_ssize_t groups = boxes.shape[0], count = boxes.shape[1], g, i, j, best
+    if (
+        boxes.shape[2] != 4 or scores.shape[0] != groups or scores.shape[1] != count
+        or keep.shape[0] != groups or keep.shape[1] != count
+    ):
+        raise ValueError("boxes, scores and marks of different sizes")
+    cdef Py_ssize_t* next_of = <Py_ssize_t*>calloc(groups + 1, sizeof(Py_ssize_t))
+    if next_of == NULL:
+        raise MemoryError
     with nogil:
-        for g in range(groups):
-            for j in range(count):
-                for i in range(j):
-                    # NaN counts as overlapped, too.
-                    if not overlap(&boxes[g, i, 0], &boxes[g, j, 0]) <= iou_threshold:
-                        break
-                else:
-                    keep[g, j] = 1
+        while most > 0:
+            best = -1  # group of the best box that was not looked at yet
+            for g in range(groups if count else 0):
+                if next_of[g] < count and (
+                    best < 0 or scores[g, next_of[g]] > scores[best, next_of[best]]
+                ):
+                    best = g
+            if best < 0:
+                break
+            j = next_of[best]
+            next_of[best] += 1
+            for i in range(j):
+                # NaN counts as overlapped, too.
+                if not overlap(&boxes[best, i, 0], &boxes[best, j, 0]) <= iou_threshold:
+                    break
+            else:
+                keep[best, j] = 1
+                most -= 1
+        free(next_of)
 
 
 cdef inline float overlap(const float* a, const float* b) noexcept nogil:

@@ -24,8 +24,10 @@ class Kernels(Protocol):
     def greedy_nms(self, boxes: Floats, groups: NDArray[np.int64], iou_threshold: float) -> object:
         """Mark the boxes to keep."""
 
-    def not_overlapped(self, boxes: Floats, iou_threshold: float, keep: Bytes) -> None:
-        """Mark the boxes that no better one overlaps."""
+    def fast_nms(
+        self, boxes: Floats, scores: Floats, iou_threshold: float, most: int, keep: Bytes
+    ) -> None:
+        """Mark the best boxes that no better one overlaps."""
 
     def assemble_masks(
         self, prototypes: Floats, coefficients: Floats, boxes: Floats, padding: float, out: Floats
@@ -71,7 +73,7 @@ def load_kernels() -> Kernels | None:
     except ImportError:
         logger.warning("layers.kernels is not compiled; slower operators of PyTorch serve instead")
         return None
-    if not hasattr(kernels, "not_overlapped"):
+    if not hasattr(kernels, "fast_nms"):
         logger.warning("layers.kernels is out of date: run pip install -e . again")
         return None
     return kernels

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import torch
 import torchvision
@@ -10,10 +12,15 @@ from torch import Tensor
 from .boxes import box_iou
 from .native import as_floats, kernels_for
 
+Kept = tuple[Tensor, Tensor, Tensor]
+"""Index into the boxes, label and score of D detections, highest score first."""
+
+_FEW = 1000  # boxes that nearly always hold the detections
+
 
 def fast_nms(
     boxes: Tensor, scores: Tensor, iou_threshold: float, top_k: int, max_detections: int
-) -> tuple[Tensor, Tensor, Tensor]:
+) -> Kept:
     """Suppress in parallel: a box goes if any better one of its class overlaps it, kept or not.
 
     As released, a box that passed the score filter for one class is kept for every class that it is
@@ -29,17 +36,19 @@ def fast_nms(
     Returns:
         index into the boxes, label and score of the detections, (D,) each, highest score first.
     """
-    class_scores, order = scores.t().topk(min(top_k, len(scores)), dim=1)
-    keep = _not_overlapped(boxes[order], iou_threshold)
-    labels = torch.arange(len(order), device=boxes.device)[:, None].expand_as(order)[keep]
-    kept_scores, best = class_scores[keep].sort(descending=True)
-    best, kept_scores = best[:max_detections], kept_scores[:max_detections]
-    return order[keep][best], labels[best], kept_scores
+
+    def suppress(boxes: Tensor, scores: Tensor) -> Kept:
+        class_scores, order = scores.t().topk(min(top_k, len(scores)), dim=1)
+        keep = _not_overlapped(boxes[order], class_scores, iou_threshold, max_detections)
+        labels = torch.arange(len(order), device=boxes.device)[:, None].expand_as(order)[keep]
+        kept_scores, best = class_scores[keep].sort(descending=True, stable=True)
+        best, kept_scores = best[:max_detections], kept_scores[:max_detections]
+        return order[keep][best], labels[best], kept_scores
+
+    return _among_the_best(suppress, boxes, scores, max_detections)
 
 
-def cross_class_nms(
-    boxes: Tensor, scores: Tensor, iou_threshold: float, top_k: int
-) -> tuple[Tensor, Tensor, Tensor]:
+def cross_class_nms(boxes: Tensor, scores: Tensor, iou_threshold: float, top_k: int) -> Kept:
     """Run Fast NMS over all classes at once: one box, one class.
 
     As released, the result is bounded by `top_k` alone.
@@ -54,9 +63,9 @@ def cross_class_nms(
         index into the boxes, label and score of the detections, (D,) each, highest score first.
     """
     best_scores, labels = scores.max(dim=1)
-    order = best_scores.argsort(descending=True)[:top_k]
-    order = order[_not_overlapped(boxes[order][None], iou_threshold)[0]]
-    return order, labels[order], best_scores[order]
+    best_scores, order = best_scores.topk(min(top_k, len(scores)))
+    keep = _not_overlapped(boxes[order][None], best_scores[None], iou_threshold, top_k)[0]
+    return order[keep], labels[order[keep]], best_scores[keep]
 
 
 def greedy_nms(
@@ -65,7 +74,7 @@ def greedy_nms(
     iou_threshold: float,
     score_threshold: float,
     max_detections: int,
-) -> tuple[Tensor, Tensor, Tensor]:
+) -> Kept:
     """Suppress exactly, class by class: a box goes if a kept better one of its class overlaps it.
 
     Args:
@@ -78,10 +87,35 @@ def greedy_nms(
     Returns:
         index into the boxes, label and score of the detections, (D,) each, highest score first.
     """
-    index, labels = (scores > score_threshold).nonzero(as_tuple=True)
-    pair_scores = scores[index, labels]
-    keep = batched_greedy_nms(boxes[index], pair_scores, labels, iou_threshold)[:max_detections]
-    return index[keep], labels[keep], pair_scores[keep]
+
+    def suppress(boxes: Tensor, scores: Tensor) -> Kept:
+        index, labels = (scores > score_threshold).nonzero(as_tuple=True)
+        pair_scores = scores[index, labels]
+        keep = batched_greedy_nms(boxes[index], pair_scores, labels, iou_threshold)
+        keep = keep[:max_detections]
+        return index[keep], labels[keep], pair_scores[keep]
+
+    return _among_the_best(suppress, boxes, scores, max_detections)
+
+
+def _among_the_best(
+    suppress: Callable[[Tensor, Tensor], Kept],
+    boxes: Tensor,
+    scores: Tensor,
+    max_detections: int,
+) -> Kept:
+    """Suppress among a few boxes where that decides, else among all.
+
+    Only better boxes suppress. So what is kept among the few is final where it scores higher than
+    all boxes that were left out, and when it fills the places, nothing else can come in.
+    """
+    if len(scores) > _FEW:
+        best, few = scores.amax(dim=1).topk(_FEW + 1)
+        few = few[:-1].sort()[0]  # equal scores keep their order
+        index, labels, kept_scores = suppress(boxes[few], scores[few])
+        if 0 < len(index) == max_detections and kept_scores[-1] > best[-1]:
+            return few[index], labels, kept_scores
+    return suppress(boxes, scores)
 
 
 def batched_greedy_nms(
@@ -120,14 +154,17 @@ def _torchvision_nms(boxes: Tensor, scores: Tensor, groups: Tensor, iou_threshol
     return keep
 
 
-def _not_overlapped(boxes: Tensor, iou_threshold: float) -> Tensor:
-    """Mark the boxes (G, N, 4), best first in each group, that no better one overlaps: (G, N)."""
+def _not_overlapped(boxes: Tensor, scores: Tensor, iou_threshold: float, most: int) -> Tensor:
+    """Mark the boxes (G, N, 4), best first in each group, that no better one overlaps: (G, N).
+
+    All of them, or as many as `most` of the best by the scores (G, N).
+    """
     if not boxes.shape[1]:
         return torch.ones(boxes.shape[:2], dtype=torch.bool, device=boxes.device)
     kernels = kernels_for(boxes)
     if kernels is not None:
         keep = np.zeros(boxes.shape[:2], np.uint8)
-        kernels.not_overlapped(as_floats(boxes), iou_threshold, keep)
+        kernels.fast_nms(as_floats(boxes), as_floats(scores), iou_threshold, most, keep)
         return torch.from_numpy(keep).bool()
     # Groups in slices, so that hundreds of classes need no hundreds of megabytes.
     overlaps = [box_iou(part, part).triu(diagonal=1).amax(dim=1) for part in torch.split(boxes, 32)]

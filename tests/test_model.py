@@ -72,6 +72,19 @@ def test_batched_equals_single(rescoring: bool) -> None:
         assert (found.scores[:-1] >= found.scores[1:]).all()
 
 
+@pytest.mark.parametrize("rescoring", [False, True])
+def test_a_threshold_leaves_what_scores_as_much(rescoring: bool) -> None:
+    predictor = Predictor(build(rescoring))
+    image = ShapeScenes(1, 100).sample(0).image
+    every = predictor(image, score_threshold=0.0, top_k=None)
+    assert len(every) == 100
+    for threshold in (0.0, *every.scores[::30].tolist(), 1.0):
+        found = predictor(image, score_threshold=threshold, top_k=None)
+        expected = every[every.scores >= threshold]
+        for name in ("scores", "labels", "boxes", "masks"):
+            torch.testing.assert_close(getattr(found, name), getattr(expected, name))
+
+
 def test_training_needs_targets() -> None:
     model = build().train()
     with pytest.raises(ValueError, match=r"model.eval\(\)"):

@@ -1,6 +1,7 @@
 import builtins
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 import torch
@@ -217,10 +218,56 @@ def test_fast_nms_kernel_equals_torch(
     boxes[:, 5::11] = boxes[:, 4:-1:11][:, : boxes[:, 5::11].shape[1]]  # equal to the one before
     boxes[:, 7::13] = torch.nan
     boxes[:, 9::17, 2:] = boxes[:, 9::17, :2]  # without area
+    scores = torch.rand((groups, count), generator=generator).sort(dim=1, descending=True)[0]
     for threshold in (0.0, 0.3, 0.5, 1.0):
-        found = nms._not_overlapped(boxes, threshold)
+        found = nms._not_overlapped(boxes, scores, threshold, groups * count)
+        few = nms._not_overlapped(boxes, scores, threshold, 10)
         with monkeypatch.context() as hidden:
             hidden.setattr(native, "load_kernels", lambda: None)
-            expected = nms._not_overlapped(boxes, threshold)
+            expected = nms._not_overlapped(boxes, scores, threshold, 10)
         assert found.dtype == torch.bool
         assert torch.equal(found, expected)
+        tenth = scores[found].sort(descending=True)[0][:10]
+        assert torch.equal(scores[few].sort(descending=True)[0], tenth)
+
+
+@pytest.mark.parametrize("kind", ["fast", "greedy"])
+@pytest.mark.parametrize(
+    ("spread", "classes", "decided"),
+    [(200.0, 3, True), (200.0, 1, True), (3.0, 1, False)],
+    ids=["many objects", "one class", "few objects"],
+)
+def test_the_best_boxes_decide_as_all_do(
+    monkeypatch: pytest.MonkeyPatch, kind: str, spread: float, classes: int, decided: bool
+) -> None:
+    rng = torch.Generator().manual_seed(classes)
+    low = torch.rand(3000, 2, generator=rng) * spread
+    boxes = torch.cat((low, low + 2 + torch.rand(3000, 2, generator=rng)), dim=1)
+    scores = torch.rand(3000, classes, generator=rng)
+    if kind == "greedy":  # torch.topk has ties in any order
+        scores[::4] = scores[1::4]
+    calls = []
+
+    def run() -> list[tuple[float, ...]]:
+        if kind == "fast":
+            index, labels, kept = fast_nms(boxes, scores, 0.5, 200, 100)
+        else:
+            index, labels, kept = greedy_nms(boxes, scores, 0.5, 0.05, 100)
+        rows = zip(kept.tolist(), labels.tolist(), boxes[index].tolist(), strict=True)
+        return sorted((score, label, *box) for score, label, box in rows)
+
+    inner = nms._among_the_best
+
+    def counting(suppress: Callable[[Tensor, Tensor], nms.Kept], *others: Any) -> nms.Kept:
+        def counted(some: Tensor, of_these: Tensor) -> nms.Kept:
+            calls.append(len(some))
+            return suppress(some, of_these)
+
+        return inner(counted, *others)
+
+    monkeypatch.setattr(nms, "_among_the_best", counting)
+    found = run()
+    assert calls == ([1000] if decided else [1000, 3000])
+    monkeypatch.setattr(nms, "_FEW", 3000)
+    assert found == run()
+    assert calls[-1] == 3000

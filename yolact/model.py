@@ -110,8 +110,12 @@ class Yolact(Segmenter[Tensor, Predictions]):
         timer: StageTimer,
     ) -> list[Detections]:
         """Find the objects, and make their masks."""
+        settings = vars(self.detection)
+        # Only better boxes suppress: what the caller will not see need not be looked at. Less a
+        # margin for rounding, since `detect` drops what scores just the threshold.
+        threshold = max(self.detection.score_threshold, score_threshold * (1 - 1e-6))
         with timer.stage("detect"):
-            found = detect(outputs, **vars(self.detection))
+            found = detect(outputs, **(settings | {"score_threshold": threshold}))
         with timer.stage("masks"):
             return self.postprocess(found, outputs.prototypes, sizes, score_threshold, top_k)
 
