@@ -178,10 +178,13 @@ def process_video(
     """Run a video from end to end."""
     draw = partial(draw, color_by="class")
 
-    def predict(frames: list[Image]) -> list[Detections]:
-        return predictor(frames, args.score_threshold, args.top_k)
-
     with open_video(parse_source(args.video)[0]) as video:
+        if not video.is_live:  # which would lag behind by a frame for each worker
+            predictor = predictor.for_throughput()
+
+        def predict(frames: list[Image]) -> list[Detections]:
+            return predictor(frames, args.score_threshold, args.top_k)
+
         if args.engine == "plain" and output is not None:
             return run_video_plain(video, predict, draw, output, max_frames)
         return run_video(
@@ -191,6 +194,7 @@ def process_video(
             output=output,
             display=display,
             batch=args.video_multiframe,
+            workers=predictor.workers,
             show_fps=args.display_fps,
             emulate_playback=args.emulate_playback,
             max_frames=max_frames,

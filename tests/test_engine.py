@@ -1,9 +1,12 @@
 import copy
+import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
+import openvino
 import pytest
 import torch
 from tiny import SETTINGS
@@ -17,10 +20,11 @@ from yolact.engine import (
     Precision,
     autocast,
     choose_engine,
+    for_throughput,
     pick_device,
     prepare,
 )
-from yolact.openvino_engine import convert_cached
+from yolact.openvino_engine import convert, convert_cached
 
 CPU = torch.device("cpu")
 
@@ -300,8 +304,45 @@ def test_cache_keeps_a_few_and_needs_no_writable_folder(
     assert convert_cached(mine, 64).inputs
 
 
-def test_threads_do_not_share_results(network: torch.nn.Module) -> None:
+FIRST_CALLS = """
+import sys, threading
+from pathlib import Path
+import numpy as np
+from yolact.openvino_engine import _core, read_network
+compiled = _core().compile_model(read_network(Path(sys.argv[1])), "CPU")
+requests = [compiled.create_infer_request() for _ in range(4)]
+together = threading.Barrier(4)
+def call(request):
+    together.wait()
+    request.infer([np.zeros((1, 3, 64, 64), np.float32)])
+threads = [threading.Thread(target=call, args=(request,)) for request in requests]
+sys.setswitchinterval(1e-6)
+for thread in threads:
+    thread.start()
+for thread in threads:
+    thread.join()
+"""
+
+
+def test_first_calls_from_several_threads_do_not_lock(
+    network: torch.nn.Module, tmp_path: Path
+) -> None:
+    file = tmp_path / "network.xml"
+    openvino.save_model(convert(network, 64), file)
+    subprocess.run([sys.executable, "-c", FIRST_CALLS, str(file)], check=True, timeout=60)
+
+
+def test_other_engines_have_one_worker(network: torch.nn.Module) -> None:
+    run = prepare(network, Engine("eager", CPU, "float32"), 64)
+    assert for_throughput(run) == (run, 1)
+
+
+@pytest.mark.parametrize("many", [False, True])
+def test_threads_do_not_share_results(network: torch.nn.Module, many: bool) -> None:
     run = prepare(network, Engine("openvino", CPU, "float32"), 64)
+    if many:
+        run, workers = for_throughput(run)
+        assert workers >= 1
     xs = torch.randn(8, 1, 3, 64, 64)
     with torch.no_grad():
         expected = [network(x).prototypes for x in xs]

@@ -80,11 +80,15 @@ def test_no_frames(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("batch", [1, 3, 4, 10, 16])
-def test_file_is_complete_and_in_order(clip: Path, batch: int) -> None:
-    sizes, seen = [], []
+@pytest.mark.parametrize("workers", [1, 2, 5])
+def test_file_is_complete_and_in_order(clip: Path, batch: int, workers: int) -> None:
+    sizes, seen, meeting = [], [], threading.Barrier(workers)
 
     def counting(images: list[np.ndarray]) -> list[Detections]:
         sizes.append(len(images))
+        if number_of(images[0]) < workers and batch == 1:
+            meeting.wait(10)  # breaks unless so many are at work at a time
+        time.sleep(0.01 * (number_of(images[0]) % 3))
         return predict(images)
 
     output = clip.with_name("out.mp4")
@@ -96,10 +100,11 @@ def test_file_is_complete_and_in_order(clip: Path, batch: int) -> None:
             output=output,
             display=False,
             batch=batch,
+            workers=workers,
             on_frame=lambda position, found: seen.append((position, found.class_names[0])),
         )
     assert seen == [(i, str(i)) for i in range(10)]
-    assert sizes == [batch] * (10 // batch) + [10 % batch] * (10 % batch > 0)
+    assert sorted(sizes, reverse=True) == [batch] * (10 // batch) + [10 % batch] * (10 % batch > 0)
     assert read_numbers(output) == list(range(10))
     assert (report.frames, report.dropped) == (10, 0)
     assert report.fps == pytest.approx(10 / report.seconds)
@@ -112,7 +117,7 @@ def test_max_frames(live: bool) -> None:
     assert report.frames == 4
 
 
-@pytest.mark.parametrize("numbers", [{"batch": 0}, {"max_frames": 0}])
+@pytest.mark.parametrize("numbers", [{"batch": 0}, {"workers": 0}, {"max_frames": 0}])
 def test_numbers_below_one(numbers: dict[str, int]) -> None:
     with pytest.raises(ValueError, match="1 or more"):
         run_video(FakeSource(3), predict, draw, output=None, display=False, **numbers)
@@ -148,11 +153,12 @@ def failing(stage: str) -> dict[str, object]:
     }
 
 
+@pytest.mark.parametrize("workers", [1, 3])
 @pytest.mark.parametrize("stage", ["read", "predict", "draw", "on_frame"])
-def test_error_in_a_stage_reaches_the_caller(tmp_path: Path, stage: str) -> None:
+def test_error_in_a_stage_reaches_the_caller(tmp_path: Path, stage: str, workers: int) -> None:
     output = tmp_path / "out.mp4"
     with pytest.raises(OSError, match="unplugged" if stage == "read" else stage):
-        run_video(**failing(stage), output=output, display=False)
+        run_video(**failing(stage), workers=workers, output=output, display=False)
     assert read_numbers(output) == [0, 1, 2, 3, 4]  # all that came before, playable
 
 
@@ -161,8 +167,8 @@ def test_wrong_number_of_results() -> None:
         run_video(FakeSource(3), lambda _: [], draw, output=None, display=False)
 
 
-@pytest.mark.parametrize("live", [False, True])
-def test_ctrl_c_finishes_the_output(tmp_path: Path, live: bool) -> None:
+@pytest.mark.parametrize(("live", "workers"), [(False, 1), (False, 3), (True, 1)])
+def test_ctrl_c_finishes_the_output(tmp_path: Path, live: bool, workers: int) -> None:
     positions: list[int] = []
 
     def interrupt(position: int, _: Detections) -> None:
@@ -173,7 +179,8 @@ def test_ctrl_c_finishes_the_output(tmp_path: Path, live: bool) -> None:
     source = FakeSource(10**6, live=live, fps=200)
     output = tmp_path / "out.mp4"
     with pytest.raises(KeyboardInterrupt):
-        run_video(source, predict, draw, output=output, display=False, on_frame=interrupt)
+        sinks = {"output": output, "display": False, "on_frame": interrupt}
+        run_video(source, predict, draw, workers=workers, **sinks)
     assert len(read_numbers(output)) >= 3
 
 

@@ -141,6 +141,25 @@ def prepare(network: nn.Module, engine: Engine, image_size: int) -> RunNetwork:
     return compiled
 
 
+def for_throughput(network: RunNetwork) -> tuple[RunNetwork, int]:
+    """Prepare a network for many images, when the time of a single one does not matter.
+
+    Processors that work on an image each need not wait for one another at every layer.
+
+    Args:
+        network: from `prepare`, or an exported file's.
+
+    Returns:
+        A function that predicts the same, and how many threads should call it at a time.
+    """
+    if has_openvino():
+        from .openvino_engine import OpenVinoNetwork
+
+        if isinstance(network, OpenVinoNetwork):
+            return network.for_throughput, network.for_throughput.workers
+    return network, 1
+
+
 @cache
 def has_openvino() -> bool:
     """Tell whether OpenVINO is installed and can be loaded."""

@@ -11,10 +11,10 @@ import threading
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from functools import cache
+from functools import cache, cached_property
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import openvino as ov
@@ -32,6 +32,7 @@ OUTPUTS = ("class_logits", "box_deltas", "coefficients", "prototypes", "anchors"
 
 # The cache keeps so many converted networks, the latest used.
 _KEPT = 8
+Goal = Literal["LATENCY", "THROUGHPUT"]
 _HINTS: Mapping[Precision, str] = {"float32": "f32", "bfloat16": "bf16"}
 
 
@@ -56,17 +57,28 @@ class OpenVinoNetwork:
     Args:
         model: from `convert` or a file.
         precision: "float32" or "bfloat16"; of the layers that are not quantised.
+        goal: what to compile for: one call at a time, or as many as `workers` tells.
+
+    Attributes:
+        workers: threads that should call at a time.
     """
 
-    def __init__(self, model: ov.Model, precision: Precision) -> None:
+    def __init__(self, model: ov.Model, precision: Precision, goal: Goal = "LATENCY") -> None:
         """Compile for this CPU."""
         settings = {
-            "PERFORMANCE_HINT": "LATENCY",
+            "PERFORMANCE_HINT": goal,
             "INFERENCE_PRECISION_HINT": _HINTS[precision],
             "INFERENCE_NUM_THREADS": torch.get_num_threads(),
         }
+        self._model, self._precision = model, precision
         self._compiled = _core().compile_model(model, "CPU", settings)
+        self.workers: int = self._compiled.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS")
         self._threads = threading.local()
+
+    @cached_property
+    def for_throughput(self) -> OpenVinoNetwork:
+        """The same network for many calls at a time, each of them slower, all together faster."""
+        return OpenVinoNetwork(self._model, self._precision, "THROUGHPUT")
 
     def __call__(self, x: Tensor) -> Predictions:
         """Predict for a (B, 3, S, S) normalised RGB batch on the CPU."""
@@ -184,4 +196,7 @@ def _fingerprint(network: nn.Module, image_size: int) -> str:
 
 @cache
 def _core() -> ov.Core:
+    # The bindings make a table of types at its first use, and two threads that come first together
+    # wait for each other for ever. So it is made here, before any thread can run a network.
+    ov.Type.f32.to_dtype()
     return ov.Core()

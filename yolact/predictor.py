@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
 from typing import Any, overload
 
@@ -16,7 +17,7 @@ from layers.structures import Detections
 from .build import build_model
 from .checkpoint import Checkpoint, load_matching_weights, load_weights, resolve_weights
 from .config import Config
-from .engine import Engine, EngineName, Precision, RunNetwork, autocast, prepare
+from .engine import Engine, EngineName, Precision, RunNetwork, autocast, for_throughput, prepare
 from .exported import choose_engine_for, is_exported, open_exported, read_trained
 from .meters import StageTimer
 from .segmenter import Segmenter
@@ -34,6 +35,9 @@ class Predictor:
         timer: notes the time of each stage, when given.
         network: runs instead of `model.network`, see `yolact.engine.prepare`.
 
+    Attributes:
+        workers: threads that should call it at a time, for the most images per second.
+
     Example:
         >>> predictor = Predictor.from_checkpoint("yolact_resnet50")
         >>> detections = predictor("photo.jpg")
@@ -50,6 +54,7 @@ class Predictor:
         """Keep the model."""
         self.model = model.eval()
         self.timer = timer or StageTimer()
+        self.workers = 1
         self._precision: Precision = precision
         self._network = network
 
@@ -96,6 +101,13 @@ class Predictor:
         load_weights(model, checkpoint)
         model.to(engine.device)
         return cls(model, network=prepare(model.network, engine, model.image_size))
+
+    def for_throughput(self) -> Predictor:
+        """Return a predictor of the same model for many images; `workers` threads share it."""
+        other = copy.copy(self)
+        if self._network is not None:
+            other._network, other.workers = for_throughput(self._network)
+        return other
 
     @property
     def device(self) -> torch.device:

@@ -6,8 +6,10 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import NamedTuple, Protocol
@@ -96,6 +98,7 @@ def run_video(
     output: Path | None,
     display: bool,
     batch: int = 1,
+    workers: int = 1,
     show_fps: bool = False,
     emulate_playback: bool = False,
     on_frame: Callable[[int, Detections], None] | None = None,
@@ -115,6 +118,7 @@ def run_video(
         output: video file to write.
         display: show the result in a window; Esc or closing it ends the run.
         batch: frames for each call of `predict`; the last call may get fewer.
+        workers: threads that call `predict` at a time.
         show_fps: write the current speed into the picture, and for a live source the time from
             reading a frame to delivering it.
         emulate_playback: read a file no faster than it would play.
@@ -122,17 +126,18 @@ def run_video(
         max_frames: stop after that many frames.
 
     Raises:
-        ValueError: the output cannot be written, or a number below 1.
+        ValueError: the output cannot be written, or a number is below 1.
         OSError: there is no display to show on, or the disk is full.
     """
-    if batch < 1 or (max_frames is not None and max_frames < 1):
-        raise ValueError(f"batch ({batch}) and max_frames ({max_frames}) must be 1 or more")
+    for name, number in (("batch", batch), ("workers", workers), ("max_frames", max_frames)):
+        if number is not None and number < 1:
+            raise ValueError(f"{name} is {number}: expected 1 or more")
     start, frames = time.perf_counter(), 0
     # A window without a file is for watching: nobody wants to see a file faster than it plays.
     pace = not source.is_live and (emulate_playback or (display and output is None))
     if output is None and not display:
         draw = _keep
-    stages = _Stages(source, predict, draw, batch, pace=pace, max_frames=max_frames)
+    stages = _Stages(source, predict, draw, batch, workers, pace=pace, max_frames=max_frames)
     with ExitStack() as stack:
         sink = _Sink(source, output, display, show_fps)
         stack.callback(sink.close)
@@ -149,7 +154,7 @@ def run_video(
 
 
 class _Stages:
-    """The three threads before the last stage, and the channels between them."""
+    """The threads before the last stage, and the channels between them."""
 
     def __init__(
         self,
@@ -157,6 +162,7 @@ class _Stages:
         predict: Predict,
         draw: Draw,
         batch: int,
+        workers: int,
         *,
         pace: bool,
         max_frames: int | None,
@@ -170,9 +176,10 @@ class _Stages:
         self._channels = (self._frames, self._predicted, self._drawn)
         most = None if live else max_frames
         interval = 1 / source.fps if pace else 0.0
+        take = partial(self._frames.take, batch, fill=not live)
         jobs = (
             lambda: _read_stage(source, self._frames, interval, most),
-            lambda: _predict_stage(self._frames, predict, self._predicted, batch, fill=not live),
+            lambda: _predict_stage(self._frames, take, predict, self._predicted, workers),
             lambda: _draw_stage(self._predicted, draw, self._drawn),
         )
         self._threads = [threading.Thread(target=job, daemon=True) for job in jobs]
@@ -214,13 +221,30 @@ def _read_stage(
 
 
 def _predict_stage(
-    inbox: Channel[_Read], predict: Predict, outbox: Channel[_Predicted], batch: int, *, fill: bool
+    inbox: Channel[_Read],
+    take: Callable[[], list[_Read]],
+    predict: Predict,
+    outbox: Channel[_Predicted],
+    workers: int,
 ) -> None:
-    with _handover(inbox, outbox):
-        while reads := inbox.take(batch, fill=fill):
-            results = predict([read.image for read in reads])
-            for read, detections in zip(reads, results, strict=True):
-                outbox.put(_Predicted(read, detections))
+    running: deque[tuple[list[_Read], Future[list[Detections]]]] = deque()
+    # One more, so that whoever finishes before its turn has something to go on with.
+    ahead = workers if workers > 1 else 0
+
+    def deliver_all_but(count: int) -> None:
+        while len(running) > count:
+            reads, results = running[0]  # where it failed it stays, and nothing after it passes
+            for done in [_Predicted(*pair) for pair in zip(reads, results.result(), strict=True)]:
+                outbox.put(done)
+            running.popleft()
+
+    with _handover(inbox, outbox), ThreadPoolExecutor(workers) as pool:
+        try:
+            while reads := take():
+                running.append((reads, pool.submit(predict, [read.image for read in reads])))
+                deliver_all_but(ahead)
+        finally:  # what was read before an error of the source is delivered before the error
+            deliver_all_but(0)
 
 
 def _draw_stage(inbox: Channel[_Predicted], draw: Draw, outbox: Channel[_Predicted]) -> None:
