@@ -208,22 +208,22 @@ def evaluate_dataset(
     if args.display and not has_display():
         raise ValueError("--display: there is no display; --images=in:out writes pictures")
 
-    def predict(image: Image) -> Detections:
-        detections = predictor(image, args.score_threshold, None)
-        if args.display:
-            show(draw(image, detections[: args.top_k]))
-        return detections
+    def display(image: Image, detections: Detections) -> None:
+        show(draw(image, detections[: args.top_k]))
 
+    fast = predictor.for_throughput()
     evaluator = CocoEvaluator(dataset.coco, dataset.categories.category_ids)
     try:
         evaluate(
-            predict,
+            lambda image: fast(image, args.score_threshold, None),
             dataset,
             evaluator,
             max_images=args.max_images,
             progress=args.bar,
             order=image_order(args, dataset),
-            device=predictor.device,
+            device=fast.device,
+            workers=fast.workers,
+            on_image=display if args.display else None,
         )
     except KeyboardInterrupt:
         save_results(args.ap_data_file, evaluator.results)

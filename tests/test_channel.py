@@ -1,8 +1,11 @@
 import threading
+import time
+from collections.abc import Iterator
+from contextlib import closing
 
 import pytest
 
-from yolact.channel import Cancelled, Channel
+from yolact.channel import Cancelled, Channel, map_ahead
 
 
 def test_channel_passes_the_error_after_the_items() -> None:
@@ -24,3 +27,48 @@ def test_channel_cancel_wakes_a_waiting_producer() -> None:
         channel.put(1)
     with pytest.raises(Cancelled):
         channel.pause(60)
+
+
+@pytest.mark.parametrize("workers", [1, 3])
+@pytest.mark.parametrize("ahead", [0, 3])
+@pytest.mark.parametrize("count", [0, 1, 2, 20])
+def test_map_ahead_keeps_the_order_and_reads_no_further(
+    count: int, ahead: int, workers: int
+) -> None:
+    read: list[int] = []
+
+    def items() -> Iterator[int]:
+        for number in range(count):
+            read.append(number)
+            yield number
+
+    def square(number: int) -> int:
+        time.sleep(0.002 * (number % 3))
+        return number**2
+
+    found = []
+    for result in map_ahead(square, items(), workers, ahead):
+        found.append(result)
+        assert len(read) <= len(found) + ahead
+    assert found == [number**2 for number in range(count)]
+
+
+def test_map_ahead_tells_errors_in_their_place() -> None:
+    def items() -> Iterator[int]:
+        yield from (1, 2)
+        raise OSError("no more")
+
+    found = map_ahead(lambda number: 2 // number, items(), workers=2, ahead=5)
+    assert [next(found), next(found)] == [2, 1]
+    with pytest.raises(OSError, match="no more"):
+        next(found)
+    with pytest.raises(ZeroDivisionError):
+        list(map_ahead(lambda number: 2 // number, [1, 0, 1], workers=2, ahead=5))
+
+
+def test_closing_map_ahead_waits_for_its_threads() -> None:
+    before = threading.active_count()
+    with closing(map_ahead(lambda _: time.sleep(0.05), range(100), workers=2, ahead=2)) as found:
+        next(found)
+        assert threading.active_count() > before
+    assert threading.active_count() == before

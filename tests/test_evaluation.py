@@ -272,17 +272,24 @@ class TinyDataset:
         )
 
 
+@pytest.mark.parametrize("workers", [1, 3])
 @pytest.mark.parametrize(("max_images", "count"), [(0, 0), (2, 2), (99, 3), (-1, 3)])
-def test_evaluate(max_images: int, count: int, capsys: pytest.CaptureFixture[str]) -> None:
+def test_evaluate(
+    max_images: int, count: int, workers: int, capsys: pytest.CaptureFixture[str]
+) -> None:
     answers = perfect()
+    seen = []
     evaluator, timer = evaluate(
         lambda image: answers[int(image[0, 0, 0])],
         TinyDataset(),
         max_images=max_images,
         progress=max_images > 0,
         order=eval_order((1, 2, 5), no_sort=True),
+        workers=workers,
+        on_image=lambda image, found: seen.append((image[0, 0, 0], len(found))),
     )
     assert list(evaluator.results.images) == [1, 2, 5][:count]
+    assert seen == [(number, len(answers[number])) for number in (1, 2, 5)[:count]]
     if count:
         assert evaluator.summarize().mask["all"] == pytest.approx(100)
         assert {name: row.runs for name, row in timer.statistics().items()} == dict.fromkeys(

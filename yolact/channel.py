@@ -1,14 +1,16 @@
-"""A bounded queue between two threads, which either end can close."""
+"""Work for several threads: a bounded queue, and a map that keeps the order."""
 
 from __future__ import annotations
 
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Generator, Iterable
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Generic, TypeVar
 
 T = TypeVar("T")
+Result = TypeVar("Result")
 
 
 class Cancelled(Exception):
@@ -30,7 +32,7 @@ class Channel(Generic[T]):
         """Start empty and open."""
         self.dropped = 0
         self._items: deque[T] = deque()
-        self._capacity, self._drop_stale = capacity, drop_stale
+        self._capacity, self.drop_stale = capacity, drop_stale
         self._changed = threading.Condition()
         self._finished = self._cancelled = False
         self._error: BaseException | None = None
@@ -42,7 +44,7 @@ class Channel(Generic[T]):
             Cancelled: the consumer wants no more.
         """
         with self._changed:
-            if self._drop_stale and len(self._items) >= self._capacity:
+            if self.drop_stale and len(self._items) >= self._capacity:
                 self._items.popleft()
                 self.dropped += 1
             self._wait(lambda: len(self._items) < self._capacity)
@@ -100,3 +102,38 @@ class Channel(Generic[T]):
             self._changed.wait(0.2)  # a wait without an end would not see Ctrl-C on Windows
         if self._cancelled:
             raise Cancelled
+
+
+def map_ahead(
+    function: Callable[[T], Result], items: Iterable[T], workers: int, ahead: int
+) -> Generator[Result, None, None]:
+    """Yield what a function makes of each item, in order, while threads make the next ones.
+
+    Args:
+        function: called by several threads.
+        items: read in the caller's thread, no further ahead than needed. If reading fails, the
+            results of all items before come first, then the error.
+        workers: threads.
+        ahead: results to begin before the first that was not yielded yet is waited for.
+
+    Closing the generator waits for what was begun; `contextlib.closing` does it in any case.
+    """
+    running: deque[Future[Result]] = deque()
+    failure: Exception | None = None
+    unread = iter(items)
+    with ThreadPoolExecutor(workers) as pool:
+        while True:
+            try:
+                item = next(unread)
+            except StopIteration:
+                break
+            except Exception as error:
+                failure = error
+                break
+            running.append(pool.submit(function, item))
+            while len(running) > ahead:
+                yield running.popleft().result()
+        while running:
+            yield running.popleft().result()
+    if failure is not None:
+        raise failure

@@ -26,6 +26,7 @@ from tqdm import tqdm
 from data.transforms import Sample
 from layers.structures import Detections
 
+from .channel import map_ahead
 from .matches import Matches, collect_matches
 from .meters import StageTimer
 from .metrics import COCO_NUMBERS, OVERLAPS, CocoMetrics
@@ -257,17 +258,21 @@ def evaluate(
     progress: bool = True,
     order: Sequence[int] | None = None,
     device: torch.device | str | None = None,
+    workers: int = 1,
+    on_image: Callable[[NDArray[np.uint8], Detections], None] | None = None,
 ) -> tuple[CocoEvaluator, StageTimer]:
     """Run a model over a data set; images that cannot be read are told and left out.
 
     Args:
-        predict: (H, W, 3) uint8 RGB -> what the model finds in that image.
+        predict: (H, W, 3) uint8 RGB -> what the model finds in that image; called in threads.
         dataset: images with their ground truth.
         evaluator: collects the detections; whoever passes one keeps what it has if this is stopped.
         max_images: stop after this many; negative for all.
         progress: show a bar on standard error.
         order: indices into the data set; by default those of `eval_order`.
         device: where the model runs, for times that count finished work.
+        workers: threads that load images and predict.
+        on_image: called in order, in the caller's thread, with each image and what was found.
 
     Returns:
         The evaluator, to summarise or to save; and the times of the stages "load", "predict" and
@@ -277,17 +282,27 @@ def evaluate(
     indices = indices if max_images < 0 else indices[:max_images]
     evaluator = evaluator or CocoEvaluator(dataset.coco, dataset.categories.category_ids)
     timer = StageTimer(device)
-    for index in tqdm(indices, desc="evaluate", unit="img", disable=not progress):
+
+    def detect(index: int) -> tuple[Sample, Detections] | None:
         try:
             with timer.stage("load"):
                 sample = dataset.sample(index)
         except (ValueError, OSError) as error:
             logger.warning("left out: %s", error)
-            continue
+            return None
         with timer.stage("predict"):
-            detections = predict(sample.image)
-        with timer.stage("encode"):
-            evaluator.add(sample.image_id, detections)
+            return sample, predict(sample.image)
+
+    # While threads work on the next images, this one encodes.
+    with contextlib.closing(map_ahead(detect, indices, workers, ahead=workers)) as found:
+        for pair in tqdm(found, "evaluate", len(indices), unit="img", disable=not progress):
+            if pair is None:
+                continue
+            sample, detections = pair
+            if on_image is not None:
+                on_image(sample.image, detections)
+            with timer.stage("encode"):
+                evaluator.add(sample.image_id, detections)
     return evaluator, timer
 
 

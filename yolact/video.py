@@ -6,11 +6,10 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from functools import partial
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
@@ -20,7 +19,7 @@ from numpy.typing import NDArray
 from data.video_writer import VideoWriter
 from layers.structures import Detections
 
-from .channel import Cancelled, Channel
+from .channel import Cancelled, Channel, map_ahead
 from .visualize import close_window, draw_fps, show
 
 Image = NDArray[np.uint8]
@@ -106,10 +105,9 @@ def run_video(
 ) -> VideoReport:
     """Detect in every frame of a video, and write or show the result while the next is computed.
 
-    A file is processed completely and in order. A live source skips frames that have become stale,
-    so that what is shown lags about one frame behind. Whatever ends the run (the stream, an error
-    in any stage, Esc, Ctrl-C), the output is finished and no thread stays behind. The output keeps
-    the time of the source, and the sound of a file.
+    A file is processed completely and in order. A live source skips stale frames, so that what is
+    shown lags about one frame behind. Whatever ends the run (the stream, an error anywhere, Esc,
+    Ctrl-C), the output is finished and no thread stays behind. It has the source's time and sound.
 
     Args:
         source: an opened video.
@@ -118,11 +116,11 @@ def run_video(
         output: video file to write.
         display: show the result in a window; Esc or closing it ends the run.
         batch: frames for each call of `predict`; the last call may get fewer.
-        workers: threads that call `predict` at a time.
+        workers: threads that call `predict`.
         show_fps: write the current speed into the picture, and for a live source the time from
             reading a frame to delivering it.
         emulate_playback: read a file no faster than it would play.
-        on_frame: called in order with a frame's position in the source and its detections.
+        on_frame: called in order with a frame's position in the source and what was found.
         max_frames: stop after that many frames.
 
     Raises:
@@ -176,10 +174,9 @@ class _Stages:
         self._channels = (self._frames, self._predicted, self._drawn)
         most = None if live else max_frames
         interval = 1 / source.fps if pace else 0.0
-        take = partial(self._frames.take, batch, fill=not live)
         jobs = (
             lambda: _read_stage(source, self._frames, interval, most),
-            lambda: _predict_stage(self._frames, take, predict, self._predicted, workers),
+            lambda: _predict_stage(self._frames, predict, self._predicted, batch, workers),
             lambda: _draw_stage(self._predicted, draw, self._drawn),
         )
         self._threads = [threading.Thread(target=job, daemon=True) for job in jobs]
@@ -221,30 +218,20 @@ def _read_stage(
 
 
 def _predict_stage(
-    inbox: Channel[_Read],
-    take: Callable[[], list[_Read]],
-    predict: Predict,
-    outbox: Channel[_Predicted],
-    workers: int,
+    inbox: Channel[_Read], predict: Predict, outbox: Channel[_Predicted], batch: int, workers: int
 ) -> None:
-    running: deque[tuple[list[_Read], Future[list[Detections]]]] = deque()
-    # One more, so that whoever finishes before its turn has something to go on with.
-    ahead = workers if workers > 1 else 0
+    def work(reads: list[_Read]) -> list[_Predicted]:
+        results = predict([read.image for read in reads])
+        return [_Predicted(*pair) for pair in zip(reads, results, strict=True)]
 
-    def deliver_all_but(count: int) -> None:
-        while len(running) > count:
-            reads, results = running[0]  # where it failed it stays, and nothing after it passes
-            for done in [_Predicted(*pair) for pair in zip(reads, results.result(), strict=True)]:
-                outbox.put(done)
-            running.popleft()
-
-    with _handover(inbox, outbox), ThreadPoolExecutor(workers) as pool:
-        try:
-            while reads := take():
-                running.append((reads, pool.submit(predict, [read.image for read in reads])))
-                deliver_all_but(ahead)
-        finally:  # what was read before an error of the source is delivered before the error
-            deliver_all_but(0)
+    live = inbox.drop_stale
+    batches = iter(partial(inbox.take, batch, fill=not live), [])
+    # One more than at work, so that whoever finishes before its turn has something to go on with.
+    # A live frame must not wait.
+    done = map_ahead(work, batches, workers, ahead=0 if live else workers)
+    with _handover(inbox, outbox), closing(done):
+        for predicted in chain.from_iterable(done):
+            outbox.put(predicted)
 
 
 def _draw_stage(inbox: Channel[_Predicted], draw: Draw, outbox: Channel[_Predicted]) -> None:
