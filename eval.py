@@ -179,7 +179,7 @@ def process_video(
     draw = partial(draw, color_by="class")
 
     with open_video(parse_source(args.video)[0]) as video:
-        if not video.is_live:  # which would lag behind by a frame for each worker
+        if output is not None and not video.is_live:  # nobody waits for a single frame
             predictor = predictor.for_throughput()
 
         def predict(frames: list[Image]) -> list[Detections]:
@@ -221,7 +221,6 @@ def evaluate_dataset(
             max_images=args.max_images,
             progress=args.bar,
             order=image_order(args, dataset),
-            device=fast.device,
             workers=fast.workers,
             on_image=display if args.display else None,
         )

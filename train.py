@@ -218,7 +218,7 @@ def validate(run: Run, val_data: EvaluationDataset, stop: Event) -> None:
 
     start = time.perf_counter()
     try:
-        results = evaluate(predict, val_data, order=validation_images(run, val_data))[0].results
+        results = evaluate(predict, val_data, order=validation_images(run, val_data)).results
     finally:
         run.learner.model.train()
     merged = merge_results(distributed.gather(results))

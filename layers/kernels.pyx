@@ -83,7 +83,7 @@ def fast_nms(
     with nogil:
         while most > 0:
             best = -1  # group of the best box that was not looked at yet
-            for g in range(groups if count else 0):
+            for g in range(groups):
                 if next_of[g] < count and (
                     best < 0 or scores[g, next_of[g]] > scores[best, next_of[best]]
                 ):
@@ -106,7 +106,7 @@ cdef inline float overlap(const float* a, const float* b) noexcept nogil:
     """Return the intersection over union of two boxes, as `boxes.box_iou` does."""
     cdef float intersection = area(max(a[0], b[0]), max(a[1], b[1]), min(a[2], b[2]), min(a[3], b[3]))
     cdef float union = area(a[0], a[1], a[2], a[3]) + area(b[0], b[1], b[2], b[3]) - intersection
-    return intersection / (union if union > FLT_MIN else FLT_MIN)
+    return intersection / (FLT_MIN if union < FLT_MIN else union)  # NaN stays NaN
 
 
 cdef inline float area(float x1, float y1, float x2, float y2) noexcept nogil:

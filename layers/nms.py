@@ -15,7 +15,8 @@ from .native import as_floats, kernels_for
 Kept = tuple[Tensor, Tensor, Tensor]
 """Index into the boxes, label and score of D detections, highest score first."""
 
-_FEW = 1000  # boxes that nearly always hold the detections
+_FEW = 500  # boxes that nearly always hold the detections
+_MANY = 100_000  # scores that are too many to sort
 
 
 def fast_nms(
@@ -38,7 +39,7 @@ def fast_nms(
     """
 
     def suppress(boxes: Tensor, scores: Tensor) -> Kept:
-        class_scores, order = scores.t().topk(min(top_k, len(scores)), dim=1)
+        class_scores, order = _best_first(scores.t(), top_k)
         keep = _not_overlapped(boxes[order], class_scores, iou_threshold, max_detections)
         labels = torch.arange(len(order), device=boxes.device)[:, None].expand_as(order)[keep]
         kept_scores, best = class_scores[keep].sort(descending=True, stable=True)
@@ -63,7 +64,7 @@ def cross_class_nms(boxes: Tensor, scores: Tensor, iou_threshold: float, top_k: 
         index into the boxes, label and score of the detections, (D,) each, highest score first.
     """
     best_scores, labels = scores.max(dim=1)
-    best_scores, order = best_scores.topk(min(top_k, len(scores)))
+    (best_scores,), (order,) = _best_first(best_scores[None], top_k)
     keep = _not_overlapped(boxes[order][None], best_scores[None], iou_threshold, top_k)[0]
     return order[keep], labels[order[keep]], best_scores[keep]
 
@@ -154,10 +155,22 @@ def _torchvision_nms(boxes: Tensor, scores: Tensor, groups: Tensor, iou_threshol
     return keep
 
 
+def _best_first(scores: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """Return the `count` best of each row (G, N), and where they were.
+
+    Equal scores keep their order, however many others there are, unless sorting would take long.
+    """
+    if scores.numel() > _MANY:
+        values, order = scores.topk(min(count, scores.shape[1]), dim=1)
+    else:
+        values, order = scores.sort(dim=1, descending=True, stable=True)
+    return values[:, :count], order[:, :count]
+
+
 def _not_overlapped(boxes: Tensor, scores: Tensor, iou_threshold: float, most: int) -> Tensor:
     """Mark the boxes (G, N, 4), best first in each group, that no better one overlaps: (G, N).
 
-    All of them, or as many as `most` of the best by the scores (G, N).
+    At least the `most` best of them, by the scores (G, N), are marked; callers cut.
     """
     if not boxes.shape[1]:
         return torch.ones(boxes.shape[:2], dtype=torch.bool, device=boxes.device)

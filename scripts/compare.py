@@ -121,7 +121,7 @@ def score(args: argparse.Namespace, model: str) -> Entry:
     predictor = Predictor.from_parts(checkpoint, config, engine)
     predictor.model.mask_mode = mask_mode(each)
     predict = partial(predictor, score_threshold=0.0, top_k=None)
-    evaluator, _ = evaluate(predict, dataset, max_images=args.max_images)
+    evaluator = evaluate(predict, dataset, max_images=args.max_images)
     metrics = evaluator.summarize()
     peak = torch.cuda.max_memory_allocated(engine.device) - before if on_gpu else np.nan
     return Entry(

@@ -157,7 +157,7 @@ def cost(args: argparse.Namespace, reference: Predictor, config: Config, path: P
     lines = []
     for name, predictor in (("float32", reference), ("int8", quantised)):
         predict = partial(predictor, score_threshold=0.0, top_k=None)
-        evaluator, _ = evaluate(predict, dataset, max_images=args.max_images)
+        evaluator = evaluate(predict, dataset, max_images=args.max_images)
         metrics = evaluator.summarize()
         lines.append(f"{name}: box AP {metrics.box['all']:.2f}, mask AP {metrics.mask['all']:.2f}")
     return "\n".join(lines)

@@ -72,3 +72,15 @@ def test_closing_map_ahead_waits_for_its_threads() -> None:
         next(found)
         assert threading.active_count() > before
     assert threading.active_count() == before
+
+
+def test_closing_map_ahead_begins_nothing_new() -> None:
+    begun: list[int] = []
+
+    def work(number: int) -> None:
+        begun.append(number)
+        time.sleep(0.05)
+
+    with closing(map_ahead(work, range(100), workers=1, ahead=8)) as found:
+        next(found)
+    assert len(begun) <= 2

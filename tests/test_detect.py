@@ -108,3 +108,20 @@ def test_a_wild_box_does_not_harm_the_others(nms: Nms, size: float) -> None:
     (found,) = detect(raw, nms=nms)
     assert {0.8, 0.7} <= {round(score, 4) for score in found.scores.tolist()}
     assert not found.boxes.isnan().any()
+
+
+@pytest.mark.parametrize("nms", KINDS)
+@pytest.mark.parametrize("classes", [1, 5])
+def test_a_higher_threshold_leaves_out_and_changes_nothing(nms: Nms, classes: int) -> None:
+    for seed in range(20):
+        rng = torch.Generator().manual_seed(seed)
+        logits = (4 * torch.randn(1, 900, classes + 1, generator=rng)).bfloat16()  # many ties
+        raw = predictions(logits, 6 * torch.randn(1, 900, 4, generator=rng))
+        (every,) = detect(raw, score_threshold=0.05, nms=nms)
+        (few,) = detect(raw, score_threshold=0.6, nms=nms)
+        expected = every[every.scores > 0.6]
+        assert len(expected) > 0
+        for name in FIELDS:
+            torch.testing.assert_close(
+                getattr(few[few.scores > 0.6], name), getattr(expected, name), rtol=0, atol=0
+            )

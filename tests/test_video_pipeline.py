@@ -318,6 +318,25 @@ def test_live_batches_do_not_wait() -> None:
     assert sizes == [1] * 6
 
 
+@pytest.mark.parametrize(("pace", "most"), [(True, 1), (False, 3)])
+def test_paced_frames_do_not_wait_for_later_ones(pace: bool, most: int) -> None:
+    working, highest, lock = 0, 0, threading.Lock()
+
+    def counted(images: list[np.ndarray]) -> list[Detections]:
+        nonlocal working, highest
+        with lock:
+            working += 1
+            highest = max(highest, working)
+        time.sleep(0.05)
+        with lock:
+            working -= 1
+        return predict(images)
+
+    sinks = {"output": None, "display": False, "emulate_playback": pace}
+    run_video(FakeSource(8), counted, draw, workers=3, **sinks)
+    assert highest == most
+
+
 def test_emulated_playback_keeps_every_frame_and_the_pace() -> None:
     source = FakeSource(11, fps=50)
     report = run_video(source, predict, draw, output=None, display=False, emulate_playback=True)

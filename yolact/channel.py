@@ -32,7 +32,7 @@ class Channel(Generic[T]):
         """Start empty and open."""
         self.dropped = 0
         self._items: deque[T] = deque()
-        self._capacity, self.drop_stale = capacity, drop_stale
+        self._capacity, self._drop_stale = capacity, drop_stale
         self._changed = threading.Condition()
         self._finished = self._cancelled = False
         self._error: BaseException | None = None
@@ -44,7 +44,7 @@ class Channel(Generic[T]):
             Cancelled: the consumer wants no more.
         """
         with self._changed:
-            if self.drop_stale and len(self._items) >= self._capacity:
+            if self._drop_stale and len(self._items) >= self._capacity:
                 self._items.popleft()
                 self.dropped += 1
             self._wait(lambda: len(self._items) < self._capacity)
@@ -114,14 +114,16 @@ def map_ahead(
         items: read in the caller's thread, no further ahead than needed. If reading fails, the
             results of all items before come first, then the error.
         workers: threads.
-        ahead: results to begin before the first that was not yielded yet is waited for.
+        ahead: results to begin before the first that was not yielded yet is waited for. Those wait
+            for the next items, so where items take their time it should be 0.
 
     Closing the generator waits for what was begun; `contextlib.closing` does it in any case.
     """
     running: deque[Future[Result]] = deque()
     failure: Exception | None = None
     unread = iter(items)
-    with ThreadPoolExecutor(workers) as pool:
+    pool = ThreadPoolExecutor(workers)
+    try:
         while True:
             try:
                 item = next(unread)
@@ -135,5 +137,7 @@ def map_ahead(
                 yield running.popleft().result()
         while running:
             yield running.popleft().result()
+    finally:
+        pool.shutdown(cancel_futures=True)
     if failure is not None:
         raise failure

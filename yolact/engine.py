@@ -156,7 +156,7 @@ def for_throughput(network: RunNetwork) -> tuple[RunNetwork, int]:
         from .openvino_engine import OpenVinoNetwork
 
         if isinstance(network, OpenVinoNetwork):
-            return network.for_throughput, network.for_throughput.workers
+            return network.streamed, network.streamed.workers
     return network, 1
 
 

@@ -28,7 +28,6 @@ from layers.structures import Detections
 
 from .channel import map_ahead
 from .matches import Matches, collect_matches
-from .meters import StageTimer
 from .metrics import COCO_NUMBERS, OVERLAPS, CocoMetrics
 from .results import CocoResults, Result
 
@@ -257,41 +256,37 @@ def evaluate(
     max_images: int = -1,
     progress: bool = True,
     order: Sequence[int] | None = None,
-    device: torch.device | str | None = None,
     workers: int = 1,
     on_image: Callable[[NDArray[np.uint8], Detections], None] | None = None,
-) -> tuple[CocoEvaluator, StageTimer]:
+) -> CocoEvaluator:
     """Run a model over a data set; images that cannot be read are told and left out.
 
     Args:
-        predict: (H, W, 3) uint8 RGB -> what the model finds in that image; called in threads.
+        predict: (H, W, 3) uint8 RGB -> what the model finds in that image; called in other threads,
+            without gradients.
         dataset: images with their ground truth.
         evaluator: collects the detections; whoever passes one keeps what it has if this is stopped.
         max_images: stop after this many; negative for all.
         progress: show a bar on standard error.
         order: indices into the data set; by default those of `eval_order`.
-        device: where the model runs, for times that count finished work.
         workers: threads that load images and predict.
         on_image: called in order, in the caller's thread, with each image and what was found.
 
     Returns:
-        The evaluator, to summarise or to save; and the times of the stages "load", "predict" and
-        "encode".
+        The evaluator, to summarise or to save.
     """
     indices = eval_order(dataset.image_ids) if order is None else order
     indices = indices if max_images < 0 else indices[:max_images]
     evaluator = evaluator or CocoEvaluator(dataset.coco, dataset.categories.category_ids)
-    timer = StageTimer(device)
 
+    @torch.no_grad()
     def detect(index: int) -> tuple[Sample, Detections] | None:
         try:
-            with timer.stage("load"):
-                sample = dataset.sample(index)
+            sample = dataset.sample(index)
         except (ValueError, OSError) as error:
             logger.warning("left out: %s", error)
             return None
-        with timer.stage("predict"):
-            return sample, predict(sample.image)
+        return sample, predict(sample.image)
 
     # While threads work on the next images, this one encodes.
     with contextlib.closing(map_ahead(detect, indices, workers, ahead=workers)) as found:
@@ -301,9 +296,8 @@ def evaluate(
             sample, detections = pair
             if on_image is not None:
                 on_image(sample.image, detections)
-            with timer.stage("encode"):
-                evaluator.add(sample.image_id, detections)
-    return evaluator, timer
+            evaluator.add(sample.image_id, detections)
+    return evaluator
 
 
 def eval_order(

@@ -76,7 +76,7 @@ class OpenVinoNetwork:
         self._threads = threading.local()
 
     @cached_property
-    def for_throughput(self) -> OpenVinoNetwork:
+    def streamed(self) -> OpenVinoNetwork:
         """The same network for many calls at a time, each of them slower, all together faster."""
         return OpenVinoNetwork(self._model, self._precision, "THROUGHPUT")
 

@@ -116,7 +116,7 @@ def run_video(
         output: video file to write.
         display: show the result in a window; Esc or closing it ends the run.
         batch: frames for each call of `predict`; the last call may get fewer.
-        workers: threads that call `predict`.
+        workers: threads that call `predict`; one, where frames are read no faster than they play.
         show_fps: write the current speed into the picture, and for a live source the time from
             reading a frame to delivering it.
         emulate_playback: read a file no faster than it would play.
@@ -174,9 +174,11 @@ class _Stages:
         self._channels = (self._frames, self._predicted, self._drawn)
         most = None if live else max_frames
         interval = 1 / source.fps if pace else 0.0
+        take = partial(self._frames.take, batch, fill=not live)
+        workers = 1 if live or pace else workers
         jobs = (
             lambda: _read_stage(source, self._frames, interval, most),
-            lambda: _predict_stage(self._frames, predict, self._predicted, batch, workers),
+            lambda: _predict_stage(take, predict, self._frames, self._predicted, workers),
             lambda: _draw_stage(self._predicted, draw, self._drawn),
         )
         self._threads = [threading.Thread(target=job, daemon=True) for job in jobs]
@@ -218,17 +220,18 @@ def _read_stage(
 
 
 def _predict_stage(
-    inbox: Channel[_Read], predict: Predict, outbox: Channel[_Predicted], batch: int, workers: int
+    take: Callable[[], list[_Read]],
+    predict: Predict,
+    inbox: Channel[_Read],
+    outbox: Channel[_Predicted],
+    workers: int,
 ) -> None:
     def work(reads: list[_Read]) -> list[_Predicted]:
         results = predict([read.image for read in reads])
         return [_Predicted(*pair) for pair in zip(reads, results, strict=True)]
 
-    live = inbox.drop_stale
-    batches = iter(partial(inbox.take, batch, fill=not live), [])
     # One more than at work, so that whoever finishes before its turn has something to go on with.
-    # A live frame must not wait.
-    done = map_ahead(work, batches, workers, ahead=0 if live else workers)
+    done = map_ahead(work, iter(take, []), workers, ahead=workers if workers > 1 else 0)
     with _handover(inbox, outbox), closing(done):
         for predicted in chain.from_iterable(done):
             outbox.put(predicted)
