@@ -179,7 +179,8 @@ def process_video(
     draw = partial(draw, color_by="class")
 
     with open_video(parse_source(args.video)[0]) as video:
-        if output is not None and not video.is_live:  # nobody waits for a single frame
+        # Where nobody waits for a single frame.
+        if output is not None and not video.is_live and not args.emulate_playback:
             predictor = predictor.for_throughput()
 
         def predict(frames: list[Image]) -> list[Detections]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
@@ -110,12 +111,11 @@ class Yolact(Segmenter[Tensor, Predictions]):
         timer: StageTimer,
     ) -> list[Detections]:
         """Find the objects, and make their masks."""
-        settings = vars(self.detection)
         # Only better boxes suppress: what the caller will not see need not be looked at. Less a
         # margin for rounding, since `detect` drops what scores just the threshold.
         threshold = max(self.detection.score_threshold, score_threshold * (1 - 1e-6))
         with timer.stage("detect"):
-            found = detect(outputs, **(settings | {"score_threshold": threshold}))
+            found = detect(outputs, **vars(replace(self.detection, score_threshold=threshold)))
         with timer.stage("masks"):
             return self.postprocess(found, outputs.prototypes, sizes, score_threshold, top_k)
 
