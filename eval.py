@@ -32,11 +32,10 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from data.catalog import Categories
-from data.datasets import SHAPES, open_dataset
+from data.catalog import SHAPES, open_dataset
+from data.classes import Categories
 from data.images import read_image
-from data.sources import expand_images, parse_source
-from data.video import open_video
+from data.video.reader import open_video
 from layers.structures import Detections
 from yolact import Config, Predictor
 from yolact.benchmark import Variant, benchmark
@@ -46,6 +45,7 @@ from yolact.eval_flags import choose_model, compared, engine_for, mask_mode, par
 from yolact.evaluation import CocoEvaluator, EvaluationDataset, eval_order, evaluate
 from yolact.explain import explain, save_prototypes
 from yolact.files import write_json
+from yolact.inputs import expand_images, parse_source
 from yolact.metrics import format_coco_summary, format_per_class, format_table
 from yolact.plain import draw_plain, run_video_plain
 from yolact.report import to_record, write_report

@@ -6,121 +6,27 @@ COCO's sparse category ids and our contiguous labels meet here and nowhere else.
 from __future__ import annotations
 
 import difflib
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
-from .formats import EXPECTED, Format, Part, format_of_json, image_folder_of, recognise, yolo_parts
-
-
-@dataclass(frozen=True)
-class Categories:
-    """The classes of a dataset; the position of a class is its label.
-
-    Attributes:
-        names: one name for each label value.
-        category_ids: the annotation file's own id of each.
-
-    Raises:
-        ValueError: the two differ in length, or an id occurs twice.
-    """
-
-    names: tuple[str, ...]
-    category_ids: tuple[int, ...]
-
-    def __post_init__(self) -> None:
-        """Check that names and ids pair up."""
-        if len(self.names) != len(self.category_ids):
-            raise ValueError(f"{len(self.names)} names for {len(self.category_ids)} category ids")
-        if len(set(self.category_ids)) < len(self.category_ids):
-            raise ValueError(f"a category id occurs twice: {list(self.category_ids)}")
-
-    def __len__(self) -> int:
-        """Count the classes."""
-        return len(self.names)
-
-    @cached_property
-    def label_of(self) -> dict[int, int]:
-        """Map from category id to 0-based label."""
-        return {category_id: label for label, category_id in enumerate(self.category_ids)}
-
-    @classmethod
-    def from_names(cls, names: Sequence[str]) -> Categories:
-        """Number the classes 1, 2, 3, ..., as COCO files do."""
-        return cls(tuple(names), tuple(range(1, len(names) + 1)))
-
-    @classmethod
-    def from_coco_json(cls, categories: list[Any]) -> Categories:
-        """Read the `categories` list of an annotation file, sorted by id.
-
-        Raises:
-            ValueError: an entry lacks its `id` or `name`, or an id occurs twice.
-        """
-        for entry in categories:
-            if not isinstance(entry, dict) or not isinstance(entry.get("id"), int):
-                raise ValueError(f"a category needs a whole number as its 'id': {entry!r:.80}")
-            if not isinstance(entry.get("name"), str):
-                raise ValueError(f"category {entry['id']} needs a text as its 'name'")
-        ordered = sorted(categories, key=lambda entry: int(entry["id"]))
-        return cls(
-            tuple(entry["name"] for entry in ordered), tuple(entry["id"] for entry in ordered)
-        )
-
-    def matched_to(self, other: Categories) -> tuple[Categories, dict[int, int]]:
-        """Take over the names and labels of another list of classes, a trained model's.
-
-        Classes are matched by name, whatever their case. Only if not one name agrees, as in a
-        translated file, are they matched by id.
-
-        Returns:
-            The other's classes with the ids of this file (unused numbers where it has no such
-            class), and the label of each category id that both know.
-        """
-        label_of_name = {name.lower(): label for label, name in enumerate(other.names)}
-        pairs = zip(self.category_ids, self.names, strict=True)
-        by_name = {number: label_of_name.get(name.lower()) for number, name in pairs}
-        known = {number: label for number, label in by_name.items() if label is not None}
-        if not known:
-            known = {n: other.label_of[n] for n in self.category_ids if n in other.label_of}
-        number_of = {label: number for number, label in known.items()}
-        unused = max(self.category_ids, default=0) + 1
-        numbers = (number_of.get(label, unused + label) for label in range(len(other)))
-        return Categories(other.names, tuple(numbers)), known
-
-
-# fmt: off
-COCO_CLASSES = Categories(
-    names=(
-        "person", "bicycle", "car", "motorcycle", "airplane", "bus", "train", "truck", "boat",
-        "traffic light", "fire hydrant", "stop sign", "parking meter", "bench", "bird", "cat",
-        "dog", "horse", "sheep", "cow", "elephant", "bear", "zebra", "giraffe", "backpack",
-        "umbrella", "handbag", "tie", "suitcase", "frisbee", "skis", "snowboard", "sports ball",
-        "kite", "baseball bat", "baseball glove", "skateboard", "surfboard", "tennis racket",
-        "bottle", "wine glass", "cup", "fork", "knife", "spoon", "bowl", "banana", "apple",
-        "sandwich", "orange", "broccoli", "carrot", "hot dog", "pizza", "donut", "cake",
-        "chair", "couch", "potted plant", "bed", "dining table", "toilet", "tv", "laptop",
-        "mouse", "remote", "keyboard", "cell phone", "microwave", "oven", "toaster", "sink",
-        "refrigerator", "book", "clock", "vase", "scissors", "teddy bear", "hair drier",
-        "toothbrush",
-    ),
-    category_ids=(
-        1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 13, 14, 15, 16, 17, 18, 19, 20, 21, 22, 23, 24, 25,
-        27, 28, 31, 32, 33, 34, 35, 36, 37, 38, 39, 40, 41, 42, 43, 44, 46, 47, 48, 49, 50, 51,
-        52, 53, 54, 55, 56, 57, 58, 59, 60, 61, 62, 63, 64, 65, 67, 70, 72, 73, 74, 75, 76, 77,
-        78, 79, 80, 81, 82, 84, 85, 86, 87, 88, 89, 90,
-    ),
+from data.annotations.coco import CocoInstances
+from data.formats.recognise import (
+    EXPECTED,
+    READERS,
+    Format,
+    Part,
+    format_of_json,
+    image_folder_of,
+    recognise,
+    yolo_parts,
 )
-"""COCO's 80 classes, whose ids run from 1 to 90 with gaps."""
+from data.shapes.scenes import ShapeScenes, shapes_split
 
-PASCAL_CLASSES = Categories.from_names((
-    "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow",
-    "diningtable", "dog", "horse", "motorbike", "person", "pottedplant", "sheep", "sofa",
-    "train", "tvmonitor",
-))
-"""Pascal's 20 classes, as the original's conversion of SBD numbers them."""
-# fmt: on
+from .classes import Categories
+from .problems import summarize
 
 
 @dataclass(frozen=True)
@@ -299,3 +205,56 @@ def _with_parts(name: str, train: Part | None, val: Part | None) -> DatasetPaths
         val_annotations=val and val.annotations,
         format=one.format if one else "coco",
     )
+
+
+_logger = logging.getLogger(__name__)
+
+SHAPES = "shapes"
+
+Split = Literal["train", "val"]
+
+
+def has_one_split(name: str, root: Path = Path("data")) -> bool:
+    """Tell whether the same images serve for training and validation; `name` as in `open_dataset`.
+
+    Raises:
+        ValueError: no such dataset.
+    """
+    return name != SHAPES and resolve_dataset(name, root).is_shared
+
+
+def open_dataset(
+    name: str,
+    split: Split,
+    categories: Categories | None = None,
+    root: Path = Path("data"),
+    length: int | None = None,
+) -> CocoInstances | ShapeScenes:
+    """Open one split of a dataset.
+
+    Args:
+        name: see `data.catalog.resolve_dataset`; "shapes" for generated scenes.
+        split: which part. A dataset that has only one serves it for both.
+        categories: classes of a trained model, to which labels are matched.
+        root: the folder of the catalogued datasets.
+        length: scenes to generate, for "shapes" alone.
+
+    Raises:
+        ValueError: no such dataset, or it lacks this split.
+        FileNotFoundError: its files are not there.
+    """
+    if name == SHAPES:
+        scenes = shapes_split(split, length)
+        if categories is not None and categories.names != scenes.names:
+            raise ValueError(
+                f"dataset 'shapes' has other classes than the model's {len(categories)}"
+            )
+        return scenes
+    paths = resolve_dataset(name, root)
+    images, annotations = paths.split(split)
+    content = None
+    if paths.format != "coco":
+        content, problems = READERS[paths.format](images, annotations)
+        if problems:
+            _logger.warning("%s: left out %s", annotations, summarize(problems))
+    return CocoInstances(images, annotations, categories, content=content)

@@ -13,10 +13,10 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
+from data.augment.copy_paste import paste_objects
 from layers.structures import Target
 
-from .copy_paste import paste_objects
-from .transforms import Sample, Samples
+from .sample import Sample, Samples
 
 Key = tuple[int, int]
 """Epoch and index of a sample."""

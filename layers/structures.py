@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from .masks import Window
-from .pixels import bitmap, encode_bitmap, mask_window, paste_masks, tint
+from .paste import bitmap, encode_bitmap, mask_window, paste_masks, tint
 
 Index = int | slice | Tensor | NDArray[Any] | Sequence[int]
 Part = TypeVar("Part", "Target", "Candidates", "Detections")

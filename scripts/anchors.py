@@ -16,7 +16,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from data.datasets import has_one_split, open_dataset
+from data.catalog import has_one_split, open_dataset
 from yolact.anchor_fit import anchor_settings, best_overlaps, propose_anchors
 from yolact.cli import UsageError, add_flags, flag, make_parser, named_config, run, with_settings
 from yolact.config import ModelConfig

@@ -22,9 +22,9 @@ from typing import Any
 
 from torch.utils.data import DataLoader, Dataset
 
-from data.coco import CocoInstances
-from data.datasets import open_dataset
-from data.shapes import ShapeScenes
+from data.annotations.coco import CocoInstances
+from data.catalog import open_dataset
+from data.shapes.scenes import ShapeScenes
 from yolact.cli import UsageError, add_flags, flag, make_parser, run
 
 BATCH = 64

@@ -14,8 +14,8 @@ import cv2
 import numpy as np
 import torch
 
-from data.datasets import open_dataset
-from data.transforms import TrainTransform, place_target, to_tensor
+from data.augment.train import TrainTransform, place_target, to_tensor
+from data.catalog import open_dataset
 from yolact.cli import add_flags, flag, make_parser, run
 from yolact.meters import StageTimer
 

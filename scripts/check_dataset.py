@@ -13,11 +13,11 @@ from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 
-from data.annotations import Problem
-from data.checks import check_dataset
-from data.coco import CocoInstances
-from data.datasets import SHAPES, Split, open_dataset
-from data.shapes import ShapeScenes
+from data.annotations.coco import CocoInstances
+from data.catalog import SHAPES, Split, open_dataset
+from data.checks.dataset import check_dataset
+from data.problems import Problem
+from data.shapes.scenes import ShapeScenes
 from yolact.cli import UsageError, add_flags, flag, make_parser, named_config, run, with_settings
 from yolact.dataset_report import describe_dataset, picture_of_training_data, train_transform
 

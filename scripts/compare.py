@@ -23,18 +23,11 @@ import torch
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from data.catalog import Categories
-from data.datasets import open_dataset
+from data.catalog import open_dataset
+from data.classes import Categories
 from layers.structures import Detections
 from yolact import Predictor
-from yolact.benchmark import (
-    WARM_UP,
-    BenchmarkReport,
-    Variant,
-    align,
-    benchmark,
-    network_gflop,
-)
+from yolact.benchmark import WARM_UP, BenchmarkReport, Variant, align, benchmark, network_gflop
 from yolact.checkpoint import Checkpoint
 from yolact.cli import UsageError, add_flags, add_machine_flags, device_name, flag, make_parser, run
 from yolact.engine import EngineName

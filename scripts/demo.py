@@ -17,7 +17,7 @@ import matplotlib
 import numpy as np
 
 from data.images import read_image
-from data.video_writer import VideoWriter
+from data.video.writer import VideoWriter
 
 FOLDER = Path("results/demo")
 PORTRAIT = Path(matplotlib.get_data_path()) / "sample_data" / "grace_hopper.jpg"

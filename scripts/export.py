@@ -26,9 +26,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from data.catalog import Categories
-from data.datasets import Split, open_dataset
-from data.transforms import to_tensor
+from data.augment.train import to_tensor
+from data.catalog import Split, open_dataset
+from data.classes import Categories
 from layers.structures import Predictions
 from yolact import Config, Predictor
 from yolact.checkpoint import BUNDLED, read_checkpoint, resolve_weights

@@ -10,7 +10,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from data.shapes import export_clip, export_coco, shape_clip, shapes_split
+from data.shapes.scenes import export_clip, export_coco, shape_clip, shapes_split
 
 CLIP_FRAMES = 150
 CLIP_FPS = 25.0

@@ -13,9 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 from pycocotools import mask as mask_utils
 
-from data.coco import CocoInstances
-from data.datasets import open_dataset
-from data.outlines import run_lengths
+from data.annotations.coco import CocoInstances
+from data.annotations.run_lengths import run_lengths
+from data.catalog import open_dataset
 
 HW = (40, 60)
 TRIANGLE = [10.0, 5.0, 50.0, 5.0, 10.0, 35.0]

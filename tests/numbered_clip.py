@@ -4,8 +4,8 @@ from pathlib import Path
 
 import numpy as np
 
-from data.video import open_video
-from data.video_writer import VideoWriter
+from data.video.reader import open_video
+from data.video.writer import VideoWriter
 
 HW = (48, 64)
 

@@ -4,10 +4,9 @@ import ast
 import subprocess
 import sys
 from collections.abc import Iterator
+from graphlib import TopologicalSorter
 from pathlib import Path
 from typing import NamedTuple
-
-import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 # Each may import those before it.
@@ -17,11 +16,7 @@ SCRIPTS = sorted([*ROOT.glob("*.py"), *(ROOT / "scripts").rglob("*.py")])
 FILES = PACKAGE_FILES + SCRIPTS
 KERNELS = "layers.kernels"  # compiled, and perhaps absent: imported by name at run time
 LAYERS_MAY_IMPORT = sys.stdlib_module_names | {"torch", "torchvision", "numpy"}
-MAX_FILE, MAX_FUNCTION = 400, 60
-
-
-def name_of(path: Path) -> str:
-    return str(path.relative_to(ROOT))
+MAX_FILE, MAX_FUNCTION, MAX_MODULES = 400, 60, 14
 
 
 class Import(NamedTuple):
@@ -41,7 +36,8 @@ def imports(path: Path) -> Iterator[Import]:
         if isinstance(node, ast.Import):
             yield from (Import(alias.name, 0, node.lineno) for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
-            yield Import(node.module or "", node.level, node.lineno)
+            names = [node.module] if node.module else [alias.name for alias in node.names]
+            yield from (Import(name, node.level, node.lineno) for name in names)
         elif isinstance(node, ast.Call) and ast.unparse(node.func).endswith("import_module"):
             argument = node.args[0]
             module = str(argument.value) if isinstance(argument, ast.Constant) else "?"
@@ -50,76 +46,124 @@ def imports(path: Path) -> Iterator[Import]:
                 yield Import(module.lstrip("."), level, node.lineno)
 
 
-files = pytest.mark.parametrize("path", FILES, ids=name_of)
-package_files = pytest.mark.parametrize("path", PACKAGE_FILES, ids=name_of)
+def name_of(path: Path) -> str:
+    return str(path.relative_to(ROOT))
+
+
+def module_of(path: Path) -> str:
+    return ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+
+
+def absolute(item: Import, path: Path) -> str:
+    """Resolve a relative import; inside packages it never leaves the folder."""
+    folder = ".".join(path.parent.relative_to(ROOT).parts)
+    return f"{folder}.{item.module}" if item.level else item.module
+
+
+def room_of(module: str) -> str:
+    """A top-level module of a package, or a folder with all that is in it."""
+    return ".".join(module.split(".")[:2])
 
 
 def test_the_files_are_found() -> None:
     names = {name_of(path) for path in FILES}
-    assert {
-        "layers/boxes.py",
-        "data/coco.py",
-        "yolact/model.py",
-        "yolact/backbones/resnet.py",
-    } <= names
-    assert "train.py" in names
+    assert {"layers/boxes.py", "data/annotations/coco.py", "train.py"} <= names
     assert any(name.startswith("scripts/") for name in names)
 
 
-@package_files
-def test_imports_go_one_way(path: Path) -> None:
-    package = path.relative_to(ROOT).parts[0]
-    forbidden = {*PACKAGES[PACKAGES.index(package) + 1 :], "scripts", "tests"}
-    forbidden |= {script.stem for script in ROOT.glob("*.py")} | {"train", "eval"}
-    wrong = [item for item in imports(path) if item.level == 0 and item.top in forbidden]
+def test_imports_go_one_way() -> None:
+    outside = {"scripts", "tests", *(script.stem for script in ROOT.glob("*.py"))}
+    wrong = []
+    for path in PACKAGE_FILES:
+        package = path.relative_to(ROOT).parts[0]
+        forbidden = {*PACKAGES[PACKAGES.index(package) + 1 :], *outside}
+        wrong += [
+            (name_of(path), item)
+            for item in imports(path)
+            if item.level == 0 and item.top in forbidden
+        ]
     assert not wrong
 
 
-@package_files
-def test_relative_inside_a_package_and_absolute_across(path: Path) -> None:
-    parts = path.relative_to(ROOT).parts
-    for item in imports(path):
-        assert item.level or item.top != parts[0], item  # inside: relative
-        assert item.level < len(parts), item  # relative: never beyond the package
-        assert item.level or item.module not in PACKAGES, item  # `from layers.boxes import ...`
+def test_relative_inside_a_folder_and_absolute_across() -> None:
+    """Across folders only `from x.y import z`, which the wheel's build can rewrite."""
+    wrong = []
+    for path in FILES:
+        folder = ".".join(path.parent.relative_to(ROOT).parts)
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Import):
+                bad = any(alias.name.split(".")[0] in PACKAGES for alias in node.names)
+            elif isinstance(node, ast.ImportFrom) and node.level == 0:
+                module = node.module or ""
+                same = folder.split(".")[0] in PACKAGES and module.rpartition(".")[0] == folder
+                bad = module in ("layers", "data") or same
+            else:
+                bad = isinstance(node, ast.ImportFrom) and (node.level > 1 or not folder)
+            if bad:
+                wrong.append((name_of(path), ast.unparse(node)))
+    assert not wrong
 
 
-@pytest.mark.parametrize("path", sorted((ROOT / "layers").rglob("*.py")), ids=name_of)
-def test_layers_stand_on_torch_and_numpy_alone(path: Path) -> None:
+def test_no_module_and_no_room_imports_in_a_circle() -> None:
+    """Imports inside of functions count, too."""
+    modules = {module_of(path) for path in PACKAGE_FILES}
+    of_modules: dict[str, set[str]] = {}
+    of_rooms: dict[str, set[str]] = {}
+    for path in PACKAGE_FILES:
+        module = module_of(path)
+        targets = {absolute(item, path) for item in imports(path)} & modules - {module}
+        of_modules[module] = targets
+        # A package's own front, which collects public names, is no room below the others.
+        others = {room_of(target) for target in targets} - {room_of(module)}
+        if module not in PACKAGES:
+            of_rooms.setdefault(room_of(module), set()).update(others)
+    TopologicalSorter(of_modules).prepare()  # raises CycleError
+    TopologicalSorter(of_rooms).prepare()
+
+
+def test_layers_stand_on_torch_and_numpy_alone() -> None:
     wrong = [
-        item for item in imports(path) if item.level == 0 and item.top not in LAYERS_MAY_IMPORT
+        (name_of(path), item)
+        for path in (ROOT / "layers").rglob("*.py")
+        for item in imports(path)
+        if item.level == 0 and item.top not in LAYERS_MAY_IMPORT
     ]
     assert not wrong
 
 
-@files
-def test_no_file_is_too_long(path: Path) -> None:
-    assert len(path.read_text().splitlines()) <= MAX_FILE
-
-
-@files
-def test_no_function_is_too_long(path: Path) -> None:
+def test_sizes() -> None:
+    """A file, a function, a folder is no longer than a reader's patience."""
     kinds = (ast.FunctionDef, ast.AsyncFunctionDef)
-    functions = [node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, kinds)]
-    lengths = {node.name: (node.end_lineno or 0) - node.lineno + 1 for node in functions}
-    assert not {name: length for name, length in lengths.items() if length > MAX_FUNCTION}
+    wrong = []
+    for path in FILES:
+        text = path.read_text()
+        if len(text.splitlines()) > MAX_FILE:
+            wrong.append(name_of(path))
+        for node in ast.walk(ast.parse(text)):
+            if isinstance(node, kinds) and (node.end_lineno or 0) - node.lineno >= MAX_FUNCTION:
+                wrong.append(f"{name_of(path)}: {node.name}")
+    folders = {path.parent for path in PACKAGE_FILES}
+    for folder in folders:
+        if len([path for path in folder.glob("*.py") if path.stem != "__init__"]) > MAX_MODULES:
+            wrong.append(name_of(folder))
+    assert not wrong
 
 
-@package_files
-def test_no_file_runs_or_changes_anything_when_imported(path: Path) -> None:
-    """At the top level stand definitions, not calls, loops or deletions."""
+def test_no_file_runs_or_changes_anything_when_imported() -> None:
+    """At the top level stand definitions, not calls, loops or deletions; nothing is global."""
     allowed = (ast.Import, ast.ImportFrom, ast.ClassDef, ast.FunctionDef, ast.Assign, ast.AnnAssign)
-    for node in ast.parse(path.read_text()).body:
-        docstring = isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
-        assert docstring or isinstance(node, allowed), f"line {node.lineno}"
-        targets = node.targets if isinstance(node, ast.Assign) else []
-        assert all(isinstance(target, (ast.Name, ast.Tuple)) for target in targets)
-
-
-@package_files
-def test_no_global_statement(path: Path) -> None:
-    nodes = ast.walk(ast.parse(path.read_text()))
-    assert not [node.lineno for node in nodes if isinstance(node, ast.Global)]
+    wrong = []
+    for path in PACKAGE_FILES:
+        tree = ast.parse(path.read_text())
+        for node in tree.body:
+            docstring = isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
+            targets = node.targets if isinstance(node, ast.Assign) else []
+            named = all(isinstance(target, (ast.Name, ast.Tuple)) for target in targets)
+            if not (named and (docstring or isinstance(node, allowed))):
+                wrong.append((name_of(path), node.lineno))
+        nodes = ast.walk(tree)
+        wrong += [(name_of(path), n.lineno) for n in nodes if isinstance(n, ast.Global)]
+    assert not wrong
 
 
 def test_the_public_names_and_nothing_else() -> None:

@@ -8,7 +8,7 @@ import matplotlib
 import pytest
 
 from data.images import read_image
-from data.shapes import shapes_split
+from data.shapes.scenes import shapes_split
 from yolact import Predictor
 from yolact.checkpoint import BUNDLED, IN_REPOSITORY, resolve_weights
 from yolact.presets import get_config

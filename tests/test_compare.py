@@ -11,7 +11,7 @@ from test_mask_rcnn import NAME, SMALL
 from test_scripts import script
 from tiny import SETTINGS, make_dataset
 
-from data.shapes import SHAPE_CLASSES
+from data.shapes.scenes import SHAPE_CLASSES
 from yolact import build_model, get_config
 from yolact.checkpoint import save_checkpoint
 from yolact.cli import run

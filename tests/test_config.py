@@ -3,7 +3,7 @@ from typing import Any
 
 import pytest
 
-from data.catalog import COCO_CLASSES
+from data.classes import COCO_CLASSES
 from yolact import Config, get_config, list_configs
 
 BASE = get_config("yolact_base")

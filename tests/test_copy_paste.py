@@ -5,9 +5,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from data.copy_paste import paste_objects
+from data.augment.copy_paste import paste_objects
+from data.augment.train import TrainTransform
 from data.loader import TrainingData
-from data.transforms import Sample, TrainTransform
+from data.sample import Sample
 from layers.structures import Target
 
 SIDE = 20

@@ -4,12 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from data.catalog import (
-    COCO_CLASSES,
-    PASCAL_CLASSES,
-    Categories,
-    resolve_dataset,
-)
+from data.catalog import resolve_dataset
+from data.classes import COCO_CLASSES, PASCAL_CLASSES, Categories
 
 
 def touch(root: Path, *files: str) -> None:

@@ -19,8 +19,8 @@ from foreign_formats import (
 )
 from PIL import Image
 
-from data.annotations import Problem
-from data.checks import BOTH, check_annotations, check_dataset, find_leaks
+from data.checks.dataset import BOTH, check_annotations, check_dataset, find_leaks
+from data.problems import Problem
 
 WHOLE = [0.0, 0.0, 60.0, 0.0, 60.0, 40.0, 0.0, 40.0]
 ROWS = {"size": list(HW), "counts": [0, 800, 1600]}

@@ -13,9 +13,10 @@ import numpy as np
 import pytest
 from pycocotools import mask as mask_utils
 
-from data.catalog import Categories, resolve_dataset
-from data.coco import CocoInstances
-from data.transforms import plain_target
+from data.annotations.coco import CocoInstances
+from data.augment.train import plain_target
+from data.catalog import resolve_dataset
+from data.classes import Categories
 
 SQUARE = [2.0, 2.0, 6.0, 2.0, 6.0, 6.0, 2.0, 6.0]
 BITMAP = np.zeros((10, 12), np.uint8)

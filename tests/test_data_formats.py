@@ -19,9 +19,9 @@ from foreign_formats import (
 )
 from numpy.typing import NDArray
 
-from data.catalog import Categories
-from data.coco import CocoInstances
-from data.datasets import has_one_split, open_dataset
+from data.annotations.coco import CocoInstances
+from data.catalog import has_one_split, open_dataset
+from data.classes import Categories
 
 FORMATS = ("yolo", "labelme", "via")
 

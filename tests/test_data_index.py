@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 from pycocotools import mask as mask_utils
 
-from data import index, outlines
-from data.index import Ragged
-from data.outlines import cover_exactly, parse_counts
+from data.annotations import run_lengths
+from data.annotations import table as index
+from data.annotations.run_lengths import cover_exactly, parse_counts
+from data.annotations.table import Ragged
 
 ROWS: list[list[int]] = [[], [5], [], [1, 2, 3], [7, 7], []]
 
@@ -59,7 +60,7 @@ def test_no_run_lengths_to_check() -> None:
 @pytest.mark.parametrize("chunk", [1, 50, 2**16])
 def test_run_lengths_are_checked_in_chunks(chunk: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Sound and broken ones beside each other, so that none must spoil its neighbours."""
-    monkeypatch.setattr(outlines, "_CHUNK", chunk)
+    monkeypatch.setattr(run_lengths, "_CHUNK", chunk)
     rng = np.random.default_rng(0)
     texts, pixels = [], []
     for _ in range(60):

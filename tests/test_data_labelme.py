@@ -22,7 +22,7 @@ from foreign_formats import (
 from numpy.typing import NDArray
 from pycocotools import mask as mask_utils
 
-from data.format_labelme import read_labelme
+from data.formats.labelme import read_labelme
 
 
 def labelme(folder: Path, *shapes: Any, **changes: Any) -> Path:

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 import torch
 
+from data.augment.train import TrainTransform, plain_target
 from data.loader import BatchStream, SampleError, TrainingData, build_train_loader, collate
-from data.transforms import Sample, TrainTransform, plain_target
+from data.sample import Sample
 
 
 class Numbers:

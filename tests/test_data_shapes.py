@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from pycocotools.coco import COCO
 
-from data.shapes import (
+from data.shapes.drawing import OUTLINES, TEXTURES, Shape, paint_shape, random_light, rasterize
+from data.shapes.scenes import (
     MIN_VISIBLE_PIXELS,
     SHAPE_CLASSES,
     ShapeScenes,
@@ -17,8 +18,7 @@ from data.shapes import (
     shape_clip,
     shapes_split,
 )
-from data.shapes_drawing import OUTLINES, TEXTURES, Shape, paint_shape, random_light, rasterize
-from data.video import open_video
+from data.video.reader import open_video
 
 main = runpy.run_path(str(Path(__file__).parents[1] / "scripts" / "make_shapes.py"))["main"]
 

@@ -10,11 +10,14 @@ import pytest
 import torch
 from pycocotools import mask as mask_utils
 
-from data.augment import Placement, adjust_colours, distort_colours, draw_placement, place_whole
+from data.annotations.coco import CocoInstances
+from data.annotations.run_lengths import parse_counts, run_lengths
+from data.augment.colours import adjust_colours, distort_colours
+from data.augment.placement import Placement, draw_placement, place_whole
+from data.augment.rasterise import rasterise
+from data.augment.train import TrainTransform, place_target, plain_target, to_tensor
 from data.catalog import resolve_dataset
-from data.coco import CocoInstances
-from data.outlines import parse_counts, rasterise, run_lengths
-from data.transforms import Sample, TrainTransform, place_target, plain_target, to_tensor
+from data.sample import Sample
 from layers.structures import Target
 
 GRAY = np.full((60, 80, 3), 90, np.uint8)

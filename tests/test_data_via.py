@@ -15,7 +15,7 @@ from foreign_formats import (
 )
 from numpy.typing import NDArray
 
-from data.format_via import read_via
+from data.formats.via import read_via
 
 
 def via(folder: Path, *regions: Any, image: Any = "a.png") -> Path:

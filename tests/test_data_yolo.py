@@ -10,8 +10,8 @@ from foreign_formats import (
     write_yolo,
 )
 
-from data.data_yaml import read_class_names, read_folders
-from data.format_yolo import read_yolo
+from data.formats.data_yaml import read_class_names, read_folders
+from data.formats.yolo import read_yolo
 
 
 @pytest.mark.parametrize(

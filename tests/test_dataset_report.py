@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from foreign_formats import two_images, write_images
 
-from data.coco import CocoInstances
-from data.shapes import ShapeScenes
-from data.transforms import TrainTransform, plain_target
+from data.annotations.coco import CocoInstances
+from data.augment.train import TrainTransform, plain_target
+from data.shapes.scenes import ShapeScenes
 from yolact import get_config
 from yolact.dataset_report import describe_dataset, measure_objects, picture_of_training_data
 

@@ -14,8 +14,8 @@ import torch
 from tiny import SETTINGS, make_dataset
 
 import eval as eval_script
-from data.shapes import SHAPE_CLASSES, export_clip, shape_clip
-from data.video import open_video
+from data.shapes.scenes import SHAPE_CLASSES, export_clip, shape_clip
+from data.video.reader import open_video
 from yolact import build_model, exported, get_config
 from yolact.checkpoint import save_checkpoint
 from yolact.cli import run

@@ -24,8 +24,8 @@ from pycocotools import mask as mask_utils
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from data.catalog import Categories
-from data.transforms import Sample
+from data.classes import Categories
+from data.sample import Sample
 from layers.structures import Detections
 from yolact.evaluation import eval_order, evaluate
 from yolact.metrics import (

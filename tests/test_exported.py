@@ -96,7 +96,7 @@ def test_quantised_file_runs_and_tells_its_cost(
     data = make_dataset(tmp_path / "data")
     trained, path = tmp_path / "eight.pth", tmp_path / "int8.xml"
     config = tiny_config(f"dataset={data}")
-    from data.shapes import SHAPE_CLASSES
+    from data.shapes.scenes import SHAPE_CLASSES
 
     config = config.with_classes(SHAPE_CLASSES)
     save_checkpoint(trained, build_model(config), config)

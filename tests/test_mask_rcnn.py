@@ -13,12 +13,10 @@ from torch import Tensor
 
 import eval as eval_script
 import train
-from data.shapes import ShapeScenes
+from data.shapes.scenes import ShapeScenes
 from layers.structures import Target
 from yolact import Predictor, build_model, get_config
-from yolact.checkpoint import (
-    read_checkpoint,
-)
+from yolact.checkpoint import read_checkpoint
 from yolact.cli import run
 from yolact.engine import Engine, EngineName, choose_engine, prepare
 

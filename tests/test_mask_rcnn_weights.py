@@ -15,16 +15,11 @@ from torchvision.models.detection import MaskRCNN_ResNet50_FPN_Weights
 from torchvision.models.detection.backbone_utils import resnet_fpn_backbone
 from torchvision.models.detection.mask_rcnn import MaskRCNN
 
-from data.catalog import COCO_CLASSES
-from data.shapes import SHAPE_CLASSES
+from data.classes import COCO_CLASSES
+from data.shapes.scenes import SHAPE_CLASSES
 from yolact import build_model, get_config, load_model
 from yolact import checkpoint as checkpoint_module
-from yolact.checkpoint import (
-    Checkpoint,
-    load_weights,
-    save_checkpoint,
-    to_official,
-)
+from yolact.checkpoint import Checkpoint, load_weights, save_checkpoint, to_official
 from yolact.download import OFFICIAL_WEIGHTS, DownloadError, fetch_weights
 from yolact.mask_rcnn import MaskRcnn, from_torchvision
 

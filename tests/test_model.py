@@ -8,8 +8,8 @@ import torch
 from tiny import SETTINGS
 from torch import Tensor
 
-from data.shapes import SHAPE_CLASSES, ShapeScenes
-from data.transforms import plain_target
+from data.augment.train import plain_target
+from data.shapes.scenes import SHAPE_CLASSES, ShapeScenes
 from layers.structures import Candidates, Target
 from yolact import Predictor, Yolact, build_model, get_config
 

@@ -10,12 +10,7 @@ from torch import Tensor
 
 from layers import native, nms
 from layers.native import load_kernels
-from layers.nms import (
-    batched_greedy_nms,
-    cross_class_nms,
-    fast_nms,
-    greedy_nms,
-)
+from layers.nms import batched_greedy_nms, cross_class_nms, fast_nms, greedy_nms
 
 EMPTY = torch.zeros(0, 4)
 # A chain: each box overlaps its neighbours by 0.6, and the next but one by 1/3.

@@ -9,10 +9,10 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from data.coco import CocoInstances
-from data.datasets import open_dataset
-from data.shapes import ShapeScenes
-from data.transforms import Sample
+from data.annotations.coco import CocoInstances
+from data.catalog import open_dataset
+from data.sample import Sample
+from data.shapes.scenes import ShapeScenes
 from layers.structures import Detections
 from yolact.evaluation import eval_order
 from yolact.pictures import Panel, objects_to_draw, side_by_side, write_validation_pictures

@@ -13,7 +13,7 @@ from torch import Tensor
 from layers import masks
 from layers.masks import box_windows, sample_window
 from layers.native import load_kernels
-from layers.pixels import bitmap, encode_bitmap, mask_window, paste_masks, tint
+from layers.paste import bitmap, encode_bitmap, mask_window, paste_masks, tint
 from layers.structures import Detections
 
 NAN, INF = math.nan, math.inf

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from data.catalog import COCO_CLASSES, PASCAL_CLASSES
+from data.classes import COCO_CLASSES, PASCAL_CLASSES
 from layers.structures import Predictions
 from yolact import Yolact, build_model, get_config, list_configs
 from yolact.checkpoint import from_official, official_name, to_official

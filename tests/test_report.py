@@ -28,8 +28,8 @@ from coco_rectangles import (
 )
 from pycocotools.coco import COCO
 
-from data.catalog import Categories
-from data.transforms import Sample
+from data.classes import Categories
+from data.sample import Sample
 from layers.structures import Detections
 from yolact import Config, get_config
 from yolact.evaluation import CocoEvaluator

@@ -12,7 +12,7 @@ from golden import Golden
 from tiny import SETTINGS, make_dataset
 
 from data.images import read_image
-from data.video import open_video
+from data.video.reader import open_video
 from yolact import build_model, get_config
 from yolact.checkpoint import read_checkpoint, save_checkpoint, to_official
 from yolact.cli import run

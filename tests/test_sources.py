@@ -2,7 +2,8 @@ from pathlib import Path
 
 import pytest
 
-from data.sources import expand_images, is_url, natural_key, parse_source
+from data.files import is_url
+from yolact.inputs import expand_images, natural_key, parse_source
 
 
 @pytest.mark.parametrize(

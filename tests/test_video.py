@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from numbered_clip import HW, number_of, picture, write_clip
 
-from data.video import VideoSource, open_video, plausible_fps
+from data.video.reader import VideoSource, open_video, plausible_fps
 
 
 @pytest.fixture(autouse=True)

@@ -13,7 +13,7 @@ from fake_video import FakeSource, draw, nothing_found, predict
 from numbered_clip import number_of, read_numbers, write_clip
 from sound_clip import FPS, listen, write_sound_clip
 
-from data.video import open_video
+from data.video.reader import open_video
 from layers.structures import Detections
 from yolact import video
 from yolact.video import run_video

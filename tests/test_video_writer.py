@@ -12,15 +12,15 @@ import pytest
 from numbered_clip import HW, number_of, picture, read_numbers, write_clip
 from sound_clip import FPS, listen, write_sound_clip
 
-from data.video import open_video
-from data.video_writer import VideoWriter, exact_fps
+from data.video.reader import open_video
+from data.video.writer import VideoWriter, exact_fps
 
 FRAME = 1 / FPS
 
 
 def hide_av(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "av", None)
-    monkeypatch.delitem(sys.modules, "data.h264", raising=False)
+    monkeypatch.delitem(sys.modules, "data.video.h264", raising=False)
 
 
 @pytest.fixture(params=["av", "opencv"])
@@ -371,7 +371,7 @@ def test_ctrl_c_during_the_sound_keeps_the_frames(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pytest.importorskip("av")
-    from data.h264 import H264File
+    from data.video.h264 import H264File
 
     def interrupted(file: H264File, source: Path, target: Path) -> bool:
         target.write_bytes(b"half")

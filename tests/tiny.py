@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from data.shapes import ShapeScenes, export_coco
+from data.shapes.scenes import ShapeScenes, export_coco
 
 SETTINGS = (
     "model.image_size=64",

@@ -6,8 +6,8 @@ import torch
 from tiny import SETTINGS
 from torch import Tensor, nn
 
-from data.shapes import SHAPE_CLASSES, ShapeScenes
-from data.transforms import plain_target
+from data.augment.train import plain_target
+from data.shapes.scenes import SHAPE_CLASSES, ShapeScenes
 from layers.structures import Target
 from yolact import Config, build_model, get_config
 from yolact.mask_rcnn import MaskRcnn

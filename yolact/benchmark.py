@@ -21,7 +21,7 @@ import torch
 from numpy.typing import NDArray
 from torch.utils.flop_counter import FlopCounterMode
 
-from data.transforms import to_tensor
+from data.augment.train import to_tensor
 from layers.structures import Detections
 
 from .engine import Engine, matmul_speeds

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
-from data.catalog import COCO_CLASSES
+from data.classes import COCO_CLASSES
 from layers.detect import Nms
 
 Scales = tuple[tuple[float, ...], ...]

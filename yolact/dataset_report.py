@@ -13,9 +13,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torchvision.utils import make_grid
 
-from data.catalog import Categories
+from data.augment.train import TrainTransform
+from data.classes import Categories
 from data.loader import Transform
-from data.transforms import Samples, TrainTransform
+from data.sample import Samples
 
 from .anchor_fit import best_overlaps
 from .config import Config

@@ -23,7 +23,7 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 from tqdm import tqdm
 
-from data.transforms import Sample
+from data.sample import Sample
 from layers.structures import Detections
 
 from .channel import map_ahead

@@ -16,7 +16,7 @@ from torchvision.models.detection.faster_rcnn import FastRCNNPredictor, TwoMLPHe
 from torchvision.models.detection.mask_rcnn import MaskRCNN, MaskRCNNHeads, MaskRCNNPredictor
 from torchvision.models.detection.roi_heads import expand_boxes, expand_masks, maskrcnn_inference
 
-from data.catalog import COCO_CLASSES
+from data.classes import COCO_CLASSES
 from layers.structures import Detections, Target
 
 from .config import DetectConfig

@@ -14,8 +14,8 @@ import torch
 from numpy.typing import NDArray
 from pycocotools import mask as mask_utils
 
-from data.outlines import run_lengths
-from data.transforms import Sample
+from data.annotations.run_lengths import run_lengths
+from data.sample import Sample
 from layers.structures import Detections
 
 from .evaluation import EvaluationDataset, eval_order

@@ -18,8 +18,8 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from data.video import VideoSource
-from data.video_writer import VideoWriter
+from data.video.reader import VideoSource
+from data.video.writer import VideoWriter
 from layers.structures import Detections
 
 from .video import VideoReport

@@ -5,8 +5,8 @@ from __future__ import annotations
 import difflib
 from dataclasses import replace
 
-from data.catalog import PASCAL_CLASSES
-from data.shapes import SHAPE_CLASSES
+from data.classes import PASCAL_CLASSES
+from data.shapes.scenes import SHAPE_CLASSES
 
 from .config import AugmentConfig, Config, LossConfig, ModelConfig, Scales, TrainConfig
 

@@ -21,14 +21,7 @@ from .config import Config
 from .evaluation import CocoEvaluator, EvaluationDataset
 from .files import whole_file, write_json
 from .metrics import CocoMetrics, plain_metrics
-from .outcome import (
-    Integers,
-    Outcome,
-    SizeRecall,
-    best_threshold,
-    find_outcome,
-    recall_by_size,
-)
+from .outcome import Integers, Outcome, SizeRecall, best_threshold, find_outcome, recall_by_size
 from .plots import save_figure
 from .report_figures import draw_confusion, draw_precision_recall, draw_sizes
 from .report_page import Picture, Section, render_page

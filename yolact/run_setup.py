@@ -12,11 +12,11 @@ from typing import Any
 import torch
 from torch import nn
 
-from data.catalog import Categories
-from data.checks import check_dataset
-from data.coco import CocoInstances
-from data.datasets import has_one_split, open_dataset
-from data.transforms import Samples
+from data.annotations.coco import CocoInstances
+from data.catalog import has_one_split, open_dataset
+from data.checks.dataset import check_dataset
+from data.classes import Categories
+from data.sample import Samples
 
 from . import distributed
 from .build import build_model

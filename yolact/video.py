@@ -16,7 +16,7 @@ from typing import NamedTuple, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from data.video_writer import VideoWriter
+from data.video.writer import VideoWriter
 from layers.structures import Detections
 
 from .channel import Cancelled, Channel, map_ahead

@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 from pycocotools import mask as mask_utils
 
 from .entries import MAX_ID, is_positive
-from .index import ImageTable, Ints, ObjectTable, Ragged
-from .outlines import cover_exactly, run_lengths
+from .run_lengths import cover_exactly, run_lengths
+from .table import ImageTable, Ints, ObjectTable, Ragged
 
 _logger = logging.getLogger(__name__)
 

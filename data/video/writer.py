@@ -12,7 +12,7 @@ from typing import Protocol
 import cv2
 import numpy as np
 
-from .video import Frame, Resource, quiet_opencv
+from .reader import Frame, Resource, quiet_opencv
 
 # What OpenCV can encode on its own.
 CODECS = {".mp4": "mp4v", ".m4v": "mp4v", ".mov": "mp4v", ".mkv": "mp4v", ".avi": "MJPG"}
@@ -218,7 +218,7 @@ def _open_file(path: Path, fps: float, image_hw: tuple[int, int]) -> _File:
         raise ValueError("nothing would be seen")
     if path.suffix.lower() != ".avi":
         try:
-            from .h264 import H264File  # here, because PyAV is optional
+            from .h264 import H264File
 
             return H264File(path, exact_fps(fps), image_hw)
         except ImportError:

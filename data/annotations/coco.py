@@ -15,12 +15,13 @@ from typing import Any
 import numpy as np
 from pycocotools.coco import COCO
 
-from .annotations import read_json
-from .catalog import Categories
+from data.classes import Categories
+from data.files import read_json
+from data.images import read_image
+from data.sample import Sample
+
 from .entries import checked_categories, checked_images, entries_of
-from .images import read_image
-from .objects import ObjectReader, numbered
-from .transforms import Sample
+from .reader import ObjectReader, numbered
 
 _logger = logging.getLogger(__name__)
 

@@ -24,8 +24,11 @@ from numpy.typing import NDArray
 from pycocotools import mask as mask_utils
 from pycocotools.coco import COCO
 
-from .catalog import Categories
-from .shapes_drawing import (
+from data.classes import Categories
+from data.sample import Sample
+from data.video.writer import VideoWriter
+
+from .drawing import (
     OUTLINES,
     TEXTURES,
     Floats,
@@ -39,8 +42,6 @@ from .shapes_drawing import (
     random_light,
     rasterize,
 )
-from .transforms import Sample
-from .video_writer import VideoWriter
 
 SHAPE_CLASSES: tuple[str, ...] = tuple(OUTLINES)
 

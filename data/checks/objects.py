@@ -10,11 +10,13 @@ import numpy as np
 from numpy.typing import NDArray
 from pycocotools import mask as mask_utils
 
-from .annotations import Problem, Unusable, is_number
-from .catalog import Categories
-from .image_checks import CheckedImage
-from .index import ImageTable, ObjectTable, Ragged
-from .objects import ObjectReader
+from data.annotations.reader import ObjectReader
+from data.annotations.table import ImageTable, ObjectTable, Ragged
+from data.classes import Categories
+from data.formats.convert import is_number
+from data.problems import Problem, Unusable
+
+from .images import CheckedImage
 
 Box = tuple[float, float, float, float]
 

@@ -6,25 +6,10 @@ import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-IMAGE_SUFFIXES = frozenset(
-    {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".pgm", ".jp2", ".avif"}
-)
+from data.files import _URL_HEAD, IMAGE_SUFFIXES, is_url
 
-# scheme://[user:password@]host[:port]; a scheme has two letters or more, so that C:// is a drive.
-_URL_HEAD = re.compile(
-    r"[a-z][a-z0-9+.-]+://"
-    r"(?:[^/?#]*@)?"
-    r"(?:\[[^\]]*\]|[^/:?#]*)"
-    r"(?::\d+(?=[:/?#]|$))?",
-    re.IGNORECASE,
-)
 _DRIVE = re.compile(r"(?:^|:)[a-z]:[\\/]", re.IGNORECASE)
 _GLOB_CHARACTERS = frozenset("*?[")
-
-
-def is_url(text: str) -> bool:
-    """Tell a stream or web address such as `rtsp://camera/live` from a path."""
-    return _URL_HEAD.match(text) is not None
 
 
 def parse_source(text: str) -> tuple[str, str | None]:

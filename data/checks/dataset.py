@@ -9,12 +9,14 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from .annotations import Problem, is_file, read_json
-from .catalog import Categories, DatasetPaths, resolve_dataset
-from .datasets import SHAPES, Split
-from .formats import READERS
-from .image_checks import check_images
-from .object_checks import check_objects
+from data.catalog import SHAPES, DatasetPaths, Split, resolve_dataset
+from data.classes import Categories
+from data.files import is_file, read_json
+from data.formats.recognise import READERS
+from data.problems import Problem
+
+from .images import check_images
+from .objects import check_objects
 
 BOTH = "train and val"
 """What the problems between two splits are filed under."""

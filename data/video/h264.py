@@ -23,7 +23,7 @@ from av.packet import Packet
 from av.stream import Stream
 from av.video.reformatter import ColorRange, Colorspace
 
-from .video import Frame
+from .reader import Frame
 
 Packets: TypeAlias = "Iterator[Packet[Any]]"  # a generic type for mypy alone
 Timed = TypeVar("Timed", "Packet[Any]", AudioFrame)

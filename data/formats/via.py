@@ -5,19 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from .annotations import (
-    Annotations,
-    Converted,
-    Objects,
-    Problem,
-    Unusable,
-    ellipse,
-    header_hw,
-    is_file,
-    is_number,
-    polygon,
-    read_json,
-)
+from data.files import is_file, read_json
+from data.problems import Problem, Unusable
+
+from .convert import Annotations, Converted, Objects, ellipse, header_hw, is_number, polygon
 
 _CLASS_ATTRIBUTES = ("class", "label", "name", "type")
 _UNNAMED = "object"

@@ -6,9 +6,11 @@ import math
 from collections.abc import Iterator
 from pathlib import Path
 
-from .annotations import Annotations, Converted, Objects, Unusable, header_hw, polygon
+from data.files import IMAGE_SUFFIXES
+from data.problems import Unusable
+
+from .convert import Annotations, Converted, Objects, header_hw, polygon
 from .data_yaml import read_class_names
-from .sources import IMAGE_SUFFIXES
 
 _LARGEST_SHARE = 2.0  # beyond it, coordinates are pixels
 _LINE = "write: class x1 y1 x2 y2 x3 y3 ..."

@@ -14,7 +14,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from .sources import is_url
+from data.files import is_url
 
 Frame = NDArray[np.uint8]
 Opened = TypeVar("Opened", bound="Resource")

@@ -8,9 +8,10 @@ from typing import Any, TypeGuard
 
 import numpy as np
 
-from .catalog import Categories
-from .images import MAX_PIXELS, read_image_hw
-from .index import ImageTable, Ragged
+from data.classes import Categories
+from data.images import MAX_PIXELS, read_image_hw
+
+from .table import ImageTable, Ragged
 
 _logger = logging.getLogger(__name__)
 

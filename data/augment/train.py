@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Protocol
 
 import cv2
 import numpy as np
@@ -11,56 +10,17 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from data.sample import Sample
 from layers.structures import Target
 
-from .augment import Placement, distort_colours, draw_placement, place_whole
-from .outlines import rasterise
-
-Segmentation = Any
-"""COCO polygons (list of flat x, y lists), COCO run lengths (dict), or an (H, W) bool bitmap."""
+from .colours import distort_colours
+from .placement import Placement, draw_placement, place_whole
+from .rasterise import rasterise
 
 PIXEL_MEAN = (123.68, 116.78, 103.94)
 """ImageNet's mean colour, RGB, which fills the canvas around a shrunken image."""
 
 _DRAWS = 10  # attempts to find an augmentation that leaves something to learn
-
-
-@dataclass(frozen=True)
-class Sample:
-    """One annotated image as it is stored, M objects.
-
-    Attributes:
-        image: (H, W, 3) uint8 RGB.
-        boxes: (M, 4) float32 xyxy in pixels.
-        labels: (M,) int64, 0-based.
-        is_crowd: (M,) bool.
-        segmentations: M outlines in pixels of the image.
-        image_id: the dataset's own identifier.
-    """
-
-    image: NDArray[np.uint8]
-    boxes: NDArray[np.float32]
-    labels: NDArray[np.int64]
-    is_crowd: NDArray[np.bool_]
-    segmentations: tuple[Segmentation, ...]
-    image_id: int
-
-
-class Samples(Protocol):
-    """What a dataset has to offer to be trained on."""
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        """One class name for each label value."""
-        ...
-
-    def __len__(self) -> int:
-        """Count the images."""
-        ...
-
-    def sample(self, index: int) -> Sample:
-        """Load one annotated image."""
-        ...
 
 
 def to_tensor(image: NDArray[np.uint8]) -> Tensor:

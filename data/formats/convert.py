@@ -2,54 +2,18 @@
 
 from __future__ import annotations
 
-import json
 import math
-from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple, TypeGuard
 
-from .images import read_image_hw
+from data.images import read_image_hw
+from data.problems import Problem, Unusable, summarize
 
 _CORNERS = 64  # of a circle: its polygon covers 99.8 % of it
-_LONGEST = 300  # letters of a part of a message
 _REACH = 10  # image sides; outlines that go farther are mistakes, and cost memory to draw
-
-
-@dataclass(frozen=True)
-class Problem:
-    """Something wrong with a dataset.
-
-    Attributes:
-        what: the kind of problem, in the same words for all of its kind.
-        where: the file, and the annotation or line in it.
-        mend: what to do about it.
-    """
-
-    what: str
-    where: str
-    mend: str
-
-    def __str__(self) -> str:
-        """Return one line of sensible length, whatever files and classes are called."""
-        line = f"{self.what}: {self.where:.{_LONGEST}}; {self.mend:.{_LONGEST}}"
-        return "".join(letter if letter.isprintable() else "?" for letter in line)
-
-
-class Unusable(ValueError):
-    """A part of an annotation that cannot be used.
-
-    Args:
-        what: as in `Problem`.
-        mend: as in `Problem`.
-    """
-
-    def __init__(self, what: str, mend: str) -> None:
-        """Keep both apart."""
-        super().__init__(what)
-        self.what, self.mend = what, mend
 
 
 class Converted(NamedTuple):
@@ -137,35 +101,6 @@ class Annotations:
             "categories": categories,
         }
         return Converted(content, self.problems)
-
-
-def summarize(problems: Sequence[Problem]) -> str:
-    """Count the problems of each kind, most frequent first, in one line with an example."""
-    kinds = Counter(problem.what for problem in problems)
-    counts = ", ".join(f"{what} ({count})" for what, count in kinds.most_common())
-    return f"{counts}, such as {problems[0].where}" if problems else "there are no objects"
-
-
-def read_json(file: Path) -> Any:
-    """Read a JSON file.
-
-    Raises:
-        ValueError: it is none, or cannot be read; one line that names it.
-    """
-    try:
-        return json.loads(file.read_bytes())
-    except OSError as error:
-        raise ValueError(f"cannot read {file}: {error.strerror}") from error
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"{file} is not valid JSON: {error}") from error
-
-
-def is_file(path: Path) -> bool:
-    """Tell whether there is a file of a name that may be anything."""
-    try:
-        return path.is_file()
-    except (OSError, ValueError):  # too long, or with a zero byte
-        return False
 
 
 def header_hw(image: Path) -> tuple[int, int]:

@@ -11,20 +11,12 @@ from typing import Any
 import numpy as np
 from pycocotools import mask as mask_utils
 
-from .annotations import (
-    Annotations,
-    Converted,
-    Objects,
-    Unusable,
-    ellipse,
-    header_hw,
-    is_file,
-    polygon,
-    read_json,
-)
-from .images import MAX_PIXELS, read_image
-from .outlines import run_lengths
-from .sources import IMAGE_SUFFIXES
+from data.annotations.run_lengths import run_lengths
+from data.files import IMAGE_SUFFIXES, is_file, read_json
+from data.images import MAX_PIXELS, read_image
+from data.problems import Unusable
+
+from .convert import Annotations, Converted, Objects, ellipse, header_hw, polygon
 
 _DRAW_AGAIN = "draw the object again, or delete it"
 

@@ -7,11 +7,11 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Literal, NamedTuple
 
-from .annotations import Converted
+from .convert import Converted
 from .data_yaml import read_class_names, read_folders
-from .format_labelme import read_labelme
-from .format_via import read_via
-from .format_yolo import read_yolo
+from .labelme import read_labelme
+from .via import read_via
+from .yolo import read_yolo
 
 Format = Literal["coco", "yolo", "labelme", "via"]
 

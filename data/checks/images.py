@@ -5,8 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from .annotations import Problem, Unusable, is_file
-from .images import MAX_PIXELS, read_image, read_image_hw
+from data.files import is_file
+from data.images import MAX_PIXELS, read_image, read_image_hw
+from data.problems import Problem, Unusable
 
 _ENDS = (b"\xff\xd9", b"\x00IEND\xaeB`\x82")  # of JPEG and PNG files that are not cut short
 _END_LENGTH = max(map(len, _ENDS))

@@ -1,0 +1,1 @@
+"""COCO-style annotations: read, checked, kept in arrays."""

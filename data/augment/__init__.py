@@ -1,0 +1,1 @@
+"""From a sample on disk to the tensors of a training step."""

@@ -1,0 +1,49 @@
+"""Names and contents of files that may be anything."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+
+def read_json(file: Path) -> Any:
+    """Read a JSON file.
+
+    Raises:
+        ValueError: it is none, or cannot be read; one line that names it.
+    """
+    try:
+        return json.loads(file.read_bytes())
+    except OSError as error:
+        raise ValueError(f"cannot read {file}: {error.strerror}") from error
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{file} is not valid JSON: {error}") from error
+
+
+def is_file(path: Path) -> bool:
+    """Tell whether there is a file of a name that may be anything."""
+    try:
+        return path.is_file()
+    except (OSError, ValueError):  # too long, or with a zero byte
+        return False
+
+
+IMAGE_SUFFIXES = frozenset(
+    {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".pgm", ".jp2", ".avif"}
+)
+
+# scheme://[user:password@]host[:port]; a scheme has two letters or more, so that C:// is a drive.
+_URL_HEAD = re.compile(
+    r"[a-z][a-z0-9+.-]+://"
+    r"(?:[^/?#]*@)?"
+    r"(?:\[[^\]]*\]|[^/:?#]*)"
+    r"(?::\d+(?=[:/?#]|$))?",
+    re.IGNORECASE,
+)
+
+
+def is_url(text: str) -> bool:
+    """Tell a stream or web address such as `rtsp://camera/live` from a path."""
+    return _URL_HEAD.match(text) is not None

@@ -1,0 +1,50 @@
+"""What is wrong with a data set: one line that says what, where, and how to mend it."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+_LONGEST = 300  # letters of a part of a message
+
+
+@dataclass(frozen=True)
+class Problem:
+    """Something wrong with a dataset.
+
+    Attributes:
+        what: the kind of problem, in the same words for all of its kind.
+        where: the file, and the annotation or line in it.
+        mend: what to do about it.
+    """
+
+    what: str
+    where: str
+    mend: str
+
+    def __str__(self) -> str:
+        """Return one line of sensible length, whatever files and classes are called."""
+        line = f"{self.what}: {self.where:.{_LONGEST}}; {self.mend:.{_LONGEST}}"
+        return "".join(letter if letter.isprintable() else "?" for letter in line)
+
+
+class Unusable(ValueError):
+    """A part of an annotation that cannot be used.
+
+    Args:
+        what: as in `Problem`.
+        mend: as in `Problem`.
+    """
+
+    def __init__(self, what: str, mend: str) -> None:
+        """Keep both apart."""
+        super().__init__(what)
+        self.what, self.mend = what, mend
+
+
+def summarize(problems: Sequence[Problem]) -> str:
+    """Count the problems of each kind, most frequent first, in one line with an example."""
+    kinds = Counter(problem.what for problem in problems)
+    counts = ", ".join(f"{what} ({count})" for what, count in kinds.most_common())
+    return f"{counts}, such as {problems[0].where}" if problems else "there are no objects"

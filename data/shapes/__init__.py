@@ -1,0 +1,1 @@
+"""Generated scenes with exact masks; nothing in `import yolact` loads them."""

@@ -1,0 +1,1 @@
+"""Frames from and to video files, cameras and streams."""
