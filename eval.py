@@ -36,22 +36,28 @@ from data.catalog import SHAPES, open_dataset
 from data.classes import Categories
 from data.images import read_image
 from data.video.reader import open_video
-from layers.structures import Detections
 from yolact import Config, Predictor
-from yolact.benchmark import Variant, benchmark
 from yolact.checkpoint import Checkpoint
-from yolact.cli import run
-from yolact.eval_flags import choose_model, compared, engine_for, mask_mode, parse_arguments
-from yolact.evaluation import CocoEvaluator, EvaluationDataset, eval_order, evaluate
+from yolact.cli.common import run
+from yolact.cli.eval import choose_model, compared, engine_for, mask_mode, parse_arguments
+from yolact.cli.inputs import expand_images, parse_source
+from yolact.drawing.detections import draw_detections
+from yolact.drawing.window import has_display, show
+from yolact.evaluation.coco import CocoEvaluator, EvaluationDataset, eval_order, evaluate
+from yolact.evaluation.metrics import format_coco_summary, format_per_class, format_table
+from yolact.evaluation.result_files import (
+    load_results,
+    save_results,
+    write_coco_json,
+    write_web_json,
+)
+from yolact.evaluation.speed import Variant, benchmark
+from yolact.evaluation.way_of_2019 import draw_plain, run_video_plain
 from yolact.explain import explain, save_prototypes
 from yolact.files import write_json
-from yolact.inputs import expand_images, parse_source
-from yolact.metrics import format_coco_summary, format_per_class, format_table
-from yolact.plain import draw_plain, run_video_plain
-from yolact.report import to_record, write_report
-from yolact.results import load_results, save_results, write_coco_json, write_web_json
-from yolact.video import VideoReport, run_video
-from yolact.visualize import draw_detections, has_display, show
+from yolact.report.write import to_record, write_report
+from yolact.results.detections import Detections
+from yolact.video.pipeline import VideoReport, run_video
 
 logger = logging.getLogger("eval")
 

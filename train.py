@@ -28,20 +28,20 @@ from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
 from data.loader import Batch, build_train_loader
-from layers.structures import Detections
 from yolact import Predictor, distributed
-from yolact.cli import run
-from yolact.dataset_report import train_transform
-from yolact.engine import autocast
-from yolact.evaluation import CocoEvaluator, EvaluationDataset, eval_order, evaluate
-from yolact.metrics import format_table
-from yolact.optim import input_size_at, learning_rate_at, set_learning_rate
-from yolact.pictures import write_validation_pictures
-from yolact.report import write_report
-from yolact.results import merge_results
-from yolact.run import Progress, Stopped, stop_requested
-from yolact.run_setup import Run, set_up
-from yolact.train_flags import batch_parts, parse_arguments
+from yolact.cli.common import run
+from yolact.cli.setup import Run, set_up
+from yolact.cli.train import batch_parts, parse_arguments
+from yolact.engines.pytorch import autocast
+from yolact.evaluation.coco import CocoEvaluator, EvaluationDataset, eval_order, evaluate
+from yolact.evaluation.metrics import format_table
+from yolact.evaluation.result_files import merge_results
+from yolact.report.write import write_report
+from yolact.results.detections import Detections
+from yolact.training.interrupt import Stopped, stop_requested
+from yolact.training.optim import input_size_at, learning_rate_at, set_learning_rate
+from yolact.training.pictures import train_transform, write_validation_pictures
+from yolact.training.state import Progress
 
 logger = logging.getLogger("train")
 

@@ -17,10 +17,18 @@ import torch
 from torch import Tensor
 
 from data.catalog import has_one_split, open_dataset
-from yolact.anchor_fit import anchor_settings, best_overlaps, propose_anchors
-from yolact.cli import UsageError, add_flags, flag, make_parser, named_config, run, with_settings
+from yolact.cli.common import (
+    UsageError,
+    add_flags,
+    flag,
+    make_parser,
+    named_config,
+    run,
+    with_settings,
+)
 from yolact.config import ModelConfig
-from yolact.dataset_report import measure_objects
+from yolact.training.anchor_fit import anchor_settings, best_overlaps, propose_anchors
+from yolact.training.dataset_report import measure_objects
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -25,7 +25,7 @@ from torch.utils.data import DataLoader, Dataset
 from data.annotations.coco import CocoInstances
 from data.catalog import open_dataset
 from data.shapes.scenes import ShapeScenes
-from yolact.cli import UsageError, add_flags, flag, make_parser, run
+from yolact.cli.common import UsageError, add_flags, flag, make_parser, run
 
 BATCH = 64
 SCENES = 100  # of "shapes", to draw from

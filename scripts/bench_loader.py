@@ -16,8 +16,8 @@ import torch
 
 from data.augment.train import TrainTransform, place_target, to_tensor
 from data.catalog import open_dataset
-from yolact.cli import add_flags, flag, make_parser, run
-from yolact.meters import StageTimer
+from yolact.cli.common import add_flags, flag, make_parser, run
+from yolact.timing import StageTimer
 
 
 def main(argv: Sequence[str] | None = None) -> None:

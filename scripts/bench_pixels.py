@@ -18,10 +18,10 @@ import torch
 import torch.nn.functional as F
 
 from layers.masks import assemble_masks
-from layers.structures import Detections
-from yolact.benchmark import describe_machine, peak_memory_mb
-from yolact.cli import add_flags, flag, make_parser, run
-from yolact.visualize import draw_detections
+from yolact.cli.common import add_flags, flag, make_parser, run
+from yolact.drawing.detections import draw_detections
+from yolact.evaluation.speed import describe_machine, peak_memory_mb
+from yolact.results.detections import Detections
 
 CPU = torch.device("cpu")
 ROUNDS = 20

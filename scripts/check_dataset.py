@@ -18,8 +18,17 @@ from data.catalog import SHAPES, Split, open_dataset
 from data.checks.dataset import check_dataset
 from data.problems import Problem
 from data.shapes.scenes import ShapeScenes
-from yolact.cli import UsageError, add_flags, flag, make_parser, named_config, run, with_settings
-from yolact.dataset_report import describe_dataset, picture_of_training_data, train_transform
+from yolact.cli.common import (
+    UsageError,
+    add_flags,
+    flag,
+    make_parser,
+    named_config,
+    run,
+    with_settings,
+)
+from yolact.training.dataset_report import describe_dataset
+from yolact.training.pictures import picture_of_training_data, train_transform
 
 Opened = CocoInstances | ShapeScenes
 

@@ -25,19 +25,34 @@ from numpy.typing import NDArray
 
 from data.catalog import open_dataset
 from data.classes import Categories
-from layers.structures import Detections
 from yolact import Predictor
-from yolact.benchmark import WARM_UP, BenchmarkReport, Variant, align, benchmark, network_gflop
 from yolact.checkpoint import Checkpoint
-from yolact.cli import UsageError, add_flags, add_machine_flags, device_name, flag, make_parser, run
-from yolact.engine import EngineName
-from yolact.eval_flags import choose_model, engine_for, mask_mode
-from yolact.eval_flags import parse_arguments as parse_eval_arguments
-from yolact.evaluation import eval_order, evaluate
-from yolact.exported import is_exported
-from yolact.meters import summarize
-from yolact.plots import in_style, save_figure
-from yolact.report_tables import Cell, Table, write_csv
+from yolact.cli.common import (
+    UsageError,
+    add_flags,
+    add_machine_flags,
+    device_name,
+    flag,
+    make_parser,
+    run,
+)
+from yolact.cli.eval import choose_model, engine_for, mask_mode
+from yolact.cli.eval import parse_arguments as parse_eval_arguments
+from yolact.drawing.plots import in_style, save_figure
+from yolact.engines.exported import is_exported
+from yolact.engines.names import EngineName
+from yolact.evaluation.coco import eval_order, evaluate
+from yolact.evaluation.speed import (
+    WARM_UP,
+    BenchmarkReport,
+    Variant,
+    align,
+    benchmark,
+    network_gflop,
+)
+from yolact.report.tables import Cell, Table, write_csv
+from yolact.results.detections import Detections
+from yolact.timing import summarize
 
 SCORES = ("AP", "AP50", "APs", "APm", "APl")
 SIZES = ("M parameters", "weights MB", "peak MB", "GFLOP")

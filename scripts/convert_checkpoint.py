@@ -12,14 +12,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from yolact import build_model
-from yolact.checkpoint import (
-    load_weights,
-    read_checkpoint,
-    save_checkpoint,
-    to_official,
-    write_atomically,
-)
-from yolact.cli import (
+from yolact.checkpoint import load_weights, read_checkpoint, save_checkpoint, write_atomically
+from yolact.cli.common import (
     SETTING,
     UsageError,
     add_flags,
@@ -29,6 +23,7 @@ from yolact.cli import (
     run,
     with_settings,
 )
+from yolact.models.official import to_official
 
 
 def main(argv: Sequence[str] | None = None) -> None:

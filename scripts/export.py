@@ -32,11 +32,11 @@ from data.classes import Categories
 from layers.structures import Predictions
 from yolact import Config, Predictor
 from yolact.checkpoint import BUNDLED, read_checkpoint, resolve_weights
-from yolact.cli import UsageError, add_flags, checkpoint_config, flag, make_parser, run
-from yolact.engine import choose_engine
-from yolact.evaluation import EvaluationDataset, eval_order, evaluate
-from yolact.exported import SUFFIXES, is_exported, metadata, write_onnx, write_openvino
-from yolact.segmenter import Segmenter
+from yolact.cli.common import UsageError, add_flags, checkpoint_config, flag, make_parser, run
+from yolact.engines.choose import choose_engine
+from yolact.engines.exported import SUFFIXES, is_exported, metadata, write_onnx, write_openvino
+from yolact.evaluation.coco import EvaluationDataset, eval_order, evaluate
+from yolact.models.segmenter import Segmenter
 
 logger = logging.getLogger("export")
 
@@ -89,7 +89,7 @@ def export(
     args: argparse.Namespace, model: Segmenter[Any, Any], config: Config, path: Path
 ) -> None:
     """Write the file."""
-    from yolact.openvino_engine import convert, quantize
+    from yolact.engines.openvino import convert, quantize
 
     text = metadata(model, config)
     if path.suffix.lower() == ".onnx":

@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from data.catalog import resolve_dataset
-from yolact.cli import UsageError, add_flags, flag, make_parser, run
-from yolact.training_log import read_log
+from yolact.cli.common import UsageError, add_flags, flag, make_parser, run
+from yolact.training.log import read_log
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -12,8 +12,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from yolact.plots import Curves, collect_curves, draw_curves, save_figure
-from yolact.training_log import LOSS_LETTERS, read_log
+from yolact.drawing.plots import Curves, collect_curves, draw_curves, save_figure
+from yolact.training.log import LOSS_LETTERS, read_log
 
 NAMES = {letter: name for name, letter in LOSS_LETTERS.items()} | {"T": "total"}
 

@@ -6,8 +6,8 @@ import torch
 from layers.anchors import AnchorGenerator
 from layers.boxes import box_iou, cxcywh_to_xyxy
 from yolact import build_model, get_config
-from yolact.anchor_fit import anchor_settings, best_overlaps, propose_anchors
 from yolact.config import ModelConfig
+from yolact.training.anchor_fit import anchor_settings, best_overlaps, propose_anchors
 
 SMALL = get_config("yolact_resnet18").override("model.image_size=129")
 

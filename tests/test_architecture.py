@@ -36,8 +36,10 @@ def imports(path: Path) -> Iterator[Import]:
         if isinstance(node, ast.Import):
             yield from (Import(alias.name, 0, node.lineno) for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
-            names = [node.module] if node.module else [alias.name for alias in node.names]
-            yield from (Import(name, node.level, node.lineno) for name in names)
+            for alias in node.names:
+                inside = f"{node.module}.{alias.name}" if node.module else alias.name
+                is_module = not node.module or (ROOT / f"{inside.replace('.', '/')}.py").exists()
+                yield Import(inside if is_module else node.module, node.level, node.lineno)
         elif isinstance(node, ast.Call) and ast.unparse(node.func).endswith("import_module"):
             argument = node.args[0]
             module = str(argument.value) if isinstance(argument, ast.Constant) else "?"

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from yolact.cli import run
+from yolact.cli.common import run
 
 SCRIPT = Path(__file__).parents[1] / "scripts" / "bench_index.py"
 

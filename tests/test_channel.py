@@ -5,7 +5,7 @@ from contextlib import closing
 
 import pytest
 
-from yolact.channel import Cancelled, Channel, map_ahead
+from yolact.threads import Cancelled, Channel, map_ahead
 
 
 def test_channel_passes_the_error_after_the_items() -> None:

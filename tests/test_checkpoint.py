@@ -13,16 +13,15 @@ from yolact.checkpoint import (
     FORMAT,
     Checkpoint,
     checkpoint_path,
-    clean_official,
     config_from_name,
     find_checkpoints,
     load_matching_weights,
     load_weights,
     read_checkpoint,
     save_checkpoint,
-    to_official,
     write_atomically,
 )
+from yolact.models.official import clean_official, to_official
 
 SMALL = get_config("yolact_resnet18").override(
     "model.image_size=64",

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from yolact import get_config
-from yolact.cli import (
+from yolact.cli.common import (
     HelpFormatter,
     UsageError,
     add_machine_flags,
@@ -102,7 +102,7 @@ def test_wrong_flags_exit_with_2(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_a_reader_that_has_enough_is_no_error() -> None:
     code = (
-        "import sys; from yolact.cli import run\n"
+        "import sys; from yolact.cli.common import run\n"
         "def main(argv):\n    print('x' * 10**6, flush=True)\n"
         "sys.exit(run(main))"
     )

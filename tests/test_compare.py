@@ -7,14 +7,14 @@ from pathlib import Path
 
 import cv2
 import pytest
+from support.tiny import SETTINGS, make_dataset
 from test_mask_rcnn import NAME, SMALL
 from test_scripts import script
-from tiny import SETTINGS, make_dataset
 
 from data.shapes.scenes import SHAPE_CLASSES
 from yolact import build_model, get_config
 from yolact.checkpoint import save_checkpoint
-from yolact.cli import run
+from yolact.cli.common import run
 
 
 @pytest.fixture(scope="module")

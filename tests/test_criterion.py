@@ -8,8 +8,8 @@ from layers.anchors import AnchorGenerator
 from layers.boxes import encode_boxes
 from layers.structures import Predictions, Target
 from yolact.config import LossConfig
-from yolact.criterion import Criterion
-from yolact.mask_rescorer import MaskRescorer
+from yolact.models.criterion import Criterion
+from yolact.models.mask_rescorer import MaskRescorer
 
 SIDE, CLASSES, PROTOTYPES = 64, 3, 4
 Row = tuple[float, float, float, float]

@@ -8,7 +8,8 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
-from foreign_formats import (
+from PIL import Image
+from support.foreign_formats import (
     HW,
     SQUARES,
     TRIANGLE,
@@ -17,7 +18,6 @@ from foreign_formats import (
     write_labelme,
     write_yolo,
 )
-from PIL import Image
 
 from data.checks.dataset import BOTH, check_annotations, check_dataset, find_leaks
 from data.problems import Problem

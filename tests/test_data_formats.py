@@ -6,7 +6,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from foreign_formats import (
+from numpy.typing import NDArray
+from support.foreign_formats import (
     SQUARES,
     TRIANGLE,
     drawn,
@@ -17,7 +18,6 @@ from foreign_formats import (
     write_labelme,
     write_via,
 )
-from numpy.typing import NDArray
 
 from data.annotations.coco import CocoInstances
 from data.catalog import has_one_split, open_dataset

@@ -9,7 +9,9 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
-from foreign_formats import (
+from numpy.typing import NDArray
+from pycocotools import mask as mask_utils
+from support.foreign_formats import (
     DISC,
     HW,
     SQUARES,
@@ -19,8 +21,6 @@ from foreign_formats import (
     write_images,
     write_labelme,
 )
-from numpy.typing import NDArray
-from pycocotools import mask as mask_utils
 
 from data.formats.labelme import read_labelme
 

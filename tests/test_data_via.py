@@ -6,14 +6,14 @@ from typing import Any
 
 import numpy as np
 import pytest
-from foreign_formats import (
+from numpy.typing import NDArray
+from support.foreign_formats import (
     DISC,
     SQUARES,
     TRIANGLE,
     drawn,
     write_images,
 )
-from numpy.typing import NDArray
 
 from data.formats.via import read_via
 

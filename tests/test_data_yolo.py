@@ -3,7 +3,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from foreign_formats import (
+from support.foreign_formats import (
     opened,
     two_images,
     write_images,

@@ -7,13 +7,14 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
-from foreign_formats import two_images, write_images
+from support.foreign_formats import two_images, write_images
 
 from data.annotations.coco import CocoInstances
 from data.augment.train import TrainTransform, plain_target
 from data.shapes.scenes import ShapeScenes
 from yolact import get_config
-from yolact.dataset_report import describe_dataset, measure_objects, picture_of_training_data
+from yolact.training.dataset_report import describe_dataset, measure_objects
+from yolact.training.pictures import picture_of_training_data
 
 CONFIG = get_config("yolact_resnet18")
 

@@ -12,11 +12,11 @@ from typing import Any
 
 import pytest
 import torch
-from foreign_formats import two_images, write_images, write_labelme
-from tiny import make_dataset
+from support.foreign_formats import two_images, write_images, write_labelme
+from support.tiny import make_dataset
 
 from yolact import get_config
-from yolact.cli import run
+from yolact.cli.common import run
 
 SCRIPTS = Path(__file__).parents[1] / "scripts"
 

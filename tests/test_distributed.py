@@ -13,14 +13,14 @@ from pathlib import Path
 
 import pytest
 import torch
-from tiny import FLAGS, make_dataset
+from support.tiny import FLAGS, make_dataset
 
 from layers.sync_batch_norm import synchronise_batch_norm
 from train import main
 from yolact import distributed
 from yolact.checkpoint import read_checkpoint
-from yolact.cli import run
-from yolact.training_log import read_log
+from yolact.cli.common import run
+from yolact.training.log import read_log
 
 ROOT = Path(__file__).resolve().parents[1]
 

@@ -9,22 +9,16 @@ from typing import Any
 import openvino
 import pytest
 import torch
-from tiny import SETTINGS
+from support.tiny import SETTINGS
 
 from layers.blocks import DeformableConv2d
-from yolact import build_model, get_config, openvino_engine
-from yolact import engine as engine_module
-from yolact.engine import (
-    Engine,
-    EngineName,
-    Precision,
-    autocast,
-    choose_engine,
-    for_throughput,
-    pick_device,
-    prepare,
-)
-from yolact.openvino_engine import convert, convert_cached
+from yolact import build_model, get_config
+from yolact.engines import choose as engine_module
+from yolact.engines import openvino as openvino_engine
+from yolact.engines.choose import choose_engine, for_throughput, pick_device, prepare
+from yolact.engines.names import Engine, EngineName, Precision
+from yolact.engines.openvino import convert, convert_cached
+from yolact.engines.pytorch import autocast
 
 CPU = torch.device("cpu")
 
@@ -308,7 +302,7 @@ FIRST_CALLS = """
 import sys, threading
 from pathlib import Path
 import numpy as np
-from yolact.openvino_engine import _core, read_network
+from yolact.engines.openvino import _core, read_network
 compiled = _core().compile_model(read_network(Path(sys.argv[1])), "CPU")
 requests = [compiled.create_infer_request() for _ in range(4)]
 together = threading.Barrier(4)

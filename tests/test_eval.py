@@ -11,16 +11,18 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from tiny import SETTINGS, make_dataset
+from support.tiny import SETTINGS, make_dataset
 
 import eval as eval_script
 from data.shapes.scenes import SHAPE_CLASSES, export_clip, shape_clip
 from data.video.reader import open_video
-from yolact import build_model, exported, get_config
+from yolact import build_model, get_config
 from yolact.checkpoint import save_checkpoint
-from yolact.cli import run
-from yolact.engine import Engine, choose_engine
-from yolact.visualize import has_display
+from yolact.cli.common import run
+from yolact.drawing.window import has_display
+from yolact.engines import exported
+from yolact.engines.choose import choose_engine
+from yolact.engines.names import Engine
 
 main = eval_script.main
 

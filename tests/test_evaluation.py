@@ -6,7 +6,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from coco_rectangles import (
+from pycocotools import mask as mask_utils
+from pycocotools.coco import COCO
+from pycocotools.cocoeval import COCOeval
+from support.coco_rectangles import (
     CATEGORY_IDS,
     HW,
     LARGE,
@@ -20,15 +23,11 @@ from coco_rectangles import (
     perfect,
     random_detections,
 )
-from pycocotools import mask as mask_utils
-from pycocotools.coco import COCO
-from pycocotools.cocoeval import COCOeval
 
 from data.classes import Categories
 from data.sample import Sample
-from layers.structures import Detections
-from yolact.evaluation import eval_order, evaluate
-from yolact.metrics import (
+from yolact.evaluation.coco import eval_order, evaluate
+from yolact.evaluation.metrics import (
     COCO_NUMBERS,
     OVERLAPS,
     CocoMetrics,
@@ -37,6 +36,7 @@ from yolact.metrics import (
     format_table,
     plain_metrics,
 )
+from yolact.results.detections import Detections
 
 
 def scored(coco: COCO, found: dict[int, Detections]) -> CocoMetrics:

@@ -9,16 +9,16 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from support.tiny import SETTINGS, make_dataset
 from test_scripts import script
-from tiny import SETTINGS, make_dataset
 
 from yolact import Predictor, build_model, get_config
 from yolact.checkpoint import save_checkpoint
-from yolact.cli import run
+from yolact.cli.common import run
 from yolact.config import Config
-from yolact.engine import Engine
-from yolact.exported import metadata, read_trained, write_openvino
-from yolact.openvino_engine import convert, read_network
+from yolact.engines.exported import metadata, read_trained, write_openvino
+from yolact.engines.names import Engine
+from yolact.engines.openvino import convert, read_network
 
 IMAGE = np.random.default_rng(0).integers(0, 256, (48, 80, 3), dtype=np.uint8)
 RESCORING = ("model.image_size=256", "model.mask_rescoring=True")

@@ -11,13 +11,14 @@ from typing import NamedTuple
 import numpy as np
 import pytest
 import torch
-from golden import Golden
+from support.golden import Golden
 from torch import Tensor
 
 from layers.detect import detect
 from layers.structures import Candidates, Predictions
 from yolact import Yolact, build_model, get_config
-from yolact.checkpoint import Checkpoint, load_matching_weights, official_name
+from yolact.checkpoint import Checkpoint, load_matching_weights
+from yolact.models.official import official_name
 
 FOLDER = Path(
     os.environ.get("YOLACT_GOLDEN", Path(__file__).parent.parent.parent / "shared" / "golden")

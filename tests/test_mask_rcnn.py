@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from tiny import FLAGS, make_dataset
-from tiny_mask_rcnn import CPU, LOSSES, NAME, SMALL, batch, build, picture
+from support.tiny import FLAGS, make_dataset
+from support.tiny_mask_rcnn import CPU, LOSSES, NAME, SMALL, batch, build, picture
 from torch import Tensor
 
 import eval as eval_script
@@ -17,8 +17,9 @@ from data.shapes.scenes import ShapeScenes
 from layers.structures import Target
 from yolact import Predictor, build_model, get_config
 from yolact.checkpoint import read_checkpoint
-from yolact.cli import run
-from yolact.engine import Engine, EngineName, choose_engine, prepare
+from yolact.cli.common import run
+from yolact.engines.choose import choose_engine, prepare
+from yolact.engines.names import Engine, EngineName
 
 
 def total(losses: dict[str, Tensor]) -> Tensor:

@@ -13,8 +13,8 @@ MEMORY = """
 import resource, sys
 import numpy as np, torch
 from layers import native
-from layers.structures import Detections
-from yolact.visualize import draw_detections
+from yolact.results.detections import Detections
+from yolact.drawing.detections import draw_detections
 
 kernel, count = sys.argv[1] == "kernel", int(sys.argv[2])
 if not kernel:

@@ -4,7 +4,7 @@ import time
 import pytest
 import torch
 
-from yolact.meters import MovingAverage, StageTimer, format_eta
+from yolact.timing import MovingAverage, StageTimer, format_eta
 
 
 @pytest.mark.parametrize(

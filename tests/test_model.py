@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from tiny import SETTINGS
+from support.tiny import SETTINGS
 from torch import Tensor
 
 from data.augment.train import plain_target

@@ -4,7 +4,7 @@ from torch import nn
 
 from yolact import get_config, list_configs
 from yolact.config import TrainConfig
-from yolact.optim import (
+from yolact.training.optim import (
     autoscale,
     average_weights,
     build_optimizer,

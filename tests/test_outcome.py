@@ -3,7 +3,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from coco_rectangles import (
+from pycocotools import mask as mask_utils
+from pycocotools.coco import COCO
+from support.coco_rectangles import (
     CATEGORY_IDS,
     LARGE,
     MEDIUM,
@@ -17,13 +19,11 @@ from coco_rectangles import (
     perfect,
     random_detections,
 )
-from pycocotools import mask as mask_utils
-from pycocotools.coco import COCO
 
-from layers.structures import Detections
-from yolact.evaluation import CocoEvaluator
-from yolact.matches import Matches
-from yolact.outcome import Outcome, best_threshold, find_outcome, recall_by_size
+from yolact.evaluation.coco import CocoEvaluator
+from yolact.evaluation.confusion import Outcome, best_threshold, find_outcome, recall_by_size
+from yolact.evaluation.matches import Matches
+from yolact.results.detections import Detections
 
 CROWD = (100, 60, 150, 110)
 BACKGROUND = MISSED = 3

@@ -13,9 +13,10 @@ from data.annotations.coco import CocoInstances
 from data.catalog import open_dataset
 from data.sample import Sample
 from data.shapes.scenes import ShapeScenes
-from layers.structures import Detections
-from yolact.evaluation import eval_order
-from yolact.pictures import Panel, objects_to_draw, side_by_side, write_validation_pictures
+from yolact.drawing.side_by_side import Panel, objects_to_draw, side_by_side
+from yolact.evaluation.coco import eval_order
+from yolact.results.detections import Detections
+from yolact.training.pictures import write_validation_pictures
 
 HW = (60, 80)
 

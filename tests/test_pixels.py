@@ -14,7 +14,7 @@ from layers import masks
 from layers.masks import box_windows, sample_window
 from layers.native import load_kernels
 from layers.paste import bitmap, encode_bitmap, mask_window, paste_masks, tint
-from layers.structures import Detections
+from yolact.results.detections import Detections
 
 NAN, INF = math.nan, math.inf
 

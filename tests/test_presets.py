@@ -10,8 +10,8 @@ from torch import Tensor
 from data.classes import COCO_CLASSES, PASCAL_CLASSES
 from layers.structures import Predictions
 from yolact import Yolact, build_model, get_config, list_configs
-from yolact.checkpoint import from_official, official_name, to_official
 from yolact.config import AugmentConfig, LossConfig, Scales, TrainConfig
+from yolact.models.official import from_official, official_name, to_official
 
 
 class Original(NamedTuple):

@@ -8,10 +8,11 @@ import pytest
 import torch
 import torchvision
 
-from yolact import Yolact, build_model, get_config, pretrained
-from yolact.backbones import Darknet53
+from yolact import Yolact, build_model, get_config
 from yolact.download import DownloadError
-from yolact.pretrained import load_backbone
+from yolact.models.backbones import Darknet53
+from yolact.training import pretrained
+from yolact.training.pretrained import load_backbone
 
 
 def model_with(backbone: str, interval: int = 0) -> Yolact:

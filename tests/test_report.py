@@ -12,7 +12,8 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
-from coco_rectangles import (
+from pycocotools.coco import COCO
+from support.coco_rectangles import (
     CATEGORY_IDS,
     HW,
     MEDIUM,
@@ -26,15 +27,14 @@ from coco_rectangles import (
     perfect,
     random_detections,
 )
-from pycocotools.coco import COCO
 
 from data.classes import Categories
 from data.sample import Sample
-from layers.structures import Detections
 from yolact import Config, get_config
-from yolact.evaluation import CocoEvaluator
-from yolact.report import write_report
-from yolact.visualize import PALETTE
+from yolact.drawing.detections import PALETTE
+from yolact.evaluation.coco import CocoEvaluator
+from yolact.report.write import write_report
+from yolact.results.detections import Detections
 
 TABLES = {"summary", "per_class", "sizes", "confusion", "images"}
 FIGURES = {"precision_recall", "confusion", "sizes"}

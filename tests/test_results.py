@@ -7,7 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from coco_rectangles import (
+from pycocotools import mask as mask_utils
+from pycocotools.coco import COCO
+from support.coco_rectangles import (
     CATEGORY_IDS,
     HW,
     MEDIUM,
@@ -20,12 +22,9 @@ from coco_rectangles import (
     perfect,
     random_detections,
 )
-from pycocotools import mask as mask_utils
-from pycocotools.coco import COCO
 
-from layers.structures import Detections
-from yolact.evaluation import CocoEvaluator
-from yolact.results import (
+from yolact.evaluation.coco import CocoEvaluator
+from yolact.evaluation.result_files import (
     CocoResults,
     load_results,
     merge_results,
@@ -33,6 +32,7 @@ from yolact.results import (
     write_coco_json,
     write_web_json,
 )
+from yolact.results.detections import Detections
 
 
 @pytest.mark.parametrize("found", [{}, {5: detections()}, random_detections(3)])

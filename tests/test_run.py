@@ -12,8 +12,11 @@ from torch import nn
 
 from yolact import get_config
 from yolact.checkpoint import Checkpoint, read_checkpoint
-from yolact.optim import average_weights
-from yolact.run import Console, Learner, Progress, Saver, restore, stop_requested
+from yolact.training.interrupt import stop_requested
+from yolact.training.log import Console
+from yolact.training.optim import average_weights
+from yolact.training.saver import Saver, restore
+from yolact.training.state import Learner, Progress
 
 CONFIG = replace(get_config("yolact_resnet18"), name="toy").override("train.batch_size=4")
 

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import cv2
 import pytest
-from coco_rectangles import TRUTH, detections, evaluated, ground_truth, perfect
+from support.coco_rectangles import TRUTH, detections, evaluated, ground_truth, perfect
 
-from yolact.metrics import CocoMetrics
-from yolact.run_files import RunFiles, TensorBoard, read_results
+from yolact.evaluation.metrics import CocoMetrics
+from yolact.training.record import RunFiles, TensorBoard, read_results
 
 LOSSES = {"box": 2.0, "mask": 4.0}
 

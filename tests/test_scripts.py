@@ -8,14 +8,15 @@ from typing import Any
 
 import pytest
 import torch
-from golden import Golden
-from tiny import SETTINGS, make_dataset
+from support.golden import Golden
+from support.tiny import SETTINGS, make_dataset
 
 from data.images import read_image
 from data.video.reader import open_video
 from yolact import build_model, get_config
-from yolact.checkpoint import read_checkpoint, save_checkpoint, to_official
-from yolact.cli import run
+from yolact.checkpoint import read_checkpoint, save_checkpoint
+from yolact.cli.common import run
+from yolact.models.official import to_official
 
 SCRIPTS = Path(__file__).parents[1] / "scripts"
 

@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from data.files import is_url
-from yolact.inputs import expand_images, natural_key, parse_source
+from yolact.cli.inputs import expand_images, natural_key, parse_source
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 import torch
 
-from layers.structures import Candidates, Detections, Target
+from layers.structures import Candidates, Target
+from yolact.results.detections import Detections
 
 Part = Target | Candidates | Detections
 

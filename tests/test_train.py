@@ -12,14 +12,14 @@ from typing import Any
 
 import pytest
 import torch
-from tiny import FLAGS, make_dataset
+from support.tiny import FLAGS, make_dataset
 
 import train
 from yolact.checkpoint import read_checkpoint
-from yolact.cli import run
-from yolact.run_files import read_results
-from yolact.train_flags import parse_arguments
-from yolact.training_log import read_log
+from yolact.cli.common import run
+from yolact.cli.train import parse_arguments
+from yolact.training.log import read_log
+from yolact.training.record import read_results
 
 ROOT = Path(__file__).resolve().parents[1]
 

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from tiny import FLAGS
+from support.tiny import FLAGS
 
 from yolact import get_config
 from yolact.checkpoint import Checkpoint, checkpoint_path, save_checkpoint
-from yolact.train_flags import (
+from yolact.cli.train import (
     batch_parts,
     configure,
     fit_schedule,

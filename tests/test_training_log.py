@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from scripts import plot_loss
-from yolact.training_log import TrainingLog, read_log
+from yolact.training.log import TrainingLog, read_log
 
 LOSSES = {"box": 3.8081234, "confidence": 2.416, "mask": 4.821, "semantic": 0.049, "mask_iou": 0.5}
 

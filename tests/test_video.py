@@ -5,7 +5,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from numbered_clip import HW, number_of, picture, write_clip
+from support.numbered_clip import HW, number_of, picture, write_clip
 
 from data.video.reader import VideoSource, open_video, plausible_fps
 

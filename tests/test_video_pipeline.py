@@ -9,14 +9,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from fake_video import FakeSource, draw, nothing_found, predict
-from numbered_clip import number_of, read_numbers, write_clip
-from sound_clip import FPS, listen, write_sound_clip
+from support.fake_video import FakeSource, draw, nothing_found, predict
+from support.numbered_clip import number_of, read_numbers, write_clip
+from support.sound_clip import FPS, listen, write_sound_clip
 
 from data.video.reader import open_video
-from layers.structures import Detections
-from yolact import video
-from yolact.video import run_video
+from yolact.results.detections import Detections
+from yolact.video import pipeline as video
+from yolact.video.pipeline import run_video
 
 
 @pytest.fixture

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from numbered_clip import HW, number_of, picture, read_numbers, write_clip
-from sound_clip import FPS, listen, write_sound_clip
+from support.numbered_clip import HW, number_of, picture, read_numbers, write_clip
+from support.sound_clip import FPS, listen, write_sound_clip
 
 from data.video.reader import open_video
 from data.video.writer import VideoWriter, exact_fps

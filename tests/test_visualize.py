@@ -7,19 +7,12 @@ import numpy as np
 import pytest
 import torch
 
-from layers.structures import Detections
-from yolact import visualize
-from yolact.plain import draw_plain
-from yolact.visualize import (
-    PALETTE,
-    diverging,
-    draw_detections,
-    draw_fps,
-    draw_lincomb,
-    has_display,
-    place_labels,
-    show,
-)
+from yolact.drawing import window
+from yolact.drawing.detections import PALETTE, draw_detections, draw_fps, place_labels
+from yolact.drawing.lincomb import diverging, draw_lincomb
+from yolact.drawing.window import has_display, show
+from yolact.evaluation.way_of_2019 import draw_plain
+from yolact.results.detections import Detections
 
 HW = (120, 160)
 
@@ -200,7 +193,7 @@ def test_diverging() -> None:
 
 @pytest.fixture
 def no_display(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(visualize.sys, "platform", "linux")
+    monkeypatch.setattr(window.sys, "platform", "linux")
     monkeypatch.delenv("DISPLAY", raising=False)
     monkeypatch.delenv("WAYLAND_DISPLAY", raising=False)
     has_display.cache_clear()
@@ -212,14 +205,14 @@ def no_display(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_show_without_display() -> None:
     with pytest.raises(OSError, match="no display; write to a file with :out"):
         show(grey())
-    visualize.close_window()
+    window.close_window()
 
 
 @pytest.mark.usefixtures("no_display")
 def test_dead_display_is_found_out_in_a_child(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DISPLAY", ":99")
     aborted = subprocess.CompletedProcess([], -6)
-    monkeypatch.setattr(visualize.subprocess, "run", lambda *_, **__: aborted)
+    monkeypatch.setattr(window.subprocess, "run", lambda *_, **__: aborted)
     assert not has_display()
 
 

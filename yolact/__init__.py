@@ -1,9 +1,11 @@
 """YOLACT and YOLACT++: real-time instance segmentation."""
 
+from yolact.models.yolact import Yolact
+from yolact.results.detections import Detections
+
 from .build import build_model
 from .checkpoint import load_model
 from .config import Config
-from .model import Yolact
 from .predictor import Predictor
 from .presets import get_config, list_configs
 
@@ -11,6 +13,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "Config",
+    "Detections",
     "Predictor",
     "Yolact",
     "build_model",

@@ -8,17 +8,17 @@ from torch import nn
 
 from layers.anchors import AnchorGenerator
 from layers.blocks import init_convolutions
+from yolact.models.backbones import Darknet53, MobileNetV3, ResNet
+from yolact.models.criterion import Criterion
+from yolact.models.fpn import FeaturePyramid
+from yolact.models.head import PredictionHead
+from yolact.models.mask_rcnn import MaskRcnn, TwoStageNetwork
+from yolact.models.mask_rescorer import MaskRescorer
+from yolact.models.protonet import ProtoNet
+from yolact.models.segmenter import Segmenter
+from yolact.models.yolact import Network, Yolact
 
-from .backbones import Darknet53, MobileNetV3, ResNet
 from .config import Config, ModelConfig
-from .criterion import Criterion
-from .fpn import FeaturePyramid
-from .head import PredictionHead
-from .mask_rcnn import MaskRcnn, TwoStageNetwork
-from .mask_rescorer import MaskRescorer
-from .model import Network, Yolact
-from .protonet import ProtoNet
-from .segmenter import Segmenter
 
 
 def build_model(config: Config) -> Segmenter[Any, Any]:

@@ -13,10 +13,10 @@ from data.augment.train import to_tensor
 from layers.detect import detect
 from layers.masks import assemble_masks
 from layers.structures import Candidates
+from yolact.drawing.lincomb import draw_lincomb
+from yolact.models.yolact import Yolact
 
-from .model import Yolact
 from .predictor import Predictor
-from .visualize import draw_lincomb
 
 Image = NDArray[np.uint8]
 

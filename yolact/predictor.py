@@ -12,15 +12,17 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from data.images import read_image
-from layers.structures import Detections
+from yolact.engines.choose import for_throughput, prepare
+from yolact.engines.exported import choose_engine_for, is_exported, open_exported, read_trained
+from yolact.engines.names import Engine, EngineName, Precision, RunNetwork
+from yolact.engines.pytorch import autocast
+from yolact.models.segmenter import Segmenter
+from yolact.results.detections import Detections
 
 from .build import build_model
 from .checkpoint import Checkpoint, load_matching_weights, load_weights, resolve_weights
 from .config import Config
-from .engine import Engine, EngineName, Precision, RunNetwork, autocast, for_throughput, prepare
-from .exported import choose_engine_for, is_exported, open_exported, read_trained
-from .meters import StageTimer
-from .segmenter import Segmenter
+from .timing import StageTimer
 
 Image = str | Path | NDArray[np.uint8]
 Images = list[str] | list[Path] | list[NDArray[np.uint8]] | tuple[Image, ...]

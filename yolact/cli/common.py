@@ -1,0 +1,213 @@
+"""What the command lines share: flags, one-line errors, exit codes."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, get_args
+
+import torch
+
+from yolact.checkpoint import Checkpoint, find_checkpoints
+from yolact.config import Config
+from yolact.engines.names import Precision
+from yolact.presets import get_config
+
+DONE, FAILED, WRONG_USAGE, INTERRUPTED = 0, 1, 2, 130
+
+
+class UsageError(Exception):
+    """The command line asks for something that does not exist or does not fit together."""
+
+
+class HelpFormatter(argparse.RawDescriptionHelpFormatter, argparse.ArgumentDefaultsHelpFormatter):
+    """Keep the examples as written and show defaults that say something."""
+
+    def _get_help_string(self, action: argparse.Action) -> str | None:
+        if action.default in (None, [], argparse.SUPPRESS) or action.nargs == 0:
+            return action.help
+        return super()._get_help_string(action)
+
+
+def str2bool(text: str) -> bool:
+    """Read yes/no as the original's flags do.
+
+    Raises:
+        argparse.ArgumentTypeError: neither.
+    """
+    if text.lower() in ("yes", "true", "t", "1", "y", "on"):
+        return True
+    if text.lower() in ("no", "false", "f", "0", "n", "off"):
+        return False
+    raise argparse.ArgumentTypeError(f"{text!r}: expected True or False")
+
+
+Flag = tuple[list[str], dict[str, Any]]
+
+
+def flag(
+    names: str,
+    help: str,
+    type: Callable[[str], Any] = str,
+    default: Any = None,
+    *,
+    switch: str | None = None,
+    **more: Any,
+) -> Flag:
+    """Describe one flag.
+
+    Args:
+        names: separated by blanks; the first names the attribute.
+        help: one line.
+        type: of its value; bool for a flag without one, which switches something on.
+        default: its value when absent.
+        switch: for a flag without a value: the attribute, True by default, that it switches off.
+        more: passed to argparse.
+    """
+    if switch is not None:
+        return names.split(), {"help": help, "dest": switch, "action": "store_false"}
+    if type is bool:
+        return names.split(), {"help": help, "action": "store_true"}
+    if type is str2bool:  # also without a value, as the original's
+        more = {"nargs": "?", "const": True, "metavar": "BOOL", **more}
+    return names.split(), {"help": help, "type": type, "default": default, **more}
+
+
+SETTING = flag(
+    "--set",
+    "change one setting, as in --set model.image_size=400; can be repeated",
+    str,
+    [],
+    action="append",
+    metavar="PATH=VALUE",
+)
+MACHINE = (
+    flag("--device", "auto, cpu, cuda, cuda:1 or mps", str, "auto"),
+    flag("--cuda", "False is the same as --device=cpu", str2bool, True),
+    flag(
+        "--precision",
+        "auto: float32 to train and for an AP, else what is fast here",
+        str,
+        "auto",
+        choices=get_args(Precision),
+    ),
+    SETTING,
+)
+
+
+def make_parser(program: str, description: str | None) -> argparse.ArgumentParser:
+    """Return a parser without flags; abbreviations are not guessed."""
+    return argparse.ArgumentParser(
+        prog=program, description=description, formatter_class=HelpFormatter, allow_abbrev=False
+    )
+
+
+def add_flags(parser: argparse.ArgumentParser, title: str, flags: Sequence[Flag]) -> None:
+    """Add a group of flags."""
+    group = parser.add_argument_group(title)
+    for names, settings in flags:
+        group.add_argument(*names, **settings)
+
+
+def add_machine_flags(parser: argparse.ArgumentParser) -> None:
+    """Add the flags about the device, the precision, and single settings."""
+    add_flags(parser, "machine and settings", MACHINE)
+
+
+def device_name(args: argparse.Namespace) -> str:
+    """Return the device that the flags ask for."""
+    return str(args.device) if args.cuda else "cpu"
+
+
+def named_config(name: str) -> Config:
+    """Return a preset by its name on the command line.
+
+    Raises:
+        UsageError: unknown name.
+    """
+    if "(" in name:
+        raise UsageError(
+            f"--config {name!r}: give a preset's name, and changes as --set model.image_size=400"
+        )
+    try:
+        return get_config(name)
+    except KeyError as error:
+        raise UsageError(f"--config: {error.args[0]}") from None
+
+
+def checkpoint_config(checkpoint: Checkpoint, name: str | None) -> Config:
+    """Return the configuration that a checkpoint holds, or the preset that the user names."""
+    config = checkpoint.config
+    if name and (config is None or config.name != named_config(name).name):
+        return named_config(name)
+    return config or checkpoint.preset()
+
+
+def newest_checkpoint(flag: str, text: str, folder: Path, name: str | None) -> Path | None:
+    """Find what 'latest' or 'interrupt' stands for.
+
+    Args:
+        flag: whose value it is, for the message.
+        text: the value; anything else gives None.
+        folder: where runs keep their checkpoints.
+        name: of the run, which is its preset's unless given; None for any.
+
+    Raises:
+        UsageError: there is no such checkpoint.
+    """
+    if text not in ("latest", "interrupt"):
+        return None
+    found = find_checkpoints(folder, name, True if text == "interrupt" else None)
+    if not found:
+        raise UsageError(f"{flag}={text}: no checkpoint of {name or 'any run'} in {folder}")
+    return found[-1]
+
+
+def with_settings(config: Config, assignments: Sequence[str]) -> Config:
+    """Apply the `--set` flags.
+
+    Raises:
+        UsageError: an unknown setting or an impossible value.
+    """
+    try:
+        return config.override(*assignments)
+    except (KeyError, ValueError) as error:
+        raise UsageError(f"--set: {error.args[0]}") from None
+
+
+def run(main: Callable[[Sequence[str] | None], None], argv: Sequence[str] | None = None) -> int:
+    """Run a command line; turn mistakes into one line on standard error and an exit code.
+
+    Args:
+        main: takes the arguments, by default those of the process.
+        argv: arguments without the program's name.
+
+    Returns:
+        0 done, 1 failed, 2 wrong usage, 130 stopped by Ctrl-C.
+    """
+    logging.basicConfig(format="%(message)s", level=logging.INFO, stream=sys.stderr)
+    try:
+        main(argv)
+    except UsageError as error:
+        return _complain(error, WRONG_USAGE)
+    except KeyboardInterrupt:
+        print("stopped", file=sys.stderr)
+        return INTERRUPTED
+    except BrokenPipeError:  # `| head` has read enough
+        sys.stderr.close()
+        return DONE
+    except torch.OutOfMemoryError as error:
+        reason = str(error).split(". ", 1)[0]
+        return _complain(f"{reason}; try a smaller --batch_size or image", FAILED)
+    except (OSError, ValueError, FloatingPointError) as error:
+        return _complain(error, FAILED)
+    return DONE
+
+
+def _complain(error: object, code: int) -> int:
+    text = str(error) or type(error).__name__
+    print("error: " + " ".join(text.split()), file=sys.stderr)
+    return code

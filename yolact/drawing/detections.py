@@ -1,0 +1,170 @@
+"""Pictures for people: detections over an image, and how a mask is put together."""
+
+from __future__ import annotations
+
+import math
+from functools import lru_cache
+from typing import Literal
+
+import cv2
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from yolact.results.detections import Detections
+
+Image = NDArray[np.uint8]
+Color = tuple[int, int, int]
+Rectangle = tuple[int, int, int, int]
+
+# 19 colours on which white text can be read (contrast of 3 and more); neighbours differ most.
+_HEX = (
+    "e52832 1e80f0 1e9b3c e66e00 9628be 008c82 f0468c 878c0a 143ce6 0096c8 "
+    "a5144b b97d00 d71ed7 19693c 4646be 5aa000 8c5537 647d91 8c5fff"
+)
+PALETTE: tuple[Color, ...] = tuple((c[0], c[1], c[2]) for c in map(bytes.fromhex, _HEX.split()))
+_WHITE: Color = (255, 255, 255)
+_DARK: Color = (30, 30, 30)
+_FONT = cv2.FONT_HERSHEY_DUPLEX
+_LINE_HEIGHT = 34  # of a label, in pixels at font scale 1
+
+
+def draw_detections(
+    image: Image,
+    detections: Detections,
+    *,
+    masks: bool = True,
+    boxes: bool = True,
+    text: bool = True,
+    scores: bool = True,
+    color_by: Literal["class", "instance"] = "instance",
+    alpha: float = 0.45,
+) -> Image:
+    """Draw masks, boxes and labels over a copy of an image, the best detection on top.
+
+    Args:
+        image: (H, W, 3) uint8 RGB, the image that was detected in.
+        detections: N detections; none gives a plain copy.
+        masks: tint each object.
+        boxes: outline each object's box.
+        text: write each object's class.
+        scores: write the score behind the class.
+        color_by: one colour for each class (steady in a video) or for each object.
+        alpha: share of the colour in the tint.
+
+    Returns:
+        (H, W, 3) uint8 RGB.
+    """
+    canvas = image.copy()
+    detections = detections.to("cpu")
+    keys = detections.labels.tolist() if color_by == "class" else list(range(len(detections)))
+    colors = [PALETTE[key % len(PALETTE)] for key in keys]
+    worst_first = range(len(detections) - 1, -1, -1)
+    for index in worst_first if masks else ():
+        detections.tint(canvas, index, colors[index], alpha)
+    corners, line_width = _whole_boxes(detections), _line_width(detections.image_hw)
+    for index in worst_first if boxes else ():
+        x1, y1, x2, y2 = corners[index]
+        cv2.rectangle(canvas, (x1, y1), (x2, y2), colors[index], line_width)
+    if text:
+        captions = [_caption(detections, index, scores) for index in range(len(detections))]
+        labels = place_labels(captions, corners, _image_hw(canvas))
+        for index in worst_first:
+            _write(canvas, captions[index], labels[index], colors[index])
+    return canvas
+
+
+def draw_fps(image: Image, text: str) -> Image:
+    """Write a short text into the top left corner of a copy of an image, white on dark.
+
+    Args:
+        image: (H, W, 3) uint8 RGB.
+        text: for example `31.4 fps`.
+    """
+    canvas = image.copy()
+    width, height = _label_size(text, _font_scale(text, _image_hw(canvas)))
+    _write(canvas, text, (0, 0, width, height), _DARK)
+    return canvas
+
+
+def place_labels(
+    captions: list[str], boxes: list[Rectangle], image_hw: tuple[int, int]
+) -> list[Rectangle]:
+    """Find a place for each caption inside the image, away from better detections' captions.
+
+    Above the box is preferred, then inside at its top, below it, and inside at its bottom.
+
+    Args:
+        captions: N texts, best detection first.
+        boxes: N boxes x1, y1, x2, y2 in whole pixels.
+        image_hw: height and width of the image.
+
+    Returns:
+        N rectangles x1, y1, x2, y2.
+    """
+    height, width = image_hw
+    taken: list[Rectangle] = []
+    for caption, (x1, y1, _, y2) in zip(captions, boxes, strict=True):
+        w, h = _label_size(caption, _font_scale(caption, image_hw))
+        w, h = min(w, width), min(h, height)  # rounding may exceed a tiny image by a pixel
+        x = min(max(x1, 0), width - w)
+        tops = [top for top in (y1 - h, y1, y2, y2 - h) if 0 <= top <= height - h]
+        tops = tops or [min(max(y1, 0), height - h)]
+        places = [(x, top, x + w, top + h) for top in tops]
+        free = (place for place in places if not any(_overlap(place, other) for other in taken))
+        taken.append(next(free, places[0]))
+    return taken
+
+
+def _image_hw(image: Image) -> tuple[int, int]:
+    return image.shape[0], image.shape[1]
+
+
+def _whole_boxes(detections: Detections) -> list[Rectangle]:
+    """Round boxes to pixels inside the image."""
+    height, width = detections.image_hw
+    limit = torch.tensor((width - 1, height - 1, width - 1, height - 1))
+    boxes = detections.boxes.round().long().clamp(min=0).minimum(limit)
+    return [(x1, y1, x2, y2) for x1, y1, x2, y2 in boxes.tolist()]
+
+
+def _caption(detections: Detections, index: int, scores: bool) -> str:
+    label = int(detections.labels[index])
+    names = detections.class_names
+    name = names[label] if label < len(names) else f"class {label}"
+    return f"{name}: {float(detections.scores[index]):.2f}" if scores else name
+
+
+def _line_width(image_hw: tuple[int, int]) -> int:
+    return max(1, round(math.sqrt(image_hw[0] * image_hw[1]) / 400))
+
+
+def _font_scale(text: str, image_hw: tuple[int, int]) -> float:
+    """Choose a letter size that grows with the image, and shrinks where the text would not fit."""
+    scale = max(0.4, math.sqrt(image_hw[0] * image_hw[1]) / 1100)
+    width, height = _label_size(text, scale)
+    return scale * min(1.0, image_hw[1] / width, image_hw[0] / height)
+
+
+@lru_cache(maxsize=1024)  # asked for several times, and again in the next frame of a video
+def _label_size(text: str, scale: float) -> tuple[int, int]:
+    """Measure a text with its margin: width and height in pixels."""
+    (width, _), _ = cv2.getTextSize(text, _FONT, scale, _font_weight(scale))
+    return width + 2 * round(5 * scale), round(_LINE_HEIGHT * scale)
+
+
+def _font_weight(scale: float) -> int:
+    return max(1, round(scale))
+
+
+def _write(canvas: Image, text: str, place: Rectangle, color: Color) -> None:
+    """Write white text on a filled rectangle."""
+    x1, y1, x2, y2 = place
+    scale = _font_scale(text, _image_hw(canvas))
+    cv2.rectangle(canvas, (x1, y1), (x2 - 1, y2 - 1), color, cv2.FILLED)
+    origin = (x1 + round(5 * scale), y2 - round(9 * scale))
+    cv2.putText(canvas, text, origin, _FONT, scale, _WHITE, _font_weight(scale), cv2.LINE_AA)
+
+
+def _overlap(a: Rectangle, b: Rectangle) -> bool:
+    return a[0] < b[2] and b[0] < a[2] and a[1] < b[3] and b[1] < a[3]

@@ -1,0 +1,93 @@
+"""Figures in one style, drawn without a display."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import wraps
+from pathlib import Path
+from typing import Any, ParamSpec
+
+import matplotlib as mpl
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from yolact.files import whole_file
+
+Parameters = ParamSpec("Parameters")
+
+Curves = Mapping[str, Sequence[tuple[int, float]]]
+"""The (x, y) points of each curve, by its name."""
+
+_STYLE: dict[Any, Any] = {
+    "text.parse_math": False,  # a class may be called "US$"
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "grid.alpha": 0.3,
+    "legend.frameon": False,
+    "font.size": 9,
+}
+
+
+def in_style(draw: Callable[Parameters, Figure]) -> Callable[Parameters, Figure]:
+    """Let a function that makes a figure use the common style."""
+
+    @wraps(draw)
+    def styled(*args: Parameters.args, **kwargs: Parameters.kwargs) -> Figure:
+        with mpl.rc_context(_STYLE):
+            return draw(*args, **kwargs)
+
+    return styled
+
+
+def collect_curves(
+    iterations: Sequence[int], values: Iterable[Mapping[str, float | None]]
+) -> Curves:
+    """Gather the points of each curve.
+
+    Args:
+        iterations: N places on the x axis.
+        values: N times the values there by name; None and NaN are left out.
+    """
+    curves: dict[str, list[tuple[int, float]]] = {}
+    for iteration, row in zip(iterations, values, strict=True):
+        for name, value in row.items():
+            if value is not None and math.isfinite(value):
+                curves.setdefault(name, []).append((iteration, value))
+    return curves
+
+
+def save_figure(figure: Figure, path: Path) -> Path:
+    """Write a figure as PNG (or by its suffix), whole or not at all."""
+    with warnings.catch_warnings(), mpl.rc_context(_STYLE), whole_file(path) as part:
+        warnings.filterwarnings("ignore", "Glyph .* missing")  # of a class name: a box is drawn
+        figure.savefig(part, format=path.suffix[1:] or "png", dpi=110)
+    return path
+
+
+@in_style
+def draw_curves(title: str, panels: Mapping[str, Curves]) -> Figure:
+    """Draw curves over the iterations of a run, one panel beside the other.
+
+    Args:
+        title: above them all.
+        panels: y label -> curves; empty panels are left out.
+    """
+    panels = {label: curves for label, curves in panels.items() if curves} or {"": {}}
+    figure = Figure(figsize=(2 + 6 * len(panels), 4.5), layout="constrained")
+    figure.suptitle(title)
+    for axes, (label, curves) in zip(_row(figure, len(panels)), panels.items(), strict=True):
+        for name, points in curves.items():
+            few = "o" if len(points) < 20 else ""
+            axes.plot(*zip(*points, strict=True), label=name, linewidth=1.2, marker=few, ms=3)
+        axes.set(xlabel="iteration", ylabel=label)
+        if curves:
+            axes.legend()
+    return figure
+
+
+def _row(figure: Figure, columns: int) -> list[Axes]:
+    return list(figure.subplots(1, columns, squeeze=False)[0])

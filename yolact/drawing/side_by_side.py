@@ -1,0 +1,153 @@
+"""Pictures that show the ground truth beside what was detected."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from yolact.files import whole_file
+from yolact.results.detections import Detections
+
+from .detections import Image, draw_detections, place_labels
+
+logger = logging.getLogger(__name__)
+
+Bitmap = NDArray[np.uint8] | NDArray[np.bool_]
+
+_MASK_GRID = 112  # side of the grid on which a mask is kept to be drawn
+_MAX_ENLARGED = 2.0
+_GAP, _TITLE_HEIGHT = 8, 24
+_PAPER, _INK = 255, (40, 40, 40)
+_FONT = cv2.FONT_HERSHEY_DUPLEX
+
+
+class Panel(NamedTuple):
+    """One view of an image: a title, the objects to draw, and whether to write their scores."""
+
+    title: str
+    objects: Detections
+    scores: bool
+
+
+def objects_to_draw(
+    bitmaps: Iterable[Bitmap],
+    boxes: NDArray[np.float32],
+    labels: Sequence[int],
+    image_hw: tuple[int, int],
+    class_names: Sequence[str],
+    scores: Sequence[float] | None = None,
+) -> Detections:
+    """Keep masks coarsely, as good as a small picture needs them.
+
+    Args:
+        bitmaps: N full-size masks, (H, W), looked at one after the other.
+        boxes: (N, 4) xyxy in pixels.
+        labels: N labels.
+        image_hw: height and width of the image in pixels.
+        class_names: label -> class name.
+        scores: N scores; all 1 if absent.
+    """
+    parts = [_shrunk(bitmap) for bitmap in bitmaps]
+    grids = np.array([grid for grid, _ in parts], np.float32)
+    frames = np.array([frame for _, frame in parts], np.float32)
+    rank = torch.tensor([1.0] * len(labels) if scores is None else scores, dtype=torch.float32)
+    return Detections(
+        boxes=torch.from_numpy(boxes.reshape(-1, 4)),
+        scores=rank,
+        labels=torch.tensor(labels, dtype=torch.int64),
+        soft_masks=torch.from_numpy(grids.reshape(-1, _MASK_GRID, _MASK_GRID)),
+        mask_frames=torch.from_numpy(frames.reshape(-1, 4)),
+        box_scores=rank,
+        image_hw=image_hw,
+        class_names=tuple(class_names),
+    )
+
+
+def side_by_side(image: Image, panels: Sequence[Panel], side: int) -> Image:
+    """Draw several views of one image beside each other, each under its title.
+
+    Args:
+        image: (H, W, 3) uint8 RGB.
+        panels: each with objects in pixels of the image.
+        side: of the square that the image is scaled to fit into, in pixels.
+    """
+    scale = min(side / max(image.shape[:2]), _MAX_ENLARGED)
+    height, width = (max(1, round(length * scale)) for length in image.shape[:2])
+    method = cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC
+    small = np.asarray(cv2.resize(image, (width, height), interpolation=method), np.uint8)
+    columns = []
+    for title, objects, scores in panels:
+        objects = _scaled(objects, (height, width))
+        named = _with_room(objects, scores)
+        drawn = draw_detections(small, objects[~named], color_by="class", text=False)
+        drawn = draw_detections(drawn, objects[named], color_by="class", scores=scores)
+        columns.append(_titled(title, drawn))
+    return _joined(columns, 1, _GAP)
+
+
+def write_jpeg(path: Path, picture: Image) -> Path:
+    """Write a picture, whole or not at all."""
+    bgr = cv2.cvtColor(picture, cv2.COLOR_RGB2BGR)
+    _, content = cv2.imencode(".jpg", bgr, (cv2.IMWRITE_JPEG_QUALITY, 85))
+    with whole_file(path) as part:
+        part.write_bytes(content.tobytes())
+    return path
+
+
+def _shrunk(bitmap: Bitmap) -> tuple[NDArray[np.float32], tuple[int, int, int, int]]:
+    """Return a mask on a small grid, and the region x1, y1, x2, y2 that it covers."""
+    x, y, width, height = cv2.boundingRect(bitmap.astype(np.uint8))
+    if not width:
+        return np.zeros((_MASK_GRID, _MASK_GRID), np.float32), (0, 0, 0, 0)
+    inside = bitmap[y : y + height, x : x + width].astype(np.float32)
+    grid = cv2.resize(inside, (_MASK_GRID, _MASK_GRID), interpolation=cv2.INTER_AREA)
+    return np.asarray(grid, np.float32), (x, y, x + width, y + height)
+
+
+def _scaled(objects: Detections, image_hw: tuple[int, int]) -> Detections:
+    """Move objects to a copy of their image in another size."""
+    scale = torch.tensor([new / old for new, old in zip(image_hw, objects.image_hw, strict=True)])
+    factor = scale.flip(0).repeat(2)  # x, y, x, y
+    boxes, frames = objects.boxes * factor, objects.mask_frames * factor
+    return replace(objects, boxes=boxes, mask_frames=frames, image_hw=image_hw)
+
+
+def _joined(pictures: Sequence[Image], axis: int, gap: int) -> Image:
+    """Join pictures, which agree in the other axis, with a gap between them."""
+    padding = [(0, 0)] * 3
+    padding[axis] = (0, gap)
+    spaced = [np.pad(picture, padding, constant_values=_PAPER) for picture in pictures[:-1]]
+    return np.concatenate((*spaced, pictures[-1]), axis=axis)
+
+
+def _with_room(objects: Detections, scores: bool) -> NDArray[np.bool_]:
+    """Tell which objects, the first ones first, can be named without a label over another."""
+    captions = [f"{name}: 0.00" if scores else name for name in objects.names()]
+    boxes = [(x1, y1, x2, y2) for x1, y1, x2, y2 in objects.boxes.round().int().tolist()]
+    taken = np.zeros(objects.image_hw, np.bool_)
+    named = np.zeros(len(objects), np.bool_)
+    for index, (x1, y1, x2, y2) in enumerate(place_labels(captions, boxes, objects.image_hw)):
+        named[index] = not taken[y1:y2, x1:x2].any()
+        taken[y1:y2, x1:x2] |= named[index]
+    return named
+
+
+def _titled(text: str, picture: Image) -> Image:
+    width, _ = cv2.getTextSize(text, _FONT, 0.45, 1)[0]
+    width = max(picture.shape[1], width + 8)
+    line = np.full((_TITLE_HEIGHT, width, 3), _PAPER, np.uint8)
+    cv2.putText(line, text, (2, 17), _FONT, 0.45, _INK, 1, cv2.LINE_AA)
+    return np.concatenate((line, _padded(picture, picture.shape[0], width)))
+
+
+def _padded(picture: Image, height: int, width: int) -> Image:
+    rest = ((0, height - picture.shape[0]), (0, width - picture.shape[1]), (0, 0))
+    return np.pad(picture, rest, constant_values=_PAPER)

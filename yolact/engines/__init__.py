@@ -1,0 +1,1 @@
+"""What runs a network: PyTorch, OpenVINO, exported files."""

@@ -1,0 +1,161 @@
+"""Exported models: OpenVINO (.xml) and ONNX (.onnx) files that eval.py and Predictor run.
+
+An exported file holds the network, from normalised images to raw predictions, for batches of any
+size. Its metadata, one JSON text under the key "yolact", says the rest: the configuration with
+class names and input statistics, and for YOLACT++ the weights of the mask rescorer, which works
+after suppression, outside of the network.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+import logging
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from yolact.checkpoint import Checkpoint, read_checkpoint
+from yolact.config import Config
+from yolact.models.official import State
+from yolact.models.segmenter import Segmenter
+
+from .choose import choose_engine, has_openvino
+from .names import Engine, EngineName, Precision, RunNetwork
+
+SUFFIXES = (".xml", ".onnx")
+
+_KEY = "yolact"
+_FORMAT = "yolact-export-1"
+_RESCORER = "mask_rescorer."
+
+
+def is_exported(path: Path) -> bool:
+    """Tell exported files from checkpoints, by their suffix."""
+    return path.suffix.lower() in SUFFIXES
+
+
+def read_trained(path: Path) -> Checkpoint:
+    """Read a checkpoint or an exported file, without running code from it.
+
+    Of an exported file the checkpoint has the configuration and the weights outside the network.
+
+    Raises:
+        ValueError: the file is neither.
+    """
+    if not is_exported(path):
+        return read_checkpoint(path)
+    try:
+        content = json.loads(_read_metadata(path))
+        if content["format"] != _FORMAT:
+            raise ValueError(f"format {content['format']!r}")
+        state = _decode_state(content["rescorer"])
+        return Checkpoint(path, state, False, Config.from_dict(content["config"]))
+    except Exception as error:  # broken files make the parsers raise almost anything
+        reason = str(error).strip().splitlines()[-1:] or [type(error).__name__]
+        raise ValueError(
+            f"{path}: not a model exported by scripts/export.py ({reason[0]})"
+        ) from None
+
+
+def choose_engine_for(
+    path: Path, config: Config, device: str, engine: EngineName, precision: Precision
+) -> Engine:
+    """Decide as `choose_engine` does; what is left open of an exported file is OpenVINO's."""
+    if engine == "auto" and is_exported(path):
+        engine = "openvino"
+    return choose_engine(device, engine, precision, config.model.architecture)
+
+
+def open_exported(path: Path, engine: Engine) -> RunNetwork:
+    """Return a function that runs the network of an exported file, on the CPU."""
+    from .openvino import OpenVinoNetwork, read_network
+
+    return OpenVinoNetwork(read_network(path), engine.precision)
+
+
+def metadata(model: Segmenter[Any, Any], config: Config) -> str:
+    """Describe a model in the JSON text that its exported file carries."""
+    state = {k: v for k, v in model.state_dict().items() if k.startswith(_RESCORER)}
+    content = {"format": _FORMAT, "config": config.to_dict(), "rescorer": _encode_state(state)}
+    return json.dumps(content)
+
+
+def write_openvino(network: Any, text: str, path: Path, half: bool = False) -> None:
+    """Write an `openvino.Model` as PATH.xml and PATH.bin.
+
+    Args:
+        network: from `openvino_engine.convert`, perhaps quantised.
+        text: from `metadata`.
+        path: ends in .xml.
+        half: store float32 weights as float16.
+    """
+    import openvino as ov
+
+    network.set_rt_info(text, [_KEY])
+    path.parent.mkdir(parents=True, exist_ok=True)
+    ov.save_model(network, path, compress_to_fp16=half)
+
+
+def write_onnx(model: Segmenter[Any, Any], text: str, path: Path) -> None:
+    """Write the network as one ONNX file.
+
+    Raises:
+        ValueError: the packages for it are not installed.
+    """
+    from .openvino import OUTPUTS, InferenceGraph
+
+    try:
+        import onnx
+        import onnxscript  # noqa: F401  (PyTorch's exporter needs it)
+    except ImportError as error:
+        raise ValueError(f"ONNX needs {error.name}: pip install onnx onnxscript") from None
+    for talkative in ("onnxscript", "onnx_ir"):
+        logging.getLogger(talkative).setLevel(logging.WARNING)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # Two images: the exporter would take a single one for a fixed size.
+    example = torch.zeros((2, 3, model.image_size, model.image_size))
+    program = torch.onnx.export(
+        InferenceGraph(model.network).eval(),
+        (example,),
+        dynamo=True,
+        verbose=False,
+        input_names=["images"],
+        output_names=list(OUTPUTS),
+        dynamic_shapes=({0: torch.export.Dim("batch")},),
+    )
+    assert program is not None
+    proto = program.model_proto
+    onnx.helper.set_model_props(proto, {_KEY: text})
+    onnx.save(proto, path)
+
+
+def _read_metadata(path: Path) -> str:
+    if not has_openvino():
+        raise ValueError("it runs through OpenVINO; pip install openvino")
+    from .openvino import read_network
+
+    if path.suffix.lower() == ".xml" and b"<net" not in path.read_bytes()[:1000]:
+        raise ValueError("no OpenVINO network in it")  # other readers would try it, noisily
+    model = read_network(path)
+    keys = [_KEY] if path.suffix.lower() == ".xml" else ["framework", _KEY]
+    if not model.has_rt_info(keys):
+        raise ValueError("no metadata of ours in it")
+    return str(model.get_rt_info(keys).value)
+
+
+def _encode_state(state: State) -> str:
+    """Pack tensors into text."""
+    buffer = io.BytesIO()
+    arrays: dict[str, Any] = {name: tensor.cpu().numpy() for name, tensor in state.items()}
+    np.savez(buffer, **arrays)
+    return base64.b64encode(buffer.getvalue()).decode("ascii")
+
+
+def _decode_state(text: str) -> dict[str, Tensor]:
+    with np.load(io.BytesIO(base64.b64decode(text, validate=True)), allow_pickle=False) as file:
+        return {name: torch.from_numpy(file[name]) for name in file.files}

@@ -1,0 +1,212 @@
+"""The network through OpenVINO: converted once, kept in a cache, run from any thread."""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+import logging
+import os
+import shutil
+import tempfile
+import threading
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from functools import cache, cached_property
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, Literal
+
+import numpy as np
+import openvino as ov
+import torch
+from numpy.typing import NDArray
+from openvino.frontend import FrontEndManager
+from openvino.frontend.pytorch.ts_decoder import TorchScriptPythonDecoder
+from torch import Tensor, nn
+
+from layers.structures import Predictions
+
+from .names import Precision
+
+
+def cache_folder() -> Path:
+    """Return the folder for what can be made again: ~/.cache/yolact, or below XDG_CACHE_HOME."""
+    try:
+        return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "yolact"
+    except RuntimeError:  # a user without a home
+        return Path(tempfile.gettempdir()) / "yolact"
+
+
+OUTPUTS = ("class_logits", "box_deltas", "coefficients", "prototypes", "anchors")
+
+# The cache keeps so many converted networks, the latest used.
+_KEPT = 8
+Goal = Literal["LATENCY", "THROUGHPUT"]
+_HINTS: Mapping[Precision, str] = {"float32": "f32", "bfloat16": "bf16"}
+
+
+class InferenceGraph(nn.Module):
+    """A network as other programs want it: a tensor in, a tuple of tensors out."""
+
+    def __init__(self, network: nn.Module) -> None:
+        """Keep the network."""
+        super().__init__()
+        self.network = network
+
+    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
+        """Return what `OUTPUTS` names."""
+        return tuple(self.network(x))[: len(OUTPUTS)]
+
+
+class OpenVinoNetwork:
+    """A converted network, called like the PyTorch one.
+
+    Each thread has its own buffers; a call overwrites the results of the same thread's last one.
+
+    Args:
+        model: from `convert` or a file.
+        precision: "float32" or "bfloat16"; of the layers that are not quantised.
+        goal: what to compile for: one call at a time, or as many as `workers` tells.
+
+    Attributes:
+        workers: threads that should call at a time.
+    """
+
+    def __init__(self, model: ov.Model, precision: Precision, goal: Goal = "LATENCY") -> None:
+        """Compile for this CPU."""
+        settings = {
+            "PERFORMANCE_HINT": goal,
+            "INFERENCE_PRECISION_HINT": _HINTS[precision],
+            "INFERENCE_NUM_THREADS": torch.get_num_threads(),
+        }
+        self._model, self._precision = model, precision
+        self._compiled = _core().compile_model(model, "CPU", settings)
+        self.workers: int = self._compiled.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS")
+        self._threads = threading.local()
+
+    @cached_property
+    def streamed(self) -> OpenVinoNetwork:
+        """The same network for many calls at a time, each of them slower, all together faster."""
+        return OpenVinoNetwork(self._model, self._precision, "THROUGHPUT")
+
+    def __call__(self, x: Tensor) -> Predictions:
+        """Predict for a (B, 3, S, S) normalised RGB batch on the CPU."""
+        if not hasattr(self._threads, "request"):
+            self._threads.request = self._compiled.create_infer_request()
+        images = x.contiguous().numpy()
+        results = self._threads.request.infer([images], share_inputs=True, share_outputs=True)
+        return Predictions(*(torch.from_numpy(results[i]) for i in range(len(OUTPUTS))))
+
+
+def convert(network: nn.Module, image_size: int) -> ov.Model:
+    """Convert a network, for batches of any size.
+
+    The converter's own front door, `openvino.convert_model`, reports its use to a server; the
+    frontend below it does not.
+
+    Args:
+        network: in evaluation mode, on the CPU.
+        image_size: S; fixed in the result.
+    """
+    example = torch.zeros((1, 3, image_size, image_size))
+    with torch.no_grad(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # tracing fixes the sizes, as it shall
+        decoder = TorchScriptPythonDecoder(
+            InferenceGraph(network).eval(),
+            example_input=example,
+            trace_kwargs={"check_trace": False},  # which would run the network thrice
+        )
+        frontend = FrontEndManager().load_by_framework("pytorch")
+        model = frontend.convert(frontend.load(decoder))
+    model.reshape({model.inputs[0]: ov.PartialShape([-1, 3, image_size, image_size])})
+    model.inputs[0].set_names({"images"})
+    for output, name in zip(model.outputs, OUTPUTS, strict=True):
+        output.set_names({name})
+    return model
+
+
+def convert_cached(network: nn.Module, image_size: int) -> ov.Model:
+    """Convert a network, or read what was made of the same one before."""
+    entry = cache_folder() / "openvino" / _fingerprint(network, image_size)
+    try:
+        model = read_network(entry / "network.xml")
+    except RuntimeError:  # not there, or damaged
+        model = convert(network, image_size)
+        _keep(model, entry)
+    with suppress(OSError):  # somebody else's cache can be read but not marked as used
+        os.utime(entry)
+    return model
+
+
+def quantize(
+    model: ov.Model, indices: Sequence[int], load: Callable[[int], NDArray[np.float32]]
+) -> ov.Model:
+    """Quantise a network to 8 bits after training, by NNCF.
+
+    Args:
+        model: from `convert`.
+        indices: of real images, which show the ranges to cover.
+        load: makes the (1, 3, S, S) network input of one.
+
+    Raises:
+        ValueError: NNCF is not installed, or there are no images.
+    """
+    if not indices:
+        raise ValueError("quantisation needs images to calibrate with")
+    try:
+        import nncf
+    except ImportError:
+        raise ValueError("8 bits need NNCF: pip install nncf") from None
+    logging.getLogger("nncf").setLevel(logging.ERROR)
+    return nncf.quantize(
+        model,
+        nncf.Dataset(indices, load),
+        preset=nncf.QuantizationPreset.MIXED,
+        subset_size=len(indices),
+    )
+
+
+def read_network(path: Path) -> ov.Model:
+    """Read an .xml or .onnx file.
+
+    Raises:
+        RuntimeError: it is broken, or has an operator that OpenVINO does not know.
+    """
+    return _core().read_model(path)
+
+
+def _keep(model: ov.Model, entry: Path) -> None:
+    """Put a model into the cache; a cache that cannot be written is no reason to fail."""
+    with suppress(OSError, RuntimeError):
+        entry.parent.mkdir(parents=True, exist_ok=True)
+        with TemporaryDirectory(dir=entry.parent, prefix=".", ignore_cleanup_errors=True) as folder:
+            partial = Path(folder) / "entry"
+            ov.save_model(model, partial / "network.xml", compress_to_fp16=False)
+            shutil.rmtree(entry, ignore_errors=True)
+            partial.replace(entry)
+        entries = (path for path in entry.parent.iterdir() if not path.name.startswith("."))
+        for old in sorted(entries, key=lambda path: path.stat().st_mtime)[:-_KEPT]:
+            shutil.rmtree(old, ignore_errors=True)
+
+
+def _fingerprint(network: nn.Module, image_size: int) -> str:
+    """Hash everything that the conversion depends on."""
+    digest = hashlib.sha256(f"{ov.__version__} {torch.__version__} {image_size}".encode())
+    digest.update(str(network).encode())
+    for source in sorted({inspect.getfile(type(module)) for module in network.modules()}):
+        digest.update(Path(source).read_bytes())
+    anchors: Any = getattr(network, "anchors", None)
+    digest.update(str([size.tolist() for size in getattr(anchors, "sizes", [])]).encode())
+    for name, tensor in network.state_dict().items():
+        digest.update(name.encode())
+        digest.update(np.ascontiguousarray(tensor.cpu().numpy()).tobytes())
+    return digest.hexdigest()[:32]
+
+
+@cache
+def _core() -> ov.Core:
+    # The bindings make a table of types at its first use, and two threads that come first together
+    # wait for each other for ever. So it is made here, before any thread can run a network.
+    ov.Type.f32.to_dtype()
+    return ov.Core()

@@ -1,0 +1,358 @@
+"""COCO average precision, computed by pycocotools: the number that papers quote.
+
+The original counted by itself and dropped tiny objects from the ground truth, so its eval printed a
+little more than COCO's own tools did. Here pycocotools is the only judge.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import itertools
+import logging
+import math
+import random
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from pycocotools import mask as mask_utils
+from pycocotools.coco import COCO
+from pycocotools.cocoeval import COCOeval
+from tqdm import tqdm
+
+from data.sample import Sample
+from yolact.results.detections import Detections
+from yolact.threads import map_ahead
+
+from .matches import Matches, collect_matches
+from .metrics import COCO_NUMBERS, OVERLAPS, CocoMetrics
+from .result_files import CocoResults, Result
+
+logger = logging.getLogger(__name__)
+
+Annotation = dict[str, Any]
+
+
+class _Scores(NamedTuple):
+    overlaps: dict[str, float]
+    coco: dict[str, float]
+    per_class: dict[int, float]
+    matches: Matches
+
+
+class Categories(Protocol):
+    """What labels mean."""
+
+    @property
+    def category_ids(self) -> Sequence[int]:
+        """Label -> category id of the annotation file."""
+
+
+class EvaluationDataset(Protocol):
+    """What `evaluate` asks of a data set."""
+
+    def __len__(self) -> int:
+        """Count the images."""
+
+    @property
+    def image_ids(self) -> Sequence[int]:
+        """Index -> image id."""
+
+    @property
+    def coco(self) -> COCO:
+        """The ground truth."""
+
+    @property
+    def categories(self) -> Categories:
+        """The label table."""
+
+    def sample(self, index: int) -> Sample:
+        """Return one image as it is stored."""
+
+
+class CocoEvaluator:
+    """Collect the detections of one image after another, then score them all.
+
+    Masks are run-length encoded as they come, one at a time, and never kept.
+
+    Attributes:
+        results: what was collected so far; save it, or write it as COCO's result files.
+        category_ids: label -> category id.
+    """
+
+    def __init__(
+        self, coco: COCO, category_ids: Sequence[int], results: CocoResults | None = None
+    ) -> None:
+        """Prepare to score against a ground truth, from nothing or from saved results.
+
+        Args:
+            coco: the ground truth; left as it is.
+            category_ids: label -> category id; only these categories are scored.
+            results: what an earlier evaluation collected, to resume from.
+
+        Raises:
+            ValueError: the results are of another data set.
+        """
+        self._coco = coco
+        self.category_ids = tuple(category_ids)
+        self.results = CocoResults() if results is None else results
+        self._metrics: CocoMetrics | None = None
+        for image_id, image_hw in self.results.images.items():
+            self._check_image(image_id, image_hw)
+        if strangers := {d.category_id for d in self.results.detections} - set(category_ids):
+            raise ValueError(f"results of another data set: categories {sorted(strangers)}")
+
+    def add(self, image_id: int, detections: Detections) -> None:
+        """Encode the detections of one image; images without any must be added, too.
+
+        Args:
+            image_id: of the ground truth.
+            detections: N objects, in pixels of that image.
+
+        Raises:
+            ValueError: the image is unknown, was added before, or has bitmaps of another size in
+                the ground truth; or a label has no category.
+        """
+        self._check_image(image_id, detections.image_hw)
+        if image_id in self.results.images:
+            raise ValueError(f"image {image_id} was added before")
+        # A network that diverged emits NaN, which can be neither ranked nor written as JSON.
+        numbers = torch.column_stack((detections.boxes, detections.scores, detections.box_scores))
+        finite = numbers.isfinite().all(dim=1)
+        sound = detections if finite.all() else detections[finite]  # selecting copies the masks
+        encoded = list(self._encode(image_id, sound))
+        self.results.images[image_id] = detections.image_hw
+        self.results.detections += encoded
+        self._metrics = None
+
+    def summarize(self) -> CocoMetrics:
+        """Score what was added; images that were not added do not count.
+
+        It takes a while for a large data set; asked again, it answers at once.
+        """
+        if self._metrics is None:
+            self._metrics = self._summarize()
+        return self._metrics
+
+    def ground_truth(self) -> COCO:
+        """Copy the annotations of the added images, so that pycocotools may scribble on them.
+
+        They are numbered anew: pycocotools takes an annotation with id 0 for one never found.
+        """
+        groups = (self._coco.imgToAnns.get(image_id, ()) for image_id in self.results.images)
+        annotations = enumerate(itertools.chain.from_iterable(groups), start=1)
+        truth = self._index({**annotation, "id": number} for number, annotation in annotations)
+        for annotation in truth.dataset["annotations"]:
+            annotation.setdefault("iscrowd", 0)
+            if not annotation.get("segmentation"):
+                annotation["segmentation"] = [_corners(annotation["bbox"])]
+            if "area" not in annotation or "bbox" not in annotation:
+                run_lengths = truth.annToRLE(annotation)
+                annotation.setdefault("area", float(mask_utils.area(run_lengths)))
+                annotation.setdefault("bbox", mask_utils.toBbox(run_lengths).tolist())
+        return truth
+
+    @property
+    def has_ground_truth(self) -> bool:
+        """Whether there is anything to score against; test sets come without."""
+        return bool(self._coco.anns)
+
+    def _check_image(self, image_id: int, image_hw: tuple[int, int]) -> None:
+        if image_id not in self._coco.imgs:
+            raise ValueError(f"image {image_id} is not in the ground truth")
+        for annotation in self._coco.imgToAnns.get(image_id, ()):
+            outline = annotation.get("segmentation")
+            # Between run lengths of two sizes pycocotools finds no overlap, and says nothing.
+            if isinstance(outline, dict) and tuple(outline["size"]) != image_hw:
+                raise ValueError(
+                    f"image {image_id} is {image_hw[1]} x {image_hw[0]} pixels, but its ground "
+                    f"truth has masks of {outline['size'][1]} x {outline['size'][0]}"
+                )
+
+    def _encode(self, image_id: int, detections: Detections) -> Iterator[Result]:
+        labels = detections.labels.tolist()
+        if labels and not 0 <= min(labels) <= max(labels) < len(self.category_ids):
+            raise ValueError(
+                f"image {image_id} has labels {min(labels)} to {max(labels)}, "
+                f"but there are {len(self.category_ids)} categories"
+            )
+        box_scores, mask_scores = detections.box_scores.tolist(), detections.scores.tolist()
+        detections = detections.to("cpu")
+        for index, (x1, y1, x2, y2) in enumerate(detections.boxes.tolist()):
+            yield Result(
+                image_id=image_id,
+                category_id=self.category_ids[labels[index]],
+                box=(x1, y1, x2 - x1, y2 - y1),
+                box_score=box_scores[index],
+                mask_score=mask_scores[index],
+                mask_counts=detections.run_lengths(index),
+            )
+
+    def _summarize(self) -> CocoMetrics:
+        truth = self.ground_truth()
+        box = self._score(truth, map(_box_annotation, self.results.detections), "bbox")
+        masks = (self._mask_annotation(d) for d in self.results.detections)
+        mask = self._score(truth, masks, "segm")
+        return CocoMetrics(
+            box=box.overlaps,
+            mask=mask.overlaps,
+            box_coco=box.coco,
+            mask_coco=mask.coco,
+            box_per_class=box.per_class,
+            mask_per_class=mask.per_class,
+            box_matches=box.matches,
+            mask_matches=mask.matches,
+        )
+
+    def _index(self, annotations: Iterable[Annotation]) -> COCO:
+        images = self.results.images.items()
+        coco = COCO()
+        coco.dataset = {
+            "images": [{"id": i, "height": hw[0], "width": hw[1]} for i, hw in images],
+            "annotations": list(annotations),
+            "categories": [{"id": category_id} for category_id in sorted(set(self.category_ids))],
+        }
+        with contextlib.redirect_stdout(io.StringIO()):  # it announces the index
+            coco.createIndex()
+        return coco
+
+    def _mask_annotation(self, result: Result) -> Annotation:
+        run_lengths = self.results.run_lengths(result)
+        return {
+            "image_id": result.image_id,
+            "category_id": result.category_id,
+            "segmentation": run_lengths,
+            "area": mask_utils.area(run_lengths),
+            "score": result.mask_score,
+        }
+
+    def _score(self, truth: COCO, found: Iterable[Annotation], kind: str) -> _Scores:
+        numbered = ({**a, "id": number, "iscrowd": 0} for number, a in enumerate(found, start=1))
+        scorer = COCOeval(truth, self._index(numbered), kind)
+        with contextlib.redirect_stdout(io.StringIO()):  # it prints its progress
+            scorer.evaluate()
+            scorer.accumulate()
+            scorer.summarize()
+        matches = collect_matches(scorer, self.category_ids)
+        precision = matches.precision
+        return _Scores(
+            overlaps=dict(zip(OVERLAPS, map(_percent, (precision, *precision)), strict=True)),
+            coco=dict(zip(COCO_NUMBERS, map(_percent, scorer.stats), strict=True)),
+            per_class={
+                label: _percent(precision[:, :, label]) for label in range(len(self.category_ids))
+            },
+            matches=matches,
+        )
+
+
+def evaluate(
+    predict: Callable[[NDArray[np.uint8]], Detections],
+    dataset: EvaluationDataset,
+    evaluator: CocoEvaluator | None = None,
+    *,
+    max_images: int = -1,
+    progress: bool = True,
+    order: Sequence[int] | None = None,
+    workers: int = 1,
+    on_image: Callable[[NDArray[np.uint8], Detections], None] | None = None,
+) -> CocoEvaluator:
+    """Run a model over a data set; images that cannot be read are told and left out.
+
+    Args:
+        predict: (H, W, 3) uint8 RGB -> what the model finds in that image; called in other threads,
+            without gradients.
+        dataset: images with their ground truth.
+        evaluator: collects the detections; whoever passes one keeps what it has if this is stopped.
+        max_images: stop after this many; negative for all.
+        progress: show a bar on standard error.
+        order: indices into the data set; by default those of `eval_order`.
+        workers: threads that load images and predict.
+        on_image: called in order, in the caller's thread, with each image and what was found.
+
+    Returns:
+        The evaluator, to summarise or to save.
+    """
+    indices = eval_order(dataset.image_ids) if order is None else order
+    indices = indices if max_images < 0 else indices[:max_images]
+    evaluator = evaluator or CocoEvaluator(dataset.coco, dataset.categories.category_ids)
+
+    @torch.no_grad()
+    def detect(index: int) -> tuple[Sample, Detections] | None:
+        try:
+            sample = dataset.sample(index)
+        except (ValueError, OSError) as error:
+            logger.warning("left out: %s", error)
+            return None
+        return sample, predict(sample.image)
+
+    # While threads work on the next images, this one encodes.
+    with contextlib.closing(map_ahead(detect, indices, workers, ahead=workers)) as found:
+        for pair in tqdm(found, "evaluate", len(indices), unit="img", disable=not progress):
+            if pair is None:
+                continue
+            sample, detections = pair
+            if on_image is not None:
+                on_image(sample.image, detections)
+            evaluator.add(sample.image_id, detections)
+    return evaluator
+
+
+def eval_order(
+    image_ids: Sequence[int],
+    *,
+    shuffle: bool = False,
+    seed: int | None = None,
+    no_sort: bool = False,
+) -> list[int]:
+    """Choose the order in which images are evaluated.
+
+    By default they are sorted by a hash of the image id: the first 1000 images are then the same
+    ones in every run and on every machine, and yet a fair sample of the data set.
+
+    Args:
+        image_ids: of the whole data set.
+        shuffle: random order instead.
+        seed: of the random order; None for another one each time.
+        no_sort: order of the data set instead.
+
+    Returns:
+        Indices into `image_ids`.
+    """
+    indices = list(range(len(image_ids)))
+    if shuffle:
+        random.Random(seed).shuffle(indices)
+    elif not no_sort:
+        indices.sort(key=lambda index: (_hash32(image_ids[index]), image_ids[index]))
+    return indices
+
+
+def _percent(values: NDArray[np.float64] | float) -> float:
+    """Average what is defined, in percent; pycocotools marks the rest with -1."""
+    defined = np.asarray(values)[np.asarray(values) > -1]
+    return 100 * float(defined.mean()) if defined.size else math.nan
+
+
+def _corners(box: Sequence[float]) -> list[float]:
+    x, y, width, height = box
+    return [x, y, x, y + height, x + width, y + height, x + width, y]
+
+
+def _box_annotation(result: Result) -> Annotation:
+    return {
+        "image_id": result.image_id,
+        "category_id": result.category_id,
+        "bbox": list(result.box),
+        "area": result.box[2] * result.box[3],
+        "score": result.box_score,
+    }
+
+
+def _hash32(number: int) -> int:
+    """Mix the low 32 bits of an integer; no two results are alike."""
+    number &= 0xFFFFFFFF
+    for _ in range(2):
+        number = (((number >> 16) ^ number) * 0x045D9F3B) & 0xFFFFFFFF
+    return (number >> 16) ^ number

@@ -1,0 +1,229 @@
+"""Detections as JSON: COCO's result files, the web viewer's file, and one to resume from.
+
+The original kept its results in a pickle. Reading a pickle runs whatever code is in it, so results
+are JSON here, and nothing in them is trusted when they are read.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from yolact.files import write_json
+
+FORMAT = "yolact results 1"
+
+
+class Result(NamedTuple):
+    """One detection, encoded.
+
+    Attributes:
+        image_id: of the ground truth.
+        category_id: of the ground truth; not a label.
+        box: x, y, width, height in pixels.
+        box_score: class probability, which ranks boxes.
+        mask_score: class probability x predicted overlap where a preset predicts it; ranks masks.
+        mask_counts: COCO's compressed run lengths of the full-size mask.
+    """
+
+    image_id: int
+    category_id: int
+    box: tuple[float, float, float, float]
+    box_score: float
+    mask_score: float
+    mask_counts: str
+
+
+@dataclass
+class CocoResults:
+    """The detections of a set of images.
+
+    Attributes:
+        images: image id -> height and width in pixels, for every image looked at.
+        detections: in the order in which they were found.
+    """
+
+    images: dict[int, tuple[int, int]] = field(default_factory=dict)
+    detections: list[Result] = field(default_factory=list)
+
+    def run_lengths(self, result: Result) -> dict[str, Any]:
+        """Return the mask of one detection as COCO writes it."""
+        return {"size": list(self.images[result.image_id]), "counts": result.mask_counts}
+
+
+def merge_results(parts: Iterable[CocoResults]) -> CocoResults:
+    """Join the results of several processes, each of which looked at a share of the images.
+
+    The metrics are exactly those of one process: pycocotools takes images by id, so that equal
+    scores can only depend on the order within an image, and that is kept. An image that several
+    processes looked at, as when shares are padded to equal length, counts once.
+
+    Args:
+        parts: any number of results of one data set.
+
+    Returns:
+        New results, sorted by image id.
+    """
+    images: dict[int, tuple[int, int]] = {}
+    found: dict[int, list[Result]] = {}
+    for part in parts:
+        new = {image_id: hw for image_id, hw in part.images.items() if image_id not in images}
+        images |= new
+        for result in part.detections:
+            if result.image_id in new:
+                found.setdefault(result.image_id, []).append(result)
+    order = sorted(images)
+    detections = [result for image_id in order for result in found.get(image_id, ())]
+    return CocoResults({image_id: images[image_id] for image_id in order}, detections)
+
+
+def write_coco_json(path_box: Path | str, path_mask: Path | str, results: CocoResults) -> None:
+    """Write COCO's two result files, as its evaluation server takes them.
+
+    Args:
+        path_box: gets the boxes, rounded to tenths of a pixel.
+        path_mask: gets the masks.
+        results: `CocoEvaluator.results`.
+    """
+    boxes, masks = [], []
+    for result in results.detections:
+        names = {"image_id": result.image_id, "category_id": result.category_id}
+        boxes.append({**names, "bbox": _tenths(result.box), "score": result.box_score})
+        masks.append(
+            {**names, "segmentation": results.run_lengths(result), "score": result.mask_score}
+        )
+    write_json(Path(path_box), boxes)
+    write_json(Path(path_mask), masks)
+
+
+def write_web_json(
+    path: Path | str,
+    results: CocoResults,
+    class_names: Mapping[int, str],
+    config: Mapping[str, object],
+) -> None:
+    """Write the file that the original's web viewer shows.
+
+    Args:
+        path: usually web/dets/<config name>.json.
+        results: `CocoEvaluator.results`.
+        class_names: category id -> name.
+        config: what the viewer lists about the run; plain values.
+    """
+    found: dict[int, list[dict[str, Any]]] = {image_id: [] for image_id in sorted(results.images)}
+    for result in results.detections:
+        found[result.image_id].append(
+            {
+                "score": result.box_score,
+                "bbox": _tenths(result.box),
+                "category": class_names[result.category_id],
+                "mask": results.run_lengths(result),
+            }
+        )
+    images = [{"image_id": image_id, "dets": dets} for image_id, dets in found.items()]
+    write_json(Path(path), {"info": {"Config": dict(config)}, "images": images})
+
+
+def save_results(path: Path | str, results: CocoResults) -> None:
+    """Write results without loss, to be scored again without running the network."""
+    images = [[image_id, *image_hw] for image_id, image_hw in results.images.items()]
+    content = {"format": FORMAT, "images": images, "detections": results.detections}
+    write_json(Path(path), content)
+
+
+def load_results(path: Path | str) -> CocoResults:
+    """Read what `save_results` wrote, checking all of it.
+
+    Raises:
+        ValueError: the file is a pickle of the original, or is broken.
+    """
+    path = Path(path)
+    content = path.read_bytes()
+    if path.suffix == ".pkl" or content.startswith(b"\x80"):
+        raise ValueError(
+            f"{path} is a pickle, which can run any code when read; "
+            "evaluate once more without --resume to save the results as JSON"
+        )
+    try:
+        return _parse(json.loads(content))
+    except (ValueError, TypeError, KeyError, RecursionError, OverflowError) as error:
+        raise ValueError(f"{path} is not a file of saved results, or is broken: {error}") from error
+
+
+def _parse(content: Any) -> CocoResults:
+    if not isinstance(content, dict) or content.get("format") != FORMAT:
+        raise ValueError(f'no "format": "{FORMAT}" in it')
+    images = {}
+    for row in content["images"]:
+        image_id, height, width = map(_whole, row)
+        images[image_id] = (height, width)
+    return CocoResults(images, [_parse_detection(row, images) for row in content["detections"]])
+
+
+def _parse_detection(row: Any, images: Mapping[int, tuple[int, int]]) -> Result:
+    image_id, category_id, (x, y, width, height), box_score, mask_score, counts = row
+    if image_id not in images:
+        raise ValueError(f"a detection in image {image_id!r}, which is not listed")
+    _check_run_lengths(counts, math.prod(images[image_id]))
+    return Result(
+        image_id,
+        _whole(category_id),
+        (_finite(x), _finite(y), _finite(width), _finite(height)),
+        _finite(box_score),
+        _finite(mask_score),
+        counts,
+    )
+
+
+def _whole(value: Any) -> int:
+    if type(value) is not int or value < 0:
+        raise ValueError(f"{value!r} is not a whole number")
+    return value
+
+
+def _finite(value: Any) -> float:
+    if type(value) not in (int, float) or not math.isfinite(value):
+        raise ValueError(f"{value!r} is not a finite number")
+    return float(value)
+
+
+def _check_run_lengths(counts: Any, pixels: int) -> None:
+    """Refuse run lengths that do not fill the image: pycocotools' C code trusts them blindly."""
+    if not isinstance(counts, str) or not counts:
+        raise ValueError(f"run lengths {counts!r}")
+    codes = np.frombuffer(counts.encode("ascii"), dtype=np.uint8).astype(np.int64) - 48
+    if codes.min() < 0 or codes.max() > 63 or codes[-1] & 32:
+        raise ValueError("run lengths with impossible characters")
+    runs = _decode_runs(codes)
+    if runs.min() < 0 or runs.sum() != pixels:
+        raise ValueError(f"run lengths of {runs.sum()} pixels in an image of {pixels}")
+
+
+def _decode_runs(codes: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Decode COCO's compressed run lengths, given as characters less 48.
+
+    A number is five bits to a character, lowest first; bit 6 says that more follow, and the sign is
+    bit 5 of the last. From the fourth number on, each is the difference from the last but one.
+    """
+    last = np.flatnonzero((codes & 32) == 0)
+    first = np.concatenate(([0], last[:-1] + 1))
+    lengths = last - first + 1
+    if lengths.max() > 7:
+        raise ValueError("run lengths with a number of more than 35 bits")
+    shifts = 5 * (np.arange(len(codes)) - np.repeat(first, lengths))
+    runs = np.add.reduceat((codes & 31) << shifts, first)
+    runs -= ((codes[last] & 16) > 0) * (1 << (5 * lengths))
+    runs[1::2] = np.cumsum(runs[1::2])
+    runs[2::2] = np.cumsum(runs[2::2])
+    return runs
+
+
+def _tenths(values: Iterable[float]) -> list[float]:
+    return [round(value, 1) for value in values]

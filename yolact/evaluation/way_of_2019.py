@@ -1,0 +1,75 @@
+"""The 2019 way of doing it, to compare with (`--engine plain`): whole-frame masks, step by step.
+
+Nothing here is fast, and nothing else uses it: masks are resized as N x H x W floats, blended over
+the whole frame, and a video is read, segmented, drawn and written frame after frame.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from itertools import islice
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor
+
+from data.video.reader import VideoSource
+from data.video.writer import VideoWriter
+from yolact.drawing.detections import PALETTE, draw_detections
+from yolact.results.detections import Detections
+from yolact.video.pipeline import VideoReport
+
+Image = NDArray[np.uint8]
+
+
+def draw_plain(
+    image: Image,
+    detections: Detections,
+    *,
+    masks: bool = True,
+    color_by: Literal["class", "instance"] = "instance",
+    alpha: float = 0.45,
+    **more: Any,
+) -> Image:
+    """Draw as `draw_detections` does, with whole-frame masks."""
+    if masks and len(detections):
+        whole = _whole_frames(detections)
+        pixels = torch.from_numpy(image).float()
+        for index in range(len(detections) - 1, -1, -1):
+            key = int(detections.labels[index]) if color_by == "class" else index
+            color = torch.tensor(PALETTE[key % len(PALETTE)], dtype=torch.float32)
+            opacity = alpha * whole[index].float()[..., None]
+            pixels = pixels * (1 - opacity) + color * opacity
+        image = pixels.round().byte().numpy()
+    return draw_detections(image, detections, masks=False, color_by=color_by, **more)
+
+
+def _whole_frames(detections: Detections) -> Tensor:
+    """Return (N, H, W) bool: YOLACT's masks as it made them, and those of boxes pasted."""
+    height, width = detections.image_hw
+    frames = detections.mask_frames
+    if (frames != frames.new_tensor((0, 0, width, height))).any():
+        return detections.masks
+    return F.interpolate(detections.soft_masks[None], (height, width), mode="bilinear")[0] > 0.5
+
+
+def run_video_plain(
+    source: VideoSource,
+    predict: Callable[[list[Image]], list[Detections]],
+    draw: Callable[[Image, Detections], Image],
+    output: Path,
+    max_frames: int | None = None,
+) -> VideoReport:
+    """Segment a video as `run_video` does, without any overlap of the stages."""
+    start, frames = time.perf_counter(), 0
+    with VideoWriter(output, source.fps, source.image_hw) as writer:
+        for frame in islice(source, max_frames):
+            writer.write(draw(frame, predict([frame])[0]))
+            frames += 1
+    seconds = time.perf_counter() - start
+    return VideoReport(frames, seconds, frames / seconds, source.broken_frames)

@@ -1,0 +1,170 @@
+"""What every model here has in common: images in; losses in training, detections in evaluation."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from typing import Any, Generic, Literal, TypeVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from layers.blocks import set_batch_norm_frozen
+from layers.structures import Target
+from yolact.config import DetectConfig
+from yolact.results.detections import Detections
+from yolact.timing import StageTimer
+
+MaskMode = Literal["cropped", "smooth", "whole", "none"]
+"""What bounds the masks.
+
+"cropped": their boxes, on the prototype grid, with a margin of a cell (as trained); "smooth": their
+boxes, in the image and to the pixel, after upsampling, for outlines without the grid's steps;
+"whole": nothing; "none": there are no masks, only boxes. Mask R-CNN, whose masks are made inside
+their boxes, tells only "none" from the others.
+"""
+
+Inputs = TypeVar("Inputs")
+Outputs = TypeVar("Outputs")
+Model = TypeVar("Model", bound="Segmenter[Any, Any]")
+
+
+class Segmenter(nn.Module, ABC, Generic[Inputs, Outputs]):
+    """A model: preprocess -> network -> finish, or losses.
+
+    Args:
+        network: from `Inputs` to `Outputs`; what an engine runs.
+        image_size: S, in pixels.
+        pixel_mean: RGB, in 0..255.
+        pixel_std: RGB.
+        class_names: one for each foreground class.
+        detection: suppression settings.
+    """
+
+    pixel_mean: Tensor
+    pixel_std: Tensor
+
+    def __init__(
+        self,
+        network: nn.Module,
+        image_size: int,
+        pixel_mean: Sequence[float],
+        pixel_std: Sequence[float],
+        class_names: tuple[str, ...],
+        detection: DetectConfig,
+    ) -> None:
+        """Keep the parts."""
+        super().__init__()
+        self.network = network
+        self.image_size, self.class_names, self.detection = image_size, class_names, detection
+        self.input_size = image_size  # of training, which may vary it
+        self.mask_mode: MaskMode = "cropped"
+        self.batch_norm_frozen = False
+        for name, values in (("pixel_mean", pixel_mean), ("pixel_std", pixel_std)):
+            self.register_buffer(name, torch.tensor(values).view(3, 1, 1), persistent=False)
+
+    @abstractmethod
+    def preprocess(self, images: Sequence[Tensor]) -> Inputs:
+        """Turn (3, H, W) uint8 RGB images into what the network takes."""
+
+    @abstractmethod
+    def finish(
+        self,
+        outputs: Outputs,
+        sizes: Sequence[tuple[int, int]],
+        score_threshold: float,
+        top_k: int | None,
+        timer: StageTimer,
+    ) -> list[Detections]:
+        """Turn what the network gives into the detections of each image.
+
+        Args:
+            outputs: of B images.
+            sizes: height and width of each image in pixels.
+            score_threshold: detections scoring lower are dropped.
+            top_k: at most this many are kept, best first.
+            timer: notes the time of each stage.
+        """
+
+    @abstractmethod
+    def losses(self, images: Sequence[Tensor], targets: Sequence[Target]) -> dict[str, Tensor]:
+        """Return the weighted losses by name; arguments as those of `forward`."""
+
+    def forward(
+        self, images: Sequence[Tensor], targets: Sequence[Target] | None = None
+    ) -> dict[str, Tensor] | list[Detections]:
+        """Train on images and targets, or detect in images.
+
+        Args:
+            images: B tensors (3, H, W) uint8 RGB of any size.
+            targets: the ground truth at S x S; needed in training mode only.
+
+        Returns:
+            The weighted losses by name in training mode, else the detections of each image.
+
+        Raises:
+            ValueError: training mode without targets.
+        """
+        if not self.training:
+            return self.predict(images)
+        if targets is None:
+            raise ValueError("a model in training mode needs targets; call model.eval() first")
+        return self.losses(images, targets)
+
+    def predict(
+        self,
+        images: Sequence[Tensor],
+        score_threshold: float = 0.0,
+        top_k: int | None = None,
+        network: Callable[[Inputs], Outputs] | None = None,
+        timer: StageTimer | None = None,
+    ) -> list[Detections]:
+        """Detect in images; the model is in evaluation mode.
+
+        Args:
+            images: B tensors (3, H, W) uint8 RGB of any size.
+            score_threshold: see `finish`.
+            top_k: see `finish`.
+            network: runs instead of the model's own, see `yolact.engine.prepare`.
+            timer: notes the time of each stage, when given.
+        """
+        timer = timer or StageTimer()
+        with timer.stage("preprocess"):
+            inputs = self.preprocess(images)
+        with timer.stage("network"):
+            outputs = (network or self.network)(inputs)
+        sizes = [(image.shape[-2], image.shape[-1]) for image in images]
+        return self.finish(outputs, sizes, score_threshold, top_k, timer)
+
+    def dry_run(self, image: Tensor) -> None:
+        """Run the network for an image, for those who count its operations."""
+        self.network(self.preprocess([image]))
+
+    def resized(self, image: Tensor, image_hw: tuple[int, int]) -> Tensor:
+        """Resize a (3, H, W) uint8 RGB image bilinearly and normalise it: (1, 3, h, w)."""
+        x = image.to(self.device, non_blocking=True)[None].float()
+        if x.shape[-2:] != image_hw:
+            x = F.interpolate(x, image_hw, mode="bilinear", align_corners=False)
+        return (x - self.pixel_mean) / self.pixel_std
+
+    def squeezed(self, images: Sequence[Tensor]) -> Tensor:
+        """Resize images to squares, whatever their aspect ratio, and normalise: (B, 3, S, S)."""
+        side = self.input_size if self.training else self.image_size
+        return torch.cat([self.resized(image, (side, side)) for image in images])
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model is."""
+        return self.pixel_mean.device
+
+    def freeze_batch_norm(self: Model, frozen: bool = True) -> Model:
+        """Hold batch statistics and parameters fixed, in training too (for small batches)."""
+        self.batch_norm_frozen = frozen
+        return self.train(self.training)
+
+    def train(self: Model, mode: bool = True) -> Model:
+        """Switch to training or evaluation; frozen batch norm stays frozen."""
+        super().train(mode)
+        set_batch_norm_frozen(self, self.batch_norm_frozen)
+        return self

@@ -1,0 +1,199 @@
+"""YOLACT: prototypes on one side, coefficients on the other (Bolya et al. 2019, fig. 2)."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from dataclasses import replace
+
+import torch
+from torch import Tensor, nn
+
+from layers.anchors import AnchorGenerator
+from layers.detect import detect
+from layers.masks import assemble_masks, box_windows
+from layers.structures import Candidates, Predictions, Target
+from yolact.config import DetectConfig
+from yolact.results.detections import Detections
+from yolact.timing import StageTimer
+
+from .criterion import Criterion
+from .fpn import FeaturePyramid
+from .head import PredictionHead
+from .mask_rescorer import MaskRescorer
+from .protonet import ProtoNet
+from .segmenter import Segmenter
+
+
+class Network(nn.Module):
+    """The pure tensor function from normalised images to raw predictions.
+
+    Args:
+        backbone: (B, 3, S, S) -> C3, C4, C5.
+        fpn: C3..C5 -> P3..P7.
+        protonet: P3 -> prototypes.
+        head: P3..P7 -> class logits, box deltas, coefficients.
+        anchors: P3..P7 -> anchors.
+        semantic: P3 -> (B, C, h, w) class maps, a branch that only training needs (sec. 4.1).
+    """
+
+    def __init__(
+        self,
+        backbone: nn.Module,
+        fpn: FeaturePyramid,
+        protonet: ProtoNet,
+        head: PredictionHead,
+        anchors: AnchorGenerator,
+        semantic: nn.Conv2d,
+    ) -> None:
+        """Join the parts."""
+        super().__init__()
+        self.backbone, self.fpn, self.protonet, self.head = backbone, fpn, protonet, head
+        self.anchors, self.semantic = anchors, semantic
+
+    def forward(self, x: Tensor) -> Predictions:
+        """Predict for a (B, 3, S, S) normalised RGB batch."""
+        c3_to_c5 = self.backbone(x)
+        levels = self.fpn(c3_to_c5)
+        prototypes = self.protonet(levels[0])
+        class_logits, box_deltas, coefficients = self.head(levels)
+        anchors = self.anchors(levels)
+        semantic_logits = self.semantic(levels[0]) if self.training else None
+        return Predictions(
+            class_logits, box_deltas, coefficients, prototypes, anchors, semantic_logits
+        )
+
+
+class Yolact(Segmenter[Tensor, Predictions]):
+    """YOLACT and YOLACT++.
+
+    Args:
+        network: see `Network`.
+        mask_rescorer: YOLACT++'s mask quality branch, or None.
+        criterion: predictions, targets -> losses.
+        image_size: S, the side that images are resized to.
+        pixel_mean: RGB, in 0..255.
+        pixel_std: RGB.
+        class_names: one for each foreground class.
+        detection: suppression settings.
+    """
+
+    network: Network
+
+    def __init__(
+        self,
+        network: Network,
+        mask_rescorer: MaskRescorer | None,
+        criterion: Criterion,
+        image_size: int,
+        pixel_mean: Sequence[float],
+        pixel_std: Sequence[float],
+        class_names: tuple[str, ...],
+        detection: DetectConfig,
+    ) -> None:
+        """Join the parts."""
+        super().__init__(network, image_size, pixel_mean, pixel_std, class_names, detection)
+        self.mask_rescorer, self.criterion = mask_rescorer, criterion
+
+    def losses(self, images: Sequence[Tensor], targets: Sequence[Target]) -> dict[str, Tensor]:
+        """Return the weighted losses by name; see `Criterion`."""
+        return self.criterion(self.network(self.preprocess(images)), targets)
+
+    def preprocess(self, images: Sequence[Tensor]) -> Tensor:
+        """Resize (3, H, W) uint8 RGB images to S x S bilinearly and normalise: (B, 3, S, S)."""
+        return self.squeezed(images)
+
+    def finish(
+        self,
+        outputs: Predictions,
+        sizes: Sequence[tuple[int, int]],
+        score_threshold: float,
+        top_k: int | None,
+        timer: StageTimer,
+    ) -> list[Detections]:
+        """Find the objects, and make their masks."""
+        # Only better boxes suppress: what the caller will not see need not be looked at. Less a
+        # margin for rounding, since `detect` drops what scores just the threshold.
+        threshold = max(self.detection.score_threshold, score_threshold * (1 - 1e-6))
+        with timer.stage("detect"):
+            found = detect(outputs, **vars(replace(self.detection, score_threshold=threshold)))
+        with timer.stage("masks"):
+            return self.postprocess(found, outputs.prototypes, sizes, score_threshold, top_k)
+
+    def dry_run(self, image: Tensor) -> None:
+        """Run the network without computing, be its weights here or in an exported file."""
+        side = self.image_size
+        copy.deepcopy(self.network).to("meta")(torch.zeros((1, 3, side, side), device="meta"))
+
+    def postprocess(
+        self,
+        found: Sequence[Candidates],
+        prototypes: Tensor,
+        sizes: Sequence[tuple[int, int]],
+        score_threshold: float = 0.0,
+        top_k: int | None = None,
+    ) -> list[Detections]:
+        """Assemble masks, re-score them where the model can, and scale boxes to each image.
+
+        Args:
+            found: the candidates of each image.
+            prototypes: (B, K, h, w).
+            sizes: height and width of each image in pixels.
+            score_threshold: detections scoring lower, before or after re-scoring, are dropped.
+            top_k: at most this many are kept, best first.
+        """
+        return [
+            self._postprocess_one(candidates, prototypes[i], sizes[i], score_threshold, top_k)
+            for i, candidates in enumerate(found)
+        ]
+
+    def _postprocess_one(
+        self,
+        candidates: Candidates,
+        prototypes: Tensor,
+        image_hw: tuple[int, int],
+        score_threshold: float,
+        top_k: int | None,
+    ) -> Detections:
+        candidates = candidates[candidates.scores >= score_threshold]
+        if self.mask_rescorer is None:
+            candidates = candidates[:top_k]
+        soft_masks = self._soft_masks(prototypes, candidates)
+        scores = candidates.scores
+        if self.mask_rescorer is not None and self.mask_mode != "none":
+            seen = soft_masks
+            if self.mask_mode == "smooth":  # trained on masks that are cropped on the grid
+                seen = soft_masks * box_windows(candidates.boxes, soft_masks.shape[-2:])
+            scores = scores * self.mask_rescorer(seen, candidates.labels)
+        height, width = image_hw
+        corners = candidates.boxes.new_tensor((width, height, width, height))
+        detections = Detections(
+            boxes=(_ordered(candidates.boxes).clamp(0, 1) * corners),
+            scores=scores,
+            labels=candidates.labels,
+            soft_masks=soft_masks,
+            mask_frames=corners.new_tensor((0, 0, width, height)).expand(len(scores), 4),
+            box_scores=candidates.scores,
+            image_hw=image_hw,
+            class_names=self.class_names,
+            crop_to_boxes=self.mask_mode == "smooth",
+        )
+        if self.mask_rescorer is not None:
+            best_first = scores.argsort(descending=True)[:top_k]
+            detections = detections[best_first[scores[best_first] >= score_threshold]]
+        return detections
+
+    def _soft_masks(self, prototypes: Tensor, candidates: Candidates) -> Tensor:
+        if self.mask_mode == "none":
+            return prototypes.new_zeros((len(candidates), 1, 1))
+        # A pixel inside a box looks up to one and a half cells beyond it: with a margin of two,
+        # "smooth" masks are there as if uncropped.
+        padding = 2 if self.mask_mode == "smooth" else 1
+        coefficients, boxes = candidates.coefficients, candidates.boxes
+        return assemble_masks(prototypes, coefficients, boxes, self.mask_mode != "whole", padding)
+
+
+def _ordered(boxes: Tensor) -> Tensor:
+    """Swap the corners of inverted (N, 4) boxes."""
+    low, high = boxes[:, :2], boxes[:, 2:]
+    return torch.cat((torch.minimum(low, high), torch.maximum(low, high)), dim=1)

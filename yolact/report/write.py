@@ -1,0 +1,231 @@
+"""The full report of an evaluation: tables, curves, pictures, and one page that shows them all.
+
+It works from the collected detections and the ground truth: the network is not run again, and
+images are read only for the pictures.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from pycocotools import mask as mask_utils
+from pycocotools.coco import COCO
+
+from yolact.config import Config
+from yolact.drawing.plots import save_figure
+from yolact.evaluation.coco import CocoEvaluator, EvaluationDataset
+from yolact.evaluation.confusion import (
+    Integers,
+    Outcome,
+    SizeRecall,
+    best_threshold,
+    find_outcome,
+    recall_by_size,
+)
+from yolact.evaluation.metrics import CocoMetrics, plain_metrics
+from yolact.evaluation.result_files import CocoResults
+from yolact.files import whole_file, write_json
+
+from .figures import draw_confusion, draw_precision_recall, draw_sizes
+from .page import Picture, Section, render_page
+from .tables import (
+    Table,
+    class_table,
+    confusion_table,
+    frequent_confusions,
+    image_table,
+    size_table,
+    summary_table,
+    write_csv,
+)
+from .worst_images import Shown, write_worst_pictures
+
+_NUMBERS = (
+    "COCO's numbers by pycocotools, in percent. AP is averaged over overlaps of .5 to .95; AP50 "
+    "and AP75 are those at .5 and .75; s, m and l those of objects below 32 x 32 pixels, to 96 x "
+    "96, and above. AR1, AR10 and AR100 are the recall of so many detections in each image."
+)
+_MATCHING = (
+    "Within a class pycocotools decides what is found, at an overlap of half or more; of what is "
+    "then left over, pairs of two classes that overlap by half are confusions."
+)
+_WORST = (
+    "Blue: right. Red: missed on the left, nothing there on the right. Orange: the right place, "
+    "but another class. Crowds, and what is detected in them, are left out."
+)
+
+
+@dataclass(frozen=True)
+class _Evaluation:
+    """What was evaluated, and what came out."""
+
+    metrics: CocoMetrics
+    outcome: Outcome
+    sizes: list[SizeRecall]
+    names: tuple[str, ...]
+    files: dict[int, str]  # image id -> file name
+    masks: bool
+
+    @property
+    def kind(self) -> str:
+        return "mask" if self.masks else "box"
+
+
+def write_report(
+    folder: Path | str,
+    evaluator: CocoEvaluator,
+    dataset: EvaluationDataset,
+    config: Config,
+    about: Mapping[str, str],
+    masks: bool = True,
+    score_threshold: float | None = None,
+    max_pictures: int = 12,
+) -> Path:
+    """Write the report of an evaluation into a folder, in place of an earlier one.
+
+    Args:
+        folder: gets index.html and the files that it shows.
+        evaluator: holds the detections.
+        dataset: the images.
+        config: of the model; its class names are those of the labels.
+        about: what else to say of the model and the evaluation, such as weights and date.
+        masks: False to report on boxes.
+        score_threshold: from which on a detection counts, in the confusion matrix and the pictures;
+            by default that of the highest F1.
+        max_pictures: at most so many of the worst images are drawn.
+
+    Returns:
+        The path of index.html.
+    """
+    folder, names = Path(folder), config.model.names
+    metrics = evaluator.summarize()
+    matches = metrics.mask_matches if masks else metrics.box_matches
+    threshold = best_threshold(matches) if score_threshold is None else score_threshold
+    truth, results = evaluator.ground_truth(), evaluator.results
+    outcome = find_outcome(matches, threshold, partial(_overlaps, results, truth, masks))
+    files = {i: str(dataset.coco.imgs[i].get("file_name", i)) for i in results.images}
+    evaluation = _Evaluation(metrics, outcome, recall_by_size(outcome), names, files, masks)
+    tables = _write_tables(folder, evaluation)
+    _write_figures(folder, evaluation)
+    shown = Shown(results, truth, outcome, names, masks)
+    worst = write_worst_pictures(folder, shown, dataset, files, max_pictures)
+    write_json(folder / "metrics.json", to_record(evaluator, config, about, masks), indent=1)
+    page = render_page(
+        f"{config.name} on {Path(config.dataset).name}",
+        {
+            **_facts(evaluator, config, about),
+            "objects": len(outcome.objects),
+            "classes": len(names),
+            "score threshold": f"{threshold:.2f}{' (best F1)' if score_threshold is None else ''}",
+        },
+        _headline(evaluation),
+        _sections(evaluation, tables, worst),
+        config.to_dict(),
+        ["metrics.json", *(f"{name}.csv" for name in tables)],
+    )
+    with whole_file(folder / "index.html") as part:
+        part.write_text(page, encoding="utf-8")
+    return folder / "index.html"
+
+
+def to_record(
+    evaluator: CocoEvaluator, config: Config, about: Mapping[str, str], masks: bool = True
+) -> dict[str, object]:
+    """Return an evaluation as JSON holds it: what was evaluated, and `plain_metrics`."""
+    metrics = plain_metrics(evaluator.summarize(), config.model.names, masks)
+    return {**_facts(evaluator, config, about), **metrics}
+
+
+def _facts(
+    evaluator: CocoEvaluator, config: Config, about: Mapping[str, str]
+) -> dict[str, str | int]:
+    images = len(evaluator.results.images)
+    return {"model": config.name, "dataset": config.dataset, "images": images, **about}
+
+
+def _overlaps(
+    results: CocoResults, truth: COCO, masks: bool, detections: Integers, objects: Integers
+) -> NDArray[np.float64]:
+    """Compute the overlaps of detections and objects, given by number, as COCO does."""
+    found = [results.detections[number - 1] for number in detections]
+    actual = [truth.anns[number] for number in objects]
+    shapes: Any = [list(one.box) for one in found], [part["bbox"] for part in actual]
+    if masks:
+        shapes = [results.run_lengths(one) for one in found], [truth.annToRLE(p) for p in actual]
+    return np.asarray(mask_utils.iou(*shapes, [0] * len(actual)))
+
+
+def _write_tables(folder: Path, evaluation: _Evaluation) -> dict[str, Table]:
+    metrics, outcome, names = evaluation.metrics, evaluation.outcome, evaluation.names
+    tables = {
+        "summary": summary_table(metrics, evaluation.masks),
+        "per_class": class_table(metrics, outcome, names, evaluation.masks),
+        "sizes": size_table(evaluation.sizes),
+        "confusion": confusion_table(outcome, names),
+        "images": image_table(outcome, evaluation.files),
+    }
+    for name, table in tables.items():
+        write_csv(folder / f"{name}.csv", table)
+    return tables
+
+
+def _write_figures(folder: Path, evaluation: _Evaluation) -> None:
+    metrics, outcome, names = evaluation.metrics, evaluation.outcome, evaluation.names
+    matches = metrics.mask_matches if evaluation.masks else metrics.box_matches
+    figures = {
+        "precision_recall": draw_precision_recall(matches.precision, names),
+        "confusion": draw_confusion(outcome.confusion, names),
+        "sizes": draw_sizes(metrics, evaluation.sizes, outcome.score_threshold, evaluation.masks),
+    }
+    for name, figure in figures.items():
+        save_figure(figure, folder / f"{name}.png")
+
+
+def _headline(evaluation: _Evaluation) -> dict[str, float]:
+    metrics = evaluation.metrics
+    values = metrics.mask_coco if evaluation.masks else metrics.box_coco
+    titles = {"AP": "AP", "AP50": "AP50", "AP75": "AP75"}
+    titles |= {"APs": "AP small", "APm": "AP medium", "APl": "AP large"}
+    numbers = {f"{evaluation.kind} {title}": values[name] for name, title in titles.items()}
+    return numbers | {"box AP": metrics.box_coco["AP"]}
+
+
+def _sections(
+    evaluation: _Evaluation, tables: Mapping[str, Table], worst: list[Picture]
+) -> list[Section]:
+    outcome, kind = evaluation.outcome, evaluation.kind
+    score = f"a score of {outcome.score_threshold:.2f} or more"
+    right = f"{outcome.is_right.sum()} of {len(outcome.detections)} detections are right"
+    found = f"{outcome.is_found.sum()} of {len(outcome.objects)} objects are found"
+    return [
+        Section("Average precision", _NUMBERS, table=tables["summary"]),
+        Section(
+            "Precision and recall",
+            f"Of {kind} overlap (IoU), as pycocotools accumulates them.",
+            [Picture("precision_recall.png", "precision over recall")],
+        ),
+        Section(
+            "By size",
+            "Recall counts the objects that are found by a detection of their class.",
+            [Picture("sizes.png", "AP and recall by the size of the objects")],
+        ),
+        Section(
+            f"Confusion at {score}",
+            f"{right}; {found}. {_MATCHING}",
+            [Picture("confusion.png", "confusion matrix")],
+            frequent_confusions(outcome, evaluation.names),
+        ),
+        Section(f"Most errors at {score}", _WORST if worst else "No errors.", worst),
+        Section(
+            "Classes",
+            f"In percent; detected, right, precision and recall are those at {score}.",
+            table=tables["per_class"],
+            bars=(f"{kind} AP",),
+        ),
+    ]

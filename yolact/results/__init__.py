@@ -1,0 +1,1 @@
+"""What a model finds, and the forms in which it leaves."""

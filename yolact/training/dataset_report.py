@@ -1,0 +1,183 @@
+"""What is in a dataset, said before training: classes, sizes, anchors, and a picture."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from data.classes import Categories
+from yolact.config import Config
+
+from .anchor_fit import best_overlaps
+from .pictures import _LEARNED_SIDE
+
+logger = logging.getLogger(__name__)
+
+MAX_IMAGES = 2000
+"""Of larger datasets so many images are looked at, evenly spread: seconds, not minutes."""
+
+_SIZES = (("small", 0, 32), ("medium", 32, 96), ("large", 96, 10**9))  # COCO's, side in pixels
+_MAX_ROWS = 20  # of the table of classes
+_LOW_RECALL = 0.9
+
+
+class AnnotatedDataset(Protocol):
+    """What a dataset tells about its objects without decoding an image."""
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """One class name for each label value."""
+
+    @property
+    def categories(self) -> Categories:
+        """Labels and category ids."""
+
+    def __len__(self) -> int:
+        """Count the images."""
+
+    def image_info(self, index: int) -> dict[str, Any]:
+        """Return `height` and `width`, among others, of an image."""
+
+    def annotations(self, index: int) -> list[dict[str, Any]]:
+        """Return the objects of an image in COCO's form."""
+
+
+@dataclass(frozen=True)
+class ObjectStatistics:
+    """The M objects in N images of a dataset, crowds excepted.
+
+    Attributes:
+        boxes: (M, 4) cxcywh relative to the image.
+        areas: (M,) of the masks, as shares of the image.
+        labels: (M,) 0-based.
+        images: (M,) 0..N-1, the image of each object.
+        num_images: N, how many were looked at.
+        num_crowds: in these images.
+        total_images: of the dataset.
+        names: one class name for each label value.
+    """
+
+    boxes: Tensor
+    areas: Tensor
+    labels: Tensor
+    images: Tensor
+    num_images: int
+    num_crowds: int
+    total_images: int
+    names: tuple[str, ...]
+
+
+def measure_objects(dataset: AnnotatedDataset, max_images: int = MAX_IMAGES) -> ObjectStatistics:
+    """Gather the objects of a dataset, or of images spread evenly over a larger one."""
+    label_of = dataset.categories.label_of
+    indices = np.linspace(0, len(dataset) - 1, min(len(dataset), max_images)).round().astype(int)
+    rows: list[tuple[float, ...]] = []
+    crowds = 0
+    for number, index in enumerate(indices.tolist()):
+        info = dataset.image_info(index)
+        height, width = info["height"], info["width"]
+        for part in dataset.annotations(index):
+            x, y, w, h = part["bbox"]
+            crowds += part["iscrowd"]
+            if not part["iscrowd"]:
+                box = ((x + w / 2) / width, (y + h / 2) / height, w / width, h / height)
+                label = label_of[part["category_id"]]
+                rows.append((*box, part["area"] / (height * width), label, number))
+    table = torch.tensor(rows, dtype=torch.float64).reshape(-1, 7)
+    return ObjectStatistics(
+        boxes=table[:, :4].float(),
+        areas=table[:, 4].float(),
+        labels=table[:, 5].long(),
+        images=table[:, 6].long(),
+        num_images=len(indices),
+        num_crowds=crowds,
+        total_images=len(dataset),
+        names=dataset.names,
+    )
+
+
+def describe_dataset(dataset: AnnotatedDataset, config: Config, split: str = "train") -> str:
+    """Describe one split in a short text: classes, sizes in the network input, anchors.
+
+    Args:
+        dataset: the split.
+        config: whose input size and anchors are meant.
+        split: what it is called.
+    """
+    found = measure_objects(dataset)
+    return "\n".join(
+        (
+            _headline(found, split),
+            *(_class_table(found) if len(found.labels) else ()),
+            *(_size_table(found, config) if len(found.labels) else ()),
+        )
+    )
+
+
+def _headline(found: ObjectStatistics, split: str) -> str:
+    counts = torch.bincount(found.images, minlength=found.num_images).tolist()
+    sampled = f"{found.num_images} of " if found.num_images < found.total_images else ""
+    return (
+        f"{split}: {sampled}{_count(found.total_images, 'image')}, "
+        f"{_count(len(found.labels), 'object')} ({max(counts, default=0)} at most in one image), "
+        f"{_count(found.num_crowds, 'crowd')}, {_count(len(found.names), 'class', 'classes')}, "
+        f"{_count(counts.count(0), 'image')} without objects"
+    )
+
+
+def _count(number: int, one: str, many: str = "") -> str:
+    return f"{number} {one if number == 1 else many or one + 's'}"
+
+
+def _class_table(found: ObjectStatistics) -> list[str]:
+    """List classes with their objects and images, most frequent first."""
+    counts = torch.bincount(found.labels, minlength=len(found.names)).tolist()
+    pairs = torch.unique(torch.stack((found.labels, found.images)), dim=1)
+    images = torch.bincount(pairs[0], minlength=len(found.names)).tolist()
+    order = sorted(range(len(counts)), key=lambda label: -counts[label])
+    present = [label for label in order if counts[label]]
+    width = max(len(_name(found.names[label])) for label in present[:_MAX_ROWS])
+    lines = [f"  {'class':<{width}}  objects  images"]
+    for label in present[:_MAX_ROWS]:
+        lines.append(
+            f"  {_name(found.names[label]):<{width}}  {counts[label]:7}  {images[label]:6}"
+        )
+    rest = present[_MAX_ROWS:]
+    if rest:
+        lines.append(f"  and {len(rest)} more of at most {_count(counts[rest[0]], 'object')}")
+    absent = [_name(found.names[label]) for label in order if not counts[label]]
+    if absent:
+        more = f" and {len(absent) - 8} more" if len(absent) > 8 else ""
+        lines.append(f"  classes without objects: {', '.join(absent[:8])}{more}")
+    return lines
+
+
+def _size_table(found: ObjectStatistics, config: Config) -> list[str]:
+    """Count small, medium and large objects, and those that meet an anchor."""
+    side, threshold = config.model.image_size, config.loss.positive_iou
+    areas = found.areas * side**2
+    recalled = best_overlaps(found.boxes, config.model) >= threshold
+    lines = [f"  size at {side} x {side}    objects  share  with an anchor (IoU >= {threshold:g})"]
+    for name, low, high in (*_SIZES, ("all", 0, _SIZES[-1][2])):
+        chosen = (areas >= low**2) & (areas < high**2)
+        count = int(chosen.sum())
+        share = count / len(areas)
+        met = f"{recalled[chosen].float().mean():.1%}" if count else "-"
+        lines.append(f"  {name:<16} {count:9}  {share:5.1%}  {met:>6}")
+    narrow = int((found.boxes[:, 2:].amin(dim=1) * side < _LEARNED_SIDE).sum())
+    if narrow:
+        thin = _count(narrow, "object")
+        lines.append(f"  {thin} narrower than {_LEARNED_SIDE} px there: too small to be learned")
+    if recalled.float().mean() < _LOW_RECALL:
+        lines.append("  to train from scratch, see scripts/anchors.py for better anchors")
+    return lines
+
+
+def _name(name: str) -> str:
+    """Shorten a class name, which may be anything, for a table."""
+    return "".join(letter if letter.isprintable() else "?" for letter in name[:30])

@@ -1,0 +1,206 @@
+"""The training log: JSON lines in the format of the original, so that its readers still work."""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import os
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from yolact import distributed
+from yolact.timing import MovingAverage, format_eta
+
+
+class Console:
+    """The line of moving averages, in the original's form, and a bar where there is a terminal.
+
+    Args:
+        max_iterations: where the run ends.
+        batch_size: images in a step.
+        iteration: where it begins.
+        interval: iterations between lines.
+    """
+
+    def __init__(
+        self, max_iterations: int, batch_size: int = 1, iteration: int = 0, interval: int = 10
+    ) -> None:
+        """Begin empty averages."""
+        self.max_iterations, self.interval = max_iterations, interval
+        self._batch_size = batch_size
+        self._losses: dict[str, MovingAverage] = {}
+        self._seconds = MovingAverage()
+        hidden = True if distributed.rank() else None  # None: unless there is a terminal
+        self._bar = tqdm(total=max_iterations, initial=iteration, unit="step", disable=hidden)
+
+    def update(self, losses: Mapping[str, float], seconds: float) -> None:
+        """Take in one step: its losses by name, and how long it took."""
+        self._seconds.add(seconds)
+        for name, value in losses.items():
+            self._losses.setdefault(name, MovingAverage()).add(value)
+        rate = self._batch_size / self._seconds.mean if self._seconds.mean else 0.0
+        self._bar.set_postfix_str(f"{rate:.1f} images/s", refresh=False)
+        self._bar.update()
+
+    def close(self) -> None:
+        """Leave the bar as it is."""
+        self._bar.close()
+
+    def line(self, epoch: int, iteration: int) -> str:
+        """Return the line to show."""
+        means = {LOSS_LETTERS[name]: average.mean for name, average in self._losses.items()}
+        parts = " | ".join(f"{letter}: {mean:.3f}" for letter, mean in means.items())
+        eta = format_eta((self.max_iterations - iteration) * self._seconds.mean)
+        return (
+            f"[{epoch:3d}] {iteration:7d} || {parts} | T: {sum(means.values()):.3f} "
+            f"|| ETA: {eta} || timer: {self._seconds.mean:.3f}"
+        )
+
+
+logger = logging.getLogger(__name__)
+
+LOSS_LETTERS = {
+    "box": "B",
+    "confidence": "C",
+    "mask": "M",
+    "semantic": "S",
+    "mask_iou": "I",
+    "objectness": "O",
+    "rpn_box": "R",
+}
+"""Our loss names and the letters that stand for them in a log; "T" is the total."""
+
+Record = dict[str, Any]
+
+
+class TrainingLog:
+    """Append the events of one training run to a log file.
+
+    Runs share a file: each is a "session", numbered from 0, and opens with a line of its arguments.
+    Every event is written whole and at once, so a killed run loses nothing that it logged.
+    """
+
+    def __init__(self, path: Path | str | None) -> None:
+        """Continue the log at `path`, or make one at the first event; None keeps no log."""
+        self._path = None if path is None else Path(path)
+        self.session = 0
+        if self._path is not None and self._path.exists():
+            sessions = (record.get("session") for record in read_log(self._path))
+            self.session = 1 + max((s for s in sessions if isinstance(s, int)), default=-1)
+            _end_last_line(self._path)
+
+    def start(self, arguments: Mapping[str, object], devices: Sequence[str]) -> None:
+        """Write the opening line of a run.
+
+        Args:
+            arguments: every argument that the run was started with.
+            devices: names of the devices that it runs on.
+        """
+        self._write("session", {**arguments, "devices": list(devices)})
+
+    def train(
+        self,
+        losses: Mapping[str, float],
+        *,
+        epoch: int,
+        iteration: int,
+        learning_rate: float,
+        elapsed: float,
+    ) -> None:
+        """Write the losses of one iteration.
+
+        Args:
+            losses: by our names, already weighted; the total is added here.
+            epoch: counted from 0.
+            iteration: counted from the start of the first run.
+            learning_rate: the one in force.
+            elapsed: seconds that the iteration took.
+        """
+        letters = {LOSS_LETTERS.get(name, name): value for name, value in losses.items()}
+        letters["T"] = math.fsum(losses.values()) if _all_finite(losses) else math.nan
+        data = {
+            "loss": {letter: round(value, 5) for letter, value in letters.items()},
+            "epoch": epoch,
+            "iter": iteration,
+            "lr": round(learning_rate, 10),
+            "elapsed": elapsed,
+        }
+        self._write("train", data)
+
+    def validation(
+        self,
+        box: Mapping[str, float],
+        mask: Mapping[str, float],
+        *,
+        epoch: int,
+        iteration: int,
+        elapsed: float,
+    ) -> None:
+        """Write the average precisions of one validation.
+
+        Args:
+            box: percent at "all", "50", ..., "95"; `CocoMetrics.box`.
+            mask: the same for masks.
+            epoch: counted from 0.
+            iteration: counted from the start of the first run.
+            elapsed: seconds that the validation took.
+        """
+        counters = {"elapsed": elapsed, "epoch": epoch, "iter": iteration}
+        self._write("val", {**counters, "box": dict(box), "mask": dict(mask)})
+
+    def _write(self, kind: str, data: Mapping[str, object]) -> None:
+        if self._path is None:
+            return
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        record = {"type": kind, "session": self.session, "data": data, "time": time.time()}
+        line = json.dumps(_plain(record), allow_nan=False)
+        with self._path.open("a", encoding="utf-8") as file:
+            file.write(line + "\n")
+
+
+def read_log(path: Path | str) -> list[Record]:
+    """Read every event of a log, ours or the original's; half-written lines are skipped."""
+    text = Path(path).read_text(encoding="utf-8", errors="replace")
+    lines = [line for line in text.splitlines() if line.strip()]
+    records = [record for line in lines if (record := _parse(line)) is not None]
+    if len(records) < len(lines):
+        logger.warning("%s: skipped %d unreadable lines", path, len(lines) - len(records))
+    return records
+
+
+def _parse(line: str) -> Record | None:
+    try:
+        record = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    return record if isinstance(record, dict) and "type" in record else None
+
+
+def _end_last_line(path: Path) -> None:
+    """Part a half-written last line from what is appended next."""
+    with path.open("rb+") as file:
+        if file.seek(0, os.SEEK_END) == 0:
+            return
+        file.seek(-1, os.SEEK_END)
+        if file.read(1) != b"\n":
+            file.write(b"\n")
+
+
+def _all_finite(losses: Mapping[str, float]) -> bool:
+    return all(map(math.isfinite, losses.values()))
+
+
+def _plain(value: object) -> object:
+    """Turn a value into what JSON can hold: null for NaN and infinities, text for strangers."""
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    return value if value is None or isinstance(value, (bool, int, str)) else str(value)

@@ -1,0 +1,120 @@
+"""How weights are moved: optimisers, the learning rate's schedule, the average of the weights."""
+
+from __future__ import annotations
+
+import math
+from bisect import bisect_right
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel
+
+from yolact.config import TrainConfig
+
+# Batch statistics of fewer images than this hurt more than they help.
+MIN_BATCH_NORM_IMAGES = 6
+
+_STRIDE = 32  # of C5; sides that it divides lose no pixels
+
+
+def build_optimizer(model: nn.Module, train: TrainConfig) -> torch.optim.Optimizer:
+    """Return SGD over every parameter, or AdamW, which spares norms and biases its decay."""
+    if train.optimizer == "sgd":
+        return torch.optim.SGD(
+            model.parameters(),
+            lr=train.learning_rate,
+            momentum=train.momentum,
+            weight_decay=train.weight_decay,
+        )
+    vectors = [p for p in model.parameters() if p.ndim < 2]
+    groups: list[dict[str, Any]] = [
+        {"params": [p for p in model.parameters() if p.ndim >= 2]},
+        {"params": vectors, "weight_decay": 0.0},
+    ]
+    return torch.optim.AdamW(groups, lr=train.learning_rate, weight_decay=train.weight_decay)
+
+
+def average_weights(model: nn.Module, decay: float) -> AveragedModel:
+    """Keep an exponential moving average of weights and batch statistics.
+
+    Early on, when there is little to average, it follows faster: after n updates the decay is at
+    most (1 + n) / (10 + n).
+    """
+
+    def update(averages: Sequence[Tensor], values: Sequence[Tensor], updates: Tensor | int) -> None:
+        now = min(decay, (1 + int(updates)) / (10 + int(updates)))
+        for average, value in zip(averages, values, strict=True):
+            if average.is_floating_point():
+                average.lerp_(value, 1 - now)
+            else:
+                average.copy_(value)
+
+    average = AveragedModel(model, multi_avg_fn=update, use_buffers=True)
+    return average.requires_grad_(False)
+
+
+def learning_rate_at(iteration: int, train: TrainConfig) -> float:
+    """Return the learning rate of an iteration, counted from 0: linear warm-up, then the schedule.
+
+    The schedule is steps (YOLACT sec. 6), or half a cosine down to 0 at the end.
+    """
+    if iteration < train.warmup_iterations:
+        progress = iteration / train.warmup_iterations
+        start = min(train.warmup_learning_rate, train.learning_rate)
+        return start + (train.learning_rate - start) * progress
+    if train.schedule == "cosine":
+        left = max(train.max_iterations - train.warmup_iterations, 1)
+        progress = min((iteration - train.warmup_iterations) / left, 1.0)
+        return train.learning_rate * (1 + math.cos(math.pi * progress)) / 2
+    passed = bisect_right(train.learning_rate_steps, iteration)
+    return train.learning_rate * float(train.gamma**passed)
+
+
+def input_size_at(iteration: int, image_size: int, train: TrainConfig) -> int:
+    """Return the side of the network input of an iteration: S, or near it with `multi_scale`."""
+    if not train.multi_scale:
+        return image_size
+    share = np.random.default_rng((train.seed, iteration)).uniform(-1, 1) * train.multi_scale
+    return max(_STRIDE, round(image_size * (1 + share) / _STRIDE) * _STRIDE)
+
+
+def set_learning_rate(optimizer: torch.optim.Optimizer, learning_rate: float) -> None:
+    """Set the learning rate of every parameter group."""
+    for group in optimizer.param_groups:
+        group["lr"] = learning_rate
+
+
+def autoscale(train: TrainConfig, batch_size: int) -> TrainConfig:
+    """Adapt a schedule to another batch size: the rate grows with it, the iterations shrink.
+
+    Warm-up is not scaled (Goyal et al. 2017, and the original).
+    """
+
+    def fewer(iterations: int) -> int:
+        return iterations * train.batch_size // batch_size
+
+    return replace(
+        train,
+        batch_size=batch_size,
+        learning_rate=train.learning_rate * batch_size / train.batch_size,
+        max_iterations=fewer(train.max_iterations),
+        learning_rate_steps=tuple(map(fewer, train.learning_rate_steps)),
+    )
+
+
+def with_iterations(train: TrainConfig, iterations: int) -> TrainConfig:
+    """Shorten or lengthen a schedule; its shape stays, its warm-up at most a tenth of it."""
+
+    def scaled(iteration: int) -> int:
+        return iteration * iterations // train.max_iterations
+
+    return replace(
+        train,
+        max_iterations=iterations,
+        learning_rate_steps=tuple(map(scaled, train.learning_rate_steps)),
+        warmup_iterations=min(train.warmup_iterations, iterations // 10),
+    )

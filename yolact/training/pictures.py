@@ -1,0 +1,158 @@
+"""Pictures of a training run: what is learned from, and what is found."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from pycocotools import mask as mask_utils
+from torch import Tensor
+from torchvision.utils import make_grid
+
+from data.annotations.run_lengths import run_lengths
+from data.augment.train import TrainTransform
+from data.loader import Transform
+from data.sample import Sample, Samples
+from yolact.config import Config
+from yolact.drawing.detections import Image, draw_detections
+from yolact.drawing.side_by_side import (
+    _GAP,
+    Panel,
+    _joined,
+    _padded,
+    logger,
+    objects_to_draw,
+    side_by_side,
+    write_jpeg,
+)
+from yolact.evaluation.coco import EvaluationDataset, eval_order
+from yolact.results.detections import Detections
+
+_LEARNED_SIDE = 4  # pixels: what is narrower is not trained on, see `TrainTransform`
+
+
+def train_transform(config: Config) -> TrainTransform:
+    """Return the augmentation of single images that a configuration asks for."""
+    settings = {k: v for k, v in vars(config.augment).items() if k != "copy_paste"}
+    return TrainTransform(image_size=config.model.image_size, **settings)
+
+
+def picture_of_training_data(
+    dataset: Samples, transform: Transform, path: Path, count: int = 16, seed: int = 0
+) -> Path:
+    """Write a grid of images as training sees them: augmented, with their ground truth drawn.
+
+    Images that cannot be read are passed over with a warning.
+
+    Args:
+        dataset: where the samples come from.
+        transform: the augmentation.
+        path: a JPEG file to write.
+        count: at most so many images, drawn at random.
+        seed: of everything random.
+
+    Returns:
+        The path.
+
+    Raises:
+        ValueError: not one image can be read.
+    """
+    rng = np.random.default_rng(seed)
+    tiles: list[Tensor] = []
+    for index in rng.permutation(len(dataset)).tolist():
+        if len(tiles) == count:
+            break
+        try:
+            tiles.append(_tile(dataset, transform, index, rng))
+        except (ValueError, OSError) as error:
+            logger.warning("not drawn: %s", error)
+    if not tiles:
+        raise ValueError("no image of the dataset can be read")
+    columns = int(np.ceil(np.sqrt(len(tiles))))
+    grid = make_grid(torch.stack(tiles), nrow=columns, padding=4, pad_value=255)
+    return write_jpeg(path, grid.permute(1, 2, 0).numpy())
+
+
+def _tile(dataset: Samples, transform: Transform, index: int, rng: np.random.Generator) -> Tensor:
+    image, target = transform(dataset.sample(index), rng)
+    target = target[~target.is_crowd]
+    pixels: NDArray[np.uint8] = np.ascontiguousarray(image.permute(1, 2, 0).numpy())
+    objects = objects_to_draw(
+        target.masks.numpy(),
+        target.boxes.numpy(),
+        target.labels.tolist(),
+        (pixels.shape[0], pixels.shape[1]),
+        dataset.names,
+    )
+    drawn = draw_detections(pixels, objects, scores=False)
+    return torch.from_numpy(drawn).permute(2, 0, 1)
+
+
+VALIDATION_PICTURES = "val_pictures.jpg"
+
+
+def write_validation_pictures(
+    folder: Path,
+    dataset: EvaluationDataset,
+    predict: Callable[[Image], Detections],
+    count: int = 8,
+    score_threshold: float = 0.15,
+) -> Path | None:
+    """Show what a model finds in the first validation images, beside the ground truth.
+
+    They are the same images every time, see `eval_order`; those that cannot be read are left out.
+
+    Args:
+        folder: gets `VALIDATION_PICTURES`, in place of an earlier one.
+        dataset: images with their ground truth.
+        predict: (H, W, 3) uint8 RGB -> what the model finds in that image.
+        count: at most so many images.
+        score_threshold: detections that score lower are not drawn.
+
+    Returns:
+        The picture's path, or None for a data set without images.
+    """
+    tiles = []
+    for index in eval_order(dataset.image_ids)[:count]:
+        try:
+            sample = dataset.sample(index)
+            found = predict(sample.image)
+            truth = _ground_truth(sample, found.class_names)
+        except (OSError, ValueError) as error:
+            logger.warning("not drawn: %s", error)
+            continue
+        found = found.to("cpu")[found.scores.cpu() >= score_threshold]
+        panels = (Panel("ground truth", truth, False), Panel("detected", found, True))
+        tiles.append(side_by_side(sample.image, panels, 400))
+    if not tiles:
+        return None
+    return write_jpeg(folder / VALIDATION_PICTURES, _grid(tiles))
+
+
+def _ground_truth(sample: Sample, class_names: Sequence[str]) -> Detections:
+    image_hw = (sample.image.shape[0], sample.image.shape[1])
+    shown = np.flatnonzero(~sample.is_crowd)
+    outlines = (sample.segmentations[index] for index in shown)
+    bitmaps = (
+        outline
+        if isinstance(outline, np.ndarray)
+        else mask_utils.decode(run_lengths(outline, image_hw))
+        for outline in outlines
+    )
+    labels = sample.labels[shown].tolist()
+    return objects_to_draw(bitmaps, sample.boxes[shown], labels, image_hw, class_names)
+
+
+def _grid(tiles: Sequence[Image]) -> Image:
+    """Set tiles in two columns."""
+    width = max(tile.shape[1] for tile in tiles)
+    rows = []
+    for start in range(0, len(tiles), 2):
+        row = tiles[start : start + 2]
+        height = max(tile.shape[0] for tile in row)
+        rows.append(_joined([_padded(tile, height, width) for tile in row], 1, 3 * _GAP))
+    widest = max(row.shape[1] for row in rows)
+    return _joined([_padded(row, row.shape[0], widest) for row in rows], 0, _GAP)
