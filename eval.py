@@ -35,6 +35,7 @@ from numpy.typing import NDArray
 from data.catalog import SHAPES, open_dataset
 from data.classes import Categories
 from data.images import read_image
+from data.sample import Dataset
 from data.video.reader import open_video
 from yolact import Config, Predictor
 from yolact.checkpoint import Checkpoint
@@ -43,7 +44,7 @@ from yolact.cli.eval import choose_model, compared, engine_for, mask_mode, parse
 from yolact.cli.inputs import expand_images, parse_source
 from yolact.drawing.detections import draw_detections
 from yolact.drawing.window import has_display, show
-from yolact.evaluation.coco import CocoEvaluator, EvaluationDataset, eval_order, evaluate
+from yolact.evaluation.coco import CocoEvaluator, eval_order, evaluate
 from yolact.evaluation.metrics import format_coco_summary, format_per_class, format_table
 from yolact.evaluation.result_files import (
     load_results,
@@ -209,7 +210,7 @@ def process_video(
 
 
 def evaluate_dataset(
-    args: argparse.Namespace, predictor: Predictor, draw: Draw, dataset: EvaluationDataset
+    args: argparse.Namespace, predictor: Predictor, draw: Draw, dataset: Dataset
 ) -> CocoEvaluator:
     """Detect in every image of a dataset, and keep the detections."""
     if args.display and not has_display():
@@ -246,7 +247,7 @@ def evaluate_dataset(
 def report(
     args: argparse.Namespace,
     evaluator: CocoEvaluator,
-    dataset: EvaluationDataset,
+    dataset: Dataset,
     checkpoint: Checkpoint,
     config: Config,
 ) -> None:
@@ -339,7 +340,7 @@ def time_video(args: argparse.Namespace, predictor: Predictor, draw: Draw) -> fl
         return process_video(args, predictor, draw, output, max_frames=count).fps
 
 
-def validation_set(config: Config) -> EvaluationDataset:
+def validation_set(config: Config) -> Dataset:
     """Open the validation images of the configured dataset, with the labels of the model."""
     try:
         return open_dataset(config.dataset, "val", Categories.from_names(config.model.names))
@@ -348,7 +349,7 @@ def validation_set(config: Config) -> EvaluationDataset:
         raise FileNotFoundError(message) from None
 
 
-def image_order(args: argparse.Namespace, dataset: EvaluationDataset) -> list[int]:
+def image_order(args: argparse.Namespace, dataset: Dataset) -> list[int]:
     """Return the order of images that the flags ask for."""
     return eval_order(dataset.image_ids, shuffle=args.shuffle, seed=args.seed, no_sort=args.no_sort)
 

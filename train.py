@@ -28,12 +28,13 @@ from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
 from data.loader import Batch, build_train_loader
+from data.sample import Dataset
 from yolact import Predictor, distributed
 from yolact.cli.common import run
 from yolact.cli.setup import Run, set_up
 from yolact.cli.train import batch_parts, parse_arguments
 from yolact.engines.pytorch import autocast
-from yolact.evaluation.coco import CocoEvaluator, EvaluationDataset, eval_order, evaluate
+from yolact.evaluation.coco import CocoEvaluator, eval_order, evaluate
 from yolact.evaluation.metrics import format_table
 from yolact.evaluation.result_files import merge_results
 from yolact.report.write import write_report
@@ -207,7 +208,7 @@ def validation_due(run: Run) -> bool:
     return bool(seen // period > (seen - train.batch_size) // period)
 
 
-def validate(run: Run, val_data: EvaluationDataset, stop: Event) -> None:
+def validate(run: Run, val_data: Dataset, stop: Event) -> None:
     """Evaluate on validation images, print the table, keep the best weights."""
     predictor = Predictor(run.learner.best_model, run.args.precision)
 
@@ -243,7 +244,7 @@ def validate(run: Run, val_data: EvaluationDataset, stop: Event) -> None:
 
 
 def show_validation(
-    run: Run, val_data: EvaluationDataset, predict: Callable[[NDArray[np.uint8]], Detections]
+    run: Run, val_data: Dataset, predict: Callable[[NDArray[np.uint8]], Detections]
 ) -> None:
     """Draw a few validation images; without room for the picture, training goes on."""
     run.learner.best_model.eval()
@@ -255,7 +256,7 @@ def show_validation(
         run.learner.model.train()
 
 
-def validation_images(run: Run, val_data: EvaluationDataset) -> list[int]:
+def validation_images(run: Run, val_data: Dataset) -> list[int]:
     """Return the images that this process evaluates."""
     chosen = eval_order(val_data.image_ids)[: run.args.validation_size]
     return chosen[distributed.rank() :: distributed.world_size()]

@@ -23,10 +23,10 @@ from data.formats.recognise import (
     recognise,
     yolo_parts,
 )
-from data.shapes.scenes import ShapeScenes, shapes_split
 
 from .classes import Categories
 from .problems import summarize
+from .sample import Dataset
 
 
 @dataclass(frozen=True)
@@ -229,7 +229,7 @@ def open_dataset(
     categories: Categories | None = None,
     root: Path = Path("data"),
     length: int | None = None,
-) -> CocoInstances | ShapeScenes:
+) -> Dataset:
     """Open one split of a dataset.
 
     Args:
@@ -244,8 +244,10 @@ def open_dataset(
         FileNotFoundError: its files are not there.
     """
     if name == SHAPES:
+        from data.shapes.scenes import shapes_split
+
         scenes = shapes_split(split, length)
-        if categories is not None and categories.names != scenes.names:
+        if categories is not None and categories.names != scenes.categories.names:
             raise ValueError(
                 f"dataset 'shapes' has other classes than the model's {len(categories)}"
             )

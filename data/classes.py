@@ -113,4 +113,9 @@ PASCAL_CLASSES = Categories.from_names((
     "train", "tvmonitor",
 ))
 """Pascal's 20 classes, as the original's conversion of SBD numbers them."""
+
+SHAPE_CLASSES = Categories.from_names(
+    ("circle", "square", "triangle", "star", "ring", "cross", "heart", "crescent")
+)
+"""The eight classes of the generated scenes; `data.shapes.drawing` has an outline for each."""
 # fmt: on

@@ -11,12 +11,13 @@ import cv2
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import DataLoader, Sampler
+from torch.utils.data import Dataset as MapDataset
 
 from data.augment.copy_paste import paste_objects
 from layers.structures import Target
 
-from .sample import Sample, Samples
+from .sample import Dataset, Sample
 
 Key = tuple[int, int]
 """Epoch and index of a sample."""
@@ -53,7 +54,7 @@ def collate(batch: Sequence[Item]) -> Batch:
     return [image for image, _ in batch], [target for _, target in batch]
 
 
-class TrainingData(Dataset[Item]):
+class TrainingData(MapDataset[Item]):
     """Transformed samples of a dataset, addressed by (epoch, index).
 
     Args:
@@ -65,7 +66,7 @@ class TrainingData(Dataset[Item]):
     """
 
     def __init__(
-        self, dataset: Samples, transform: Transform, seed: int, copy_paste: float = 0.0
+        self, dataset: Dataset, transform: Transform, seed: int, copy_paste: float = 0.0
     ) -> None:
         """Remember the parts."""
         self.dataset = dataset
@@ -166,7 +167,7 @@ class BatchStream(Sampler[list[Key]]):
 
 
 def build_train_loader(
-    dataset: Samples,
+    dataset: Dataset,
     transform: Transform,
     batch_size: int,
     workers: int,

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
+from pycocotools.coco import COCO
+
+from .classes import Categories
 
 Segmentation = Any
 """COCO polygons (list of flat x, y lists), COCO run lengths (dict), or an (H, W) bool bitmap."""
@@ -33,12 +37,22 @@ class Sample:
     image_id: int
 
 
-class Samples(Protocol):
-    """What a dataset has to offer to be trained on."""
+class Dataset(Protocol):
+    """The one protocol of every dataset: to train on, to score against, to describe."""
 
     @property
-    def names(self) -> tuple[str, ...]:
-        """One class name for each label value."""
+    def categories(self) -> Categories:
+        """The classes; the position of a class is its label."""
+        ...
+
+    @property
+    def image_ids(self) -> Sequence[int]:
+        """Index -> the dataset's own identifier of an image."""
+        ...
+
+    @property
+    def coco(self) -> COCO:
+        """The ground truth as pycocotools sees it."""
         ...
 
     def __len__(self) -> int:
@@ -47,4 +61,12 @@ class Samples(Protocol):
 
     def sample(self, index: int) -> Sample:
         """Load one annotated image."""
+        ...
+
+    def image_info(self, index: int) -> dict[str, Any]:
+        """Return `id`, `file_name`, `height` and `width` of an image, without decoding it."""
+        ...
+
+    def annotations(self, index: int) -> list[dict[str, Any]]:
+        """Return the objects of an image as entries of COCO's `annotations`."""
         ...

@@ -20,18 +20,19 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader
+from torch.utils.data import Dataset as MapDataset
 
 from data.annotations.coco import CocoInstances
 from data.catalog import open_dataset
-from data.shapes.scenes import ShapeScenes
+from data.sample import Dataset
 from yolact.cli.common import UsageError, add_flags, flag, make_parser, run
 
 BATCH = 64
 SCENES = 100  # of "shapes", to draw from
 
 
-class AnnotationCounts(Dataset[int]):
+class AnnotationCounts(MapDataset[int]):
     """Number of annotations per image; to count them, each is made as it is for training."""
 
     def __init__(self, dataset: CocoInstances) -> None:
@@ -47,9 +48,7 @@ class AnnotationCounts(Dataset[int]):
         return len(self.dataset.annotations(index))
 
 
-def generate(
-    source: CocoInstances | ShapeScenes, folder: Path, images: int, annotations: int
-) -> Path:
+def generate(source: Dataset, folder: Path, images: int, annotations: int) -> Path:
     """Write an annotation file and empty image files.
 
     Every image has the size of a random one of the source, and every annotation is a random one of
@@ -82,7 +81,7 @@ def generate(
             row = rng.randrange(images)
             text = rng.choice(parts[models[row]])
             out.write(", " * (number > 1) + f'{text}, "id": {number}, "image_id": {row}}}')
-        pairs = zip(source.categories.category_ids, source.names, strict=True)
+        pairs = zip(source.categories.category_ids, source.categories.names, strict=True)
         categories = [{"id": number, "name": name} for number, name in pairs]
         out.write(f'], "categories": {json.dumps(categories)}}}')
     return file

@@ -13,11 +13,10 @@ from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 
-from data.annotations.coco import CocoInstances
 from data.catalog import SHAPES, Split, open_dataset
 from data.checks.dataset import check_dataset
 from data.problems import Problem
-from data.shapes.scenes import ShapeScenes
+from data.sample import Dataset
 from yolact.cli.common import (
     UsageError,
     add_flags,
@@ -30,7 +29,7 @@ from yolact.cli.common import (
 from yolact.training.dataset_report import describe_dataset
 from yolact.training.pictures import picture_of_training_data, train_transform
 
-Opened = CocoInstances | ShapeScenes
+Opened = Dataset
 
 
 def main(argv: Sequence[str] | None = None) -> None:

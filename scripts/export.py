@@ -29,13 +29,14 @@ from numpy.typing import NDArray
 from data.augment.train import to_tensor
 from data.catalog import Split, open_dataset
 from data.classes import Categories
+from data.sample import Dataset
 from layers.structures import Predictions
 from yolact import Config, Predictor
 from yolact.checkpoint import BUNDLED, read_checkpoint, resolve_weights
 from yolact.cli.common import UsageError, add_flags, checkpoint_config, flag, make_parser, run
 from yolact.engines.choose import choose_engine
 from yolact.engines.exported import SUFFIXES, is_exported, metadata, write_onnx, write_openvino
-from yolact.evaluation.coco import EvaluationDataset, eval_order, evaluate
+from yolact.evaluation.coco import eval_order, evaluate
 from yolact.models.segmenter import Segmenter
 
 logger = logging.getLogger("export")
@@ -109,7 +110,7 @@ def export(
     write_openvino(network, text, path, half=args.half)
 
 
-def open_split(args: argparse.Namespace, config: Config, split: Split) -> EvaluationDataset:
+def open_split(args: argparse.Namespace, config: Config, split: Split) -> Dataset:
     """Open a part of the dataset with the labels of the model."""
     categories = Categories.from_names(config.model.names)
     return open_dataset(args.dataset or config.dataset, split, categories)

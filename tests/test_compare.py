@@ -11,7 +11,7 @@ from support.tiny import SETTINGS, make_dataset
 from test_mask_rcnn import NAME, SMALL
 from test_scripts import script
 
-from data.shapes.scenes import SHAPE_CLASSES
+from data.classes import SHAPE_CLASSES
 from yolact import build_model, get_config
 from yolact.checkpoint import save_checkpoint
 from yolact.cli.common import run
@@ -25,7 +25,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for preset, settings in (("yolact_resnet18", SETTINGS), (NAME, SMALL)):
         more = ("detect.max_detections=5", f"dataset={folder / 'scenes'}")
         config = get_config(preset).override(*settings, *more)
-        config = config.with_classes(SHAPE_CLASSES)
+        config = config.with_classes(SHAPE_CLASSES.names)
         save_checkpoint(folder / preset / "best.pth", build_model(config), config)
     return folder
 

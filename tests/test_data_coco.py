@@ -61,7 +61,7 @@ def write(folder: Path, annotations: Any = (), **changes: Any) -> Path:
 def test_no_annotations(tmp_path: Path) -> None:
     dataset = CocoInstances(tmp_path, write(tmp_path))
     assert dataset.image_ids == (5, 2)
-    assert dataset.names == ("cat", "dog")
+    assert dataset.categories.names == ("cat", "dog")
     sample = dataset.sample(1)
     assert sample.image.shape == (10, 12, 3)
     assert sample.boxes.shape == (0, 4)
@@ -161,7 +161,7 @@ def test_labels_of_a_trained_model(tmp_path: Path, caplog: pytest.LogCaptureFixt
     model = Categories.from_names(("horse", "Dog"))
     file = write(tmp_path, [annotation(), annotation(id=2, category_id=3)])
     dataset = CocoInstances(tmp_path, file, categories=model)
-    assert dataset.names == ("horse", "Dog")
+    assert dataset.categories.names == ("horse", "Dog")
     assert dataset.sample(0).labels.tolist() == [1]
     assert dataset.categories.category_ids[1] == 9
     assert "unknown category_id (1)" in caplog.text
@@ -300,7 +300,7 @@ def test_real_data(data_root: Path) -> None:
     dataset = CocoInstances(paths.val_images, paths.val_annotations)
     assert len(dataset) == 145
     assert len(dataset.coco.anns) == 1255
-    assert len(dataset.names) == 80
+    assert len(dataset.categories.names) == 80
     samples = [dataset.sample(index) for index in range(0, 145, 12)]
     assert any(sample.is_crowd.any() for sample in map(dataset.sample, range(145)))
     assert all(sample.boxes[:, 2:].max(initial=1) <= 640 for sample in samples)

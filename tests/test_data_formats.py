@@ -28,7 +28,7 @@ FORMATS = ("yolo", "labelme", "via")
 
 def objects_of(dataset: CocoInstances, index: int) -> list[tuple[str, NDArray[np.uint8]]]:
     image_hw = (dataset.image_info(index)["height"], dataset.image_info(index)["width"])
-    names = dict(zip(dataset.categories.category_ids, dataset.names, strict=True))
+    names = dict(zip(dataset.categories.category_ids, dataset.categories.names, strict=True))
     parts = dataset.annotations(index)
     return [(names[p["category_id"]], drawn(p["segmentation"], image_hw)) for p in parts]
 
@@ -47,7 +47,7 @@ def test_every_format_gives_the_same_masks(
 ) -> None:
     folder = write_all(two_images(), write_images(tmp_path / "images"), tmp_path)[name]
     dataset = opened(folder, "train")
-    assert dataset.names == ("cat", "dog")
+    assert dataset.categories.names == ("cat", "dog")
     assert [dataset.image_info(i)["file_name"] for i in range(2)] == ["a.png", "b.png"]
     ((dog, mask),) = objects_of(dataset, 0)
     assert dog == "dog"
@@ -99,9 +99,9 @@ def test_classes_are_those_of_the_training_split(tmp_path: Path) -> None:
     write_labelme(only_dogs, write_images(tmp_path / "val"))
     train = opened(tmp_path, "train")
     val = opened(tmp_path, "val", train.categories)
-    assert val.names == train.names == ("cat", "dog")
+    assert val.categories.names == train.categories.names == ("cat", "dog")
     assert val.sample(0).labels.tolist() == [1]
-    assert opened(tmp_path, "val").names == ("dog",)
+    assert opened(tmp_path, "val").categories.names == ("dog",)
     assert opened(tmp_path, "val", Categories.from_names(["Dog"])).sample(0).labels.tolist() == [0]
 
 

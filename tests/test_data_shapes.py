@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from pycocotools.coco import COCO
 
+from data.classes import SHAPE_CLASSES
 from data.shapes.drawing import OUTLINES, TEXTURES, Shape, paint_shape, random_light, rasterize
 from data.shapes.scenes import (
     MIN_VISIBLE_PIXELS,
-    SHAPE_CLASSES,
     ShapeScenes,
     export_clip,
     export_coco,
@@ -108,7 +108,8 @@ def test_all_classes_occur_and_scenes_are_full() -> None:
     counts = np.bincount(np.concatenate(labels), minlength=len(SHAPE_CLASSES))
     assert (counts > 20).all()
     assert all(1 <= len(part) <= 7 for part in labels)
-    assert scenes.categories.names == scenes.names == SHAPE_CLASSES
+    assert scenes.categories == SHAPE_CLASSES
+    assert SHAPE_CLASSES.names == tuple(OUTLINES)
     assert scenes.categories.category_ids == tuple(range(1, 9))
 
 
@@ -141,7 +142,7 @@ def test_export_round_trip(tmp_path: Path, count: int, capsys: pytest.CaptureFix
     assert path == tmp_path / "annotations" / "instances_val.json"
     truth = COCO(str(path))
     assert truth.getImgIds() == list(scenes.image_ids[:count])
-    assert [c["name"] for c in truth.loadCats(truth.getCatIds())] == list(SHAPE_CLASSES)
+    assert [c["name"] for c in truth.loadCats(truth.getCatIds())] == list(SHAPE_CLASSES.names)
     assert [p.name for p in path.parent.iterdir()] == [path.name]
     for index in range(count):
         check_annotations(truth, scenes, index, index + 1)

@@ -14,7 +14,8 @@ import torch
 from support.tiny import SETTINGS, make_dataset
 
 import eval as eval_script
-from data.shapes.scenes import SHAPE_CLASSES, export_clip, shape_clip
+from data.classes import SHAPE_CLASSES
+from data.shapes.scenes import export_clip, shape_clip
 from data.video.reader import open_video
 from yolact import build_model, get_config
 from yolact.checkpoint import save_checkpoint
@@ -34,7 +35,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     make_dataset(folder / "scenes")
     torch.manual_seed(0)
     config = get_config("yolact_resnet18").override(*SETTINGS, "detect.score_threshold=0.0")
-    config = config.with_classes(SHAPE_CLASSES)
+    config = config.with_classes(SHAPE_CLASSES.names)
     save_checkpoint(folder / "tiny.pth", build_model(config), config)
     export_clip(folder / "clip.mp4", shape_clip(5, (48, 64)))
     return folder
@@ -99,7 +100,7 @@ def test_metrics_and_report_as_files(flags: list[str], capsys: pytest.CaptureFix
     assert content == json.loads(Path("out/report/metrics.json").read_text())
     assert (content["model"], content["dataset"]) == ("yolact_resnet18", "scenes")
     assert (content["weights"], content["images"]) == ("tiny.pth", 3)
-    assert [row["name"] for row in content["per_class"]] == list(SHAPE_CLASSES)
+    assert [row["name"] for row in content["per_class"]] == list(SHAPE_CLASSES.names)
     assert (content["mask"] is None) == ("--detect" in flags)
     assert f"{content['box']['AP'] / 100:.3f}" in out
     assert list(Path("out/report").glob("worst_*.jpg"))

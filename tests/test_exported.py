@@ -96,9 +96,9 @@ def test_quantised_file_runs_and_tells_its_cost(
     data = make_dataset(tmp_path / "data")
     trained, path = tmp_path / "eight.pth", tmp_path / "int8.xml"
     config = tiny_config(f"dataset={data}")
-    from data.shapes.scenes import SHAPE_CLASSES
+    from data.classes import SHAPE_CLASSES
 
-    config = config.with_classes(SHAPE_CLASSES)
+    config = config.with_classes(SHAPE_CLASSES.names)
     save_checkpoint(trained, build_model(config), config)
     assert run(script("export")["main"], [str(path), f"--trained_model={trained}", "--int8"]) == 0
     out = capsys.readouterr().out

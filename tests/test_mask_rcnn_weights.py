@@ -15,8 +15,7 @@ from torchvision.models.detection import MaskRCNN_ResNet50_FPN_Weights
 from torchvision.models.detection.backbone_utils import resnet_fpn_backbone
 from torchvision.models.detection.mask_rcnn import MaskRCNN
 
-from data.classes import COCO_CLASSES
-from data.shapes.scenes import SHAPE_CLASSES
+from data.classes import COCO_CLASSES, SHAPE_CLASSES
 from yolact import build_model, get_config, load_model
 from yolact import checkpoint as checkpoint_module
 from yolact.checkpoint import Checkpoint, load_weights, save_checkpoint
@@ -137,7 +136,7 @@ def test_own_checkpoint_and_no_official_one(tmp_path: Path) -> None:
     save_checkpoint(path, model, small_config(), half=True)
     loaded = load_model(path)
     assert isinstance(loaded, MaskRcnn)
-    assert loaded.class_names == SHAPE_CLASSES
+    assert loaded.class_names == SHAPE_CLASSES.names
     for name, tensor in model.state_dict().items():
         torch.testing.assert_close(loaded.state_dict()[name], tensor, atol=1e-3, rtol=0)
     with pytest.raises(ValueError, match="no official name for.*2019 has no such model"):

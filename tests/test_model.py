@@ -9,7 +9,8 @@ from support.tiny import SETTINGS
 from torch import Tensor
 
 from data.augment.train import plain_target
-from data.shapes.scenes import SHAPE_CLASSES, ShapeScenes
+from data.classes import SHAPE_CLASSES
+from data.shapes.scenes import ShapeScenes
 from layers.structures import Candidates, Target
 from yolact import Predictor, Yolact, build_model, get_config
 
@@ -20,7 +21,7 @@ def build(rescoring: bool = False) -> Yolact:
     torch.manual_seed(0)
     more = ["model.mask_rescoring=True", "model.image_size=256"] if rescoring else []
     settings = [*SETTINGS, *more, "detect.score_threshold=0.0"]
-    config = get_config("yolact_resnet18").override(*settings).with_classes(SHAPE_CLASSES)
+    config = get_config("yolact_resnet18").override(*settings).with_classes(SHAPE_CLASSES.names)
     return build_model(config).freeze_batch_norm()
 
 

@@ -99,7 +99,9 @@ def test_ground_truth_is_left_and_predictions_are_right(tmp_path: Path) -> None:
     dataset = ShapeScenes(1, 64, seed=1)
     sample = dataset.sample(0)
     boxes, labels = sample.boxes, sample.labels.tolist()
-    perfect = objects_to_draw(sample.segmentations, boxes, labels, (64, 64), dataset.names)
+    perfect = objects_to_draw(
+        sample.segmentations, boxes, labels, (64, 64), dataset.categories.names
+    )
     unsure = replace(perfect, scores=torch.full((len(labels),), 0.1))
 
     def halves(found: Detections) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
@@ -140,7 +142,7 @@ def test_photographs(tmp_path: Path, data_root: Path) -> None:
     assert isinstance(dataset, CocoInstances)
 
     def predict(image: NDArray[np.uint8]) -> Detections:
-        return replace(nothing(image), class_names=dataset.names)
+        return replace(nothing(image), class_names=dataset.categories.names)
 
     path = write_validation_pictures(tmp_path, dataset, predict, 4)
     assert path is not None

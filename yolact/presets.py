@@ -5,8 +5,7 @@ from __future__ import annotations
 import difflib
 from dataclasses import replace
 
-from data.classes import PASCAL_CLASSES
-from data.shapes.scenes import SHAPE_CLASSES
+from data.classes import PASCAL_CLASSES, SHAPE_CLASSES
 
 from .config import AugmentConfig, Config, LossConfig, ModelConfig, Scales, TrainConfig
 
@@ -154,7 +153,7 @@ YOLACT_RESNET18_SHAPES = replace(
         YOLACT_RESNET18.model,
         image_size=256,
         num_classes=len(SHAPE_CLASSES),
-        class_names=SHAPE_CLASSES,
+        class_names=SHAPE_CLASSES.names,
         anchor_ratios=(1.0,),  # scenes are full of squarish boxes: 99 % of them meet an anchor
     ),
     train=TrainConfig(

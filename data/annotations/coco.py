@@ -88,11 +88,6 @@ class CocoInstances:
         """Return what a loader's worker needs."""
         return {name: value for name, value in vars(self).items() if name not in _NOT_FOR_WORKERS}
 
-    @property
-    def names(self) -> tuple[str, ...]:
-        """One class name for each label value."""
-        return self.categories.names
-
     @cached_property
     def image_ids(self) -> tuple[int, ...]:
         """The dataset's own identifiers, in the order of the indices."""
@@ -101,7 +96,7 @@ class CocoInstances:
     @cached_property
     def coco(self) -> COCO:
         """The ground truth as pycocotools sees it, without the annotations that were left out."""
-        names = zip(self.categories.category_ids, self.names, strict=True)
+        names = zip(self.categories.category_ids, self.categories.names, strict=True)
         indices = range(len(self))
         truth = COCO()
         truth.dataset = {

@@ -24,12 +24,11 @@ from numpy.typing import NDArray
 from pycocotools import mask as mask_utils
 from pycocotools.coco import COCO
 
-from data.classes import Categories
+from data.classes import SHAPE_CLASSES, Categories
 from data.sample import Sample
 from data.video.writer import VideoWriter
 
 from .drawing import (
-    OUTLINES,
     TEXTURES,
     Floats,
     Rng,
@@ -42,8 +41,6 @@ from .drawing import (
     random_light,
     rasterize,
 )
-
-SHAPE_CLASSES: tuple[str, ...] = tuple(OUTLINES)
 
 MIN_VISIBLE_PIXELS = 60
 MIN_VISIBLE_SHARE = 0.6
@@ -58,7 +55,7 @@ class _Layout:
 
     @property
     def labels(self) -> NDArray[np.int64]:
-        names = [SHAPE_CLASSES.index(shape.outline) for shape, _ in self.shapes]
+        names = [SHAPE_CLASSES.names.index(shape.outline) for shape, _ in self.shapes]
         return np.array(names, dtype=np.int64)
 
     @property
@@ -96,14 +93,9 @@ class ShapeScenes:
         return self.length
 
     @property
-    def names(self) -> tuple[str, ...]:
-        """Class names, by label."""
-        return SHAPE_CLASSES
-
-    @property
     def categories(self) -> Categories:
         """Class names with their COCO identifiers, 1 to 8."""
-        return Categories.from_names(SHAPE_CLASSES)
+        return SHAPE_CLASSES
 
     @property
     def image_ids(self) -> tuple[int, ...]:
@@ -209,7 +201,7 @@ def shape_clip(
     light = replace(random_light(rng, image_hw), grain=0.015)  # noise would fill the video's bits
     background = paint_background(rng, image_hw, palette)
     shapes = [
-        _random_shape(rng, name, image_hw, palette) for name in rng.permutation(SHAPE_CLASSES)
+        _random_shape(rng, name, image_hw, palette) for name in rng.permutation(SHAPE_CLASSES.names)
     ]
     velocities = rng.uniform(-0.012, 0.012, (len(shapes), 2)) * min(image_hw)
     spins = rng.uniform(-0.05, 0.05, len(shapes))
@@ -300,7 +292,7 @@ def _arrange(rng: Rng, image_hw: tuple[int, int], palette: Floats) -> _Layout:
     shapes: list[tuple[Shape, Stamp]] = []
     owner = np.full(image_hw, -1, dtype=np.int8)
     for _ in range(4 * wanted):
-        shape = _random_shape(rng, str(rng.choice(SHAPE_CLASSES)), image_hw, palette)
+        shape = _random_shape(rng, str(rng.choice(SHAPE_CLASSES.names)), image_hw, palette)
         stamp = rasterize(shape)
         outer, inner = stamp.overlap(image_hw)
         solid = stamp.solid
@@ -334,7 +326,7 @@ def _mask_boxes(masks: NDArray[np.bool_]) -> Floats:
 
 
 def _coco_dataset(dataset: ShapeScenes, count: int) -> dict[str, Any]:
-    pairs = zip(dataset.categories.category_ids, dataset.names, strict=True)
+    pairs = zip(dataset.categories.category_ids, dataset.categories.names, strict=True)
     return {
         "info": {"description": f"generated shapes, seed {dataset.seed}"},
         "images": [dataset.image_info(index) for index in range(count)],

@@ -6,7 +6,8 @@ import torch
 from torch import Tensor, nn
 
 from data.augment.train import plain_target
-from data.shapes.scenes import SHAPE_CLASSES, ShapeScenes
+from data.classes import SHAPE_CLASSES
+from data.shapes.scenes import ShapeScenes
 from layers.structures import Target
 from yolact import Config, build_model, get_config
 from yolact.models.mask_rcnn import MaskRcnn
@@ -24,7 +25,7 @@ CPU = torch.device("cpu")
 
 
 def small_config(*more: str) -> Config:
-    return get_config(NAME).override(*SMALL, *more).with_classes(SHAPE_CLASSES)
+    return get_config(NAME).override(*SMALL, *more).with_classes(SHAPE_CLASSES.names)
 
 
 def build(*more: str) -> MaskRcnn:

@@ -16,13 +16,13 @@ from data.annotations.coco import CocoInstances
 from data.catalog import has_one_split, open_dataset
 from data.checks.dataset import check_dataset
 from data.classes import Categories
-from data.sample import Samples
+from data.sample import Dataset
 from yolact import distributed
 from yolact.build import build_model
 from yolact.checkpoint import load_matching_weights, load_weights, read_checkpoint, resolve_weights
 from yolact.config import Config
 from yolact.engines.choose import pick_device
-from yolact.evaluation.coco import CocoEvaluator, EvaluationDataset
+from yolact.evaluation.coco import CocoEvaluator
 from yolact.models.segmenter import Segmenter
 from yolact.training.dataset_report import describe_dataset
 from yolact.training.log import Console, TrainingLog
@@ -48,8 +48,8 @@ class Run:
     args: argparse.Namespace
     learner: Learner
     parallel: nn.Module
-    train_data: Samples
-    val_data: EvaluationDataset | None
+    train_data: Dataset
+    val_data: Dataset | None
     saver: Saver
     log: TrainingLog
     files: RunFiles | None
@@ -98,8 +98,8 @@ def set_up(args: argparse.Namespace) -> Run:
     checkpoint = resumed_checkpoint(args)
     config = configure(args, checkpoint)
     train_data = open_dataset(config.dataset, "train")
-    if train_data.names != config.model.names:
-        config = config.with_classes(train_data.names)
+    if train_data.categories.names != config.model.names:
+        config = config.with_classes(train_data.categories.names)
     val_data = validation_data(args, config, train_data.categories)
     if args.patience and val_data is None:
         raise UsageError(f"--patience={args.patience}: there is no validation to wait for")
@@ -186,7 +186,7 @@ def run_files(args: argparse.Namespace, folder: Path, iteration: int) -> RunFile
     return RunFiles(folder, iteration, TensorBoard(folder, iteration) if args.tensorboard else None)
 
 
-def describe(data: Samples, config: Config, folder: Path) -> None:
+def describe(data: Dataset, config: Config, folder: Path) -> None:
     """Say what is in the training images, and show some as they are learned from."""
     if isinstance(data, CocoInstances):
         logger.info(describe_dataset(data, config))
@@ -208,7 +208,7 @@ def tell_problems(dataset: str) -> None:
 
 def validation_data(
     args: argparse.Namespace, config: Config, categories: Categories
-) -> EvaluationDataset | None:
+) -> Dataset | None:
     """Open the validation split, unless none is wanted; without one, say so and go on."""
     if args.validation_size < 1:
         return None

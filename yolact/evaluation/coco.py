@@ -13,7 +13,7 @@ import logging
 import math
 import random
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -23,7 +23,7 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 from tqdm import tqdm
 
-from data.sample import Sample
+from data.sample import Dataset, Sample
 from yolact.results.detections import Detections
 from yolact.threads import map_ahead
 
@@ -41,36 +41,6 @@ class _Scores(NamedTuple):
     coco: dict[str, float]
     per_class: dict[int, float]
     matches: Matches
-
-
-class Categories(Protocol):
-    """What labels mean."""
-
-    @property
-    def category_ids(self) -> Sequence[int]:
-        """Label -> category id of the annotation file."""
-
-
-class EvaluationDataset(Protocol):
-    """What `evaluate` asks of a data set."""
-
-    def __len__(self) -> int:
-        """Count the images."""
-
-    @property
-    def image_ids(self) -> Sequence[int]:
-        """Index -> image id."""
-
-    @property
-    def coco(self) -> COCO:
-        """The ground truth."""
-
-    @property
-    def categories(self) -> Categories:
-        """The label table."""
-
-    def sample(self, index: int) -> Sample:
-        """Return one image as it is stored."""
 
 
 class CocoEvaluator:
@@ -250,7 +220,7 @@ class CocoEvaluator:
 
 def evaluate(
     predict: Callable[[NDArray[np.uint8]], Detections],
-    dataset: EvaluationDataset,
+    dataset: Dataset,
     evaluator: CocoEvaluator | None = None,
     *,
     max_images: int = -1,

@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 from pycocotools import mask as mask_utils
 from pycocotools.coco import COCO
 
+from data.sample import Dataset
 from yolact.drawing.detections import PALETTE
 from yolact.drawing.side_by_side import Panel, objects_to_draw, side_by_side, write_jpeg
-from yolact.evaluation.coco import EvaluationDataset
 from yolact.evaluation.confusion import Integers, Outcome
 from yolact.evaluation.result_files import CocoResults
 from yolact.results.detections import Detections
@@ -101,7 +101,7 @@ class Shown:
 
 
 def write_worst_pictures(
-    folder: Path, shown: Shown, dataset: EvaluationDataset, files: Mapping[int, str], count: int
+    folder: Path, shown: Shown, dataset: Dataset, files: Mapping[int, str], count: int
 ) -> list[Picture]:
     """Draw the worst images, and delete the pictures of an earlier report.
 

@@ -17,9 +17,10 @@ from numpy.typing import NDArray
 from pycocotools import mask as mask_utils
 from pycocotools.coco import COCO
 
+from data.sample import Dataset
 from yolact.config import Config
 from yolact.drawing.plots import save_figure
-from yolact.evaluation.coco import CocoEvaluator, EvaluationDataset
+from yolact.evaluation.coco import CocoEvaluator
 from yolact.evaluation.confusion import (
     Integers,
     Outcome,
@@ -80,7 +81,7 @@ class _Evaluation:
 def write_report(
     folder: Path | str,
     evaluator: CocoEvaluator,
-    dataset: EvaluationDataset,
+    dataset: Dataset,
     config: Config,
     about: Mapping[str, str],
     masks: bool = True,

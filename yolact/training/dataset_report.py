@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass
-from typing import Any, Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from data.classes import Categories
+from data.sample import Dataset
 from yolact.config import Config
 
 from .anchor_fit import best_overlaps
@@ -24,27 +23,6 @@ MAX_IMAGES = 2000
 _SIZES = (("small", 0, 32), ("medium", 32, 96), ("large", 96, 10**9))  # COCO's, side in pixels
 _MAX_ROWS = 20  # of the table of classes
 _LOW_RECALL = 0.9
-
-
-class AnnotatedDataset(Protocol):
-    """What a dataset tells about its objects without decoding an image."""
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        """One class name for each label value."""
-
-    @property
-    def categories(self) -> Categories:
-        """Labels and category ids."""
-
-    def __len__(self) -> int:
-        """Count the images."""
-
-    def image_info(self, index: int) -> dict[str, Any]:
-        """Return `height` and `width`, among others, of an image."""
-
-    def annotations(self, index: int) -> list[dict[str, Any]]:
-        """Return the objects of an image in COCO's form."""
 
 
 @dataclass(frozen=True)
@@ -72,7 +50,7 @@ class ObjectStatistics:
     names: tuple[str, ...]
 
 
-def measure_objects(dataset: AnnotatedDataset, max_images: int = MAX_IMAGES) -> ObjectStatistics:
+def measure_objects(dataset: Dataset, max_images: int = MAX_IMAGES) -> ObjectStatistics:
     """Gather the objects of a dataset, or of images spread evenly over a larger one."""
     label_of = dataset.categories.label_of
     indices = np.linspace(0, len(dataset) - 1, min(len(dataset), max_images)).round().astype(int)
@@ -97,11 +75,11 @@ def measure_objects(dataset: AnnotatedDataset, max_images: int = MAX_IMAGES) -> 
         num_images=len(indices),
         num_crowds=crowds,
         total_images=len(dataset),
-        names=dataset.names,
+        names=dataset.categories.names,
     )
 
 
-def describe_dataset(dataset: AnnotatedDataset, config: Config, split: str = "train") -> str:
+def describe_dataset(dataset: Dataset, config: Config, split: str = "train") -> str:
     """Describe one split in a short text: classes, sizes in the network input, anchors.
 
     Args:

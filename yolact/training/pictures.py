@@ -15,7 +15,7 @@ from torchvision.utils import make_grid
 from data.annotations.run_lengths import run_lengths
 from data.augment.train import TrainTransform
 from data.loader import Transform
-from data.sample import Sample, Samples
+from data.sample import Dataset, Sample
 from yolact.config import Config
 from yolact.drawing.detections import Image, draw_detections
 from yolact.drawing.side_by_side import (
@@ -28,7 +28,7 @@ from yolact.drawing.side_by_side import (
     side_by_side,
     write_jpeg,
 )
-from yolact.evaluation.coco import EvaluationDataset, eval_order
+from yolact.evaluation.coco import eval_order
 from yolact.results.detections import Detections
 
 _LEARNED_SIDE = 4  # pixels: what is narrower is not trained on, see `TrainTransform`
@@ -41,7 +41,7 @@ def train_transform(config: Config) -> TrainTransform:
 
 
 def picture_of_training_data(
-    dataset: Samples, transform: Transform, path: Path, count: int = 16, seed: int = 0
+    dataset: Dataset, transform: Transform, path: Path, count: int = 16, seed: int = 0
 ) -> Path:
     """Write a grid of images as training sees them: augmented, with their ground truth drawn.
 
@@ -76,7 +76,7 @@ def picture_of_training_data(
     return write_jpeg(path, grid.permute(1, 2, 0).numpy())
 
 
-def _tile(dataset: Samples, transform: Transform, index: int, rng: np.random.Generator) -> Tensor:
+def _tile(dataset: Dataset, transform: Transform, index: int, rng: np.random.Generator) -> Tensor:
     image, target = transform(dataset.sample(index), rng)
     target = target[~target.is_crowd]
     pixels: NDArray[np.uint8] = np.ascontiguousarray(image.permute(1, 2, 0).numpy())
@@ -85,7 +85,7 @@ def _tile(dataset: Samples, transform: Transform, index: int, rng: np.random.Gen
         target.boxes.numpy(),
         target.labels.tolist(),
         (pixels.shape[0], pixels.shape[1]),
-        dataset.names,
+        dataset.categories.names,
     )
     drawn = draw_detections(pixels, objects, scores=False)
     return torch.from_numpy(drawn).permute(2, 0, 1)
@@ -96,7 +96,7 @@ VALIDATION_PICTURES = "val_pictures.jpg"
 
 def write_validation_pictures(
     folder: Path,
-    dataset: EvaluationDataset,
+    dataset: Dataset,
     predict: Callable[[Image], Detections],
     count: int = 8,
     score_threshold: float = 0.15,
