@@ -57,7 +57,7 @@ from yolact.evaluation.way_of_2019 import draw_plain, run_video_plain
 from yolact.explain import explain, save_prototypes
 from yolact.files import write_json
 from yolact.report.write import to_record, write_report
-from yolact.results.detections import Detections
+from yolact.results.detections import Detections, Thresholds
 from yolact.video.pipeline import VideoReport, run_video
 
 logger = logging.getLogger("eval")
@@ -120,7 +120,7 @@ def segment_image(args: argparse.Namespace, predictor: Predictor, draw: Draw) ->
     detections = predictor(image, args.score_threshold, args.top_k)
     pictures = [draw(image, detections)]
     if args.display_lincomb:
-        pictures += explain(predictor, image, args.score_threshold, args.top_k)
+        pictures += explain(predictor, image, Thresholds(args.score_threshold, args.top_k))
     if args.mask_proto_debug:
         print(*save_prototypes(predictor, image, Path("results")), sep="\n")
     for line in describe(detections):
@@ -188,7 +188,7 @@ def process_video(
     with open_video(parse_source(args.video)[0]) as video:
         # Where nobody waits for a single frame.
         if output is not None and not video.is_live and not args.emulate_playback:
-            predictor = predictor.for_throughput()
+            predictor = predictor.for_many()
 
         def predict(frames: list[Image]) -> list[Detections]:
             return predictor(frames, args.score_threshold, args.top_k)
@@ -219,7 +219,7 @@ def evaluate_dataset(
     def display(image: Image, detections: Detections) -> None:
         show(draw(image, detections[: args.top_k]))
 
-    fast = predictor.for_throughput()
+    fast = predictor.for_many()
     evaluator = CocoEvaluator(dataset.coco, dataset.categories.category_ids)
     try:
         evaluate(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import torch
 import torchvision
 from torch import Tensor, nn
@@ -65,10 +67,8 @@ def init_convolutions(module: nn.Module) -> None:
             zero_bias(child)
 
 
-def set_batch_norm_frozen(module: nn.Module, frozen: bool) -> None:
-    """Freeze or thaw the statistics and the affine parameters of every batch norm."""
-    for child in module.modules():
+def batch_norms(module: nn.Module) -> Iterator[tuple[str, nn.Module]]:
+    """Yield every batch norm of a module, of any kind, with its name."""
+    for name, child in module.named_modules():
         if isinstance(child, nn.modules.batchnorm._BatchNorm):
-            child.train(child.training and not frozen)
-            for parameter in child.parameters(recurse=False):
-                parameter.requires_grad_(not frozen)
+            yield name, child

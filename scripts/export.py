@@ -32,6 +32,7 @@ from data.classes import Categories
 from data.sample import Dataset
 from layers.structures import Predictions
 from yolact import Config, Predictor
+from yolact.build import model_class
 from yolact.checkpoint import BUNDLED, read_checkpoint, resolve_weights
 from yolact.cli.common import UsageError, add_flags, checkpoint_config, flag, make_parser, run
 from yolact.engines.choose import choose_engine
@@ -69,7 +70,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         raise UsageError("--half and --int8 are for OpenVINO: name an .xml file")
     checkpoint = read_checkpoint(resolve_weights(args.trained_model))
     config = checkpoint_config(checkpoint, args.config)
-    if config.model.architecture != "yolact":
+    if not model_class(config.model).fixed_shapes:
         raise ValueError(f"{checkpoint.path}: only YOLACT can be exported, not Mask R-CNN")
     engine = choose_engine("cpu", "openvino", "float32")
     reference = Predictor.from_parts(checkpoint, config, engine)

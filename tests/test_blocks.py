@@ -5,9 +5,9 @@ from torch import Tensor, nn
 
 from layers.blocks import (
     DeformableConv2d,
+    batch_norms,
     conv_relu,
     init_convolutions,
-    set_batch_norm_frozen,
     zero_bias,
 )
 
@@ -105,22 +105,7 @@ def test_zero_bias() -> None:
     assert conv.bias.tolist() == [0, 0, 0, 0]
 
 
-def test_frozen_batch_norm() -> None:
-    module = nn.Sequential(nn.Conv2d(3, 4, 1), nn.Sequential(nn.BatchNorm2d(4)))
-    norm = module[1][0]
-    before = norm.running_mean.clone()
-
-    set_batch_norm_frozen(module.train(), True)
-    assert [p.requires_grad for p in module.parameters()] == [True, True, False, False]
-    assert (module.training, norm.training) == (True, False)
-    module(image())
-    assert torch.equal(norm.running_mean, before)
-
-    set_batch_norm_frozen(module.train(), False)
-    assert all(p.requires_grad for p in module.parameters())
-    assert norm.training
-    module(image())
-    assert not torch.equal(norm.running_mean, before)
-
-    set_batch_norm_frozen(module.eval(), False)
-    assert not norm.training
+def test_batch_norms_of_any_kind() -> None:
+    assert list(batch_norms(nn.Conv2d(3, 4, 1))) == []
+    module = nn.Sequential(nn.Conv2d(3, 4, 1), nn.Sequential(nn.BatchNorm2d(4), nn.BatchNorm1d(2)))
+    assert [name for name, _ in batch_norms(module)] == ["1.0", "1.1"]

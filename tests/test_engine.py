@@ -12,13 +12,14 @@ import torch
 from support.tiny import SETTINGS
 
 from layers.blocks import DeformableConv2d
-from yolact import build_model, get_config
+from yolact import Predictor, build_model, get_config
 from yolact.engines import choose as engine_module
 from yolact.engines import openvino as openvino_engine
-from yolact.engines.choose import choose_engine, for_throughput, pick_device, prepare
+from yolact.engines.choose import choose_engine, pick_device
 from yolact.engines.names import Engine, EngineName, Precision
 from yolact.engines.openvino import convert, convert_cached
-from yolact.engines.pytorch import autocast
+from yolact.engines.prepare import for_many, prepare
+from yolact.engines.pytorch import autocast, fold_batch_norm
 
 CPU = torch.device("cpu")
 
@@ -77,15 +78,52 @@ def test_devices_that_are_not_there(
 ) -> None:
     machine(monkeypatch, cuda)
     with pytest.raises(
-        ValueError, match=f"--device {name}: not on this machine; there is {choices}$"
+        ValueError, match=f"device='{name}': not on this machine; there is {choices}$"
     ):
         pick_device(name)
 
 
 @pytest.mark.parametrize("precision", ["auto", "float32"])
-def test_full_precision_is_no_context(precision: Precision) -> None:
+def test_full_precision_on_the_cpu_is_no_context(precision: Precision) -> None:
     assert isinstance(autocast(CPU, precision), nullcontext)
-    assert isinstance(autocast(torch.device("cuda"), precision), nullcontext)
+
+
+def test_tf32_is_off_in_float32_and_comes_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The switch is the process's: the last of several threads to leave restores it."""
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", True)
+    cuda = torch.device("cuda")
+    with autocast(cuda, "auto"):
+        assert torch.backends.cudnn.allow_tf32
+    first, second = autocast(cuda, "float32"), autocast(cuda, "float32")
+    assert torch.backends.cudnn.allow_tf32  # chosen, not entered
+    with first:
+        assert not torch.backends.cudnn.allow_tf32
+    assert torch.backends.cudnn.allow_tf32
+    third = autocast(cuda, "float32")
+    second.__enter__()
+    third.__enter__()
+    second.__exit__(None, None, None)
+    assert not torch.backends.cudnn.allow_tf32
+    third.__exit__(None, None, None)
+    assert torch.backends.cudnn.allow_tf32
+    torch.backends.cudnn.allow_tf32 = False
+    with pytest.raises(KeyError), autocast(cuda, "float32"):
+        raise KeyError
+    assert not torch.backends.cudnn.allow_tf32
+
+
+@pytest.mark.parametrize("fast", [False, True])
+def test_auto_is_what_is_fast_here(monkeypatch: pytest.MonkeyPatch, fast: bool) -> None:
+    """In a predictor of a model as in one of a checkpoint; left out, it is float32."""
+    monkeypatch.setattr(engine_module, "bfloat16_is_fast", lambda _: fast)
+    model = build_model(get_config("yolact_resnet18").override(*SETTINGS))
+    x = torch.zeros(1, 3, 64, 64)
+    with torch.no_grad():
+        measured = Predictor(model, precision="auto").run_network(x).class_logits.dtype
+        assert measured == (torch.bfloat16 if fast else torch.float32)
+        assert Predictor(model).run_network(x).class_logits.dtype == torch.float32
+    with pytest.raises(ValueError, match="precision='float16': not on a CPU"):
+        Predictor(model, precision="float16")
 
 
 @pytest.mark.parametrize(
@@ -99,7 +137,7 @@ def test_autocast_on_the_cpu(precision: Precision, dtype: torch.dtype) -> None:
 
 def test_half_precision_needs_a_gpu() -> None:
     with pytest.raises(
-        ValueError, match="--precision float16: not on a CPU; use bfloat16 or float32"
+        ValueError, match="precision='float16': not on a CPU; use bfloat16 or float32"
     ):
         autocast(CPU, "float16")
 
@@ -152,9 +190,9 @@ def test_without_a_fast_type_or_openvino_the_choice_is_plain_pytorch(
 @pytest.mark.parametrize(
     ("cuda", "device", "engine", "precision", "message"),
     [
-        (0, "cpu", "fast", "auto", "--engine fast: expected auto, plain, eager, compile, openvino"),
-        (1, "cuda", "openvino", "auto", "runs on the CPU, not on cuda; add --device cpu"),
-        (0, "cpu", "plain", "bfloat16", "--engine plain is float32, not bfloat16"),
+        (0, "cpu", "fast", "auto", "engine='fast': expected auto, plain, eager, compile, openvino"),
+        (1, "cuda", "openvino", "auto", "runs on the CPU, not on cuda; choose device cpu"),
+        (0, "cpu", "plain", "bfloat16", "precision='bfloat16': engine 'plain' is float32"),
         (0, "cpu", "eager", "float16", "not on a CPU"),
         (0, "cuda", "auto", "auto", "not on this machine"),
     ],
@@ -328,14 +366,14 @@ def test_first_calls_from_several_threads_do_not_lock(
 
 def test_other_engines_have_one_worker(network: torch.nn.Module) -> None:
     run = prepare(network, Engine("eager", CPU, "float32"), 64)
-    assert for_throughput(run) == (run, 1)
+    assert for_many(run) == (run, 1)
 
 
 @pytest.mark.parametrize("many", [False, True])
 def test_threads_do_not_share_results(network: torch.nn.Module, many: bool) -> None:
     run = prepare(network, Engine("openvino", CPU, "float32"), 64)
     if many:
-        run, workers = for_throughput(run)
+        run, workers = for_many(run)
         assert workers >= 1
     xs = torch.randn(8, 1, 3, 64, 64)
     with torch.no_grad():
@@ -344,3 +382,73 @@ def test_threads_do_not_share_results(network: torch.nn.Module, many: bool) -> N
         found = list(pool.map(lambda x: run(x).prototypes.clone(), xs))
     for a, b in zip(expected, found, strict=True):
         torch.testing.assert_close(a, b, atol=1e-4, rtol=1e-3)
+
+
+class NormAndActivation(torch.nn.BatchNorm2d):
+    """As timm's `BatchNormAct2d`: a batch norm that holds an activation."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return super().forward(x).relu()
+
+
+class ScaledConv(torch.nn.Conv2d):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return 2 * super().forward(x)
+
+
+class OtherOrder(torch.nn.Sequential):
+    """Applies its norm before its convolution, which its children do not tell."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        conv, norm = self
+        return conv(norm(x))
+
+
+@pytest.mark.parametrize(
+    ("block", "norms_left"),
+    [
+        (torch.nn.Sequential(), 0),
+        (torch.nn.Sequential(torch.nn.Conv2d(3, 3, 3), torch.nn.BatchNorm2d(3)), 0),
+        (torch.nn.Sequential(DeformableConv2d(3, 3), torch.nn.BatchNorm2d(3)), 0),
+        (torch.nn.Sequential(torch.nn.Conv2d(3, 3, 3), NormAndActivation(3)), 1),
+        (torch.nn.Sequential(ScaledConv(3, 3, 3), torch.nn.BatchNorm2d(3)), 1),
+        (OtherOrder(torch.nn.Conv2d(3, 3, 3), torch.nn.BatchNorm2d(3)), 1),
+    ],
+)
+def test_only_what_is_known_is_folded(block: torch.nn.Module, norms_left: int) -> None:
+    torch.manual_seed(0)
+    for norm in block.modules():
+        if isinstance(norm, torch.nn.BatchNorm2d):
+            torch.nn.init.uniform_(norm.running_var, 0.5, 2)
+            torch.nn.init.uniform_(norm.running_mean, -1, 1)
+            torch.nn.init.uniform_(norm.weight, -2, 2)
+    block.eval()
+    x = torch.randn(2, 3, 16, 16)
+    with torch.no_grad():
+        before, folded = block(x), fold_batch_norm(block)
+        torch.testing.assert_close(folded(x), before, atol=1e-5, rtol=1e-4)
+        torch.testing.assert_close(block(x), before)  # the original is left as it is
+    left = sum(isinstance(module, torch.nn.BatchNorm2d) for module in folded.modules())
+    assert left == norms_left
+
+
+def test_a_network_is_compiled_once_for_its_use(
+    network: torch.nn.Module, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """For a video only the variant for many images, for single ones only the other."""
+    core, goals = openvino_engine._core(), []
+
+    class Core:
+        def compile_model(self, model: Any, device: str, settings: dict[str, Any]) -> Any:
+            goals.append(settings["PERFORMANCE_HINT"])
+            return core.compile_model(model, device, settings)
+
+    monkeypatch.setattr(openvino_engine, "_core", Core)
+    run = prepare(network, Engine("openvino", CPU, "float32"), 64)
+    assert goals == []
+    many, workers = for_many(run)
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(many, torch.zeros(8, 1, 3, 64, 64)))
+    assert (workers >= 1, for_many(run)[0], goals) == (True, many, ["THROUGHPUT"])
+    run(torch.zeros(1, 3, 64, 64))
+    assert goals == ["THROUGHPUT", "LATENCY"]

@@ -19,6 +19,7 @@ from layers.structures import Candidates, Predictions
 from yolact import Yolact, build_model, get_config
 from yolact.checkpoint import Checkpoint, load_matching_weights
 from yolact.models.official import official_name
+from yolact.results.detections import Thresholds
 
 FOLDER = Path(
     os.environ.get("YOLACT_GOLDEN", Path(__file__).parent.parent.parent / "shared" / "golden")
@@ -173,9 +174,8 @@ def test_detections(golden_run: Run, kind: str) -> None:
 def test_postprocess(golden_run: Run) -> None:
     golden, model = golden_run.golden, golden_run.model
     with torch.inference_mode():
-        (ours,) = model.postprocess(
-            [golden_run.fast], golden_run.predictions.prototypes[:1], [(427, 640)], 0.15
-        )
+        prototypes = golden_run.predictions.prototypes[0]
+        ours = model.assemble(golden_run.fast, prototypes, (427, 640), Thresholds(0.15))
     scores = golden["post_rescored" if model.mask_rescorer else "post_score"]
     kept = scores >= 0.15  # the original drops by the final score where it draws
     order = pair(

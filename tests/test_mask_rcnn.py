@@ -18,8 +18,10 @@ from layers.structures import Target
 from yolact import Predictor, build_model, get_config
 from yolact.checkpoint import read_checkpoint
 from yolact.cli.common import run
-from yolact.engines.choose import choose_engine, prepare
+from yolact.engines.choose import choose_engine
 from yolact.engines.names import Engine, EngineName
+from yolact.engines.prepare import prepare
+from yolact.models.mask_rcnn import MaskRcnn
 
 
 def total(losses: dict[str, Tensor]) -> Tensor:
@@ -211,14 +213,14 @@ def test_bfloat16_trains_in_float32_where_it_matters() -> None:
 
 
 def test_the_engine_is_chosen_for_the_model() -> None:
-    assert choose_engine("cpu", "auto", "float32", "mask_rcnn").name == "eager"
-    assert choose_engine("cpu", "plain", "auto", "mask_rcnn").name == "plain"
+    assert choose_engine("cpu", "auto", "float32", MaskRcnn.fixed_shapes).name == "eager"
+    assert choose_engine("cpu", "plain", "auto", MaskRcnn.fixed_shapes).name == "plain"
 
 
 @pytest.mark.parametrize("engine", ["compile", "openvino"])
 def test_engines_that_need_fixed_shapes(engine: EngineName) -> None:
-    with pytest.raises(ValueError, match=f"--engine {engine}: not for Mask R-CNN; expected auto"):
-        choose_engine("cpu", engine, "float32", "mask_rcnn")
+    with pytest.raises(ValueError, match=f"engine='{engine}': not for Mask R-CNN; expected auto"):
+        choose_engine("cpu", engine, "float32", MaskRcnn.fixed_shapes)
 
 
 @pytest.mark.parametrize(

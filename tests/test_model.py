@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -13,6 +15,7 @@ from data.classes import SHAPE_CLASSES
 from data.shapes.scenes import ShapeScenes
 from layers.structures import Candidates, Target
 from yolact import Predictor, Yolact, build_model, get_config
+from yolact.results.detections import Thresholds
 
 LOSSES = ("box", "confidence", "mask", "semantic", "mask_iou")
 
@@ -93,11 +96,62 @@ def test_training_needs_targets() -> None:
 
 
 @pytest.mark.parametrize(
-    "image", [np.zeros((8, 8), np.uint8), np.zeros((8, 8, 3)), np.zeros((3, 8, 8), np.uint8)]
+    "shape_and_type",
+    [
+        ((0, 0, 3), np.uint8),
+        ((0, 5, 3), np.uint8),
+        ((5, 0, 3), np.uint8),
+        ((8, 8), np.uint8),
+        ((8, 8, 3), np.float64),
+        ((3, 8, 8), np.uint8),
+    ],
 )
-def test_images_of_another_kind_are_refused(image: np.ndarray) -> None:
-    with pytest.raises(ValueError, match=r"expected \(H, W, 3\) uint8 RGB"):
-        Predictor(build())(image)
+def test_images_of_another_kind_are_refused(shape_and_type: Any) -> None:
+    image = np.zeros(*shape_and_type)
+    for images in (image, [np.zeros((8, 8, 3), np.uint8), image]):
+        with pytest.raises(ValueError, match=r"expected \(H, W, 3\) uint8 RGB"):
+            Predictor(build())(images)
+
+
+def test_batch_norm_is_frozen_and_thawed_and_nothing_else_is() -> None:
+    model = build().freeze_batch_norm(False)
+    first = model.network.backbone.bn1
+    first.weight.requires_grad_(False)  # by the user, for reasons of theirs
+    learned = {name for name, p in model.named_parameters() if p.requires_grad}
+    images, targets = batch(64)
+    before = first.running_mean.clone()
+
+    model.freeze_batch_norm().freeze_batch_norm().train()
+    assert model.training and not first.training
+    frozen = learned - {name for name, p in model.named_parameters() if p.requires_grad}
+    assert len(frozen) == 39  # weight and bias of 20, less the one that was frozen before
+    model(images, targets)
+    assert torch.equal(first.running_mean, before)
+    for mode in (False, True):
+        model.train(mode)
+        assert not any(p.requires_grad for n, p in model.named_parameters() if n in frozen)
+
+    model.freeze_batch_norm(False)
+    assert {name for name, p in model.named_parameters() if p.requires_grad} == learned
+    model(images, targets)
+    assert not torch.equal(first.running_mean, before)
+
+
+@pytest.mark.parametrize("frozen", [False, True])
+def test_switching_to_evaluation_asks_for_no_gradients(frozen: bool) -> None:
+    model = build().freeze_batch_norm(frozen).requires_grad_(False)
+    for mode in (False, True):
+        assert not any(p.requires_grad for p in model.train(mode).parameters())
+
+
+def test_scores_never_exceed_one() -> None:
+    """However much overlap a rescorer predicts."""
+    model = build(rescoring=True)
+    assert model.mask_rescorer is not None
+    torch.nn.init.constant_(model.mask_rescorer.classify.bias, 1000.0)
+    found = Predictor(model)(ShapeScenes(1, 64).sample(0).image, score_threshold=0.0, top_k=None)
+    assert len(found) == 100
+    assert (found.scores == 1).all() and (found.box_scores < 1).all()
 
 
 @pytest.mark.parametrize(
@@ -129,7 +183,7 @@ def test_smooth_masks_are_whole_ones_cut_in_the_image(
     results = {}
     for mode in ("smooth", "whole"):
         model.mask_mode = mode  # type: ignore[assignment]
-        (results[mode],) = model.postprocess([found], prototypes, [image_hw])
+        results[mode] = model.assemble(found, prototypes[0], image_hw, Thresholds())
     expected = results["whole"].masks
     for mask, box in zip(expected, results["whole"].boxes.round().int().tolist(), strict=True):
         x1, y1, x2, y2 = box

@@ -11,8 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from yolact.models.official import State, from_official
-from yolact.models.segmenter import Segmenter
+from yolact.models.official import State
+from yolact.models.segmenter import AnySegmenter
 
 from .build import build_model
 from .config import Config
@@ -60,7 +60,7 @@ class Checkpoint:
 
 def load_model(
     path_or_name: str | Path, config: Config | str | None = None, device: str = "cpu"
-) -> Segmenter[Any, Any]:
+) -> AnySegmenter:
     """Load a trained model, ready for inference.
 
     Args:
@@ -79,9 +79,18 @@ def load_model(
     checkpoint = read_checkpoint(resolve_weights(path_or_name))
     if isinstance(config, str):
         config = get_config(config)
-    model = build_model(config or checkpoint.preset())
+    return trained_model(checkpoint, config or checkpoint.preset()).to(device)
+
+
+def trained_model(checkpoint: Checkpoint, config: Config) -> AnySegmenter:
+    """Build a model, in evaluation mode on the CPU, with the weights of a checkpoint.
+
+    Raises:
+        ValueError: the checkpoint does not fit the configuration.
+    """
+    model = build_model(config).eval()
     load_weights(model, checkpoint)
-    return model.to(device).eval()
+    return model
 
 
 def resolve_weights(path_or_name: str | Path) -> Path:
@@ -111,7 +120,7 @@ def config_from_name(path: Path) -> Config:
         if re.fullmatch(rf"{name}(_\d+_\d+)?(_[\w-]+)?", path.stem):
             return get_config(name)
     raise ValueError(
-        f"{path.name}: cannot tell the preset from the file name; give it with --config"
+        f"{path.name}: cannot tell the preset from the file name; name it (--config, config=)"
     )
 
 
@@ -151,7 +160,7 @@ def _tensors(content: object, path: Path) -> State:
     return dict(content)  # type: ignore[call-overload, no-any-return]
 
 
-def load_weights(model: Segmenter[Any, Any], checkpoint: Checkpoint) -> None:
+def load_weights(model: AnySegmenter, checkpoint: Checkpoint) -> None:
     """Load every tensor of a model from a checkpoint.
 
     Raises:
@@ -165,14 +174,14 @@ def load_weights(model: Segmenter[Any, Any], checkpoint: Checkpoint) -> None:
         )
 
 
-def load_matching_weights(model: Segmenter[Any, Any], checkpoint: Checkpoint) -> list[str]:
+def load_matching_weights(model: AnySegmenter, checkpoint: Checkpoint) -> list[str]:
     """Load what fits, for fine-tuning on other classes.
 
     Returns:
         One line for each tensor of the model that keeps its initial value, and why.
     """
     own = model.state_dict()
-    state = from_official(checkpoint.model, model) if checkpoint.official else checkpoint.model
+    state = model.from_published(checkpoint.model) if checkpoint.official else checkpoint.model
     skipped = []
     for name, tensor in own.items():
         if name not in state:

@@ -10,11 +10,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from data.augment.train import to_tensor
-from layers.detect import detect
 from layers.masks import assemble_masks
 from layers.structures import Candidates
 from yolact.drawing.lincomb import draw_lincomb
 from yolact.models.yolact import Yolact
+from yolact.results.detections import Thresholds
 
 from .predictor import Predictor
 
@@ -22,31 +22,29 @@ Image = NDArray[np.uint8]
 
 
 @torch.inference_mode()
-def explain(
-    predictor: Predictor, image: Image, score_threshold: float, top_k: int | None
-) -> list[Image]:
+def explain(predictor: Predictor, image: Image, thresholds: Thresholds) -> list[Image]:
     """Draw, for each detection, its prototypes by weight, their running sum, and the mask.
 
     Args:
         predictor: runs the network.
         image: (H, W, 3) uint8 RGB.
-        score_threshold: detections scoring lower are left out.
-        top_k: at most this many, best first.
+        thresholds: which detections are drawn.
 
     Raises:
         ValueError: the model has no prototypes.
     """
     model, prototypes, candidates = _look(predictor, image)
-    candidates = candidates[candidates.scores >= score_threshold]
+    candidates = candidates[candidates.scores >= thresholds.score]
     coefficients = candidates.coefficients
     soft_masks = assemble_masks(prototypes, coefficients, candidates.boxes)
     if model.mask_rescorer is not None:
         scores = candidates.scores * model.mask_rescorer(soft_masks, candidates.labels)
-        order = scores.argsort(descending=True)[: int((scores >= score_threshold).sum())]
+        order = scores.argsort(descending=True)[: int((scores >= thresholds.score).sum())]
         coefficients, soft_masks = coefficients[order], soft_masks[order]
+    top = slice(thresholds.top_k)
     return [
         draw_lincomb(prototypes, weights, mask)
-        for weights, mask in zip(coefficients[:top_k], soft_masks[:top_k], strict=True)
+        for weights, mask in zip(coefficients[top], soft_masks[top], strict=True)
     ]
 
 
@@ -73,7 +71,6 @@ def _look(predictor: Predictor, image: Image) -> tuple[Yolact, Tensor, Candidate
     """Return the model, and the prototypes (K, h, w) and candidates of one image."""
     model = predictor.model
     if not isinstance(model, Yolact):
-        raise ValueError("--display_lincomb, --mask_proto_debug: only YOLACT has prototypes")
+        raise ValueError(f"{type(model).__name__} has no prototypes to explain; only YOLACT has")
     predictions = predictor.run_network(model.preprocess([to_tensor(image)]))
-    candidates = detect(predictions, **vars(model.detection))[0]
-    return model, predictions.prototypes[0], candidates
+    return model, predictions.prototypes[0], model.find(predictions)[0]

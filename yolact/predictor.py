@@ -1,4 +1,4 @@
-"""From images, in whatever form, to detections."""
+"""From images to detections, by a model and whatever runs its network."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from data.images import read_image
-from yolact.engines.choose import for_throughput, prepare
-from yolact.engines.exported import choose_engine_for, is_exported, open_exported, read_trained
+from yolact.engines.choose import choose_precision
+from yolact.engines.exported import engine_for_file, open_trained, read_trained
 from yolact.engines.names import Engine, EngineName, Precision, RunNetwork
+from yolact.engines.prepare import for_many
 from yolact.engines.pytorch import autocast
-from yolact.models.segmenter import Segmenter
-from yolact.results.detections import Detections
+from yolact.models.segmenter import AnySegmenter, sizes_of
+from yolact.results.detections import Detections, Thresholds
 
-from .build import build_model
-from .checkpoint import Checkpoint, load_matching_weights, load_weights, resolve_weights
+from .checkpoint import Checkpoint, resolve_weights
 from .config import Config
 from .timing import StageTimer
 
@@ -33,9 +33,10 @@ class Predictor:
 
     Args:
         model: on the device where it shall run; it is put into evaluation mode.
-        precision: in which PyTorch runs `model.network`, see `yolact.engine.autocast`.
+        precision: in which PyTorch runs `model.network`; "auto" is what is fast here, see
+            `yolact.engines.choose.choose_precision`.
         timer: notes the time of each stage, when given.
-        network: runs instead of `model.network`, see `yolact.engine.prepare`.
+        network: runs instead of `model.network`, see `yolact.engines.prepare.prepare`.
 
     Attributes:
         workers: threads that should call it at a time, for the most images per second.
@@ -48,16 +49,15 @@ class Predictor:
 
     def __init__(
         self,
-        model: Segmenter[Any, Any],
-        precision: Precision = "auto",
+        model: AnySegmenter,
+        precision: Precision = "float32",
         timer: StageTimer | None = None,
         network: RunNetwork | None = None,
     ) -> None:
-        """Keep the model."""
         self.model = model.eval()
         self.timer = timer or StageTimer()
         self.workers = 1
-        self._precision: Precision = precision
+        self._precision = choose_precision(model.device, precision)
         self._network = network
 
     @classmethod
@@ -72,43 +72,30 @@ class Predictor:
 
         Args:
             path_or_name: .pth, .xml (OpenVINO) or .onnx, or a name.
-            device: see `yolact.engine.pick_device`.
-            precision: see `yolact.engine.choose_engine`.
-            engine: see `yolact.engine.choose_engine`.
+            device: see `yolact.engines.choose.pick_device`.
+            precision: see `yolact.engines.choose.choose_engine`.
+            engine: see `yolact.engines.choose.choose_engine`.
         """
         checkpoint = read_trained(resolve_weights(path_or_name))
         config = checkpoint.preset()
-        chosen = choose_engine_for(checkpoint.path, config, device, engine, precision)
+        chosen = engine_for_file(checkpoint.path, config, device, engine, precision)
         return cls.from_parts(checkpoint, config, chosen)
 
     @classmethod
     def from_parts(cls, checkpoint: Checkpoint, config: Config, engine: Engine) -> Predictor:
-        """Build a model, give it the weights of a checkpoint, and prepare its network.
+        """Build the model of a file with another configuration or engine than its own.
 
         Raises:
             ValueError: the checkpoint does not fit the configuration.
         """
-        model = build_model(config).eval()
-        if is_exported(checkpoint.path):
-            if config.model != checkpoint.preset().model or engine.name != "openvino":
-                raise ValueError(
-                    f"{checkpoint.path}: an exported model runs as it is, through openvino on the "
-                    "CPU; leave out --engine, --device and --set model.*, or export it anew"
-                )
-            model.network.to("meta")  # without weights, so that nobody runs it by mistake
-            skipped = load_matching_weights(model, checkpoint)
-            if any(line.startswith("mask_rescorer.") for line in skipped):
-                raise ValueError(f"{checkpoint.path}: lacks the weights of the mask rescorer")
-            return cls(model, network=open_exported(checkpoint.path, engine))
-        load_weights(model, checkpoint)
-        model.to(engine.device)
-        return cls(model, network=prepare(model.network, engine, model.image_size))
+        model, network = open_trained(checkpoint, config, engine)
+        return cls(model, network=network)
 
-    def for_throughput(self) -> Predictor:
+    def for_many(self) -> Predictor:
         """Return a predictor of the same model for many images; `workers` threads share it."""
         other = copy.copy(self)
         if self._network is not None:
-            other._network, other.workers = for_throughput(self._network)
+            other._network, other.workers = for_many(self._network)
         return other
 
     @property
@@ -146,9 +133,10 @@ class Predictor:
             FileNotFoundError: no such image.
             ValueError: not an image, or an array of another shape or type.
         """
+        thresholds = Thresholds(score_threshold, top_k)
         if isinstance(image, (str, Path, np.ndarray)):
-            return self._predict([image], score_threshold, top_k)[0]
-        return self._predict(list(image), score_threshold, top_k) if len(image) else []
+            return self._predict([_to_tensor(image)], thresholds)[0]
+        return self._predict([_to_tensor(each) for each in image], thresholds) if image else []
 
     def run_network(self, inputs: Any) -> Any:
         """Run the network on what `model.preprocess` gives: YOLACT's on (B, 3, S, S)."""
@@ -158,28 +146,24 @@ class Predictor:
             return self.model.network(inputs)
 
     @torch.no_grad()  # results are plain tensors, which a caller may change
-    def _predict(
-        self, images: list[Image], score_threshold: float, top_k: int | None
-    ) -> list[Detections]:
-        tensors = [_to_view(_to_array(image)) for image in images]
-        detections = self.model.predict(
-            tensors, score_threshold, top_k, self.run_network, self.timer
-        )
-        with self.timer.stage("copy"):
-            return [d.to("cpu") for d in detections]
+    def _predict(self, images: list[Tensor], thresholds: Thresholds) -> list[Detections]:
+        with self.timer.stage("preprocess"):
+            inputs = self.model.preprocess(images)
+        with self.timer.stage("network"):
+            outputs = self.run_network(inputs)
+        with self.timer.stage("postprocess"):
+            found = self.model.postprocess(outputs, sizes_of(images), thresholds)
+            return [detections.to("cpu") for detections in found]
 
 
-def _to_array(image: Image) -> NDArray[np.uint8]:
+def _to_tensor(image: Image) -> Tensor:
+    """View an image as a (3, H, W) tensor, without a copy where that is possible."""
     if isinstance(image, (str, Path)):
-        return read_image(Path(image))
-    if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
+        image = read_image(Path(image))
+    if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or not image.size:
         raise ValueError(
-            f"image of shape {image.shape} and type {image.dtype}: expected (H, W, 3) uint8 RGB"
+            f"image of shape {image.shape} and type {image.dtype}: expected (H, W, 3) uint8 RGB "
+            "with at least one pixel"
         )
-    return image
-
-
-def _to_view(image: NDArray[np.uint8]) -> Tensor:
-    """View an (H, W, 3) array as a (3, H, W) tensor, without a copy where that is possible."""
     usable = image.flags.writeable and image.flags.c_contiguous
     return torch.from_numpy(image if usable else image.copy()).permute(2, 0, 1)

@@ -14,6 +14,7 @@ import torch
 from yolact.checkpoint import Checkpoint, find_checkpoints
 from yolact.config import Config
 from yolact.engines.names import Precision
+from yolact.errors import OptionError
 from yolact.presets import get_config
 
 DONE, FAILED, WRONG_USAGE, INTERRUPTED = 0, 1, 2, 130
@@ -202,6 +203,8 @@ def run(main: Callable[[Sequence[str] | None], None], argv: Sequence[str] | None
     except torch.OutOfMemoryError as error:
         reason = str(error).split(". ", 1)[0]
         return _complain(f"{reason}; try a smaller --batch_size or image", FAILED)
+    except OptionError as error:
+        return _complain(error.on_command_line, FAILED)
     except (OSError, ValueError, FloatingPointError) as error:
         return _complain(error, FAILED)
     return DONE

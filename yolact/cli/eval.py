@@ -9,7 +9,7 @@ from typing import get_args
 
 from yolact.checkpoint import BUNDLED, Checkpoint, resolve_weights
 from yolact.config import Config
-from yolact.engines.exported import choose_engine_for, read_trained
+from yolact.engines.exported import engine_for_file, read_trained
 from yolact.engines.names import Engine, EngineName
 from yolact.models.segmenter import MaskMode
 
@@ -227,4 +227,4 @@ def engine_for(args: argparse.Namespace, checkpoint: Checkpoint, config: Config)
     for_people = args.image or args.images or args.video or args.benchmark
     if precision == "auto" and not for_people:
         precision = "float32"
-    return choose_engine_for(checkpoint.path, config, device_name(args), args.engine, precision)
+    return engine_for_file(checkpoint.path, config, device_name(args), args.engine, precision)

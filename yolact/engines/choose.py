@@ -1,10 +1,4 @@
-"""How a network is run: the device, the precision, and by what.
-
-plain     PyTorch, as built, in float32, with masks as large as the image: to compare with
-eager     PyTorch, batch norm folded into the convolutions, channels last: the choice on a GPU
-compile   the same through `torch.compile`: a slow start, and a C++ compiler or Triton needed
-openvino  OpenVINO, converted once and kept in a cache: the choice on a CPU
-"""
+"""The choice of device, engine and precision, by what this machine is really fast at."""
 
 from __future__ import annotations
 
@@ -12,120 +6,69 @@ import math
 import re
 import time
 from functools import cache
-from typing import Any, get_args
+from typing import get_args
 
 import torch
-from torch import Tensor, nn
 
-from yolact.config import Architecture
+from yolact.errors import OptionError
 
-from .names import Engine, EngineName, Precision, RunNetwork
-from .pytorch import _compiled, _frozen, _in_one_thread, autocast
+from .names import Engine, EngineName, Precision
+from .pytorch import autocast
 
-# A type pays when its matrix products are this much faster than float32's.
-_WORTHWHILE = 1.5
+_WORTHWHILE = 1.5  # bfloat16 pays when its matrix products are this much faster than float32's
 
 
 def choose_engine(
     device: torch.device | str = "auto",
     engine: EngineName = "auto",
     precision: Precision = "auto",
-    architecture: Architecture = "yolact",
+    fixed_shapes: bool = True,
 ) -> Engine:
-    """Decide what was left open, by what this machine is really fast at.
+    """Decide what was left open.
 
     Args:
         device: see `pick_device`.
         engine: "auto" is OpenVINO on a CPU, where it is installed, else "eager".
-            Mask R-CNN, whose shapes depend on what it finds, is run by "eager" or "plain" alone.
-        precision: "auto" is bfloat16 where its matrix products, timed once, are at least 1.5 times
-            faster than float32's; else float32.
-        architecture: of the model that will run.
+        precision: see `choose_precision`; "plain" is always float32.
+        fixed_shapes: `Segmenter.fixed_shapes` of the model; without, only "eager" and "plain" run.
 
     Raises:
-        ValueError: something that is unknown, not installed, or not for this machine or model.
+        OptionError: something that is unknown, not installed, or not for this machine or model.
     """
     device = pick_device("cpu" if (device, engine) == ("auto", "openvino") else str(device))
     if engine not in get_args(EngineName):
-        raise ValueError(f"--engine {engine}: expected {', '.join(get_args(EngineName))}")
-    fixed_shapes = architecture == "yolact"
+        raise OptionError("engine", engine, f"expected {', '.join(get_args(EngineName))}")
     if engine == "auto":
         on_cpu = device.type == "cpu" and has_openvino()
         engine = "openvino" if on_cpu and fixed_shapes else "eager"
     if engine in ("openvino", "compile") and not fixed_shapes:
-        raise ValueError(f"--engine {engine}: not for Mask R-CNN; expected auto, plain, eager")
+        raise OptionError("engine", engine, "not for Mask R-CNN; expected auto, plain, eager")
     if engine == "openvino" and not has_openvino():
-        raise ValueError("--engine openvino: not installed, or broken; pip install openvino")
+        raise OptionError("engine", engine, "not installed, or broken; pip install openvino")
     if engine == "openvino" and device.type != "cpu":
-        raise ValueError(f"--engine openvino: runs on the CPU, not on {device}; add --device cpu")
+        raise OptionError("engine", engine, f"runs on the CPU, not on {device}; choose device cpu")
     if engine == "plain":
         if precision not in ("auto", "float32"):
-            raise ValueError(f"--engine plain is float32, not {precision}")
+            raise OptionError("precision", precision, "engine 'plain' is float32")
         precision = "float32"
+    return Engine(engine, device, choose_precision(device, precision))
+
+
+def choose_precision(device: torch.device, precision: Precision = "auto") -> Precision:
+    """Return a precision that the device has.
+
+    Args:
+        device: where the network runs.
+        precision: "auto" is bfloat16 where its matrix products, timed once, are at least 1.5 times
+            faster than float32's; else float32.
+
+    Raises:
+        OptionError: unknown, or not for this device.
+    """
     if precision == "auto":
         precision = "bfloat16" if bfloat16_is_fast(device) else "float32"
     autocast(device, precision)  # refuses what the device does not have
-    return Engine(engine, device, precision)
-
-
-def prepare(network: nn.Module, engine: Engine, image_size: int) -> RunNetwork:
-    """Return a function that runs a network as decided.
-
-    The weights are taken as they are now: later changes of the network do not count (but for
-    "plain", which runs the network itself).
-
-    Args:
-        network: of a model in evaluation mode, on the engine's device.
-        engine: from `choose_engine`.
-        image_size: S.
-    """
-    if engine.name == "openvino":
-        from .openvino import OpenVinoNetwork, convert_cached
-
-        return OpenVinoNetwork(convert_cached(network, image_size), engine.precision)
-    if engine.name == "plain":
-        return network
-    frozen: RunNetwork = _frozen(network, engine.precision)
-    if engine.name == "compile":
-        frozen = _compiled(frozen, engine.device)
-
-    def run(x: Any) -> Any:
-        if isinstance(x, Tensor):
-            x = x.contiguous(memory_format=torch.channels_last)
-        with torch.no_grad(), autocast(engine.device, engine.precision):
-            return frozen(x)
-
-    if engine.name != "compile":
-        return run
-    # CUDA graphs belong to the thread that recorded them.
-    compiled = _in_one_thread(run) if engine.device.type == "cuda" else run
-    try:
-        compiled(torch.zeros((1, 3, image_size, image_size), device=engine.device))
-    except Exception as error:  # compilers fail in many ways
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise ValueError(
-            f"--engine compile: {reason}; it needs a C++ compiler, or Triton on a GPU"
-        ) from None
-    return compiled
-
-
-def for_throughput(network: RunNetwork) -> tuple[RunNetwork, int]:
-    """Prepare a network for many images, when the time of a single one does not matter.
-
-    Processors that work on an image each need not wait for one another at every layer.
-
-    Args:
-        network: from `prepare`, or an exported file's.
-
-    Returns:
-        A function that predicts the same, and how many threads should call it at a time.
-    """
-    if has_openvino():
-        from .openvino import OpenVinoNetwork
-
-        if isinstance(network, OpenVinoNetwork):
-            return network.streamed, network.streamed.workers
-    return network, 1
+    return precision
 
 
 @cache
@@ -171,7 +114,7 @@ def pick_device(name: str = "auto") -> torch.device:
         name: "auto" (CUDA, else MPS, else CPU), "cpu", "cuda", "cuda:1" or "mps".
 
     Raises:
-        ValueError: no such device on this machine.
+        OptionError: no such device on this machine.
     """
     available = {
         "cuda": torch.cuda.is_available(),
@@ -185,7 +128,7 @@ def pick_device(name: str = "auto") -> torch.device:
     count = torch.cuda.device_count() if kind == "cuda" else 1
     if not available.get(kind, False) or index >= count:
         choices = ", ".join(kind for kind, there in available.items() if there)
-        raise ValueError(f"--device {name}: not on this machine; there is auto, {choices}")
+        raise OptionError("device", name, f"not on this machine; there is auto, {choices}")
     return torch.device(name)
 
 

@@ -19,13 +19,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from yolact.checkpoint import Checkpoint, read_checkpoint
+from yolact.build import build_model, model_class
+from yolact.checkpoint import Checkpoint, load_matching_weights, read_checkpoint, trained_model
 from yolact.config import Config
 from yolact.models.official import State
-from yolact.models.segmenter import Segmenter
+from yolact.models.segmenter import AnySegmenter
 
 from .choose import choose_engine, has_openvino
 from .names import Engine, EngineName, Precision, RunNetwork
+from .prepare import prepare
 
 SUFFIXES = (".xml", ".onnx")
 
@@ -62,23 +64,51 @@ def read_trained(path: Path) -> Checkpoint:
         ) from None
 
 
-def choose_engine_for(
+def engine_for_file(
     path: Path, config: Config, device: str, engine: EngineName, precision: Precision
 ) -> Engine:
     """Decide as `choose_engine` does; what is left open of an exported file is OpenVINO's."""
     if engine == "auto" and is_exported(path):
         engine = "openvino"
-    return choose_engine(device, engine, precision, config.model.architecture)
+    return choose_engine(device, engine, precision, model_class(config.model).fixed_shapes)
 
 
-def open_exported(path: Path, engine: Engine) -> RunNetwork:
-    """Return a function that runs the network of an exported file, on the CPU."""
+def open_trained(
+    checkpoint: Checkpoint, config: Config, engine: Engine
+) -> tuple[AnySegmenter, RunNetwork]:
+    """Build the model of a file, and make its network ready to run.
+
+    Args:
+        checkpoint: from `read_trained`.
+        config: the checkpoint's, perhaps changed.
+        engine: from `engine_for_file`.
+
+    Returns:
+        The model in evaluation mode on the engine's device, and what runs in place of
+        `model.network`, which for an exported file has no weights.
+
+    Raises:
+        ValueError: the file does not fit the configuration or the engine.
+    """
+    if not is_exported(checkpoint.path):
+        model = trained_model(checkpoint, config).to(engine.device)
+        return model, prepare(model.network, engine, model.image_size)
+    if config.model != checkpoint.preset().model or engine.name != "openvino":
+        raise ValueError(
+            f"{checkpoint.path}: an exported model runs as it is, through openvino on the "
+            "CPU; leave out engine, device and changes of the model, or export it anew"
+        )
     from .openvino import OpenVinoNetwork, read_network
 
-    return OpenVinoNetwork(read_network(path), engine.precision)
+    model = build_model(config).eval()
+    model.network.to("meta")  # without weights, so that nobody runs it by mistake
+    skipped = load_matching_weights(model, checkpoint)
+    if any(line.startswith(_RESCORER) for line in skipped):
+        raise ValueError(f"{checkpoint.path}: lacks the weights of the mask rescorer")
+    return model, OpenVinoNetwork(read_network(checkpoint.path), engine.precision)
 
 
-def metadata(model: Segmenter[Any, Any], config: Config) -> str:
+def metadata(model: AnySegmenter, config: Config) -> str:
     """Describe a model in the JSON text that its exported file carries."""
     state = {k: v for k, v in model.state_dict().items() if k.startswith(_RESCORER)}
     content = {"format": _FORMAT, "config": config.to_dict(), "rescorer": _encode_state(state)}
@@ -101,7 +131,7 @@ def write_openvino(network: Any, text: str, path: Path, half: bool = False) -> N
     ov.save_model(network, path, compress_to_fp16=half)
 
 
-def write_onnx(model: Segmenter[Any, Any], text: str, path: Path) -> None:
+def write_onnx(model: AnySegmenter, text: str, path: Path) -> None:
     """Write the network as one ONNX file.
 
     Raises:
@@ -128,7 +158,8 @@ def write_onnx(model: Segmenter[Any, Any], text: str, path: Path) -> None:
         output_names=list(OUTPUTS),
         dynamic_shapes=({0: torch.export.Dim("batch")},),
     )
-    assert program is not None
+    if program is None:
+        raise ValueError(f"cannot write {path}: PyTorch's exporter returned nothing")
     proto = program.model_proto
     onnx.helper.set_model_props(proto, {_KEY: text})
     onnx.save(proto, path)

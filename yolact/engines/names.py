@@ -1,4 +1,10 @@
-"""Engines and precisions, and the decision for one of each."""
+"""The names of engines and precisions, and the decision for one of each.
+
+plain     PyTorch, as built, in float32, with masks as large as the image: to compare with
+eager     PyTorch, batch norm folded into the convolutions, channels last: the choice on a GPU
+compile   the same through `torch.compile`: a slow start, and a C++ compiler or Triton needed
+openvino  OpenVINO, converted once and kept in a cache: the choice on a CPU
+"""
 
 from __future__ import annotations
 
@@ -10,14 +16,15 @@ import torch
 
 Precision = Literal["auto", "float32", "bfloat16", "float16"]
 EngineName = Literal["auto", "plain", "eager", "compile", "openvino"]
+
 RunNetwork = Callable[[Any], Any]
-"""From what a model's `preprocess` gives to what its `finish` takes: YOLACT's from (B, 3, S, S) to
-`Predictions`."""
+"""A network as the predictor calls it: YOLACT's from (B, 3, S, S) to `Predictions`, Mask R-CNN's
+from `RoiInputs` to a list of `Found`."""
 
 
 @dataclass(frozen=True)
 class Engine:
-    """A decision on how to run a network.
+    """A decision: what runs the network, where, in which precision.
 
     Attributes:
         name: never "auto".
@@ -30,6 +37,5 @@ class Engine:
     precision: Precision
 
     def __str__(self) -> str:
-        """Say it in a few words."""
         threads = f" ({torch.get_num_threads()} threads)" if self.device.type == "cpu" else ""
         return f"{self.name}, {self.precision}, {self.device}{threads}"

@@ -50,7 +50,6 @@ class InferenceGraph(nn.Module):
     """A network as other programs want it: a tensor in, a tuple of tensors out."""
 
     def __init__(self, network: nn.Module) -> None:
-        """Keep the network."""
         super().__init__()
         self.network = network
 
@@ -60,7 +59,7 @@ class InferenceGraph(nn.Module):
 
 
 class OpenVinoNetwork:
-    """A converted network, called like the PyTorch one.
+    """A converted network, called like the PyTorch one; compiled for this CPU at its first use.
 
     Each thread has its own buffers; a call overwrites the results of the same thread's last one.
 
@@ -68,22 +67,18 @@ class OpenVinoNetwork:
         model: from `convert` or a file.
         precision: "float32" or "bfloat16"; of the layers that are not quantised.
         goal: what to compile for: one call at a time, or as many as `workers` tells.
-
-    Attributes:
-        workers: threads that should call at a time.
     """
 
     def __init__(self, model: ov.Model, precision: Precision, goal: Goal = "LATENCY") -> None:
-        """Compile for this CPU."""
-        settings = {
-            "PERFORMANCE_HINT": goal,
-            "INFERENCE_PRECISION_HINT": _HINTS[precision],
-            "INFERENCE_NUM_THREADS": torch.get_num_threads(),
-        }
-        self._model, self._precision = model, precision
-        self._compiled = _core().compile_model(model, "CPU", settings)
-        self.workers: int = self._compiled.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS")
+        self._model, self._precision, self._goal = model, precision, goal
+        self._compiling = threading.Lock()
+        self._compiled: ov.CompiledModel | None = None
         self._threads = threading.local()
+
+    @property
+    def workers(self) -> int:
+        """Threads that should call at a time."""
+        return int(self._compile().get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS"))
 
     @cached_property
     def streamed(self) -> OpenVinoNetwork:
@@ -93,10 +88,21 @@ class OpenVinoNetwork:
     def __call__(self, x: Tensor) -> Predictions:
         """Predict for a (B, 3, S, S) normalised RGB batch on the CPU."""
         if not hasattr(self._threads, "request"):
-            self._threads.request = self._compiled.create_infer_request()
+            self._threads.request = self._compile().create_infer_request()
         images = x.contiguous().numpy()
         results = self._threads.request.infer([images], share_inputs=True, share_outputs=True)
         return Predictions(*(torch.from_numpy(results[i]) for i in range(len(OUTPUTS))))
+
+    def _compile(self) -> ov.CompiledModel:
+        with self._compiling:
+            if self._compiled is None:
+                settings = {
+                    "PERFORMANCE_HINT": self._goal,
+                    "INFERENCE_PRECISION_HINT": _HINTS[self._precision],
+                    "INFERENCE_NUM_THREADS": torch.get_num_threads(),
+                }
+                self._compiled = _core().compile_model(self._model, "CPU", settings)
+        return self._compiled
 
 
 def convert(network: nn.Module, image_size: int) -> ov.Model:

@@ -1,46 +1,126 @@
-"""The network by PyTorch: batch norm folded, cast, compiled."""
+"""The network by PyTorch: batch norm folded, weights cast, optionally compiled."""
 
 from __future__ import annotations
 
 import copy
+import logging
+import threading
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from functools import cache
 from typing import get_args
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from .names import Precision, RunNetwork
+from layers.blocks import DeformableConv2d
+from yolact.errors import OptionError
+
+from .names import Engine, Precision, RunNetwork
+
+logger = logging.getLogger(__name__)
+
+# Subclasses may do more than their base: timm's BatchNormAct2d holds an activation.
+_CONVOLUTIONS = (nn.Conv2d, DeformableConv2d)
+_PROBE_SIDE = 64
+_FOLD_TOLERANCE = 1e-3  # of the largest value; folding rounds differently
 
 
 def autocast(device: torch.device, precision: Precision) -> AbstractContextManager[object]:
-    """Return the context in which PyTorch runs a network.
+    """Return the context in which PyTorch computes in a precision; backward passes, too.
 
     Args:
-        device: where it runs.
-        precision: "auto" is float32, with TF32 convolutions where an NVIDIA GPU has them (PyTorch's
-            default); "float32" switches those off. Losses and boxes are float32 in any case.
+        device: where it computes.
+        precision: "auto" leaves everything to PyTorch, which is float32, with TF32 convolutions
+            on NVIDIA GPUs; "float32" is without TF32, inside the context. Losses and boxes are
+            float32 in any case.
 
     Raises:
-        ValueError: unknown precision, or one that the device does not have.
+        OptionError: unknown precision, or one that the device does not have.
     """
     if precision not in get_args(Precision):
-        raise ValueError(f"--precision {precision}: expected {', '.join(get_args(Precision))}")
-    if precision == "float32":
-        torch.backends.cudnn.allow_tf32 = False  # for the backward pass as well, which runs later
+        raise OptionError("precision", precision, f"expected {', '.join(get_args(Precision))}")
+    if precision == "float32" and device.type == "cuda":
+        return _tf32().off()
     if precision in ("auto", "float32"):
         return nullcontext()
     if precision == "float16" and device.type == "cpu":
-        raise ValueError("--precision float16: not on a CPU; use bfloat16 or float32")
+        raise OptionError("precision", precision, "not on a CPU; use bfloat16 or float32")
     return torch.autocast(device.type, dtype=getattr(torch, precision))
 
 
-def _frozen(network: nn.Module, precision: Precision) -> nn.Module:
+class _Tf32:
+    """cuDNN's switch for TF32, which belongs to the whole process, shared by threads."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._users = 0
+        self._before = True
+
+    @contextmanager
+    def off(self) -> Iterator[None]:
+        """Switch TF32 off; the last thread to leave restores what the first one found."""
+        with self._lock:
+            if not self._users:
+                self._before = torch.backends.cudnn.allow_tf32
+            self._users += 1
+            torch.backends.cudnn.allow_tf32 = False
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._users -= 1
+                if not self._users:
+                    torch.backends.cudnn.allow_tf32 = self._before
+
+
+@cache
+def _tf32() -> _Tf32:
+    return _Tf32()
+
+
+def optimise(network: nn.Module, engine: Engine, image_size: int) -> RunNetwork:
+    """Return a function that runs an optimised copy of a network; later changes do not count.
+
+    Args:
+        network: of a model in evaluation mode, on the engine's device.
+        engine: "eager" or "compile".
+        image_size: S.
+
+    Raises:
+        OptionError: it cannot be compiled here.
+    """
+    frozen: RunNetwork = inference_copy(network, engine.precision)
+    if engine.name == "compile":
+        frozen = _compiled(frozen, engine.device)
+
+    def run(x: object) -> object:
+        if isinstance(x, Tensor):
+            x = x.contiguous(memory_format=torch.channels_last)
+        with torch.no_grad(), autocast(engine.device, engine.precision):
+            return frozen(x)
+
+    if engine.name != "compile":
+        return run
+    # CUDA graphs belong to the thread that recorded them.
+    compiled = _in_one_thread(run) if engine.device.type == "cuda" else run
+    try:
+        compiled(torch.zeros((1, 3, image_size, image_size), device=engine.device))
+    except Exception as error:  # compilers fail in many ways
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        needed = "it needs a C++ compiler, or Triton on a GPU"
+        raise OptionError("engine", engine.name, f"{reason}; {needed}") from None
+    return compiled
+
+
+def inference_copy(network: nn.Module, precision: Precision) -> nn.Module:
     """Copy a network for inference: batch norm folded, convolutions in their final type."""
     frozen = copy.deepcopy(network).eval().requires_grad_(False)
-    for module in list(frozen.modules()):
-        _fold_batch_norm(module)
+    for name, backbone in frozen.named_children():
+        if name == "backbone":  # nothing else has batch norm
+            frozen.backbone = fold_batch_norm(backbone)
     if precision != "float32":  # saves autocast from converting the weights at every call
         for module in frozen.modules():
             if type(module) is nn.Conv2d:
@@ -48,13 +128,48 @@ def _frozen(network: nn.Module, precision: Precision) -> nn.Module:
     return frozen.to(memory_format=torch.channels_last)
 
 
-def _fold_batch_norm(parent: nn.Module) -> None:
-    """Merge every batch norm that directly follows a convolution among a module's children."""
-    children = list(parent.named_children())
-    for (name, conv), (norm_name, norm) in zip(children, children[1:], strict=False):
-        if isinstance(conv, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d):
-            setattr(parent, name, fuse_conv_bn_eval(conv, norm))
-            setattr(parent, norm_name, nn.Identity())
+def fold_batch_norm(backbone: nn.Module) -> nn.Module:
+    """Merge plain batch norms into the plain convolutions right before them.
+
+    What a module does in between cannot be seen from its children, so the outputs for random
+    images are compared; if they differ, the backbone comes back as it was.
+
+    Args:
+        backbone: (B, 3, h, w) -> tensors, in evaluation mode; left as it is.
+    """
+    folded = copy.deepcopy(backbone)
+    for parent in list(folded.modules()):
+        children = list(parent.named_children())
+        for (name, conv), (norm_name, norm) in zip(children, children[1:], strict=False):
+            if type(norm) is nn.BatchNorm2d and isinstance(conv, nn.Conv2d):
+                if type(conv) not in _CONVOLUTIONS:
+                    continue
+                setattr(parent, name, fuse_conv_bn_eval(conv, norm))
+                setattr(parent, norm_name, nn.Identity())
+    if _same_outputs(backbone, folded):
+        return folded
+    logger.warning("batch norm is not folded: this backbone does not apply it where it stands")
+    return backbone
+
+
+@torch.no_grad()
+def _same_outputs(module: nn.Module, other: nn.Module) -> bool:
+    parameter = next(module.parameters(), torch.empty(0))
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn((1, 3, _PROBE_SIDE, _PROBE_SIDE), generator=generator).to(parameter)
+    with autocast(parameter.device, "float32"):
+        pairs = list(zip(_tensors(module(x)), _tensors(other(x)), strict=True))
+    return all(
+        (a - b).abs().max() <= _FOLD_TOLERANCE * a.abs().max().clamp(min=1e-6) for a, b in pairs
+    )
+
+
+def _tensors(outputs: object) -> list[Tensor]:
+    """Return the tensors of a tensor, a sequence of them, or a dict."""
+    if isinstance(outputs, Tensor):
+        return [outputs]
+    values = outputs.values() if isinstance(outputs, Mapping) else outputs
+    return [tensor for value in values for tensor in _tensors(value)]  # type: ignore[attr-defined]
 
 
 def _compiled(network: RunNetwork, device: torch.device) -> RunNetwork:

@@ -19,8 +19,7 @@ from torchvision.models.detection.roi_heads import expand_boxes, expand_masks, m
 from data.classes import COCO_CLASSES
 from layers.structures import Target
 from yolact.config import DetectConfig
-from yolact.results.detections import Detections
-from yolact.timing import StageTimer
+from yolact.results.detections import Detections, Thresholds
 
 from .segmenter import Segmenter
 
@@ -94,7 +93,6 @@ class TwoStageNetwork(nn.Module):
         anchor_ratios: Sequence[float],
         detection: DetectConfig,
     ) -> None:
-        """Build with random weights."""
         super().__init__()
         classes, width = num_classes + 1, 4 * head_channels
         parts = MaskRCNN(
@@ -164,6 +162,9 @@ class MaskRcnn(Segmenter[RoiInputs, list[Found]]):
             first layers are not trained, as torchvision does it.
     """
 
+    fixed_shapes = False
+    first_stride = 4  # of P2
+
     def __init__(
         self,
         network: TwoStageNetwork,
@@ -176,13 +177,12 @@ class MaskRcnn(Segmenter[RoiInputs, list[Found]]):
         loss_weights: Mapping[str, float],
         fine_tuned: bool,
     ) -> None:
-        """Join the parts."""
         super().__init__(network, image_size, pixel_mean, pixel_std, class_names, detection)
         self.keep_aspect, self.loss_weights = keep_aspect, dict(loss_weights)
-        self.freeze_batch_norm(fine_tuned)
         for name, parameter in network.backbone.named_parameters():
             if fine_tuned and name.startswith(("conv1.", "layer1.")):
                 parameter.requires_grad_(False)
+        self.freeze_batch_norm(fine_tuned)  # last: thawing it leaves those layers frozen
 
     def losses(self, images: Sequence[Tensor], targets: Sequence[Target]) -> dict[str, Tensor]:
         """Return the weighted losses: box, confidence, mask, objectness, rpn_box."""
@@ -204,29 +204,23 @@ class MaskRcnn(Segmenter[RoiInputs, list[Found]]):
         scale = min(side / min(height, width), longest / max(height, width))
         return max(int(height * scale), 1), max(int(width * scale), 1)
 
-    def finish(
-        self,
-        outputs: list[Found],
-        sizes: Sequence[tuple[int, int]],
-        score_threshold: float,
-        top_k: int | None,
-        timer: StageTimer,
+    def postprocess(
+        self, outputs: list[Found], sizes: Sequence[tuple[int, int]], thresholds: Thresholds
     ) -> list[Detections]:
         """Scale boxes to each image, and tell where the masks lie in it."""
-        with timer.stage("masks"):
-            return [
-                self._finish_one(found, image_hw, score_threshold, top_k)
-                for found, image_hw in zip(outputs, sizes, strict=True)
-            ]
+        return [
+            self._scaled(found, image_hw, thresholds)
+            for found, image_hw in zip(outputs, sizes, strict=True)
+        ]
 
-    def _finish_one(
-        self,
-        found: Found,
-        image_hw: tuple[int, int],
-        score_threshold: float,
-        top_k: int | None,
+    def from_published(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Rename the tensors of torchvision's Mask R-CNN."""
+        return from_torchvision(state)
+
+    def _scaled(
+        self, found: Found, image_hw: tuple[int, int], thresholds: Thresholds
     ) -> Detections:
-        good = (found.scores >= score_threshold).nonzero().squeeze(1)[:top_k]
+        good = (found.scores >= thresholds.score).nonzero().squeeze(1)[: thresholds.top_k]
         boxes, scores = found.boxes[good], found.scores[good]
         height, width = boxes.new_tensor(image_hw) / boxes.new_tensor(found.input_hw)
         boxes = boxes * torch.stack((width, height, width, height))

@@ -1,13 +1,11 @@
-"""The tensor names of the 2019 release, and ours."""
+"""The tensor names of the 2019 release, translated to ours and back by one pure function."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
-from torch import Tensor, nn
-
-from .mask_rcnn import MaskRcnn, from_torchvision
+from torch import Tensor
 
 State = dict[str, Tensor]
 
@@ -60,11 +58,14 @@ def to_official(state: Mapping[str, Tensor]) -> State:
         raise ValueError(f"{error.args[0]}: the release of 2019 has no such model") from None
 
 
-def from_official(state: Mapping[str, Tensor], model: nn.Module) -> State:
-    """Rename a published state dict to the names of a model; unknown names stay as they are."""
-    if isinstance(model, MaskRcnn):
-        return from_torchvision(state)
-    ours = {official_name(name): name for name in model.state_dict()}
+def from_official(state: Mapping[str, Tensor], names: Iterable[str]) -> State:
+    """Rename an official state dict to our names; unknown names stay as they are.
+
+    Args:
+        state: tensors by their official names.
+        names: ours, of all tensors of the model.
+    """
+    ours = {official_name(name): name for name in names}
     return {ours.get(name, name): tensor for name, tensor in clean_official(state).items()}
 
 

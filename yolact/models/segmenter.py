@@ -1,20 +1,19 @@
-"""What every model here has in common: images in; losses in training, detections in evaluation."""
+"""What every model has in common: images in; losses in training, detections in evaluation."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
-from typing import Any, Generic, Literal, TypeVar
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar, Generic, Literal, TypeAlias, TypeVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from layers.blocks import set_batch_norm_frozen
+from layers.blocks import batch_norms
 from layers.structures import Target
 from yolact.config import DetectConfig
-from yolact.results.detections import Detections
-from yolact.timing import StageTimer
+from yolact.results.detections import Detections, Thresholds
 
 MaskMode = Literal["cropped", "smooth", "whole", "none"]
 """What bounds the masks.
@@ -31,7 +30,7 @@ Model = TypeVar("Model", bound="Segmenter[Any, Any]")
 
 
 class Segmenter(nn.Module, ABC, Generic[Inputs, Outputs]):
-    """A model: preprocess -> network -> finish, or losses.
+    """A model: preprocess, network, postprocess; or losses.
 
     Args:
         network: from `Inputs` to `Outputs`; what an engine runs.
@@ -40,8 +39,17 @@ class Segmenter(nn.Module, ABC, Generic[Inputs, Outputs]):
         pixel_std: RGB.
         class_names: one for each foreground class.
         detection: suppression settings.
+
+    Attributes:
+        fixed_shapes: whether the outputs' shapes follow from the input's, so that the network can
+            be compiled, converted and exported.
+        first_stride: pixels between the cells of the finest pyramid level that has anchors.
+        mask_mode: what bounds the masks.
+        input_size: side of the training images in pixels, which may vary around S.
     """
 
+    fixed_shapes: ClassVar[bool]
+    first_stride: ClassVar[int]
     pixel_mean: Tensor
     pixel_std: Tensor
 
@@ -54,13 +62,13 @@ class Segmenter(nn.Module, ABC, Generic[Inputs, Outputs]):
         class_names: tuple[str, ...],
         detection: DetectConfig,
     ) -> None:
-        """Keep the parts."""
         super().__init__()
         self.network = network
         self.image_size, self.class_names, self.detection = image_size, class_names, detection
-        self.input_size = image_size  # of training, which may vary it
+        self.input_size = image_size
         self.mask_mode: MaskMode = "cropped"
         self.batch_norm_frozen = False
+        self._frozen_norms: list[str] = []
         for name, values in (("pixel_mean", pixel_mean), ("pixel_std", pixel_std)):
             self.register_buffer(name, torch.tensor(values).view(3, 1, 1), persistent=False)
 
@@ -69,27 +77,24 @@ class Segmenter(nn.Module, ABC, Generic[Inputs, Outputs]):
         """Turn (3, H, W) uint8 RGB images into what the network takes."""
 
     @abstractmethod
-    def finish(
-        self,
-        outputs: Outputs,
-        sizes: Sequence[tuple[int, int]],
-        score_threshold: float,
-        top_k: int | None,
-        timer: StageTimer,
+    def postprocess(
+        self, outputs: Outputs, sizes: Sequence[tuple[int, int]], thresholds: Thresholds
     ) -> list[Detections]:
         """Turn what the network gives into the detections of each image.
 
         Args:
             outputs: of B images.
             sizes: height and width of each image in pixels.
-            score_threshold: detections scoring lower are dropped.
-            top_k: at most this many are kept, best first.
-            timer: notes the time of each stage.
+            thresholds: which detections count.
         """
 
     @abstractmethod
     def losses(self, images: Sequence[Tensor], targets: Sequence[Target]) -> dict[str, Tensor]:
         """Return the weighted losses by name; arguments as those of `forward`."""
+
+    @abstractmethod
+    def from_published(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Rename the tensors of a published file to this model's; unknown names stay."""
 
     def forward(
         self, images: Sequence[Tensor], targets: Sequence[Target] | None = None
@@ -107,35 +112,12 @@ class Segmenter(nn.Module, ABC, Generic[Inputs, Outputs]):
             ValueError: training mode without targets.
         """
         if not self.training:
-            return self.predict(images)
+            return self.postprocess(
+                self.network(self.preprocess(images)), sizes_of(images), Thresholds()
+            )
         if targets is None:
             raise ValueError("a model in training mode needs targets; call model.eval() first")
         return self.losses(images, targets)
-
-    def predict(
-        self,
-        images: Sequence[Tensor],
-        score_threshold: float = 0.0,
-        top_k: int | None = None,
-        network: Callable[[Inputs], Outputs] | None = None,
-        timer: StageTimer | None = None,
-    ) -> list[Detections]:
-        """Detect in images; the model is in evaluation mode.
-
-        Args:
-            images: B tensors (3, H, W) uint8 RGB of any size.
-            score_threshold: see `finish`.
-            top_k: see `finish`.
-            network: runs instead of the model's own, see `yolact.engine.prepare`.
-            timer: notes the time of each stage, when given.
-        """
-        timer = timer or StageTimer()
-        with timer.stage("preprocess"):
-            inputs = self.preprocess(images)
-        with timer.stage("network"):
-            outputs = (network or self.network)(inputs)
-        sizes = [(image.shape[-2], image.shape[-1]) for image in images]
-        return self.finish(outputs, sizes, score_threshold, top_k, timer)
 
     def dry_run(self, image: Tensor) -> None:
         """Run the network for an image, for those who count its operations."""
@@ -159,12 +141,37 @@ class Segmenter(nn.Module, ABC, Generic[Inputs, Outputs]):
         return self.pixel_mean.device
 
     def freeze_batch_norm(self: Model, frozen: bool = True) -> Model:
-        """Hold batch statistics and parameters fixed, in training too (for small batches)."""
+        """Hold batch statistics and parameters fixed, in training too (for small batches).
+
+        Thawing gives gradients back only to what freezing took them from.
+        """
+        parameters = {
+            name: parameter
+            for prefix, norm in batch_norms(self)
+            for name, parameter in norm.named_parameters(prefix, recurse=False)
+        }
+        if frozen:
+            self._frozen_norms += [n for n, p in parameters.items() if p.requires_grad]
+        for name in self._frozen_norms:
+            parameters[name].requires_grad_(not frozen)
+        if not frozen:
+            self._frozen_norms = []
         self.batch_norm_frozen = frozen
         return self.train(self.training)
 
     def train(self: Model, mode: bool = True) -> Model:
-        """Switch to training or evaluation; frozen batch norm stays frozen."""
+        """Switch to training or evaluation; frozen batch norm stays in evaluation."""
         super().train(mode)
-        set_batch_norm_frozen(self, self.batch_norm_frozen)
+        if self.batch_norm_frozen:
+            for _, norm in batch_norms(self):
+                norm.eval()
         return self
+
+
+AnySegmenter: TypeAlias = Segmenter[Any, Any]
+"""A model of any kind, for those who pass its inputs and outputs on without a look."""
+
+
+def sizes_of(images: Sequence[Tensor]) -> list[tuple[int, int]]:
+    """Return height and width of (..., H, W) images."""
+    return [(image.shape[-2], image.shape[-1]) for image in images]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import torch
@@ -14,13 +14,13 @@ from layers.detect import detect
 from layers.masks import assemble_masks, box_windows
 from layers.structures import Candidates, Predictions, Target
 from yolact.config import DetectConfig
-from yolact.results.detections import Detections
-from yolact.timing import StageTimer
+from yolact.results.detections import Detections, Thresholds
 
 from .criterion import Criterion
 from .fpn import FeaturePyramid
 from .head import PredictionHead
 from .mask_rescorer import MaskRescorer
+from .official import from_official
 from .protonet import ProtoNet
 from .segmenter import Segmenter
 
@@ -46,7 +46,6 @@ class Network(nn.Module):
         anchors: AnchorGenerator,
         semantic: nn.Conv2d,
     ) -> None:
-        """Join the parts."""
         super().__init__()
         self.backbone, self.fpn, self.protonet, self.head = backbone, fpn, protonet, head
         self.anchors, self.semantic = anchors, semantic
@@ -78,6 +77,8 @@ class Yolact(Segmenter[Tensor, Predictions]):
         detection: suppression settings.
     """
 
+    fixed_shapes = True
+    first_stride = 8  # of P3
     network: Network
 
     def __init__(
@@ -91,7 +92,6 @@ class Yolact(Segmenter[Tensor, Predictions]):
         class_names: tuple[str, ...],
         detection: DetectConfig,
     ) -> None:
-        """Join the parts."""
         super().__init__(network, image_size, pixel_mean, pixel_std, class_names, detection)
         self.mask_rescorer, self.criterion = mask_rescorer, criterion
 
@@ -103,85 +103,74 @@ class Yolact(Segmenter[Tensor, Predictions]):
         """Resize (3, H, W) uint8 RGB images to S x S bilinearly and normalise: (B, 3, S, S)."""
         return self.squeezed(images)
 
-    def finish(
-        self,
-        outputs: Predictions,
-        sizes: Sequence[tuple[int, int]],
-        score_threshold: float,
-        top_k: int | None,
-        timer: StageTimer,
-    ) -> list[Detections]:
-        """Find the objects, and make their masks."""
-        # Only better boxes suppress: what the caller will not see need not be looked at. Less a
-        # margin for rounding, since `detect` drops what scores just the threshold.
-        threshold = max(self.detection.score_threshold, score_threshold * (1 - 1e-6))
-        with timer.stage("detect"):
-            found = detect(outputs, **vars(replace(self.detection, score_threshold=threshold)))
-        with timer.stage("masks"):
-            return self.postprocess(found, outputs.prototypes, sizes, score_threshold, top_k)
-
-    def dry_run(self, image: Tensor) -> None:
-        """Run the network without computing, be its weights here or in an exported file."""
-        side = self.image_size
-        copy.deepcopy(self.network).to("meta")(torch.zeros((1, 3, side, side), device="meta"))
-
     def postprocess(
-        self,
-        found: Sequence[Candidates],
-        prototypes: Tensor,
-        sizes: Sequence[tuple[int, int]],
-        score_threshold: float = 0.0,
-        top_k: int | None = None,
+        self, outputs: Predictions, sizes: Sequence[tuple[int, int]], thresholds: Thresholds
     ) -> list[Detections]:
-        """Assemble masks, re-score them where the model can, and scale boxes to each image.
-
-        Args:
-            found: the candidates of each image.
-            prototypes: (B, K, h, w).
-            sizes: height and width of each image in pixels.
-            score_threshold: detections scoring lower, before or after re-scoring, are dropped.
-            top_k: at most this many are kept, best first.
-        """
+        """Find the objects of each image, and make their masks."""
+        found = self.find(outputs, thresholds.score)
         return [
-            self._postprocess_one(candidates, prototypes[i], sizes[i], score_threshold, top_k)
+            self.assemble(candidates, outputs.prototypes[i], sizes[i], thresholds)
             for i, candidates in enumerate(found)
         ]
 
-    def _postprocess_one(
+    def find(self, outputs: Predictions, score: float = 0.0) -> list[Candidates]:
+        """Decode, filter and suppress, with the model's settings; masks are not made yet.
+
+        Args:
+            outputs: of B images.
+            score: what scores lower may be left out.
+        """
+        # Only better boxes suppress: what the caller will not see need not be looked at. Less a
+        # margin for rounding, since `detect` drops what scores just the threshold.
+        lowest = max(self.detection.score_threshold, score * (1 - 1e-6))
+        return detect(outputs, **vars(replace(self.detection, score_threshold=lowest)))
+
+    def assemble(
         self,
         candidates: Candidates,
         prototypes: Tensor,
         image_hw: tuple[int, int],
-        score_threshold: float,
-        top_k: int | None,
+        thresholds: Thresholds,
     ) -> Detections:
-        candidates = candidates[candidates.scores >= score_threshold]
+        """Make the masks of one image, re-score them where the model can, scale boxes to pixels.
+
+        Args:
+            candidates: N of them.
+            prototypes: (K, h, w).
+            image_hw: height and width in pixels.
+            thresholds: a detection has to reach the score before and after re-scoring.
+        """
+        candidates = candidates[candidates.scores >= thresholds.score]
         if self.mask_rescorer is None:
-            candidates = candidates[:top_k]
-        soft_masks = self._soft_masks(prototypes, candidates)
-        scores = candidates.scores
-        if self.mask_rescorer is not None and self.mask_mode != "none":
-            seen = soft_masks
-            if self.mask_mode == "smooth":  # trained on masks that are cropped on the grid
-                seen = soft_masks * box_windows(candidates.boxes, soft_masks.shape[-2:])
-            scores = scores * self.mask_rescorer(seen, candidates.labels)
+            candidates = candidates[: thresholds.top_k]
+        soft_masks = self._soft_masks(prototypes, candidates)  # (N, h, w)
         height, width = image_hw
         corners = candidates.boxes.new_tensor((width, height, width, height))
         detections = Detections(
-            boxes=(_ordered(candidates.boxes).clamp(0, 1) * corners),
-            scores=scores,
+            boxes=_ordered(candidates.boxes).clamp(0, 1) * corners,  # relative -> pixels
+            scores=self._final_scores(candidates, soft_masks),
             labels=candidates.labels,
             soft_masks=soft_masks,
-            mask_frames=corners.new_tensor((0, 0, width, height)).expand(len(scores), 4),
+            mask_frames=corners.new_tensor((0, 0, width, height)).expand(len(candidates), 4),
             box_scores=candidates.scores,
             image_hw=image_hw,
             class_names=self.class_names,
             crop_to_boxes=self.mask_mode == "smooth",
         )
         if self.mask_rescorer is not None:
-            best_first = scores.argsort(descending=True)[:top_k]
-            detections = detections[best_first[scores[best_first] >= score_threshold]]
+            best_first = detections.scores.argsort(descending=True)[: thresholds.top_k]
+            kept = detections.scores[best_first] >= thresholds.score
+            detections = detections[best_first[kept]]
         return detections
+
+    def dry_run(self, image: Tensor) -> None:
+        """Run the network without computing, be its weights here or in an exported file."""
+        side = self.image_size
+        copy.deepcopy(self.network).to("meta")(torch.zeros((1, 3, side, side), device="meta"))
+
+    def from_published(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Rename the tensors of an official file of 2019."""
+        return from_official(state, self.state_dict())
 
     def _soft_masks(self, prototypes: Tensor, candidates: Candidates) -> Tensor:
         if self.mask_mode == "none":
@@ -191,6 +180,15 @@ class Yolact(Segmenter[Tensor, Predictions]):
         padding = 2 if self.mask_mode == "smooth" else 1
         coefficients, boxes = candidates.coefficients, candidates.boxes
         return assemble_masks(prototypes, coefficients, boxes, self.mask_mode != "whole", padding)
+
+    def _final_scores(self, candidates: Candidates, soft_masks: Tensor) -> Tensor:
+        """Multiply class probabilities by predicted IoUs (YOLACT++ sec. 4.2), at most 1."""
+        if self.mask_rescorer is None or self.mask_mode == "none":
+            return candidates.scores
+        if self.mask_mode == "smooth":  # trained on masks that are cropped on the grid
+            soft_masks = soft_masks * box_windows(candidates.boxes, soft_masks.shape[-2:])
+        quality: Tensor = self.mask_rescorer(soft_masks, candidates.labels)
+        return (candidates.scores * quality).clamp(max=1)
 
 
 def _ordered(boxes: Tensor) -> Tensor:

@@ -15,6 +15,19 @@ from layers.structures import TensorGroup
 
 
 @dataclass(frozen=True)
+class Thresholds:
+    """Which detections count.
+
+    Attributes:
+        score: those that score lower are dropped.
+        top_k: at most this many are kept, best first; None keeps all.
+    """
+
+    score: float = 0.0
+    top_k: int | None = None
+
+
+@dataclass(frozen=True)
 class Detections(TensorGroup):
     """N segmented objects of one image, highest score first.
 
