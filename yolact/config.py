@@ -70,7 +70,6 @@ class ModelConfig:
     pixel_std: tuple[float, ...] = (58.40, 57.12, 57.38)
 
     def __post_init__(self) -> None:
-        """Check what would otherwise fail far from its cause."""
         for name, least in (("image_size", 32), ("num_classes", 1), ("num_prototypes", 1)):
             if getattr(self, name) < least:
                 raise ValueError(f"model.{name}={getattr(self, name)}: expected at least {least}")
@@ -158,7 +157,6 @@ class TrainConfig:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        """Check what would otherwise fail far from its cause."""
         least_values = {"batch_size": 1, "seed": 0, "warmup_iterations": 0, "gradient_clip": 0}
         for name, least in least_values.items():
             if getattr(self, name) < least:
@@ -188,7 +186,6 @@ class AugmentConfig:
     copy_paste: float = 0.0
 
     def __post_init__(self) -> None:
-        """Check what would otherwise fail in a loading process."""
         scales = self.scale_jitter
         if scales and not (len(scales) == 2 and 0 < scales[0] <= scales[1]):
             raise ValueError(f"augment.scale_jitter={scales}: expected two sizes, as in 0.5,2")
@@ -210,7 +207,6 @@ class DetectConfig:
     nms: Nms = "fast"
 
     def __post_init__(self) -> None:
-        """Check what would otherwise give nonsense."""
         for name in ("top_k", "max_detections"):
             if getattr(self, name) < 1:
                 raise ValueError(f"detect.{name}={getattr(self, name)}: expected at least 1")

@@ -40,7 +40,6 @@ class Criterion:
     """
 
     def __init__(self, config: LossConfig, mask_rescorer: MaskRescorer | None = None) -> None:
-        """Keep the settings."""
         self.config, self.mask_rescorer = config, mask_rescorer
 
     def __call__(self, predictions: Predictions, targets: Sequence[Target]) -> dict[str, Tensor]:

@@ -20,7 +20,6 @@ class FeaturePyramid(nn.Module):
     """
 
     def __init__(self, in_channels: Sequence[int], channels: int, extra_levels: int = 2) -> None:
-        """Build the lateral, output and downsampling convolutions."""
         super().__init__()
         self.lateral = nn.ModuleList(nn.Conv2d(c, channels, 1) for c in in_channels)
         self.output = nn.ModuleList(

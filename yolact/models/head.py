@@ -29,7 +29,6 @@ class PredictionHead(nn.Module):
         num_classes: int,
         num_prototypes: int,
     ) -> None:
-        """Build the shared convolution and the three outputs."""
         super().__init__()
         self.shared = conv_relu(in_channels, channels)
         self.classes = nn.Conv2d(channels, num_anchors * (num_classes + 1), 3, padding=1)

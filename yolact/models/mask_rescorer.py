@@ -21,7 +21,6 @@ class MaskRescorer(nn.Module):
     minimum_side = 63
 
     def __init__(self, num_classes: int) -> None:
-        """Build five strided convolutions and the classifier."""
         super().__init__()
         self.convs = nn.ModuleList(
             nn.Conv2d(a, b, 3, stride=2) for a, b in zip(WIDTHS, WIDTHS[1:], strict=False)

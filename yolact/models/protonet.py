@@ -18,7 +18,6 @@ class ProtoNet(nn.Module):
     """
 
     def __init__(self, in_channels: int, channels: int, num_prototypes: int) -> None:
-        """Build the five convolutions."""
         super().__init__()
         widths = (in_channels, channels, channels, channels)
         self.convs = nn.ModuleList(

@@ -17,7 +17,6 @@ class DarknetBlock(nn.Module):
     """Squeeze to half the channels, restore, and add the input."""
 
     def __init__(self, channels: int) -> None:
-        """Build the two convolutions."""
         super().__init__()
         self.conv1 = _conv_norm(channels, channels // 2, 1)
         self.conv2 = _conv_norm(channels // 2, channels, 3)
@@ -34,7 +33,6 @@ class Darknet53(nn.Module):
     channels: tuple[int, ...] = (256, 512, 1024)
 
     def __init__(self) -> None:
-        """Build with random weights."""
         super().__init__()
         self.stem = _conv_norm(3, 32, 3)
         self.stages = nn.ModuleList(

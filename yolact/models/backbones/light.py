@@ -20,7 +20,6 @@ class MobileNetV3(nn.Module):
     """
 
     def __init__(self, name: str) -> None:
-        """Build with random weights."""
         super().__init__()
         net = getattr(torchvision.models, name)(weights=None)
         self.ends: tuple[int, ...] = tuple(end for end, _ in _STAGES[name])

@@ -22,7 +22,6 @@ class ResNet(nn.Module):
     """
 
     def __init__(self, name: str, deformable_interval: int = 0) -> None:
-        """Build with random weights."""
         super().__init__()
         net = getattr(torchvision.models, name)(weights=None)
         self.conv1, self.bn1, self.relu, self.maxpool = net.conv1, net.bn1, net.relu, net.maxpool
