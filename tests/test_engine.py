@@ -439,6 +439,9 @@ def test_a_network_is_compiled_once_for_its_use(
     core, goals = openvino_engine._core(), []
 
     class Core:
+        def __getattr__(self, name: str) -> Any:
+            return getattr(core, name)
+
         def compile_model(self, model: Any, device: str, settings: dict[str, Any]) -> Any:
             goals.append(settings["PERFORMANCE_HINT"])
             return core.compile_model(model, device, settings)

@@ -71,6 +71,6 @@ def _look(predictor: Predictor, image: Image) -> tuple[Yolact, Tensor, Candidate
     """Return the model, and the prototypes (K, h, w) and candidates of one image."""
     model = predictor.model
     if not isinstance(model, Yolact):
-        raise ValueError(f"{type(model).__name__} has no prototypes to explain; only YOLACT has")
+        raise ValueError(f"{type(model).__name__} cannot be explained: only YOLACT has prototypes")
     predictions = predictor.run_network(model.preprocess([to_tensor(image)]))
     return model, predictions.prototypes[0], model.find(predictions)[0]
