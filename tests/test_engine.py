@@ -411,6 +411,15 @@ class OtherOrder(torch.nn.Sequential):
         (torch.nn.Sequential(torch.nn.Conv2d(3, 3, 3), torch.nn.BatchNorm2d(3)), 0),
         (torch.nn.Sequential(DeformableConv2d(3, 3), torch.nn.BatchNorm2d(3)), 0),
         (torch.nn.Sequential(torch.nn.Conv2d(3, 3, 3), NormAndActivation(3)), 1),
+        (
+            torch.nn.Sequential(
+                torch.nn.Conv2d(3, 3, 3),
+                torch.nn.BatchNorm2d(3),
+                torch.nn.Conv2d(3, 3, 3),
+                NormAndActivation(3),
+            ),
+            1,
+        ),
         (torch.nn.Sequential(ScaledConv(3, 3, 3), torch.nn.BatchNorm2d(3)), 1),
         (OtherOrder(torch.nn.Conv2d(3, 3, 3), torch.nn.BatchNorm2d(3)), 1),
     ],
