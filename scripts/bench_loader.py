@@ -14,8 +14,9 @@ import cv2
 import numpy as np
 import torch
 
-from data.augment.train import TrainTransform, place_target, to_tensor
+from data.augment.train import TrainTransform, place_target
 from data.catalog import open_dataset
+from data.images import to_tensor
 from yolact.cli.common import add_flags, flag, make_parser, run
 from yolact.timing import StageTimer
 
