@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image as Pillow
+from PIL import Image as PilImage
 from PIL import ImageOps
 from torch import Tensor
 
@@ -45,7 +45,7 @@ def read_image(source: Path | str | bytes, annotated_hw: tuple[int, int] | None 
     name = "the given bytes" if isinstance(source, bytes) else str(source)
     content = source if isinstance(source, bytes) else _content(Path(source))
     try:
-        with Pillow.open(io.BytesIO(content)) as header:
+        with PilImage.open(io.BytesIO(content)) as header:
             _check_size(header)
             rotate = _has_to_rotate(header, annotated_hw)
             if _is_plain_jpeg(header, content):
@@ -68,7 +68,7 @@ def read_image_hw(path: Path) -> tuple[int, int]:
     if not path.is_file():
         raise FileNotFoundError(f"no such image: {path}")
     try:
-        with Pillow.open(path) as header:
+        with PilImage.open(path) as header:
             width, height = header.size
             swapped = header.getexif().get(_ORIENTATION) in _TRANSPOSED
     except Exception as error:
@@ -95,19 +95,19 @@ def _content(path: Path) -> bytes:
         raise ValueError(f"cannot read {path} as an image: {error.strerror}") from error
 
 
-def _check_size(header: Pillow.Image) -> None:
+def _check_size(header: PilImage.Image) -> None:
     if header.width * header.height > MAX_PIXELS:
         raise ValueError(f"{header.width} x {header.height} pixels exceed {MAX_PIXELS:,}")
 
 
-def _has_to_rotate(header: Pillow.Image, annotated_hw: tuple[int, int] | None) -> bool:
+def _has_to_rotate(header: PilImage.Image, annotated_hw: tuple[int, int] | None) -> bool:
     """Decide by the annotated size, where that tells the two ways apart."""
     if header.getexif().get(_ORIENTATION) not in _TRANSPOSED:
         return True  # a no-op, or a half turn or mirror image, which no size can reveal
     return header.width == header.height or annotated_hw != (header.height, header.width)
 
 
-def _is_plain_jpeg(header: Pillow.Image, content: bytes) -> bool:
+def _is_plain_jpeg(header: PilImage.Image, content: bytes) -> bool:
     """Tell whether OpenCV decodes it right; it would silently paint what is cut off in gray."""
     return header.format == "JPEG" and header.mode in ("RGB", "L") and content.endswith(_JPEG_END)
 
@@ -120,7 +120,7 @@ def _decode_fast(content: bytes, rotate: bool) -> Image:
     return as_uint8(cv2.cvtColor(image, cv2.COLOR_BGR2RGB, dst=image))
 
 
-def _decode_careful(image: Pillow.Image, rotate: bool) -> Image:
+def _decode_careful(image: PilImage.Image, rotate: bool) -> Image:
     image.load()
     if rotate:
         image = ImageOps.exif_transpose(image)

@@ -10,7 +10,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from data.shapes.scenes import export_clip, export_coco, shape_clip, shapes_split
+from data.shapes.clip import export_clip, shape_clip
+from data.shapes.scenes import export_coco, shapes_split
 
 CLIP_FRAMES = 150
 CLIP_FPS = 25.0

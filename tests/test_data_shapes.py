@@ -9,15 +9,10 @@ import pytest
 from pycocotools.coco import COCO
 
 from data.classes import SHAPE_CLASSES
-from data.shapes.drawing import OUTLINES, TEXTURES, Shape, paint_shape, random_light, rasterize
-from data.shapes.scenes import (
-    MIN_VISIBLE_PIXELS,
-    ShapeScenes,
-    export_clip,
-    export_coco,
-    shape_clip,
-    shapes_split,
-)
+from data.shapes.clip import export_clip, shape_clip
+from data.shapes.drawing import TEXTURES, paint_shape, random_light
+from data.shapes.objects import OUTLINES, Shape, rasterize
+from data.shapes.scenes import MIN_VISIBLE_PIXELS, ShapeScenes, export_coco, shapes_split
 from data.video.reader import open_video
 
 main = runpy.run_path(str(Path(__file__).parents[1] / "scripts" / "make_shapes.py"))["main"]
