@@ -1,4 +1,4 @@
-"""Batches in an order, and with random numbers, that depend on nothing but seed and position."""
+"""How samples become batches: the same for the same seed and position, however they are loaded."""
 
 from __future__ import annotations
 
@@ -26,11 +26,10 @@ Item = tuple[Tensor, Target]
 Batch = tuple[list[Tensor], list[Target]]
 Transform = Callable[[Sample, np.random.Generator], Item]
 
-# Kept apart, or sample 0 of an epoch would get the numbers that shuffled it.
+# Separate streams, or sample 0 of an epoch would get the numbers that shuffled it.
 _SHUFFLE, _AUGMENT = 1, 2
 
-_MAX_BROKEN = 10  # images in a row: rather a lost disk than single files
-
+_MAX_BROKEN = 10  # unreadable images in a row: a lost disk rather than single bad files
 _OPEN_FILES = 65_536
 
 _logger = logging.getLogger(__name__)
@@ -39,12 +38,11 @@ _logger = logging.getLogger(__name__)
 class SampleError(ValueError):
     """A sample could not be loaded.
 
-    A loader repeats an error of a worker process with the worker's traceback as its message. Of
-    that, the last line is kept: the one that tells the user which file is at fault.
+    PyTorch's loader raises a worker's error anew with the whole traceback as the message; only the
+    last line, which names the file, is kept.
     """
 
     def __init__(self, message: str) -> None:
-        """Keep the last line of the message."""
         last = message.strip().rpartition("\n")[2]
         super().__init__(last.removeprefix(f"{SampleError.__module__}.{SampleError.__name__}: "))
 
@@ -59,16 +57,14 @@ class TrainingData(MapDataset[Item]):
 
     Args:
         dataset: where the samples come from.
-        transform: makes tensors of a sample, with a generator that is the same for the same
-            seed, epoch and index, whatever was loaded before and by which process.
+        transform: makes tensors of a sample; its generator depends on seed, epoch and index alone.
         seed: not negative.
-        copy_paste: share of the samples that get objects of another one.
+        copy_paste: share of the samples that get objects of another one, 0..1.
     """
 
     def __init__(
         self, dataset: Dataset, transform: Transform, seed: int, copy_paste: float = 0.0
     ) -> None:
-        """Remember the parts."""
         self.dataset = dataset
         self.transform = transform
         self.seed = seed
@@ -76,10 +72,10 @@ class TrainingData(MapDataset[Item]):
         self._broken: set[int] = set()
 
     def __getitem__(self, key: Key) -> Item:
-        """Load and transform one sample; in place of one that cannot be read, the next.
+        """Load and transform one sample; an unreadable one is replaced by the next.
 
         Raises:
-            SampleError: so many in a row cannot be read that more must be wrong than a file.
+            SampleError: `_MAX_BROKEN` samples in a row cannot be read.
         """
         epoch, index = key
         rng = np.random.default_rng((_AUGMENT, self.seed, epoch, index))
@@ -90,7 +86,6 @@ class TrainingData(MapDataset[Item]):
         return item
 
     def _sample(self, index: int) -> Sample:
-        """Load a sample, or of one that cannot be read the next."""
         for _ in range(_MAX_BROKEN):
             try:
                 return self.dataset.sample(index)
@@ -103,7 +98,6 @@ class TrainingData(MapDataset[Item]):
         raise SampleError(f"{_MAX_BROKEN} images in a row cannot be read, the last: {reason}")
 
     def __len__(self) -> int:
-        """Count the samples of an epoch."""
         return len(self.dataset)
 
 
@@ -117,11 +111,11 @@ class BatchStream(Sampler[list[Key]]):
         length: number of samples in an epoch.
         batch_size: number of keys in a batch.
         seed: not negative.
-        start_iteration: number of batches that an earlier run has had from this stream.
-        part: which of the equal parts of every batch this process gets, of how many.
+        start_iteration: batches to skip, which an earlier run has had.
+        part: (rank, processes): which equal share of every batch is yielded.
 
     Raises:
-        ValueError: there are no samples, or no room for one in a batch.
+        ValueError: a number is out of range, or the batch cannot be shared equally.
     """
 
     def __init__(
@@ -132,7 +126,6 @@ class BatchStream(Sampler[list[Key]]):
         start_iteration: int = 0,
         part: tuple[int, int] = (0, 1),
     ) -> None:
-        """Check and remember the numbers."""
         if length < 1:
             raise ValueError("the dataset has no images to train on")
         if batch_size < 1 or seed < 0 or start_iteration < 0:
@@ -152,7 +145,6 @@ class BatchStream(Sampler[list[Key]]):
         self.part = slice(part[0], None, part[1])
 
     def __iter__(self) -> Iterator[list[Key]]:
-        """Yield batches for ever."""
         keys = self._keys(first=self.start_iteration * self.batch_size)
         while True:
             yield [next(keys) for _ in range(self.batch_size)][self.part]
@@ -177,7 +169,7 @@ def build_train_loader(
     copy_paste: float = 0.0,
     part: tuple[int, int] = (0, 1),
 ) -> DataLoader[Item]:
-    """Make the endless loader of the training loop; each item is a `Batch`.
+    """Build the endless loader of the training loop; each item is a `Batch`.
 
     Args:
         dataset: where the samples come from.
@@ -185,11 +177,11 @@ def build_train_loader(
         batch_size: images in a batch.
         workers: loading processes; 0 loads in the calling one.
         seed: of order and augmentation.
-        start_iteration: batches that an earlier run has had; the loader goes on from there
-            exactly as that run would have.
+        start_iteration: batches that an earlier run has had; the next ones are those that it
+            would have got.
         pin_memory: lock the batches in memory for faster copies to a GPU.
-        copy_paste: share of the images that get objects of another one.
-        part: which of the equal parts of every batch this process gets, of how many.
+        copy_paste: share of the images that get objects of another one, 0..1.
+        part: (rank, processes): which equal share of every batch this process gets.
     """
     if workers:
         _allow_many_files()
@@ -201,13 +193,13 @@ def build_train_loader(
         pin_memory=pin_memory,
         worker_init_fn=_limit_threads,
         persistent_workers=workers > 0,
-        # One of its own, or starting the loader would advance the random numbers of training.
+        # Its own generator, or starting the loader would advance the random numbers of training.
         generator=torch.Generator(),
     )
 
 
 def _allow_many_files() -> None:
-    """Raise the limit of open files: every tensor of a batch that a worker sends is one."""
+    """Raise the limit of open files: each tensor that a worker sends takes one."""
     if sys.platform == "win32":
         return
     import resource
@@ -219,7 +211,7 @@ def _allow_many_files() -> None:
 
 
 def _limit_threads(_worker: int) -> None:
-    """Keep workers from fighting over the cores: they are parallel already."""
+    """Give a worker one thread: the workers already use all cores."""
     cv2.setNumThreads(0)
     torch.set_num_threads(1)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the training loop

@@ -1,4 +1,4 @@
-"""Measure how fast one process makes training input, and where the time goes.
+"""Measure how fast one process makes training input, and the time of each stage.
 
 Example:
   python scripts/bench_loader.py path/to/coco_small --image_size=550
@@ -14,14 +14,15 @@ import cv2
 import numpy as np
 import torch
 
-from data.augment.train import TrainTransform, place_target, to_tensor
+from data.augment.train import TrainTransform, place_target
 from data.catalog import open_dataset
+from data.images import to_tensor
 from yolact.cli.common import add_flags, flag, make_parser, run
 from yolact.timing import StageTimer
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Print images per second, the median of some rounds, and milliseconds per stage."""
+    """Print images per second, and milliseconds for each stage."""
     parser = make_parser("bench_loader.py", __doc__)
     parser.add_argument("dataset", help="as in train.py")
     add_flags(
@@ -29,8 +30,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         "options",
         (
             flag("--image_size", "S", int, 550),
-            flag("--images", "at most so many in a round", int, 325),
-            flag("--rounds", "how many", int, 3),
+            flag("--images", "images in a round, at most", int, 325),
+            flag("--rounds", "rounds, of which the median counts", int, 3),
         ),
     )
     args = parser.parse_args(argv)

@@ -1,6 +1,6 @@
-"""Time what turns detections into pixels: assembling, COCO's run lengths, drawing.
+"""Time the steps from detections to pixels: assembling masks, encoding run lengths, drawing.
 
-The detections are made up: objects of random size on smooth prototypes, 100 to an image.
+The detections are random: boxes of all sizes, masks from smooth prototypes.
 
 Example:
   python scripts/bench_pixels.py --detections=100
@@ -28,20 +28,20 @@ ROUNDS = 20
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Print a table."""
+    """Print the times for three sizes of image."""
     parser = make_parser("bench_pixels.py", __doc__)
     add_flags(
         parser,
         "options",
         (
-            flag("--detections", "in each image", int, 100),
-            flag("--threads", "that PyTorch may use", int, 1),
+            flag("--detections", "detections in each image", int, 100),
+            flag("--threads", "threads of PyTorch", int, 1),
         ),
     )
     args = parser.parse_args(argv)
     torch.set_num_threads(args.threads)
     print(describe_machine(CPU))
-    for height, width in ((2160, 3840), (720, 1280), (480, 640)):  # so that the peak is the first's
+    for height, width in ((2160, 3840), (720, 1280), (480, 640)):  # the first sets the peak
         before = peak_memory_mb(CPU) or 0
         found, assemble = make_detections(args.detections, (height, width))
         image = np.full((height, width, 3), 127, np.uint8)
@@ -58,7 +58,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 def make_detections(
     count: int, image_hw: tuple[int, int]
 ) -> tuple[Detections, Callable[[], torch.Tensor]]:
-    """Return detections of an image, and the function that assembles their masks."""
+    """Return N random detections of an image, and the function that assembles their masks."""
     generator = torch.Generator().manual_seed(0)
     coarse = torch.rand((1, 32, 12, 12), generator=generator)
     prototypes = F.interpolate(coarse, (138, 138), mode="bicubic")[0].relu()
@@ -81,12 +81,12 @@ def make_detections(
 
 
 def encode(found: Detections) -> list[str]:
-    """Return the run lengths of every mask."""
+    """Encode every mask as run lengths."""
     return [found.run_lengths(index) for index in range(len(found))]
 
 
 def median_ms(work: Callable[[], object]) -> float:
-    """Run something many times: the median in milliseconds."""
+    """Return the median time of `ROUNDS` runs in milliseconds."""
     milliseconds = []
     for _ in range(ROUNDS):
         start = time.perf_counter()

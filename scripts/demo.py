@@ -1,4 +1,4 @@
-"""Segment a photograph and a video with the bundled model, score one, measure the speed.
+"""Segment a photograph and a video with the bundled models, score one, measure the speed.
 
 The photograph is the portrait of Grace Hopper (US Navy, public domain) that comes with matplotlib;
 the video is a camera's flight over it.
@@ -38,7 +38,7 @@ STEPS = (
 
 
 def main() -> int:
-    """Run the steps, each as a user would type it."""
+    """Run the steps as command lines."""
     FOLDER.mkdir(parents=True, exist_ok=True)
     shutil.copyfile(PORTRAIT, FOLDER / "photo.jpg")
     fly_over(FOLDER / "photo.jpg", FOLDER / "clip.mp4")
@@ -53,7 +53,7 @@ def main() -> int:
 
 
 def fly_over(photo: Path, clip: Path, frames: int = 120) -> None:
-    """Write a video in which a camera nears a photograph and turns to and fro."""
+    """Write a video of a camera that zooms in on a photograph and tilts left and right."""
     image = read_image(photo)
     height, width = image.shape[:2]
     with VideoWriter(clip, fps=30, image_hw=(height, width)) as writer:

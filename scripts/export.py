@@ -26,9 +26,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from data.augment.train import to_tensor
 from data.catalog import Split, open_dataset
 from data.classes import Categories
+from data.images import to_tensor
 from data.sample import Dataset
 from layers.structures import Predictions
 from yolact import Config, Predictor

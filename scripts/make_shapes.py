@@ -1,39 +1,41 @@
 """Generate a small COCO-style dataset of simple objects, and a video of them in motion.
 
-python scripts/make_shapes.py /tmp/shapes --train 200 --val 50 --video
+Example:
+  python scripts/make_shapes.py /tmp/shapes --train=200 --val=50 --video
 """
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from data.shapes.scenes import export_clip, export_coco, shape_clip, shapes_split
+from data.shapes.clip import export_clip, shape_clip
+from data.shapes.scenes import export_coco, shapes_split
+from yolact.cli.common import UsageError, add_flags, flag, make_parser, run
 
-CLIP_FRAMES = 150
-CLIP_FPS = 25.0
+CLIP_FRAMES, CLIP_FPS, CLIP_HW = 150, 25.0, (480, 480)
 
 
-def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
-    """Parse the command line; wrong usage exits with 2."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+def main(argv: Sequence[str] | None = None) -> None:
+    """Write both splits, and the video if wanted; print the path of each result."""
+    parser = make_parser("make_shapes.py", __doc__)
     parser.add_argument("out", type=Path, help="folder to write; made if absent")
-    parser.add_argument("--train", type=int, default=200, help="training scenes (%(default)s)")
-    parser.add_argument("--val", type=int, default=50, help="validation scenes (%(default)s)")
-    parser.add_argument("--image_size", type=int, default=256, help="side in pixels (%(default)s)")
-    parser.add_argument("--video", action="store_true", help="write clip.mp4 as well")
-    parser.add_argument("--seed", type=int, default=0, help="another seed, other scenes")
+    add_flags(
+        parser,
+        "options",
+        (
+            flag("--train", "training scenes", int, 200),
+            flag("--val", "validation scenes", int, 50),
+            flag("--image_size", "side of the images in pixels", int, 256),
+            flag("--video", "write clip.mp4 as well", bool),
+            flag("--seed", "another seed gives other scenes", int, 0),
+        ),
+    )
     args = parser.parse_args(argv)
     for name, least in (("train", 0), ("val", 0), ("image_size", 16), ("seed", 0)):
         if getattr(args, name) < least:
-            parser.error(f"--{name} is {getattr(args, name)}; it must be at least {least}")
-    return args
-
-
-def make_shapes(args: argparse.Namespace) -> None:
-    """Write what the command line asks for; name each result on standard output."""
+            raise UsageError(f"--{name}={getattr(args, name)}: expected at least {least}")
     splits = {
         "train": shapes_split("train", args.train, args.image_size, args.seed),
         "val": shapes_split("val", args.val, args.image_size, args.seed),
@@ -46,22 +48,9 @@ def make_shapes(args: argparse.Namespace) -> None:
     if args.video:
         print(f"video: {CLIP_FRAMES} frames ...", file=sys.stderr)
         clip = args.out / "clip.mp4"
-        export_clip(clip, shape_clip(CLIP_FRAMES, (480, 480), args.seed), CLIP_FPS)
+        export_clip(clip, shape_clip(CLIP_FRAMES, CLIP_HW, args.seed), CLIP_FPS)
         print(f"video: {clip}")
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command line; return the exit code."""
-    args = parse_args(argv)
-    try:
-        make_shapes(args)
-    except OSError as error:
-        print(f"make_shapes: error: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        return 130
-    return 0
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    raise SystemExit(run(main))

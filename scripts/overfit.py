@@ -1,4 +1,4 @@
-"""Overfit a light preset, from scratch, to a few real images: does every loss learn?
+"""Overfit a light preset, from scratch, to a few real images, to see that every loss falls.
 
 Example:
   python scripts/overfit.py path/to/coco_small --images=8
@@ -27,11 +27,11 @@ def main(argv: Sequence[str] | None = None) -> None:
         parser,
         "options",
         (
-            flag("--images", "how many", int, 8),
-            flag("--min_area", "least area of every object, as a share of its image", float, 0.01),
+            flag("--images", "number of images", int, 8),
+            flag("--min_area", "least area of each object, as a share of the image", float, 0.01),
             flag("--image_size", "side of the network input", int, 256),
             flag("--config", "preset", str, "yolact_resnet18"),
-            flag("--iterations", "steps on all of them", int, 400),
+            flag("--iterations", "steps, each on all images", int, 400),
             flag("--lr", "learning rate", float, 4e-3),
             flag("--precision", "of the arithmetic", str, "bfloat16"),
             flag("--output", "folder for data, weights and log", Path, Path("results/overfit")),

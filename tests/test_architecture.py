@@ -202,6 +202,14 @@ for old, new in zip(before, state()):
     assert old == new, (old, new)
 assert not torch.cuda.is_initialized()
 assert not {"train", "eval", "scripts", "tests"} & set(sys.modules)
+
+def loaded(*modules):
+    return [name for name in sys.modules if f"{name}.".startswith(tuple(f"{m}." for m in modules))]
+
+readers = loaded("data.annotations", "data.video", "data.shapes", "av", "matplotlib", "openvino")
+assert not readers, readers
+import data.catalog
+assert not loaded("data.shapes")
 """
 
 

@@ -9,16 +9,12 @@ import pytest
 from pycocotools.coco import COCO
 
 from data.classes import SHAPE_CLASSES
-from data.shapes.drawing import OUTLINES, TEXTURES, Shape, paint_shape, random_light, rasterize
-from data.shapes.scenes import (
-    MIN_VISIBLE_PIXELS,
-    ShapeScenes,
-    export_clip,
-    export_coco,
-    shape_clip,
-    shapes_split,
-)
+from data.shapes.clip import export_clip, shape_clip
+from data.shapes.drawing import TEXTURES, paint_shape, random_light
+from data.shapes.objects import OUTLINES, Shape, rasterize
+from data.shapes.scenes import MIN_VISIBLE_PIXELS, ShapeScenes, export_coco, shapes_split
 from data.video.reader import open_video
+from yolact.cli.common import run
 
 main = runpy.run_path(str(Path(__file__).parents[1] / "scripts" / "make_shapes.py"))["main"]
 
@@ -209,15 +205,17 @@ def test_outlines_lie_about_the_unit_circle() -> None:
 
 
 def test_script(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main([str(tmp_path), "--train", "1", "--val", "0", "--image_size", "64"]) == 0
-    assert "instances_train.json" in capsys.readouterr().out
-    written = json.loads((tmp_path / "annotations" / "instances_val.json").read_text())
-    assert written["images"] == []
+    assert run(main, [str(tmp_path), "--train=1", "--val=0", "--image_size=64"]) == 0
+    out = capsys.readouterr().out
+    for split, scenes in (("train", 1), ("val", 0)):
+        path = tmp_path / "annotations" / f"instances_{split}.json"
+        assert str(path) in out
+        assert len(json.loads(path.read_text())["images"]) == scenes
 
 
 def test_script_reports_mistakes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "file").touch()
-    assert main([str(tmp_path / "file")]) == 1
+    assert run(main, [str(tmp_path / "file"), "--train=0"]) == 1
     assert "Traceback" not in capsys.readouterr().err
-    with pytest.raises(SystemExit, match="2"):
-        main([str(tmp_path), "--train", "-1"])
+    assert run(main, [str(tmp_path), "--train=-1"]) == 2
+    assert "--train=-1: expected at least 0" in capsys.readouterr().err

@@ -15,7 +15,7 @@ from support.tiny import SETTINGS, make_dataset
 
 import eval as eval_script
 from data.classes import SHAPE_CLASSES
-from data.shapes.scenes import export_clip, shape_clip
+from data.shapes.clip import export_clip, shape_clip
 from data.video.reader import open_video
 from yolact import build_model, get_config
 from yolact.checkpoint import save_checkpoint

@@ -194,6 +194,20 @@ def test_error_of_the_window_finishes_the_output(
     assert read_numbers(output) == [0]
 
 
+def test_error_at_closing_the_window_finishes_the_output(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def lost_display(_: str) -> None:
+        raise OSError("display lost")
+
+    monkeypatch.setattr(video, "show", lambda *_, **__: True)
+    monkeypatch.setattr(video, "close_window", lost_display)
+    output = tmp_path / "out.mp4"
+    with pytest.raises(OSError, match="display lost"):
+        run_video(FakeSource(3), predict, draw, output=output, display=True)
+    assert read_numbers(output) == [0, 1, 2]
+
+
 class Counted(FakeSource):
     """Counts the frames that the camera has taken so far, from 0 on."""
 

@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from data.augment.train import to_tensor
+from data.images import to_tensor
 from layers.masks import assemble_masks
 from layers.structures import Candidates
 from yolact.drawing.lincomb import draw_lincomb

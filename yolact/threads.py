@@ -1,4 +1,4 @@
-"""Work for several threads: a bounded queue, and a map that keeps the order."""
+"""How threads share work: a bounded queue that either end can close, and an ordered map."""
 
 from __future__ import annotations
 
@@ -14,22 +14,25 @@ Result = TypeVar("Result")
 
 
 class Cancelled(Exception):
-    """The other end of a channel has gone away."""
+    """The consumer of a channel wants no more."""
 
 
 class Channel(Generic[T]):
-    """A small bounded queue between two threads that either end can close.
+    """A bounded queue between two threads that either end can close.
 
-    The producer ends it by `finish`, if need be with the error that stopped it, which the consumer
-    meets after everything sent before. The consumer ends it by `cancel`, which stops the producer.
+    The producer closes it by `finish`, with the error that stopped it if there was one: the
+    consumer receives all items put before, then that error. The consumer closes it by `cancel`:
+    the items are discarded, and the producer's next call raises `Cancelled`.
 
     Args:
-        capacity: items held before `put` waits.
-        drop_stale: never wait; forget the oldest item instead.
+        capacity: items held before `put` waits; at least 1.
+        drop_stale: `put` never waits, but discards the oldest item.
+
+    Attributes:
+        dropped: number of items that `drop_stale` discarded.
     """
 
     def __init__(self, capacity: int, *, drop_stale: bool = False):
-        """Start empty and open."""
         self.dropped = 0
         self._items: deque[T] = deque()
         self._capacity, self._drop_stale = capacity, drop_stale
@@ -38,10 +41,10 @@ class Channel(Generic[T]):
         self._error: BaseException | None = None
 
     def put(self, item: T) -> None:
-        """Send an item.
+        """Append an item, once there is room.
 
         Raises:
-            Cancelled: the consumer wants no more.
+            Cancelled: the channel was cancelled.
         """
         with self._changed:
             if self._drop_stale and len(self._items) >= self._capacity:
@@ -52,14 +55,14 @@ class Channel(Generic[T]):
             self._changed.notify_all()
 
     def take(self, most: int = 1, *, fill: bool = True) -> list[T]:
-        """Receive items in order; an empty list means the end.
+        """Remove the oldest items, once there are any; an empty list means the end.
 
         Args:
-            most: items to return at most.
-            fill: wait for that many, unless the end comes first; else return what there is.
+            most: maximum number of items.
+            fill: wait for that many, or for the end.
 
         Raises:
-            Cancelled: this channel was cancelled.
+            Cancelled: the channel was cancelled.
             BaseException: the producer's error.
         """
         enough = min(most, self._capacity) if fill else 1
@@ -72,10 +75,10 @@ class Channel(Generic[T]):
         return taken
 
     def pause(self, seconds: float) -> None:
-        """Sleep in the producer, but not past `cancel`.
+        """Sleep in the producer until the time is over.
 
         Raises:
-            Cancelled: the consumer wants no more.
+            Cancelled: the channel was cancelled, which ends the sleep.
         """
         until = time.perf_counter() + seconds
         with self._changed:
@@ -85,13 +88,13 @@ class Channel(Generic[T]):
                 raise Cancelled
 
     def finish(self, error: BaseException | None = None) -> None:
-        """End the channel from the producer's side."""
+        """Close the channel from the producer's side; items put before can still be taken."""
         with self._changed:
             self._finished, self._error = True, error
             self._changed.notify_all()
 
     def cancel(self) -> None:
-        """End the channel from the consumer's side, or from outside."""
+        """Close the channel from the consumer's side, or from outside; discard its items."""
         with self._changed:
             self._cancelled = True
             self._items.clear()
@@ -107,17 +110,18 @@ class Channel(Generic[T]):
 def map_ahead(
     function: Callable[[T], Result], items: Iterable[T], workers: int, ahead: int
 ) -> Generator[Result, None, None]:
-    """Yield what a function makes of each item, in order, while threads make the next ones.
+    """Yield the results of a function for all items, in order, from a pool of threads.
+
+    Close the generator by `contextlib.closing`: that waits for the calls that have begun, and
+    begins no others.
 
     Args:
-        function: called by several threads.
-        items: read in the caller's thread, no further ahead than needed. If reading fails, the
-            results of all items before come first, then the error.
-        workers: threads.
-        ahead: results to begin before the first that was not yielded yet is waited for. Those wait
-            for the next items, so where items take their time it should be 0.
-
-    Closing the generator waits for what was begun; `contextlib.closing` does it in any case.
+        function: called in the threads; its error is raised in place of the result.
+        items: iterated in the caller's thread. An exception of the iteration is raised after the
+            results of all items before it; KeyboardInterrupt is raised at once.
+        workers: number of threads.
+        ahead: number of items to read beyond the one whose result is yielded next. A result is
+            held back until they are read, so 0 suits items that come slowly.
     """
     running: deque[Future[Result]] = deque()
     failure: Exception | None = None

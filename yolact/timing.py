@@ -1,4 +1,4 @@
-"""Running averages, per-stage timings, and times that people can read."""
+"""How long things take: a moving average, a timer of named stages, and remaining time as text."""
 
 from __future__ import annotations
 
@@ -15,31 +15,29 @@ import torch
 
 
 class MovingAverage:
-    """Mean of the last values; one bad value does not poison it."""
+    """Mean of the last `window` finite values."""
 
     def __init__(self, window: int = 100) -> None:
-        """Remember up to `window` values."""
         if window < 1:
             raise ValueError(f"a moving average needs a window of at least 1, got {window}")
         self._values: deque[float] = deque(maxlen=window)
 
     def add(self, value: float) -> None:
-        """Append one value; NaN and infinities are left out."""
+        """Append a value; NaN and infinities are ignored."""
         if math.isfinite(value):
             self._values.append(value)
 
     @property
     def mean(self) -> float:
-        """The mean of what is remembered, 0 before the first value."""
+        """The mean of the values in the window, 0 before the first."""
         return math.fsum(self._values) / len(self._values) if self._values else 0.0
 
     def __len__(self) -> int:
-        """Count the remembered values."""
         return len(self._values)
 
 
 class StageStatistics(NamedTuple):
-    """How long the runs of one stage took, in milliseconds."""
+    """Times of one stage in milliseconds; `p95` by nearest rank."""
 
     runs: int
     mean: float
@@ -48,7 +46,12 @@ class StageStatistics(NamedTuple):
 
 
 class StageTimer:
-    """Time named stages of a loop, in the order in which they first ran.
+    """Time the named stages of a loop, listed in the order in which they first ran.
+
+    Args:
+        device: synchronised before and after each stage; without that, the time of a GPU's
+            asynchronous kernels counts for the next stage that needs a result.
+        window: number of latest runs that are kept for each stage.
 
     Example:
         >>> timer = StageTimer()
@@ -58,20 +61,13 @@ class StageTimer:
     """
 
     def __init__(self, device: torch.device | str | None = None, window: int = 10_000) -> None:
-        """Prepare an empty table.
-
-        Args:
-            device: wait for this device at both ends of a stage; its kernels run asynchronously,
-                and without the wait their time is booked on whichever stage next needs a result.
-            window: how many of the latest runs are remembered for each stage.
-        """
         self._device = None if device is None else torch.device(device)
         self._window = window
         self._seconds: dict[str, deque[float]] = {}
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
-        """Time the body of a `with`; a body that raises is not counted."""
+        """Time the body of a `with` statement; one that raises is not counted."""
         self._synchronize()
         start = time.perf_counter()
         yield
@@ -80,11 +76,11 @@ class StageTimer:
         self._seconds.setdefault(name, deque(maxlen=self._window)).append(seconds)
 
     def statistics(self) -> dict[str, StageStatistics]:
-        """Summarise every stage that ran at least once."""
+        """Summarise every stage that has run, by name."""
         return {name: summarize(seconds) for name, seconds in self._seconds.items()}
 
     def format(self) -> str:
-        """Return the table as text, one stage to a line and the sum of the means last."""
+        """Format a table with a line for each stage, and the sum of the means last."""
         rows = self.statistics()
         width = max(map(len, (*rows, "stage")))
         lines = [f"{'stage':<{width}}  {'mean ms':>9}  {'median':>9}  {'p95':>9}  {'runs':>6}"]
@@ -105,7 +101,7 @@ class StageTimer:
 
 
 def format_eta(seconds: float) -> str:
-    """Write a duration as "14:47:05" or "4 days, 14:47:05"; "unknown" if it is not a duration."""
+    """Format seconds as "14:47:05" or "4 days, 14:47:05"; "unknown" if negative or not finite."""
     try:
         return str(timedelta(seconds=int(seconds))) if seconds >= 0 else "unknown"
     except (ValueError, OverflowError):  # NaN; infinity or too many days
@@ -113,7 +109,7 @@ def format_eta(seconds: float) -> str:
 
 
 def summarize(seconds: Iterable[float]) -> StageStatistics:
-    """Summarise at least one time; p95 is the nearest rank."""
+    """Summarise one time or more."""
     ordered = sorted(1000 * value for value in seconds)
     p95 = ordered[math.ceil(0.95 * len(ordered)) - 1]
     return StageStatistics(len(ordered), statistics.fmean(ordered), statistics.median(ordered), p95)

@@ -1,1 +1,1 @@
-"""From a sample on disk to the tensors of a training step."""
+"""How training images are varied: geometry, colours, objects of other images."""

@@ -1,22 +1,24 @@
-"""Random geometry and colours of the original YOLACT's training, which are those of SSD.
+"""Where an image lands on the network input: fixed, or at random as in SSD's training.
 
 All geometry of an image (expand, crop, mirror, resize) is one axis-aligned map between two
-rectangles of whole pixels. The pixels are therefore sampled once, and outlines are moved, not
-resampled. Where the drawn map would land between output pixels, the rectangle is rounded and the
-map defined by the rounded one, so image and outlines always agree exactly.
+rectangles of whole pixels, so pixels are sampled once and outlines are moved, not resampled. Where
+the drawn map would land between output pixels, the rectangle is rounded and defines the map: image
+and outlines agree exactly.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from data.images import Image, as_uint8
+
 Rectangle = tuple[int, int, int, int]
+"""x1, y1, x2, y2 in whole pixels."""
 
 _EXPAND_LIMIT = 4.0
 _CROP_SIDES = (0.3, 1.0)
@@ -30,15 +32,18 @@ _CROP_PROBABILITY = 5 / 6
 
 @dataclass(frozen=True)
 class Placement:
-    """Where a piece of an image lands on the S x S canvas.
+    """A map from a piece of an image to the S x S canvas.
+
+    The piece is resized to its window, then the canvas is mirrored, flipped and turned, in this
+    order.
 
     Attributes:
-        source: xyxy in whole pixels of the image: the piece that is seen.
-        window: xyxy in whole pixels of the canvas: where the piece goes, before turning.
+        source: the piece of the image that is seen, xyxy.
+        window: the piece on the canvas before turning, xyxy.
         image_size: S.
-        mirror: then swap left and right of the canvas,
-        flip: then top and bottom,
-        quarter_turns: then turn the canvas counter-clockwise by as many quarters.
+        mirror: swap left and right of the canvas.
+        flip: swap top and bottom.
+        quarter_turns: counter-clockwise.
     """
 
     source: Rectangle
@@ -78,18 +83,16 @@ class Placement:
         """Tell which of (M, 4) boxes in the image have their centre in the piece, (M,)."""
         return _inside(box_centres(boxes), np.asarray(self.source))
 
-    def piece(self, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    def piece(self, image: Image) -> Image:
         """Cut the piece from an (H, W, 3) image and resize it bilinearly to its window."""
         x1, y1, x2, y2 = self.source
         width, height = _size(self.window)
         if self.is_empty:
             return np.zeros((height, width, 3), np.uint8)
-        return _as_8bit(cv2.resize(image[y1:y2, x1:x2], (width, height)))
+        return as_uint8(cv2.resize(image[y1:y2, x1:x2], (width, height)))
 
-    def canvas(
-        self, piece: NDArray[np.uint8], fill: tuple[float, float, float]
-    ) -> NDArray[np.uint8]:
-        """Put the resized piece on its (S, S, 3) canvas, the rest being the fill colour."""
+    def canvas(self, piece: Image, fill: tuple[float, float, float]) -> Image:
+        """Put the resized piece on an (S, S, 3) canvas of the fill colour, and turn it."""
         side = self.image_size
         canvas = piece
         if piece.shape[:2] != (side, side):
@@ -98,13 +101,13 @@ class Placement:
             left, top, right, bottom = self.window
             canvas[top:bottom, left:right] = piece
         if self.mirror:
-            canvas = _as_8bit(cv2.flip(canvas, 1))
+            canvas = as_uint8(cv2.flip(canvas, 1))
         if self.flip:
-            canvas = _as_8bit(cv2.flip(canvas, 0))
+            canvas = as_uint8(cv2.flip(canvas, 0))
         return np.ascontiguousarray(np.rot90(canvas, self.quarter_turns))
 
     def unoriented(self, canvas: NDArray[np.bool_]) -> NDArray[np.bool_]:
-        """View an (S, S) canvas as it was before turning, so that `window` addresses it."""
+        """View a turned (S, S) canvas as it was before, so that `window` addresses it."""
         view = np.rot90(canvas, -self.quarter_turns)
         view = view[::-1] if self.flip else view
         return view[:, ::-1] if self.mirror else view
@@ -124,7 +127,7 @@ def box_centres(boxes: NDArray[np.float32]) -> NDArray[np.float32]:
 
 
 def place_whole(image_hw: tuple[int, int], image_size: int) -> Placement:
-    """Fit the whole image to the canvas, without regard to its aspect ratio."""
+    """Stretch the whole image to the canvas; its aspect ratio is lost."""
     height, width = image_hw
     return Placement((0, 0, width, height), (0, 0, image_size, image_size), image_size)
 
@@ -142,22 +145,23 @@ def draw_placement(
     rotate: bool = False,
     scale_jitter: Sequence[float] = (),
 ) -> Placement:
-    """Draw a random placement; the switches say what may happen to the image.
+    """Draw a random placement, with the augmentations that are switched on.
 
     Args:
-        boxes: (M, 4) xyxy in pixels, of the objects of which a crop has to keep at least one.
+        boxes: (M, 4) xyxy in pixels; a crop keeps the centre of at least one.
         image_hw: height and width of the image.
         image_size: S.
-        rng: where the random numbers come from.
+        rng: source of every random number.
         expand: shrink by a factor up to 4, half the time.
         crop: cut a rectangle of 0.3 to 1 of each side, five times of six.
         mirror: swap left and right, half the time.
         flip: swap top and bottom, half the time.
         rotate: turn by 0, 90, 180 or 270 degrees.
         scale_jitter: smallest and largest size of the image, 1 being the canvas, in place of
-            `expand` and `crop`: small images lie somewhere on the canvas, of large ones a part is
-            seen.
+            `expand` and `crop`. A smaller image lies at random on the canvas; of a larger one, a
+            random part fills it.
     """
+    # The view is the part of the image plane, xyxy, that fills the canvas.
     view = np.array((0, 0, image_hw[1], image_hw[0]))
     if scale_jitter:
         view = _jittered(view, scale_jitter, rng)
@@ -182,7 +186,7 @@ def draw_placement(
 def _jittered(
     view: NDArray[np.int_], scales: Sequence[float], rng: np.random.Generator
 ) -> NDArray[np.int_]:
-    """Widen or narrow the view by a random ratio, as likely to double as to halve."""
+    """Scale the view by a log-uniform ratio, and place it at random in, or around, the image."""
     size = view[2:] - view[:2]
     scale = np.exp(rng.uniform(*np.log(scales)))
     seen = np.maximum(np.round(size / scale), 1).astype(int)
@@ -201,7 +205,7 @@ def _expanded(view: NDArray[np.int_], rng: np.random.Generator) -> NDArray[np.in
 def _cropped(
     view: NDArray[np.int_], centres: NDArray[np.float32], rng: np.random.Generator
 ) -> NDArray[np.int_]:
-    """Cut a rectangle that holds at least one of the centres, if there are any."""
+    """Cut a random rectangle that holds at least one of the centres, (M, 2), if there are any."""
     size = view[2:] - view[:2]
     while rng.random() < _CROP_PROBABILITY:
         sides = rng.uniform(*_CROP_SIDES, (_CROP_TRIALS, 2)) * size
@@ -217,12 +221,8 @@ def _cropped(
     return view
 
 
-def _as_8bit(image: NDArray[Any]) -> NDArray[np.uint8]:
-    """Tell the type checker what OpenCV returns for 8-bit images; nothing is copied."""
-    return image.astype(np.uint8, copy=False)
-
-
 def _inside(points: NDArray[np.float32], rectangles: NDArray[np.int_]) -> NDArray[np.bool_]:
+    """Tell which (..., 2) points lie inside of (..., 4) rectangles."""
     inside = (points > rectangles[..., :2]) & (points < rectangles[..., 2:])
     return np.asarray(inside.all(axis=-1))
 

@@ -1,15 +1,15 @@
-"""From a sample on disk to the tensors that a model takes."""
+"""How a sample becomes a network input and its target: augmented, or only resized."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from data.images import Image, to_tensor
 from data.sample import Sample
 from layers.structures import Target
 
@@ -18,41 +18,17 @@ from .placement import Placement, draw_placement, place_whole
 from .rasterise import rasterise
 
 PIXEL_MEAN = (123.68, 116.78, 103.94)
-"""ImageNet's mean colour, RGB, which fills the canvas around a shrunken image."""
+"""ImageNet's mean colour, RGB: the fill of the canvas around a shrunken image."""
 
-_DRAWS = 10  # attempts to find an augmentation that leaves something to learn
-
-
-def to_tensor(image: NDArray[np.uint8]) -> Tensor:
-    """Reorder an (H, W, 3) image to a contiguous (3, H, W) uint8 tensor that owns its memory."""
-    return torch.from_numpy(np.stack(cv2.split(image)))
-
-
-def plain_target(
-    sample: Sample, image_size: int, min_object_size: float = 0.0
-) -> tuple[Tensor, Target]:
-    """Resize an image and its objects to S x S, and nothing else.
-
-    Args:
-        sample: the image and its M objects.
-        image_size: S.
-        min_object_size: drop objects narrower or lower than this many pixels of the S x S image.
-
-    Returns:
-        (3, S, S) uint8 RGB, and its target with the crowds last.
-    """
-    placement = place_whole(_image_hw(sample), image_size)
-    kept = _visible_objects(sample, placement, min_object_size)
-    image = placement.canvas(placement.piece(sample.image), PIXEL_MEAN)
-    return to_tensor(image), place_target(sample, placement, kept)
+_DRAWS = 10  # attempts to find an augmentation that keeps an object
 
 
 @dataclass(frozen=True)
 class TrainTransform:
     """The augmentation of the original YOLACT (SSD's), with one sampling of the pixels.
 
-    Every switch that is on still leaves its part of the images unchanged: photometric distortion
-    tosses a coin per property, expanding and mirroring happen to half the images, cropping to 5/6.
+    With every switch on, a share of the images still passes unchanged: each colour property is
+    varied half the time, expanding and mirroring happen half the time, cropping 5 times of 6.
 
     Attributes:
         image_size: S, the side of the network input.
@@ -64,7 +40,7 @@ class TrainTransform:
         rotate: turn by a random multiple of 90 degrees.
         scale_jitter: smallest and largest size of the image, in place of `expand` and `crop`.
         fill: RGB colour of the canvas, 0..255.
-        min_object_size: objects that end up narrower or lower than this many pixels are dropped.
+        min_object_size: drop objects narrower or lower than this many pixels of the input.
     """
 
     image_size: int
@@ -81,10 +57,6 @@ class TrainTransform:
     def __call__(self, sample: Sample, rng: np.random.Generator) -> tuple[Tensor, Target]:
         """Augment one sample.
 
-        Args:
-            sample: the image and its objects.
-            rng: where every random number comes from.
-
         Returns:
             (3, S, S) uint8 RGB, and its target with the crowds last.
         """
@@ -93,7 +65,7 @@ class TrainTransform:
         return to_tensor(image), place_target(sample, placement, kept)
 
     def place(self, sample: Sample, rng: np.random.Generator) -> tuple[Placement, NDArray[np.intp]]:
-        """Draw the geometry, again if it leaves nothing to learn, then without augmentation.
+        """Draw the geometry, again where it keeps no object, at last without augmentation.
 
         Returns:
             The placement and the indices of the objects that it keeps.
@@ -118,10 +90,8 @@ class TrainTransform:
         placement = place_whole(image_hw, self.image_size)
         return placement, _visible_objects(sample, placement, self.min_object_size)
 
-    def render(
-        self, sample: Sample, placement: Placement, rng: np.random.Generator
-    ) -> NDArray[np.uint8]:
-        """Sample the pixels once and distort their colours, the fill's excepted.
+    def render(self, sample: Sample, placement: Placement, rng: np.random.Generator) -> Image:
+        """Resize the pixels and distort their colours; the fill colour stays.
 
         Colours come after the resize, where their cost does not depend on the camera.
 
@@ -134,8 +104,27 @@ class TrainTransform:
         return placement.canvas(piece, self.fill)
 
 
+def plain_target(
+    sample: Sample, image_size: int, min_object_size: float = 0.0
+) -> tuple[Tensor, Target]:
+    """Resize an image and its objects to S x S, without augmentation.
+
+    Args:
+        sample: the image and its M objects.
+        image_size: S.
+        min_object_size: drop objects narrower or lower than this many pixels of the S x S image.
+
+    Returns:
+        (3, S, S) uint8 RGB, and its target with the crowds last.
+    """
+    placement = place_whole(_image_hw(sample), image_size)
+    kept = _visible_objects(sample, placement, min_object_size)
+    image = placement.canvas(placement.piece(sample.image), PIXEL_MEAN)
+    return to_tensor(image), place_target(sample, placement, kept)
+
+
 def place_target(sample: Sample, placement: Placement, kept: NDArray[np.intp]) -> Target:
-    """Bring the kept objects of a sample into the frame of the network input."""
+    """Move K kept objects of a sample to the canvas: boxes (K, 4), masks (K, S, S)."""
     side = placement.image_size
     masks = np.zeros((len(kept), side, side), dtype=np.bool_)
     for mask, index in zip(masks, kept, strict=True):
@@ -151,6 +140,7 @@ def place_target(sample: Sample, placement: Placement, kept: NDArray[np.intp]) -
 def _visible_objects(
     sample: Sample, placement: Placement, min_object_size: float
 ) -> NDArray[np.intp]:
+    """Return the indices of objects whose centre is seen and that are large enough."""
     boxes = placement.boxes(sample.boxes)
     large = (boxes[:, 2:] - boxes[:, :2] >= min_object_size).all(axis=1)
     kept = np.flatnonzero(large & placement.holds_centres(sample.boxes))

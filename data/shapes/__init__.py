@@ -1,1 +1,1 @@
-"""Generated scenes with exact masks; nothing in `import yolact` loads them."""
+"""Generated scenes with exact masks; loaded only where the dataset "shapes" is asked for."""

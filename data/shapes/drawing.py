@@ -1,7 +1,6 @@
-"""How a generated scene is drawn: silhouettes, textures, shading, backgrounds and light.
+"""How a generated scene is painted: textures, shading, shadows, backgrounds and light.
 
-Images are (H, W, 3) float32 RGB in [0, 1] until `expose` makes bytes of them. A pixel (x, y) covers
-the square from (x, y) to (x + 1, y + 1). Nothing here knows about datasets or annotations.
+Images are (H, W, 3) float32 RGB in [0, 1] until `expose` makes bytes of them.
 
 OpenCV's `transform` (colours from one plane) and `cvtColor` (one plane, three times) stand where
 NumPy would broadcast over the three channels: several times faster.
@@ -16,82 +15,20 @@ from dataclasses import dataclass
 
 import cv2
 import numpy as np
-from numpy.typing import NDArray
 
-Floats = NDArray[np.float32]
+from data.images import Image, as_uint8
+
+from .objects import FULL_TURN, Floats, Shape, Stamp, polar
+
 Rng = np.random.Generator
-
-_OVERSAMPLING = 4  # per axis: coverage in steps of 1/16
-_SHIFT = 4  # fractional bits of the polygon coordinates that OpenCV takes
-
-
-@dataclass(frozen=True, eq=False)
-class Shape:
-    """One object, everything needed to draw it.
-
-    Attributes:
-        outline: a key of `OUTLINES`.
-        center: x, y in pixels.
-        radius: pixels; outlines are drawn about the unit circle.
-        angle: radians, clockwise on the screen.
-        stretch: height over width, before the rotation.
-        texture: a key of `TEXTURES`.
-        colors: (2, 3) RGB in [0, 1], blended by the texture.
-        frequency: repeats of the texture within one radius.
-        grain: (G, G) random numbers in [0, 1] for the noise texture.
-    """
-
-    outline: str
-    center: tuple[float, float]
-    radius: float
-    angle: float
-    stretch: float
-    texture: str
-    colors: Floats
-    frequency: float
-    grain: Floats
-
-
-@dataclass(frozen=True, eq=False)
-class Stamp:
-    """A shape on the pixel grid, in its own window with room for the shadow.
-
-    Attributes:
-        x: left column of the window in the image; may be negative.
-        y: top row of the window in the image; may be negative.
-        coverage: (h, w) uint8; 255 where the shape covers the whole pixel.
-    """
-
-    x: int
-    y: int
-    coverage: NDArray[np.uint8]
-
-    @property
-    def solid(self) -> NDArray[np.bool_]:
-        """The pixels that the shape covers by more than half, (h, w)."""
-        return self.coverage > 127
-
-    def overlap(self, image_hw: tuple[int, int]) -> tuple[tuple[slice, slice], tuple[slice, slice]]:
-        """Return the part inside an image: as slices of the image, and of the window."""
-        rows, cols = (
-            slice(max(start, 0), max(min(start + size, limit), 0))
-            for start, size, limit in zip(
-                (self.y, self.x), self.coverage.shape, image_hw, strict=True
-            )
-        )
-        inner = (
-            slice(rows.start - self.y, rows.stop - self.y),
-            slice(cols.start - self.x, cols.stop - self.x),
-        )
-        return (rows, cols), inner
 
 
 @dataclass(frozen=True, eq=False)
 class Light:
-    """The lighting of a scene.
+    """Light and sensor of a scene.
 
     Attributes:
-        direction: unit x, y of the way that the light travels, so of the shadows.
+        direction: unit vector x, y in which the light travels and shadows fall.
         shadow: darkness of the shadows in [0, 1].
         field: (H, W) brightness about 1, falling off across the image.
         tint: (3, 1) factor on the channels: exposure and colour temperature.
@@ -103,84 +40,6 @@ class Light:
     field: Floats
     tint: Floats
     grain: float
-
-
-def _arc(start: float, stop: float, radius: float = 1.0, x: float = 0.0) -> Floats:
-    angles = np.linspace(start, stop, 72, endpoint=False)
-    return _polar(angles, radius) + np.array((x, 0.0), dtype=np.float32)
-
-
-def _polar(angles: NDArray[np.float64], radii: NDArray[np.float64] | float) -> Floats:
-    points = np.stack([radii * np.cos(angles), radii * np.sin(angles)], axis=1)
-    return np.asarray(points, dtype=np.float32)
-
-
-def _polygon(*points: tuple[float, float]) -> Floats:
-    return np.array(points, dtype=np.float32)
-
-
-def _star(tips: int = 5, outer: float = 1.12, inner: float = 0.46) -> Floats:
-    angles = np.arange(2 * tips) * math.pi / tips - math.pi / 2
-    radii = np.where(np.arange(2 * tips) % 2 == 0, outer, inner)
-    return _polar(angles, radii)
-
-
-def _heart() -> Floats:
-    t = np.linspace(0.0, 2 * math.pi, 96, endpoint=False)
-    x = 16 * np.sin(t) ** 3
-    y = 13 * np.cos(t) - 5 * np.cos(2 * t) - 2 * np.cos(3 * t) - np.cos(4 * t)
-    return np.asarray(np.stack([x, -2.5 - y], axis=1) / 15.5, dtype=np.float32)
-
-
-def _crescent(bite: float = 0.86, shift: float = 0.5) -> Floats:
-    """The unit disc without a disc of radius `bite`, whose centre lies `shift` to the right."""
-    tip_x = (1 - bite**2 + shift**2) / (2 * shift)
-    tip_y = math.sqrt(1 - tip_x**2)
-    outer, inner = math.atan2(tip_y, tip_x), math.atan2(tip_y, tip_x - shift)
-    back = _arc(outer, 2 * math.pi - outer)
-    front = _arc(2 * math.pi - inner, inner, bite, shift)
-    return np.concatenate([back, front]) + np.array((0.2, 0.0), dtype=np.float32)
-
-
-def _cross(arm: float = 0.33) -> Floats:
-    quarter = np.array([(arm, 1.0), (arm, arm), (1.0, arm)])
-    turns = [quarter]
-    for _ in range(3):
-        turns.append(turns[-1] @ np.array([(0, -1), (1, 0)]))
-    return np.concatenate(turns).astype(np.float32)
-
-
-_TURN = 2 * math.pi
-
-OUTLINES: dict[str, tuple[Floats, ...]] = {
-    "circle": (_arc(0, _TURN),),
-    "square": (_polygon((-0.8, -0.8), (0.8, -0.8), (0.8, 0.8), (-0.8, 0.8)),),
-    "triangle": (_polygon((0, -1.15), (0.996, 0.575), (-0.996, 0.575)),),
-    "star": (_star(),),
-    "ring": (_arc(0, _TURN), _arc(0, _TURN, 0.54)),
-    "cross": (_cross(),),
-    "heart": (_heart(),),
-    "crescent": (_crescent(),),
-}
-"""Contours (N, 2) about the unit circle, filled by the even-odd rule: a second one is a hole."""
-
-
-def rasterize(shape: Shape) -> Stamp:
-    """Draw the silhouette of a shape with anti-aliased edges, in a window of its own."""
-    cos, sin = math.cos(shape.angle), math.sin(shape.angle)
-    turn = np.array([(cos, sin), (-sin * shape.stretch, cos * shape.stretch)]) * shape.radius
-    contours = [contour @ turn + shape.center for contour in OUTLINES[shape.outline]]
-    margin = 2 + 0.3 * shape.radius
-    x, y = (math.floor(low) for low in contours[0].min(axis=0) - margin)
-    right, bottom = (math.ceil(high) for high in contours[0].max(axis=0) + margin)
-    fine = np.zeros(((bottom - y) * _OVERSAMPLING, (right - x) * _OVERSAMPLING), dtype=np.uint8)
-    # OpenCV counts from pixel centres, hence the half.
-    fixed = [
-        np.rint(((c - (x, y)) * _OVERSAMPLING - 0.5) * 2**_SHIFT).astype(np.int32) for c in contours
-    ]
-    cv2.fillPoly(fine, fixed, 255, shift=_SHIFT)
-    coverage = cv2.resize(fine, (right - x, bottom - y), interpolation=cv2.INTER_AREA)
-    return Stamp(x, y, np.asarray(coverage, dtype=np.uint8))
 
 
 def _plain(u: Floats, v: Floats, shape: Shape) -> Floats:
@@ -229,7 +88,7 @@ TEXTURES: dict[str, Callable[[Floats, Floats, Shape], Floats]] = {
     "gradient": _gradient,
     "noise": _noise,
 }
-"""From object coordinates u, v (in radii, turning with the object) to blends in [0, 1]."""
+"""Functions of object coordinates u, v, in radii and turned with the object, to [0, 1]."""
 
 
 def texture_blend(shape: Shape, x: int, y: int, hw: tuple[int, int]) -> Floats:
@@ -242,7 +101,7 @@ def texture_blend(shape: Shape, x: int, y: int, hw: tuple[int, int]) -> Floats:
 
 
 def _relief(stamp: Stamp, light: Light) -> tuple[Floats, Floats]:
-    """Return the brightness of the rounded edges, around 1, and the soft shadow in [0, 1], (h, w).
+    """Return the brightness of the rounded edges, about 1, and the shadow in [0, 1]; both (h, w).
 
     Both are smooth, so they are computed on a grid of about 36 cells a side.
     """
@@ -263,7 +122,7 @@ def _relief(stamp: Stamp, light: Light) -> tuple[Floats, Floats]:
 
 
 def paint_shape(image: Floats, shape: Shape, stamp: Stamp, light: Light) -> None:
-    """Paint a shape and its shadow over an image, in place; only its own window is touched."""
+    """Paint a shape and its shadow on an image, in place, inside the stamp's window."""
     outer, inner = stamp.overlap((image.shape[0], image.shape[1]))
     canvas = image[outer]
     if canvas.size == 0:
@@ -280,7 +139,7 @@ def paint_shape(image: Floats, shape: Shape, stamp: Stamp, light: Light) -> None
 
 
 def _tinted(plane: Floats, colors: Floats | None = None) -> Floats:
-    """Make an image of one plane: (h, w) -> (h, w, 3).
+    """Colour a plane of brightness: (h, w) -> (h, w, 3).
 
     Args:
         plane: brightness.
@@ -304,7 +163,7 @@ def random_colors(
 
 def random_light(rng: Rng, image_hw: tuple[int, int]) -> Light:
     """Draw the lighting of a scene."""
-    angle = rng.uniform(0, _TURN)
+    angle = rng.uniform(0, FULL_TURN)
     direction = math.cos(angle), math.sin(angle)
     y, x = (np.linspace(-0.5, 0.5, side, dtype=np.float32) for side in image_hw)
     fall_off = np.float32(rng.uniform(0.0, 0.5))
@@ -317,12 +176,12 @@ def random_light(rng: Rng, image_hw: tuple[int, int]) -> Light:
 
 
 def paint_background(rng: Rng, image_hw: tuple[int, int], palette: Floats) -> Floats:
-    """Paint clutter that is no object: a colour wash, irregular blobs, strokes and blotches.
+    """Paint clutter without objects: a colour wash, irregular blobs, strokes and blotches.
 
     Args:
         rng: source of every choice.
         image_hw: size in pixels.
-        palette: (N, 3) the colours of the objects, which the clutter shares.
+        palette: (N, 3) colours of the objects, RGB in [0, 1]; the clutter has them too.
 
     Returns:
         (H, W, 3) RGB in [0, 1].
@@ -330,8 +189,8 @@ def paint_background(rng: Rng, image_hw: tuple[int, int], palette: Floats) -> Fl
     h, w = image_hw
     wash = random_colors(rng, 6, (0.05, 0.6), (0.35, 1.0)).reshape(2, 3, 3)
     wash += np.float32(0.6) * (wash.mean(axis=(0, 1)) - wash)
-    corners = (wash.clip(0, 1) * 255).astype(np.uint8)
-    canvas = np.asarray(cv2.resize(corners, (w, h), interpolation=cv2.INTER_CUBIC), dtype=np.uint8)
+    corners = (wash.clip(0, 1) * 255).astype(np.uint8)  # (2, 3, 3)
+    canvas = as_uint8(cv2.resize(corners, (w, h), interpolation=cv2.INTER_CUBIC))  # (H, W, 3)
     faded = palette + np.float32(0.35) * (wash.mean(axis=(0, 1)) - palette)
     for _ in range(rng.integers(3, 11)):
         _paint_clutter(rng, canvas, tuple(255 * float(c) for c in rng.choice(faded)))
@@ -346,16 +205,16 @@ def paint_background(rng: Rng, image_hw: tuple[int, int], palette: Floats) -> Fl
     return image
 
 
-def _paint_clutter(rng: Rng, canvas: NDArray[np.uint8], color: tuple[float, ...]) -> None:
+def _paint_clutter(rng: Rng, canvas: Image, color: tuple[float, ...]) -> None:
     """Draw one irregular polygon or one open stroke, in place."""
     h, w = canvas.shape[:2]
     center = rng.uniform((0, 0), (w, h))
     count = int(rng.integers(6, 11))
     if rng.random() < 0.6:
-        # One corner in each sector, or the blob could pass for a triangle.
-        angles = (np.arange(count) + rng.uniform(-0.4, 0.4, count)) * (_TURN / count)
+        # One corner in each sector, or the blob could look like a triangle.
+        angles = (np.arange(count) + rng.uniform(-0.4, 0.4, count)) * (FULL_TURN / count)
         reach = rng.uniform(0.06, 0.3) * min(h, w) * rng.uniform(0.5, 1.0, count)
-        points = center + _polar(angles, reach)
+        points = center + polar(angles, reach)
         cv2.fillPoly(canvas, [np.rint(points).astype(np.int32)], color, cv2.LINE_AA)
     else:
         points = center + np.cumsum(rng.normal(0, 0.16 * min(h, w), (count, 2)), axis=0)
@@ -364,10 +223,10 @@ def _paint_clutter(rng: Rng, canvas: NDArray[np.uint8], color: tuple[float, ...]
         cv2.polylines(canvas, fixed, False, color, thickness, cv2.LINE_AA)
 
 
-def expose(rng: Rng, image: Floats, light: Light) -> NDArray[np.uint8]:
-    """Light a painted scene and photograph it: (H, W, 3) uint8, with the noise of a sensor."""
+def expose(rng: Rng, image: Floats, light: Light) -> Image:
+    """Light a painted scene, and add the noise of a sensor: (H, W, 3) uint8."""
     noise = rng.integers(0, 256, image.shape[:2], dtype=np.uint8).astype(np.float32)
     noise = (noise - np.float32(127.5)) * np.float32(light.grain / 127.5)
     exposed = _tinted(light.field + noise, light.tint)
     exposed *= image
-    return np.asarray(cv2.convertScaleAbs(exposed, alpha=255), dtype=np.uint8)  # saturates
+    return as_uint8(cv2.convertScaleAbs(exposed, alpha=255))  # cuts off at 255

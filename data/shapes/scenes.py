@@ -1,19 +1,15 @@
-"""Generated scenes of simple objects, so that everything can be tried with no download.
+"""A dataset of generated scenes, with which everything can be tried without a download.
 
-`ShapeScenes` is a dataset as `CocoInstances` is one: overlapping, textured, shadowed objects of
-eight classes on cluttered backgrounds, with exact masks of what is visible. Every scene follows
-from (seed, index) alone. `shape_clip` sets the same objects in motion.
+Overlapping, textured, shadowed objects of eight classes on cluttered backgrounds, with exact masks
+of their visible parts. A scene depends on (seed, index) alone.
 """
 
 from __future__ import annotations
 
 import contextlib
 import io
-import itertools
 import json
-import math
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
@@ -25,22 +21,19 @@ from pycocotools import mask as mask_utils
 from pycocotools.coco import COCO
 
 from data.classes import SHAPE_CLASSES, Categories
+from data.images import Image
 from data.sample import Sample
-from data.video.writer import VideoWriter
 
 from .drawing import (
     TEXTURES,
-    Floats,
     Rng,
-    Shape,
-    Stamp,
     expose,
     paint_background,
     paint_shape,
     random_colors,
     random_light,
-    rasterize,
 )
+from .objects import FULL_TURN, Floats, Shape, Stamp, rasterize
 
 MIN_VISIBLE_PIXELS = 60
 MIN_VISIBLE_SHARE = 0.6
@@ -48,7 +41,7 @@ MIN_VISIBLE_SHARE = 0.6
 
 @dataclass(frozen=True, eq=False)
 class _Layout:
-    """The objects of a scene, front to back; `owner` (H, W) holds each pixel's object, or -1."""
+    """The M objects of a scene, front to back; `owner` (H, W) is each pixel's object, or -1."""
 
     shapes: list[tuple[Shape, Stamp]]
     owner: NDArray[np.int8]
@@ -60,14 +53,14 @@ class _Layout:
 
     @property
     def masks(self) -> NDArray[np.bool_]:
-        """What is visible of each object, (M, H, W)."""
+        """The visible part of each object, (M, H, W)."""
         numbers = np.arange(len(self.shapes), dtype=np.int8)[:, None, None]
         return np.asarray(self.owner[None] == numbers, dtype=np.bool_)
 
 
 @dataclass(frozen=True)
 class ShapeScenes:
-    """A dataset of generated scenes; the same arguments give the same pixels.
+    """Generated scenes; the same arguments give the same pixels.
 
     Args:
         length: number of scenes.
@@ -83,13 +76,11 @@ class ShapeScenes:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        """Check the ranges at birth."""
         for name, least in (("length", 0), ("image_size", 16), ("seed", 0)):
             if getattr(self, name) < least:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be at least {least}")
 
     def __len__(self) -> int:
-        """Count the scenes."""
         return self.length
 
     @property
@@ -99,7 +90,7 @@ class ShapeScenes:
 
     @property
     def image_ids(self) -> tuple[int, ...]:
-        """The identifier of every scene: its index plus one."""
+        """The identifiers of the scenes: index + 1."""
         return tuple(range(1, self.length + 1))
 
     def image_info(self, index: int) -> dict[str, Any]:
@@ -108,7 +99,7 @@ class ShapeScenes:
         return {"id": image_id, "file_name": f"{image_id:06d}.jpg", "height": side, "width": side}
 
     def sample(self, index: int) -> Sample:
-        """Generate one scene: the image, and a bitmap of the visible part of every object."""
+        """Generate a scene; the outlines are bitmaps of the visible parts."""
         rng, palette, layout = self._layout(index)
         masks = layout.masks
         return Sample(
@@ -183,40 +174,6 @@ def shapes_split(
     return ShapeScenes(defaults[split] if length is None else length, image_size, stream)
 
 
-def shape_clip(
-    frames: int, image_hw: tuple[int, int] = (360, 640), seed: int = 0
-) -> Iterator[NDArray[np.uint8]]:
-    """Generate a video: one object of each class, moving and turning over a still background.
-
-    Args:
-        frames: number of frames.
-        image_hw: size in pixels.
-        seed: the same seed gives the same video.
-
-    Yields:
-        (H, W, 3) uint8 RGB.
-    """
-    rng = np.random.default_rng((seed, 0))
-    palette = random_colors(rng, 6, (0.35, 0.95), (0.5, 1.0))
-    light = replace(random_light(rng, image_hw), grain=0.015)  # noise would fill the video's bits
-    background = paint_background(rng, image_hw, palette)
-    shapes = [
-        _random_shape(rng, name, image_hw, palette) for name in rng.permutation(SHAPE_CLASSES.names)
-    ]
-    velocities = rng.uniform(-0.012, 0.012, (len(shapes), 2)) * min(image_hw)
-    spins = rng.uniform(-0.05, 0.05, len(shapes))
-    for frame in range(frames):
-        image = background.copy()
-        for shape, velocity, spin in zip(shapes, velocities, spins, strict=True):
-            x, y = (
-                _bounce(start + frame * float(step), side)
-                for start, step, side in zip(shape.center, velocity, image_hw[::-1], strict=True)
-            )
-            moved = replace(shape, center=(x, y), angle=shape.angle + frame * float(spin))
-            paint_shape(image, moved, rasterize(moved), light)
-        yield expose(rng, image, light)
-
-
 def export_coco(dataset: ShapeScenes, folder: Path, split: str, count: int | None = None) -> Path:
     """Write FOLDER/SPLIT/000001.jpg ... and FOLDER/annotations/instances_SPLIT.json, as COCO does.
 
@@ -248,27 +205,7 @@ def export_coco(dataset: ShapeScenes, folder: Path, split: str, count: int | Non
     return partial.replace(path)
 
 
-def export_clip(path: Path, frames: Iterable[NDArray[np.uint8]], fps: float = 25.0) -> None:
-    """Write frames as a video, which appears under its name when it is complete.
-
-    Args:
-        path: a name that ends in .mp4.
-        frames: (H, W, 3) uint8 RGB, all of one size.
-        fps: frames per second.
-
-    Raises:
-        ValueError: there is no frame, or the file cannot be written.
-    """
-    frames = iter(frames)
-    first = next(frames, None)
-    if first is None:
-        raise ValueError(f"no frames to write to {path}")
-    with VideoWriter(path, fps, (first.shape[0], first.shape[1])) as writer:
-        for frame in itertools.chain([first], frames):
-            writer.write(frame)
-
-
-def _random_shape(rng: Rng, name: str, image_hw: tuple[int, int], palette: Floats) -> Shape:
+def random_shape(rng: Rng, name: str, image_hw: tuple[int, int], palette: Floats) -> Shape:
     """Draw an object; one in eight is small, the others span 20% to 60% of the image side."""
     size = rng.uniform(0.12, 0.2) if rng.random() < 1 / 8 else rng.uniform(0.2, 0.6)
     pair = rng.permutation(palette)[:2] + rng.uniform(-0.08, 0.08, (2, 3))
@@ -277,7 +214,7 @@ def _random_shape(rng: Rng, name: str, image_hw: tuple[int, int], palette: Float
         outline=name,
         center=(float(x), float(y)),
         radius=size * min(image_hw) / 2,
-        angle=rng.uniform(0, 2 * math.pi),
+        angle=rng.uniform(0, FULL_TURN),
         stretch=rng.uniform(0.72, 1.0),
         texture=str(rng.choice(tuple(TEXTURES))),
         colors=pair.clip(0, 1).astype(np.float32),
@@ -287,12 +224,12 @@ def _random_shape(rng: Rng, name: str, image_hw: tuple[int, int], palette: Float
 
 
 def _arrange(rng: Rng, image_hw: tuple[int, int], palette: Floats) -> _Layout:
-    """Place 2 to 6 objects from front to back; one that would hardly be seen is never placed."""
+    """Place up to 6 objects from front to back, leaving out those that would be mostly hidden."""
     wanted = int(rng.integers(2, 7))
     shapes: list[tuple[Shape, Stamp]] = []
     owner = np.full(image_hw, -1, dtype=np.int8)
     for _ in range(4 * wanted):
-        shape = _random_shape(rng, str(rng.choice(SHAPE_CLASSES.names)), image_hw, palette)
+        shape = random_shape(rng, str(rng.choice(SHAPE_CLASSES.names)), image_hw, palette)
         stamp = rasterize(shape)
         outer, inner = stamp.overlap(image_hw)
         solid = stamp.solid
@@ -306,7 +243,7 @@ def _arrange(rng: Rng, image_hw: tuple[int, int], palette: Floats) -> _Layout:
     return _Layout(shapes, owner)
 
 
-def _paint(rng: Rng, layout: _Layout, palette: Floats) -> NDArray[np.uint8]:
+def _paint(rng: Rng, layout: _Layout, palette: Floats) -> Image:
     image_hw = layout.owner.shape[0], layout.owner.shape[1]
     light = random_light(rng, image_hw)
     image = paint_background(rng, image_hw, palette)
@@ -333,9 +270,3 @@ def _coco_dataset(dataset: ShapeScenes, count: int) -> dict[str, Any]:
         "annotations": [entry for index in range(count) for entry in dataset.annotations(index)],
         "categories": [{"id": number, "name": name} for number, name in pairs],
     }
-
-
-def _bounce(position: float, limit: float) -> float:
-    """Reflect a coordinate at 0 and at `limit`, as often as needed."""
-    folded = position % (2 * limit)
-    return min(folded, 2 * limit - folded)

@@ -1,1 +1,1 @@
-"""Frames from and to video files, cameras and streams."""
+"""Frames from video files, cameras and streams, and frames to video files."""

@@ -1,6 +1,6 @@
-"""H.264 files and their sound, by PyAV.
+"""How an H.264 file and its sound are written: by PyAV.
 
-PyAV is optional: `video_writer` imports this module only when a file is to be written.
+PyAV is optional, so `writer` imports this module only when it opens a file.
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ from typing import Any, TypeAlias, TypeVar
 
 import av
 import cv2
-import numpy as np
 from av.audio.frame import AudioFrame
 from av.audio.stream import AudioStream
 from av.container import OutputContainer
@@ -23,23 +22,24 @@ from av.packet import Packet
 from av.stream import Stream
 from av.video.reformatter import ColorRange, Colorspace
 
-from .reader import Frame
+from data.images import Image, as_uint8
 
 Packets: TypeAlias = "Iterator[Packet[Any]]"  # a generic type for mypy alone
 Timed = TypeVar("Timed", "Packet[Any]", AudioFrame)
 
 CONTAINERS = {".mp4": "mp4", ".m4v": "mp4", ".mov": "mov", ".mkv": "matroska"}
+"""Suffix -> libav's name of the format."""
 
-# At this preset an encoder costs no more than OpenCV's MPEG-4, for a smaller and better file: the
-# network needs the processor more. Two threads for the same reason.
+# This preset costs no more time than OpenCV's MPEG-4, for a smaller and better file. Few threads,
+# because the network needs the processor.
 _X264 = {"preset": "ultrafast", "crf": "23"}
 _THREADS = 2
 # Times are kept to an eighth of a frame: exact at a constant rate, close at a variable one.
 _TICKS = 8
-# Codecs that players expect in an MPEG-4 file; Matroska takes all that its muxer knows.
+# Codecs of sound that players expect in an MPEG-4 file; Matroska takes all that its muxer knows.
 _MP4_SOUND = {"aac", "mp3", "ac3", "eac3", "alac"}
-# A codec's run-in stands before the beginning; whatever is older than this belongs to no frame.
-_RUN_IN_SECONDS = 0.1
+# Codecs put priming samples before time 0; older packets are left out.
+_PRIMING_SECONDS = 0.1
 
 
 class H264File:
@@ -56,7 +56,6 @@ class H264File:
     """
 
     def __init__(self, path: Path, rate: Fraction, image_hw: tuple[int, int]):
-        """Open the encoder and write the file's header."""
         if "libx264" not in av.codecs_available:
             raise ImportError("this PyAV has no libx264")
         self._path = path
@@ -71,18 +70,18 @@ class H264File:
             context.pix_fmt = "yuv420p"
             context.time_base = 1 / self._ticks_per_second
             context.thread_count = _THREADS
-            # What OpenCV's conversion makes; untold, players take large frames for BT.709.
+            # OpenCV converts to BT.601; without a label, players take large frames for BT.709.
             context.colorspace, context.color_range = Colorspace.ITU601, ColorRange.MPEG
             self._container.start_encoding()
             undo.pop_all()
 
-    def write(self, frame: Frame, seconds: float | None) -> None:
+    def write(self, frame: Image, seconds: float | None) -> None:
         """Append an (H, W, 3) uint8 RGB frame, shown from `seconds` on; None: one frame later."""
         tick = self._last + _TICKS
         if seconds is not None and self._last >= 0:  # the first one is shown from the start
             tick = max(self._last + 1, round(seconds * self._ticks_per_second))
         # Three to nine times as fast as libswscale, for slightly coarser colours.
-        yuv = cv2.cvtColor(frame, cv2.COLOR_RGB2YUV_I420).astype(np.uint8, copy=False)
+        yuv = as_uint8(cv2.cvtColor(frame, cv2.COLOR_RGB2YUV_I420))  # (H * 3 / 2, W)
         picture = av.VideoFrame.from_ndarray(yuv, format="yuv420p")
         picture.pts, picture.time_base = tick, 1 / self._ticks_per_second
         self._last = tick
@@ -90,7 +89,7 @@ class H264File:
             self._container.mux(self._stream.encode(picture))
 
     def close(self) -> None:
-        """Write what the encoder holds back, and the index."""
+        """Write the frames that the encoder still holds, and the index."""
         with _plain_errors():
             try:
                 self._container.mux(self._stream.encode(None))
@@ -98,17 +97,17 @@ class H264File:
                 self._container.close()
 
     def add_sound(self, source: Path, target: Path) -> bool:
-        """Copy the closed file with the sound of its source, no longer than the pictures.
+        """Copy the closed file with the sound of its source, for as long as the frames last.
 
-        The sound is copied where the format takes its codec, and else becomes AAC in stereo. Of
-        several tracks the source's preferred one is taken.
+        Sound whose codec the format takes is copied; other sound is encoded as AAC, mono or stereo.
+        Of several tracks libav's preferred one is taken.
 
         Args:
-            source: file that the frames were read from, its first one first.
+            source: file that the frames were read from, from its first frame on.
             target: file to make.
 
         Returns:
-            False, and no file is made, when the source has no sound.
+            Whether the source has sound; if not, no file is made.
         """
         with av.open(source) as original, av.open(self._path) as silent:
             sound, pictures = original.streams.best("audio"), original.streams.best("video")
@@ -132,7 +131,7 @@ class H264File:
 
 
 def _create(path: Path) -> OutputContainer:
-    """Open a file for writing; players can start an MPEG-4 file before they have all of it."""
+    """Open a file for writing; the index of an MPEG-4 file comes first, for streaming."""
     container = CONTAINERS[path.suffix.lower()]
     options = {} if container == "matroska" else {"movflags": "+faststart"}
     opened: OutputContainer = av.open(path, "w", format=container, options=options)
@@ -151,14 +150,14 @@ def _add_aac(output: OutputContainer, sound: AudioStream) -> AudioStream:
 
 
 def _between(items: Iterable[Timed], start: Fraction, end: Fraction) -> Iterator[Timed]:
-    """Yield what begins within `end` seconds from `start` on, with `start` as the new time 0."""
+    """Yield what begins from `start` to `start + end` seconds, with `start` as the new time 0."""
     for item in items:
         if item.pts is None or item.time_base is None:
             continue
         seconds = item.pts * item.time_base - start
         if seconds >= end:
             return
-        if seconds >= -_RUN_IN_SECONDS:
+        if seconds >= -_PRIMING_SECONDS:
             shift = round(start / item.time_base)
             item.pts -= shift
             item.dts = None if item.dts is None else item.dts - shift
@@ -167,14 +166,14 @@ def _between(items: Iterable[Timed], start: Fraction, end: Fraction) -> Iterator
 
 def _copy(packets: Packets, track: Stream) -> Packets:
     for packet in packets:
-        if packet.dts is not None:  # as of the empty packet that ends a file
+        if packet.dts is not None:  # None: the empty packet that ends a file
             packet.stream = track
             yield packet
 
 
 def _decode(packets: Iterable[Packet[AudioStream]]) -> Iterator[AudioFrame]:
     for packet in packets:
-        with suppress(InvalidDataError):  # a damaged piece is left out
+        with suppress(InvalidDataError):  # damaged pieces are left out
             yield from packet.decode()
 
 
@@ -186,7 +185,7 @@ def _encode(frames: Iterable[AudioFrame], track: AudioStream) -> Packets:
 
 @contextmanager
 def _plain_errors() -> Iterator[None]:
-    """Turn PyAV's errors, each of another kind, into one that callers know."""
+    """Turn PyAV's own errors, which have many types, into OSErrors."""
     try:
         yield
     except FFmpegError as error:

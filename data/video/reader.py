@@ -1,60 +1,38 @@
-"""Frames from video files, cameras and network streams, by OpenCV."""
+"""How frames are read from video files, cameras and network streams: by OpenCV."""
 
 from __future__ import annotations
 
 import os
 import time
-from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
-from typing import TypeVar
 
 import cv2
-import numpy as np
-from numpy.typing import NDArray
 
 from data.files import is_url
-
-Frame = NDArray[np.uint8]
-Opened = TypeVar("Opened", bound="Resource")
+from data.images import Image, as_uint8
 
 _DEFAULT_FPS = 30.0
-# Frames in a row that may fail to decode before a source counts as ended.
+# Failures to decode in a row after which a source counts as ended.
 _MAX_FAILURES = 10
 _MAX_FAILURES_IN_FILE = 1000
 _SILENT = 0  # OpenCV's LOG_LEVEL_SILENT
-_TEXT_CODEC = "ansi"  # libav shows plain text files as if they were ANSI art; nobody means that
+_TEXT_CODEC = "ansi"  # libav decodes any text file as ANSI art
 
 
-class Resource(ABC):
-    """Something to close; `with` closes it, whatever ends the block."""
-
-    def __enter__(self: Opened) -> Opened:
-        """Return the resource itself."""
-        return self
-
-    def __exit__(self, *ended: object) -> None:
-        """Close the resource."""
-        self.close()
-
-    @abstractmethod
-    def close(self) -> None:
-        """Give up what is held; a second call does nothing."""
-
-
-class VideoSource(Resource):
+class VideoSource(AbstractContextManager["VideoSource"]):
     """An opened video whose frames can be iterated once, as (H, W, 3) uint8 RGB.
 
     Attributes:
-        name: what was opened, for messages.
+        name: source as the user gave it, for messages.
         fps: frames per second; 30 where a camera or container does not know.
         image_hw: height and width of the frames in pixels, after rotation.
         frame_count: number of frames that the container claims; None for cameras and live streams.
-        is_live: frames pass whether they are read or not.
+        is_live: frames are lost unless they are read in time.
         broken_frames: frames skipped so far because they could not be decoded.
-        seconds: when the frame delivered last is to be seen, counted from the video's beginning;
-            broken frames before it, and unequal distances between frames, are in it.
+        seconds: time stamp of the latest frame, from the video's beginning; broken frames before
+            it, and a variable frame rate, are accounted for.
         path: the file; None for cameras and network streams.
     """
 
@@ -62,12 +40,11 @@ class VideoSource(Resource):
         self,
         name: str,
         capture: cv2.VideoCapture,
-        first: Frame,
+        first: Image,
         *,
         is_live: bool,
         path: Path | None = None,
     ):
-        """Take over an opened capture and the first frame read from it."""
         self.name = name
         self.fps = plausible_fps(capture.get(cv2.CAP_PROP_FPS))
         self.image_hw: tuple[int, int] = (first.shape[0], first.shape[1])
@@ -76,13 +53,13 @@ class VideoSource(Resource):
         self.broken_frames = 0
         self.path = path
         self._capture = capture
-        self._first: Frame | None = first
+        self._first: Image | None = first
         self._start = time.perf_counter()
         self.seconds = 0.0
-        self.seconds = self._told_time(0.0)
+        self.seconds = self._time_stamp(0.0)
 
-    def __iter__(self) -> Iterator[Frame]:
-        """Yield the frames that are left, past broken ones."""
+    def __iter__(self) -> Iterator[Image]:
+        """Yield the remaining frames; broken ones are skipped."""
         if self._first is not None:
             first, self._first = self._first, None
             yield first
@@ -91,29 +68,32 @@ class VideoSource(Resource):
             frame = _read(self._capture)
             if frame is not None:
                 # Failures count as broken frames only when the video goes on after them.
-                self.seconds = self._told_time(self.seconds + (1 + failures) / self.fps)
+                self.seconds = self._time_stamp(self.seconds + (1 + failures) / self.fps)
                 self.broken_frames, failures = self.broken_frames + failures, 0
                 delivered += 1
                 yield frame
-            elif failures >= self._patience(delivered):
+            elif failures >= self._allowed_failures(delivered):
                 return
             else:
                 failures += 1
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
 
     def close(self) -> None:
         """Release the file or camera; the iteration ends."""
         self._capture.release()
 
-    def _told_time(self, expected: float) -> float:
-        """Return the time of the frame just read; `expected` where the container tells nonsense."""
+    def _time_stamp(self, expected: float) -> float:
+        """Return the time of the frame just read; `expected` where the file's is impossible."""
         if self.is_live:
             return time.perf_counter() - self._start
-        told = self._capture.get(cv2.CAP_PROP_POS_MSEC) / 1000
+        stamp = self._capture.get(cv2.CAP_PROP_POS_MSEC) / 1000
         length = (self.frame_count or 0) / self.fps
-        return told if self.seconds < told < length + 1 else expected
+        return stamp if self.seconds < stamp < length + 1 else expected
 
-    def _patience(self, delivered: int) -> int:
-        """Count the failures to bear: in a file no more than the frames it claims to have left."""
+    def _allowed_failures(self, delivered: int) -> int:
+        """Return the failures to allow in a row; in a file at most the frames it has left."""
         if not self._capture.isOpened():
             return 0
         if self.frame_count is None:
@@ -139,26 +119,26 @@ def open_video(source: str | int) -> VideoSource:
     with quiet_opencv():
         name = text if is_stream else str(path)
         capture = cv2.VideoCapture(int(text)) if is_camera else cv2.VideoCapture(name)
-        # A web address can also be a whole file, of known length: nothing is dropped from that.
+        # A web address of known length is a file, from which no frame is dropped.
         is_live = is_camera or (is_stream and _frame_count(capture) is None)
         if is_live:
             capture.set(cv2.CAP_PROP_BUFFERSIZE, 1)
         frame = _first_frame(capture)
     if frame is None:
         capture.release()
-        raise ValueError(_why_not(text, is_camera, is_stream))
+        raise ValueError(_reason(text, is_camera, is_stream))
     file = None if is_camera or is_stream else path
     return VideoSource(text, capture, frame, is_live=is_live, path=file)
 
 
 def plausible_fps(fps: float) -> float:
-    """Replace the 0, NaN, or clock rate that some cameras and containers report by 30."""
+    """Return 30 for the 0, NaN, or clock rate that some cameras and containers report."""
     return fps if 0 < fps < 1000 else _DEFAULT_FPS
 
 
 @contextmanager
 def quiet_opencv() -> Iterator[None]:
-    """Keep OpenCV from explaining a missing camera or codec on standard error; callers raise."""
+    """Silence OpenCV's and libav's messages on standard error; the callers raise instead."""
     # libav reads this once, when the first video is opened.
     os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
     log = getattr(cv2.utils, "logging", cv2)  # OpenCV 4 keeps these two in cv2 itself
@@ -170,7 +150,7 @@ def quiet_opencv() -> Iterator[None]:
         log.setLogLevel(level)
 
 
-def _first_frame(capture: cv2.VideoCapture) -> Frame | None:
+def _first_frame(capture: cv2.VideoCapture) -> Image | None:
     fourcc = int(capture.get(cv2.CAP_PROP_FOURCC)) & 0xFFFFFFFF
     if not capture.isOpened() or fourcc == cv2.VideoWriter.fourcc(*_TEXT_CODEC):
         return None
@@ -178,11 +158,11 @@ def _first_frame(capture: cv2.VideoCapture) -> Frame | None:
     return next((frame for frame in frames if frame is not None), None)
 
 
-def _read(capture: cv2.VideoCapture) -> Frame | None:
+def _read(capture: cv2.VideoCapture) -> Image | None:
     ok, bgr = capture.read()
     if not ok or bgr is None:
         return None
-    return cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB).astype(np.uint8, copy=False)
+    return as_uint8(cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB))
 
 
 def _frame_count(capture: cv2.VideoCapture) -> int | None:
@@ -190,7 +170,7 @@ def _frame_count(capture: cv2.VideoCapture) -> int | None:
     return int(frames) if 0 < frames < 2**40 else None
 
 
-def _why_not(text: str, is_camera: bool, is_stream: bool) -> str:
+def _reason(text: str, is_camera: bool, is_stream: bool) -> str:
     if is_camera:
         found = [index for index in _camera_indices() if index != int(text)]
         known = f"found {', '.join(map(str, found))}" if found else "no camera was found"
@@ -201,5 +181,5 @@ def _why_not(text: str, is_camera: bool, is_stream: bool) -> str:
 
 
 def _camera_indices() -> list[int]:
-    """List Linux's video devices; elsewhere, asking would switch cameras on, so none is listed."""
+    """List Linux's video devices; elsewhere none, as asking would switch the cameras on."""
     return [index for index in range(16) if Path(f"/dev/video{index}").exists()]

@@ -1,31 +1,32 @@
-"""Frames to video files: H.264 with sound by PyAV where it is installed, else by OpenCV."""
+"""How frames become a video file: H.264 with sound by PyAV where installed, else by OpenCV."""
 
 from __future__ import annotations
 
 import logging
 import os
-from contextlib import suppress
+from contextlib import AbstractContextManager, suppress
 from fractions import Fraction
 from pathlib import Path
 from typing import Protocol
 
 import cv2
-import numpy as np
 
-from .reader import Frame, Resource, quiet_opencv
+from data.images import Image, as_uint8
 
-# What OpenCV can encode on its own.
+from .reader import quiet_opencv
+
 CODECS = {".mp4": "mp4v", ".m4v": "mp4v", ".mov": "mp4v", ".mkv": "mp4v", ".avi": "MJPG"}
+"""Suffix -> the codec that OpenCV uses."""
 
 _logger = logging.getLogger(__name__)
 
 
-class VideoWriter(Resource):
+class VideoWriter(AbstractContextManager["VideoWriter"]):
     """A video file that appears under its name only when it is complete and playable.
 
     Frames go to a temporary file beside the target, which replaces the target at `close`. An error
-    elsewhere or Ctrl-C closes it as well, so what has been written until then is kept. Without a
-    single frame, or when the disk is full, no file is made.
+    or Ctrl-C inside the `with` block closes it as well, which keeps the frames written so far.
+    Without a frame, or when the disk is full, no file is made.
 
     With PyAV the file is H.264 that browsers play, and has the sound of `audio_from`. Without PyAV,
     and for `.avi`, it is OpenCV's MPEG-4 or Motion JPEG, without sound.
@@ -35,8 +36,8 @@ class VideoWriter(Resource):
         fps: frames per second.
         image_hw: height and width of the frames in pixels. Codecs need even sides: an odd last row
             or column is cut off.
-        audio_from: video file whose sound goes along, as far as frames were written; a file without
-            sound is fine.
+        audio_from: video file whose sound is copied, for as long as the frames last; it may have
+            none.
 
     Raises:
         ValueError: unknown suffix, missing or unwritable folder, or no codec.
@@ -49,7 +50,6 @@ class VideoWriter(Resource):
         image_hw: tuple[int, int],
         audio_from: Path | None = None,
     ):
-        """Open the temporary file."""
         self.path = Path(path).expanduser()
         self.frames = 0
         if self.path.suffix.lower() not in CODECS:
@@ -66,11 +66,14 @@ class VideoWriter(Resource):
             frames = f"{image_hw[1]} x {image_hw[0]} frames at {fps:g} fps"
             raise ValueError(f"cannot write {path}: {error}, for {frames}") from error
 
-    def write(self, frame: Frame, seconds: float | None = None) -> None:
-        """Append one (H, W, 3) uint8 RGB frame; one of another size is resized, not lost.
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+    def write(self, frame: Image, seconds: float | None = None) -> None:
+        """Append a frame.
 
         Args:
-            frame: the picture.
+            frame: (H, W, 3) uint8 RGB; resized if it is not of `image_hw`.
             seconds: when to show it, counted from the first frame; by default one frame after the
                 one before.
 
@@ -81,7 +84,7 @@ class VideoWriter(Resource):
             raise OSError(f"cannot write {self.path}: it is closed")
         height, width = self._even_hw
         if frame.shape[:2] != self._image_hw:
-            frame = cv2.resize(frame, (width, height)).astype(np.uint8, copy=False)
+            frame = as_uint8(cv2.resize(frame, (width, height)))
         try:
             self._file.write(frame[:height, :width], seconds)
         except OSError as error:
@@ -108,15 +111,15 @@ class VideoWriter(Resource):
             self._partial.unlink(missing_ok=True)
 
     def _finish(self, file: _File) -> None:
-        """Add the sound, if any, and rename; without sound is better than not at all."""
-        voiced = self.path.with_name(f".{self.path.stem}.sound{self.path.suffix}")
+        """Add the sound, if any, and rename; where the sound fails, keep the silent file."""
+        with_sound = self.path.with_name(f".{self.path.stem}.sound{self.path.suffix}")
         try:
-            if self._audio_from is not None and file.add_sound(self._audio_from, voiced):
-                voiced.replace(self._partial)
+            if self._audio_from is not None and file.add_sound(self._audio_from, with_sound):
+                with_sound.replace(self._partial)
         except Exception as error:  # decoders of damaged sound raise nearly every type there is
             _logger.warning("%s has no sound: %s", self.path, error)
         finally:
-            voiced.unlink(missing_ok=True)
+            with_sound.unlink(missing_ok=True)
             self._partial.replace(self.path)
 
     def _discard(self) -> None:
@@ -129,16 +132,16 @@ class VideoWriter(Resource):
 
 
 class _File(Protocol):
-    """What writes the bytes: `OpenCvFile` or `h264.H264File`. Errors are OSErrors."""
+    """An encoder and its file: `OpenCvFile` or `h264.H264File`. Failures are OSErrors."""
 
-    def write(self, frame: Frame, seconds: float | None) -> None:
+    def write(self, frame: Image, seconds: float | None) -> None:
         """Append an (H, W, 3) uint8 RGB frame of the size that was announced."""
 
     def close(self) -> None:
         """Complete the file."""
 
     def add_sound(self, source: Path, target: Path) -> bool:
-        """Copy the closed file with the sound of another; False when there is none to be had."""
+        """Copy the closed file with the sound of another; False if that has none."""
 
 
 class OpenCvFile:
@@ -156,7 +159,6 @@ class OpenCvFile:
     """
 
     def __init__(self, path: Path, fps: float, image_hw: tuple[int, int]):
-        """Open the file."""
         self._path, self._fps, self._frames = path, fps, 0
         codec = CODECS[path.suffix.lower()]
         fourcc = cv2.VideoWriter.fourcc(*codec)
@@ -165,7 +167,7 @@ class OpenCvFile:
         if not self._writer.isOpened():
             raise ValueError(f"OpenCV has no {codec} encoder that works here")
 
-    def write(self, frame: Frame, seconds: float | None) -> None:
+    def write(self, frame: Image, seconds: float | None) -> None:
         """Append an (H, W, 3) uint8 RGB frame, shown from `seconds` on; None: one frame later."""
         place = self._frames if seconds is None else round(seconds * self._fps)
         bgr = cv2.cvtColor(frame, cv2.COLOR_RGB2BGR)
@@ -176,7 +178,7 @@ class OpenCvFile:
         self._frames += repeats
 
     def close(self) -> None:
-        """Complete the file, and look whether it is; OpenCV does not tell of a full disk."""
+        """Complete the file, and read its last frame: OpenCV does not report a full disk."""
         self._writer.release()
         if not self._frames:
             return
@@ -190,12 +192,12 @@ class OpenCvFile:
             raise OSError("the file is incomplete; is the disk full?")
 
     def add_sound(self, source: Path, target: Path) -> bool:
-        """OpenCV writes no sound."""
+        """Return False: OpenCV writes no sound."""
         return False
 
 
 def check_folder(path: Path) -> None:
-    """Refuse a target whose folder is missing or read-only, before any work is done.
+    """Refuse a target whose folder is missing or read-only.
 
     Raises:
         ValueError: a file cannot be made there.

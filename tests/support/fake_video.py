@@ -1,4 +1,4 @@
-"""A source of numbered frames without a file, and stages that read the numbers."""
+"""Numbered frames without a file, and stages that check the numbers."""
 
 from __future__ import annotations
 
@@ -8,13 +8,14 @@ from collections.abc import Iterator
 import numpy as np
 import torch
 
+from data.video.reader import VideoSource
 from yolact.results.detections import Detections
 
 from .numbered_clip import HW, number_of, picture
 
 
-class FakeSource:
-    """Numbered frames without a file; a live one produces them at its own pace."""
+class FakeSource(VideoSource):
+    """Makes its frames itself; a live one takes its time."""
 
     def __init__(
         self, frames: int, *, live: bool = False, fps: float = 100, fail_at: int | None = None

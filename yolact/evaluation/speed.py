@@ -21,7 +21,7 @@ import torch
 from numpy.typing import NDArray
 from torch.utils.flop_counter import FlopCounterMode
 
-from data.augment.train import to_tensor
+from data.images import to_tensor
 from yolact.engines.choose import matmul_speeds
 from yolact.engines.names import Engine
 from yolact.models.segmenter import Segmenter

@@ -1,4 +1,4 @@
-"""The frame pipeline: read, predict, draw, and write or show, each in its own thread."""
+"""How a video is processed: read, predict, draw, and write or show, each in its own thread."""
 
 from __future__ import annotations
 
@@ -11,61 +11,28 @@ from dataclasses import dataclass
 from functools import partial
 from itertools import chain, islice
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
-import numpy as np
-from numpy.typing import NDArray
-
+from data.images import Image
+from data.video.reader import VideoSource
 from data.video.writer import VideoWriter
 from yolact.drawing.detections import draw_fps
 from yolact.drawing.window import close_window, show
 from yolact.results.detections import Detections
 from yolact.threads import Cancelled, Channel, map_ahead
 
-Image = NDArray[np.uint8]
 Predict = Callable[[list[Image]], list[Detections]]
 Draw = Callable[[Image, Detections], Image]
 
 WINDOW = "YOLACT"
 
 
-class FrameSource(Protocol):
-    """Where frames come from; `data.video.VideoSource` is one."""
-
-    @property
-    def fps(self) -> float:
-        """Frames per second."""
-
-    @property
-    def image_hw(self) -> tuple[int, int]:
-        """Height and width of the frames in pixels."""
-
-    @property
-    def is_live(self) -> bool:
-        """Whether frames pass even if nobody reads them."""
-
-    @property
-    def broken_frames(self) -> int:
-        """Frames skipped so far because they could not be decoded."""
-
-    @property
-    def seconds(self) -> float:
-        """When the frame delivered last is to be seen, counted from the video's beginning."""
-
-    @property
-    def path(self) -> Path | None:
-        """The file, whose sound the output takes over; None for cameras and streams."""
-
-    def __iter__(self) -> Iterator[Image]:
-        """Yield (H, W, 3) uint8 RGB frames."""
-
-
 @dataclass(frozen=True)
 class VideoReport:
-    """What a run did.
+    """Counts and speed of a processed video.
 
     Attributes:
-        frames: frames that went through the network and came out.
+        frames: frames that were delivered.
         seconds: wall time.
         fps: frames / seconds.
         dropped: frames skipped: stale ones of a live source, and broken ones.
@@ -77,20 +44,20 @@ class VideoReport:
     dropped: int
 
 
-class _Read(NamedTuple):
-    position: int
-    image: Image
-    seconds: float  # in the video
-    read_at: float  # on the clock of time.perf_counter
+class _Frame(NamedTuple):
+    position: int  # in the source
+    image: Image  # (H, W, 3) uint8 RGB
+    seconds: float  # time stamp in the video
+    read_at: float  # by time.perf_counter
 
 
-class _Predicted(NamedTuple):
-    read: _Read
+class _Result(NamedTuple):
+    frame: _Frame
     detections: Detections
 
 
 def run_video(
-    source: FrameSource,
+    source: VideoSource,
     predict: Predict,
     draw: Draw,
     *,
@@ -103,24 +70,24 @@ def run_video(
     on_frame: Callable[[int, Detections], None] | None = None,
     max_frames: int | None = None,
 ) -> VideoReport:
-    """Detect in every frame of a video, and write or show the result while the next is computed.
+    """Segment every frame of a video, and write or show one result while the next is computed.
 
-    A file is processed completely and in order. A live source skips stale frames, so that what is
-    shown lags about one frame behind. Whatever ends the run (the stream, an error anywhere, Esc,
-    Ctrl-C), the output is finished and no thread stays behind. It has the source's time and sound.
+    A file is processed completely and in order. A live source skips stale frames, so that the
+    picture lags about one frame behind. Whatever ends the run (the stream, an error in any stage,
+    Esc, Ctrl-C), the output is finished, with the source's timing and sound, and all threads end.
 
     Args:
         source: an opened video.
-        predict: the network, for a list of frames.
-        draw: makes the picture of one frame; not called when nobody will see it.
+        predict: segments a list of frames.
+        draw: draws the detections of a frame; not called without output and display.
         output: video file to write.
         display: show the result in a window; Esc or closing it ends the run.
         batch: frames for each call of `predict`; the last call may get fewer.
-        workers: threads that call `predict`; one, where frames are read no faster than they play.
-        show_fps: write the current speed into the picture, and for a live source the time from
-            reading a frame to delivering it.
+        workers: threads that call `predict`; only one is used at the speed of playback.
+        show_fps: draw the current speed, and for a live source the time from reading a frame to
+            delivering it.
         emulate_playback: read a file no faster than it would play.
-        on_frame: called in order with a frame's position in the source and what was found.
+        on_frame: called in order with a frame's position in the source and its detections.
         max_frames: stop after that many frames.
 
     Raises:
@@ -131,20 +98,20 @@ def run_video(
         if number is not None and number < 1:
             raise ValueError(f"{name} is {number}: expected 1 or more")
     start, frames = time.perf_counter(), 0
-    # A window without a file is for watching: nobody wants to see a file faster than it plays.
+    # A file that is only shown is watched, so it plays at its own speed.
     pace = not source.is_live and (emulate_playback or (display and output is None))
     if output is None and not display:
-        draw = _keep
+        draw = _leave_undrawn
     stages = _Stages(source, predict, draw, batch, workers, pace=pace, max_frames=max_frames)
     with ExitStack() as stack:
         sink = _Sink(source, output, display, show_fps)
         stack.callback(sink.close)
         stack.callback(stages.stop)
-        for read, detections in stages:
+        for frame, detections in stages:
             if on_frame is not None:
-                on_frame(read.position, detections)
+                on_frame(frame.position, detections)
             frames += 1
-            if not sink.put(read) or frames == max_frames:
+            if not sink.put(frame) or frames == max_frames:
                 break
     seconds = time.perf_counter() - start
     dropped = stages.dropped + source.broken_frames
@@ -152,11 +119,11 @@ def run_video(
 
 
 class _Stages:
-    """The threads before the last stage, and the channels between them."""
+    """The threads that read, predict and draw, and the channels that link them."""
 
     def __init__(
         self,
-        source: FrameSource,
+        source: VideoSource,
         predict: Predict,
         draw: Draw,
         batch: int,
@@ -167,10 +134,10 @@ class _Stages:
     ):
         live = source.is_live
         ahead = batch if live else 2 * batch  # a file is read ahead, a camera is not
-        # Whichever stage is the slowest, no frame waits for it longer than until the next is there.
-        self._frames = Channel[_Read](ahead, drop_stale=live)
-        self._predicted = Channel[_Predicted](batch, drop_stale=live)
-        self._drawn = Channel[_Predicted](batch if live else 2, drop_stale=live)
+        # Live, a frame waits for the slowest stage at most until the next one replaces it.
+        self._frames = Channel[_Frame](ahead, drop_stale=live)
+        self._predicted = Channel[_Result](batch, drop_stale=live)
+        self._drawn = Channel[_Result](batch if live else 2, drop_stale=live)
         self._channels = (self._frames, self._predicted, self._drawn)
         most = None if live else max_frames
         interval = 1 / source.fps if pace else 0.0
@@ -183,8 +150,8 @@ class _Stages:
         )
         self._threads = [threading.Thread(target=job, daemon=True) for job in jobs]
 
-    def __iter__(self) -> Iterator[_Predicted]:
-        """Start; yield the drawn frames in order; raise the error of the stage that failed."""
+    def __iter__(self) -> Iterator[_Result]:
+        """Start the threads; yield the drawn frames in order, then raise a failed stage's error."""
         for thread in self._threads:
             thread.start()
         while taken := self._drawn.take():
@@ -192,11 +159,11 @@ class _Stages:
 
     @property
     def dropped(self) -> int:
-        """Stale frames that were skipped, wherever they waited."""
+        """Number of stale frames skipped in all channels."""
         return sum(channel.dropped for channel in self._channels)
 
     def stop(self) -> None:
-        """End all threads and wait for them."""
+        """Cancel all channels, and wait until the threads end."""
         for channel in self._channels:
             channel.cancel()
         for thread in self._threads:
@@ -205,9 +172,9 @@ class _Stages:
 
 
 def _read_stage(
-    source: FrameSource, outbox: Channel[_Read], interval: float, most: int | None
+    source: VideoSource, outbox: Channel[_Frame], interval: float, most: int | None
 ) -> None:
-    with _handover(None, outbox):
+    with _between(None, outbox):
         due = time.perf_counter()
         for position, image in enumerate(islice(source, most)):
             read_at = time.perf_counter()
@@ -216,44 +183,45 @@ def _read_stage(
                 due = max(due, time.perf_counter())
                 outbox.pause(due - time.perf_counter())
                 due += interval
-            outbox.put(_Read(position, image, source.seconds, read_at))
+            outbox.put(_Frame(position, image, source.seconds, read_at))
 
 
 def _predict_stage(
-    take: Callable[[], list[_Read]],
+    take: Callable[[], list[_Frame]],
     predict: Predict,
-    inbox: Channel[_Read],
-    outbox: Channel[_Predicted],
+    inbox: Channel[_Frame],
+    outbox: Channel[_Result],
     workers: int,
 ) -> None:
-    def work(reads: list[_Read]) -> list[_Predicted]:
-        results = predict([read.image for read in reads])
-        return [_Predicted(*pair) for pair in zip(reads, results, strict=True)]
+    def predict_batch(frames: list[_Frame]) -> list[_Result]:
+        found = predict([frame.image for frame in frames])
+        return [_Result(*pair) for pair in zip(frames, found, strict=True)]
 
-    # One more than at work, so that whoever finishes before its turn has something to go on with.
-    done = map_ahead(work, iter(take, []), workers, ahead=workers if workers > 1 else 0)
-    with _handover(inbox, outbox), closing(done):
-        for predicted in chain.from_iterable(done):
-            outbox.put(predicted)
+    # One batch more than workers, so that one who finishes out of turn does not wait.
+    ahead = workers if workers > 1 else 0
+    batches = map_ahead(predict_batch, iter(take, []), workers, ahead)
+    with _between(inbox, outbox), closing(batches):
+        for result in chain.from_iterable(batches):
+            outbox.put(result)
 
 
-def _draw_stage(inbox: Channel[_Predicted], draw: Draw, outbox: Channel[_Predicted]) -> None:
-    with _handover(inbox, outbox):
+def _draw_stage(inbox: Channel[_Result], draw: Draw, outbox: Channel[_Result]) -> None:
+    with _between(inbox, outbox):
         while taken := inbox.take():
-            for read, detections in taken:
-                drawn = read._replace(image=draw(read.image, detections))
-                outbox.put(_Predicted(drawn, detections))
+            for frame, detections in taken:
+                drawn = frame._replace(image=draw(frame.image, detections))
+                outbox.put(_Result(drawn, detections))
 
 
-def _keep(image: Image, _: Detections) -> Image:
+def _leave_undrawn(image: Image, _: Detections) -> Image:
     return image
 
 
 @contextmanager
-def _handover(
-    inbox: Channel[_Read] | Channel[_Predicted] | None, outbox: Channel[_Read] | Channel[_Predicted]
+def _between(
+    inbox: Channel[_Frame] | Channel[_Result] | None, outbox: Channel[_Frame] | Channel[_Result]
 ) -> Iterator[None]:
-    """Run a stage: whatever ends it, stop the stage before and pass the news to the one after."""
+    """Run a stage; at its end, cancel the channel before it and finish the one after it."""
     failure = None
     try:
         yield
@@ -268,33 +236,35 @@ def _handover(
 
 
 class _Sink:
-    """The last stage, in the caller's thread because windows demand it: write and show."""
+    """The last stage, which writes and shows; in the caller's thread, as windows demand."""
 
-    def __init__(self, source: FrameSource, output: Path | None, display: bool, show_fps: bool):
+    def __init__(self, source: VideoSource, output: Path | None, display: bool, show_fps: bool):
         self._writer = (
             VideoWriter(output, source.fps, source.image_hw, source.path) if output else None
         )
         self._display, self._show_fps, self._is_live = display, show_fps, source.is_live
         self._times: deque[float] = deque(maxlen=31)
 
-    def put(self, read: _Read) -> bool:
-        """Deliver one drawn frame; False when the user has seen enough."""
-        image = read.image
+    def put(self, frame: _Frame) -> bool:
+        """Deliver a drawn frame; return False once the user closes the window."""
+        image = frame.image
         if self._show_fps:
-            image = draw_fps(image, self._speed(read.read_at))
+            image = draw_fps(image, self._speed(frame.read_at))
         if self._writer is not None:
-            self._writer.write(image, read.seconds)
+            self._writer.write(image, frame.seconds)
         return show(image, WINDOW, wait_ms=1) if self._display else True
 
     def close(self) -> None:
-        """Close the window and finish the file."""
-        if self._display:
-            close_window(WINDOW)
-        if self._writer is not None:
-            self._writer.close()
+        """Finish the file and close the window."""
+        try:
+            if self._writer is not None:
+                self._writer.close()
+        finally:
+            if self._display:
+                close_window(WINDOW)
 
     def _speed(self, read_at: float) -> str:
-        """Tell the frames per second of the last second or so, and a live frame's age."""
+        """Format the frames per second of the last 30 frames, and the age of a live frame."""
         now = time.perf_counter()
         self._times.append(now)
         passed = now - self._times[0]
