@@ -8,7 +8,11 @@ from pathlib import Path
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
+from PIL import Image as PilImage
+from PIL import ImageOps
+
+Image = NDArray[np.uint8]
+"""(H, W, 3) RGB."""
 
 MAX_PIXELS = 178_000_000
 """Larger images are refused: they are mistakes or attacks, and would take gigabytes."""
@@ -18,9 +22,7 @@ _TRANSPOSED = (5, 6, 7, 8)  # EXIF orientations that swap the sides
 _ORIENTATION = 0x0112
 
 
-def read_image(
-    source: Path | str | bytes, annotated_hw: tuple[int, int] | None = None
-) -> NDArray[np.uint8]:
+def read_image(source: Path | str | bytes, annotated_hw: tuple[int, int] | None = None) -> Image:
     """Read an image file as RGB.
 
     Grayscale is repeated, transparency dropped, 16 bits scaled to 8, palettes and CMYK converted,
@@ -41,17 +43,14 @@ def read_image(
     name = "the given bytes" if isinstance(source, bytes) else str(source)
     content = source if isinstance(source, bytes) else _content(Path(source))
     try:
-        with Image.open(io.BytesIO(content)) as header:
+        with PilImage.open(io.BytesIO(content)) as header:
             _check_size(header)
             rotate = _has_to_rotate(header, annotated_hw)
             if _is_plain_jpeg(header, content):
                 return _decode_fast(content, rotate)
             return _decode_careful(header, rotate)
     except Exception as error:  # decoders of hostile bytes raise nearly every type there is
-        reason = " ".join(str(error).split()) or type(error).__name__
-        if reason.startswith("cannot identify image file"):
-            reason = "not a known image format" if content else "the file is empty"
-        raise ValueError(f"cannot read {name} as an image: {reason}") from error
+        raise _refusal(name, error if content else ValueError("the file is empty")) from error
 
 
 def read_image_hw(path: Path) -> tuple[int, int]:
@@ -59,16 +58,17 @@ def read_image_hw(path: Path) -> tuple[int, int]:
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: the file is not an image.
+        ValueError: the file is not an image, or has more than `MAX_PIXELS`.
     """
     if not path.is_file():
         raise FileNotFoundError(f"no such image: {path}")
     try:
-        with Image.open(path) as header:
+        with PilImage.open(path) as header:
+            _check_size(header)
             width, height = header.size
             swapped = header.getexif().get(_ORIENTATION) in _TRANSPOSED
-    except Exception as error:
-        raise ValueError(f"cannot read {path} as an image: not a known image format") from error
+    except Exception as error:  # as above
+        raise _refusal(path, error) from error
     return (width, height) if swapped else (height, width)
 
 
@@ -77,28 +77,36 @@ def _content(path: Path) -> bytes:
         return path.read_bytes()
     except FileNotFoundError:
         raise FileNotFoundError(f"no such image: {path}") from None
-    except OSError as error:
-        raise ValueError(f"cannot read {path} as an image: {error.strerror}") from error
+    except (OSError, ValueError) as error:  # a name with a zero byte
+        raise _refusal(path, error) from error
 
 
-def _check_size(header: Image.Image) -> None:
+def _refusal(name: Path | str, error: Exception) -> ValueError:
+    """Say in one line why an image cannot be read."""
+    reason = " ".join(str(getattr(error, "strerror", None) or error).split())
+    if reason.startswith("cannot identify image file"):
+        reason = "not a known image format"
+    return ValueError(f"cannot read {name} as an image: {reason or type(error).__name__}")
+
+
+def _check_size(header: PilImage.Image) -> None:
     if header.width * header.height > MAX_PIXELS:
         raise ValueError(f"{header.width} x {header.height} pixels exceed {MAX_PIXELS:,}")
 
 
-def _has_to_rotate(header: Image.Image, annotated_hw: tuple[int, int] | None) -> bool:
+def _has_to_rotate(header: PilImage.Image, annotated_hw: tuple[int, int] | None) -> bool:
     """Decide by the annotated size, where that tells the two ways apart."""
     if header.getexif().get(_ORIENTATION) not in _TRANSPOSED:
         return True  # a no-op, or a half turn or mirror image, which no size can reveal
     return header.width == header.height or annotated_hw != (header.height, header.width)
 
 
-def _is_plain_jpeg(header: Image.Image, content: bytes) -> bool:
+def _is_plain_jpeg(header: PilImage.Image, content: bytes) -> bool:
     """Tell whether OpenCV decodes it right; it would silently paint what is cut off in gray."""
     return header.format == "JPEG" and header.mode in ("RGB", "L") and content.endswith(_JPEG_END)
 
 
-def _decode_fast(content: bytes, rotate: bool) -> NDArray[np.uint8]:
+def _decode_fast(content: bytes, rotate: bool) -> Image:
     flags = cv2.IMREAD_COLOR if rotate else cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
     image = cv2.imdecode(np.frombuffer(content, np.uint8), flags)
     if image is None:
@@ -106,7 +114,7 @@ def _decode_fast(content: bytes, rotate: bool) -> NDArray[np.uint8]:
     return cv2.cvtColor(image, cv2.COLOR_BGR2RGB, dst=image).astype(np.uint8, copy=False)
 
 
-def _decode_careful(image: Image.Image, rotate: bool) -> NDArray[np.uint8]:
+def _decode_careful(image: PilImage.Image, rotate: bool) -> Image:
     image.load()
     if rotate:
         image = ImageOps.exif_transpose(image)

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from data.catalog import resolve_dataset
+from data.catalog import DatasetPaths, resolve_dataset
 from data.classes import COCO_CLASSES, PASCAL_CLASSES, Categories
 
 
@@ -16,6 +16,12 @@ def touch(root: Path, *files: str) -> None:
         else:
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text("{}")
+
+
+def places(paths: DatasetPaths) -> tuple[Path | None, ...]:
+    """Images and annotations for training, then for validation."""
+    splits = (paths.train, paths.val)
+    return tuple(place for split in splits for place in (split[1:] if split else (None, None)))
 
 
 def test_no_categories() -> None:
@@ -123,8 +129,7 @@ def test_catalogued(
     touch(tmp_path, *files)
     paths = resolve_dataset(name, root=tmp_path)
     assert paths.name == name
-    found = (paths.train_images, paths.train_annotations, paths.val_images, paths.val_annotations)
-    assert found == tuple(part and tmp_path / part for part in expected)
+    assert places(paths) == tuple(part and tmp_path / part for part in expected)
 
 
 TRAIN, VAL = "annotations/instances_train.json", "annotations/instances_val.json"
@@ -157,8 +162,7 @@ def test_folders_and_files(
 ) -> None:
     touch(tmp_path, *files)
     paths = resolve_dataset(str(tmp_path / argument))
-    found = (paths.train_images, paths.train_annotations, paths.val_images, paths.val_annotations)
-    assert found == tuple(part and tmp_path / part for part in expected)
+    assert places(paths) == tuple(part and tmp_path / part for part in expected)
 
 
 @pytest.mark.parametrize(
@@ -290,9 +294,8 @@ def test_formats_are_recognised(
 ) -> None:
     write(tmp_path, files)
     paths = resolve_dataset(str(tmp_path / argument))
-    assert paths.format == kind
-    found = (paths.train_images, paths.train_annotations, paths.val_images, paths.val_annotations)
-    assert found == tuple(part and tmp_path / part for part in expected)
+    assert {split.format for split in (paths.train, paths.val) if split} == {kind}
+    assert places(paths) == tuple(part and tmp_path / part for part in expected)
     assert paths.is_shared == (expected[:2] == expected[2:])
 
 
@@ -325,5 +328,5 @@ def test_splits() -> None:
     assert paths.has("val")
     with pytest.raises(ValueError, match="'coco2017_testdev' has no train split"):
         paths.split("train")
-    assert paths.split("val")[0] == Path("root/coco/test2017")
+    assert paths.split("val").images == Path("root/coco/test2017")
     assert not paths.is_shared

@@ -10,10 +10,11 @@ import torch.nn.functional as F
 from pycocotools import mask as mask_utils
 from torch import Tensor
 
+from data.annotations.run_lengths import encode
 from layers import masks
 from layers.masks import box_windows, sample_window
 from layers.native import load_kernels
-from layers.paste import bitmap, encode_bitmap, mask_window, paste_masks, tint
+from layers.paste import bitmap, mask_window, paste_masks, tint
 from yolact.results.detections import Detections
 
 NAN, INF = math.nan, math.inf
@@ -225,6 +226,12 @@ def test_kernels_equal_torch() -> None:
         assert (bitmap(soft, frame, (0, 0, width, height)) == outside).all(), number
 
 
+def encode_bitmap(
+    inside: torch.Tensor, window: tuple[int, int, int, int], image_hw: tuple[int, int]
+) -> str:
+    return encode(inside.numpy(), image_hw, window[:2])["counts"]
+
+
 def encoded(mask: np.ndarray) -> str:
     counts: bytes = mask_utils.encode(np.asfortranarray(mask.astype(np.uint8)))["counts"]
     return counts.decode("ascii")
@@ -298,9 +305,13 @@ def test_windows_outside_the_image_are_refused(window: tuple[int, int, int, int]
     soft, frame, canvas = torch.ones(3, 3), torch.tensor([0.0, 0, 8, 8]), np.zeros((8, 8, 3), "B")
     with pytest.raises(ValueError, match="window"):
         tint(canvas, soft, frame, window, (9, 9, 9), 1.0)
-    with pytest.raises(ValueError, match="window"):
-        encode_bitmap(torch.ones(4, 4, dtype=torch.bool), window, (8, 8))
     assert not canvas.any()
+
+
+@pytest.mark.parametrize("corner", [(-1, 0), (0, -1), (5, 0), (0, 5), (2**40, 0), (0, -(2**62))])
+def test_bitmaps_outside_the_image_are_refused(corner: tuple[int, int]) -> None:
+    with pytest.raises(ValueError, match="leaves the image"):
+        encode(np.ones((4, 4), np.bool_), (8, 8), corner)
 
 
 def test_the_kernels_check_sizes() -> None:

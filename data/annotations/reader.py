@@ -14,16 +14,19 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from pycocotools import mask as mask_utils
 
-from .entries import MAX_ID, is_positive
-from .run_lengths import cover_exactly, run_lengths
+from data.files import is_positive
+
+from .entries import MAX_ID
+from .run_lengths import compress, cover_exactly, from_outline, measure
 from .table import ImageTable, Ints, ObjectTable, Ragged
 
 _logger = logging.getLogger(__name__)
 
 _FAR = 1e9  # pixels; no image is as large
-_REACH = 10  # image sides; outlines that go farther are mistakes
+MAX_REACH = 10
+"""How many image sides an outline may reach: farther ones are mistakes, and costly to draw."""
+
 _MISSING = float("nan")
 _WRONG_COUNTS = "run lengths without counts, or of the wrong sum"
 
@@ -40,7 +43,6 @@ class ObjectReader:
     """
 
     def __init__(self, images: ImageTable, label_of: dict[int, int]) -> None:
-        """Start without objects."""
         self.left_out: Counter[str] = Counter()
         self._images = images
         self._label_of = label_of
@@ -118,10 +120,11 @@ class ObjectReader:
             return "run lengths without size, or of another size"
         if isinstance(counts, str):
             text = counts.encode("utf-8", "surrogatepass")
-        elif _are_run_lengths(counts, size[0] * size[1]):
-            text = run_lengths({"size": size, "counts": counts}, (0, 0))["counts"]
         else:
-            return _WRONG_COUNTS
+            try:
+                text = compress(counts, (size[0], size[1]))["counts"].encode("ascii")
+            except ValueError:
+                return _WRONG_COUNTS
         self._polygons.append(0)
         self._counts.append(len(text))
         self._texts += text
@@ -159,14 +162,6 @@ def _are_numbers(values: Any, count: int, at_least: int = 0) -> bool:
     return types <= {int, float} and all(abs(value) < _FAR for value in values)
 
 
-def _are_run_lengths(counts: Any, pixels: int) -> bool:
-    return (
-        isinstance(counts, list)
-        and all(type(count) is int and count >= 0 for count in counts)
-        and sum(counts) == pixels
-    )
-
-
 def _are_outlined(objects: ObjectTable, sizes: Ints) -> NDArray[np.bool_]:
     """Tell which objects have polygons, or run lengths of the size of their image."""
     result = objects.polygons.lengths > 0
@@ -181,7 +176,7 @@ def _are_far(objects: ObjectTable, sizes: Ints) -> NDArray[np.bool_]:
     if len(objects.points):
         reach = np.maximum.reduceat(np.abs(objects.points.values), objects.points.starts[:-1])
         owner = np.repeat(np.arange(len(objects)), objects.polygons.lengths)
-        result[owner[reach > _REACH * sizes[owner].max(axis=1)]] = True
+        result[owner[reach > MAX_REACH * sizes[owner].max(axis=1)]] = True
     return result
 
 
@@ -193,11 +188,11 @@ def _measured(
     no_box, no_area = np.isnan(boxes[:, 0]), np.isnan(areas)
     for row in rows[(no_box | no_area)[rows]].tolist():
         image_hw = (int(sizes[row, 0]), int(sizes[row, 1]))
-        bitmap = run_lengths(objects.segmentation(row, image_hw), image_hw)
+        box, area = measure(from_outline(objects.segmentation(row, image_hw), image_hw))
         if no_box[row]:
-            boxes[row] = mask_utils.toBbox(bitmap)
+            boxes[row] = box
         if no_area[row]:
-            areas[row] = mask_utils.area(bitmap)
+            areas[row] = area
     return boxes, areas
 
 

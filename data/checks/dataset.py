@@ -1,4 +1,4 @@
-"""What looks wrong in a dataset: each problem in one line that says where, and how to mend it."""
+"""What is wrong with a dataset: in its splits, and between them."""
 
 from __future__ import annotations
 
@@ -9,10 +9,11 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from data.catalog import SHAPES, DatasetPaths, Split, resolve_dataset
+from data.annotations.entries import read_content
+from data.catalog import SHAPES, Split, resolve_dataset
 from data.classes import Categories
-from data.files import is_file, read_json
-from data.formats.recognise import READERS
+from data.files import is_file
+from data.formats.recognise import READERS, SplitPaths
 from data.problems import Problem
 
 from .images import check_images
@@ -46,13 +47,14 @@ def check_dataset(name: str, root: Path = Path("data")) -> dict[str, list[Proble
     for split in splits:
         if not paths.has(split):
             continue
-        images, annotations = paths.split(split)
-        content, problems[split] = _read(paths, images, annotations)
+        part = paths.split(split)
+        content, problems[split] = _read(part)
         if content is None:
             continue
-        problems[split] += check_annotations(content, images)
+        problems[split] += check_annotations(content, part.images)
         contents.append(content)
-        files.append([images / str(entry) for entry in _values(content, "images", "file_name")])
+        names = _values(content, "images", "file_name")
+        files.append([part.images / str(name) for name in names])
     if len(contents) == 2:
         problems[BOTH] = [*find_leaks(*files), *_unknown_classes(*contents)]
     return problems
@@ -110,20 +112,14 @@ def find_leaks(train: Iterable[Path], val: Iterable[Path]) -> list[Problem]:
     return leaks
 
 
-def _read(
-    paths: DatasetPaths, images: Path, annotations: Path
-) -> tuple[dict[str, Any] | None, list[Problem]]:
-    """Read one split; what cannot be read is a problem, and None."""
+def _read(split: SplitPaths) -> tuple[dict[str, Any] | None, list[Problem]]:
+    """Read the annotations; None, and a problem, if that cannot be done."""
     try:
-        if paths.format != "coco":
-            return READERS[paths.format](images, annotations)
-        content = read_json(annotations)
+        if split.format == "coco":
+            return read_content(split.annotations), []
+        return READERS[split.format](split.images, split.annotations)
     except (ValueError, OSError) as error:
         return None, [Problem("annotations that cannot be read", str(error), "mend that first")]
-    if not isinstance(content, dict):
-        found = f"{annotations} holds a {type(content).__name__}"
-        return None, [Problem("annotations that cannot be read", found, "write a COCO file")]
-    return content, []
 
 
 def _unknown_classes(train: dict[str, Any], val: dict[str, Any]) -> list[Problem]:

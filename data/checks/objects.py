@@ -8,12 +8,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from pycocotools import mask as mask_utils
 
 from data.annotations.reader import ObjectReader
-from data.annotations.table import ImageTable, ObjectTable, Ragged
+from data.annotations.run_lengths import from_outline, measure
+from data.annotations.table import ImageTable, ObjectTable
 from data.classes import Categories
-from data.formats.convert import is_number
+from data.files import is_number
 from data.problems import Problem, Unusable
 
 from .images import CheckedImage
@@ -78,7 +78,9 @@ def _read(
     entries: list[Any], images: Mapping[int, CheckedImage], categories: Categories
 ) -> tuple[list[_Object], list[Problem]]:
     """Sort out what training would leave out, by its own rules."""
-    reader = ObjectReader(_image_table(images), categories.label_of)
+    sizes = [image.image_hw for image in images.values()]
+    names = (image.file_name for image in images.values())
+    reader = ObjectReader(ImageTable.of(images, sizes, names), categories.label_of)
     accepted: list[dict[str, Any]] = []
     problems: list[Problem] = []
     for position, entry in enumerate(entries, start=1):
@@ -102,17 +104,9 @@ def _read(
         reason = "outline far outside the image" if is_far else "run lengths of the wrong sum"
         what = f"an annotation with {reason}"
         problems.append(Problem(what, _where(accepted[lost], images, categories), _REDRAW))
-    extents, areas = _measure(table, [images[number].image_hw for number in images])
+    extents, areas = _measure(table, sizes)
     rows = zip(numbers.tolist(), extents.tolist(), areas.tolist(), strict=True)
     return [_Object(accepted[n], tuple(extent), area) for n, extent, area in rows], problems
-
-
-def _image_table(images: Mapping[int, CheckedImage]) -> ImageTable:
-    return ImageTable(
-        ids=np.array(list(images), np.int64),
-        sizes=np.array([image.image_hw for image in images.values()], np.int64).reshape(-1, 2),
-        file_names=Ragged.of_texts(image.file_name for image in images.values()),
-    )
 
 
 def _measure(
@@ -133,10 +127,10 @@ def _measure(
         extents[drawn, 2:] = np.maximum.reduceat(high, firsts)
         areas[drawn] = np.add.reduceat(abs(np.add.reduceat(crosses, starts)) / 2, firsts)
     for row in np.flatnonzero(table.polygons.lengths == 0).tolist():
-        outline = table.segmentation(row, sizes[table.images[row]])
-        x, y, width, height = mask_utils.toBbox(outline)
+        image_hw = sizes[table.images[row]]
+        outline = table.segmentation(row, image_hw)
+        (x, y, width, height), areas[row] = measure(from_outline(outline, image_hw))
         extents[row] = x, y, x + width, y + height
-        areas[row] = mask_utils.area(outline)
     return extents, areas
 
 

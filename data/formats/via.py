@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from data.files import is_file, read_json
+from data.files import is_file, is_number, read_json
 from data.problems import Problem, Unusable
 
-from .convert import Annotations, Converted, Objects, ellipse, header_hw, is_number, polygon
+from .convert import CocoBuilder, Converted, Object, ellipse, header_hw, polygon
 
 _CLASS_ATTRIBUTES = ("class", "label", "name", "type")
 _UNNAMED = "object"
@@ -36,7 +36,7 @@ def read_via(image_folder: Path, file: Path) -> Converted:
         raise ValueError(f"{file}: expected VIA's images by name, found a {type(content).__name__}")
     entries = list(content.values())
     attribute = _class_attribute(entries)
-    found = Annotations()
+    found = CocoBuilder()
     if attribute is None and any(_attributes(region) for e in entries for region in _regions(e)):
         mend = f"call the one with the class {' or '.join(_CLASS_ATTRIBUTES)}"
         found.problems.append(Problem("attributes that name no class", str(file), mend))
@@ -82,16 +82,16 @@ def _class_attribute(entries: list[Any]) -> str | None:
 
 
 def _objects(
-    found: Annotations, entry: Any, attribute: str | None, image_hw: tuple[int, int], where: str
-) -> Objects:
-    objects: Objects = []
+    found: CocoBuilder, entry: Any, attribute: str | None, image_hw: tuple[int, int], where: str
+) -> list[Object]:
+    objects: list[Object] = []
     for number, region in enumerate(_regions(entry), start=1):
         with found.leaving_out(f"{where}, region {number}"):
             label = _UNNAMED if attribute is None else _label(_attributes(region).get(attribute))
             shape = region.get("shape_attributes") if isinstance(region, dict) else None
             if not isinstance(shape, dict):
                 raise Unusable("a region without a shape", _DRAW_AGAIN)
-            objects.append((label, [_outline(shape, image_hw)]))
+            objects.append(Object(label, [_outline(shape, image_hw)]))
     return objects
 
 
