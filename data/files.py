@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 import re
 from pathlib import Path
-from typing import Any, TypeGuard
+from typing import TypeGuard
 
 
-def read_json(file: Path) -> Any:
+def read_json(file: Path) -> object:
     """Read a JSON file.
 
     Raises:
@@ -30,12 +30,14 @@ def is_file(path: Path) -> bool:
         return False
 
 
-def is_number(value: Any) -> TypeGuard[float]:
+def is_number(value: object) -> TypeGuard[float]:
     """Tell whether a JSON value is a number that a float can hold, so not NaN."""
-    return type(value) in (int, float) and -1e300 < value < 1e300
+    if not isinstance(value, (int, float)) or isinstance(value, bool):
+        return False
+    return -1e300 < value < 1e300
 
 
-def is_positive(value: Any) -> TypeGuard[int]:
+def is_positive(value: object) -> TypeGuard[int]:
     """Tell whether a JSON value is a whole number above 0."""
     return type(value) is int and value > 0
 

@@ -9,7 +9,6 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from pycocotools.coco import COCO
@@ -58,7 +57,7 @@ class CocoInstances:
         annotation_file: Path,
         categories: Categories | None = None,
         keep_empty: bool = True,
-        content: Mapping[str, Any] | None = None,
+        content: Mapping[str, object] | None = None,
     ) -> None:
         self._file = Path(annotation_file)
         self._folder = Path(image_folder)

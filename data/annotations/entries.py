@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from data.classes import Categories
 from data.files import is_file, is_positive, read_json
@@ -37,7 +37,7 @@ class ImageEntry(NamedTuple):
     image_hw: tuple[int, int] | None
 
 
-def read_content(file: Path) -> dict[str, Any]:
+def read_content(file: Path) -> dict[str, object]:
     """Read a COCO file without a look at its lists.
 
     Raises:
@@ -55,7 +55,7 @@ def read_content(file: Path) -> dict[str, Any]:
     return content
 
 
-def entries_of(content: Mapping[str, Any], key: str) -> list[Any]:
+def entries_of(content: Mapping[str, object], key: str) -> list[object]:
     """Return a list of the file.
 
     Raises:
@@ -68,7 +68,7 @@ def entries_of(content: Mapping[str, Any], key: str) -> list[Any]:
 
 
 def read_categories(
-    content: Mapping[str, Any], wanted: Categories | None
+    content: Mapping[str, object], wanted: Categories | None
 ) -> tuple[Categories, dict[int, int]]:
     """Return the classes, and the label of each category id in the file.
 
@@ -94,7 +94,7 @@ def _matched(own: Categories, wanted: Categories) -> tuple[Categories, dict[int,
     return matched, label_of
 
 
-def parse_images(entries: list[Any], report: Report) -> dict[int, ImageEntry]:
+def parse_images(entries: list[object], report: Report) -> dict[int, ImageEntry]:
     """Return the images by id, but for entries with a problem, which are reported."""
     images: dict[int, ImageEntry] = {}
     for position, entry in enumerate(entries, start=1):
@@ -108,7 +108,7 @@ def parse_images(entries: list[Any], report: Report) -> dict[int, ImageEntry]:
     return images
 
 
-def read_images(entries: list[Any], folder: Path) -> ImageTable:
+def read_images(entries: list[object], folder: Path) -> ImageTable:
     """Read the images of a dataset to train on; a size that is missing is that of the file.
 
     Raises:
@@ -130,7 +130,7 @@ def read_images(entries: list[Any], folder: Path) -> ImageTable:
     return ImageTable.of(list(images), sizes, names)
 
 
-def stated_hw(height: Any, width: Any) -> tuple[int, int] | None:
+def stated_hw(height: object, width: object) -> tuple[int, int] | None:
     """Return the size that a file states for an image, None if it does not.
 
     Raises:
@@ -147,7 +147,7 @@ def _refuse(problem: Problem) -> None:
     raise ValueError(str(problem))
 
 
-def _parsed(entry: Any) -> tuple[int, ImageEntry]:
+def _parsed(entry: object) -> tuple[int, ImageEntry]:
     """Return the id and the rest of an entry."""
     if not isinstance(entry, dict) or type(entry.get("id")) is not int:
         raise Unusable("an image without a whole number as its 'id'", "number it")

@@ -10,7 +10,7 @@ from array import array
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import replace
-from typing import Any
+from typing import TypeGuard
 
 import numpy as np
 from numpy.typing import NDArray
@@ -53,7 +53,7 @@ class ObjectReader:
         self._polygons, self._lengths, self._points = array("q"), array("q"), array("d")
         self._counts, self._texts = array("q"), bytearray()
 
-    def read(self, entries: Iterable[Any]) -> None:
+    def read(self, entries: Iterable[object]) -> None:
         """Check annotations and keep those that look usable; of these nothing else is kept."""
         self.left_out.update(filter(None, map(self._add, entries)))
 
@@ -74,7 +74,7 @@ class ObjectReader:
         in_order = rows[np.argsort(objects.images[rows], kind="stable")]
         return replace(objects, boxes=boxes, areas=areas).take(in_order)
 
-    def _add(self, entry: Any) -> str:
+    def _add(self, entry: object) -> str:
         """Append an annotation, or return the reason to leave it out."""
         if not isinstance(entry, dict):
             return "not an object"
@@ -88,16 +88,14 @@ class ObjectReader:
             return reason
         self._rows.append(row)
         self._labels.append(self._label_of[category_id])
-        number: Any = entry.get("id")
-        box: Any = entry.get("bbox")
-        area: Any = entry.get("area")
+        number, box, area = entry.get("id"), entry.get("bbox"), [entry.get("area")]
         self._ids.append(number if is_positive(number) and number <= MAX_ID else 0)
         self._is_crowd.append(entry.get("iscrowd") in (1, True))
         self._boxes.fromlist(box if _are_numbers(box, 4) else [_MISSING] * 4)
-        self._areas.append(area if _are_numbers([area], 1) else _MISSING)
+        self._areas.append(area[0] if _are_numbers(area, 1) else _MISSING)
         return ""
 
-    def _add_outline(self, outline: Any, size: list[int]) -> str:
+    def _add_outline(self, outline: object, size: list[int]) -> str:
         if isinstance(outline, dict):
             return self._add_run_lengths(outline, size)
         if not isinstance(outline, list):
@@ -113,7 +111,7 @@ class ObjectReader:
         self._counts.append(0)
         return ""
 
-    def _add_run_lengths(self, outline: dict[str, Any], size: list[int]) -> str:
+    def _add_run_lengths(self, outline: dict[str, object], size: list[int]) -> str:
         """Append run lengths; those that are compressed already are checked later."""
         counts = outline.get("counts")
         if outline.get("size") != size:
@@ -152,7 +150,7 @@ def numbered(objects: ObjectTable) -> ObjectTable:
     return replace(objects, ids=np.arange(1, len(objects) + 1))
 
 
-def _are_numbers(values: Any, count: int, at_least: int = 0) -> bool:
+def _are_numbers(values: object, count: int, at_least: int = 0) -> TypeGuard[list[float]]:
     """Tell whether this is a list of numbers that can be coordinates, so not of NaN."""
     if not isinstance(values, list) or not len(values) == count >= at_least:
         return False

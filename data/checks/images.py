@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from data.annotations.entries import parse_images
 from data.files import is_file
@@ -27,7 +27,9 @@ class CheckedImage(NamedTuple):
     image_hw: tuple[int, int]
 
 
-def check_images(entries: list[Any], folder: Path) -> tuple[dict[int, CheckedImage], list[Problem]]:
+def check_images(
+    entries: list[object], folder: Path
+) -> tuple[dict[int, CheckedImage], list[Problem]]:
     """Look at the head and the end of every image file; decode those that look cut short.
 
     Args:

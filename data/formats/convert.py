@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from data.annotations.reader import MAX_REACH
 from data.classes import Categories
@@ -136,7 +136,7 @@ def unreadable() -> Unusable:
     return Unusable("an image that cannot be read", "replace the file, or delete it")
 
 
-def polygon(xs: Any, ys: Any, image_hw: tuple[int, int]) -> list[float]:
+def polygon(xs: object, ys: object, image_hw: tuple[int, int]) -> list[float]:
     """Join coordinates to COCO's flat polygon.
 
     Args:
@@ -149,7 +149,7 @@ def polygon(xs: Any, ys: Any, image_hw: tuple[int, int]) -> list[float]:
     """
     if not isinstance(xs, list) or not isinstance(ys, list) or len(xs) != len(ys):
         raise Unusable("an outline without points", "draw it again")
-    values: Iterable[Any] = [value for point in zip(xs, ys, strict=True) for value in point]
+    values: Iterable[object] = [value for point in zip(xs, ys, strict=True) for value in point]
     numbers = [float(value) for value in values if is_number(value)]
     if len(numbers) < 2 * len(xs):
         raise Unusable("a coordinate that is no number", "draw the object again")
