@@ -1,11 +1,15 @@
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
-from data.catalog import DatasetPaths, resolve_dataset
-from data.classes import COCO_CLASSES, PASCAL_CLASSES, Categories
+from data.catalog import DatasetPaths, has_one_split, open_dataset, resolve_dataset
+from data.classes import COCO_CLASSES, PASCAL_CLASSES, SHAPE_CLASSES, Categories
+
+ROOT = Path(__file__).parents[1]
 
 
 def touch(root: Path, *files: str) -> None:
@@ -320,6 +324,25 @@ def test_formats_that_are_not_recognised(
     with pytest.raises(ValueError, match=message) as caught:
         resolve_dataset(str(tmp_path / argument))
     assert "\n" not in str(caught.value)
+
+
+def test_generated_scenes_are_loaded_on_demand(tmp_path: Path) -> None:
+    write(tmp_path, {"annotations.json": '{"images": [], "annotations": [], "categories": []}'})
+    code = """
+import sys
+from data.catalog import open_dataset
+assert len(open_dataset(sys.argv[1], "val")) == 0
+assert "data.shapes" not in sys.modules
+assert len(open_dataset("shapes", "val", length=3)) == 3
+"""
+    subprocess.run([sys.executable, "-c", code, tmp_path], cwd=ROOT, check=True, timeout=60)
+
+
+def test_generated_scenes_of_other_classes() -> None:
+    assert open_dataset("shapes", "train", SHAPE_CLASSES).categories is SHAPE_CLASSES
+    with pytest.raises(ValueError, match="'shapes' has other classes than the model's 80"):
+        open_dataset("shapes", "train", COCO_CLASSES)
+    assert not has_one_split("shapes")
 
 
 def test_splits() -> None:

@@ -190,6 +190,9 @@ def test_matching_by_id_is_announced(tmp_path: Path, caplog: pytest.LogCaptureFi
         ({"images": [{"id": 2**63, "file_name": "a.png"}]}, "63 bits"),
         ({"images": [{"id": 5, "file_name": "a.png"}] * 2}, "twice"),
         ({"images": [{"id": 5, "file_name": "gone.png"}]}, r"1 of 1 .*gone\.png"),
+        ({"images": [{"id": 5, "file_name": "x" * 5000}]}, "1 of 1 .*xxx"),
+        ({"images": [{"id": 5, "file_name": "\0"}]}, "1 of 1 images"),
+        ({"images": [{"id": 5, "file_name": "a.png"}, "a.png"]}, "entry 2 of 'images'; number it"),
         ({"categories": [{"id": 1}]}, "'name'"),
         ({"annotations": [annotation(category_id=4)]}, "none of the 1 annotations"),
     ],
@@ -199,6 +202,7 @@ def test_useless_files(tmp_path: Path, changes: dict[str, Any], message: str) ->
     with pytest.raises((ValueError, FileNotFoundError), match=message) as caught:
         CocoInstances(tmp_path, file)
     assert "\n" not in str(caught.value)
+    assert len(str(caught.value)) < 999
 
 
 @pytest.mark.parametrize("content", ["", "{", "[]", "5", "[" * 100_000, "\udcff"])
