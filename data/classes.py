@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import TypedDict
+
+
+class Category(TypedDict):
+    """An entry of COCO's `categories`."""
+
+    id: int
+    name: str
 
 
 @dataclass(frozen=True)
 class Categories:
-    """The classes of a dataset; the position of a class is its label.
+    """The classes of a dataset, whose labels are their positions.
 
     Attributes:
         names: one name for each label value.
@@ -24,14 +31,12 @@ class Categories:
     category_ids: tuple[int, ...]
 
     def __post_init__(self) -> None:
-        """Check that names and ids pair up."""
         if len(self.names) != len(self.category_ids):
             raise ValueError(f"{len(self.names)} names for {len(self.category_ids)} category ids")
         if len(set(self.category_ids)) < len(self.category_ids):
             raise ValueError(f"a category id occurs twice: {list(self.category_ids)}")
 
     def __len__(self) -> int:
-        """Count the classes."""
         return len(self.names)
 
     @cached_property
@@ -45,21 +50,31 @@ class Categories:
         return cls(tuple(names), tuple(range(1, len(names) + 1)))
 
     @classmethod
-    def from_coco_json(cls, categories: list[Any]) -> Categories:
+    def from_coco_json(cls, categories: Sequence[object]) -> Categories:
         """Read the `categories` list of an annotation file, sorted by id.
 
         Raises:
             ValueError: an entry lacks its `id` or `name`, or an id occurs twice.
         """
+        names: list[tuple[int, str]] = []
         for entry in categories:
-            if not isinstance(entry, dict) or not isinstance(entry.get("id"), int):
+            if not isinstance(entry, dict) or type(entry.get("id")) is not int:
                 raise ValueError(f"a category needs a whole number as its 'id': {entry!r:.80}")
             if not isinstance(entry.get("name"), str):
                 raise ValueError(f"category {entry['id']} needs a text as its 'name'")
-        ordered = sorted(categories, key=lambda entry: int(entry["id"]))
-        return cls(
-            tuple(entry["name"] for entry in ordered), tuple(entry["id"] for entry in ordered)
-        )
+            names.append((entry["id"], entry["name"]))
+        return cls.from_numbers(names)
+
+    @classmethod
+    def from_numbers(cls, names: Iterable[tuple[int, str]]) -> Categories:
+        """Take over category ids with their names, sorted by id."""
+        ordered = sorted(names, key=lambda pair: pair[0])
+        return cls(tuple(name for _, name in ordered), tuple(number for number, _ in ordered))
+
+    def to_coco_json(self) -> list[Category]:
+        """Return the `categories` list of an annotation file."""
+        pairs = zip(self.category_ids, self.names, strict=True)
+        return [{"id": number, "name": name} for number, name in pairs]
 
     def matched_to(self, other: Categories) -> tuple[Categories, dict[int, int]]:
         """Take over the names and labels of another list of classes, a trained model's.

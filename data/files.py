@@ -1,14 +1,14 @@
-"""Names and contents of files that may be anything."""
+"""Names and contents of files that may be anything: read and told apart."""
 
 from __future__ import annotations
 
 import json
 import re
 from pathlib import Path
-from typing import Any
+from typing import TypeGuard
 
 
-def read_json(file: Path) -> Any:
+def read_json(file: Path) -> object:
     """Read a JSON file.
 
     Raises:
@@ -28,6 +28,18 @@ def is_file(path: Path) -> bool:
         return path.is_file()
     except (OSError, ValueError):  # too long, or with a zero byte
         return False
+
+
+def is_number(value: object) -> TypeGuard[float]:
+    """Tell whether a JSON value is a number that a float can hold, so not NaN."""
+    if not isinstance(value, (int, float)) or isinstance(value, bool):
+        return False
+    return -1e300 < value < 1e300
+
+
+def is_positive(value: object) -> TypeGuard[int]:
+    """Tell whether a JSON value is a whole number above 0."""
+    return type(value) is int and value > 0
 
 
 IMAGE_SUFFIXES = frozenset(

@@ -52,10 +52,7 @@ def read_image(source: Path | str | bytes, annotated_hw: tuple[int, int] | None 
                 return _decode_fast(content, rotate)
             return _decode_careful(header, rotate)
     except Exception as error:  # decoders of hostile bytes raise nearly every type there is
-        reason = " ".join(str(error).split()) or type(error).__name__
-        if reason.startswith("cannot identify image file"):
-            reason = "not a known image format" if content else "the file is empty"
-        raise ValueError(f"cannot read {name} as an image: {reason}") from error
+        raise _refusal(name, error if content else ValueError("the file is empty")) from error
 
 
 def read_image_hw(path: Path) -> tuple[int, int]:
@@ -63,16 +60,17 @@ def read_image_hw(path: Path) -> tuple[int, int]:
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: the file is not an image.
+        ValueError: the file is not an image, or has more than `MAX_PIXELS`.
     """
     if not path.is_file():
         raise FileNotFoundError(f"no such image: {path}")
     try:
         with PilImage.open(path) as header:
+            _check_size(header)
             width, height = header.size
             swapped = header.getexif().get(_ORIENTATION) in _TRANSPOSED
-    except Exception as error:
-        raise ValueError(f"cannot read {path} as an image: not a known image format") from error
+    except Exception as error:  # as above
+        raise _refusal(path, error) from error
     return (width, height) if swapped else (height, width)
 
 
@@ -91,8 +89,16 @@ def _content(path: Path) -> bytes:
         return path.read_bytes()
     except FileNotFoundError:
         raise FileNotFoundError(f"no such image: {path}") from None
-    except OSError as error:
-        raise ValueError(f"cannot read {path} as an image: {error.strerror}") from error
+    except (OSError, ValueError) as error:  # a name with a zero byte
+        raise _refusal(path, error) from error
+
+
+def _refusal(name: Path | str, error: Exception) -> ValueError:
+    """Say in one line why an image cannot be read."""
+    reason = " ".join(str(getattr(error, "strerror", None) or error).split())
+    if reason.startswith("cannot identify image file"):
+        reason = "not a known image format"
+    return ValueError(f"cannot read {name} as an image: {reason or type(error).__name__}")
 
 
 def _check_size(header: PilImage.Image) -> None:

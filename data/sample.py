@@ -1,19 +1,52 @@
-"""What a dataset is: annotated images by index, and the classes of their labels."""
+"""The dataset protocol: annotated images by index, and the classes of their labels."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Protocol, TypedDict
 
 import numpy as np
 from numpy.typing import NDArray
 from pycocotools.coco import COCO
 
 from .classes import Categories
+from .images import Image
 
-Segmentation = Any
-"""COCO polygons (list of flat x, y lists), COCO run lengths (dict), or an (H, W) bool bitmap."""
+
+class RunLengths(TypedDict):
+    """A bitmap in COCO's compressed run lengths: `size` is height and width, `counts` a text."""
+
+    size: list[int]
+    counts: str
+
+
+Polygons = list[list[float]]
+"""Flat x, y, x, y, ... lists in pixels; a pixel is inside if it is inside any of them."""
+
+Outline = Polygons | RunLengths | NDArray[np.bool_]
+"""Where an object is; an array is an (H, W) bitmap."""
+
+
+class ImageInfo(TypedDict):
+    """An entry of COCO's `images`."""
+
+    id: int
+    file_name: str
+    height: int
+    width: int
+
+
+class Annotation(TypedDict):
+    """An entry of COCO's `annotations`; `bbox` is x, y, width, height in pixels."""
+
+    id: int
+    image_id: int
+    category_id: int
+    segmentation: Polygons | RunLengths
+    bbox: list[float]
+    area: float
+    iscrowd: int
 
 
 @dataclass(frozen=True)
@@ -29,16 +62,16 @@ class Sample:
         image_id: the dataset's own identifier.
     """
 
-    image: NDArray[np.uint8]
+    image: Image
     boxes: NDArray[np.float32]
     labels: NDArray[np.int64]
     is_crowd: NDArray[np.bool_]
-    segmentations: tuple[Segmentation, ...]
+    segmentations: tuple[Outline, ...]
     image_id: int
 
 
 class Dataset(Protocol):
-    """The one protocol of every dataset: to train on, to score against, to describe."""
+    """Annotated images, to train on, to score against, to describe."""
 
     @property
     def categories(self) -> Categories:
@@ -52,21 +85,19 @@ class Dataset(Protocol):
 
     @property
     def coco(self) -> COCO:
-        """The ground truth as pycocotools sees it."""
+        """The ground truth as pycocotools takes it."""
         ...
 
-    def __len__(self) -> int:
-        """Count the images."""
-        ...
+    def __len__(self) -> int: ...
 
     def sample(self, index: int) -> Sample:
         """Load one annotated image."""
         ...
 
-    def image_info(self, index: int) -> dict[str, Any]:
-        """Return `id`, `file_name`, `height` and `width` of an image, without decoding it."""
+    def image_info(self, index: int) -> ImageInfo:
+        """Describe an image without decoding it."""
         ...
 
-    def annotations(self, index: int) -> list[dict[str, Any]]:
-        """Return the objects of an image as entries of COCO's `annotations`."""
+    def annotations(self, index: int) -> list[Annotation]:
+        """Return the objects of an image in COCO's form."""
         ...

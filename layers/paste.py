@@ -1,4 +1,4 @@
-"""What is done with the pixels of one mask: find, tint and encode them, compiled where possible.
+"""What is done with the pixels of one mask: find, draw and tint it, compiled where possible.
 
 A pixel belongs to a mask where the soft mask, upsampled bilinearly to its frame, exceeds 0.5. Only
 the window that holds the mask is ever looked at.
@@ -113,31 +113,6 @@ def tint(
         np.copyto(plane, table[plane, channel], where=inside)
 
 
-def encode_bitmap(inside: Tensor, window: Window, image_hw: tuple[int, int]) -> str:
-    """Write a mask as COCO does: run lengths column by column, compressed.
-
-    Args:
-        inside: (y2 - y1, x2 - x1) bool.
-        window: x1, y1, x2, y2 in whole pixels: where `inside` lies; the mask is empty elsewhere.
-        image_hw: height and width of the image.
-
-    Returns:
-        The same letters as `pycocotools.mask.encode` writes.
-
-    Raises:
-        ValueError: the window leaves the image, or `inside` is of another size.
-    """
-    _check_window(window, image_hw)
-    if inside.shape != (window[3] - window[1], window[2] - window[0]):
-        raise ValueError(f"a bitmap of {tuple(inside.shape)} for the window {window}")
-    inside = inside.cpu()
-    kernels = kernels_for(inside)
-    if kernels is None:
-        return _letters(_run_lengths(inside.numpy(), window, image_hw))
-    pixels = inside.contiguous().numpy().view(np.uint8)
-    return kernels.encode_mask(pixels, window[0], window[1], *image_hw).decode("ascii")
-
-
 def _check_window(window: Window, image_hw: tuple[int, int]) -> None:
     x1, y1, x2, y2 = window
     if not (0 <= x1 <= x2 <= image_hw[1] and 0 <= y1 <= y2 <= image_hw[0]):
@@ -164,34 +139,3 @@ def _sample_into(out: Tensor, soft_mask: Tensor, frame: Tensor, window: Window) 
     for top in range(y1, y2, _BAND):
         band = (x1, top, x2, min(top + _BAND, y2))
         out[top - y1 : band[3] - y1] = sample_window(soft_mask, frame, band) > 0.5
-
-
-def _run_lengths(inside: NDArray[np.bool_], window: Window, image_hw: tuple[int, int]) -> list[int]:
-    """Count the pixels outside, inside, outside ... over the columns of the whole image."""
-    height, width = image_hw
-    changes = np.diff(inside.T.astype(np.int8), axis=1, prepend=0, append=0)
-    corner = window[0] * height + window[1]
-    starts, ends = (
-        corner + columns * height + rows
-        for columns, rows in (np.nonzero(changes == 1), np.nonzero(changes == -1))
-    )
-    # A run that ends where another starts goes on at the top of the next column.
-    first, last = starts != np.append(-1, ends)[:-1], ends != np.append(starts, -1)[1:]
-    turns = np.column_stack((starts[first], ends[last])).ravel()
-    runs: list[int] = np.diff(turns, prepend=0, append=height * width).tolist()
-    return runs if runs[-1] or len(runs) == 1 else runs[:-1]
-
-
-def _letters(runs: list[int]) -> str:
-    """Compress: from the fourth on differences to the last but one, five bits to a letter."""
-    letters = []
-    for i, run in enumerate(runs):
-        number, more = run - runs[i - 2] if i > 2 else run, True
-        while more:
-            low = number & 31
-            number >>= 5
-            more = number != (
-                -1 if low & 16 else 0
-            )  # copies of the last sign bit go without saying
-            letters.append(chr(48 + low + 32 * more))
-    return "".join(letters)

@@ -18,14 +18,13 @@ import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as MapDataset
 
 from data.annotations.coco import CocoInstances
 from data.catalog import open_dataset
-from data.sample import Dataset
+from data.sample import Annotation, Dataset, ImageInfo
 from yolact.cli.common import UsageError, add_flags, flag, make_parser, run
 
 BATCH = 64
@@ -36,15 +35,12 @@ class AnnotationCounts(MapDataset[int]):
     """Number of annotations per image; to count them, each is made as it is for training."""
 
     def __init__(self, dataset: CocoInstances) -> None:
-        """Keep the data set."""
         self.dataset = dataset
 
     def __len__(self) -> int:
-        """Count the images."""
         return len(self.dataset)
 
     def __getitem__(self, index: int) -> int:
-        """Count the annotations of an image."""
         return len(self.dataset.annotations(index))
 
 
@@ -73,7 +69,11 @@ def generate(source: Dataset, folder: Path, images: int, annotations: int) -> Pa
     with file.open("w") as out:
         out.write('{"images": [')
         for number, model in enumerate(models):
-            image = {**source.image_info(model), "id": number, "file_name": f"{number:012}.jpg"}
+            image: ImageInfo = {
+                **source.image_info(model),
+                "id": number,
+                "file_name": f"{number:012}.jpg",
+            }
             (folder / image["file_name"]).touch()
             out.write(", " * (number > 0) + json.dumps(image))
         out.write('], "annotations": [')
@@ -81,15 +81,13 @@ def generate(source: Dataset, folder: Path, images: int, annotations: int) -> Pa
             row = rng.randrange(images)
             text = rng.choice(parts[models[row]])
             out.write(", " * (number > 1) + f'{text}, "id": {number}, "image_id": {row}}}')
-        pairs = zip(source.categories.category_ids, source.categories.names, strict=True)
-        categories = [{"id": number, "name": name} for number, name in pairs]
-        out.write(f'], "categories": {json.dumps(categories)}}}')
+        out.write(f'], "categories": {json.dumps(source.categories.to_coco_json())}}}')
     return file
 
 
-def _without_ids(annotation: dict[str, Any]) -> str:
+def _without_ids(annotation: Annotation) -> str:
     """Write an annotation as JSON to be completed."""
-    rest = {key: annotation[key] for key in annotation.keys() - {"id", "image_id"}}
+    rest = {key: value for key, value in annotation.items() if key not in ("id", "image_id")}
     return json.dumps(rest).removesuffix("}")
 
 
@@ -131,7 +129,7 @@ def load(folder: Path, file: Path) -> CocoInstances:
 
 def iterate(dataset: CocoInstances, workers: int, passes: int) -> None:
     """Visit all images with the workers of a loader, and print their memory again and again."""
-    loader: DataLoader[Any] = DataLoader(
+    loader: DataLoader[int] = DataLoader(
         AnnotationCounts(dataset), BATCH, True, num_workers=workers, persistent_workers=True
     )
     print(f"{workers} workers")

@@ -29,8 +29,6 @@ from yolact.cli.common import (
 from yolact.training.dataset_report import describe_dataset
 from yolact.training.pictures import picture_of_training_data, train_transform
 
-Opened = Dataset
-
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Print the report, then the problems."""
@@ -66,9 +64,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         raise ValueError(f"{args.dataset} has {count} problem{'s' * (count > 1)}, see above")
 
 
-def open_splits(name: str, problems: dict[str, list[Problem]]) -> dict[Split, Opened]:
+def open_splits(name: str, problems: dict[str, list[Problem]]) -> dict[Split, Dataset]:
     """Open the splits that there are; one that cannot be opened has at least one problem."""
-    splits: dict[Split, Opened] = {}
+    splits: dict[Split, Dataset] = {}
     wanted: tuple[Split, ...] = ("train", "val")
     for split in wanted:
         if split not in problems and name != SHAPES:

@@ -69,9 +69,9 @@ def main(argv: Sequence[str] | None = None) -> None:
 def make_subset(dataset: str, count: int, min_area: float, folder: Path) -> None:
     """Copy the first training images without crowds or tiny objects, as both splits."""
     paths = resolve_dataset(dataset)
-    if paths.train_annotations is None or paths.train_images is None:
+    if paths.train is None:
         raise UsageError(f"dataset {dataset!r} has no training split")
-    content: dict[str, Any] = json.loads(paths.train_annotations.read_text())
+    content: dict[str, Any] = json.loads(paths.train.annotations.read_text())
     pixels = {image["id"]: image["width"] * image["height"] for image in content["images"]}
     smallest: dict[int, float] = {}
     for a in content["annotations"]:
@@ -86,7 +86,7 @@ def make_subset(dataset: str, count: int, min_area: float, folder: Path) -> None
         (folder / split).mkdir()
         (folder / "annotations" / f"instances_{split}.json").write_text(json.dumps(content))
         for image in content["images"]:
-            shutil.copy(paths.train_images / image["file_name"], folder / split)
+            shutil.copy(paths.train.images / image["file_name"], folder / split)
 
 
 def summarize(log: Path) -> str:

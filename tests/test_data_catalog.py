@@ -1,11 +1,15 @@
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
-from data.catalog import resolve_dataset
-from data.classes import COCO_CLASSES, PASCAL_CLASSES, Categories
+from data.catalog import DatasetPaths, has_one_split, open_dataset, resolve_dataset
+from data.classes import COCO_CLASSES, PASCAL_CLASSES, SHAPE_CLASSES, Categories
+
+ROOT = Path(__file__).parents[1]
 
 
 def touch(root: Path, *files: str) -> None:
@@ -16,6 +20,12 @@ def touch(root: Path, *files: str) -> None:
         else:
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text("{}")
+
+
+def places(paths: DatasetPaths) -> tuple[Path | None, ...]:
+    """Images and annotations for training, then for validation."""
+    splits = (paths.train, paths.val)
+    return tuple(place for split in splits for place in (split[1:] if split else (None, None)))
 
 
 def test_no_categories() -> None:
@@ -123,8 +133,7 @@ def test_catalogued(
     touch(tmp_path, *files)
     paths = resolve_dataset(name, root=tmp_path)
     assert paths.name == name
-    found = (paths.train_images, paths.train_annotations, paths.val_images, paths.val_annotations)
-    assert found == tuple(part and tmp_path / part for part in expected)
+    assert places(paths) == tuple(part and tmp_path / part for part in expected)
 
 
 TRAIN, VAL = "annotations/instances_train.json", "annotations/instances_val.json"
@@ -157,8 +166,7 @@ def test_folders_and_files(
 ) -> None:
     touch(tmp_path, *files)
     paths = resolve_dataset(str(tmp_path / argument))
-    found = (paths.train_images, paths.train_annotations, paths.val_images, paths.val_annotations)
-    assert found == tuple(part and tmp_path / part for part in expected)
+    assert places(paths) == tuple(part and tmp_path / part for part in expected)
 
 
 @pytest.mark.parametrize(
@@ -290,9 +298,8 @@ def test_formats_are_recognised(
 ) -> None:
     write(tmp_path, files)
     paths = resolve_dataset(str(tmp_path / argument))
-    assert paths.format == kind
-    found = (paths.train_images, paths.train_annotations, paths.val_images, paths.val_annotations)
-    assert found == tuple(part and tmp_path / part for part in expected)
+    assert {split.format for split in (paths.train, paths.val) if split} == {kind}
+    assert places(paths) == tuple(part and tmp_path / part for part in expected)
     assert paths.is_shared == (expected[:2] == expected[2:])
 
 
@@ -319,11 +326,30 @@ def test_formats_that_are_not_recognised(
     assert "\n" not in str(caught.value)
 
 
+def test_generated_scenes_are_loaded_on_demand(tmp_path: Path) -> None:
+    write(tmp_path, {"annotations.json": '{"images": [], "annotations": [], "categories": []}'})
+    code = """
+import sys
+from data.catalog import open_dataset
+assert len(open_dataset(sys.argv[1], "val")) == 0
+assert "data.shapes" not in sys.modules
+assert len(open_dataset("shapes", "val", length=3)) == 3
+"""
+    subprocess.run([sys.executable, "-c", code, tmp_path], cwd=ROOT, check=True, timeout=60)
+
+
+def test_generated_scenes_of_other_classes() -> None:
+    assert open_dataset("shapes", "train", SHAPE_CLASSES).categories is SHAPE_CLASSES
+    with pytest.raises(ValueError, match="'shapes' has other classes than the model's 80"):
+        open_dataset("shapes", "train", COCO_CLASSES)
+    assert not has_one_split("shapes")
+
+
 def test_splits() -> None:
     paths = resolve_dataset("coco2017_testdev", Path("root"))
     assert not paths.has("train")
     assert paths.has("val")
     with pytest.raises(ValueError, match="'coco2017_testdev' has no train split"):
         paths.split("train")
-    assert paths.split("val")[0] == Path("root/coco/test2017")
+    assert paths.split("val").images == Path("root/coco/test2017")
     assert not paths.is_shared

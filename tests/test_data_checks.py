@@ -124,10 +124,10 @@ def test_duplicates(tmp_path: Path) -> None:
         ({"categories": 5}, "a list that is missing"),
         ({"categories": [{"id": 1}]}, "classes that cannot be read"),
         ({"categories": [{"id": 1, "name": "a"}, {"id": 2, "name": "a"}]}, "listed twice"),
-        ({"images": ["a.png"]}, "without a whole number as its id"),
-        ({"images": [{"id": True, "file_name": "a.png"}]}, "without a whole number as its id"),
+        ({"images": ["a.png"]}, "without a whole number as its 'id'"),
+        ({"images": [{"id": True, "file_name": "a.png"}]}, "without a whole number as its 'id'"),
         ({"images": [{"id": 2**64, "file_name": "a.png"}]}, "too large"),
-        ({"images": [{"id": 1}]}, "without a file_name"),
+        ({"images": [{"id": 1}]}, "without a 'file_name'"),
         ({"images": [{"id": 1, "file_name": "gone.png"}]}, "a missing image"),
         ({"images": [{"id": 1, "file_name": "x" * 5000}]}, "a missing image"),
         ({"images": [{"id": 1, "file_name": "\0"}]}, "a missing image"),
@@ -201,7 +201,7 @@ def test_a_dataset_that_cannot_be_read(tmp_path: Path) -> None:
         check_dataset("nowhere")
     (tmp_path / "annotations.json").write_text("[]")
     (problem,) = check_dataset(str(tmp_path))["train"]
-    assert "holds a list" in str(problem)
+    assert "found a list" in str(problem)
     (tmp_path / "annotations.json").write_text("{}")
     assert len(check_dataset(str(tmp_path))["train"]) == 3
     (tmp_path / "annotations.json").write_text("{")

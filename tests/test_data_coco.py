@@ -183,10 +183,16 @@ def test_matching_by_id_is_announced(tmp_path: Path, caplog: pytest.LogCaptureFi
         ({"images": [{"file_name": "a.png"}]}, "'id'"),
         ({"images": [{"id": "5", "file_name": "a.png"}]}, "'id'"),
         ({"images": [{"id": 5}]}, "'file_name'"),
-        ({"images": [{"id": 5, "file_name": "a.png", "height": 10**6, "width": 10**6}]}, "large"),
+        (
+            {"images": [{"id": 5, "file_name": "a.png", "height": 10**6, "width": 10**6}]},
+            "impossible",
+        ),
         ({"images": [{"id": 2**63, "file_name": "a.png"}]}, "63 bits"),
         ({"images": [{"id": 5, "file_name": "a.png"}] * 2}, "twice"),
         ({"images": [{"id": 5, "file_name": "gone.png"}]}, r"1 of 1 .*gone\.png"),
+        ({"images": [{"id": 5, "file_name": "x" * 5000}]}, "1 of 1 .*xxx"),
+        ({"images": [{"id": 5, "file_name": "\0"}]}, "1 of 1 images"),
+        ({"images": [{"id": 5, "file_name": "a.png"}, "a.png"]}, "entry 2 of 'images'; number it"),
         ({"categories": [{"id": 1}]}, "'name'"),
         ({"annotations": [annotation(category_id=4)]}, "none of the 1 annotations"),
     ],
@@ -196,6 +202,7 @@ def test_useless_files(tmp_path: Path, changes: dict[str, Any], message: str) ->
     with pytest.raises((ValueError, FileNotFoundError), match=message) as caught:
         CocoInstances(tmp_path, file)
     assert "\n" not in str(caught.value)
+    assert len(str(caught.value)) < 999
 
 
 @pytest.mark.parametrize("content", ["", "{", "[]", "5", "[" * 100_000, "\udcff"])
@@ -295,9 +302,8 @@ def test_workers_get_arrays_alone(tmp_path: Path) -> None:
 
 def test_real_data(data_root: Path) -> None:
     paths = resolve_dataset(str(data_root / "coco_small"))
-    assert paths.val_images is not None
-    assert paths.val_annotations is not None
-    dataset = CocoInstances(paths.val_images, paths.val_annotations)
+    assert paths.val is not None
+    dataset = CocoInstances(paths.val.images, paths.val.annotations)
     assert len(dataset) == 145
     assert len(dataset.coco.anns) == 1255
     assert len(dataset.categories.names) == 80

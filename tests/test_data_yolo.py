@@ -30,7 +30,8 @@ from data.formats.yolo import read_yolo
 def test_class_names(tmp_path: Path, text: str, names: dict[int, str]) -> None:
     file = tmp_path / "data.yaml"
     file.write_text(text, encoding="utf-8")
-    assert read_class_names(file) == names
+    found = read_class_names(file)
+    assert dict(zip(found.category_ids, found.names, strict=True)) == names
 
 
 @pytest.mark.parametrize(

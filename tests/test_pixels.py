@@ -1,7 +1,6 @@
 """The pixels of masks, by the compiled kernels and without them."""
 
 import math
-from itertools import product
 
 import numpy as np
 import pytest
@@ -10,10 +9,11 @@ import torch.nn.functional as F
 from pycocotools import mask as mask_utils
 from torch import Tensor
 
+from data.annotations.run_lengths import encode
 from layers import masks
 from layers.masks import box_windows, sample_window
 from layers.native import load_kernels
-from layers.paste import bitmap, encode_bitmap, mask_window, paste_masks, tint
+from layers.paste import bitmap, mask_window, paste_masks, tint
 from yolact.results.detections import Detections
 
 NAN, INF = math.nan, math.inf
@@ -230,34 +230,6 @@ def encoded(mask: np.ndarray) -> str:
     return counts.decode("ascii")
 
 
-SIZES = [(1, 1), (1, 9), (9, 1), (8, 8), (17, 23), (64, 40), (3, 300)]
-
-
-@pytest.mark.parametrize("image_hw", SIZES)
-def test_run_lengths_equal_pycocotools(image_hw: tuple[int, int]) -> None:
-    height, width = image_hw
-    rng = np.random.default_rng(height)
-    for number, density in product(range(20), (0, 0.02, 0.3, 0.5, 0.9, 1)):
-        x1, x2 = sorted(rng.integers(0, width + 1, 2).tolist()) if number % 4 else (0, width)
-        y1, y2 = sorted(rng.integers(0, height + 1, 2).tolist()) if number % 3 else (0, height)
-        full = np.zeros(image_hw, np.bool_)
-        full[y1:y2, x1:x2] = rng.random((y2 - y1, x2 - x1)) < density
-        inside = torch.from_numpy(full[y1:y2, x1:x2])  # rows with a stride
-        ours = encode_bitmap(inside, (x1, y1, x2, y2), image_hw)
-        assert ours == encoded(full), (number, density)
-
-
-@pytest.mark.parametrize(
-    ("image_hw", "window"),
-    [((0, 0), (0, 0, 0, 0)), ((0, 5), (0, 0, 5, 0)), ((5, 0), (0, 0, 0, 5))],
-)
-def test_run_lengths_without_pixels(
-    image_hw: tuple[int, int], window: tuple[int, int, int, int]
-) -> None:
-    inside = torch.zeros(window[3], window[2], dtype=torch.bool)
-    assert encode_bitmap(inside, window, image_hw) == encoded(np.zeros(image_hw))
-
-
 @pytest.mark.parametrize("image_hw", [(1, 1), (30, 40), (70, 11)])
 @pytest.mark.parametrize("crop_to_boxes", [False, True])
 def test_run_lengths_of_detections(image_hw: tuple[int, int], crop_to_boxes: bool) -> None:
@@ -265,14 +237,6 @@ def test_run_lengths_of_detections(image_hw: tuple[int, int], crop_to_boxes: boo
     found = of_image(soft_masks(10, 16, 12), frame, image_hw, crop_to_boxes)
     full = found.masks.numpy()
     assert [found.run_lengths(i) for i in range(10)] == [encoded(mask) for mask in full]
-
-
-def test_long_runs() -> None:
-    inside, window = torch.ones(2, 3, dtype=torch.bool), (30000, 29999, 30003, 30001)
-    letters = encode_bitmap(inside, window, (40000, 40000)).encode("ascii")
-    run_lengths = {"size": [40000, 40000], "counts": letters}
-    assert mask_utils.area(run_lengths) == 6
-    assert mask_utils.toBbox(run_lengths).tolist() == [30000, 29999, 3, 2]
 
 
 @pytest.mark.parametrize("alpha", [0.0, 0.45, 1.0])
@@ -298,8 +262,6 @@ def test_windows_outside_the_image_are_refused(window: tuple[int, int, int, int]
     soft, frame, canvas = torch.ones(3, 3), torch.tensor([0.0, 0, 8, 8]), np.zeros((8, 8, 3), "B")
     with pytest.raises(ValueError, match="window"):
         tint(canvas, soft, frame, window, (9, 9, 9), 1.0)
-    with pytest.raises(ValueError, match="window"):
-        encode_bitmap(torch.ones(4, 4, dtype=torch.bool), window, (8, 8))
     assert not canvas.any()
 
 
@@ -343,6 +305,6 @@ def test_any_numbers_are_survived() -> None:
         tint(canvas, soft, frame, window, (1, 2, 3), 1.0)
         inside = bitmap(soft, frame, window)
         assert ((canvas[y1:y2, x1:x2, 0] == 1) == inside.numpy()).all()
-        letters = encode_bitmap(inside, window, (height, width)).encode("ascii")
-        area = mask_utils.area({"size": [height, width], "counts": letters})
+        run_lengths = encode(inside.numpy(), (height, width), (x1, y1))
+        area = mask_utils.area(run_lengths)
         assert area == inside.sum() == canvas[:, :, 0].sum()

@@ -1,27 +1,25 @@
-"""Instance annotations in COCO's JSON format, checked once at the door."""
+"""A dataset of images and one JSON file in COCO's format."""
 
 from __future__ import annotations
 
 import contextlib
 import gc
-import io
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from pycocotools.coco import COCO
 
 from data.classes import Categories
-from data.files import read_json
 from data.images import read_image
-from data.sample import Sample
+from data.sample import Annotation, ImageInfo, Sample
 
-from .entries import checked_categories, checked_images, entries_of
+from .entries import entries_of, read_categories, read_content, read_images
 from .reader import ObjectReader, numbered
+from .truth import coco_content, coco_index
 
 _logger = logging.getLogger(__name__)
 
@@ -59,16 +57,15 @@ class CocoInstances:
         annotation_file: Path,
         categories: Categories | None = None,
         keep_empty: bool = True,
-        content: dict[str, Any] | None = None,
+        content: Mapping[str, object] | None = None,
     ) -> None:
-        """Read and check the annotation file."""
         self._file = Path(annotation_file)
         self._folder = Path(image_folder)
         with _paused_gc():
-            content = _read_content(self._file) if content is None else content
+            content = read_content(self._file) if content is None else content
             with _blaming(self._file):
-                self.categories, label_of = checked_categories(content, categories)
-                self._images = checked_images(entries_of(content, "images"), self._folder)
+                self.categories, label_of = read_categories(content, categories)
+                self._images = read_images(entries_of(content, "images"), self._folder)
                 objects = ObjectReader(self._images, label_of)
                 if "annotations" in content:
                     objects.read(entries_of(content, "annotations"))
@@ -84,8 +81,7 @@ class CocoInstances:
         self._starts = np.searchsorted(self._objects.images, np.arange(len(self._images) + 1))
         self._warned_of_size = False
 
-    def __getstate__(self) -> dict[str, Any]:
-        """Return what a loader's worker needs."""
+    def __getstate__(self) -> dict[str, object]:
         return {name: value for name, value in vars(self).items() if name not in _NOT_FOR_WORKERS}
 
     @cached_property
@@ -95,26 +91,14 @@ class CocoInstances:
 
     @cached_property
     def coco(self) -> COCO:
-        """The ground truth as pycocotools sees it, without the annotations that were left out."""
-        names = zip(self.categories.category_ids, self.categories.names, strict=True)
-        indices = range(len(self))
-        truth = COCO()
-        truth.dataset = {
-            "info": {},
-            "images": [self.image_info(index) for index in indices],
-            "annotations": [part for index in indices for part in self.annotations(index)],
-            "categories": [{"id": number, "name": name} for number, name in names],
-        }
-        with contextlib.redirect_stdout(io.StringIO()):  # it announces the index
-            truth.createIndex()
-        return truth
+        """The ground truth as pycocotools takes it, without the annotations that were left out."""
+        return coco_index(coco_content(self))
 
     def __len__(self) -> int:
-        """Count the images."""
         return len(self._images)
 
-    def image_info(self, index: int) -> dict[str, Any]:
-        """Return `id`, `file_name`, `height` and `width` of an image, from the annotation file."""
+    def image_info(self, index: int) -> ImageInfo:
+        """Return what the annotation file says of an image; `height` and `width` never lack."""
         height, width = self._image_hw(index)
         name = self._images.file_names.text(index)
         number = int(self._images.ids[index])
@@ -124,7 +108,7 @@ class CocoInstances:
         """Return where an image is stored."""
         return self._folder / self._images.file_names.text(index)
 
-    def annotations(self, index: int) -> list[dict[str, Any]]:
+    def annotations(self, index: int) -> list[Annotation]:
         """Return the objects of an image in COCO's form, every key filled in."""
         objects, image_hw = self._objects, self._image_hw(index)
         return [
@@ -163,7 +147,7 @@ class CocoInstances:
         )
 
     def _rows(self, index: int) -> range:
-        """Return where the objects of an image are."""
+        """Return the rows of the objects of an image."""
         index = range(len(self))[index]  # from the end, if negative
         return range(self._starts[index], self._starts[index + 1])
 
@@ -196,7 +180,7 @@ class CocoInstances:
 
 @contextlib.contextmanager
 def _paused_gc() -> Iterator[None]:
-    """Keep the garbage collector from searching a growing heap without any garbage."""
+    """Stop the garbage collector, which would search a growing heap without any garbage."""
     was_enabled = gc.isenabled()
     gc.disable()
     try:
@@ -208,20 +192,8 @@ def _paused_gc() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _blaming(file: Path) -> Iterator[None]:
-    """Put the name of the file in front of what is wrong with it."""
+    """Name the file in the message of an error."""
     try:
         yield
     except ValueError as error:
         raise ValueError(f"{file}: {error}") from error
-
-
-def _read_content(file: Path) -> dict[str, Any]:
-    if not file.exists():
-        raise FileNotFoundError(f"no such annotation file: {file}")
-    content = read_json(file)
-    if not isinstance(content, dict):
-        raise ValueError(
-            f"{file}: expected an object with 'images', 'annotations' and 'categories', "
-            f"found a {type(content).__name__}"
-        )
-    return content

@@ -1,25 +1,61 @@
-"""Classes and images of a COCO file, checked."""
+"""The parts of a COCO file, checked: its lists, classes and images.
+
+What is wrong with an image is told to a `Report`: training refuses the file, the checker goes on.
+"""
 
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, TypeGuard
-
-import numpy as np
+from typing import NamedTuple
 
 from data.classes import Categories
+from data.files import is_file, is_positive, read_json
 from data.images import MAX_PIXELS, read_image_hw
+from data.problems import Problem, Unusable
 
-from .table import ImageTable, Ragged
+from .table import ImageTable
 
 _logger = logging.getLogger(__name__)
 
 MAX_ID = 2**63 - 1
 """The largest identifier that fits into a table."""
 
+Report = Callable[[Problem], object]
 
-def entries_of(content: dict[str, Any], key: str) -> list[Any]:
+
+class ImageEntry(NamedTuple):
+    """An image of a COCO file.
+
+    Attributes:
+        file_name: relative to the image folder.
+        image_hw: height and width in pixels, None if not both are given.
+    """
+
+    file_name: str
+    image_hw: tuple[int, int] | None
+
+
+def read_content(file: Path) -> dict[str, object]:
+    """Read a COCO file without a look at its lists.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it is not a JSON file with an object.
+    """
+    if not file.exists():
+        raise FileNotFoundError(f"no such annotation file: {file}")
+    content = read_json(file)
+    if not isinstance(content, dict):
+        raise ValueError(
+            f"{file}: expected an object with 'images', 'annotations' and 'categories', "
+            f"found a {type(content).__name__}"
+        )
+    return content
+
+
+def entries_of(content: Mapping[str, object], key: str) -> list[object]:
     """Return a list of the file.
 
     Raises:
@@ -31,10 +67,14 @@ def entries_of(content: dict[str, Any], key: str) -> list[Any]:
     return entries
 
 
-def checked_categories(
-    content: dict[str, Any], wanted: Categories | None
+def read_categories(
+    content: Mapping[str, object], wanted: Categories | None
 ) -> tuple[Categories, dict[int, int]]:
     """Return the classes, and the label of each category id in the file.
+
+    Args:
+        content: of the file.
+        wanted: the classes of a trained model, whose labels are taken over.
 
     Raises:
         ValueError: there are none, or none that is wanted.
@@ -46,7 +86,6 @@ def checked_categories(
 
 
 def _matched(own: Categories, wanted: Categories) -> tuple[Categories, dict[int, int]]:
-    """Label the file's classes like the model's, and say so if that is a guess."""
     matched, label_of = own.matched_to(wanted)
     if len(own) and not label_of:
         raise ValueError(f"none of its classes is known to the model: {', '.join(own.names)}")
@@ -55,54 +94,66 @@ def _matched(own: Categories, wanted: Categories) -> tuple[Categories, dict[int,
     return matched, label_of
 
 
-def checked_images(entries: list[Any], folder: Path) -> ImageTable:
-    """Check that every image has a distinct id, a file, and a size.
+def parse_images(entries: list[object], report: Report) -> dict[int, ImageEntry]:
+    """Return the images by id, but for entries with a problem, which are reported."""
+    images: dict[int, ImageEntry] = {}
+    for position, entry in enumerate(entries, start=1):
+        try:
+            number, image = _parsed(entry)
+            if number in images:
+                raise Unusable("an image id that occurs twice", f"give it another than {number}")
+            images[number] = image
+        except Unusable as error:
+            report(Problem(error.what, f"entry {position} of 'images'", error.mend))
+    return images
+
+
+def read_images(entries: list[object], folder: Path) -> ImageTable:
+    """Read the images of a dataset to train on; a size that is missing is that of the file.
 
     Raises:
         FileNotFoundError: the folder or an image is missing.
-        ValueError: an entry is not what was expected.
+        ValueError: an entry has a problem.
     """
     if not folder.is_dir():
         raise FileNotFoundError(f"no such image folder: {folder}")
-    images: dict[int, tuple[str, int, int]] = {}
-    listed = {path.name for path in folder.iterdir()}
-    missing = []
-    for entry in entries:
-        number, name, height, width = _checked_image(entry)
-        if number in images:
-            raise ValueError(f"image id {number} occurs twice")
-        if name not in listed and not (folder / name).is_file():
-            missing.append(name)
-        elif not height:
-            height, width = read_image_hw(folder / name)
-        images[number] = name, height, width
+    images = parse_images(entries, _refuse)
+    listed = {path.name for path in folder.iterdir()}  # faster than to ask for each
+    names = [image.file_name for image in images.values()]
+    missing = [name for name in names if name not in listed and not is_file(folder / name)]
     if missing:
         raise FileNotFoundError(
-            f"{len(missing)} of {len(entries)} images are not in {folder}, such as {missing[0]}"
+            f"{len(missing)} of {len(entries)} images are not in {folder}, "
+            f"such as {missing[0]:.300}"
         )
-    return ImageTable(
-        ids=np.array(list(images), np.int64),
-        sizes=np.array([image[1:] for image in images.values()], np.int64).reshape(-1, 2),
-        file_names=Ragged.of_texts([image[0] for image in images.values()]),
-    )
+    sizes = [image.image_hw or read_image_hw(folder / image.file_name) for image in images.values()]
+    return ImageTable.of(list(images), sizes, names)
 
 
-def _checked_image(entry: Any) -> tuple[int, str, int, int]:
-    """Return id, file name, height and width, these two being 0 if one is missing."""
-    if not isinstance(entry, dict) or type(entry.get("id")) is not int:
-        raise ValueError(f"an image needs a whole number as its 'id': {entry!r:.80}")
-    if not -MAX_ID <= entry["id"] <= MAX_ID:
-        raise ValueError(f"an image needs an 'id' of at most 63 bits: {entry!r:.80}")
-    if not isinstance(entry.get("file_name"), str) or not entry["file_name"]:
-        raise ValueError(f"image {entry['id']} needs a text as its 'file_name'")
-    height, width = entry.get("height"), entry.get("width")
+def stated_hw(height: object, width: object) -> tuple[int, int] | None:
+    """Return the size that a file states for an image, None if it does not.
+
+    Raises:
+        Unusable: no image is as large.
+    """
     if not (is_positive(height) and is_positive(width)):
-        height = width = 0
+        return None
     if height * width > MAX_PIXELS:
-        raise ValueError(f"image {entry['id']} is too large: {width} x {height}")
-    return entry["id"], entry["file_name"], height, width
+        raise Unusable("an image of impossible size", "correct its height and width")
+    return height, width
 
 
-def is_positive(value: Any) -> TypeGuard[int]:
-    """Tell whether this is a whole number above 0."""
-    return type(value) is int and value > 0
+def _refuse(problem: Problem) -> None:
+    raise ValueError(str(problem))
+
+
+def _parsed(entry: object) -> tuple[int, ImageEntry]:
+    """Return the id and the rest of an entry."""
+    if not isinstance(entry, dict) or type(entry.get("id")) is not int:
+        raise Unusable("an image without a whole number as its 'id'", "number it")
+    if abs(entry["id"]) > MAX_ID:
+        raise Unusable("an image 'id' that is too large", "give it one of at most 63 bits")
+    if not isinstance(entry.get("file_name"), str) or not entry["file_name"]:
+        raise Unusable("an image without a 'file_name'", "name its file")
+    image_hw = stated_hw(entry.get("height"), entry.get("width"))
+    return entry["id"], ImageEntry(entry["file_name"], image_hw)

@@ -10,20 +10,23 @@ from array import array
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import replace
-from typing import Any
+from typing import TypeGuard
 
 import numpy as np
 from numpy.typing import NDArray
-from pycocotools import mask as mask_utils
 
-from .entries import MAX_ID, is_positive
-from .run_lengths import cover_exactly, run_lengths
+from data.files import is_positive
+
+from .entries import MAX_ID
+from .run_lengths import compress, cover_exactly, from_outline, measure
 from .table import ImageTable, Ints, ObjectTable, Ragged
 
 _logger = logging.getLogger(__name__)
 
 _FAR = 1e9  # pixels; no image is as large
-_REACH = 10  # image sides; outlines that go farther are mistakes
+MAX_REACH = 10
+"""How many image sides an outline may reach: farther ones are mistakes, and costly to draw."""
+
 _MISSING = float("nan")
 _WRONG_COUNTS = "run lengths without counts, or of the wrong sum"
 
@@ -40,7 +43,6 @@ class ObjectReader:
     """
 
     def __init__(self, images: ImageTable, label_of: dict[int, int]) -> None:
-        """Start without objects."""
         self.left_out: Counter[str] = Counter()
         self._images = images
         self._label_of = label_of
@@ -51,7 +53,7 @@ class ObjectReader:
         self._polygons, self._lengths, self._points = array("q"), array("q"), array("d")
         self._counts, self._texts = array("q"), bytearray()
 
-    def read(self, entries: Iterable[Any]) -> None:
+    def read(self, entries: Iterable[object]) -> None:
         """Check annotations and keep those that look usable; of these nothing else is kept."""
         self.left_out.update(filter(None, map(self._add, entries)))
 
@@ -72,7 +74,7 @@ class ObjectReader:
         in_order = rows[np.argsort(objects.images[rows], kind="stable")]
         return replace(objects, boxes=boxes, areas=areas).take(in_order)
 
-    def _add(self, entry: Any) -> str:
+    def _add(self, entry: object) -> str:
         """Append an annotation, or return the reason to leave it out."""
         if not isinstance(entry, dict):
             return "not an object"
@@ -86,16 +88,14 @@ class ObjectReader:
             return reason
         self._rows.append(row)
         self._labels.append(self._label_of[category_id])
-        number: Any = entry.get("id")
-        box: Any = entry.get("bbox")
-        area: Any = entry.get("area")
+        number, box, area = entry.get("id"), entry.get("bbox"), [entry.get("area")]
         self._ids.append(number if is_positive(number) and number <= MAX_ID else 0)
         self._is_crowd.append(entry.get("iscrowd") in (1, True))
         self._boxes.fromlist(box if _are_numbers(box, 4) else [_MISSING] * 4)
-        self._areas.append(area if _are_numbers([area], 1) else _MISSING)
+        self._areas.append(area[0] if _are_numbers(area, 1) else _MISSING)
         return ""
 
-    def _add_outline(self, outline: Any, size: list[int]) -> str:
+    def _add_outline(self, outline: object, size: list[int]) -> str:
         if isinstance(outline, dict):
             return self._add_run_lengths(outline, size)
         if not isinstance(outline, list):
@@ -111,17 +111,18 @@ class ObjectReader:
         self._counts.append(0)
         return ""
 
-    def _add_run_lengths(self, outline: dict[str, Any], size: list[int]) -> str:
+    def _add_run_lengths(self, outline: dict[str, object], size: list[int]) -> str:
         """Append run lengths; those that are compressed already are checked later."""
         counts = outline.get("counts")
         if outline.get("size") != size:
             return "run lengths without size, or of another size"
         if isinstance(counts, str):
             text = counts.encode("utf-8", "surrogatepass")
-        elif _are_run_lengths(counts, size[0] * size[1]):
-            text = run_lengths({"size": size, "counts": counts}, (0, 0))["counts"]
         else:
-            return _WRONG_COUNTS
+            try:
+                text = compress(counts, (size[0], size[1]))["counts"].encode("ascii")
+            except ValueError:
+                return _WRONG_COUNTS
         self._polygons.append(0)
         self._counts.append(len(text))
         self._texts += text
@@ -149,7 +150,7 @@ def numbered(objects: ObjectTable) -> ObjectTable:
     return replace(objects, ids=np.arange(1, len(objects) + 1))
 
 
-def _are_numbers(values: Any, count: int, at_least: int = 0) -> bool:
+def _are_numbers(values: object, count: int, at_least: int = 0) -> TypeGuard[list[float]]:
     """Tell whether this is a list of numbers that can be coordinates, so not of NaN."""
     if not isinstance(values, list) or not len(values) == count >= at_least:
         return False
@@ -157,14 +158,6 @@ def _are_numbers(values: Any, count: int, at_least: int = 0) -> bool:
     if types == {float} and sum(map(abs, values)) < _FAR:
         return True  # twice as fast as to look at each
     return types <= {int, float} and all(abs(value) < _FAR for value in values)
-
-
-def _are_run_lengths(counts: Any, pixels: int) -> bool:
-    return (
-        isinstance(counts, list)
-        and all(type(count) is int and count >= 0 for count in counts)
-        and sum(counts) == pixels
-    )
 
 
 def _are_outlined(objects: ObjectTable, sizes: Ints) -> NDArray[np.bool_]:
@@ -181,7 +174,7 @@ def _are_far(objects: ObjectTable, sizes: Ints) -> NDArray[np.bool_]:
     if len(objects.points):
         reach = np.maximum.reduceat(np.abs(objects.points.values), objects.points.starts[:-1])
         owner = np.repeat(np.arange(len(objects)), objects.polygons.lengths)
-        result[owner[reach > _REACH * sizes[owner].max(axis=1)]] = True
+        result[owner[reach > MAX_REACH * sizes[owner].max(axis=1)]] = True
     return result
 
 
@@ -193,11 +186,11 @@ def _measured(
     no_box, no_area = np.isnan(boxes[:, 0]), np.isnan(areas)
     for row in rows[(no_box | no_area)[rows]].tolist():
         image_hw = (int(sizes[row, 0]), int(sizes[row, 1]))
-        bitmap = run_lengths(objects.segmentation(row, image_hw), image_hw)
+        box, area = measure(from_outline(objects.segmentation(row, image_hw), image_hw))
         if no_box[row]:
-            boxes[row] = mask_utils.toBbox(bitmap)
+            boxes[row] = box
         if no_area[row]:
-            areas[row] = mask_utils.area(bitmap)
+            areas[row] = area
     return boxes, areas
 
 

@@ -1,25 +1,134 @@
-"""COCO's run lengths: the only place that encodes and decodes them."""
+"""COCO's compressed run lengths: the only place that encodes, decodes and checks them.
+
+Column by column, the lengths of the runs of pixels outside, inside, outside, ... of a mask are
+written as text. pycocotools' C decoder trusts such a text blindly, so none reaches it unchecked.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from pycocotools import mask as mask_utils
 
+from data.sample import Outline, Polygons, RunLengths
+from layers.native import kernels_for
+
 from .table import Ints, Ragged
 
 _CHUNK = 2**16  # bytes of run lengths that are read at once: what fits into the cache
-_MAX_DIGITS = 6  # 30 bits with the sign: more than the pixels of any image
+_MAX_DIGITS = 7  # 35 bits with the sign: more than the pixels of any image
+
+
+def encode(
+    bitmap: NDArray[np.bool_] | NDArray[np.uint8],
+    image_hw: tuple[int, int] | None = None,
+    corner: tuple[int, int] = (0, 0),
+) -> RunLengths:
+    """Encode a mask, with the compiled kernel where there is one.
+
+    Args:
+        bitmap: (h, w) bool, or uint8 of 0 and 1.
+        image_hw: height and width of the image, by default those of the bitmap.
+        corner: x and y of the bitmap in the image; the mask is empty elsewhere.
+
+    Raises:
+        ValueError: the bitmap leaves the image.
+    """
+    height, width = image_hw or bitmap.shape
+    (rows, columns), (x, y) = bitmap.shape, corner
+    if not (0 <= x <= width - columns and 0 <= y <= height - rows):
+        raise ValueError(
+            f"a window of {columns} x {rows} pixels at {corner} leaves the image of "
+            f"{width} x {height}"
+        )
+    kernels = kernels_for()
+    if kernels is None:
+        return compress(_runs(bitmap, height, width, corner), (height, width))
+    pixels = np.ascontiguousarray(bitmap).view(np.uint8)
+    text = kernels.encode_mask(pixels, x, y, height, width).decode("ascii")
+    return {"size": [height, width], "counts": text}
+
+
+def decode(outline: Outline, image_hw: tuple[int, int]) -> NDArray[np.uint8]:
+    """Draw an outline, by COCO's rules.
+
+    Args:
+        outline: polygons, run lengths or a bitmap.
+        image_hw: height and width for polygons; the others have their own.
+
+    Returns:
+        (H, W) of 0 and 1, column by column in memory.
+
+    Raises:
+        ValueError: the run lengths do not cover their bitmap exactly.
+    """
+    if isinstance(outline, np.ndarray):
+        return np.asfortranarray(outline, dtype=np.uint8)
+    bitmap: NDArray[np.uint8] = mask_utils.decode(from_outline(outline, image_hw))
+    return bitmap
+
+
+def from_outline(outline: Outline, image_hw: tuple[int, int]) -> RunLengths:
+    """Convert an outline to run lengths.
+
+    Args:
+        outline: polygons, run lengths or a bitmap.
+        image_hw: height and width for polygons; the others have their own.
+
+    Raises:
+        ValueError: the run lengths do not cover their bitmap exactly.
+    """
+    if isinstance(outline, np.ndarray):
+        return encode(outline)
+    if isinstance(outline, list):
+        return _from_polygons(outline, image_hw)
+    height, width = outline["size"]
+    check_counts(outline["counts"], height * width)
+    return outline
+
+
+def merge(parts: Iterable[RunLengths]) -> RunLengths:
+    """Unite masks of one size, which were checked."""
+    return _as_text(mask_utils.merge(list(parts)))
+
+
+def measure(run_lengths: RunLengths) -> tuple[list[float], float]:
+    """Return the x, y, width, height box and the area, in pixels, of a mask that was checked."""
+    box: list[float] = mask_utils.toBbox(run_lengths).tolist()
+    return box, float(mask_utils.area(run_lengths))
+
+
+def compress(counts: object, image_hw: tuple[int, int]) -> RunLengths:
+    """Compress the lengths of runs, of unknown origin.
+
+    Raises:
+        ValueError: they are not a list of them, or do not cover the image exactly.
+    """
+    height, width = image_hw
+    if not isinstance(counts, list) or not all(type(n) is int and n >= 0 for n in counts):
+        raise ValueError(f"run lengths need a list of whole numbers, not {counts!r:.80}")
+    if sum(counts) != height * width:
+        raise ValueError(f"run lengths do not add up to {height} x {width} pixels")
+    return _as_text(mask_utils.frPyObjects({"size": [height, width], "counts": counts}, *image_hw))
+
+
+def check_counts(text: object, pixels: int) -> None:
+    """Check compressed run lengths of unknown origin.
+
+    Raises:
+        ValueError: they are not a text, or not of a mask of so many pixels.
+    """
+    if not isinstance(text, str):
+        raise ValueError(f"run lengths need a text as 'counts', not {text!r:.80}")
+    if not cover_exactly(Ragged.of_texts([text]), np.array([pixels]))[0]:
+        raise ValueError(f"run lengths {text!r:.80} do not cover {pixels} pixels exactly")
 
 
 def parse_counts(text: str) -> list[int]:
-    """Read COCO's compressed run lengths, whose C decoder trusts them blindly.
-
-    Returns:
-        The lengths of the runs; a text that is no such thing gives [-1].
-    """
+    """Decompress the lengths of runs; a text that is no such thing gives [-1]."""
     counts, is_broken = _parse_counts(Ragged.of_texts([text]))
     return [-1] if is_broken[0] else counts[0].tolist()
 
@@ -53,7 +162,7 @@ def _cover_exactly(texts: Ragged, pixels: Ints) -> NDArray[np.bool_]:
 
 
 def _parse_counts(texts: Ragged) -> tuple[Ragged, NDArray[np.bool_]]:
-    """Read the run lengths of N texts, and tell which of these are broken.
+    """Decompress the run lengths of N texts, and tell which of these are broken.
 
     A number is written in 5-bit digits, lowest first, each with a bit that tells of more digits,
     the sign in the last. From the fourth on it is the difference to the last number but one.
@@ -91,24 +200,23 @@ def _undo_differences(numbers: Ints, starts: Ints) -> Ints:
     return counts
 
 
-def run_lengths(segmentation: Any, image_hw: tuple[int, int]) -> dict[str, Any]:
-    """Convert polygons or uncompressed run lengths to COCO's compressed run lengths.
-
-    Raises:
-        ValueError: the run lengths do not cover their bitmap exactly.
-    """
-    if isinstance(segmentation, list):
-        return _encode_polygons(segmentation, image_hw)
-    if isinstance(segmentation["counts"], list):
-        height, width = segmentation["size"]
-        if sum(segmentation["counts"]) != height * width:
-            raise ValueError(f"run lengths do not add up to {height} x {width} pixels")
-        rle: dict[str, Any] = mask_utils.frPyObjects(segmentation, height, width)
-        return rle
-    return dict(segmentation)
-
-
-def _encode_polygons(polygons: list[list[float]], image_hw: tuple[int, int]) -> dict[str, Any]:
+def _from_polygons(polygons: Polygons, image_hw: tuple[int, int]) -> RunLengths:
     parts = mask_utils.frPyObjects(polygons, *image_hw)
-    rle: dict[str, Any] = parts[0] if len(parts) == 1 else mask_utils.merge(parts)
-    return rle
+    return _as_text(parts[0] if len(parts) == 1 else mask_utils.merge(parts))
+
+
+def _as_text(encoded: dict[str, Any]) -> RunLengths:
+    return {"size": list(encoded["size"]), "counts": encoded["counts"].decode("ascii")}
+
+
+def _runs(
+    bitmap: NDArray[np.bool_] | NDArray[np.uint8], height: int, width: int, corner: tuple[int, int]
+) -> list[int]:
+    """Count the pixels outside, inside, outside, ... over the columns of the whole image."""
+    x, y = corner
+    rows, columns = bitmap.shape
+    touched = np.zeros(columns * height + 2, np.bool_)  # the bitmap's columns, and a pixel around
+    touched[1:-1].reshape(columns, height)[:, y : y + rows] = bitmap.T
+    turns = np.flatnonzero(touched[1:] != touched[:-1]) + x * height
+    counts: list[int] = np.diff(turns, prepend=0, append=height * width).tolist()
+    return counts if counts[-1] or len(counts) == 1 else counts[:-1]

@@ -14,6 +14,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from data.sample import Polygons, RunLengths
+
 Ints = NDArray[np.int64]
 
 _BLOCK = 2**14  # rows that are copied at once: their indices are larger than they are
@@ -43,7 +45,6 @@ class Ragged:
         return cls.of_lengths(np.frombuffer(b"".join(encoded), np.uint8), list(map(len, encoded)))
 
     def __len__(self) -> int:
-        """Count the rows."""
         return len(self.starts) - 1
 
     @property
@@ -56,7 +57,6 @@ class Ragged:
         return np.diff(starts_of(self.values)[self.starts])
 
     def __getitem__(self, row: int) -> NDArray[Any]:
-        """Return a view of one row."""
         row = range(len(self))[row]  # from the end, if negative
         return self.values[self.starts[row] : self.starts[row + 1]]
 
@@ -102,8 +102,18 @@ class ImageTable:
     sizes: Ints
     file_names: Ragged
 
+    @classmethod
+    def of(
+        cls, ids: Iterable[int], sizes: Iterable[tuple[int, int]], file_names: Iterable[str]
+    ) -> ImageTable:
+        """Put images into a table; a size is height and width."""
+        return cls(
+            ids=np.array(list(ids), np.int64),
+            sizes=np.array(list(sizes), np.int64).reshape(-1, 2),
+            file_names=Ragged.of_texts(file_names),
+        )
+
     def __len__(self) -> int:
-        """Count the images."""
         return len(self.ids)
 
     def take(self, rows: Ints) -> ImageTable:
@@ -141,7 +151,6 @@ class ObjectTable:
     run_lengths: Ragged
 
     def __len__(self) -> int:
-        """Count the objects."""
         return len(self.labels)
 
     def take(self, rows: Ints) -> ObjectTable:
@@ -159,15 +168,7 @@ class ObjectTable:
             run_lengths=self.run_lengths.take(rows),
         )
 
-    def segmentation(self, row: int, image_hw: tuple[int, int]) -> Any:
-        """Return the outline of one object in COCO's form.
-
-        Args:
-            row: which object.
-            image_hw: the size of its image.
-
-        Returns:
-            Polygons as a list of flat x, y lists, or run lengths as a dict.
-        """
-        polygons = [self.points[polygon].tolist() for polygon in self.polygons[row]]
+    def segmentation(self, row: int, image_hw: tuple[int, int]) -> Polygons | RunLengths:
+        """Return the outline of one object in an image of this height and width."""
+        polygons: Polygons = [self.points[polygon].tolist() for polygon in self.polygons[row]]
         return polygons or {"size": list(image_hw), "counts": self.run_lengths.text(row)}

@@ -1,15 +1,13 @@
-"""Object outlines (polygons, run lengths, bitmaps) drawn at the size of the network input."""
+"""Object outlines drawn as masks of the network input's size."""
 
 from __future__ import annotations
-
-from typing import Any
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from pycocotools import mask as mask_utils
 
-from data.annotations.run_lengths import _encode_polygons, run_lengths
+from data.annotations.run_lengths import decode
+from data.sample import Outline, Polygons
 
 from .placement import Placement
 
@@ -17,7 +15,7 @@ _REACH = 8  # polygon points farther away than this many canvas sides are pulled
 
 
 def rasterise(
-    segmentation: Any, image_hw: tuple[int, int], placement: Placement, out: NDArray[np.bool_]
+    outline: Outline, image_hw: tuple[int, int], placement: Placement, out: NDArray[np.bool_]
 ) -> None:
     """Draw one object into a cleared canvas.
 
@@ -25,7 +23,7 @@ def rasterise(
     are those of the outline and not of a resized bitmap. Bitmaps are cut and resized bilinearly.
 
     Args:
-        segmentation: polygons (list of flat x, y lists), COCO run lengths, or an (H, W) bitmap.
+        outline: of the object.
         image_hw: height and width of the image that the outline refers to.
         placement: where the image lies on the canvas.
         out: (S, S) bool, all False, which is written to.
@@ -35,10 +33,10 @@ def rasterise(
     """
     if placement.is_empty:
         return
-    if isinstance(segmentation, list):
-        _draw_polygons(segmentation, placement, out)
+    if isinstance(outline, list):
+        _draw_polygons(outline, placement, out)
         return
-    columns = _bitmap_columns(segmentation)
+    columns = decode(outline, image_hw).T  # (W, H), as they are in memory
     if columns.shape != image_hw[::-1]:  # annotated on a copy of another size
         columns = _resized_columns(columns, image_hw)
     x1, y1, x2, y2 = placement.source
@@ -47,22 +45,12 @@ def rasterise(
     placement.unoriented(out)[top:bottom, left:right] = piece.T > 127
 
 
-def _bitmap_columns(segmentation: Any) -> NDArray[np.uint8]:
-    """Return a bitmap transposed, (W, H): the order in which COCO's decoder lays it out."""
-    if isinstance(segmentation, np.ndarray):
-        return np.ascontiguousarray(segmentation.T, dtype=np.uint8)
-    columns: NDArray[np.uint8] = mask_utils.decode(run_lengths(segmentation, (0, 0))).T
-    return columns
-
-
 def _resized_columns(columns: NDArray[np.uint8], image_hw: tuple[int, int]) -> NDArray[np.uint8]:
     resized = cv2.resize(columns, image_hw, interpolation=cv2.INTER_NEAREST)
     return resized.astype(np.uint8, copy=False)
 
 
-def _draw_polygons(
-    polygons: list[list[float]], placement: Placement, out: NDArray[np.bool_]
-) -> None:
+def _draw_polygons(polygons: Polygons, placement: Placement, out: NDArray[np.bool_]) -> None:
     reach = _REACH * placement.image_size
     moved = [
         placement.points(np.asarray(polygon, np.float64).reshape(-1, 2)).clip(-reach, reach)
@@ -75,5 +63,5 @@ def _draw_polygons(
     if right <= left or bottom <= top:
         return
     # Drawn from the canvas' corner on: moved to (left, top), coordinates would round differently.
-    rle = _encode_polygons([points.ravel().tolist() for points in moved], (bottom, right))
-    out[top:bottom, left:right] = mask_utils.decode(rle)[top:, left:]
+    drawn = decode([points.ravel().tolist() for points in moved], (bottom, right))
+    out[top:bottom, left:right] = drawn[top:, left:]

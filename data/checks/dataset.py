@@ -1,4 +1,4 @@
-"""What looks wrong in a dataset: each problem in one line that says where, and how to mend it."""
+"""What is wrong with a dataset: in its splits, and between them."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
-from typing import Any
 
-from data.catalog import SHAPES, DatasetPaths, Split, resolve_dataset
+from data.annotations.entries import entries_of, read_content
+from data.catalog import SHAPES, Split, resolve_dataset
 from data.classes import Categories
-from data.files import is_file, read_json
-from data.formats.recognise import READERS
+from data.files import is_file
+from data.formats.recognise import READERS, SplitPaths
 from data.problems import Problem
 
 from .images import check_images
@@ -40,25 +40,26 @@ def check_dataset(name: str, root: Path = Path("data")) -> dict[str, list[Proble
         return {}
     paths = resolve_dataset(name, root)
     problems: dict[str, list[Problem]] = {}
-    contents: list[dict[str, Any]] = []
+    contents: list[dict[str, object]] = []
     files: list[list[Path]] = []
     splits: tuple[Split, ...] = ("train",) if paths.is_shared else ("train", "val")
     for split in splits:
         if not paths.has(split):
             continue
-        images, annotations = paths.split(split)
-        content, problems[split] = _read(paths, images, annotations)
+        part = paths.split(split)
+        content, problems[split] = _read(part)
         if content is None:
             continue
-        problems[split] += check_annotations(content, images)
+        problems[split] += check_annotations(content, part.images)
         contents.append(content)
-        files.append([images / str(entry) for entry in _values(content, "images", "file_name")])
+        names = _values(content, "images", "file_name")
+        files.append([part.images / str(name) for name in names])
     if len(contents) == 2:
         problems[BOTH] = [*find_leaks(*files), *_unknown_classes(*contents)]
     return problems
 
 
-def check_annotations(content: dict[str, Any], image_folder: Path) -> list[Problem]:
+def check_annotations(content: dict[str, object], image_folder: Path) -> list[Problem]:
     """Look for what is wrong in COCO-style annotations and their images.
 
     Args:
@@ -76,14 +77,14 @@ def check_annotations(content: dict[str, Any], image_folder: Path) -> list[Probl
     if problems:
         return problems
     try:
-        categories = Categories.from_coco_json(content["categories"])
+        categories = Categories.from_coco_json(entries_of(content, "categories"))
     except ValueError as error:
         return [Problem("classes that cannot be read", str(error), "correct 'categories'")]
     for name, count in Counter(categories.names).items():
         if count > 1:
             problems.append(Problem("a class that is listed twice", name, "give it one id"))
-    images, image_problems = check_images(content["images"], image_folder)
-    object_problems = check_objects(content["annotations"], images, categories)
+    images, image_problems = check_images(entries_of(content, "images"), image_folder)
+    object_problems = check_objects(entries_of(content, "annotations"), images, categories)
     return [*problems, *image_problems, *object_problems]
 
 
@@ -110,23 +111,17 @@ def find_leaks(train: Iterable[Path], val: Iterable[Path]) -> list[Problem]:
     return leaks
 
 
-def _read(
-    paths: DatasetPaths, images: Path, annotations: Path
-) -> tuple[dict[str, Any] | None, list[Problem]]:
-    """Read one split; what cannot be read is a problem, and None."""
+def _read(split: SplitPaths) -> tuple[dict[str, object] | None, list[Problem]]:
+    """Read the annotations; None, and a problem, if that cannot be done."""
     try:
-        if paths.format != "coco":
-            return READERS[paths.format](images, annotations)
-        content = read_json(annotations)
+        if split.format == "coco":
+            return read_content(split.annotations), []
+        return READERS[split.format](split.images, split.annotations)
     except (ValueError, OSError) as error:
         return None, [Problem("annotations that cannot be read", str(error), "mend that first")]
-    if not isinstance(content, dict):
-        found = f"{annotations} holds a {type(content).__name__}"
-        return None, [Problem("annotations that cannot be read", found, "write a COCO file")]
-    return content, []
 
 
-def _unknown_classes(train: dict[str, Any], val: dict[str, Any]) -> list[Problem]:
+def _unknown_classes(train: dict[str, object], val: dict[str, object]) -> list[Problem]:
     """Find classes that have validation objects but are not those of the training split."""
     known = {str(name).lower() for name in _values(train, "categories", "name")}
     used = set(map(str, _values(val, "annotations", "category_id")))
@@ -140,7 +135,7 @@ def _unknown_classes(train: dict[str, Any], val: dict[str, Any]) -> list[Problem
     return problems
 
 
-def _values(content: dict[str, Any], key: str, name: str) -> list[Any]:
+def _values(content: dict[str, object], key: str, name: str) -> list[object]:
     """Return one value of each entry of a list, as far as they are there."""
     entries = content.get(key)
     if not isinstance(entries, list):

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
+from data.annotations.entries import parse_images
 from data.files import is_file
-from data.images import MAX_PIXELS, read_image, read_image_hw
+from data.formats.convert import header_hw, unreadable
+from data.images import Image, read_image
 from data.problems import Problem, Unusable
 
 _ENDS = (b"\xff\xd9", b"\x00IEND\xaeB`\x82")  # of JPEG and PNG files that are not cut short
@@ -25,7 +27,9 @@ class CheckedImage(NamedTuple):
     image_hw: tuple[int, int]
 
 
-def check_images(entries: list[Any], folder: Path) -> tuple[dict[int, CheckedImage], list[Problem]]:
+def check_images(
+    entries: list[object], folder: Path
+) -> tuple[dict[int, CheckedImage], list[Problem]]:
     """Look at the head and the end of every image file; decode those that look cut short.
 
     Args:
@@ -38,58 +42,39 @@ def check_images(entries: list[Any], folder: Path) -> tuple[dict[int, CheckedIma
     images: dict[int, CheckedImage] = {}
     problems: list[Problem] = []
     names: set[str] = set()
-    for position, entry in enumerate(entries, start=1):
-        where = f"entry {position} of 'images'"
+    for number, (name, stated_hw) in parse_images(entries, problems.append).items():
+        if stated_hw is not None:
+            images[number] = CheckedImage(name, stated_hw)
         try:
-            number, name, annotated_hw = _parsed(entry)
-            where = name
-            if number in images:
-                raise Unusable("an image id that occurs twice", f"give it another than {number}")
-            if annotated_hw is not None:
-                images[number] = CheckedImage(name, annotated_hw)
             actual_hw = _read_hw(folder / name)
             images.setdefault(number, CheckedImage(name, actual_hw))
             if name in names:
                 raise Unusable("an image that is listed twice", "join the two entries")
             names.add(name)
-            if annotated_hw == actual_hw[::-1] and not _is_unrotated(folder / name, actual_hw):
+            if stated_hw == actual_hw[::-1] and not _is_unrotated(folder / name, actual_hw):
                 images[number] = CheckedImage(name, actual_hw)
                 raise Unusable("an image with height and width swapped", "swap them in its entry")
-            if annotated_hw is not None and sorted(annotated_hw) != sorted(actual_hw):
-                raise _other_size(annotated_hw, actual_hw)
+            if stated_hw is not None and sorted(stated_hw) != sorted(actual_hw):
+                raise _other_size(stated_hw, actual_hw)
         except Unusable as error:
-            problems.append(Problem(error.what, where, error.mend))
+            problems.append(Problem(error.what, name, error.mend))
     return images, problems
-
-
-def _parsed(entry: Any) -> tuple[int, str, tuple[int, int] | None]:
-    """Return id, file name, and height and width if both are given."""
-    if not isinstance(entry, dict) or type(entry.get("id")) is not int:
-        raise Unusable("an image without a whole number as its id", "number it")
-    if not isinstance(entry.get("file_name"), str) or not entry["file_name"]:
-        raise Unusable("an image without a file_name", "name its file")
-    if abs(entry["id"]) >= 2**63:
-        raise Unusable("an image id that is too large", "give it one of at most 63 bits")
-    height, width = entry.get("height"), entry.get("width")
-    if type(height) is not int or type(width) is not int or min(height, width) < 1:
-        return entry["id"], entry["file_name"], None
-    if height * width > MAX_PIXELS:
-        raise Unusable("an image of impossible size", "correct its height and width")
-    return entry["id"], entry["file_name"], (height, width)
 
 
 def _read_hw(path: Path) -> tuple[int, int]:
     if not is_file(path):
         raise Unusable("a missing image", f"put it into {path.parent}, or delete its entry")
+    image_hw = header_hw(path)
+    if not _ends_well(path):
+        _decode(path)
+    return image_hw
+
+
+def _decode(path: Path, stated_hw: tuple[int, int] | None = None) -> Image:
     try:
-        height, width = read_image_hw(path)
-        if not _ends_well(path):
-            read_image(path)
+        return read_image(path, stated_hw)
     except (ValueError, OSError):
-        raise Unusable("an image that cannot be read", "replace the file, or delete it") from None
-    if height * width > MAX_PIXELS:
-        raise Unusable("an image that is too large", f"shrink it to {MAX_PIXELS:,} pixels")
-    return height, width
+        raise unreadable() from None
 
 
 def _ends_well(path: Path) -> bool:
@@ -102,11 +87,11 @@ def _ends_well(path: Path) -> bool:
 def _is_unrotated(path: Path, actual_hw: tuple[int, int]) -> bool:
     """Tell whether an annotator who ignores the rotation noted in the file sees height as width."""
     height, width = actual_hw
-    return height == width or read_image(path, (width, height)).shape[:2] == (width, height)
+    return height == width or _decode(path, (width, height)).shape[:2] == (width, height)
 
 
-def _other_size(annotated_hw: tuple[int, int], actual_hw: tuple[int, int]) -> Unusable:
-    (height, width), (other_height, other_width) = actual_hw, annotated_hw
+def _other_size(stated_hw: tuple[int, int], actual_hw: tuple[int, int]) -> Unusable:
+    (height, width), (other_height, other_width) = actual_hw, stated_hw
     return Unusable(
         "an image of another size than annotated",
         f"it has {width} x {height} pixels, annotated are {other_width} x {other_height}: "

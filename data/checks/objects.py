@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from pycocotools import mask as mask_utils
 
 from data.annotations.reader import ObjectReader
-from data.annotations.table import ImageTable, ObjectTable, Ragged
+from data.annotations.run_lengths import from_outline, measure
+from data.annotations.table import ImageTable, ObjectTable
 from data.classes import Categories
-from data.formats.convert import is_number
+from data.files import is_number
 from data.problems import Problem, Unusable
 
 from .images import CheckedImage
@@ -38,17 +38,21 @@ class _Object(NamedTuple):
 
     Attributes:
         entry: as it was found.
+        image_id: of the image that it is in.
+        label: of its class.
         extent: x1, y1, x2, y2 around its outline.
         area: of its polygons, or of its run lengths.
     """
 
-    entry: dict[str, Any]
+    entry: dict[str, object]
+    image_id: int
+    label: int
     extent: Box
     area: float
 
 
 def check_objects(
-    entries: list[Any], images: Mapping[int, CheckedImage], categories: Categories
+    entries: list[object], images: Mapping[int, CheckedImage], categories: Categories
 ) -> list[Problem]:
     """Look for annotations that training would leave out, and for those that teach it wrong.
 
@@ -63,56 +67,52 @@ def check_objects(
     usable, problems = _read(entries, images, categories)
     for found in usable:
         try:
-            _check_place(found, images[found.entry["image_id"]].image_hw)
+            _check_place(found, images[found.image_id].image_hw)
             _check_bbox(found.entry.get("bbox"), found.extent)
         except Unusable as error:
-            where = _where(found.entry, images, categories, found.extent)
-            problems.append(Problem(error.what, where, error.mend))
+            problems.append(Problem(error.what, _seen(found, images, categories), error.mend))
     for twin in _duplicates(usable):
-        where = _where(twin.entry, images, categories, twin.extent)
+        where = _seen(twin, images, categories)
         problems.append(Problem("an object that is annotated twice", where, "delete one"))
     return problems
 
 
 def _read(
-    entries: list[Any], images: Mapping[int, CheckedImage], categories: Categories
+    entries: list[object], images: Mapping[int, CheckedImage], categories: Categories
 ) -> tuple[list[_Object], list[Problem]]:
     """Sort out what training would leave out, by its own rules."""
-    reader = ObjectReader(_image_table(images), categories.label_of)
-    accepted: list[dict[str, Any]] = []
+    sizes = [image.image_hw for image in images.values()]
+    names = (image.file_name for image in images.values())
+    reader = ObjectReader(ImageTable.of(images, sizes, names), categories.label_of)
+    accepted: list[dict[str, object]] = []
     problems: list[Problem] = []
     for position, entry in enumerate(entries, start=1):
-        # Of the box only a placeholder: it is compared with the outline later.
-        own = {"id": len(accepted) + 1, "bbox": [0, 0, 1, 1], "area": 1}
-        reader.read([entry | own if isinstance(entry, dict) else entry])
-        if not reader.left_out:
-            accepted.append(entry)
+        if not isinstance(entry, dict):
+            where = f"number {position}"
+            problems.append(Problem("an annotation that is no object", where, _REDRAW))
             continue
-        (reason,) = reader.left_out
-        reader.left_out = Counter()
-        if isinstance(entry, dict):
-            what, where = f"an annotation with {reason}", _where(entry, images, categories)
+        # Of the box only a placeholder: it is compared with the outline later.
+        reader.read([entry | {"id": len(accepted) + 1, "bbox": [0, 0, 1, 1], "area": 1}])
+        if reader.left_out:
+            (reason,) = reader.left_out
+            reader.left_out = Counter()
+            problems.append(_left_out(reason, entry, images))
         else:
-            what, where = "an annotation that is no object", f"number {position}"
-        problems.append(Problem(what, where, _MENDS.get(reason, _REDRAW)))
+            accepted.append(entry)
     table = reader.table()
-    numbers = table.ids - 1
-    for lost in sorted(set(range(len(accepted))) - set(numbers.tolist())):
+    numbers = (table.ids - 1).tolist()
+    for lost in sorted(set(range(len(accepted))) - set(numbers)):
         is_far = isinstance(accepted[lost]["segmentation"], list)  # the only fault of polygons here
         reason = "outline far outside the image" if is_far else "run lengths of the wrong sum"
-        what = f"an annotation with {reason}"
-        problems.append(Problem(what, _where(accepted[lost], images, categories), _REDRAW))
-    extents, areas = _measure(table, [images[number].image_hw for number in images])
-    rows = zip(numbers.tolist(), extents.tolist(), areas.tolist(), strict=True)
-    return [_Object(accepted[n], tuple(extent), area) for n, extent, area in rows], problems
-
-
-def _image_table(images: Mapping[int, CheckedImage]) -> ImageTable:
-    return ImageTable(
-        ids=np.array(list(images), np.int64),
-        sizes=np.array([image.image_hw for image in images.values()], np.int64).reshape(-1, 2),
-        file_names=Ragged.of_texts(image.file_name for image in images.values()),
-    )
+        problems.append(_left_out(reason, accepted[lost], images))
+    extents, areas = _measure(table, sizes)
+    image_ids = list(images)
+    columns = (numbers, table.images.tolist(), table.labels.tolist(), extents.tolist(), areas)
+    usable = [
+        _Object(accepted[number], image_ids[image], label, tuple(extent), area)
+        for number, image, label, extent, area in zip(*columns, strict=True)
+    ]
+    return usable, problems
 
 
 def _measure(
@@ -133,29 +133,28 @@ def _measure(
         extents[drawn, 2:] = np.maximum.reduceat(high, firsts)
         areas[drawn] = np.add.reduceat(abs(np.add.reduceat(crosses, starts)) / 2, firsts)
     for row in np.flatnonzero(table.polygons.lengths == 0).tolist():
-        outline = table.segmentation(row, sizes[table.images[row]])
-        x, y, width, height = mask_utils.toBbox(outline)
+        image_hw = sizes[table.images[row]]
+        outline = table.segmentation(row, image_hw)
+        (x, y, width, height), areas[row] = measure(from_outline(outline, image_hw))
         extents[row] = x, y, x + width, y + height
-        areas[row] = mask_utils.area(outline)
     return extents, areas
 
 
-def _where(
-    entry: dict[str, Any],
-    images: Mapping[int, CheckedImage],
-    categories: Categories,
-    extent: Box | None = None,
-) -> str:
-    """Say which annotation of which image this is, and what is seen there."""
-    number = f"annotation {entry.get('id')!r:.40}"
-    image_id: Any = entry.get("image_id")
-    if type(image_id) is not int or image_id not in images:
-        return number
-    seen = ""
-    if extent is not None:
-        name = categories.names[categories.label_of[entry["category_id"]]]
-        seen = f" ({name} at {extent[0]:.0f}, {extent[1]:.0f})"
-    return f"{images[image_id].file_name}, {number}{seen}"
+def _left_out(reason: str, entry: dict[str, object], images: Mapping[int, CheckedImage]) -> Problem:
+    where, image_id = _number(entry), entry.get("image_id")
+    if type(image_id) is int and image_id in images:
+        where = f"{images[image_id].file_name}, {where}"
+    return Problem(f"an annotation with {reason}", where, _MENDS.get(reason, _REDRAW))
+
+
+def _number(entry: dict[str, object]) -> str:
+    return f"annotation {entry.get('id')!r:.40}"
+
+
+def _seen(found: _Object, images: Mapping[int, CheckedImage], categories: Categories) -> str:
+    """Say which annotation of which image this is, and what is seen where."""
+    place = f"{categories.names[found.label]} at {found.extent[0]:.0f}, {found.extent[1]:.0f}"
+    return f"{images[found.image_id].file_name}, {_number(found.entry)} ({place})"
 
 
 def _check_place(found: _Object, image_hw: tuple[int, int]) -> None:
@@ -177,7 +176,7 @@ def _is_inside(box: Box, image_hw: tuple[int, int]) -> bool:
     return min(x1, y1) >= -_TOLERANCE and x2 <= width + _TOLERANCE and y2 <= height + _TOLERANCE
 
 
-def _check_bbox(bbox: Any, extent: Box) -> None:
+def _check_bbox(bbox: object, extent: Box) -> None:
     """Refuse a box that does not fit its outline, and guess how it is meant."""
     if bbox is None:
         return
@@ -209,7 +208,7 @@ def _duplicates(objects: Iterable[_Object]) -> Iterator[_Object]:
     groups: dict[tuple[int, int], list[_Object]] = defaultdict(list)
     for found in objects:
         if found.entry.get("iscrowd") not in (1, True):
-            groups[found.entry["image_id"], found.entry["category_id"]].append(found)
+            groups[found.image_id, found.label].append(found)
     for group in groups.values():
         group.sort(key=lambda found: found.extent)
         for i, found in enumerate(group):

@@ -1,46 +1,62 @@
-"""Annotations of other formats on their way into COCO's, and the problems met on the way."""
+"""What the readers of other formats share: outlines, and a builder of COCO's content."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple, TypeGuard
+from typing import NamedTuple
 
+from data.annotations.reader import MAX_REACH
+from data.classes import Categories
+from data.files import is_number
 from data.images import read_image_hw
 from data.problems import Problem, Unusable, summarize
+from data.sample import ImageInfo, Polygons, RunLengths
 
 _CORNERS = 64  # of a circle: its polygon covers 99.8 % of it
-_REACH = 10  # image sides; outlines that go farther are mistakes, and cost memory to draw
 
 
 class Converted(NamedTuple):
-    """What a reader of another format returns.
+    """Annotations of another format in COCO's form.
 
     Attributes:
         content: `images`, `annotations` and `categories`, as in a COCO file.
         problems: what was left out.
     """
 
-    content: dict[str, Any]
+    content: dict[str, object]
     problems: list[Problem]
 
 
-Objects = list[tuple[Any, Any]]
-"""The class (a number or a name) and the outline (COCO polygons or run lengths) of each object."""
+class Object(NamedTuple):
+    """An annotated object.
+
+    Attributes:
+        category: the name of its class, or the number where the format lists the classes.
+        outline: in pixels.
+    """
+
+    category: str | int
+    outline: Polygons | RunLengths
 
 
-@dataclass
-class Annotations:
-    """Images and objects, while they are gathered."""
+class CocoBuilder:
+    """Gathers the images and objects of another format.
 
-    images: list[dict[str, Any]] = field(default_factory=list)
-    annotations: list[dict[str, Any]] = field(default_factory=list)
-    problems: list[Problem] = field(default_factory=list)
+    Attributes:
+        problems: what was left out.
+    """
 
-    def add(self, file_name: str, image_hw: tuple[int, int], objects: Objects, listed: int) -> None:
+    def __init__(self) -> None:
+        self.problems: list[Problem] = []
+        self._images: list[ImageInfo] = []
+        self._objects: list[tuple[int, Object]] = []  # each with the id of its image
+
+    def add(
+        self, file_name: str, image_hw: tuple[int, int], objects: Sequence[Object], listed: int
+    ) -> None:
         """Add an image with its objects.
 
         If objects are listed but not one can be used, the image is left out: as a negative it
@@ -54,51 +70,51 @@ class Annotations:
         """
         if listed and not objects:
             return
-        number, (height, width) = len(self.images) + 1, image_hw
-        self.images.append({"id": number, "file_name": file_name, "height": height, "width": width})
-        for category, outline in objects:
-            self.annotations.append(
-                {
-                    "id": len(self.annotations) + 1,
-                    "image_id": number,
-                    "category_id": category,
-                    "segmentation": outline,
-                    "iscrowd": 0,
-                }
-            )
+        number, (height, width) = len(self._images) + 1, image_hw
+        image: ImageInfo = {"id": number, "file_name": file_name, "height": height, "width": width}
+        self._images.append(image)
+        self._objects += [(number, found) for found in objects]
 
     @contextmanager
     def leaving_out(self, where: str) -> Iterator[None]:
-        """Note what cannot be used, and go on."""
+        """Turn an `Unusable` into a problem, and go on."""
         try:
             yield
         except Unusable as error:
             self.problems.append(Problem(error.what, where, error.mend))
 
-    def finish(self, source: Path, names: Mapping[int, str] | None = None) -> Converted:
+    def finish(self, source: Path, categories: Categories | None = None) -> Converted:
         """Return everything in COCO's form.
 
         Args:
             source: what was read, for the message.
-            names: of the class numbers; by default the classes are the names that occur, in the
-                order of the alphabet.
+            categories: the classes, where objects have their numbers; by default the names that
+                occur, in the order of the alphabet.
 
         Raises:
             ValueError: there is not one object that can be used.
         """
-        if not self.annotations:
+        if not self._objects:
             raise ValueError(f"{source}: nothing can be used: {summarize(self.problems)}")
-        if names is None:
-            found = sorted({entry["category_id"] for entry in self.annotations})
-            number_of = {name: number for number, name in enumerate(found, start=1)}
-            for entry in self.annotations:
-                entry["category_id"] = number_of[entry["category_id"]]
-            names = dict(enumerate(found, start=1))
-        categories = [{"id": number, "name": name} for number, name in sorted(names.items())]
-        content = {
-            "images": self.images,
-            "annotations": self.annotations,
-            "categories": categories,
+        if categories is None:
+            names = sorted({str(found.category) for _, found in self._objects})
+            categories = Categories.from_names(names)
+        pairs = zip(categories.names, categories.category_ids, strict=True)
+        number_of: dict[str | int, int] = dict(pairs)
+        annotations = [
+            {
+                "id": number,
+                "image_id": image_id,
+                "category_id": number_of.get(category, category),
+                "segmentation": outline,
+                "iscrowd": 0,
+            }
+            for number, (image_id, (category, outline)) in enumerate(self._objects, start=1)
+        ]
+        content: dict[str, object] = {
+            "images": self._images,
+            "annotations": annotations,
+            "categories": categories.to_coco_json(),
         }
         return Converted(content, self.problems)
 
@@ -112,15 +128,15 @@ def header_hw(image: Path) -> tuple[int, int]:
     try:
         return read_image_hw(image)
     except (ValueError, OSError):
-        raise Unusable("an image that cannot be read", "replace the file, or delete it") from None
+        raise unreadable() from None
 
 
-def is_number(value: Any) -> TypeGuard[float]:
-    """Tell whether a JSON value is a number that a float can hold, so not NaN."""
-    return type(value) in (int, float) and -1e300 < value < 1e300
+def unreadable() -> Unusable:
+    """Say that an image cannot be read."""
+    return Unusable("an image that cannot be read", "replace the file, or delete it")
 
 
-def polygon(xs: Any, ys: Any, image_hw: tuple[int, int]) -> list[float]:
+def polygon(xs: object, ys: object, image_hw: tuple[int, int]) -> list[float]:
     """Join coordinates to COCO's flat polygon.
 
     Args:
@@ -133,13 +149,13 @@ def polygon(xs: Any, ys: Any, image_hw: tuple[int, int]) -> list[float]:
     """
     if not isinstance(xs, list) or not isinstance(ys, list) or len(xs) != len(ys):
         raise Unusable("an outline without points", "draw it again")
-    values: Iterable[Any] = [value for point in zip(xs, ys, strict=True) for value in point]
+    values: Iterable[object] = [value for point in zip(xs, ys, strict=True) for value in point]
     numbers = [float(value) for value in values if is_number(value)]
     if len(numbers) < 2 * len(xs):
         raise Unusable("a coordinate that is no number", "draw the object again")
     if len(xs) < 3:
         raise Unusable("an outline of fewer than three points", "draw it again, or delete it")
-    if max(map(abs, numbers)) > _REACH * max(image_hw):
+    if max(map(abs, numbers)) > MAX_REACH * max(image_hw):
         raise Unusable("an outline far outside the image", "draw it on this image, or delete it")
     return numbers
 

@@ -10,6 +10,8 @@ import json
 import re
 from pathlib import Path
 
+from data.classes import Categories
+
 _KEY = re.compile(r"([A-Za-z_][\w-]*)[ ]*:(?:\s(.*))?$")
 _QUOTED = r"""'(?:[^']|'')*' | "(?:[^"\\]|\\.)*" """
 # A quote opens a text only where one can begin, so not in "don't".
@@ -22,14 +24,14 @@ _ITEM = re.compile(
 _LINE = re.compile(r"(?:-|(\d{1,6})\s*:)\s+(.*)$")
 
 
-def read_class_names(file: Path) -> dict[int, str]:
-    """Read the name of each class number, also from a `classes.txt` with one name a line.
+def read_class_names(file: Path) -> Categories:
+    """Read the classes with their numbers, also from a `classes.txt` with one name a line.
 
     Raises:
         ValueError: there are none, or not in a form that is understood.
     """
     if file.suffix.lower() == ".txt":
-        return dict(enumerate(filter(None, map(str.strip, _lines(file)))))
+        return Categories.from_numbers(enumerate(filter(None, map(str.strip, _lines(file)))))
     keys = _top_level(file)
     if "names" not in keys:
         raise ValueError(f"{file}: expected 'names' of the classes, found {_listed(keys)}")
@@ -39,7 +41,7 @@ def read_class_names(file: Path) -> dict[int, str]:
         raise ValueError(
             f"{file}: cannot read 'names': expected [cat, dog], or lines like '0: cat' or '- cat'"
         )
-    return names
+    return Categories.from_numbers(names.items())
 
 
 def read_folders(file: Path) -> dict[str, str]:

@@ -6,19 +6,21 @@ import base64
 import math
 import os
 from pathlib import Path, PureWindowsPath
-from typing import Any
 
 import numpy as np
-from pycocotools import mask as mask_utils
 
-from data.annotations.run_lengths import run_lengths
+from data.annotations.entries import stated_hw
+from data.annotations.run_lengths import encode, from_outline, merge
 from data.files import IMAGE_SUFFIXES, is_file, read_json
-from data.images import MAX_PIXELS, read_image
+from data.images import read_image
 from data.problems import Unusable
+from data.sample import Polygons, RunLengths
 
-from .convert import Annotations, Converted, Objects, ellipse, header_hw, polygon
+from .convert import CocoBuilder, Converted, Object, ellipse, header_hw, polygon
 
 _DRAW_AGAIN = "draw the object again, or delete it"
+
+_Part = list[float] | RunLengths  # of an object: a flat polygon, or a mask
 
 
 def read_labelme(image_folder: Path, label_folder: Path) -> Converted:
@@ -35,29 +37,31 @@ def read_labelme(image_folder: Path, label_folder: Path) -> Converted:
     Raises:
         ValueError: nothing can be used.
     """
-    found = Annotations()
+    found = CocoBuilder()
     for file in sorted(label_folder.glob("*.json")):
         with found.leaving_out(str(file)):
-            content = _content(file)
+            content, shapes = _content(file)
             image = _image_of(content.get("imagePath"), file, image_folder)
-            image_hw = _image_hw(content, image)
-            objects = _objects(found, content["shapes"], image_hw, file)
+            stated = stated_hw(content.get("imageHeight"), content.get("imageWidth"))
+            image_hw = stated or header_hw(image)
+            objects = _objects(found, shapes, image_hw, file)
             name = Path(os.path.relpath(image, image_folder)).as_posix()
-            found.add(name, image_hw, objects, len(content["shapes"]))
+            found.add(name, image_hw, objects, len(shapes))
     return found.finish(label_folder)
 
 
-def _content(file: Path) -> dict[str, Any]:
+def _content(file: Path) -> tuple[dict[str, object], list[object]]:
+    """Return everything in a file, and its shapes."""
     try:
         content = read_json(file)
     except ValueError:
         raise Unusable("a file that is not valid JSON", "label the image again") from None
     if not isinstance(content, dict) or not isinstance(content.get("shapes"), list):
         raise Unusable("a JSON file without 'shapes'", "keep only labelme's files here")
-    return content
+    return content, content["shapes"]
 
 
-def _image_of(image_path: Any, file: Path, image_folder: Path) -> Path:
+def _image_of(image_path: object, file: Path, image_folder: Path) -> Path:
     folders = (file.parent, image_folder)
     candidates = [f / f"{file.stem}{suffix}" for f in folders for suffix in sorted(IMAGE_SUFFIXES)]
     if isinstance(image_path, str):
@@ -70,34 +74,24 @@ def _image_of(image_path: Any, file: Path, image_folder: Path) -> Path:
     return image
 
 
-def _image_hw(content: dict[str, Any], image: Path) -> tuple[int, int]:
-    height, width = content.get("imageHeight"), content.get("imageWidth")
-    if type(height) is int and type(width) is int and min(height, width) > 0:
-        if height * width > MAX_PIXELS:
-            raise Unusable("an image of impossible size", "correct imageHeight and imageWidth")
-        return height, width
-    return header_hw(image)
-
-
 def _objects(
-    found: Annotations, shapes: list[Any], image_hw: tuple[int, int], file: Path
-) -> Objects:
-    parts: dict[tuple[str, str], list[Any]] = {}
+    found: CocoBuilder, shapes: list[object], image_hw: tuple[int, int], file: Path
+) -> list[Object]:
+    parts: dict[tuple[str, str], list[_Part]] = {}
     for number, shape in enumerate(shapes, start=1):
         with found.leaving_out(f"{file}, shape {number}"):
+            if not isinstance(shape, dict):
+                raise Unusable("a shape that is no object", _DRAW_AGAIN)
             outline = _outline(shape, image_hw)
             label, group = shape.get("label"), shape.get("group_id")
             if not isinstance(label, str) or not label.strip():
                 raise Unusable("a shape without a label", "give it the name of its class")
             key = f"shape {number}" if group is None else f"group {group!r:.80}"
             parts.setdefault((label.strip(), key), []).append(outline)
-    return [(label, _joined(outlines, image_hw)) for (label, _), outlines in parts.items()]
+    return [Object(label, _joined(outlines, image_hw)) for (label, _), outlines in parts.items()]
 
 
-def _outline(shape: Any, image_hw: tuple[int, int]) -> Any:
-    """Return one flat polygon, or run lengths."""
-    if not isinstance(shape, dict):
-        raise Unusable("a shape that is no object", _DRAW_AGAIN)
+def _outline(shape: dict[str, object], image_hw: tuple[int, int]) -> _Part:
     kind = shape.get("shape_type") or "polygon"
     xs, ys = _coordinates(shape.get("points"))
     if kind in ("line", "linestrip", "point", "points"):
@@ -106,15 +100,15 @@ def _outline(shape: Any, image_hw: tuple[int, int]) -> Any:
         return polygon(xs, ys, image_hw)
     if kind not in ("rectangle", "circle", "mask") or len(xs) != 2:
         raise Unusable("a shape of unknown type", _DRAW_AGAIN)
-    (x1, x2), (y1, y2) = xs, ys
-    corners = polygon([x1, x2, x2, x1], [y1, y1, y2, y2], image_hw)
+    corners = polygon([*xs, *xs[::-1]], [ys[0], *ys, ys[1]], image_hw)
     if kind == "circle":  # its centre, and a point on it
+        x1, y1, *_, x2, y2 = corners[:6]
         radius = math.hypot(x2 - x1, y2 - y1)
         return ellipse((x1, y1), (radius, radius), image_hw)
     return corners if kind == "rectangle" else _bitmap(shape.get("mask"), corners, image_hw)
 
 
-def _coordinates(points: Any) -> tuple[list[Any], list[Any]]:
+def _coordinates(points: object) -> tuple[list[object], list[object]]:
     if not isinstance(points, list) or not all(
         isinstance(point, list) and len(point) == 2 for point in points
     ):
@@ -122,27 +116,25 @@ def _coordinates(points: Any) -> tuple[list[Any], list[Any]]:
     return [x for x, _ in points], [y for _, y in points]
 
 
-def _bitmap(mask: Any, corners: list[float], image_hw: tuple[int, int]) -> dict[str, Any]:
+def _bitmap(mask: object, corners: list[float], image_hw: tuple[int, int]) -> RunLengths:
     """Place a PNG, in base64, with its top left pixel at the first corner; cut what is outside."""
     try:
-        piece = read_image(base64.b64decode(mask))[..., 0] > 0
-    except (ValueError, TypeError):
+        content = base64.b64decode(mask) if isinstance(mask, str) else b""
+        piece = read_image(content)[..., 0] > 0
+    except ValueError:
         raise Unusable("a mask that cannot be decoded", _DRAW_AGAIN) from None
-    canvas = np.zeros(image_hw, np.uint8, order="F")
+    canvas = np.zeros(image_hw, np.bool_)
     x, y = round(corners[0]), round(corners[1])
     seen, target = piece[max(-y, 0) :, max(-x, 0) :], canvas[max(y, 0) :, max(x, 0) :]
     height, width = np.minimum(seen.shape, target.shape)
     target[:height, :width] = seen[:height, :width]
-    return _as_json(mask_utils.encode(canvas))
+    return encode(canvas)
 
 
-def _joined(outlines: list[Any], image_hw: tuple[int, int]) -> Any:
-    """Return polygons if all parts are, else run lengths."""
-    if all(isinstance(outline, list) for outline in outlines):
-        return outlines
-    parts = [[outline] if isinstance(outline, list) else outline for outline in outlines]
-    return _as_json(mask_utils.merge([run_lengths(part, image_hw) for part in parts]))
-
-
-def _as_json(encoded: dict[str, Any]) -> dict[str, Any]:
-    return {"size": list(encoded["size"]), "counts": encoded["counts"].decode()}
+def _joined(parts: list[_Part], image_hw: tuple[int, int]) -> Polygons | RunLengths:
+    """Join the parts of an object: to polygons if all are."""
+    polygons = [part for part in parts if isinstance(part, list)]
+    masks = [part for part in parts if not isinstance(part, list)]
+    if not masks:
+        return polygons
+    return merge([*masks, *(from_outline([polygon], image_hw) for polygon in polygons)])

@@ -1,4 +1,4 @@
-"""Which format a folder of annotations is in, and how to read it."""
+"""Recognises the format of a folder of annotations, and finds its files."""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ _SUB_FOLDERS = ("", "annotations", "labels", "images")
 _VAL = ("val", "valid", "validation")
 
 
-class Part(NamedTuple):
-    """One split of a dataset.
+class SplitPaths(NamedTuple):
+    """Where the files of one split are.
 
     Attributes:
         format: how to read it.
@@ -46,14 +46,14 @@ class Part(NamedTuple):
     annotations: Path
 
 
-def recognise(folder: Path) -> tuple[Part | None, Part | None]:
-    """Find the training and the validation part of a folder in any of the formats.
+def recognise(folder: Path) -> tuple[SplitPaths | None, SplitPaths | None]:
+    """Find the training and the validation split of a folder in any of the formats.
 
-    They are in `train` and `val` (or `valid`), or as a YOLO file says. A folder without such parts
-    is both.
+    They are in `train` and `val` (or `valid`), or where a YOLO file says. A folder without such
+    folders serves as both.
 
     Returns:
-        The two parts, None for what is not there.
+        The two splits, None for what is not there.
 
     Raises:
         ValueError: there are several annotation files where one is expected, two formats, or a
@@ -61,7 +61,7 @@ def recognise(folder: Path) -> tuple[Part | None, Part | None]:
     """
     names_file = _names_file(folder)
     if names_file is not None:
-        return yolo_parts(names_file)
+        return yolo_splits(names_file)
     train = _json_part(folder / "train")
     val = next(filter(None, (_json_part(folder / name) for name in _VAL)), None)
     if train is None and val is None:
@@ -73,7 +73,7 @@ def recognise(folder: Path) -> tuple[Part | None, Part | None]:
     return train, val
 
 
-def yolo_parts(names_file: Path) -> tuple[Part | None, Part | None]:
+def yolo_splits(names_file: Path) -> tuple[SplitPaths | None, SplitPaths | None]:
     """Find the image folders of a YOLO dataset: those that its file names, else the usual ones.
 
     Raises:
@@ -97,8 +97,8 @@ def yolo_parts(names_file: Path) -> tuple[Part | None, Part | None]:
         listed = listed or ["images/train", "train/images", "images"]
         raise ValueError(f"{names_file}: no such folder: {', '.join(listed)}")
     return (
-        Part("yolo", train, names_file) if train else None,
-        Part("yolo", val, names_file) if val else None,
+        SplitPaths("yolo", train, names_file) if train else None,
+        SplitPaths("yolo", val, names_file) if val else None,
     )
 
 
@@ -163,7 +163,7 @@ def _first_folder(roots: Iterable[Path], names: Iterable[str]) -> Path | None:
     return None
 
 
-def _json_part(folder: Path) -> Part | None:
+def _json_part(folder: Path) -> SplitPaths | None:
     """Find one file of COCO or VIA, or a folder of labelme's."""
     for name in _SUB_FOLDERS:
         others: dict[Path, Format] = {}
@@ -172,13 +172,13 @@ def _json_part(folder: Path) -> Part | None:
             if kind == "labelme":
                 beside = folder / "images"
                 images = beside if beside.is_dir() else folder / name
-                return Part(kind, images, folder / name)
+                return SplitPaths(kind, images, folder / name)
             if kind is not None:
                 others[file] = kind
         if len(others) > 1:
             raise _several(list(others))
         for file, kind in others.items():
-            return Part(kind, image_folder_of(file), file)
+            return SplitPaths(kind, image_folder_of(file), file)
     return None
 
 

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
-from data.files import is_file, read_json
+from data.files import is_file, is_number, read_json
 from data.problems import Problem, Unusable
 
-from .convert import Annotations, Converted, Objects, ellipse, header_hw, is_number, polygon
+from .convert import CocoBuilder, Converted, Object, ellipse, header_hw, polygon
 
 _CLASS_ATTRIBUTES = ("class", "label", "name", "type")
 _UNNAMED = "object"
@@ -36,7 +35,7 @@ def read_via(image_folder: Path, file: Path) -> Converted:
         raise ValueError(f"{file}: expected VIA's images by name, found a {type(content).__name__}")
     entries = list(content.values())
     attribute = _class_attribute(entries)
-    found = Annotations()
+    found = CocoBuilder()
     if attribute is None and any(_attributes(region) for e in entries for region in _regions(e)):
         mend = f"call the one with the class {' or '.join(_CLASS_ATTRIBUTES)}"
         found.problems.append(Problem("attributes that name no class", str(file), mend))
@@ -50,7 +49,7 @@ def read_via(image_folder: Path, file: Path) -> Converted:
     return found.finish(file)
 
 
-def _image(name: Any, folder: Path) -> tuple[str, tuple[int, int]]:
+def _image(name: object, folder: Path) -> tuple[str, tuple[int, int]]:
     if not isinstance(name, str):
         raise Unusable("an image without 'filename'", "export the annotations again")
     if not is_file(folder / name):
@@ -58,7 +57,7 @@ def _image(name: Any, folder: Path) -> tuple[str, tuple[int, int]]:
     return name, header_hw(folder / name)
 
 
-def _regions(entry: Any) -> list[Any]:
+def _regions(entry: object) -> list[object]:
     """Return the regions of an image: a list in version 2, by number in version 1."""
     regions = entry.get("regions") if isinstance(entry, dict) else None
     if isinstance(regions, dict):
@@ -66,12 +65,12 @@ def _regions(entry: Any) -> list[Any]:
     return regions if isinstance(regions, list) else []
 
 
-def _attributes(region: Any) -> dict[str, Any]:
+def _attributes(region: object) -> dict[str, object]:
     attributes = region.get("region_attributes") if isinstance(region, dict) else None
     return attributes if isinstance(attributes, dict) else {}
 
 
-def _class_attribute(entries: list[Any]) -> str | None:
+def _class_attribute(entries: list[object]) -> str | None:
     """Return which attribute holds the class, or None."""
     regions = (region for entry in entries for region in _regions(entry))
     names = {name for region in regions for name in _attributes(region)}
@@ -82,20 +81,20 @@ def _class_attribute(entries: list[Any]) -> str | None:
 
 
 def _objects(
-    found: Annotations, entry: Any, attribute: str | None, image_hw: tuple[int, int], where: str
-) -> Objects:
-    objects: Objects = []
+    found: CocoBuilder, entry: object, attribute: str | None, image_hw: tuple[int, int], where: str
+) -> list[Object]:
+    objects: list[Object] = []
     for number, region in enumerate(_regions(entry), start=1):
         with found.leaving_out(f"{where}, region {number}"):
             label = _UNNAMED if attribute is None else _label(_attributes(region).get(attribute))
             shape = region.get("shape_attributes") if isinstance(region, dict) else None
             if not isinstance(shape, dict):
                 raise Unusable("a region without a shape", _DRAW_AGAIN)
-            objects.append((label, [_outline(shape, image_hw)]))
+            objects.append(Object(label, [_outline(shape, image_hw)]))
     return objects
 
 
-def _label(value: Any) -> str:
+def _label(value: object) -> str:
     """Return the class: a text, or of several checkboxes the one that is on."""
     if isinstance(value, dict):
         chosen = [name for name, on in value.items() if on]
@@ -105,7 +104,7 @@ def _label(value: Any) -> str:
     return value.strip()
 
 
-def _outline(shape: dict[str, Any], image_hw: tuple[int, int]) -> list[float]:
+def _outline(shape: dict[str, object], image_hw: tuple[int, int]) -> list[float]:
     kind = shape.get("name")
     if kind == "polygon":
         return polygon(shape.get("all_points_x"), shape.get("all_points_y"), image_hw)
@@ -125,7 +124,7 @@ def _outline(shape: dict[str, Any], image_hw: tuple[int, int]) -> list[float]:
     raise Unusable("a region of unknown shape", _DRAW_AGAIN)
 
 
-def _numbers(shape: dict[str, Any], *names: str) -> list[float]:
+def _numbers(shape: dict[str, object], *names: str) -> list[float]:
     numbers = [value for value in map(shape.get, names) if is_number(value)]
     if len(numbers) < len(names):
         raise Unusable("a coordinate that is no number", _DRAW_AGAIN)

@@ -9,7 +9,7 @@ from pathlib import Path
 from data.files import IMAGE_SUFFIXES
 from data.problems import Unusable
 
-from .convert import Annotations, Converted, Objects, header_hw, polygon
+from .convert import CocoBuilder, Converted, Object, header_hw, polygon
 from .data_yaml import read_class_names
 
 _LARGEST_SHARE = 2.0  # beyond it, coordinates are pixels
@@ -25,15 +25,15 @@ def read_yolo(image_folder: Path, names_file: Path) -> Converted:
 
     Args:
         image_folder: where the images are.
-        names_file: `data.yaml` or `classes.txt`, see `data.data_yaml.read_class_names`.
+        names_file: `data.yaml` or `classes.txt`, see `data.formats.data_yaml.read_class_names`.
 
     Raises:
         ValueError: the names cannot be read, or nothing can be used.
     """
-    names = read_class_names(names_file)
+    categories = read_class_names(names_file)
     labels = _label_folder(image_folder)
     stray = set(labels.rglob("*.txt")) - {labels / "classes.txt"}
-    found = Annotations()
+    found = CocoBuilder()
     for image in _images_in(image_folder):
         name = image.relative_to(image_folder)
         file = labels / name.with_suffix(".txt")
@@ -41,18 +41,18 @@ def read_yolo(image_folder: Path, names_file: Path) -> Converted:
         with found.leaving_out(str(image)):
             image_hw = header_hw(image)
             lines = _lines(file) if file.is_file() else {}
-            objects: Objects = []
+            objects: list[Object] = []
             for number, line in lines.items():
                 with found.leaving_out(f"{file}, line {number}"):
                     label, outline = _parsed(line, image_hw)
-                    if label not in names:
+                    if label not in categories.label_of:
                         raise Unusable("a class number without a name", f"name it in {names_file}")
-                    objects.append((label, [outline]))
+                    objects.append(Object(label, [outline]))
             found.add(name.as_posix(), image_hw, objects, len(lines))
     for file in sorted(stray) if labels != image_folder else ():
         with found.leaving_out(str(file)):
             raise Unusable("labels without an image", f"put the image into {image_folder}")
-    return found.finish(labels, names)
+    return found.finish(labels, categories)
 
 
 def _label_folder(image_folder: Path) -> Path:

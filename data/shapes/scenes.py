@@ -6,23 +6,22 @@ of their visible parts. A scene depends on (seed, index) alone.
 
 from __future__ import annotations
 
-import contextlib
-import io
 import json
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from pycocotools import mask as mask_utils
 from pycocotools.coco import COCO
 
+from data.annotations.run_lengths import encode, measure
+from data.annotations.truth import coco_content, coco_index
 from data.classes import SHAPE_CLASSES, Categories
 from data.images import Image
-from data.sample import Sample
+from data.sample import Annotation, ImageInfo, Sample
 
 from .drawing import (
     TEXTURES,
@@ -93,7 +92,7 @@ class ShapeScenes:
         """The identifiers of the scenes: index + 1."""
         return tuple(range(1, self.length + 1))
 
-    def image_info(self, index: int) -> dict[str, Any]:
+    def image_info(self, index: int) -> ImageInfo:
         """Return the COCO `images` entry of a scene."""
         image_id, side = self._check(index) + 1, self.image_size
         return {"id": image_id, "file_name": f"{image_id:06d}.jpg", "height": side, "width": side}
@@ -111,20 +110,21 @@ class ShapeScenes:
             image_id=index + 1,
         )
 
-    def annotations(self, index: int) -> list[dict[str, Any]]:
+    def annotations(self, index: int) -> list[Annotation]:
         """Return the COCO `annotations` entries of a scene, without painting it."""
         _, _, layout = self._layout(index)
-        entries: list[dict[str, Any]] = []
+        entries: list[Annotation] = []
         for label, mask in zip(layout.labels, layout.masks, strict=True):
-            rle = mask_utils.encode(np.asfortranarray(mask, dtype=np.uint8))
+            run_lengths = encode(mask)
+            box, area = measure(run_lengths)
             entries.append(
                 {
                     "id": index * 100 + len(entries) + 1,
                     "image_id": index + 1,
                     "category_id": self.categories.category_ids[label],
-                    "segmentation": {"size": rle["size"], "counts": rle["counts"].decode("ascii")},
-                    "area": float(mask_utils.area(rle)),
-                    "bbox": mask_utils.toBbox(rle).tolist(),
+                    "segmentation": run_lengths,
+                    "area": area,
+                    "bbox": box,
                     "iscrowd": 0,
                 }
             )
@@ -133,11 +133,7 @@ class ShapeScenes:
     @cached_property
     def coco(self) -> COCO:
         """The ground truth of all scenes for COCO's evaluation, made on first use."""
-        truth = COCO()
-        truth.dataset = _coco_dataset(self, self.length)
-        with contextlib.redirect_stdout(io.StringIO()):  # createIndex is talkative
-            truth.createIndex()
-        return truth
+        return coco_index(coco_content(self))
 
     def _check(self, index: int) -> int:
         if not 0 <= index < self.length:
@@ -201,7 +197,8 @@ def export_coco(dataset: ShapeScenes, folder: Path, split: str, count: int | Non
     path = folder / "annotations" / f"instances_{split}.json"
     path.parent.mkdir(exist_ok=True)
     partial = path.with_suffix(".partial")
-    partial.write_text(json.dumps(_coco_dataset(dataset, count)), encoding="ascii")
+    content = coco_content(dataset, count, f"generated shapes, seed {dataset.seed}")
+    partial.write_text(json.dumps(content), encoding="ascii")
     return partial.replace(path)
 
 
@@ -260,13 +257,3 @@ def _mask_boxes(masks: NDArray[np.bool_]) -> Floats:
     first = columns.argmax(axis=1), rows.argmax(axis=1)
     last = w - columns[:, ::-1].argmax(axis=1), h - rows[:, ::-1].argmax(axis=1)
     return np.stack([*first, *last], axis=1).astype(np.float32)
-
-
-def _coco_dataset(dataset: ShapeScenes, count: int) -> dict[str, Any]:
-    pairs = zip(dataset.categories.category_ids, dataset.categories.names, strict=True)
-    return {
-        "info": {"description": f"generated shapes, seed {dataset.seed}"},
-        "images": [dataset.image_info(index) for index in range(count)],
-        "annotations": [entry for index in range(count) for entry in dataset.annotations(index)],
-        "categories": [{"id": number, "name": name} for number, name in pairs],
-    }

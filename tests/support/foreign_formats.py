@@ -11,10 +11,9 @@ from typing import Any
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from pycocotools import mask as mask_utils
 
 from data.annotations.coco import CocoInstances
-from data.annotations.run_lengths import run_lengths
+from data.annotations.run_lengths import decode
 from data.catalog import open_dataset
 
 HW = (40, 60)
@@ -29,8 +28,7 @@ DISC = np.hypot(*np.mgrid[-19.5:20, -29.5:30]) <= 10
 
 
 def drawn(outline: Any, image_hw: tuple[int, int] = HW) -> NDArray[np.uint8]:
-    bitmap: NDArray[np.uint8] = mask_utils.decode(run_lengths(outline, image_hw))
-    return bitmap
+    return decode(outline, image_hw)
 
 
 def opened(folder: Path, *args: Any) -> CocoInstances:

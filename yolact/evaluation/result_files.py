@@ -13,9 +13,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
-from numpy.typing import NDArray
-
+from data.annotations.run_lengths import check_counts
+from data.sample import RunLengths
 from yolact.files import write_json
 
 FORMAT = "yolact results 1"
@@ -53,7 +52,7 @@ class CocoResults:
     images: dict[int, tuple[int, int]] = field(default_factory=dict)
     detections: list[Result] = field(default_factory=list)
 
-    def run_lengths(self, result: Result) -> dict[str, Any]:
+    def run_lengths(self, result: Result) -> RunLengths:
         """Return the mask of one detection as COCO writes it."""
         return {"size": list(self.images[result.image_id]), "counts": result.mask_counts}
 
@@ -171,7 +170,7 @@ def _parse_detection(row: Any, images: Mapping[int, tuple[int, int]]) -> Result:
     image_id, category_id, (x, y, width, height), box_score, mask_score, counts = row
     if image_id not in images:
         raise ValueError(f"a detection in image {image_id!r}, which is not listed")
-    _check_run_lengths(counts, math.prod(images[image_id]))
+    check_counts(counts, math.prod(images[image_id]))
     return Result(
         image_id,
         _whole(category_id),
@@ -192,37 +191,6 @@ def _finite(value: Any) -> float:
     if type(value) not in (int, float) or not math.isfinite(value):
         raise ValueError(f"{value!r} is not a finite number")
     return float(value)
-
-
-def _check_run_lengths(counts: Any, pixels: int) -> None:
-    """Refuse run lengths that do not fill the image: pycocotools' C code trusts them blindly."""
-    if not isinstance(counts, str) or not counts:
-        raise ValueError(f"run lengths {counts!r}")
-    codes = np.frombuffer(counts.encode("ascii"), dtype=np.uint8).astype(np.int64) - 48
-    if codes.min() < 0 or codes.max() > 63 or codes[-1] & 32:
-        raise ValueError("run lengths with impossible characters")
-    runs = _decode_runs(codes)
-    if runs.min() < 0 or runs.sum() != pixels:
-        raise ValueError(f"run lengths of {runs.sum()} pixels in an image of {pixels}")
-
-
-def _decode_runs(codes: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Decode COCO's compressed run lengths, given as characters less 48.
-
-    A number is five bits to a character, lowest first; bit 6 says that more follow, and the sign is
-    bit 5 of the last. From the fourth number on, each is the difference from the last but one.
-    """
-    last = np.flatnonzero((codes & 32) == 0)
-    first = np.concatenate(([0], last[:-1] + 1))
-    lengths = last - first + 1
-    if lengths.max() > 7:
-        raise ValueError("run lengths with a number of more than 35 bits")
-    shifts = 5 * (np.arange(len(codes)) - np.repeat(first, lengths))
-    runs = np.add.reduceat((codes & 31) << shifts, first)
-    runs -= ((codes[last] & 16) > 0) * (1 << (5 * lengths))
-    runs[1::2] = np.cumsum(runs[1::2])
-    runs[2::2] = np.cumsum(runs[2::2])
-    return runs
 
 
 def _tenths(values: Iterable[float]) -> list[float]:

@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from pycocotools import mask as mask_utils
 from pycocotools.coco import COCO
 
+from data.annotations.run_lengths import decode
 from data.sample import Dataset
 from yolact.drawing.detections import PALETTE
 from yolact.drawing.side_by_side import Panel, objects_to_draw, side_by_side, write_jpeg
@@ -68,7 +68,9 @@ class Shown:
         here = here[np.argsort(-outcome.detections["score"][here], kind="stable")]
         rows = outcome.detections[here]
         parts = [self.results.detections[number - 1] for number in rows["number"]]
-        bitmaps = (mask_utils.decode(self.results.run_lengths(part)) for part in parts)
+        bitmaps = (
+            decode(self.results.run_lengths(part), self.results.images[image_id]) for part in parts
+        )
         boxes = [part.box for part in parts]
         scores = rows["score"].tolist()
         objects = self._drawn(image_id, rows, outcome.shows[here], boxes, bitmaps, scores)

@@ -9,8 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
+from data.annotations.run_lengths import encode
 from layers.masks import Window
-from layers.paste import bitmap, encode_bitmap, mask_window, paste_masks, tint
+from layers.paste import bitmap, mask_window, paste_masks, tint
 from layers.structures import TensorGroup
 
 
@@ -100,7 +101,7 @@ class Detections(TensorGroup):
     def run_lengths(self, index: int) -> str:
         """Return COCO's compressed run lengths of one full-size mask, as pycocotools does."""
         window, inside = self.crop(index)
-        return encode_bitmap(inside, window, self.image_hw)
+        return encode(inside.cpu().numpy(), self.image_hw, window[:2])["counts"]
 
     def names(self) -> list[str]:
         """Return the class name of every detection, "class 3" where there is none."""

@@ -8,11 +8,10 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from pycocotools import mask as mask_utils
 from torch import Tensor
 from torchvision.utils import make_grid
 
-from data.annotations.run_lengths import run_lengths
+from data.annotations.run_lengths import decode
 from data.augment.train import TrainTransform
 from data.loader import Transform
 from data.sample import Dataset, Sample
@@ -135,13 +134,7 @@ def write_validation_pictures(
 def _ground_truth(sample: Sample, class_names: Sequence[str]) -> Detections:
     image_hw = (sample.image.shape[0], sample.image.shape[1])
     shown = np.flatnonzero(~sample.is_crowd)
-    outlines = (sample.segmentations[index] for index in shown)
-    bitmaps = (
-        outline
-        if isinstance(outline, np.ndarray)
-        else mask_utils.decode(run_lengths(outline, image_hw))
-        for outline in outlines
-    )
+    bitmaps = (decode(sample.segmentations[index], image_hw) for index in shown)
     labels = sample.labels[shown].tolist()
     return objects_to_draw(bitmaps, sample.boxes[shown], labels, image_hw, class_names)
 

@@ -1,0 +1,42 @@
+"""Any dataset as a COCO file, and as pycocotools' ground truth."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+from collections.abc import Mapping
+from typing import TypedDict
+
+from pycocotools.coco import COCO
+
+from data.classes import Category
+from data.sample import Annotation, Dataset, ImageInfo
+
+
+class CocoContent(TypedDict):
+    """A COCO file."""
+
+    info: dict[str, str]
+    images: list[ImageInfo]
+    annotations: list[Annotation]
+    categories: list[Category]
+
+
+def coco_content(dataset: Dataset, count: int | None = None, description: str = "") -> CocoContent:
+    """Gather the first images of a dataset, by default all, and their objects."""
+    indices = range(len(dataset) if count is None else count)
+    return {
+        "info": {"description": description} if description else {},
+        "images": [dataset.image_info(index) for index in indices],
+        "annotations": [part for index in indices for part in dataset.annotations(index)],
+        "categories": dataset.categories.to_coco_json(),
+    }
+
+
+def coco_index(content: Mapping[str, object]) -> COCO:
+    """Hand the content of a COCO file to pycocotools."""
+    truth = COCO()
+    truth.dataset = content
+    with contextlib.redirect_stdout(io.StringIO()):  # it announces the index
+        truth.createIndex()
+    return truth
