@@ -206,7 +206,8 @@ assert not {"train", "eval", "scripts", "tests"} & set(sys.modules)
 def loaded(*modules):
     return [name for name in sys.modules if f"{name}.".startswith(tuple(f"{m}." for m in modules))]
 
-readers = loaded("data.annotations", "data.video", "data.shapes", "av", "matplotlib", "openvino")
+names = "data.annotations.coco data.annotations.reader data.formats data.video data.shapes"
+readers = loaded(*names.split(), "av", "matplotlib", "openvino")
 assert not readers, readers
 import data.catalog
 assert not loaded("data.shapes")
