@@ -1,11 +1,11 @@
-"""Boxes: formats, overlaps, and SSD's encoding against anchors. All of it works with no boxes."""
+"""Boxes: formats, overlaps, and SSD's encoding against anchors."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
 
-# Scale of the encoded offsets (centre, size), part of the released weights.
+# Scale of the encoded offsets of centre and size; the released weights are trained with it.
 VARIANCES = (0.1, 0.2)
 
 

@@ -1,4 +1,4 @@
-"""Which anchor learns which object (YOLACT sec. 3.2, after SSD and RetinaNet)."""
+"""Assignment of objects to anchors for training (YOLACT sec. 3.2, after SSD and RetinaNet)."""
 
 from __future__ import annotations
 

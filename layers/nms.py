@@ -149,7 +149,7 @@ def _torchvision_nms(boxes: Tensor, scores: Tensor, groups: Tensor, iou_threshol
     keep = torch.zeros_like(scores, dtype=torch.bool)
     # One group at a time: boxes shifted apart, as in torchvision's batched_nms, lose their last
     # digits, and beside a huge box all of them.
-    for group in groups.unique().tolist():
+    for group in set(groups.tolist()):
         members = (groups == group).nonzero().squeeze(1)
         kept = torchvision.ops.nms(boxes[members], scores[members], threshold)
         keep[members[kept]] = True
