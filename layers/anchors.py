@@ -10,13 +10,13 @@ from torch import Tensor, nn
 
 
 class AnchorGenerator(nn.Module):
-    """Make the anchors of a feature pyramid, relative to the image (YOLACT sec. 4).
+    """Anchors of a feature pyramid, relative to the image (YOLACT sec. 4).
 
     Args:
         scales: for each level, the anchor sides in pixels of the S x S input.
         ratios: width / height of the anchors of every scale.
         image_size: S, the side that the scales refer to.
-        square: keep the original's slip `h = w`, which the released one-stage weights are trained
+        square: keep the original's slip `h = w`, which YOLACT's released COCO weights are trained
             with: anchors become squares of side scale * sqrt(ratio).
     """
 
@@ -27,7 +27,6 @@ class AnchorGenerator(nn.Module):
         image_size: int,
         square: bool,
     ) -> None:
-        """Precompute the anchor sizes of every level."""
         super().__init__()
         self.sizes = [_level_sizes(level, ratios, image_size, square) for level in scales]
         self._cache: dict[tuple[object, ...], Tensor] = {}
@@ -46,13 +45,15 @@ class AnchorGenerator(nn.Module):
         if torch.compiler.is_compiling():
             return self.make(grids, device)
         key = (grids, device)
-        if key not in self._cache:
+        anchors = self._cache.get(key)
+        if anchors is None:
             with torch.inference_mode(False):
-                self._cache = {key: self.make(grids, device)}
-        return self._cache[key]
+                anchors = self.make(grids, device)
+            self._cache = {key: anchors}
+        return anchors.clone()  # the caller's own, to change as they like
 
     def make(self, grids: Sequence[tuple[int, int]], device: torch.device) -> Tensor:
-        """Make the anchors for levels of the given heights and widths."""
+        """Return (P, 4) anchors, as `forward` does, for levels of these heights and widths."""
         levels = [
             _level_anchors(height, width, sizes)
             for (height, width), sizes in zip(grids, self.sizes, strict=True)
@@ -63,6 +64,7 @@ class AnchorGenerator(nn.Module):
 def _level_sizes(
     scales: Sequence[float], ratios: Sequence[float], image_size: int, square: bool
 ) -> Tensor:
+    """Return (A, 2) anchor widths and heights, relative; ratios run faster than scales."""
     sizes = []
     for scale in scales:
         for ratio in ratios:
@@ -75,8 +77,8 @@ def _level_sizes(
 def _level_anchors(height: int, width: int, sizes: Tensor) -> Tensor:
     y = (torch.arange(height, dtype=torch.float32) + 0.5) / height
     x = (torch.arange(width, dtype=torch.float32) + 0.5) / width
-    anchors = torch.empty(height, width, len(sizes), 4)
+    anchors = torch.empty(height, width, len(sizes), 4)  # sizes: (A, 2)
     anchors[..., 0] = x[None, :, None]
     anchors[..., 1] = y[:, None, None]
     anchors[..., 2:] = sizes
-    return anchors.reshape(-1, 4)
+    return anchors.reshape(-1, 4)  # (h*w*A, 4)

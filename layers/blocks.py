@@ -1,4 +1,4 @@
-"""Small modules that several parts share."""
+"""Modules and initialisers that several parts of the network share."""
 
 from __future__ import annotations
 
@@ -19,19 +19,18 @@ class DeformableConv2d(nn.Conv2d):
     def __init__(
         self, in_channels: int, out_channels: int, stride: int = 1, dilation: int = 1
     ) -> None:
-        """Make the convolution and the one that predicts its 18 offsets and 9 modulations."""
         super().__init__(
             in_channels, out_channels, 3, stride=stride, padding=dilation, dilation=dilation
         )
-        self.offset_mask = nn.Conv2d(
+        self.offset_mask = nn.Conv2d(  # 18 offsets and 9 modulations
             in_channels, 27, 3, stride=stride, padding=dilation, dilation=dilation
         )
         nn.init.zeros_(self.offset_mask.weight)
         zero_bias(self.offset_mask)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Convolve (B, in, h, w) at the learned sampling points."""
-        offset_mask = self.offset_mask(x).float()
+        """Convolve (B, in, h, w) at the learned sampling points, in float32."""
+        offset_mask = self.offset_mask(x).float()  # (B, 27, h', w')
         # torchvision has no gradient of this operator for Apple GPUs, and none at all before 0.23.
         device = torch.device("cpu") if x.device.type == "mps" else x.device
         with torch.autocast(x.device.type, enabled=False):
@@ -49,18 +48,18 @@ class DeformableConv2d(nn.Conv2d):
 
 
 def zero_bias(conv: nn.Conv2d) -> None:
-    """Set a convolution's bias to zero where it has one."""
+    """Zero the bias where there is one."""
     if conv.bias is not None:
         nn.init.zeros_(conv.bias)
 
 
 def conv_relu(in_channels: int, out_channels: int) -> nn.Sequential:
-    """Return a 3x3 convolution followed by ReLU."""
+    """Return a padded 3x3 convolution with ReLU."""
     return nn.Sequential(nn.Conv2d(in_channels, out_channels, 3, padding=1), nn.ReLU(inplace=True))
 
 
 def init_convolutions(module: nn.Module) -> None:
-    """Xavier-uniform weights and zero biases for every convolution, as the original starts them."""
+    """Set Xavier-uniform weights and zero biases in every convolution, as the original does."""
     for child in module.modules():
         if isinstance(child, nn.Conv2d):
             nn.init.xavier_uniform_(child.weight)

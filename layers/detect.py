@@ -1,4 +1,4 @@
-"""From raw predictions to candidates: filter, decode, suppress."""
+"""Candidates from raw predictions: score filter, box decoding, non-maximum suppression."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def detect(
     max_detections: int = 100,
     nms: Nms = "fast",
 ) -> list[Candidates]:
-    """Find the objects of each image.
+    """Find the objects of each image, in float32.
 
     Args:
         predictions: raw outputs for B images.
@@ -40,7 +40,7 @@ def detect(
         ValueError: unknown `nms`.
     """
     if nms not in get_args(Nms):
-        raise ValueError(f"nms: {nms!r} is not one of {', '.join(get_args(Nms))}")
+        raise ValueError(f"nms={nms!r} is none of {', '.join(get_args(Nms))}")
     found = []
     for logits, deltas, coefficients in zip(
         predictions.class_logits, predictions.box_deltas, predictions.coefficients, strict=True
@@ -61,11 +61,9 @@ def detect(
 
 
 def _above_threshold(logits: Tensor, score_threshold: float) -> tuple[Tensor, Tensor]:
-    """Return the indices of the anchors that may be objects, and their (N, C) foreground scores.
-
-    Against background alone a class scores at least as high as against all classes: what fails that
-    cheap test, which is nearly everything, needs no softmax.
-    """
+    """Return the (N,) anchors whose best class is above the threshold, and their (N, C) scores."""
+    # Against background alone a class scores at least as high as against all classes: what fails
+    # that cheap test, which is nearly everything, needs no softmax.
     bound = (logits[:, 1:].amax(dim=1) - logits[:, 0]).sigmoid()
     anchors = (bound > score_threshold * (1 - 1e-3)).nonzero().squeeze(1)
     scores = torch.softmax(logits[anchors], dim=1)[:, 1:]

@@ -1,4 +1,4 @@
-"""The pure losses of YOLACT (sec. 3 and 4.1) and YOLACT++ (sec. 4.2), not yet weighted."""
+"""Losses of YOLACT (sec. 3 and 4.1) and YOLACT++ (sec. 4.2), unweighted, for float32 tensors."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torchvision.ops import generalized_box_iou_loss
 from .masks import box_windows
 from .matching import BACKGROUND, IGNORE
 
-_FAR = 1e4  # image sides; areas beyond overflow
+_FAR = 1e4  # in image sides: the areas of wilder boxes would overflow
 
 
 def box_loss(box_deltas: Tensor, target_deltas: Tensor) -> Tensor:
@@ -37,7 +37,7 @@ def confidence_loss(class_logits: Tensor, classes: Tensor, negative_ratio: int =
         negative_ratio: negatives per positive.
     """
     with torch.no_grad():
-        hardness = class_logits.logsumexp(dim=2) - class_logits[:, :, 0]
+        hardness = class_logits.logsumexp(dim=2) - class_logits[:, :, 0]  # (B, P)
         hardness = hardness.masked_fill(classes != BACKGROUND, -1)
         positives = (classes > BACKGROUND).sum(dim=1).clamp(min=1)
         rank = hardness.argsort(dim=1, descending=True).argsort(dim=1)
@@ -62,7 +62,7 @@ def mask_loss(mask_logits: Tensor, target_masks: Tensor, boxes: Tensor) -> Tenso
     height, width = mask_logits.shape[-2:]
     loss = F.binary_cross_entropy_with_logits(mask_logits, target_masks, reduction="none")
     loss = (loss * box_windows(boxes, (height, width))).sum(dim=(1, 2))
-    cells = (boxes[:, 2:] - boxes[:, :2]) * boxes.new_tensor((width, height))
+    cells = (boxes[:, 2:] - boxes[:, :2]) * boxes.new_tensor((width, height))  # (N, 2) sides
     return loss / cells.clamp(min=0.25).prod(dim=1)
 
 
@@ -75,7 +75,7 @@ def dice_loss(mask_logits: Tensor, target_masks: Tensor, boxes: Tensor) -> Tenso
         boxes: (N, 4) xyxy relative: the ground truth that crops.
 
     Returns:
-        (N,) in [0, 1]; 0 where nothing is to be found, and nothing is.
+        (N,) in [0, 1]; 0 where the target and the mask are both empty.
     """
     windows = box_windows(boxes, mask_logits.shape[-2:])
     soft, target_masks = mask_logits.sigmoid() * windows, target_masks * windows

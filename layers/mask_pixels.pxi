@@ -1,8 +1,8 @@
-# One mask at image scale; part of kernels.pyx.
+# Pixels of one mask at image scale; part of kernels.pyx.
 #
-# Of one mask at image scale: `soft_mask` is (h, w) float32 in [0, 1]; `frame` the region of the image
-# that it covers, x1, y1, x2, y2 in pixels; `window` x1, y1, x2, y2 in whole pixels, and no other pixel
-# is touched. A pixel belongs to the mask where the soft mask, upsampled bilinearly, exceeds 0.5.
+# `soft_mask` is (h, w) float32 in [0, 1]; `frame` is the region of the image that it covers, x1, y1,
+# x2, y2 in pixels; `window` is x1, y1, x2, y2 in whole pixels, and no pixel outside it is touched. A
+# pixel belongs to the mask where the soft mask, upsampled bilinearly, exceeds 0.5.
 
 cdef enum:
     BLOCK = 8  # columns of a bitmap compared at a time; as many bytes fill a register

@@ -1,4 +1,4 @@
-"""Masks from prototypes, and where they lie in the image (YOLACT sec. 3.1 and 3.3)."""
+"""Masks from prototypes, cropped by box and sampled in the image (YOLACT sec. 3.1 and 3.3)."""
 
 from __future__ import annotations
 
@@ -38,7 +38,8 @@ def assemble_masks(
         arrays = as_floats(prototypes), as_floats(coefficients), as_floats(boxes)
         kernels.assemble_masks(*arrays, padding, soft)
         return torch.from_numpy(soft)
-    logits = torch.einsum("nk,khw->nhw", coefficients.float(), prototypes.float())
+    with torch.autocast(prototypes.device.type, enabled=False):
+        logits = torch.einsum("nk,khw->nhw", coefficients.float(), prototypes.float())
     soft_masks = logits.sigmoid()
     return soft_masks * box_windows(boxes, logits.shape[-2:], padding) if crop else soft_masks
 
@@ -55,13 +56,13 @@ def box_windows(boxes: Tensor, grid_hw: tuple[int, int] | torch.Size, padding: f
         (N, h, w) bool.
     """
     height, width = grid_hw
-    x = torch.arange(width, device=boxes.device, dtype=boxes.dtype)
-    y = torch.arange(height, device=boxes.device, dtype=boxes.dtype)
-    x1, y1, x2, y2 = boxes.unbind(1)
+    x = torch.arange(width, device=boxes.device, dtype=torch.float32)
+    y = torch.arange(height, device=boxes.device, dtype=torch.float32)
+    x1, y1, x2, y2 = boxes.float().unbind(1)
     x1, x2 = torch.minimum(x1, x2) * width - padding, torch.maximum(x1, x2) * width + padding
     y1, y2 = torch.minimum(y1, y2) * height - padding, torch.maximum(y1, y2) * height + padding
-    inside_x = (x >= x1[:, None]) & (x < x2[:, None])
-    inside_y = (y >= y1[:, None]) & (y < y2[:, None])
+    inside_x = (x >= x1[:, None]) & (x < x2[:, None])  # (N, w)
+    inside_y = (y >= y1[:, None]) & (y < y2[:, None])  # (N, h)
     return inside_y[:, :, None] & inside_x[:, None, :]
 
 
@@ -88,7 +89,7 @@ def mask_window(soft_mask: Tensor, frame: Tensor, image_hw: tuple[int, int]) -> 
 
 
 def _span(occupied: Tensor, start: Tensor, end: Tensor, size: int) -> tuple[int, int]:
-    """Bound the pixels of one axis that the occupied cells have a part in."""
+    """Bound the pixels of one axis, of `size` in all, that the occupied cells have a part in."""
     cells = len(occupied)
     first, last = (int(i) for i in occupied.nonzero().flatten()[[0, -1]])
     per_cell = (end - start) / cells
@@ -113,13 +114,14 @@ def sample_window(soft_mask: Tensor, frame: Tensor, window: Window) -> Tensor:
     soft_mask, frame = soft_mask.float(), frame.float()
     top, bottom, fraction_y = _taps(y1, y2, frame[1], frame[3], soft_mask.shape[0])
     left, right, fraction_x = _taps(x1, x2, frame[0], frame[2], soft_mask.shape[1])
-    rows = _between(soft_mask[top], soft_mask[bottom], fraction_y[:, None])
+    rows = _between(soft_mask[top], soft_mask[bottom], fraction_y[:, None])  # (y2 - y1, w)
     return _between(rows[:, left], rows[:, right], fraction_x)
 
 
 def _taps(
     first: int, last: int, start: Tensor, end: Tensor, cells: int
 ) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the cell before each pixel centre, the cell after it, and that one's weight."""
     pixels = torch.arange(first, last, device=start.device, dtype=torch.float32) + 0.5
     extent = (end - start).clamp(min=1e-6)  # of a frame without area, too
     source = ((pixels - start) * (cells / extent) - 0.5).clamp(0, cells - 1)

@@ -1,4 +1,4 @@
-"""The compiled kernels of this folder, and the one choice between them and torch."""
+"""The compiled kernels of this folder, and the choice between them and torch."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import logging
 from collections.abc import Sequence
 from functools import cache
 from importlib import import_module
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -67,7 +67,7 @@ def kernels_for(*tensors: Tensor) -> Kernels | None:
 
 @cache
 def load_kernels() -> Kernels | None:
-    """Return the compiled kernels, or None (said once) where they were not built."""
+    """Return the compiled kernels, or None, with one warning, where they were not built."""
     try:
         kernels: Kernels = import_module("layers.kernels")
     except ImportError:
@@ -79,6 +79,7 @@ def load_kernels() -> Kernels | None:
     return kernels
 
 
-def as_floats(tensor: Tensor) -> NDArray[Any]:
+def as_floats(tensor: Tensor) -> Floats:
     """View a CPU tensor as the contiguous float32 array that kernels take; copy where needed."""
-    return tensor.float().contiguous().numpy()
+    floats: Floats = tensor.float().contiguous().numpy()
+    return floats

@@ -122,7 +122,7 @@ def _among_the_best(
 def batched_greedy_nms(
     boxes: Tensor, scores: Tensor, groups: Tensor, iou_threshold: float
 ) -> Tensor:
-    """Greedy NMS within groups: in Cython on the CPU, else by torchvision.
+    """Suppress exactly within groups: in Cython on the CPU, else by torchvision.
 
     Args:
         boxes: (N, 4) xyxy.
@@ -144,15 +144,17 @@ def batched_greedy_nms(
 
 
 def _torchvision_nms(boxes: Tensor, scores: Tensor, groups: Tensor, iou_threshold: float) -> Tensor:
-    if not len(boxes):
-        return torch.zeros(0, dtype=torch.long, device=boxes.device)
-    # Groups are moved apart by the whole extent; torchvision's own shift forgets negative corners.
-    boxes = boxes - boxes.min()
-    apart = boxes + (groups * (boxes.max() + 1))[:, None]
     # Rounded like the overlaps it is compared with, or an equal one would count as above.
     threshold = float(np.float32(iou_threshold))
-    keep: Tensor = torchvision.ops.nms(apart, scores, threshold)
-    return keep
+    keep = torch.zeros_like(scores, dtype=torch.bool)
+    # One group at a time: boxes shifted apart, as in torchvision's batched_nms, lose their last
+    # digits, and beside a huge box all of them.
+    for group in set(groups.tolist()):
+        members = (groups == group).nonzero().squeeze(1)
+        kept = torchvision.ops.nms(boxes[members], scores[members], threshold)
+        keep[members[kept]] = True
+    index = keep.nonzero().squeeze(1)
+    return index[scores[index].argsort(descending=True, stable=True)]
 
 
 def _best_first(scores: Tensor, count: int) -> tuple[Tensor, Tensor]:

@@ -1,4 +1,4 @@
-"""What is done with the pixels of one mask: find, draw and tint it, compiled where possible.
+"""Pixels of one mask in an image: bound, sample and tint them, compiled where possible.
 
 A pixel belongs to a mask where the soft mask, upsampled bilinearly to its frame, exceeds 0.5. Only
 the window that holds the mask is ever looked at.

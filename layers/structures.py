@@ -1,20 +1,21 @@
-"""What flows between the parts of a model: predictions, targets, candidates."""
+"""Predictions, targets and candidates: the tensors that a model's parts exchange."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple, TypeVar
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-Index = int | slice | Tensor | NDArray[Any] | Sequence[int]
+Index = int | slice | Tensor | NDArray[np.generic] | Sequence[int]
 Group = TypeVar("Group", bound="TensorGroup")
 
 
+@dataclass(frozen=True)
 class TensorGroup:
     """Base of frozen dataclasses whose tensors all have the same first dimension.
 
@@ -28,40 +29,49 @@ class TensorGroup:
             raise ValueError(f"{type(self).__name__}: parts of different lengths: {lengths}")
 
     def __len__(self) -> int:
-        return len(next(iter(self._tensors().values())))
+        return len(self._first())
 
     def __getitem__(self: Group, index: Index) -> Group:
-        """Select by position, slice, list of positions, or boolean mask; the result is a group."""
-        if not isinstance(index, Tensor):  # NumPy reads every other kind of index
-            if not isinstance(index, slice):
-                index = np.asarray(index)
-                index = index if index.size or index.dtype == bool else index.astype(np.intp)
-            positions = np.atleast_1d(np.arange(len(self))[index])
-            index = torch.from_numpy(positions.copy()).to(self._device)
-        index = index.reshape(-1)
-        return self._changed({name: value[index] for name, value in self._tensors().items()})
+        """Select by position, slice, positions or boolean mask, on any device; always a group.
+
+        Raises:
+            IndexError: a position out of range, or a mask of another length.
+        """
+        device = self._first().device
+        if not isinstance(index, Tensor):
+            index = _positions(index, len(self))
+        index = index.to(device).reshape(-1)
+        if index.dtype == torch.bool:  # once for all tensors
+            index = torch.arange(len(self), device=device)[index]
+        return self._map(lambda tensor: tensor[index])
 
     def to(self: Group, device: torch.device | str) -> Group:
         """Move every tensor to a device."""
         # Towards the CPU an asynchronous copy could be read before it has arrived.
         wait = torch.device(device).type == "cpu"
-        tensors = self._tensors().items()
-        return self._changed({n: value.to(device, non_blocking=not wait) for n, value in tensors})
+        return self._map(lambda tensor: tensor.to(device, non_blocking=not wait))
 
     def pin_memory(self: Group) -> Group:
-        """Pin every tensor, for the loader's asynchronous copies."""
-        return self._changed({n: value.pin_memory() for n, value in self._tensors().items()})
-
-    @property
-    def _device(self) -> torch.device:
-        return next(iter(self._tensors().values())).device
+        """Pin every tensor, for asynchronous copies to a GPU; the loader calls this by its name."""
+        return self._map(Tensor.pin_memory)
 
     def _tensors(self) -> dict[str, Tensor]:
         return {name: value for name, value in vars(self).items() if isinstance(value, Tensor)}
 
-    def _changed(self: Group, tensors: dict[str, Tensor]) -> Group:
-        changed: Group = replace(self, **tensors)  # type: ignore[type-var]
-        return changed
+    def _first(self) -> Tensor:
+        return next(iter(self._tensors().values()))
+
+    def _map(self: Group, change: Callable[[Tensor], Tensor]) -> Group:
+        return replace(self, **{name: change(value) for name, value in self._tensors().items()})
+
+
+def _positions(index: int | slice | NDArray[np.generic] | Sequence[int], count: int) -> Tensor:
+    """Return what an index of any kind selects of `count`, as NumPy reads it: (n,) int64."""
+    if not isinstance(index, slice):
+        array = np.asarray(index)
+        # An empty list makes an array of floats.
+        index = array if array.size or array.dtype == bool else array.astype(np.intp)
+    return torch.from_numpy(np.ascontiguousarray(np.arange(count)[index]))
 
 
 class Predictions(NamedTuple):

@@ -2,24 +2,26 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.autograd.function import FunctionCtx
 
 
 def synchronise_batch_norm(model: nn.Module) -> None:
     """Make every batch norm of a model use the statistics of all processes' batches, in place.
 
     Weights keep their names. On GPUs this is torch's SyncBatchNorm, which does not run on CPUs.
+    Subclasses of BatchNorm2d, which may do more than normalise, are left alone.
     """
     for parent in list(model.modules()):
         for name, child in parent.named_children():
             if type(child) is not nn.BatchNorm2d:
                 continue
             if child.running_mean is not None and child.running_mean.is_cuda:
-                convert: Any = nn.SyncBatchNorm.convert_sync_batchnorm
+                convert: Callable[[nn.Module], nn.Module] = nn.SyncBatchNorm.convert_sync_batchnorm
                 setattr(parent, name, convert(child))
             else:
                 child.__class__ = _CpuSyncBatchNorm
@@ -36,37 +38,45 @@ class _CpuSyncBatchNorm(nn.BatchNorm2d):
         if not self.training:
             return super().forward(x)
         full = x.float()
-        mean = _Mean.apply(full.mean(dim=(0, 2, 3)))
+        mean = _Mean.apply(full.mean(dim=(0, 2, 3)))  # (C,)
         centred = full - mean[:, None, None]
-        variance = _Mean.apply(centred.square().mean(dim=(0, 2, 3)))
-        self._remember(mean.detach(), variance.detach(), x.numel() // x.shape[1])
-        scale = self.weight * (variance + self.eps).rsqrt()
-        normalised: Tensor = centred * scale[:, None, None] + self.bias[:, None, None]
+        variance = _Mean.apply(centred.square().mean(dim=(0, 2, 3)))  # (C,)
+        self._update_statistics(mean.detach(), variance.detach(), x.numel() // x.shape[1])
+        scale = (variance + self.eps).rsqrt()
+        if self.affine:
+            scale = self.weight * scale
+        normalised: Tensor = centred * scale[:, None, None]
+        if self.affine:
+            normalised = normalised + self.bias[:, None, None]
         return normalised.to(x.dtype)
 
-    def _remember(self, mean: Tensor, variance: Tensor, count: int) -> None:
-        if self.running_mean is None or self.running_var is None or self.momentum is None:
+    def _update_statistics(self, mean: Tensor, variance: Tensor, count: int) -> None:
+        """Move the running statistics towards those of a batch of `count` pixels a process."""
+        if self.running_mean is None or self.running_var is None:
             return
-        count *= dist.get_world_size()
-        self.running_mean.lerp_(mean, self.momentum)
-        self.running_var.lerp_(variance * count / max(count - 1, 1), self.momentum)
+        momentum = self.momentum
         if self.num_batches_tracked is not None:
             self.num_batches_tracked.add_(1)
+        if momentum is None:  # the plain average of all batches
+            momentum = 1 / int(self.num_batches_tracked or 1)
+        count *= dist.get_world_size()
+        self.running_mean.lerp_(mean, momentum)
+        self.running_var.lerp_(variance * count / max(count - 1, 1), momentum)
 
 
 class _Mean(torch.autograd.Function):
     """The mean over processes; gradients take the same way back."""
 
     @staticmethod
-    def forward(ctx: Any, values: Tensor) -> Tensor:
-        return _reduced(values)
+    def forward(ctx: FunctionCtx, values: Tensor) -> Tensor:
+        return _mean(values)
 
     @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
-        return _reduced(gradients[0])
+    def backward(ctx: FunctionCtx, *gradients: Tensor) -> Tensor:
+        return _mean(gradients[0])
 
 
-def _reduced(values: Tensor) -> Tensor:
+def _mean(values: Tensor) -> Tensor:
     total = values.detach().clone()
     dist.all_reduce(total)
     return total / dist.get_world_size()

@@ -88,12 +88,31 @@ def test_wrong_number_of_levels() -> None:
         AnchorGenerator([[10], [20]], [1], 100, False)(grids((2, 2)))
 
 
-def test_cache_follows_the_size() -> None:
+def test_anchors_follow_the_size() -> None:
     generator = AnchorGenerator([[10]], [1], 100, False)
     first = generator(grids((2, 2)))
-    assert generator(grids((2, 2))) is first
     assert len(generator(grids((3, 2)))) == 6
     torch.testing.assert_close(generator(grids((2, 2))), first, rtol=0, atol=0)
+
+
+def test_anchors_are_laid_once_for_a_size(monkeypatch: pytest.MonkeyPatch) -> None:
+    generator = AnchorGenerator([[10]], [1], 100, False)
+    first = generator(grids((2, 2)))
+    monkeypatch.delattr(AnchorGenerator, "make")
+    assert torch.equal(generator(grids((2, 2))), first)
+
+
+@pytest.mark.parametrize("inference", [False, True])
+def test_changed_anchors_are_the_callers_alone(inference: bool) -> None:
+    generator = AnchorGenerator([[10]], [1], 100, False)
+    with torch.inference_mode(inference):
+        first = generator(grids((2, 2)))
+        expected = first.clone()
+        first.zero_()
+        second = generator(grids((2, 2)))
+        assert torch.equal(second, expected)
+        second.mul_(9)
+    assert torch.equal(generator(grids((2, 2))), expected)
 
 
 def test_anchors_made_in_inference_mode_serve_in_training() -> None:

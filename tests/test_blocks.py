@@ -1,5 +1,9 @@
+from collections.abc import Iterator
+from typing import Any
+
 import pytest
 import torch
+import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -10,6 +14,7 @@ from layers.blocks import (
     init_convolutions,
     zero_bias,
 )
+from layers.sync_batch_norm import synchronise_batch_norm
 
 
 def image(batch: int = 2) -> Tensor:
@@ -109,3 +114,46 @@ def test_batch_norms_of_any_kind() -> None:
     assert list(batch_norms(nn.Conv2d(3, 4, 1))) == []
     module = nn.Sequential(nn.Conv2d(3, 4, 1), nn.Sequential(nn.BatchNorm2d(4), nn.BatchNorm1d(2)))
     assert [name for name, _ in batch_norms(module)] == ["1.0", "1.1"]
+
+
+@pytest.fixture
+def one_process() -> Iterator[None]:
+    dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
+    yield
+    dist.destroy_process_group()
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"affine": False}, {"momentum": None}, {"momentum": 0.5}, {"track_running_stats": False}],
+    ids=repr,
+)
+def test_synchronised_batch_norm_of_one_process(one_process: None, options: dict[str, Any]) -> None:
+    plain, ours = (nn.Sequential(nn.BatchNorm2d(3, **options)) for _ in range(2))
+    synchronise_batch_norm(ours)
+    assert type(ours[0]) is not nn.BatchNorm2d
+    for seed in range(3):
+        x = 5 * torch.randn(2, 3, 4, 5, generator=torch.Generator().manual_seed(seed)) + 2
+        first, second = x.clone().requires_grad_(), x.clone().requires_grad_()
+        for module, image in ((plain, first), (ours, second)):
+            module.zero_grad()
+            module(image).pow(3).sum().backward()
+        torch.testing.assert_close(ours(x), plain(x))
+        assert first.grad is not None
+        torch.testing.assert_close(second.grad, first.grad, rtol=1e-3, atol=1e-3)
+        for one, other in zip(ours.parameters(), plain.parameters(), strict=True):
+            torch.testing.assert_close(one.grad, other.grad, rtol=1e-3, atol=1e-3)
+    torch.testing.assert_close(ours.state_dict(), plain.state_dict())
+    torch.testing.assert_close(ours.eval()(x), plain.eval()(x))
+
+
+def test_only_plain_batch_norm_is_synchronised() -> None:
+    class WithActivation(nn.BatchNorm2d):
+        def forward(self, x: Tensor) -> Tensor:
+            return super().forward(x).relu()
+
+    model = nn.Sequential(WithActivation(3), nn.Sequential(nn.BatchNorm2d(3)), nn.GroupNorm(1, 3))
+    kinds = [type(module) for module in model.modules()]
+    synchronise_batch_norm(model)
+    changed = [type(m) is not kind for m, kind in zip(model.modules(), kinds, strict=True)]
+    assert changed == [False, False, False, True, False]

@@ -100,6 +100,14 @@ def test_assemble_is_float32(path: str, dtype: torch.dtype) -> None:
     assert assemble_masks(prototypes, coefficients, torch.tensor([WHOLE])).dtype == torch.float32
 
 
+def test_assemble_computes_in_float32_under_autocast(path: str) -> None:
+    prototypes, coefficients = torch.randn(8, 9, 7), torch.randn(3, 8)
+    boxes = torch.tensor([WHOLE]).expand(3, 4)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        ours = assemble_masks(prototypes, coefficients, boxes)
+    torch.testing.assert_close(ours, reference(prototypes, coefficients, boxes))
+
+
 def test_assemble_can_be_derived() -> None:
     coefficients = torch.ones(1, 2, requires_grad=True)
     assemble_masks(torch.ones(2, 3, 3), coefficients, torch.tensor([WHOLE])).sum().backward()
@@ -143,6 +151,13 @@ def test_box_windows(
     expected[slice(*rows), slice(*columns)] = True
     windows = box_windows(torch.tensor([box]), (4, 8), padding)
     assert windows[0].int().tolist() == expected.int().tolist()
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_windows_of_boxes_in_any_precision_are_found_in_float32(dtype: torch.dtype) -> None:
+    boxes = torch.rand(50, 4, generator=torch.Generator().manual_seed(0)).to(dtype)
+    expected = box_windows(boxes.float(), (300, 300))
+    assert torch.equal(box_windows(boxes, (300, 300)), expected)
 
 
 def test_no_box_windows() -> None:

@@ -1,8 +1,9 @@
 import pytest
 import torch
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 
-from layers.boxes import xyxy_to_cxcywh
+from layers.boxes import box_iou, cxcywh_to_xyxy, xyxy_to_cxcywh
 from layers.matching import match_anchors
 
 NONE: list[tuple[float, ...]] = []
@@ -133,3 +134,70 @@ def test_thresholds_are_the_callers() -> None:
     anchors, one = xyxy_to_cxcywh(rows([WHOLE, IOU_60, IOU_30])), torch.tensor([0])
     matches = match_anchors(anchors, rows([WHOLE]), one, rows([]), 0.7, 0.2)
     assert matches.classes.tolist() == [1, -1, -1]
+
+
+def reference(anchors: Tensor, boxes: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    """Search the strongest pair of all, again and again: slow, and so plain that it is right."""
+    overlaps = box_iou(boxes, cxcywh_to_xyxy(anchors))
+    best_overlap, objects = overlaps.max(dim=0)
+    for _ in range(min(overlaps.shape)):
+        taken, anchor = divmod(int(overlaps.argmax()), overlaps.shape[1])
+        overlaps[:, anchor] = overlaps[taken] = -1
+        best_overlap[anchor], objects[anchor] = 2, taken
+    classes = labels[objects] + 1
+    classes[best_overlap < 0.5] = -1
+    classes[best_overlap < 0.4] = 0
+    return classes, objects
+
+
+def whole_boxes(count: int, side: int, rng: torch.Generator) -> Tensor:
+    """(N, 4) xyxy in whole units, some without area: the smaller `side`, the more are equal."""
+    corners = torch.randint(0, side + 1, (count, 2, 2), generator=rng).float()
+    return torch.cat((corners.amin(dim=1), corners.amax(dim=1)), dim=1)
+
+
+@pytest.mark.parametrize("side", [1, 2, 4, 12, 100])
+@pytest.mark.parametrize(
+    ("objects", "anchors"),
+    [(1, 0), (1, 1), (3, 3), (20, 7), (7, 20), (30, 200), (200, 30), (60, 60)],
+)
+def test_forced_anchors_equal_those_of_an_exhaustive_search(
+    side: int, objects: int, anchors: int
+) -> None:
+    for seed in range(10):
+        rng = torch.Generator().manual_seed(seed)
+        boxes = whole_boxes(objects, side, rng)
+        boxes[::4] = boxes[0].clone()
+        if seed % 3 == 0:
+            boxes[1::3] += 1000  # overlaps nothing
+        if seed % 5 == 0:
+            boxes[2::7] = torch.nan
+            boxes[boxes == 0] = -0.0
+        priors = xyxy_to_cxcywh(whole_boxes(anchors, side, rng))
+        labels = torch.randint(0, 80, (objects,), generator=rng)
+        matches = match_anchors(priors, boxes, labels, rows([]))
+        classes, taken = reference(priors, boxes, labels)
+        assert matches.classes.tolist() == classes.tolist(), seed
+        assert matches.objects.tolist() == taken.tolist(), seed
+
+
+class Operators(TorchDispatchMode):
+    """Counts what torch is asked to do."""
+
+    count = 0
+
+    def __torch_dispatch__(self, operator, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
+        self.count += 1
+        return operator(*args, **(kwargs or {}))
+
+
+def test_objects_are_matched_together() -> None:
+    # One pass, and one wait for a GPU, for all objects; not one for each.
+    def operators(objects: int) -> int:
+        rng = torch.Generator().manual_seed(0)
+        boxes, anchors = whole_boxes(objects, 50, rng), whole_boxes(500, 50, rng)
+        with Operators() as counted:
+            match_anchors(xyxy_to_cxcywh(anchors), boxes, torch.arange(objects), rows([]))
+        return counted.count
+
+    assert operators(2) == operators(60)

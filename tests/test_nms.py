@@ -73,6 +73,14 @@ def test_groups_far_outside_the_image_do_not_meet(path: str) -> None:
     assert kept.tolist() == [0, 1]
 
 
+def test_a_huge_box_leaves_small_ones_of_other_groups_exact(path: str) -> None:
+    small = [0.001, 0.001, 0.004, 0.004]
+    boxes = torch.tensor([small, small, [0.003, 0.003, 0.006, 0.006], [0.0, 0.0, 2000.0, 2000.0]])
+    groups = torch.tensor([79, 79, 79, 0])
+    kept = batched_greedy_nms(boxes, torch.tensor([0.9, 0.8, 0.7, 0.6]), groups, 0.5)
+    assert kept.tolist() == [0, 2, 3]
+
+
 @pytest.fixture
 def fresh_kernels() -> Iterator[None]:
     load_kernels.cache_clear()

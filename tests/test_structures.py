@@ -88,6 +88,10 @@ INDICES: list[tuple[Any, list[int]]] = [
     ([2, 2], [2, 2]),
     ((0, 1), [0, 1]),
     ([True, False, False, True, False], [0, 3]),
+    ([False] * 5, []),
+    (range(1, 3), [1, 2]),
+    (torch.zeros(0, dtype=torch.int64), []),
+    (torch.tensor([[1], [-1]]), [1, 4]),
     (torch.tensor([4, 0]), [4, 0]),
     (torch.tensor([True, False, False, False, True]), [0, 4]),
     (np.array([4, 0], dtype=np.int32), [4, 0]),
@@ -122,9 +126,37 @@ def test_index_out_of_range(make: Any, count: int, index: Any) -> None:
 
 
 @ids
-def test_a_boolean_mask_must_have_the_length(make: Any) -> None:
+@pytest.mark.parametrize("count", [0, 5])
+@pytest.mark.parametrize("mask", [[True] * 4, np.ones(4, bool), torch.ones(4, dtype=torch.bool)])
+def test_a_boolean_mask_must_have_the_length(make: Any, count: int, mask: Any) -> None:
     with pytest.raises(IndexError):
-        make(5)[torch.ones(4, dtype=torch.bool)]
+        make(count)[mask]
+
+
+@ids
+@pytest.mark.parametrize("index", [1, [0, 2], slice(1, 3), torch.tensor([2, 0])], ids=repr)
+def test_indexing_where_the_group_is(make: Any, index: Any) -> None:
+    # The index comes from the CPU, the group is elsewhere.
+    part = make(3).to("meta")
+    assert len(part[index]) == len(make(3)[index])
+    assert {value.device.type for value in tensors(part[index]).values()} == {"meta"}
+
+
+@ids
+def test_a_selection_is_a_copy(make: Any) -> None:
+    part = make(2)
+    part[:1].boxes.fill_(7)
+    assert (part.boxes != 7).all()
+
+
+@pytest.mark.parametrize("count", [0, 2])
+def test_pinning_takes_every_tensor(monkeypatch: pytest.MonkeyPatch, count: int) -> None:
+    # Needs a GPU, so a double stands for it.
+    monkeypatch.setattr(torch.Tensor, "pin_memory", lambda tensor: tensor + 0)
+    part = target(count)
+    pinned = part.pin_memory()
+    assert all(getattr(pinned, name) is not value for name, value in tensors(part).items())
+    assert [len(pinned), pinned.masks.shape] == [count, part.masks.shape]
 
 
 @pytest.mark.parametrize("count", [0, 3])
