@@ -191,7 +191,7 @@ def build_train_loader(
         num_workers=workers,
         collate_fn=collate,
         pin_memory=pin_memory,
-        worker_init_fn=_limit_threads,
+        worker_init_fn=_set_up_worker,
         persistent_workers=workers > 0,
         # Its own generator, or starting the loader would advance the random numbers of training.
         generator=torch.Generator(),
@@ -210,8 +210,7 @@ def _allow_many_files() -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
-def _limit_threads(_worker: int) -> None:
-    """Give a worker one thread: the workers already use all cores."""
+def _set_up_worker(_worker: int) -> None:
+    """Give OpenCV in a worker one thread, as PyTorch has there: the workers use all cores."""
     cv2.setNumThreads(0)
-    torch.set_num_threads(1)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the training loop

@@ -119,4 +119,7 @@ def test_share_of_the_images(share: float, expected: int) -> None:
     data = TrainingData(Scenes(), still, seed=0, copy_paste=share)
     mixed = sum(len(data[0, i][0].unique()) > 1 for i in range(30))
     assert abs(mixed - expected) <= (0 if share == 0 else 6)  # its object is chosen half the time
+    whole = {index: set(data[0, index][0].unique().tolist()) for index in range(30)}
+    assert all(index + 1 in values for index, values in whole.items())
+    assert len(set().union(*(v - {i + 1} for i, v in whole.items()))) >= expected / 2
     assert torch.equal(data[0, 3][0], data[0, 3][0])

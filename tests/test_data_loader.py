@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import signal
 from itertools import chain, islice
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -9,6 +11,7 @@ import torch
 from data.augment.train import TrainTransform, plain_target
 from data.loader import BatchStream, SampleError, TrainingData, build_train_loader, collate
 from data.sample import Sample
+from layers.structures import Target
 
 
 class Numbers:
@@ -103,6 +106,13 @@ def test_items_depend_on_seed_epoch_and_index_alone() -> None:
     assert not torch.equal(image, TrainingData(Numbers(9), TrainTransform(32), seed=2)[2, 5][0])
 
 
+def test_augmentation_is_independent_of_the_order() -> None:
+    """Sample 0 does not get the numbers that shuffled its epoch."""
+    order = [index for _, index in next(iter(BatchStream(50, 50, seed=3)))]
+    data = TrainingData(Numbers(50), lambda _, rng: rng.permutation(50).tolist(), seed=3)
+    assert data[0, 0] != order
+
+
 def taken(workers: int, start: int, count: int) -> list[torch.Tensor]:
     loader = build_train_loader(
         Numbers(5), TrainTransform(24), 4, workers, seed=7, start_iteration=start
@@ -117,6 +127,46 @@ def test_loader_resumes_exactly(workers: int) -> None:
     whole = taken(workers=0, start=0, count=5)
     resumed = taken(workers, start=3, count=2)
     assert all(torch.equal(a, b) for a, b in zip(whole[3:], resumed, strict=True))
+
+
+def about_the_worker(sample: Sample, _: np.random.Generator) -> tuple[torch.Tensor, Target]:
+    ignores_ctrl_c = signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+    threads = torch.get_num_threads(), cv2.getNumThreads()
+    return torch.tensor((*threads, ignores_ctrl_c)), plain_target(sample, 8)[1]
+
+
+def test_workers_have_one_thread_and_leave_ctrl_c_to_training() -> None:
+    loader = build_train_loader(Numbers(2), about_the_worker, 1, workers=1, seed=0)
+    images, _ = next(iter(loader))
+    assert images[0].tolist() == [1, 1, 1]
+
+
+def test_workers_may_open_many_files() -> None:
+    resource = pytest.importorskip("resource")
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    try:
+        for workers, expected in ((0, 256), (1, min(65_536, hard))):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (256, hard))
+            build_train_loader(Numbers(2), TrainTransform(24), 1, workers, seed=0)
+            assert resource.getrlimit(resource.RLIMIT_NOFILE)[0] == expected
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+def test_loader_leaves_the_random_numbers_of_training_alone() -> None:
+    before = torch.random.get_rng_state()
+    next(iter(build_train_loader(Numbers(2), TrainTransform(24), 1, workers=0, seed=0)))
+    assert torch.equal(torch.random.get_rng_state(), before)
+
+
+def test_settings_reach_the_loader() -> None:
+    loader = build_train_loader(
+        Numbers(5), TrainTransform(24), 4, 0, 0, pin_memory=True, copy_paste=0.3, part=(1, 2)
+    )
+    assert loader.pin_memory
+    assert loader.dataset.copy_paste == 0.3
+    whole, half = next(iter(BatchStream(5, 4, 0))), next(iter(loader.batch_sampler))
+    assert half == whole[1::2]
 
 
 class Broken(Numbers):
@@ -146,6 +196,9 @@ def test_a_broken_image_is_left_out_and_told_once(caplog: pytest.LogCaptureFixtu
         (image, _), (following, _) = data[epoch, 1], data[epoch, 2]
         assert image.shape == following.shape
     assert (data._sample(1).image == 2).all()  # the next one's
+    data = TrainingData(OneBroken(2), TrainTransform(24), seed=0)
+    assert (data._sample(1).image == 0).all()  # after the last one comes the first
+    caplog.records.pop()
     assert [record.getMessage() for record in caplog.records] == [
         "left out: b.jpg: not a known image format"
     ]

@@ -12,6 +12,7 @@ from pycocotools import mask as mask_utils
 
 from data.annotations.coco import CocoInstances
 from data.annotations.run_lengths import compress, decode, encode, parse_counts
+from data.augment import colours
 from data.augment.colours import adjust_colours, distort_colours
 from data.augment.placement import Placement, draw_placement, place_whole
 from data.augment.rasterise import rasterise
@@ -117,6 +118,7 @@ def test_small_objects_are_dropped_in_training_only() -> None:
     quiet = TrainTransform(80, photometric=False, expand=False, crop=False)
     assert quiet(sample, np.random.default_rng(0))[1].labels.tolist() == [1, 2]
     assert plain_target(sample, 80)[1].labels.tolist() == [0, 1, 2]
+    assert plain_target(sample, 80, min_object_size=4)[1].labels.tolist() == [1, 2]
 
 
 def test_something_to_learn_always_remains() -> None:
@@ -136,6 +138,85 @@ def test_fallback_when_no_draw_succeeds() -> None:
     check(*transform(sample, np.random.default_rng(0)), 10)
 
 
+WHOLE = place_whole((60, 80), 64)
+STILL = {"photometric": False, "expand": False, "crop": False, "mirror": False}
+
+
+@pytest.mark.parametrize(
+    ("switched_on", "share"),
+    [
+        ({}, 0),
+        ({"mirror": True}, 1 / 2),
+        ({"flip": True}, 1 / 2),
+        ({"rotate": True}, 3 / 4),
+        ({"expand": True}, 1 / 2),
+        ({"crop": True}, 5 / 6),
+        ({"scale_jitter": (0.5, 0.5)}, 1),
+    ],
+)
+def test_each_switch_changes_its_part(switched_on: dict[str, Any], share: float) -> None:
+    sample, rng = sample_of((10, 10, 70, 50)), np.random.default_rng(0)
+    transform = TrainTransform(64, **{**STILL, **switched_on})
+    drawn = [transform.place(sample, rng)[0] for _ in range(300)]
+    changed = {
+        "mirror": [placement.mirror for placement in drawn],
+        "flip": [placement.flip for placement in drawn],
+        "rotate": [placement.quarter_turns > 0 for placement in drawn],
+        "expand": [placement.window != WHOLE.window for placement in drawn],
+        "crop": [placement.source != WHOLE.source for placement in drawn],
+    }
+    changed["scale_jitter"] = changed["expand"]
+    name = next(iter(switched_on), "crop")
+    assert np.mean(changed[name]) == pytest.approx(share, abs=0.1)
+    others = [values for values in changed.values() if values != changed[name]]
+    assert not np.any(others)
+    assert {placement.quarter_turns for placement in drawn} <= ({0, 1, 2, 3} if "rotate" else {0})
+
+
+def test_turns_are_of_every_angle() -> None:
+    transform, rng = TrainTransform(64, **STILL, rotate=True), np.random.default_rng(0)
+    turns = [transform.place(sample_of(), rng)[0].quarter_turns for _ in range(60)]
+    assert set(turns) == {0, 1, 2, 3}
+
+
+def test_objects_are_kept_by_their_centre_and_size() -> None:
+    sample = sample_of((0, 0, 30, 30), (50, 20, 79, 59), (5, 40, 25, 58), (30, 5, 40, 12))
+    transform, dropped = TrainTransform(64, photometric=False), 0
+    for seed in range(60):
+        placement, kept = transform.place(sample, np.random.default_rng(seed))
+        left, top, right, bottom = placement.source
+        for index, (x1, y1, x2, y2) in enumerate(sample.boxes.tolist()):
+            seen = left < (x1 + x2) / 2 < right and top < (y1 + y2) / 2 < bottom
+            moved = placement.boxes(sample.boxes[[index]])[0]
+            large = min(moved[2:] - moved[:2]) >= 4
+            assert (index in kept) == (seen and large)
+            dropped += large and not seen
+    assert dropped > 10
+
+
+def test_boxes_are_cut_at_the_edge_of_what_is_seen() -> None:
+    placement = Placement((20, 10, 60, 50), (0, 0, 80, 80), 100)
+    boxes = np.array([[0, 0, 40, 30], [30, 20, 90, 90], [0, 0, 5, 5]], np.float32)
+    expected = [[0, 0, 40, 40], [20, 20, 80, 80], [0, 0, 0, 0]]
+    assert placement.boxes(boxes).tolist() == expected
+
+
+def test_colours_vary_and_the_fill_does_not() -> None:
+    transform = TrainTransform(64, crop=False, mirror=False, fill=(1, 2, 3))
+    sample, varied, filled = sample_of((0, 0, 80, 60)), 0, 0
+    for seed in range(40):
+        rng = np.random.default_rng(seed)
+        placement, _ = transform.place(sample, rng)
+        image = transform.render(sample, placement, rng)
+        x1, y1, x2, y2 = placement.window
+        varied += (image[y1:y2, x1:x2] != 90).any()
+        outside = np.ones((64, 64), bool)
+        outside[y1:y2, x1:x2] = False
+        assert (image[outside] == (1, 2, 3)).all()
+        filled += outside.any()
+    assert varied > 20 and filled > 10
+
+
 def test_crops_keep_a_centre_and_their_proportions() -> None:
     boxes = np.array([[390, 290, 410, 310]], np.float32)
     rng = np.random.default_rng(0)
@@ -148,11 +229,15 @@ def test_crops_keep_a_centre_and_their_proportions() -> None:
         assert 0.49 <= (y2 - y1) / (x2 - x1) <= 2.02
         assert x2 - x1 >= 240
         assert placement.window == (0, 0, 100, 100)
+    assert min(placement.source[2] - placement.source[0] for placement in drawn) < 0.35 * 800
+    shapes = [(x2 - x1, y2 - y1) for x1, y1, x2, y2 in (placement.source for placement in drawn)]
+    assert any(width > 1.3 * height for width, height in shapes)
+    assert any(height > 1.3 * width for width, height in shapes)
 
 
 def test_expanding_shows_the_whole_image_on_the_fill_colour() -> None:
     rng = np.random.default_rng(1)
-    boxes = np.zeros((0, 4), np.float32)
+    boxes, windows = np.zeros((0, 4), np.float32), []
     for _ in range(50):
         placement = draw_placement(boxes, (60, 80), 100, rng, crop=False, mirror=False)
         x1, y1, x2, y2 = placement.window
@@ -161,6 +246,10 @@ def test_expanding_shows_the_whole_image_on_the_fill_colour() -> None:
         canvas = placement.canvas(placement.piece(GRAY), (1, 2, 3))
         assert (canvas[y1:y2, x1:x2] == 90).all()
         assert (canvas == (1, 2, 3)).all(axis=2).sum() == 100 * 100 - (x2 - x1) * (y2 - y1)
+        windows.append(placement.window)
+    assert min(x2 - x1 for x1, _, x2, _ in windows) < 35  # shrunk by up to four
+    assert max(x1 for x1, *_ in windows) > 30  # not always in the same corner
+    assert max(y1 for _, y1, *_ in windows) > 30
 
 
 @pytest.mark.parametrize("mirror", [False, True])
@@ -231,7 +320,7 @@ def test_polygons_are_closer_to_the_outline_than_a_resized_bitmap(data_root: Pat
     assert paths.val is not None
     dataset = CocoInstances(paths.val.images, paths.val.annotations)
     direct, resized = [], []
-    for index in range(0, 145, 24):
+    for index in range(0, 145, 72):
         sample = dataset.sample(index)
         height, width = sample.image.shape[:2]
         placement = place_whole((height, width), 550)
@@ -271,6 +360,21 @@ def test_known_colours(changes: dict[str, float], expected: tuple[int, int, int]
     pixel = np.full((1, 1, 3), (200, 100, 40), np.uint8)
     assert adjust_colours(pixel, **changes)[0, 0].tolist() == list(expected)
     assert pixel[0, 0].tolist() == [200, 100, 40]
+
+
+def test_colours_are_distorted_independently(monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn: list[dict[str, float]] = []
+    monkeypatch.setattr(colours, "adjust_colours", lambda _, **changes: drawn.append(changes))
+    rng = np.random.default_rng(0)
+    for _ in range(400):
+        distort_colours(GRAY, rng)
+    neutral = {"brightness": 0, "contrast": 1, "saturation": 1, "hue_degrees": 0}
+    limits = {"brightness": 32, "contrast": 0.5, "saturation": 0.5, "hue_degrees": 18}
+    values = np.array([[changes[name] - neutral[name] for name in neutral] for changes in drawn])
+    assert np.abs(values).max(axis=0) == pytest.approx(list(limits.values()), rel=0.05)
+    varied = values != 0
+    assert varied.mean(axis=0) == pytest.approx([0.5] * 4, abs=0.1)
+    assert np.corrcoef(varied.T) == pytest.approx(np.eye(4), abs=0.2)
 
 
 @pytest.mark.parametrize("degrees", [-18.0, -5.0, 7.0, 18.0])

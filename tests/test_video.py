@@ -17,7 +17,7 @@ def no_thread_stays() -> Iterator[None]:
     assert set(threading.enumerate()) <= before
 
 
-@pytest.mark.parametrize("suffix", [".mp4", ".avi", ".MP4", ".mkv"])
+@pytest.mark.parametrize("suffix", [".mp4", ".AVI"])
 def test_round_trip(tmp_path: Path, suffix: str) -> None:
     path = write_clip(tmp_path / f"clip{suffix}", 5)
     with open_video(str(path)) as source:
@@ -155,8 +155,8 @@ def test_a_live_source_goes_by_the_clock() -> None:
     capture = FlakyCapture("....", 0, lambda number: 1e6 * number)
     source = VideoSource("camera", capture, picture(0), is_live=True)
     times = [source.seconds for _ in source]
-    assert times == sorted(times)
-    assert times[-1] < 100
+    assert times == sorted(set(times))
+    assert 0 < times[-1] < 100
     assert source.path is None
 
 

@@ -257,7 +257,7 @@ def test_live_source_drops_stale_frames(tmp_path: Path, suffix: str) -> None:
 def test_live_frames_are_fresh_whichever_stage_is_slow(
     stage: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    source = Counted(60, live=True, fps=100)
+    source = Counted(42, live=True, fps=100)
     ages: list[int] = []
 
     def slow_predict(images: list[np.ndarray]) -> list[Detections]:
@@ -274,7 +274,7 @@ def test_live_frames_are_fresh_whichever_stage_is_slow(
 
     monkeypatch.setattr(video, "show", lambda *_, **__: True)
     report = run_video(source, slow_predict, slow_draw, output=None, display=True, on_frame=deliver)
-    assert report.frames + report.dropped == 60
+    assert report.frames + report.dropped == 42
     assert np.median(ages) <= 8  # its own six, and hardly any waiting; a queue would make it 18
 
 
@@ -299,13 +299,13 @@ def test_paced_frames_do_not_wait_for_later_ones(pace: bool, most: int) -> None:
         with lock:
             working += 1
             highest = max(highest, working)
-        time.sleep(0.05)
+        time.sleep(0.02)
         with lock:
             working -= 1
         return predict(images)
 
     sinks = {"output": None, "display": False, "emulate_playback": pace}
-    run_video(FakeSource(8), counted, draw, workers=3, **sinks)
+    run_video(FakeSource(6), counted, draw, workers=3, **sinks)
     assert highest == most
 
 

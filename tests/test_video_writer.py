@@ -270,20 +270,25 @@ def copy(source: Path, target: Path, most: int | None = None, skip: int | None =
 
 
 @pytest.mark.parametrize(
-    ("source", "sound", "target", "codec"),
+    ("source", "sound", "target", "codec", "video_start", "sound_late"),
     [
-        ("a.mp4", "aac", "o.mp4", "aac"),
-        ("a.mp4", "aac", "o.mkv", "aac"),
-        ("a.mp4", "libmp3lame", "o.mov", "mp3"),
-        ("a.mkv", "flac", "o.mkv", "flac"),
-        ("a.mkv", "flac", "o.mp4", "aac"),
-        ("a.mkv", "libopus", "o.m4v", "aac"),
-        ("a.mov", "pcm_s16le", "o.mp4", "aac"),
-        ("a.ts", "aac", "o.mp4", "aac"),
-        ("a.ts", "mp2", "o.mp4", "aac"),
+        ("a.mp4", "aac", "o.mkv", "aac", 0, 0),
+        ("a.mp4", "libmp3lame", "o.mov", "mp3", 0, 0),
+        ("a.mkv", "flac", "o.mp4", "aac", 0, 0),
+        ("a.mkv", "libopus", "o.m4v", "aac", 0, 0),
+        ("a.mov", "pcm_s16le", "o.mp4", "aac", 0, 0),
+        ("a.ts", "aac", "o.mp4", "aac", 0, 0),
+        *(
+            (*formats, *times)
+            for formats in (
+                ("a.mp4", "aac", "o.mp4", "aac"),  # copied
+                ("a.mkv", "flac", "o.mkv", "flac"),
+                ("a.ts", "mp2", "o.mp4", "aac"),  # encoded anew
+            )
+            for times in ((0, 0), (0.4, 0), (0, 0.3), (0.4, -0.3))
+        ),
     ],
 )
-@pytest.mark.parametrize(("video_start", "sound_late"), [(0, 0), (0.4, 0), (0, 0.3), (0.4, -0.3)])
 def test_sound_goes_along(
     tmp_path: Path,
     source: str,

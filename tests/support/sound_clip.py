@@ -35,7 +35,8 @@ def write_sound_clip(
     """
     av = pytest.importorskip("av")
     with av.open(path, "w") as container:
-        pictures = container.add_stream(video, FPS)
+        fast = {"preset": "ultrafast"} if video == "libx264" else {}
+        pictures = container.add_stream(video, FPS, fast)
         pictures.height, pictures.width = HW
         pictures.pix_fmt = "yuvj420p" if video == "mjpeg" else "yuv420p"
         track = container.add_stream(sound, RATE)
