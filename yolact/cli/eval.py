@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import get_args
 
+from layers.detect import Nms
 from yolact.checkpoint import BUNDLED, Checkpoint, resolve_weights
 from yolact.config import Config
 from yolact.engines.exported import choose_engine_for, read_trained
@@ -47,8 +48,10 @@ MODEL = (
     flag("--config", "preset; where absent, the checkpoint or its file name tells"),
     flag("--top_k", "draw at most this many detections", int, 5),
     flag("--score_threshold", "drop detections that score lower", float, 0.0),
-    flag("--fast_nms", "False for exact greedy suppression", str2bool, True),
-    flag("--cross_class_nms", "Fast NMS over all classes at once", str2bool, False),
+    flag(
+        "--fast_nms", "False for exact greedy suppression; by default as the model says", str2bool
+    ),
+    flag("--cross_class_nms", "Fast NMS over all classes at once; by default likewise", str2bool),
     flag("--engine", "what runs the network", str, "auto", choices=get_args(EngineName)),
     flag("--detect", "boxes only, no masks", bool, False),
     flag("--no_crop", "do not crop masks by their boxes", switch="crop"),
@@ -201,11 +204,26 @@ def choose_model(args: argparse.Namespace) -> tuple[Checkpoint, Config]:
     path = newest_checkpoint("--trained_model", args.trained_model, Path("weights"), name)
     checkpoint = read_trained(path or resolve_weights(args.trained_model))
     config = checkpoint_config(checkpoint, args.config)
-    nms = "cross_class" if args.cross_class_nms else "fast"
-    changes = [f"detect.nms={nms if args.fast_nms else 'greedy'}"]
+    nms = chosen_nms(args.fast_nms, args.cross_class_nms, config.detect.nms)
+    changes = [f"detect.nms={nms}"]
     if args.dataset:
         changes.append(f"dataset={args.dataset}")
     return checkpoint, with_settings(config, [*changes, *args.set])
+
+
+def chosen_nms(fast: bool | None, cross_class: bool | None, own: Nms) -> Nms:
+    """Return the kind of suppression: the model's own, but for what the flags really say.
+
+    Args:
+        fast: --fast_nms; None where it is not given.
+        cross_class: --cross_class_nms; likewise.
+        own: the one that the model was saved with.
+    """
+    if fast is False:
+        return "greedy"
+    if cross_class:
+        return "cross_class"
+    return "fast" if fast or (own == "cross_class" and cross_class is False) else own
 
 
 def mask_mode(args: argparse.Namespace) -> MaskMode:
