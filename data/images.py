@@ -8,7 +8,11 @@ from pathlib import Path
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
+from PIL import Image as PilImage
+from PIL import ImageOps
+
+Image = NDArray[np.uint8]
+"""(H, W, 3) RGB."""
 
 MAX_PIXELS = 178_000_000
 """Larger images are refused: they are mistakes or attacks, and would take gigabytes."""
@@ -41,7 +45,7 @@ def read_image(
     name = "the given bytes" if isinstance(source, bytes) else str(source)
     content = source if isinstance(source, bytes) else _content(Path(source))
     try:
-        with Image.open(io.BytesIO(content)) as header:
+        with PilImage.open(io.BytesIO(content)) as header:
             _check_size(header)
             rotate = _has_to_rotate(header, annotated_hw)
             if _is_plain_jpeg(header, content):
@@ -64,7 +68,7 @@ def read_image_hw(path: Path) -> tuple[int, int]:
     if not path.is_file():
         raise FileNotFoundError(f"no such image: {path}")
     try:
-        with Image.open(path) as header:
+        with PilImage.open(path) as header:
             width, height = header.size
             swapped = header.getexif().get(_ORIENTATION) in _TRANSPOSED
     except Exception as error:
@@ -81,19 +85,19 @@ def _content(path: Path) -> bytes:
         raise ValueError(f"cannot read {path} as an image: {error.strerror}") from error
 
 
-def _check_size(header: Image.Image) -> None:
+def _check_size(header: PilImage.Image) -> None:
     if header.width * header.height > MAX_PIXELS:
         raise ValueError(f"{header.width} x {header.height} pixels exceed {MAX_PIXELS:,}")
 
 
-def _has_to_rotate(header: Image.Image, annotated_hw: tuple[int, int] | None) -> bool:
+def _has_to_rotate(header: PilImage.Image, annotated_hw: tuple[int, int] | None) -> bool:
     """Decide by the annotated size, where that tells the two ways apart."""
     if header.getexif().get(_ORIENTATION) not in _TRANSPOSED:
         return True  # a no-op, or a half turn or mirror image, which no size can reveal
     return header.width == header.height or annotated_hw != (header.height, header.width)
 
 
-def _is_plain_jpeg(header: Image.Image, content: bytes) -> bool:
+def _is_plain_jpeg(header: PilImage.Image, content: bytes) -> bool:
     """Tell whether OpenCV decodes it right; it would silently paint what is cut off in gray."""
     return header.format == "JPEG" and header.mode in ("RGB", "L") and content.endswith(_JPEG_END)
 
@@ -106,7 +110,7 @@ def _decode_fast(content: bytes, rotate: bool) -> NDArray[np.uint8]:
     return cv2.cvtColor(image, cv2.COLOR_BGR2RGB, dst=image).astype(np.uint8, copy=False)
 
 
-def _decode_careful(image: Image.Image, rotate: bool) -> NDArray[np.uint8]:
+def _decode_careful(image: PilImage.Image, rotate: bool) -> NDArray[np.uint8]:
     image.load()
     if rotate:
         image = ImageOps.exif_transpose(image)

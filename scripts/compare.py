@@ -134,7 +134,7 @@ def score(args: argparse.Namespace, model: str) -> Entry:
     peak = torch.cuda.max_memory_allocated(engine.device) - before if on_gpu else np.nan
     return Entry(
         Variant(label(model, args.models), predictor, no_drawing, engine),
-        metrics.box_coco if args.detect else metrics.mask_coco,
+        metrics.main(not args.detect).coco,
         count_parameters(predictor),
         weights_size(checkpoint, predictor),
         peak,

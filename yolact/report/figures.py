@@ -140,9 +140,8 @@ def draw_sizes(
     """
     figure = Figure(figsize=(13, 4.8), layout="constrained")
     left, right = figure.subplots(1, 2, width_ratios=(1, 2))
-    kinds = {"box": metrics.box_coco, "mask": metrics.mask_coco}
-    for number, kind in enumerate(("box", "mask")[: 1 + masks]):
-        values = [kinds[kind][f"AP{size}"] for size in "sml"]
+    for number, (kind, scores) in enumerate(metrics.kinds(masks).items()):
+        values = [scores.coco[f"AP{size}"] for size in "sml"]
         places = np.arange(3) + 0.4 * number
         bars = left.bar(
             places, np.nan_to_num(values), 0.38, label=kind, color=_color(1 + 2 * number)
