@@ -19,6 +19,7 @@ from data.shapes.scenes import export_clip, shape_clip
 from data.video.reader import open_video
 from yolact import build_model, get_config
 from yolact.checkpoint import save_checkpoint
+from yolact.cli import evaluate as evaluate_room
 from yolact.cli.common import run
 from yolact.drawing.window import has_display
 from yolact.engines import exported
@@ -127,9 +128,10 @@ def test_ctrl_c_keeps_what_was_computed(
         real(predict, dataset, evaluator, **(more | {"max_images": 2}))
         raise KeyboardInterrupt
 
-    real = eval_script.evaluate
-    monkeypatch.setattr(eval_script, "evaluate", stopped)
-    assert evaluate() == 130
+    real = evaluate_room.evaluate
+    with monkeypatch.context() as patched:
+        patched.setattr(evaluate_room, "evaluate", stopped)
+        assert evaluate() == 130
     assert "2 images done" in caplog.text
     assert len(json.loads(Path("results/ap_data.json").read_text())["images"]) == 2
     assert evaluate("--resume") == 0

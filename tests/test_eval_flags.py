@@ -10,8 +10,10 @@ from test_scripts import script
 
 from yolact import build_model, get_config
 from yolact.checkpoint import save_checkpoint
-from yolact.cli import eval as flags_of_eval
-from yolact.cli.eval import choose_model, compared, parse_arguments
+from yolact.cli import chosen
+from yolact.cli.benchmark import compared
+from yolact.cli.chosen import choose_model
+from yolact.cli.eval import parse_arguments
 
 
 @pytest.fixture(scope="module")
@@ -53,8 +55,8 @@ def test_comparisons_keep_it_too(folder: Path, own: str) -> None:
     assert [choose_model(each)[1].detect.nms for each in compared(args)] == ["fast", own]
     compare = script("compare")
     args = compare["parse_arguments"]([first, second])
-    chosen = [choose_model(compare["eval_arguments"](args, model)) for model in args.models]
-    assert [config.detect.nms for _, config in chosen] == ["fast", own]
+    models = [choose_model(compare["eval_arguments"](args, model)) for model in args.models]
+    assert [config.detect.nms for _, config in models] == ["fast", own]
 
 
 @pytest.mark.parametrize(
@@ -75,7 +77,7 @@ def test_an_average_precision_is_in_float32_whatever_is_fast_here(
     folder: Path, flags: list[str], asked: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     precisions: list[object] = []
-    monkeypatch.setattr(flags_of_eval, "choose_engine_for", lambda *a: precisions.append(a[-1]))
+    monkeypatch.setattr(chosen, "choose_engine_for", lambda *a: precisions.append(a[-1]))
     args = parse_arguments(None, [f"--trained_model={folder / 'fast.pth'}", *flags])
-    flags_of_eval.engine_for(args, *choose_model(args))
+    chosen.engine_for(args, *choose_model(args))
     assert precisions == [asked]

@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from yolact.drawing.detections import PALETTE
+from yolact.drawing.detections import palette_color
 from yolact.drawing.plots import in_style
 from yolact.evaluation.confusion import SizeRecall
 from yolact.evaluation.metrics import CocoMetrics
@@ -187,4 +187,4 @@ def _ap(curve: NDArray[np.float64]) -> str:
 
 
 def _color(number: int) -> str:
-    return "#" + bytes(PALETTE[number % len(PALETTE)]).hex()
+    return "#" + bytes(palette_color(number)).hex()
