@@ -231,8 +231,8 @@ def validate(run: Run, val_data: Dataset, stop: Event) -> None:
     progress = run.learner.progress
     progress.validated = progress.iteration
     run.log.validation(
-        metrics.box,
-        metrics.mask,
+        metrics.box.overlaps,
+        metrics.mask.overlaps,
         epoch=run.saver.epoch,
         iteration=progress.iteration,
         elapsed=time.perf_counter() - start,
@@ -240,7 +240,7 @@ def validate(run: Run, val_data: Dataset, stop: Event) -> None:
     if run.files is not None:
         run.files.validation(metrics, run.saver.epoch, progress.iteration)
         show_validation(run, val_data, predict)
-    run.saver.save_best(metrics.mask["all"])
+    run.saver.save_best(metrics.mask.overlaps["all"])
 
 
 def show_validation(

@@ -27,6 +27,7 @@ from data.catalog import open_dataset
 from data.classes import Categories
 from yolact import Predictor
 from yolact.checkpoint import Checkpoint
+from yolact.cli.chosen import choose_model, engine_for, load_predictor, scored_detections
 from yolact.cli.common import (
     UsageError,
     add_flags,
@@ -36,12 +37,12 @@ from yolact.cli.common import (
     make_parser,
     run,
 )
-from yolact.cli.eval import choose_model, engine_for, mask_mode
 from yolact.cli.eval import parse_arguments as parse_eval_arguments
+from yolact.cli.evaluate import tell_limits
 from yolact.drawing.plots import in_style, save_figure
 from yolact.engines.exported import is_exported
 from yolact.engines.names import EngineName
-from yolact.evaluation.coco import eval_order, evaluate
+from yolact.evaluation.coco import CocoEvaluator, eval_order, evaluate
 from yolact.evaluation.speed import (
     WARM_UP,
     BenchmarkReport,
@@ -51,7 +52,7 @@ from yolact.evaluation.speed import (
     network_gflop,
 )
 from yolact.report.tables import Cell, Table, write_csv
-from yolact.results.detections import Detections
+from yolact.results.detections import Detections, Thresholds
 from yolact.timing import summarize
 
 SCORES = ("AP", "AP50", "APs", "APm", "APl")
@@ -84,7 +85,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     args.dataset = args.dataset or choose_model(eval_arguments(args, args.models[0]))[1].dataset
     entries = [score(args, model) for model in args.models]
     images = timed_images(args)
-    report = benchmark([entry.variant for entry in entries], images, 0.0, None, batch_sizes=())
+    report = benchmark([entry.variant for entry in entries], images, Thresholds(), batch_sizes=())
     table = tabulate(entries, report, images[0])
     print(align([table.columns, *(list(map(show, row)) for row in table.rows)]))
     print(f"\n{'box' if args.detect else 'mask'} AP on {args.dataset}; {report.machine}")
@@ -104,6 +105,7 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
             flag("--dataset", "as in eval.py; by default the one of the first model"),
             flag("--out", "folder to write to", Path, Path("results/compare")),
             flag("--max_images", "images to score; -1 for all", int, -1),
+            flag("--max_detections", "as in eval.py", int),
             flag("--speed_images", "images to time", int, 50),
             flag("--engine", "what runs the networks", str, "auto", choices=get_args(EngineName)),
             flag("--detect", "compare boxes, not masks", bool),
@@ -121,20 +123,22 @@ def score(args: argparse.Namespace, model: str) -> Entry:
     each = eval_arguments(args, model)
     checkpoint, config = choose_model(each)
     dataset = open_dataset(args.dataset, "val", Categories.from_names(config.model.names))
+    order = eval_order(dataset.image_ids)[: args.max_images if args.max_images >= 0 else None]
+    limit = scored_detections(each)
+    tell_limits(dataset, [dataset.image_ids[index] for index in order], config, limit)
     engine = engine_for(each, checkpoint, config)
     on_gpu = engine.device.type == "cuda"
     before = torch.cuda.memory_allocated(engine.device) if on_gpu else 0
     if on_gpu:
         torch.cuda.reset_peak_memory_stats(engine.device)
-    predictor = Predictor.from_parts(checkpoint, config, engine)
-    predictor.model.mask_mode = mask_mode(each)
+    predictor = load_predictor(each, checkpoint, config, engine)
     predict = partial(predictor, score_threshold=0.0, top_k=None)
-    evaluator = evaluate(predict, dataset, max_images=args.max_images)
-    metrics = evaluator.summarize()
+    evaluator = CocoEvaluator(dataset.coco, dataset.categories.category_ids, limit=limit)
+    metrics = evaluate(predict, dataset, evaluator, order=order).summarize()
     peak = torch.cuda.max_memory_allocated(engine.device) - before if on_gpu else np.nan
     return Entry(
         Variant(label(model, args.models), predictor, no_drawing, engine),
-        metrics.box_coco if args.detect else metrics.mask_coco,
+        metrics.main(not args.detect).coco,
         count_parameters(predictor),
         weights_size(checkpoint, predictor),
         peak,
@@ -147,6 +151,7 @@ def eval_arguments(args: argparse.Namespace, model: str) -> argparse.Namespace:
     flags += [f"--device={device_name(args)}", f"--precision={args.precision}"]
     flags += [f"--set={assignment}" for assignment in args.set]
     flags += [f"--dataset={args.dataset}"] if args.dataset else []
+    flags += [f"--max_detections={args.max_detections}"] if args.max_detections is not None else []
     return parse_eval_arguments(None, flags + ["--detect"] * args.detect)
 
 

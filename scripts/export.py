@@ -161,7 +161,8 @@ def cost(args: argparse.Namespace, reference: Predictor, config: Config, path: P
         predict = partial(predictor, score_threshold=0.0, top_k=None)
         evaluator = evaluate(predict, dataset, max_images=args.max_images)
         metrics = evaluator.summarize()
-        lines.append(f"{name}: box AP {metrics.box['all']:.2f}, mask AP {metrics.mask['all']:.2f}")
+        box, mask = metrics.box.overlaps["all"], metrics.mask.overlaps["all"]
+        lines.append(f"{name}: box AP {box:.2f}, mask AP {mask:.2f}")
     return "\n".join(lines)
 
 

@@ -18,7 +18,9 @@ from data.classes import SHAPE_CLASSES
 from data.shapes.clip import export_clip, shape_clip
 from data.video.reader import open_video
 from yolact import build_model, get_config
-from yolact.checkpoint import save_checkpoint
+from yolact.checkpoint import read_checkpoint, save_checkpoint
+from yolact.cli import chosen
+from yolact.cli import evaluate as evaluate_room
 from yolact.cli.common import run
 from yolact.drawing.window import has_display
 from yolact.engines import exported
@@ -88,6 +90,70 @@ def test_resume_scores_the_kept_detections(capsys: pytest.CaptureFixture[str]) -
     assert rows(capsys.readouterr().out) == first
 
 
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        (["--trained_model=other.pth"], "--trained_model=tiny.pth (SHA-256 "),
+        (["--dataset=copy"], "--dataset="),
+        (["--score_threshold=0.3"], "--score_threshold=0.0, not 0.3"),
+        (["--fast_nms=False"], "--set detect.nms=fast, not greedy"),
+        (["--max_detections=150"], "--set detect.max_detections=100, not 150"),
+        (["--set=detect.iou_threshold=0.6"], "--set detect.iou_threshold=0.5, not 0.6"),
+        (["--no_crop"], "masks=cropped, not whole"),
+        (["--precision=bfloat16"], "--precision=float32, not bfloat16"),
+    ],
+)
+def test_kept_detections_of_another_model_are_refused(
+    flags: list[str], said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    if not Path("kept.json").exists():
+        assert evaluate("--ap_data_file=kept.json") == 0
+    if not Path("copy").exists():
+        shutil.copytree("scenes", "copy")
+        checkpoint = read_checkpoint(Path("tiny.pth"))
+        model = build_model(checkpoint.preset())
+        save_checkpoint(Path("other.pth"), model, checkpoint.preset())
+    capsys.readouterr()
+    assert evaluate("--ap_data_file=kept.json", "--resume", *flags) == 1
+    captured = capsys.readouterr()
+    error = captured.err.splitlines()[-1]
+    assert error.startswith("error: kept.json holds what was found by ")
+    assert said in error
+    assert "evaluate once more without --resume" in error
+    assert captured.out == ""
+
+
+def test_boxes_of_kept_masks_may_be_scored_alone(capsys: pytest.CaptureFixture[str]) -> None:
+    assert evaluate("--ap_data_file=boxes.json", "--detect") == 0
+    assert evaluate("--ap_data_file=boxes.json", "--resume") == 1
+    assert "masks=none, not cropped" in capsys.readouterr().err.splitlines()[-1]
+
+
+def test_more_objects_than_can_be_found_are_told(
+    capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    shutil.copytree("scenes", "crowded", dirs_exist_ok=True)
+    annotations = Path("crowded/annotations/instances_val.json")
+    content = json.loads(annotations.read_text())
+    first, kept = content["annotations"][0], len(content["annotations"])
+    more = [{**first, "id": 10**6 + number} for number in range(400)]
+    annotations.write_text(json.dumps({**content, "annotations": content["annotations"] + more}))
+    assert evaluate("--dataset=crowded") == 0
+    assert caplog.text.count("1 of 3 images has more than 100 objects (up to 4") == 1
+    out = capsys.readouterr().out
+    assert out.count("maxDets=100 ]") == 2 * 10
+    few = len(json.loads(Path("results/ap_data.json").read_text())["detections"])
+    caplog.clear()
+    assert evaluate("--dataset=crowded", f"--max_detections={400 + kept}") == 0
+    assert "more than" not in caplog.text
+    out = capsys.readouterr().out
+    assert out.count(f"maxDets={400 + kept} ]") == 2 * 10
+    many = len(json.loads(Path("results/ap_data.json").read_text())["detections"])
+    assert many > few == 300
+    assert evaluate("--dataset=crowded", "--max_images=0") == 0
+    assert "more than" not in caplog.text
+
+
 @pytest.mark.parametrize("flags", [["--report_threshold=0.2"], ["--detect", "--resume"]])
 def test_metrics_and_report_as_files(flags: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert evaluate("--ap_data_file=kept.json") == 0
@@ -127,9 +193,10 @@ def test_ctrl_c_keeps_what_was_computed(
         real(predict, dataset, evaluator, **(more | {"max_images": 2}))
         raise KeyboardInterrupt
 
-    real = eval_script.evaluate
-    monkeypatch.setattr(eval_script, "evaluate", stopped)
-    assert evaluate() == 130
+    real = evaluate_room.evaluate
+    with monkeypatch.context() as patched:
+        patched.setattr(evaluate_room, "evaluate", stopped)
+        assert evaluate() == 130
     assert "2 images done" in caplog.text
     assert len(json.loads(Path("results/ap_data.json").read_text())["images"]) == 2
     assert evaluate("--resume") == 0
@@ -149,7 +216,7 @@ def test_files_for_others(capsys: pytest.CaptureFixture[str]) -> None:
 def test_benchmark_shows_every_stage(capsys: pytest.CaptureFixture[str]) -> None:
     assert evaluate("--benchmark", "--max_images=3") == 0
     out = capsys.readouterr().out
-    for stage in ("preprocess", "network", "detect", "masks", "draw", "fps", "p95 ms", "GFLOP"):
+    for stage in ("preprocess", "network", "postprocess", "draw", "fps", "p95 ms", "GFLOP"):
         assert stage in out
 
 
@@ -201,6 +268,7 @@ def test_benchmark_compares_engines_on_a_video(capsys: pytest.CaptureFixture[str
         ["--report_threshold=0.3"],
         ["--report=out", "--report_threshold=30"],
         ["--report=clip.mp4"],
+        ["--max_detections=0"],
         ["--benchmark", "--image=scenes/val/000001.jpg"],
         ["--engine=x"],
         ["--engine=plain", "--smooth_masks"],
@@ -297,6 +365,48 @@ def test_a_folder_of_images_passes_over_what_is_broken(
     assert len(captured.out.split()) == 3
     assert "broken.jpg" in caplog.text
     assert captured.err.splitlines()[-1] == "error: 1 of 4 images could not be read"
+
+
+def test_images_of_one_name_get_a_picture_each(
+    capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    for number in (1, 2, 3):
+        Path(f"shots/{number}").mkdir(parents=True)
+        shutil.copy(f"scenes/val/00000{number}.jpg", f"shots/{number}/a.jpg")
+    assert evaluate("--images=shots/*/a.jpg:pictures") == 0
+    names = ["a", "a_jpg", "a_jpg_2"]
+    assert capsys.readouterr().out.split() == [f"pictures/{name}.png" for name in names]
+    assert len({path.read_bytes() for path in Path("pictures").iterdir()}) == 3
+    assert "shots/3/a.jpg is written as pictures/a_jpg_2.png" in caplog.text
+    assert "shots/1/a.jpg is written" not in caplog.text
+
+
+@pytest.mark.parametrize(
+    "flag",
+    [
+        "--image=scenes/val/000001.jpg:b.xyz",
+        "--image=scenes/val/000001.jpg:scenes/val/000001.jpg",
+        "--video=clip.mp4:b.xyz",
+        "--video=clip.mp4:clip.mp4",
+        "--images=nothing",
+        "--display",
+        "--dataset=nowhere",
+    ],
+)
+@pytest.mark.usefixtures("no_window")
+def test_what_cannot_be_is_refused_before_the_network_is_loaded(
+    flag: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(chosen.Predictor, "from_parts", lambda *_: pytest.fail("loaded"))
+    before = Path("clip.mp4").read_bytes()
+    assert evaluate(flag) == 1
+    assert capsys.readouterr().err.splitlines()[-1].startswith("error: ")
+    assert Path("clip.mp4").read_bytes() == before
+
+
+@pytest.fixture
+def no_window(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(eval_script, "has_display", lambda: False)
 
 
 @pytest.mark.parametrize(

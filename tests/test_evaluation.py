@@ -26,7 +26,7 @@ from support.coco_rectangles import (
 
 from data.classes import Categories
 from data.sample import Sample
-from yolact.evaluation.coco import eval_order, evaluate
+from yolact.evaluation.coco import CocoEvaluator, eval_order, evaluate, too_many_objects
 from yolact.evaluation.metrics import (
     COCO_NUMBERS,
     OVERLAPS,
@@ -73,7 +73,7 @@ def numbers(values: dict[Any, float]) -> list[float]:
 
 def test_nothing_added_is_undefined(capsys: pytest.CaptureFixture[str]) -> None:
     metrics = scored(ground_truth(TRUTH), {})
-    assert all(map(math.isnan, numbers(metrics.box) + numbers(metrics.mask_per_class)))
+    assert all(map(math.isnan, numbers(metrics.box.overlaps) + numbers(metrics.mask.per_class)))
     assert "  box |     - |     - |" in format_table(metrics)
     assert format_coco_summary(metrics).count("= -") == 24
     assert capsys.readouterr().out == ""
@@ -81,38 +81,38 @@ def test_nothing_added_is_undefined(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_no_ground_truth_is_undefined() -> None:
     metrics = scored(ground_truth([]), perfect())
-    assert all(map(math.isnan, numbers(metrics.mask) + numbers(metrics.mask_coco)))
+    assert all(map(math.isnan, numbers(metrics.mask.overlaps) + numbers(metrics.mask.coco)))
 
 
 def test_no_detections_score_zero() -> None:
     metrics = scored(ground_truth(TRUTH), {1: detections(), 2: detections()})
-    assert numbers(metrics.box) == numbers(metrics.mask) == [0.0] * 11
-    assert metrics.mask_coco["AR100"] == 0
+    assert numbers(metrics.box.overlaps) == numbers(metrics.mask.overlaps) == [0.0] * 11
+    assert metrics.mask.coco["AR100"] == 0
 
 
 def test_perfect_detections_score_a_hundred() -> None:
     metrics = scored(ground_truth(TRUTH), perfect())
-    assert list(metrics.box) == list(OVERLAPS)
-    assert numbers(metrics.box) == numbers(metrics.mask) == pytest.approx([100.0] * 11)
-    assert metrics.mask_coco == pytest.approx(dict.fromkeys(COCO_NUMBERS, 100.0))
-    assert metrics.mask_per_class[0] == pytest.approx(100)
-    assert math.isnan(metrics.mask_per_class[2])
+    assert list(metrics.box.overlaps) == list(OVERLAPS)
+    for scores in (metrics.box, metrics.mask):
+        assert numbers(scores.overlaps) == pytest.approx([100.0] * 11)
+    assert metrics.mask.coco == pytest.approx(dict.fromkeys(COCO_NUMBERS, 100.0))
+    assert metrics.mask.per_class[0] == pytest.approx(100)
+    assert math.isnan(metrics.mask.per_class[2])
 
 
 def test_only_added_images_count() -> None:
     coco = ground_truth(TRUTH)
-    assert scored(coco, {1: perfect()[1]}).mask["all"] == pytest.approx(100)
-    assert scored(coco, {1: perfect()[1], 2: detections()}).mask["all"] == pytest.approx(75, abs=1)
+    one, two = scored(coco, {1: perfect()[1]}), scored(coco, {1: perfect()[1], 2: detections()})
+    assert one.mask.overlaps["all"] == pytest.approx(100)
+    assert two.mask.overlaps["all"] == pytest.approx(75, abs=1)
 
 
 @pytest.mark.parametrize("seed", range(4))
 def test_equal_to_pycocotools(seed: int) -> None:
     found = random_detections(seed)
     metrics = scored(ground_truth(TRUTH), found)
-    for kind, overlaps, coco_numbers, per_class in (
-        ("bbox", metrics.box, metrics.box_coco, metrics.box_per_class),
-        ("segm", metrics.mask, metrics.mask_coco, metrics.mask_per_class),
-    ):
+    for kind, scores in (("bbox", metrics.box), ("segm", metrics.mask)):
+        overlaps, coco_numbers, per_class = scores.overlaps, scores.coco, scores.per_class
         scorer = reference(ground_truth(TRUTH), found, kind)
         precision = scorer.eval["precision"][:, :, :, 0, 2]
         by_overlap = [100 * row[row > -1].mean() for row in precision]
@@ -122,19 +122,69 @@ def test_equal_to_pycocotools(seed: int) -> None:
         assert 1 < overlaps["all"] < 99
 
 
+def many_objects() -> tuple[COCO, Detections]:
+    """400 squares of 3 x 3 pixels of one class in one image, all found."""
+    boxes = [(x, y, x + 3, y + 3) for y in range(0, 100, 5) for x in range(0, 100, 5)]
+    truth = [annotation(number, 1, 0, box) for number, box in enumerate(boxes, start=1)]
+    scores = np.linspace(0.99, 0.5, 400).tolist()
+    return ground_truth(truth), detections(boxes, [0] * 400, scores)
+
+
+@pytest.mark.parametrize(
+    ("limit", "recall"), [(1, 0.25), (10, 2.5), (100, 25), (400, 100), (1000, 100)]
+)
+def test_as_many_count_as_the_limit_says(limit: int, recall: float) -> None:
+    coco, found = many_objects()
+    evaluator = CocoEvaluator(coco, CATEGORY_IDS, limit=limit)
+    evaluator.add(1, found)
+    metrics = evaluator.summarize()
+    for scores in (metrics.box, metrics.mask):
+        assert len(scores.coco) == 12
+        assert list(scores.coco.values())[8] == pytest.approx(recall)
+        assert scores.coco["AP"] == scores.overlaps["all"] == pytest.approx(recall, abs=1)
+        assert scores.coco["AR10"] == pytest.approx(min(recall, 2.5))
+        assert ("AR100" in scores.coco) == (limit == 100)
+    text = format_coco_summary(metrics)
+    assert text.count(f"maxDets={limit:3} ]") >= 2 * 10
+    assert list(plain_metrics(metrics, NAMES)["box"]) == list(metrics.box.coco)
+
+
+@pytest.mark.parametrize(
+    ("counts", "detector", "limit", "line"),
+    [
+        ([], 100, 100, None),
+        ([100, 3], 100, 100, None),
+        ([101, 3], 100, 100, "1 of 2 images has more than 100 objects (up to 101)"),
+        ([400, 400, 0], 100, 100, "2 of 3 images have more than 100 objects (up to 400)"),
+        ([400, 9], 400, 400, None),
+        ([400, 9], 400, 100, "1 of 2 images has more than 100 objects of a class (up to 400)"),
+        ([6], 5, 100, "1 of 1 images has more than 5 objects (up to 6)"),
+    ],
+)
+def test_more_objects_than_can_be_found_are_told(
+    counts: list[int], detector: int, limit: int, line: str | None
+) -> None:
+    truth = [annotation(0, image, 0, SMALL) for image, n in enumerate(counts) for _ in range(n)]
+    truth = [{**part, "id": number} for number, part in enumerate(truth, start=1)]
+    crowds = [{**annotation(10**6 + n, 0, 0, SMALL, crowd=1)} for n in range(200 if counts else 0)]
+    coco = ground_truth(truth + crowds, range(len(counts)))
+    told = too_many_objects(coco, range(len(counts)), detector, limit)
+    assert told is None if line is None else told is not None and told.startswith(line)
+
+
 def test_boxes_and_masks_are_ranked_by_their_own_scores() -> None:
     truth = ground_truth([annotation(1, 1, 0, SMALL)])
     right_then_wrong = [SMALL, LARGE]
     metrics = scored(truth, {1: detections(right_then_wrong, [0, 0], [0.9, 0.1], [0.1, 0.9])})
-    assert metrics.mask["all"] == pytest.approx(100)
-    assert metrics.box["all"] == pytest.approx(50)
+    assert metrics.mask.overlaps["all"] == pytest.approx(100)
+    assert metrics.box.overlaps["all"] == pytest.approx(50)
 
 
 def test_boxes_are_not_rounded_for_the_metric() -> None:
     truth = ground_truth([annotation(1, 1, 0, (0, 0, 100, 100))])
     one = detections([(0, 0, 100, 100)], [0], [0.9])
     one = replace(one, boxes=torch.tensor([[0.0, 0.0, 94.96, 100.0]]))  # IoU < .95 until rounded
-    assert scored(truth, {1: one}).box["95"] == 0
+    assert scored(truth, {1: one}).box.overlaps["95"] == 0
 
 
 def test_annotations_that_pycocotools_trips_over() -> None:
@@ -145,7 +195,7 @@ def test_annotations_that_pycocotools_trips_over() -> None:
     coco = ground_truth([bare, no_box])
     before = json.dumps(coco.dataset)
     metrics = scored(coco, perfect())
-    assert metrics.box_per_class[0] == metrics.mask_per_class[0] == pytest.approx(100)
+    assert metrics.box.per_class[0] == metrics.mask.per_class[0] == pytest.approx(100)
     assert json.dumps(coco.dataset) == before
 
 
@@ -210,7 +260,7 @@ def test_a_summary_is_kept_until_something_is_added() -> None:
     first = evaluator.summarize()
     assert evaluator.summarize() is first
     evaluator.add(2, detections())
-    assert evaluator.summarize().mask["all"] < first.mask["all"]
+    assert evaluator.summarize().mask.overlaps["all"] < first.mask.overlaps["all"]
 
 
 def test_summary_reads_as_pycocotools_prints_it(capsys: pytest.CaptureFixture[str]) -> None:
@@ -296,7 +346,7 @@ def test_evaluate(
     assert list(evaluator.results.images) == [1, 2, 5][:count]
     assert seen == [(number, len(answers[number])) for number in (1, 2, 5)[:count]]
     if count:
-        assert evaluator.summarize().mask["all"] == pytest.approx(100)
+        assert evaluator.summarize().mask.overlaps["all"] == pytest.approx(100)
     captured = capsys.readouterr()
     assert captured.out == ""
     assert ("evaluate" in captured.err) == (max_images > 0)
@@ -314,5 +364,5 @@ def test_an_image_that_cannot_be_read_is_told_and_left_out(
     answers = perfect()
     evaluator = evaluate(lambda image: answers[int(image[0, 0, 0])], OneBroken(), progress=False)
     assert sorted(evaluator.results.images) == [1, 5]
-    assert evaluator.summarize().mask["all"] == pytest.approx(100)
+    assert evaluator.summarize().mask.overlaps["all"] == pytest.approx(100)
     assert "left out: b.jpg" in caplog.text

@@ -31,7 +31,7 @@ BACKGROUND = MISSED = 3
 
 def matches_of(coco: COCO, found: dict[int, Detections]) -> tuple[CocoEvaluator, Matches]:
     evaluator = evaluated(coco, found)
-    return evaluator, evaluator.summarize().mask_matches
+    return evaluator, evaluator.summarize().mask.matches
 
 
 def outcome_of(coco: COCO, found: dict[int, Detections], threshold: float = 0.0) -> Outcome:
@@ -132,7 +132,7 @@ def test_counts_agree_with_pycocotools(seed: int) -> None:
     sizes = recall_by_size(outcome)
     assert sum(row.objects for row in sizes) == 3
     average = sum(row.recall * row.objects for row in sizes) / 3
-    by_class = evaluator.summarize().mask_coco["AR100"] / 100  # of two classes: 2 objects and 1
+    by_class = evaluator.summarize().mask.coco["AR100"] / 100  # of two classes: 2 objects and 1
     shares = [
         outcome.objects["overlaps"][outcome.objects["label"] == k].mean() / 10 for k in (0, 1)
     ]
@@ -165,7 +165,7 @@ def test_labels_are_those_of_the_model() -> None:
     for image_id, one in {1: detections([SMALL, MEDIUM], [2, 1], [0.9, 0.8])}.items():
         evaluator.add(image_id, one)
     metrics = evaluator.summarize()
-    assert sorted(metrics.mask_matches.objects["label"].tolist()) == [1, 2]
-    assert (metrics.mask_matches.precision[:, :, 2] > 0.99).all()
-    assert (metrics.mask_matches.precision[:, :, 0] == -1).all()
-    assert metrics.mask_per_class[1] == pytest.approx(100)
+    assert sorted(metrics.mask.matches.objects["label"].tolist()) == [1, 2]
+    assert (metrics.mask.matches.precision[:, :, 2] > 0.99).all()
+    assert (metrics.mask.matches.precision[:, :, 0] == -1).all()
+    assert metrics.mask.per_class[1] == pytest.approx(100)

@@ -73,6 +73,16 @@ def test_labels_never_cover_each_other() -> None:
     assert white[1] <= 1.2 * white[0]
 
 
+def test_panels_may_choose_colors() -> None:
+    image, boxes = np.full((*HW, 3), 100, np.uint8), [(5, 10, 20, 50), (30, 10, 45, 50)]
+    colors = [(200, 0, 0), (0, 0, 200)]
+    panel = Panel("", objects([*boxes, boxes[1]]), False, [*colors, (0, 200, 0)])
+    picture = side_by_side(image, [panel], 80)[24:]
+    for (x1, _, x2, _), color in zip(boxes, colors, strict=True):
+        inside = picture[30, (x1 + x2) // 2].astype(int)
+        assert inside.argmax() == np.argmax(color)
+
+
 @pytest.mark.parametrize("count", [1, 3, 8])
 def test_validation_pictures_are_the_same_images_every_time(tmp_path: Path, count: int) -> None:
     dataset = ShapeScenes(5, 64, seed=3)

@@ -141,13 +141,13 @@ def test_tables_tell_the_metrics(tmp_path: Path) -> None:
     report(tmp_path, TRUTH, found, score_threshold=0.4)
     metrics = evaluated(ground_truth(TRUTH), found).summarize()
     mask, box = table(tmp_path, "summary")
-    for row, values in ((mask, metrics.mask_coco), (box, metrics.box_coco)):
+    for row, values in ((mask, metrics.mask.coco), (box, metrics.box.coco)):
         assert {name: float(row[name]) for name in values} == pytest.approx(values, abs=1e-3)
     rows = {row["class"]: row for row in table(tmp_path, "per_class")}
     for label in (0, 1):
         row = rows[NAMES[label]]
-        assert float(row["mask AP"]) == pytest.approx(metrics.mask_per_class[label], abs=1e-3)
-        assert float(row["box AP"]) == pytest.approx(metrics.box_per_class[label], abs=1e-3)
+        assert float(row["mask AP"]) == pytest.approx(metrics.mask.per_class[label], abs=1e-3)
+        assert float(row["box AP"]) == pytest.approx(metrics.box.per_class[label], abs=1e-3)
         precision = 100 * int(row["right"]) / int(row["detected"])
         assert float(row["precision"]) == pytest.approx(precision, abs=1e-3)
     confusion = table(tmp_path, "confusion")

@@ -24,6 +24,7 @@ from support.coco_rectangles import (
 )
 
 from yolact.evaluation.coco import CocoEvaluator
+from yolact.evaluation.origin import Origin, digest_of
 from yolact.evaluation.result_files import (
     CocoResults,
     load_results,
@@ -34,22 +35,35 @@ from yolact.evaluation.result_files import (
 )
 from yolact.results.detections import Detections
 
+ORIGIN = Origin(
+    weights="weights/mine.pth",
+    digest="12ab" * 16,
+    dataset="/data/mine",
+    masks="cropped",
+    score_threshold=0.0,
+    engine="openvino",
+    precision="float32",
+    settings={"model.image_size": 550, "detect.nms": "fast", "model.class_names": ["a", "b"]},
+)
+
 
 @pytest.mark.parametrize("found", [{}, {5: detections()}, random_detections(3)])
 def test_saved_results_score_the_same(tmp_path: Path, found: dict[int, Detections]) -> None:
     coco = ground_truth(TRUTH)
     evaluator = evaluated(coco, found)
     path = tmp_path / "results" / "ap_data.json"
-    save_results(path, evaluator.results)
-    assert load_results(path) == evaluator.results
-    resumed = CocoEvaluator(coco, CATEGORY_IDS, load_results(path))
-    np.testing.assert_equal(vars(resumed.summarize()), vars(evaluator.summarize()))
+    save_results(path, evaluator.results, ORIGIN)
+    assert load_results(path, ORIGIN) == evaluator.results
+    resumed = CocoEvaluator(coco, CATEGORY_IDS, load_results(path, ORIGIN))
+    ours, theirs = resumed.summarize(), evaluator.summarize()
+    for kind in ("box", "mask"):
+        np.testing.assert_equal(vars(getattr(ours, kind)), vars(getattr(theirs, kind)))
     assert [file.name for file in path.parent.iterdir()] == ["ap_data.json"]
 
 
 def test_saved_results_of_another_data_set_are_refused(tmp_path: Path) -> None:
-    save_results(tmp_path / "r.json", evaluated(ground_truth(TRUTH), perfect()).results)
-    results = load_results(tmp_path / "r.json")
+    save_results(tmp_path / "r.json", evaluated(ground_truth(TRUTH), perfect()).results, ORIGIN)
+    results = load_results(tmp_path / "r.json", ORIGIN)
     with pytest.raises(ValueError, match="image 1 is not"):
         CocoEvaluator(ground_truth([], images=[77]), CATEGORY_IDS, results)
     with pytest.raises(ValueError, match=r"categories \[7\]"):
@@ -66,20 +80,21 @@ def test_saved_results_of_another_data_set_are_refused(tmp_path: Path) -> None:
         b"\xff\xfe\x00",
         b"[" * 100_000,
         pickle.dumps({"box": []}),
-        b'{"format": "yolact results 1"}',
+        b'{"format": "yolact results 2"}',
+        b'{"format": "yolact results 2", "origin": {}, "images": [], "detections": []}',
     ],
 )
 def test_broken_results_are_refused(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "ap_data.json"
     path.write_bytes(content)
     with pytest.raises(ValueError, match="ap_data.json is"):
-        load_results(path)
+        load_results(path, ORIGIN)
 
 
 def test_pickles_are_refused_by_name(tmp_path: Path) -> None:
     (tmp_path / "ap_data.pkl").write_bytes(pickle.dumps([], protocol=0))
     with pytest.raises(ValueError, match="is a pickle, which can run any code"):
-        load_results(tmp_path / "ap_data.pkl")
+        load_results(tmp_path / "ap_data.pkl", ORIGIN)
 
 
 @pytest.mark.parametrize(
@@ -110,7 +125,7 @@ def test_broken_detections_are_refused(
     tmp_path: Path, place: tuple[int, ...], value: object
 ) -> None:
     path = tmp_path / "ap_data.json"
-    save_results(path, evaluated(ground_truth(TRUTH), perfect()).results)
+    save_results(path, evaluated(ground_truth(TRUTH), perfect()).results, ORIGIN)
     content = json.loads(path.read_text())
     *outer, last = (0, *place)
     part = content["detections"]
@@ -119,7 +134,7 @@ def test_broken_detections_are_refused(
     part[last] = value
     path.write_text(json.dumps(content))
     with pytest.raises(ValueError, match="is not a file of saved results, or is broken"):
-        load_results(path)
+        load_results(path, ORIGIN)
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -128,7 +143,7 @@ def test_flipped_characters_never_reach_pycocotools(tmp_path: Path, seed: int) -
     rng = np.random.default_rng(seed)
     path = tmp_path / "ap_data.json"
     evaluator = evaluated(ground_truth(TRUTH), random_detections(seed))
-    save_results(path, evaluator.results)
+    save_results(path, evaluator.results, ORIGIN)
     content = json.loads(path.read_text())
     for row in content["detections"][:40]:
         counts = row[5]
@@ -136,7 +151,7 @@ def test_flipped_characters_never_reach_pycocotools(tmp_path: Path, seed: int) -
         row[5] = counts[:place] + chr(rng.integers(48, 112)) + counts[place + 1 :]
         path.write_text(json.dumps({**content, "detections": [row]}))
         try:
-            (result,) = load_results(path).detections
+            (result,) = load_results(path, ORIGIN).detections
         except ValueError:
             continue
         decoded = mask_utils.decode({"size": list(HW), "counts": result.mask_counts})
@@ -219,19 +234,93 @@ def test_merged_results_score_exactly_as_those_of_one_process(shares: list[list[
     merged = CocoEvaluator(coco, CATEGORY_IDS, merge_results(parts))
     assert list(merged.results.images) == sorted(IMAGES)
     for kind in ("box", "mask"):
-        for values in (kind, f"{kind}_coco", f"{kind}_per_class"):
-            ours, theirs = getattr(merged.summarize(), values), getattr(whole.summarize(), values)
+        scores = [getattr(evaluator.summarize(), kind) for evaluator in (merged, whole)]
+        for values in ("overlaps", "coco", "per_class"):
+            ours, theirs = (getattr(each, values) for each in scores)
             assert repr(ours) == repr(theirs)  # to the last bit, NaN included
-    assert 1 < whole.summarize().mask["all"] < 99
+    assert 1 < whole.summarize().mask.overlaps["all"] < 99
 
 
 def test_the_order_within_an_image_matters() -> None:
     """Why it is kept: detections of equal score are ranked as they come."""
     coco, found = many_images(0)
     backwards = {image_id: one[list(range(len(one)))[::-1]] for image_id, one in found.items()}
-    scores = [evaluated(coco, each).summarize().mask["all"] for each in (found, backwards)]
+    scores = [evaluated(coco, each).summarize().mask.overlaps["all"] for each in (found, backwards)]
     assert scores[0] != scores[1]
 
 
 def test_nothing_merged_is_nothing() -> None:
     assert merge_results([]) == merge_results([CocoResults(), CocoResults()]) == CocoResults()
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({}, None),
+        ({"weights": "elsewhere/mine.pth"}, None),  # the same weights in another place
+        ({"engine": "auto", "precision": "auto"}, None),
+        ({"engine": "eager"}, None),
+        ({"masks": "none"}, None),  # boxes are the same
+        ({"digest": "34" * 32}, "--trained_model=weights/mine.pth (SHA-256 12ab12ab12ab), not "),
+        ({"dataset": "/data/other"}, "--dataset=/data/mine, not /data/other"),
+        ({"masks": "whole"}, "masks=cropped, not whole"),
+        ({"score_threshold": 0.3}, "--score_threshold=0.0, not 0.3"),
+        ({"precision": "bfloat16"}, "--precision=float32, not bfloat16"),
+        ({"settings": {**ORIGIN.settings, "detect.nms": "greedy"}}, "--set detect.nms=fast, not"),
+        ({"settings": {**ORIGIN.settings, "model.new": 3}}, "--set model.new=None, not 3"),
+        ({"settings": {"detect.nms": "fast"}}, "--set model.image_size=550, not None"),
+    ],
+)
+def test_results_of_another_origin_are_refused(
+    tmp_path: Path, changes: dict[str, object], said: str | None, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    path, results = tmp_path / "r.json", evaluated(ground_truth(TRUTH), perfect()).results
+    save_results(path, results, ORIGIN)
+    other = replace(ORIGIN, **changes)
+    if said is None:
+        assert load_results(path, other) == results
+        assert "3 images, by openvino in float32" in caplog.text
+        return
+    with pytest.raises(ValueError, match="evaluate once more without --resume") as caught:
+        load_results(path, other)
+    assert said in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_boxes_alone_cannot_be_scored_as_masks(tmp_path: Path) -> None:
+    save_results(tmp_path / "r.json", CocoResults(), replace(ORIGIN, masks="none"))
+    with pytest.raises(ValueError, match="masks=none, not cropped"):
+        load_results(tmp_path / "r.json", ORIGIN)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("digest", 5), ("settings", []), ("score_threshold", "0"), ("more", 1), ("weights", None)],
+)
+def test_an_origin_that_makes_no_sense_is_refused(tmp_path: Path, name: str, value: object) -> None:
+    path = tmp_path / "r.json"
+    save_results(path, CocoResults(), ORIGIN)
+    content = json.loads(path.read_text())
+    content["origin"][name] = value
+    path.write_text(json.dumps(content))
+    with pytest.raises(ValueError, match="origin of its detections"):
+        load_results(path, ORIGIN)
+
+
+def test_results_without_an_origin_are_refused_and_why(tmp_path: Path) -> None:
+    path = tmp_path / "r.json"
+    path.write_text('{"format": "yolact results 1", "images": [], "detections": []}')
+    with pytest.raises(ValueError, match="of an earlier version, which did not note the model"):
+        load_results(path, ORIGIN)
+
+
+def test_the_digest_is_of_all_that_a_model_is_stored_in(tmp_path: Path) -> None:
+    weights, network = tmp_path / "m.pth", tmp_path / "m.xml"
+    weights.write_bytes(b"abc")
+    network.write_bytes(b"abc")
+    known = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"  # of "abc"
+    assert digest_of(weights) == digest_of(network) == known
+    (tmp_path / "m.bin").write_bytes(b"def")
+    assert digest_of(weights) == known
+    assert digest_of(network) != known

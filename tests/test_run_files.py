@@ -59,7 +59,7 @@ def test_a_line_for_each_validation(tmp_path: Path, metrics: CocoMetrics) -> Non
     assert (first["learning_rate"], second["learning_rate"]) == ("0.0002", "0.0001")
     assert (first["seconds"], first["images_per_second"]) == ("2.5", "16")
     for name in ("AP", "AP50", "AP75", "APs", "APm", "APl"):
-        for kind, values in (("box", metrics.box_coco), ("mask", metrics.mask_coco)):
+        for kind, values in (("box", metrics.box.coco), ("mask", metrics.mask.coco)):
             assert float(first[f"{kind}_{name}"]) == pytest.approx(values[name], rel=1e-5)
     assert cv2.imread(str(tmp_path / "results.png")).shape[0] > 300
 
@@ -91,8 +91,8 @@ def test_validating_twice_at_one_iteration_leaves_one_line(
 def test_undefined_numbers_are_empty(tmp_path: Path, metrics: CocoMetrics) -> None:
     files = RunFiles(tmp_path)
     files.train({"box": math.nan, "mask": math.inf}, 1, 0.1, 0.0, 0)
-    undefined = dict.fromkeys(metrics.box_coco, math.nan)
-    files.validation(replace(metrics, box_coco=undefined), 0, 1)
+    undefined = dict.fromkeys(metrics.box.coco, math.nan)
+    files.validation(replace(metrics, box=replace(metrics.box, coco=undefined)), 0, 1)
     (row,) = lines(tmp_path)
     assert row["loss_box"] == row["loss_mask"] == row["loss_total"] == row["box_AP"] == ""
     assert row["images_per_second"] == ""
@@ -160,4 +160,4 @@ def test_tensorboard_gets_the_numbers(tmp_path: Path, metrics: CocoMetrics) -> N
         files.close()
     board = events.EventAccumulator(str(tmp_path / "board")).Reload()
     assert [event.step for event in board.Scalars("loss/box")] == [5, 10, 15, 20]
-    assert board.Scalars("mask/AP50")[-1].value == pytest.approx(metrics.mask_coco["AP50"])
+    assert board.Scalars("mask/AP50")[-1].value == pytest.approx(metrics.mask.coco["AP50"])

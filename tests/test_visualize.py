@@ -87,9 +87,20 @@ def test_color_by_class_is_shared() -> None:
     assert tuple(drawn[10, 30]) != tuple(drawn[60, 100])
 
 
+def test_given_colors_are_those_of_the_objects() -> None:
+    pair = make_detections([[10, 10, 50, 50], [80, 60, 140, 110]], labels=[2, 2])
+    colors = [(1, 2, 3), (250, 200, 9)]
+    drawn = draw_detections(grey(), pair, masks=False, text=False, color_by="class", colors=colors)
+    assert (tuple(drawn[10, 30]), tuple(drawn[60, 100])) == tuple(colors)
+    tinted = draw_detections(grey(), pair, boxes=False, text=False, colors=colors)
+    expected = [round(100 * 0.55 + c * 0.45) for c in colors[1]]
+    assert np.abs(tinted[80, 100].astype(int) - expected).max() <= 1
+
+
 def test_more_objects_than_colors() -> None:
-    boxes = [[float(i), float(i), i + 20.0, i + 20.0] for i in range(25)]
-    assert draw_detections(grey(), make_detections(boxes, labels=[1] * 25)).shape == (*HW, 3)
+    found = make_detections([[6.0 * i, 5.0, 6.0 * i + 4, 20.0] for i in range(25)], labels=[1] * 25)
+    drawn = draw_detections(grey(), found, masks=False, text=False)
+    assert [tuple(drawn[10, 6 * i]) for i in (0, 18, 19, 24)] == [PALETTE[i] for i in (0, 18, 0, 5)]
 
 
 @pytest.mark.parametrize("names", [(), ("person",)])

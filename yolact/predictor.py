@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, overload
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
-from data.images import read_image
+from data.images import Image, read_image
 from yolact.engines.choose import choose_precision
 from yolact.engines.exported import engine_for_file, open_trained, read_trained
 from yolact.engines.names import Engine, EngineName, Precision, RunNetwork
@@ -24,8 +24,8 @@ from .checkpoint import Checkpoint, resolve_weights
 from .config import Config
 from .timing import StageTimer
 
-Image = str | Path | NDArray[np.uint8]
-Images = list[str] | list[Path] | list[NDArray[np.uint8]] | tuple[Image, ...]
+ImageLike = str | Path | Image
+Images = list[str] | list[Path] | list[Image] | tuple[ImageLike, ...]
 
 
 class Predictor:
@@ -105,7 +105,7 @@ class Predictor:
 
     @overload
     def __call__(
-        self, image: Image, score_threshold: float = ..., top_k: int | None = ...
+        self, image: ImageLike, score_threshold: float = ..., top_k: int | None = ...
     ) -> Detections: ...
 
     @overload
@@ -115,7 +115,7 @@ class Predictor:
 
     def __call__(
         self,
-        image: Image | Images,
+        image: ImageLike | Images,
         score_threshold: float = 0.15,
         top_k: int | None = 15,
     ) -> Detections | list[Detections]:
@@ -135,8 +135,8 @@ class Predictor:
         """
         thresholds = Thresholds(score_threshold, top_k)
         if isinstance(image, (str, Path, np.ndarray)):
-            return self._predict([_to_tensor(image)], thresholds)[0]
-        return self._predict([_to_tensor(each) for each in image], thresholds) if image else []
+            return self.segment([image], thresholds)[0]
+        return self.segment(image, thresholds)
 
     def run_network(self, inputs: Any) -> Any:
         """Run the network on what `model.preprocess` gives: YOLACT's on (B, 3, S, S)."""
@@ -146,17 +146,29 @@ class Predictor:
             return self.model.network(inputs)
 
     @torch.no_grad()  # results are plain tensors, which a caller may change
-    def _predict(self, images: list[Tensor], thresholds: Thresholds) -> list[Detections]:
+    def segment(self, images: Sequence[ImageLike], thresholds: Thresholds) -> list[Detections]:
+        """Segment a batch of images, of any sizes: preprocess, network, postprocess.
+
+        Args:
+            images: as `__call__` takes them.
+            thresholds: which detections count.
+
+        Returns:
+            Detections of each image, on the CPU.
+        """
+        if not images:
+            return []
+        tensors = [_to_tensor(image) for image in images]
         with self.timer.stage("preprocess"):
-            inputs = self.model.preprocess(images)
+            inputs = self.model.preprocess(tensors)
         with self.timer.stage("network"):
             outputs = self.run_network(inputs)
         with self.timer.stage("postprocess"):
-            found = self.model.postprocess(outputs, sizes_of(images), thresholds)
+            found = self.model.postprocess(outputs, sizes_of(tensors), thresholds)
             return [detections.to("cpu") for detections in found]
 
 
-def _to_tensor(image: Image) -> Tensor:
+def _to_tensor(image: ImageLike) -> Tensor:
     """View an image as a (3, H, W) tensor, without a copy where that is possible."""
     if isinstance(image, (str, Path)):
         image = read_image(Path(image))

@@ -52,8 +52,7 @@ class VideoWriter(AbstractContextManager["VideoWriter"]):
     ):
         self.path = Path(path).expanduser()
         self.frames = 0
-        if self.path.suffix.lower() not in CODECS:
-            raise ValueError(f"cannot write {path}: use one of the suffixes {', '.join(CODECS)}")
+        check_suffix(self.path)
         check_folder(self.path)
         self._image_hw, self._audio_from = image_hw, audio_from
         self._even_hw = image_hw[0] // 2 * 2, image_hw[1] // 2 * 2
@@ -194,6 +193,16 @@ class OpenCvFile:
     def add_sound(self, source: Path, target: Path) -> bool:
         """Return False: OpenCV writes no sound."""
         return False
+
+
+def check_suffix(path: Path) -> None:
+    """Refuse a target whose suffix names no format.
+
+    Raises:
+        ValueError: so it is.
+    """
+    if path.suffix.lower() not in CODECS:
+        raise ValueError(f"cannot write {path}: use one of the suffixes {', '.join(CODECS)}")
 
 
 def check_folder(path: Path) -> None:

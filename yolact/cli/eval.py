@@ -7,27 +7,16 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import get_args
 
-from yolact.checkpoint import BUNDLED, Checkpoint, resolve_weights
-from yolact.config import Config
-from yolact.engines.exported import engine_for_file, read_trained
-from yolact.engines.names import Engine, EngineName
-from yolact.models.segmenter import MaskMode
+from data.sample import Dataset
+from yolact.checkpoint import BUNDLED
+from yolact.engines.names import EngineName
+from yolact.evaluation.coco import eval_order
+from yolact.results.detections import Thresholds
 
-from .common import (
-    UsageError,
-    add_flags,
-    add_machine_flags,
-    checkpoint_config,
-    device_name,
-    flag,
-    make_parser,
-    named_config,
-    newest_checkpoint,
-    str2bool,
-    with_settings,
-)
-
-RESULTS = Path("results")
+from .common import UsageError, add_flags, add_machine_flags, flag, make_parser, str2bool
+from .evaluate import Outputs
+from .outputs import RESULTS
+from .predict import VideoOptions
 
 
 def int_list(text: str) -> tuple[int, ...]:
@@ -46,9 +35,12 @@ MODEL = (
     flag("--trained_model", ".pth, .xml or .onnx, released name, or 'latest'", str, BUNDLED),
     flag("--config", "preset; where absent, the checkpoint or its file name tells"),
     flag("--top_k", "draw at most this many detections", int, 5),
+    flag("--max_detections", "found in an image, and counted by the AP; by default 100", int),
     flag("--score_threshold", "drop detections that score lower", float, 0.0),
-    flag("--fast_nms", "False for exact greedy suppression", str2bool, True),
-    flag("--cross_class_nms", "Fast NMS over all classes at once", str2bool, False),
+    flag(
+        "--fast_nms", "False for exact greedy suppression; by default as the model says", str2bool
+    ),
+    flag("--cross_class_nms", "Fast NMS over all classes at once; by default likewise", str2bool),
     flag("--engine", "what runs the network", str, "auto", choices=get_args(EngineName)),
     flag("--detect", "boxes only, no masks", bool, False),
     flag("--no_crop", "do not crop masks by their boxes", switch="crop"),
@@ -109,17 +101,6 @@ SPEED = (
     flag("--batch_sizes", "with --benchmark: for the network alone, as in 1,4", int_list, (1,)),
 )
 
-# What --benchmark=all compares.
-EVERY_ENGINE = (
-    "engine=plain,precision=float32",
-    "engine=eager,precision=float32",
-    "engine=eager,precision=bfloat16",
-    "engine=compile,precision=bfloat16",
-    "engine=openvino,precision=float32",
-    "engine=openvino,precision=bfloat16",
-)
-COMPARABLE = ("trained_model", "config", "engine", "precision", "device", "video_multiframe")
-
 
 def parse_arguments(description: str | None, argv: Sequence[str] | None) -> argparse.Namespace:
     """Read the command line of eval.py."""
@@ -161,70 +142,41 @@ def _check_ap_files(args: argparse.Namespace) -> None:
 
 def check_ranges(args: argparse.Namespace) -> None:
     """Refuse numbers that make no sense."""
-    for name, least in (("top_k", 1), ("max_images", -1), ("video_multiframe", 1)):
-        if getattr(args, name) < least:
-            raise UsageError(f"--{name}={getattr(args, name)}: expected at least {least}")
+    least = {"top_k": 1, "max_images": -1, "video_multiframe": 1, "max_detections": 1}
+    for name, bound in least.items():
+        value = getattr(args, name)
+        if value is not None and value < bound:
+            raise UsageError(f"--{name}={value}: expected at least {bound}")
 
 
-def compared(args: argparse.Namespace) -> list[argparse.Namespace]:
-    """Return the arguments of every variant that a benchmark compares.
-
-    A single --compare is compared with the flags as given.
-
-    Raises:
-        UsageError: --compare with something that cannot be compared.
-    """
-    texts = [*(EVERY_ENGINE if args.benchmark == "all" else ()), *args.compare]
-    return [_changed(args, text) for text in (texts if len(texts) > 1 else ["", *texts])]
+def thresholds(args: argparse.Namespace) -> Thresholds:
+    """Return which detections are shown."""
+    return Thresholds(args.score_threshold, args.top_k)
 
 
-def _changed(args: argparse.Namespace, text: str) -> argparse.Namespace:
-    changed = argparse.Namespace(**vars(args))
-    for assignment in filter(None, text.split(",")):
-        name, _, value = assignment.partition("=")
-        if name not in COMPARABLE:
-            raise UsageError(f"--compare {text}: {name!r} is none of {', '.join(COMPARABLE)}")
-        if isinstance(getattr(args, name), int) and not value.isdecimal():
-            raise UsageError(f"--compare {text}: {value!r} is no number")
-        setattr(changed, name, type(getattr(args, name) or "")(value))
-    check_ranges(changed)
-    return changed
+def video_options(args: argparse.Namespace) -> VideoOptions:
+    """Return how a video is processed."""
+    return VideoOptions(
+        batch=args.video_multiframe,
+        show_fps=args.display_fps,
+        emulate_playback=args.emulate_playback,
+        plain=args.engine == "plain",
+    )
 
 
-def choose_model(args: argparse.Namespace) -> tuple[Checkpoint, Config]:
-    """Read the checkpoint, and join its configuration with the flags.
-
-    Raises:
-        UsageError: an unknown preset, setting, or impossible value.
-    """
-    name = named_config(args.config).name if args.config else None
-    path = newest_checkpoint("--trained_model", args.trained_model, Path("weights"), name)
-    checkpoint = read_trained(path or resolve_weights(args.trained_model))
-    config = checkpoint_config(checkpoint, args.config)
-    nms = "cross_class" if args.cross_class_nms else "fast"
-    changes = [f"detect.nms={nms if args.fast_nms else 'greedy'}"]
-    if args.dataset:
-        changes.append(f"dataset={args.dataset}")
-    return checkpoint, with_settings(config, [*changes, *args.set])
+def outputs(args: argparse.Namespace) -> Outputs:
+    """Return what is made of the detections in a dataset."""
+    return Outputs(
+        masks=not args.detect,
+        per_class=args.per_class,
+        json=args.json,
+        report=args.report,
+        report_threshold=args.report_threshold,
+        coco_json=(args.bbox_det_file, args.mask_det_file) if args.output_coco_json else None,
+        web_json=args.web_det_path if args.output_web_json else None,
+    )
 
 
-def mask_mode(args: argparse.Namespace) -> MaskMode:
-    """Return the kind of masks that the flags ask for."""
-    if args.detect:
-        return "none"
-    if not args.crop:
-        return "whole"
-    return "smooth" if args.smooth_masks else "cropped"
-
-
-def engine_for(args: argparse.Namespace, checkpoint: Checkpoint, config: Config) -> Engine:
-    """Decide how to run the network.
-
-    An AP is a number that others compare with, so left open it is computed in float32 whatever the
-    machine; an exported file runs on the CPU.
-    """
-    precision = args.precision
-    for_people = args.image or args.images or args.video or args.benchmark
-    if precision == "auto" and not for_people:
-        precision = "float32"
-    return engine_for_file(checkpoint.path, config, device_name(args), args.engine, precision)
+def image_order(args: argparse.Namespace, dataset: Dataset) -> list[int]:
+    """Return the order of the images of a dataset, all of them."""
+    return eval_order(dataset.image_ids, shuffle=args.shuffle, seed=args.seed, no_sort=args.no_sort)

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from typing import Literal
 
 import cv2
-import numpy as np
 import torch
-from numpy.typing import NDArray
 
+from data.images import Image
 from yolact.results.detections import Detections
 
-Image = NDArray[np.uint8]
+Draw = Callable[[Image, Detections], Image]
+ColorBy = Literal["class", "instance"]
 Color = tuple[int, int, int]
 Rectangle = tuple[int, int, int, int]
 
@@ -23,9 +24,9 @@ _HEX = (
     "a5144b b97d00 d71ed7 19693c 4646be 5aa000 8c5537 647d91 8c5fff"
 )
 PALETTE: tuple[Color, ...] = tuple((c[0], c[1], c[2]) for c in map(bytes.fromhex, _HEX.split()))
-_WHITE: Color = (255, 255, 255)
-_DARK: Color = (30, 30, 30)
-_FONT = cv2.FONT_HERSHEY_DUPLEX
+WHITE: Color = (255, 255, 255)
+DARK: Color = (30, 30, 30)
+FONT = cv2.FONT_HERSHEY_DUPLEX
 _LINE_HEIGHT = 34  # of a label, in pixels at font scale 1
 
 
@@ -37,7 +38,8 @@ def draw_detections(
     boxes: bool = True,
     text: bool = True,
     scores: bool = True,
-    color_by: Literal["class", "instance"] = "instance",
+    color_by: ColorBy = "instance",
+    colors: Sequence[Color] | None = None,
     alpha: float = 0.45,
 ) -> Image:
     """Draw masks, boxes and labels over a copy of an image, the best detection on top.
@@ -50,6 +52,7 @@ def draw_detections(
         text: write each object's class.
         scores: write the score behind the class.
         color_by: one colour for each class (steady in a video) or for each object.
+        colors: N colours, instead of those that `color_by` gives.
         alpha: share of the colour in the tint.
 
     Returns:
@@ -57,8 +60,7 @@ def draw_detections(
     """
     canvas = image.copy()
     detections = detections.to("cpu")
-    keys = detections.labels.tolist() if color_by == "class" else list(range(len(detections)))
-    colors = [PALETTE[key % len(PALETTE)] for key in keys]
+    colors = object_colors(detections, color_by) if colors is None else colors
     worst_first = range(len(detections) - 1, -1, -1)
     for index in worst_first if masks else ():
         detections.tint(canvas, index, colors[index], alpha)
@@ -74,6 +76,17 @@ def draw_detections(
     return canvas
 
 
+def palette_color(number: int) -> Color:
+    """Return a colour of the palette, which begins anew after its end."""
+    return PALETTE[number % len(PALETTE)]
+
+
+def object_colors(detections: Detections, color_by: ColorBy) -> list[Color]:
+    """Return a colour for each detection, by its class or by its place."""
+    labels = detections.labels.tolist()
+    return [palette_color(key) for key in (labels if color_by == "class" else range(len(labels)))]
+
+
 def draw_fps(image: Image, text: str) -> Image:
     """Write a short text into the top left corner of a copy of an image, white on dark.
 
@@ -83,7 +96,7 @@ def draw_fps(image: Image, text: str) -> Image:
     """
     canvas = image.copy()
     width, height = _label_size(text, _font_scale(text, _image_hw(canvas)))
-    _write(canvas, text, (0, 0, width, height), _DARK)
+    _write(canvas, text, (0, 0, width, height), DARK)
     return canvas
 
 
@@ -149,7 +162,7 @@ def _font_scale(text: str, image_hw: tuple[int, int]) -> float:
 @lru_cache(maxsize=1024)  # asked for several times, and again in the next frame of a video
 def _label_size(text: str, scale: float) -> tuple[int, int]:
     """Measure a text with its margin: width and height in pixels."""
-    (width, _), _ = cv2.getTextSize(text, _FONT, scale, _font_weight(scale))
+    (width, _), _ = cv2.getTextSize(text, FONT, scale, _font_weight(scale))
     return width + 2 * round(5 * scale), round(_LINE_HEIGHT * scale)
 
 
@@ -163,7 +176,7 @@ def _write(canvas: Image, text: str, place: Rectangle, color: Color) -> None:
     scale = _font_scale(text, _image_hw(canvas))
     cv2.rectangle(canvas, (x1, y1), (x2 - 1, y2 - 1), color, cv2.FILLED)
     origin = (x1 + round(5 * scale), y2 - round(9 * scale))
-    cv2.putText(canvas, text, origin, _FONT, scale, _WHITE, _font_weight(scale), cv2.LINE_AA)
+    cv2.putText(canvas, text, origin, FONT, scale, WHITE, _font_weight(scale), cv2.LINE_AA)
 
 
 def _overlap(a: Rectangle, b: Rectangle) -> bool:

@@ -9,7 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from .detections import _DARK, _FONT, _WHITE, Image
+from data.images import Image
+
+from .detections import DARK, FONT, WHITE
 
 _TILE = 118  # width of a prototype in an explanation
 
@@ -71,8 +73,8 @@ def _step(caption: str, above: Image, below: Image) -> Image:
 
 
 def _text_line(text: str, width: int) -> Image:
-    line = np.full((22, width, 3), _WHITE, np.uint8)
-    cv2.putText(line, text, (4, 16), _FONT, 0.42, _DARK, 1, cv2.LINE_AA)
+    line = np.full((22, width, 3), WHITE, np.uint8)
+    cv2.putText(line, text, (4, 16), FONT, 0.42, DARK, 1, cv2.LINE_AA)
     return line
 
 

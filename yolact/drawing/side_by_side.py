@@ -13,10 +13,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from data.images import Image
 from yolact.files import whole_file
 from yolact.results.detections import Detections
 
-from .detections import Image, draw_detections, place_labels
+from .detections import Color, draw_detections, object_colors, place_labels
 
 logger = logging.getLogger(__name__)
 
@@ -24,17 +25,25 @@ Bitmap = NDArray[np.uint8] | NDArray[np.bool_]
 
 _MASK_GRID = 112  # side of the grid on which a mask is kept to be drawn
 _MAX_ENLARGED = 2.0
-_GAP, _TITLE_HEIGHT = 8, 24
+GAP, _TITLE_HEIGHT = 8, 24
 _PAPER, _INK = 255, (40, 40, 40)
 _FONT = cv2.FONT_HERSHEY_DUPLEX
 
 
 class Panel(NamedTuple):
-    """One view of an image: a title, the objects to draw, and whether to write their scores."""
+    """One view of an image.
+
+    Attributes:
+        title: written above it.
+        objects: to draw, in pixels of the image.
+        scores: whether to write theirs.
+        colors: one for each object; None for those of the classes.
+    """
 
     title: str
     objects: Detections
     scores: bool
+    colors: Sequence[Color] | None = None
 
 
 def objects_to_draw(
@@ -84,13 +93,15 @@ def side_by_side(image: Image, panels: Sequence[Panel], side: int) -> Image:
     method = cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC
     small = np.asarray(cv2.resize(image, (width, height), interpolation=method), np.uint8)
     columns = []
-    for title, objects, scores in panels:
+    for title, objects, scores, colors in panels:
         objects = _scaled(objects, (height, width))
-        named = _with_room(objects, scores)
-        drawn = draw_detections(small, objects[~named], color_by="class", text=False)
-        drawn = draw_detections(drawn, objects[named], color_by="class", scores=scores)
+        colors = object_colors(objects, "class") if colors is None else colors
+        named, drawn = _with_room(objects, scores), small
+        for shown, text in ((~named, False), (named, True)):
+            chosen = [color for color, is_shown in zip(colors, shown, strict=True) if is_shown]
+            drawn = draw_detections(drawn, objects[shown], text=text, scores=scores, colors=chosen)
         columns.append(_titled(title, drawn))
-    return _joined(columns, 1, _GAP)
+    return join_pictures(columns, 1, GAP)
 
 
 def write_jpeg(path: Path, picture: Image) -> Path:
@@ -120,7 +131,7 @@ def _scaled(objects: Detections, image_hw: tuple[int, int]) -> Detections:
     return replace(objects, boxes=boxes, mask_frames=frames, image_hw=image_hw)
 
 
-def _joined(pictures: Sequence[Image], axis: int, gap: int) -> Image:
+def join_pictures(pictures: Sequence[Image], axis: int, gap: int) -> Image:
     """Join pictures, which agree in the other axis, with a gap between them."""
     padding = [(0, 0)] * 3
     padding[axis] = (0, gap)
@@ -145,9 +156,10 @@ def _titled(text: str, picture: Image) -> Image:
     width = max(picture.shape[1], width + 8)
     line = np.full((_TITLE_HEIGHT, width, 3), _PAPER, np.uint8)
     cv2.putText(line, text, (2, 17), _FONT, 0.45, _INK, 1, cv2.LINE_AA)
-    return np.concatenate((line, _padded(picture, picture.shape[0], width)))
+    return np.concatenate((line, pad_picture(picture, picture.shape[0], width)))
 
 
-def _padded(picture: Image, height: int, width: int) -> Image:
+def pad_picture(picture: Image, height: int, width: int) -> Image:
+    """Add paper below and to the right, up to a size."""
     rest = ((0, height - picture.shape[0]), (0, width - picture.shape[1]), (0, 0))
     return np.pad(picture, rest, constant_values=_PAPER)

@@ -9,7 +9,7 @@ from functools import cache
 
 import cv2
 
-from .detections import Image, _image_hw
+from data.images import Image
 
 _ESCAPE = 27
 _NO_DISPLAY = "no display; write to a file with :out"
@@ -33,7 +33,7 @@ def show(image: Image, title: str = "YOLACT", wait_ms: int = 0) -> bool:
         raise OSError(_NO_DISPLAY)
     try:
         if not _is_open(title):
-            _open_window(title, _image_hw(image))
+            _open_window(title, (image.shape[0], image.shape[1]))
         cv2.imshow(title, cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
         key = cv2.waitKey(wait_ms or 50)
         while not wait_ms and key < 0 and _is_open(title):

@@ -1,46 +1,27 @@
-"""COCO average precision, computed by pycocotools: the number that papers quote.
-
-The original counted by itself and dropped tiny objects from the ground truth, so its eval printed a
-little more than COCO's own tools did. Here pycocotools is the only judge.
-"""
+"""Run a model over a data set, collect what it finds, and score that."""
 
 from __future__ import annotations
 
 import contextlib
-import io
-import itertools
 import logging
-import math
 import random
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any, NamedTuple
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
-from pycocotools import mask as mask_utils
 from pycocotools.coco import COCO
-from pycocotools.cocoeval import COCOeval
 from tqdm import tqdm
 
+from data.images import Image
 from data.sample import Dataset, Sample
 from yolact.results.detections import Detections
 from yolact.threads import map_ahead
 
-from .matches import Matches, collect_matches
-from .metrics import COCO_NUMBERS, OVERLAPS, CocoMetrics
+from .metrics import STANDARD_LIMIT, CocoMetrics
 from .result_files import CocoResults, Result
+from .scoring import ground_truth, score
 
 logger = logging.getLogger(__name__)
-
-Annotation = dict[str, Any]
-
-
-class _Scores(NamedTuple):
-    overlaps: dict[str, float]
-    coco: dict[str, float]
-    per_class: dict[int, float]
-    matches: Matches
 
 
 class CocoEvaluator:
@@ -48,25 +29,29 @@ class CocoEvaluator:
 
     Masks are run-length encoded as they come, one at a time, and never kept.
 
+    Args:
+        coco: the ground truth; left as it is.
+        category_ids: label -> category id; only these categories are scored.
+        results: what an earlier evaluation collected, to resume from.
+        limit: detections that count in each image and class; COCO's maxDets.
+
     Attributes:
         results: what was collected so far; save it, or write it as COCO's result files.
         category_ids: label -> category id.
+
+    Raises:
+        ValueError: the results are of another data set.
     """
 
     def __init__(
-        self, coco: COCO, category_ids: Sequence[int], results: CocoResults | None = None
+        self,
+        coco: COCO,
+        category_ids: Sequence[int],
+        results: CocoResults | None = None,
+        limit: int = STANDARD_LIMIT,
     ) -> None:
-        """Prepare to score against a ground truth, from nothing or from saved results.
-
-        Args:
-            coco: the ground truth; left as it is.
-            category_ids: label -> category id; only these categories are scored.
-            results: what an earlier evaluation collected, to resume from.
-
-        Raises:
-            ValueError: the results are of another data set.
-        """
         self._coco = coco
+        self._limit = limit
         self.category_ids = tuple(category_ids)
         self.results = CocoResults() if results is None else results
         self._metrics: CocoMetrics | None = None
@@ -104,26 +89,13 @@ class CocoEvaluator:
         It takes a while for a large data set; asked again, it answers at once.
         """
         if self._metrics is None:
-            self._metrics = self._summarize()
+            truth = self.ground_truth()
+            self._metrics = score(truth, self.results, self.category_ids, self._limit)
         return self._metrics
 
     def ground_truth(self) -> COCO:
-        """Copy the annotations of the added images, so that pycocotools may scribble on them.
-
-        They are numbered anew: pycocotools takes an annotation with id 0 for one never found.
-        """
-        groups = (self._coco.imgToAnns.get(image_id, ()) for image_id in self.results.images)
-        annotations = enumerate(itertools.chain.from_iterable(groups), start=1)
-        truth = self._index({**annotation, "id": number} for number, annotation in annotations)
-        for annotation in truth.dataset["annotations"]:
-            annotation.setdefault("iscrowd", 0)
-            if not annotation.get("segmentation"):
-                annotation["segmentation"] = [_corners(annotation["bbox"])]
-            if "area" not in annotation or "bbox" not in annotation:
-                run_lengths = truth.annToRLE(annotation)
-                annotation.setdefault("area", float(mask_utils.area(run_lengths)))
-                annotation.setdefault("bbox", mask_utils.toBbox(run_lengths).tolist())
-        return truth
+        """Return a copy of the annotations of the added images; see `scoring.ground_truth`."""
+        return ground_truth(self._coco, self.results, self.category_ids)
 
     @property
     def has_ground_truth(self) -> bool:
@@ -161,65 +133,9 @@ class CocoEvaluator:
                 mask_counts=detections.run_lengths(index),
             )
 
-    def _summarize(self) -> CocoMetrics:
-        truth = self.ground_truth()
-        box = self._score(truth, map(_box_annotation, self.results.detections), "bbox")
-        masks = (self._mask_annotation(d) for d in self.results.detections)
-        mask = self._score(truth, masks, "segm")
-        return CocoMetrics(
-            box=box.overlaps,
-            mask=mask.overlaps,
-            box_coco=box.coco,
-            mask_coco=mask.coco,
-            box_per_class=box.per_class,
-            mask_per_class=mask.per_class,
-            box_matches=box.matches,
-            mask_matches=mask.matches,
-        )
-
-    def _index(self, annotations: Iterable[Annotation]) -> COCO:
-        images = self.results.images.items()
-        coco = COCO()
-        coco.dataset = {
-            "images": [{"id": i, "height": hw[0], "width": hw[1]} for i, hw in images],
-            "annotations": list(annotations),
-            "categories": [{"id": category_id} for category_id in sorted(set(self.category_ids))],
-        }
-        with contextlib.redirect_stdout(io.StringIO()):  # it announces the index
-            coco.createIndex()
-        return coco
-
-    def _mask_annotation(self, result: Result) -> Annotation:
-        run_lengths = self.results.run_lengths(result)
-        return {
-            "image_id": result.image_id,
-            "category_id": result.category_id,
-            "segmentation": run_lengths,
-            "area": mask_utils.area(run_lengths),
-            "score": result.mask_score,
-        }
-
-    def _score(self, truth: COCO, found: Iterable[Annotation], kind: str) -> _Scores:
-        numbered = ({**a, "id": number, "iscrowd": 0} for number, a in enumerate(found, start=1))
-        scorer = COCOeval(truth, self._index(numbered), kind)
-        with contextlib.redirect_stdout(io.StringIO()):  # it prints its progress
-            scorer.evaluate()
-            scorer.accumulate()
-            scorer.summarize()
-        matches = collect_matches(scorer, self.category_ids)
-        precision = matches.precision
-        return _Scores(
-            overlaps=dict(zip(OVERLAPS, map(_percent, (precision, *precision)), strict=True)),
-            coco=dict(zip(COCO_NUMBERS, map(_percent, scorer.stats), strict=True)),
-            per_class={
-                label: _percent(precision[:, :, label]) for label in range(len(self.category_ids))
-            },
-            matches=matches,
-        )
-
 
 def evaluate(
-    predict: Callable[[NDArray[np.uint8]], Detections],
+    predict: Callable[[Image], Detections],
     dataset: Dataset,
     evaluator: CocoEvaluator | None = None,
     *,
@@ -227,7 +143,7 @@ def evaluate(
     progress: bool = True,
     order: Sequence[int] | None = None,
     workers: int = 1,
-    on_image: Callable[[NDArray[np.uint8], Detections], None] | None = None,
+    on_image: Callable[[Image, Detections], None] | None = None,
 ) -> CocoEvaluator:
     """Run a model over a data set; images that cannot be read are told and left out.
 
@@ -299,25 +215,37 @@ def eval_order(
     return indices
 
 
-def _percent(values: NDArray[np.float64] | float) -> float:
-    """Average what is defined, in percent; pycocotools marks the rest with -1."""
-    defined = np.asarray(values)[np.asarray(values) > -1]
-    return 100 * float(defined.mean()) if defined.size else math.nan
+def too_many_objects(
+    coco: COCO, image_ids: Iterable[int], detections: int, limit: int
+) -> str | None:
+    """Say whether images have more objects than can be found, or than can count.
 
+    Args:
+        coco: the ground truth.
+        image_ids: the images that are looked at.
+        detections: that a detector keeps of an image.
+        limit: detections that count in each image and class.
 
-def _corners(box: Sequence[float]) -> list[float]:
-    x, y, width, height = box
-    return [x, y, x, y + height, x + width, y + height, x + width, y]
-
-
-def _box_annotation(result: Result) -> Annotation:
-    return {
-        "image_id": result.image_id,
-        "category_id": result.category_id,
-        "bbox": list(result.box),
-        "area": result.box[2] * result.box[3],
-        "score": result.box_score,
-    }
+    Returns:
+        The beginning of a sentence, or None where all is well.
+    """
+    images = [
+        Counter(part["category_id"] for part in coco.imgToAnns[i] if not part.get("iscrowd"))
+        for i in image_ids
+        if i in coco.imgs
+    ]
+    for counts, most, of_what in (
+        ([sum(image.values()) for image in images], detections, ""),
+        ([max(image.values(), default=0) for image in images], limit, " of a class"),
+    ):
+        above = [count for count in counts if count > most]
+        if above:
+            have = "has" if len(above) == 1 else "have"
+            return (
+                f"{len(above)} of {len(counts)} images {have} more than {most} objects{of_what} "
+                f"(up to {max(above)})"
+            )
+    return None
 
 
 def _hash32(number: int) -> int:

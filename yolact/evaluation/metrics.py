@@ -26,29 +26,60 @@ COCO_NUMBERS = {
 """COCO's twelve numbers, and how pycocotools prints them."""
 
 
+STANDARD_LIMIT = 100
+"""Detections that count in each image and class, for the numbers that papers quote."""
+
+
+def coco_titles(limit: int = STANDARD_LIMIT) -> dict[str, str]:
+    """Return `COCO_NUMBERS` for another limit of detections: AR100 becomes AR@400, say."""
+    if limit == STANDARD_LIMIT:
+        return COCO_NUMBERS
+    return {
+        f"AR@{limit}" if name == "AR100" else name: text.replace(
+            "maxDets=100", f"maxDets={limit:3}"
+        )
+        for name, text in COCO_NUMBERS.items()
+    }
+
+
 @dataclass(frozen=True)
-class CocoMetrics:
-    """What a set of detections scores, in percent; NaN where there is no ground truth to find.
+class Scores:
+    """How good boxes are, or masks, in percent; NaN where there is no ground truth to find.
 
     Attributes:
-        box: average precision at "all", "50", "55", ..., "95" of box overlap.
-        mask: the same of mask overlap.
-        box_coco: COCO's twelve numbers for boxes, by the keys of `COCO_NUMBERS`.
-        mask_coco: the same for masks.
-        box_per_class: label -> average precision over all thresholds.
-        mask_per_class: the same for masks.
-        box_matches: what lies behind the averages.
-        mask_matches: the same for masks.
+        overlaps: average precision at "all", "50", "55", ..., "95" of overlap.
+        coco: COCO's twelve numbers, by the keys of `coco_titles`.
+        per_class: label -> average precision over all overlaps.
+        matches: what lies behind the averages.
     """
 
-    box: dict[str, float]
-    mask: dict[str, float]
-    box_coco: dict[str, float]
-    mask_coco: dict[str, float]
-    box_per_class: dict[int, float]
-    mask_per_class: dict[int, float]
-    box_matches: Matches
-    mask_matches: Matches
+    overlaps: dict[str, float]
+    coco: dict[str, float]
+    per_class: dict[int, float]
+    matches: Matches
+
+
+@dataclass(frozen=True)
+class CocoMetrics:
+    """What a set of detections scores.
+
+    Attributes:
+        box: by the overlap of boxes.
+        mask: by the overlap of masks.
+        limit: detections that count in each image and class; COCO's maxDets.
+    """
+
+    box: Scores
+    mask: Scores
+    limit: int = STANDARD_LIMIT
+
+    def main(self, masks: bool) -> Scores:
+        """Return the scores of masks, where there are `masks`, else those of boxes."""
+        return self.mask if masks else self.box
+
+    def kinds(self, masks: bool) -> dict[str, Scores]:
+        """Return the scores by kind, box before mask, which is left out unless `masks`."""
+        return {"box": self.box, "mask": self.mask} if masks else {"box": self.box}
 
 
 def format_table(metrics: CocoMetrics, masks: bool = True) -> str:
@@ -58,11 +89,10 @@ def format_table(metrics: CocoMetrics, masks: bool = True) -> str:
         metrics: of `CocoEvaluator.summarize`.
         masks: False leaves their row out.
     """
-    rows = [["", *("all " if name == "all" else f".{name} " for name in metrics.box)]]
-    for kind, values in (("box", metrics.box), ("mask", metrics.mask))[: 1 + masks]:
-        rows.append(
-            [kind, *(_cell(value, 1 if value >= 99.995 else 2) for value in values.values())]
-        )
+    rows = [["", *("all " if name == "all" else f".{name} " for name in OVERLAPS)]]
+    for kind, scores in metrics.kinds(masks).items():
+        values = scores.overlaps.values()
+        rows.append([kind, *(_cell(value, 1 if value >= 99.995 else 2) for value in values)])
     lines = ["".join(f" {cell:>5} |" for cell in row) for row in rows]
     rule = "-------+" * len(rows[0])
     return "\n".join((lines[0], rule, *lines[1:], rule))
@@ -76,10 +106,10 @@ def format_coco_summary(metrics: CocoMetrics, masks: bool = True) -> str:
         masks: False leaves theirs out.
     """
     lines: list[str] = []
-    for kind, numbers in (("box", metrics.box_coco), ("mask", metrics.mask_coco))[: 1 + masks]:
+    for kind, scores in metrics.kinds(masks).items():
         lines.append(f"{kind}:")
-        for name, title in COCO_NUMBERS.items():
-            lines.append(f" {title} = {_cell(numbers[name] / 100, 3)}")
+        for name, title in coco_titles(metrics.limit).items():
+            lines.append(f" {title} = {_cell(scores.coco[name] / 100, 3)}")
     return "\n".join(lines)
 
 
@@ -90,7 +120,7 @@ def format_per_class(metrics: CocoMetrics, names: Sequence[str]) -> str:
         metrics: of `CocoEvaluator.summarize`.
         names: label -> class name.
     """
-    box, mask = metrics.box_per_class, metrics.mask_per_class
+    box, mask = metrics.box.per_class, metrics.mask.per_class
     labels = sorted(mask, key=lambda label: (math.isnan(mask[label]), -mask[label], names[label]))
     width = max((len(name) for name in names), default=0)
     lines = [f"{'class':<{max(width, 5)}}  {'box':>6}  {'mask':>6}"]
@@ -110,14 +140,12 @@ def plain_metrics(
         names: label -> class name.
         masks: False makes theirs null.
     """
-    kinds = {"box": (metrics.box_coco, metrics.box_per_class)}
-    if masks:
-        kinds["mask"] = (metrics.mask_coco, metrics.mask_per_class)
+    kinds = metrics.kinds(masks)
     record: dict[str, object] = {"mask": None}
-    for kind, (numbers, _) in kinds.items():
-        record[kind] = {name: _defined(value) for name, value in numbers.items()}
+    for kind, scores in kinds.items():
+        record[kind] = {name: _defined(value) for name, value in scores.coco.items()}
     record["per_class"] = [
-        {"name": name, **{kind: _defined(values[label]) for kind, (_, values) in kinds.items()}}
+        {"name": name, **{kind: _defined(kinds[kind].per_class[label]) for kind in kinds}}
         for label, name in enumerate(names)
     ]
     return record

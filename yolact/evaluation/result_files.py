@@ -7,6 +7,7 @@ are JSON here, and nothing in them is trusted when they are read.
 from __future__ import annotations
 
 import json
+import logging
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -17,7 +18,12 @@ from data.annotations.run_lengths import check_counts
 from data.sample import RunLengths
 from yolact.files import write_json
 
-FORMAT = "yolact results 1"
+from .origin import Origin
+
+logger = logging.getLogger(__name__)
+
+FORMAT = "yolact results 2"
+_WITHOUT_ORIGIN = "yolact results 1"
 
 
 class Result(NamedTuple):
@@ -130,18 +136,27 @@ def write_web_json(
     write_json(Path(path), {"info": {"Config": dict(config)}, "images": images})
 
 
-def save_results(path: Path | str, results: CocoResults) -> None:
+def save_results(path: Path | str, results: CocoResults, origin: Origin) -> None:
     """Write results without loss, to be scored again without running the network."""
     images = [[image_id, *image_hw] for image_id, image_hw in results.images.items()]
-    content = {"format": FORMAT, "images": images, "detections": results.detections}
+    content = {
+        "format": FORMAT,
+        "origin": origin.to_dict(),
+        "images": images,
+        "detections": results.detections,
+    }
     write_json(Path(path), content)
 
 
-def load_results(path: Path | str) -> CocoResults:
+def load_results(path: Path | str, origin: Origin) -> CocoResults:
     """Read what `save_results` wrote, checking all of it.
 
+    Args:
+        path: of the file.
+        origin: of the model whose detections they shall be.
+
     Raises:
-        ValueError: the file is a pickle of the original, or is broken.
+        ValueError: the file is a pickle of the original, is broken, or is of another origin.
     """
     path = Path(path)
     content = path.read_bytes()
@@ -151,19 +166,36 @@ def load_results(path: Path | str) -> CocoResults:
             "evaluate once more without --resume to save the results as JSON"
         )
     try:
-        return _parse(json.loads(content))
+        results, stored = _parse(json.loads(content))
     except (ValueError, TypeError, KeyError, RecursionError, OverflowError) as error:
         raise ValueError(f"{path} is not a file of saved results, or is broken: {error}") from error
+    if differences := stored.differences(origin):
+        raise ValueError(
+            f"{path} holds what was found by {'; '.join(differences)}: "
+            "give the flags that it was made with, or evaluate once more without --resume"
+        )
+    logger.info(
+        "%s: %d images, by %s in %s", path, len(results.images), stored.engine, stored.precision
+    )
+    return results
 
 
-def _parse(content: Any) -> CocoResults:
-    if not isinstance(content, dict) or content.get("format") != FORMAT:
+def _parse(content: Any) -> tuple[CocoResults, Origin]:
+    kind = content.get("format") if isinstance(content, dict) else None
+    if kind == _WITHOUT_ORIGIN:
+        raise ValueError(
+            "it is of an earlier version, which did not note the model; "
+            "evaluate once more without --resume"
+        )
+    if kind != FORMAT:
         raise ValueError(f'no "format": "{FORMAT}" in it')
+    origin = Origin.from_dict(content["origin"])
     images = {}
     for row in content["images"]:
         image_id, height, width = map(_whole, row)
         images[image_id] = (height, width)
-    return CocoResults(images, [_parse_detection(row, images) for row in content["detections"]])
+    found = [_parse_detection(row, images) for row in content["detections"]]
+    return CocoResults(images, found), origin
 
 
 def _parse_detection(row: Any, images: Mapping[int, tuple[int, int]]) -> Result:

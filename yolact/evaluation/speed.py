@@ -26,7 +26,7 @@ from yolact.engines.choose import matmul_speeds
 from yolact.engines.names import Engine
 from yolact.models.segmenter import Segmenter
 from yolact.predictor import Predictor
-from yolact.results.detections import Detections
+from yolact.results.detections import Detections, Thresholds
 from yolact.timing import StageTimer, summarize
 
 Image = NDArray[np.uint8]
@@ -141,8 +141,7 @@ class BenchmarkReport:
 def benchmark(
     variants: Sequence[Variant],
     images: Sequence[Image],
-    score_threshold: float = 0.0,
-    top_k: int | None = None,
+    thresholds: Thresholds,
     batch_sizes: Sequence[int] = (1,),
 ) -> BenchmarkReport:
     """Time variants in turn: on decoded images one at a time, the network alone, and on a video.
@@ -150,8 +149,7 @@ def benchmark(
     Args:
         variants: at least one.
         images: (H, W, 3) uint8 RGB; the first two only warm up.
-        score_threshold: see `Predictor`.
-        top_k: see `Predictor`.
+        thresholds: which detections count.
         batch_sizes: for the network alone.
     """
     measurements = [Measurement(variant.label) for variant in variants]
@@ -160,7 +158,7 @@ def benchmark(
         for variant, measurement in pairs:
             if index <= WARM_UP:
                 measurement.timer = variant.predictor.timer = StageTimer(variant.engine.device)
-            seconds = _time_image(variant, image, score_threshold, top_k)
+            seconds = _time_image(variant, image, thresholds)
             if index >= WARM_UP:
                 measurement.seconds.append(seconds)
     for variant in variants:  # what follows is timed otherwise
@@ -209,9 +207,9 @@ def describe_machine(device: torch.device) -> str:
     return f"{name}, PyTorch {torch.__version__}"
 
 
-def _time_image(variant: Variant, image: Image, score_threshold: float, top_k: int | None) -> float:
+def _time_image(variant: Variant, image: Image, thresholds: Thresholds) -> float:
     start = time.perf_counter()
-    detections = variant.predictor(image, score_threshold, top_k)
+    (detections,) = variant.predictor.segment([image], thresholds)
     seconds = time.perf_counter() - start
     with variant.predictor.timer.stage("draw"):
         variant.draw(image, detections)

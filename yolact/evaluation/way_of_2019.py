@@ -10,21 +10,17 @@ import time
 from collections.abc import Callable
 from itertools import islice
 from pathlib import Path
-from typing import Any, Literal
 
-import numpy as np
 import torch
 import torch.nn.functional as F
-from numpy.typing import NDArray
 from torch import Tensor
 
+from data.images import Image
 from data.video.reader import VideoSource
 from data.video.writer import VideoWriter
-from yolact.drawing.detections import PALETTE, draw_detections
+from yolact.drawing.detections import ColorBy, Draw, draw_detections, object_colors
 from yolact.results.detections import Detections
 from yolact.video.pipeline import VideoReport
-
-Image = NDArray[np.uint8]
 
 
 def draw_plain(
@@ -32,21 +28,25 @@ def draw_plain(
     detections: Detections,
     *,
     masks: bool = True,
-    color_by: Literal["class", "instance"] = "instance",
+    boxes: bool = True,
+    text: bool = True,
+    scores: bool = True,
+    color_by: ColorBy = "instance",
     alpha: float = 0.45,
-    **more: Any,
 ) -> Image:
     """Draw as `draw_detections` does, with whole-frame masks."""
     if masks and len(detections):
         whole = _whole_frames(detections)
         pixels = torch.from_numpy(image).float()
+        colors = torch.tensor(object_colors(detections, color_by), dtype=torch.float32)  # (N, 3)
         for index in range(len(detections) - 1, -1, -1):
-            key = int(detections.labels[index]) if color_by == "class" else index
-            color = torch.tensor(PALETTE[key % len(PALETTE)], dtype=torch.float32)
+            color = colors[index]
             opacity = alpha * whole[index].float()[..., None]
             pixels = pixels * (1 - opacity) + color * opacity
         image = pixels.round().byte().numpy()
-    return draw_detections(image, detections, masks=False, color_by=color_by, **more)
+    return draw_detections(
+        image, detections, masks=False, boxes=boxes, text=text, scores=scores, color_by=color_by
+    )
 
 
 def _whole_frames(detections: Detections) -> Tensor:
@@ -61,7 +61,7 @@ def _whole_frames(detections: Detections) -> Tensor:
 def run_video_plain(
     source: VideoSource,
     predict: Callable[[list[Image]], list[Detections]],
-    draw: Callable[[Image, Detections], Image],
+    draw: Draw,
     output: Path,
     max_frames: int | None = None,
 ) -> VideoReport:

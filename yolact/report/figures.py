@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from yolact.drawing.detections import PALETTE
+from yolact.drawing.detections import palette_color
 from yolact.drawing.plots import in_style
 from yolact.evaluation.confusion import SizeRecall
 from yolact.evaluation.metrics import CocoMetrics
@@ -140,9 +140,8 @@ def draw_sizes(
     """
     figure = Figure(figsize=(13, 4.8), layout="constrained")
     left, right = figure.subplots(1, 2, width_ratios=(1, 2))
-    kinds = {"box": metrics.box_coco, "mask": metrics.mask_coco}
-    for number, kind in enumerate(("box", "mask")[: 1 + masks]):
-        values = [kinds[kind][f"AP{size}"] for size in "sml"]
+    for number, (kind, scores) in enumerate(metrics.kinds(masks).items()):
+        values = [scores.coco[f"AP{size}"] for size in "sml"]
         places = np.arange(3) + 0.4 * number
         bars = left.bar(
             places, np.nan_to_num(values), 0.38, label=kind, color=_color(1 + 2 * number)
@@ -188,4 +187,4 @@ def _ap(curve: NDArray[np.float64]) -> str:
 
 
 def _color(number: int) -> str:
-    return "#" + bytes(PALETTE[number % len(PALETTE)]).hex()
+    return "#" + bytes(palette_color(number)).hex()

@@ -12,7 +12,7 @@ import numpy as np
 
 from yolact.evaluation.confusion import Outcome, SizeRecall
 from yolact.evaluation.matches import Matches
-from yolact.evaluation.metrics import COCO_NUMBERS, CocoMetrics
+from yolact.evaluation.metrics import CocoMetrics
 from yolact.files import whole_file
 
 Cell = str | int | float
@@ -35,19 +35,18 @@ def write_csv(path: Path, table: Table) -> None:
 
 def summary_table(metrics: CocoMetrics, masks: bool) -> Table:
     """Return COCO's twelve numbers in percent, a row for masks and one for boxes."""
-    rows = [("mask", metrics.mask_coco)] if masks else []
-    rows.append(("box", metrics.box_coco))
-    return Table(
-        ("", *COCO_NUMBERS), [(kind, *(values[n] for n in COCO_NUMBERS)) for kind, values in rows]
-    )
+    rows: list[tuple[Cell, ...]] = [
+        (kind, *scores.coco.values()) for kind, scores in metrics.kinds(masks).items()
+    ]
+    return Table(("", *metrics.box.coco), rows[::-1])
 
 
 def class_table(metrics: CocoMetrics, outcome: Outcome, names: Sequence[str], masks: bool) -> Table:
     """Return a row for each class, in percent: the best average precision first."""
-    kinds = [("mask", metrics.mask_matches)] if masks else []
-    kinds.append(("box", metrics.box_matches))
+    kinds = {kind: scores.matches for kind, scores in metrics.kinds(masks).items()}
+    kinds = dict(reversed(kinds.items()))  # masks first
     columns = ["class", "objects"]
-    columns += [f"{kind} {name}" for kind, _ in kinds for name in ("AP", "AP50", "AP75")]
+    columns += [f"{kind} {name}" for kind in kinds for name in ("AP", "AP50", "AP75")]
     columns += ["detected", "right", "precision", "recall"]
     objects = np.bincount(outcome.objects["label"], minlength=len(names))
     detected = np.bincount(outcome.detections["label"], minlength=len(names))
@@ -55,7 +54,7 @@ def class_table(metrics: CocoMetrics, outcome: Outcome, names: Sequence[str], ma
     rows: list[list[Cell]] = []
     for label, name in enumerate(names):
         counts = [int(count[label]) for count in (objects, detected, right)]
-        average = [value for _, matches in kinds for value in _average_precisions(matches, label)]
+        average = [ap for matches in kinds.values() for ap in _average_precisions(matches, label)]
         shares = (_percent(counts[2], counts[1]), _percent(counts[2], counts[0]))
         rows.append([name, counts[0], *average, counts[1], counts[2], *shares])
     rows.sort(key=lambda row: (math.isnan(float(row[2])), -float(row[2])))

@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import repeat
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from pycocotools.coco import COCO
 
 from data.annotations.run_lengths import decode
 from data.sample import Dataset
-from yolact.drawing.detections import PALETTE
+from yolact.drawing.detections import PALETTE, Color
 from yolact.drawing.side_by_side import Panel, objects_to_draw, side_by_side, write_jpeg
 from yolact.evaluation.confusion import Integers, Outcome
 from yolact.evaluation.result_files import CocoResults
@@ -26,7 +25,7 @@ from .page import Picture
 
 logger = logging.getLogger(__name__)
 
-_RED, _BLUE, _ORANGE = 0, 1, 3  # of the palette
+_RED, _BLUE, _ORANGE = PALETTE[0], PALETTE[1], PALETTE[3]
 _NO_MASK = np.zeros((1, 1), np.uint8)
 _SIDE = 540  # of a panel, in pixels
 
@@ -57,9 +56,10 @@ class Shown:
         parts = [self.truth.anns[number] for number in outcome.objects["number"][here]]
         boxes = [part["bbox"] for part in parts]
         rows, bitmaps = outcome.objects[here], map(self.truth.annToMask, parts)
-        objects = self._drawn(image_id, rows, outcome.seen_as[here], boxes, bitmaps)
+        objects = self._drawn(image_id, rows, boxes, bitmaps)
         missed = np.count_nonzero(~outcome.is_found[here])
-        return Panel(f"ground truth: {len(here)} objects, {missed} not found", objects, False)
+        title = f"ground truth: {len(here)} objects, {missed} not found"
+        return Panel(title, objects, False, self._colors(rows, outcome.seen_as[here]))
 
     def detections(self, image_id: int) -> Panel:
         """Show the detections in an image: right blue, false red, confused orange."""
@@ -73,23 +73,23 @@ class Shown:
         )
         boxes = [part.box for part in parts]
         scores = rows["score"].tolist()
-        objects = self._drawn(image_id, rows, outcome.shows[here], boxes, bitmaps, scores)
+        objects = self._drawn(image_id, rows, boxes, bitmaps, scores)
         wrong = np.count_nonzero(~outcome.is_right[here])
-        return Panel(f"detected: {len(here)}, {wrong} wrong", objects, True)
+        title = f"detected: {len(here)}, {wrong} wrong"
+        return Panel(title, objects, True, self._colors(rows, outcome.shows[here]))
 
     def _drawn(
         self,
         image_id: int,
         rows: NDArray[Any],
-        other: Integers,
         boxes: Sequence[Sequence[float]],
         bitmaps: Iterable[NDArray[np.uint8]],
         scores: Sequence[float] | None = None,
     ) -> Detections:
-        """Draw objects or detections by what the other side says of them."""
+        """Make drawable objects of N boxes x, y, width, height and (H, W) bitmaps."""
         corners = np.array(boxes, np.float32).reshape(-1, 4)
         corners[:, 2:] += corners[:, :2]
-        objects = objects_to_draw(
+        return objects_to_draw(
             bitmaps if self.masks else repeat(_NO_MASK, len(rows)),
             corners,
             rows["label"].tolist(),
@@ -97,9 +97,15 @@ class Shown:
             self.names,
             scores,
         )
-        nothing = other == self.outcome.num_classes
-        colors = np.where(nothing, _RED, np.where(other == rows["label"], _BLUE, _ORANGE))
-        return _colored(objects, torch.from_numpy(colors))
+
+    def _colors(self, rows: NDArray[Any], other: Integers) -> list[Color]:
+        """Return the colour of each object, or detection, by the label the other side gives it."""
+        nothing = self.outcome.num_classes
+        pairs = zip(rows["label"].tolist(), other.tolist(), strict=True)
+        return [
+            _RED if theirs == nothing else _BLUE if theirs == own else _ORANGE
+            for own, theirs in pairs
+        ]
 
 
 def write_worst_pictures(
@@ -130,9 +136,3 @@ def write_worst_pictures(
         caption = f"{files[image_id]}: {missed} missed, {false} false"
         pictures.append(Picture(path.name, "ground truth and detections", caption))
     return pictures
-
-
-def _colored(objects: Detections, colors: torch.Tensor) -> Detections:
-    """Relabel objects so that each is drawn in a chosen colour of the palette."""
-    names = tuple(name for name in objects.class_names for _ in PALETTE)
-    return replace(objects, labels=objects.labels * len(PALETTE) + colors, class_names=names)

@@ -50,7 +50,7 @@ from .worst_images import Shown, write_worst_pictures
 _NUMBERS = (
     "COCO's numbers by pycocotools, in percent. AP is averaged over overlaps of .5 to .95; AP50 "
     "and AP75 are those at .5 and .75; s, m and l those of objects below 32 x 32 pixels, to 96 x "
-    "96, and above. AR1, AR10 and AR100 are the recall of so many detections in each image."
+    "96, and above. {} are the recall of so many detections in each image."
 )
 _MATCHING = (
     "Within a class pycocotools decides what is found, at an overlap of half or more; of what is "
@@ -106,7 +106,7 @@ def write_report(
     """
     folder, names = Path(folder), config.model.names
     metrics = evaluator.summarize()
-    matches = metrics.mask_matches if masks else metrics.box_matches
+    matches = metrics.main(masks).matches
     threshold = best_threshold(matches) if score_threshold is None else score_threshold
     truth, results = evaluator.ground_truth(), evaluator.results
     outcome = find_outcome(matches, threshold, partial(_overlaps, results, truth, masks))
@@ -178,7 +178,7 @@ def _write_tables(folder: Path, evaluation: _Evaluation) -> dict[str, Table]:
 
 def _write_figures(folder: Path, evaluation: _Evaluation) -> None:
     metrics, outcome, names = evaluation.metrics, evaluation.outcome, evaluation.names
-    matches = metrics.mask_matches if evaluation.masks else metrics.box_matches
+    matches = metrics.main(evaluation.masks).matches
     figures = {
         "precision_recall": draw_precision_recall(matches.precision, names),
         "confusion": draw_confusion(outcome.confusion, names),
@@ -190,11 +190,11 @@ def _write_figures(folder: Path, evaluation: _Evaluation) -> None:
 
 def _headline(evaluation: _Evaluation) -> dict[str, float]:
     metrics = evaluation.metrics
-    values = metrics.mask_coco if evaluation.masks else metrics.box_coco
+    values = metrics.main(evaluation.masks).coco
     titles = {"AP": "AP", "AP50": "AP50", "AP75": "AP75"}
     titles |= {"APs": "AP small", "APm": "AP medium", "APl": "AP large"}
     numbers = {f"{evaluation.kind} {title}": values[name] for name, title in titles.items()}
-    return numbers | {"box AP": metrics.box_coco["AP"]}
+    return numbers | {"box AP": metrics.box.coco["AP"]}
 
 
 def _sections(
@@ -205,7 +205,11 @@ def _sections(
     right = f"{outcome.is_right.sum()} of {len(outcome.detections)} detections are right"
     found = f"{outcome.is_found.sum()} of {len(outcome.objects)} objects are found"
     return [
-        Section("Average precision", _NUMBERS, table=tables["summary"]),
+        Section(
+            "Average precision",
+            _NUMBERS.format(f"AR1, AR10 and {list(evaluation.metrics.box.coco)[8]}"),
+            table=tables["summary"],
+        ),
         Section(
             "Precision and recall",
             f"Of {kind} overlap (IoU), as pycocotools accumulates them.",

@@ -144,7 +144,7 @@ class TrainingLog:
         """Write the average precisions of one validation.
 
         Args:
-            box: percent at "all", "50", ..., "95"; `CocoMetrics.box`.
+            box: percent at "all", "50", ..., "95"; `CocoMetrics.box.overlaps`.
             mask: the same for masks.
             epoch: counted from 0.
             iteration: counted from the start of the first run.

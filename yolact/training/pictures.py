@@ -13,17 +13,18 @@ from torchvision.utils import make_grid
 
 from data.annotations.run_lengths import decode
 from data.augment.train import TrainTransform
+from data.images import Image
 from data.loader import Transform
 from data.sample import Dataset, Sample
 from yolact.config import Config
-from yolact.drawing.detections import Image, draw_detections
+from yolact.drawing.detections import draw_detections
 from yolact.drawing.side_by_side import (
-    _GAP,
+    GAP,
     Panel,
-    _joined,
-    _padded,
+    join_pictures,
     logger,
     objects_to_draw,
+    pad_picture,
     side_by_side,
     write_jpeg,
 )
@@ -146,6 +147,6 @@ def _grid(tiles: Sequence[Image]) -> Image:
     for start in range(0, len(tiles), 2):
         row = tiles[start : start + 2]
         height = max(tile.shape[0] for tile in row)
-        rows.append(_joined([_padded(tile, height, width) for tile in row], 1, 3 * _GAP))
+        rows.append(join_pictures([pad_picture(tile, height, width) for tile in row], 1, 3 * GAP))
     widest = max(row.shape[1] for row in rows)
-    return _joined([_padded(row, row.shape[0], widest) for row in rows], 0, _GAP)
+    return join_pictures([pad_picture(row, row.shape[0], widest) for row in rows], 0, GAP)

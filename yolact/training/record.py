@@ -149,7 +149,7 @@ class RunFiles:
     def _row(self, metrics: CocoMetrics, epoch: int, iteration: int) -> Row:
         losses = {f"loss_{name}": _mean(values) for name, values in self._losses.items()}
         total = {"loss_total": math.fsum(losses.values())} if losses else {}
-        kinds = {"box": metrics.box_coco, "mask": metrics.mask_coco}
+        kinds = {"box": metrics.box.coco, "mask": metrics.mask.coco}
         return {
             "epoch": epoch,
             "iteration": iteration,

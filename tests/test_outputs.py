@@ -1,0 +1,143 @@
+"""Names of pictures and videos: each its own, and never that of an input."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from yolact.cli.outputs import image_and_picture, name_pictures, source_and_video, write_image
+
+
+def make(*names: str) -> list[Path]:
+    """Create files in the working folder."""
+    paths = [Path(name) for name in names]
+    for path in paths:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(str(path))
+    return paths
+
+
+@pytest.fixture(autouse=True)
+def in_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("images", "folder", "expected"),
+    [
+        ([], "out", []),
+        (["a.jpg", "b.jpg"], "out", ["a", "b"]),
+        (["a.jpg", "a.png"], "out", ["a", "a_png"]),
+        (["x/a.jpg", "y/a.jpg", "z/a.jpg"], "out", ["a", "a_jpg", "a_jpg_2"]),
+        (["a.jpg", "a.png", "a_png.jpg"], "out", ["a", "a_png", "a_png_jpg"]),
+        (["a_png.jpg", "a.jpg", "a.png"], "out", ["a_png", "a", "a_png_2"]),
+        (["a.jpg", "A.jpg"], "out", ["a", "A_jpg"]),  # one file, on some systems
+        (["a.png", "b.jpg"], ".", ["a_png", "b"]),
+        (["a.png", "a_png.png", "a_png_2.png"], ".", ["a_png_3", "a_png_png", "a_png_2_png"]),
+        (["in/a.jpg", "out/a.png"], "out", ["a_jpg", "a_png"]),
+    ],
+)
+def test_no_picture_replaces_another_or_an_image(
+    images: list[str], folder: str, expected: list[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    paths = make(*images)
+    pictures = name_pictures(paths, Path(folder))
+    assert pictures == [Path(folder) / f"{name}.png" for name in expected]
+    assert name_pictures(paths, Path(folder)) == pictures
+    for path in pictures:
+        write_image(path, np.zeros((2, 2, 3), np.uint8))
+    assert [path.read_text() for path in paths] == images
+    renamed = [
+        f"{a} is written as" for a, b in zip(paths, pictures, strict=True) if a.stem != b.stem
+    ]
+    assert all(line in caplog.text for line in renamed)
+    assert caplog.text.count("is written as") == 2 * len(renamed)
+
+
+def test_pictures_of_an_earlier_run_are_replaced() -> None:
+    images = make("a.jpg", "b/a.jpg")
+    pictures = name_pictures(images, Path("out"))
+    make(*map(str, pictures))
+    assert name_pictures(images, Path("out")) == pictures
+
+
+@pytest.mark.parametrize("link", [os.symlink, os.link])
+def test_links_to_an_image_are_spared(link: object) -> None:
+    (image,) = make("in/a.png")
+    Path("out").mkdir()
+    assert callable(link)
+    link(image.resolve(), Path("out/a.png"))
+    assert name_pictures([image], Path("out")) == [Path("out/a_png.png")]
+
+
+@pytest.mark.parametrize(
+    ("text", "has_display", "expected"),
+    [
+        ("in/a.jpg", True, None),
+        ("in/a.jpg", False, "results/a.png"),
+        ("in/a.jpg:b.jpg", True, "b.jpg"),
+        ("results/a.png", False, "results/a_2.png"),
+    ],
+)
+def test_one_image(text: str, has_display: bool, expected: str | None) -> None:
+    make("in/a.jpg", "results/a.png")
+    picture = image_and_picture(text, has_display)[1]
+    assert picture == (None if expected is None else Path(expected))
+
+
+@pytest.mark.parametrize(
+    ("text", "has_display", "expected"),
+    [
+        ("0", True, None),
+        ("0", False, "results/0.mp4"),
+        ("in/a.mov:b.avi", False, "b.avi"),
+        ("results/a.mp4", False, "results/a_2.mp4"),
+        ("rtsp://host:554/s:o.mp4", True, "o.mp4"),
+    ],
+)
+def test_one_video(text: str, has_display: bool, expected: str | None) -> None:
+    make("in/a.mov", "results/a.mp4")
+    video = source_and_video(text, has_display)[1]
+    assert video == (None if expected is None else Path(expected))
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("a.png:b.xyz", "cannot write b.xyz: expected a name that ends in .png or .jpg"),
+        ("a.png:b", "cannot write b: expected a name"),
+        ("a.png:a.png", "a.png would be replaced by its own result: name another output"),
+        ("a.png:./a.png", "would be replaced by its own result"),
+    ],
+)
+def test_pictures_that_cannot_be_are_refused(text: str, message: str) -> None:
+    make("a.png")
+    with pytest.raises(ValueError, match=message):
+        image_and_picture(text, True)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("a.mp4:b.png", "cannot write b.png: use one of the suffixes .mp4"),
+        ("0:b", "cannot write b: use one"),
+        ("a.mp4:a.mp4", "a.mp4 would be replaced by its own result"),
+    ],
+)
+def test_videos_that_cannot_be_are_refused(text: str, message: str) -> None:
+    make("a.mp4")
+    with pytest.raises(ValueError, match=message):
+        source_and_video(text, True)
+
+
+def test_a_picture_is_written_as_rgb() -> None:
+    red = np.zeros((4, 5, 3), np.uint8)
+    red[..., 0] = 255
+    assert write_image(Path("new/red.png"), red) == Path("new/red.png")
+    assert cv2.imread("new/red.png")[0, 0].tolist() == [0, 0, 255]
+    with pytest.raises(ValueError, match="expected a folder that can be written"):
+        write_image(Path("new/red.xyz"), red)

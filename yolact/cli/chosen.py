@@ -1,0 +1,133 @@
+"""What the flags of eval.py choose: a model, what runs it, and how its results are drawn."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+from functools import partial
+from pathlib import Path
+from typing import Literal
+
+from layers.detect import Nms
+from yolact.checkpoint import Checkpoint, resolve_weights
+from yolact.config import Config
+from yolact.drawing.detections import Draw, draw_detections
+from yolact.engines.exported import engine_for_file, read_trained
+from yolact.engines.names import Engine
+from yolact.evaluation.metrics import STANDARD_LIMIT
+from yolact.evaluation.origin import Origin, digest_of, settings_of
+from yolact.evaluation.way_of_2019 import draw_plain
+from yolact.models.segmenter import MaskMode
+from yolact.predictor import Predictor
+
+from .common import checkpoint_config, device_name, named_config, newest_checkpoint, with_settings
+
+logger = logging.getLogger(__name__)
+
+
+def choose_model(args: argparse.Namespace) -> tuple[Checkpoint, Config]:
+    """Read the checkpoint, and join its configuration with the flags.
+
+    Raises:
+        UsageError: an unknown preset, setting, or impossible value.
+    """
+    name = named_config(args.config).name if args.config else None
+    path = newest_checkpoint("--trained_model", args.trained_model, Path("weights"), name)
+    checkpoint = read_trained(path or resolve_weights(args.trained_model))
+    config = checkpoint_config(checkpoint, args.config)
+    nms = chosen_nms(args.fast_nms, args.cross_class_nms, config.detect.nms)
+    changes = [f"detect.nms={nms}"]
+    if args.dataset:
+        changes.append(f"dataset={args.dataset}")
+    if args.max_detections:
+        changes += _room_for(args.max_detections, config)
+    return checkpoint, with_settings(config, [*changes, *args.set])
+
+
+def chosen_nms(fast: bool | None, cross_class: bool | None, own: Nms) -> Nms:
+    """Return the kind of suppression: the model's own, but for what the flags really say.
+
+    Args:
+        fast: --fast_nms; None where it is not given.
+        cross_class: --cross_class_nms; likewise.
+        own: the one that the model was saved with.
+    """
+    if fast is False:
+        return "greedy"
+    if cross_class:
+        return "cross_class"
+    return "fast" if fast or (own == "cross_class" and cross_class is False) else own
+
+
+def _room_for(detections: int, config: Config) -> list[str]:
+    """Let so many detections be found, and twice as many boxes into suppression, as published."""
+    top_k = max(config.detect.top_k, 2 * detections)
+    return [f"detect.max_detections={detections}", f"detect.top_k={top_k}"]
+
+
+def scored_detections(args: argparse.Namespace) -> int:
+    """Return how many detections of an image and class an AP counts."""
+    return args.max_detections or STANDARD_LIMIT
+
+
+def mask_mode(args: argparse.Namespace) -> MaskMode:
+    """Return the kind of masks that the flags ask for."""
+    if args.detect:
+        return "none"
+    if not args.crop:
+        return "whole"
+    return "smooth" if args.smooth_masks else "cropped"
+
+
+def engine_for(args: argparse.Namespace, checkpoint: Checkpoint, config: Config) -> Engine:
+    """Decide how to run the network.
+
+    An AP is a number that others compare with, so left open it is computed in float32 whatever the
+    machine; an exported file runs on the CPU.
+    """
+    precision = args.precision
+    for_people = args.image or args.images or args.video or args.benchmark
+    if precision == "auto" and not for_people:
+        precision = "float32"
+    return engine_for_file(checkpoint.path, config, device_name(args), args.engine, precision)
+
+
+def load_predictor(
+    args: argparse.Namespace, checkpoint: Checkpoint, config: Config, engine: Engine | None = None
+) -> Predictor:
+    """Load the model, and say how it will run: as the flags ask for, unless an engine is given."""
+    engine = engine or engine_for(args, checkpoint, config)
+    predictor = Predictor.from_parts(checkpoint, config, engine)
+    predictor.model.mask_mode = mask_mode(args)
+    logger.info("%s from %s by %s", config.name, checkpoint.path, engine)
+    return predictor
+
+
+def drawing(args: argparse.Namespace, color_by: Literal["class", "instance"] = "instance") -> Draw:
+    """Return the function that draws what the flags ask for."""
+    draw = draw_plain if args.engine == "plain" else draw_detections
+    return partial(
+        draw,
+        masks=args.display_masks and not args.detect,
+        boxes=args.display_bboxes,
+        text=args.display_text,
+        scores=args.display_scores,
+        color_by=color_by,
+    )
+
+
+def origin_of(
+    args: argparse.Namespace, checkpoint: Checkpoint, config: Config, engine: Engine | None = None
+) -> Origin:
+    """Say where the detections of an evaluation come from; without an engine, as far as known."""
+    dataset = Path(config.dataset)
+    return Origin(
+        weights=str(checkpoint.path),
+        digest=digest_of(checkpoint.path),
+        dataset=str(dataset.resolve()) if dataset.exists() else config.dataset,
+        masks=mask_mode(args),
+        score_threshold=args.score_threshold,
+        engine=engine.name if engine else args.engine,
+        precision=engine.precision if engine else args.precision,
+        settings=settings_of(config),
+    )

@@ -1,0 +1,149 @@
+"""An evaluation on a dataset: detect in its images, score, and write what was asked for."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import date
+from pathlib import Path
+
+from data.catalog import open_dataset
+from data.classes import Categories
+from data.images import Image
+from data.sample import Dataset
+from yolact.config import Config
+from yolact.evaluation.coco import CocoEvaluator, evaluate, too_many_objects
+from yolact.evaluation.metrics import format_coco_summary, format_per_class, format_table
+from yolact.evaluation.origin import Origin
+from yolact.evaluation.result_files import save_results, write_coco_json, write_web_json
+from yolact.files import write_json
+from yolact.predictor import Predictor
+from yolact.report.write import to_record, write_report
+from yolact.results.detections import Detections, Thresholds
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """What is made of the detections in a dataset, beside the tables that are printed.
+
+    Attributes:
+        masks: False scores boxes alone.
+        per_class: print the AP of every class, too.
+        json: file for the metrics.
+        report: folder for tables, curves and pictures.
+        report_threshold: score that counts there; None for that of the best F1.
+        coco_json: files for the boxes and for the masks, instead of any AP.
+        web_json: folder for the file of the original's web viewer, likewise.
+    """
+
+    masks: bool = True
+    per_class: bool = False
+    json: Path | None = None
+    report: Path | None = None
+    report_threshold: float | None = None
+    coco_json: tuple[Path, Path] | None = None
+    web_json: Path | None = None
+
+
+def validation_set(config: Config) -> Dataset:
+    """Open the validation images of the configured dataset, with the labels of the model."""
+    try:
+        return open_dataset(config.dataset, "val", Categories.from_names(config.model.names))
+    except FileNotFoundError as error:
+        message = f"{error}; --dataset takes other data, --image and --video need none"
+        raise FileNotFoundError(message) from None
+
+
+def detect_in_dataset(
+    predictor: Predictor,
+    dataset: Dataset,
+    evaluator: CocoEvaluator,
+    order: Sequence[int],
+    score_threshold: float,
+    *,
+    keep: tuple[Path, Origin],
+    progress: bool = True,
+    on_image: Callable[[Image, Detections], None] | None = None,
+) -> None:
+    """Detect in images of a dataset, and keep the detections, also those before a Ctrl-C.
+
+    Args:
+        predictor: of the model.
+        dataset: the images.
+        evaluator: collects the detections.
+        order: indices of the images.
+        score_threshold: detections that score lower are dropped.
+        keep: the file for the detections, and what is noted there of their origin.
+        progress: show a bar.
+        on_image: called with each image and its detections.
+    """
+    fast, (file, origin) = predictor.for_many(), keep
+    counted = Thresholds(score_threshold)
+    try:
+        evaluate(
+            lambda image: fast.segment([image], counted)[0],
+            dataset,
+            evaluator,
+            progress=progress,
+            order=order,
+            workers=fast.workers,
+            on_image=on_image,
+        )
+    except KeyboardInterrupt:
+        save_results(file, evaluator.results, origin)
+        done = len(evaluator.results.images)
+        logger.info("%d images done; --resume scores what %s holds", done, file)
+        raise
+    save_results(file, evaluator.results, origin)
+
+
+def tell_limits(dataset: Dataset, image_ids: Sequence[int], config: Config, scored: int) -> None:
+    """Warn of images with more objects than can be found, or than count in each class."""
+    settings = config.detect
+    found = settings.top_k if settings.nms == "cross_class" else settings.max_detections
+    if told := too_many_objects(dataset.coco, image_ids, found, scored):
+        logger.warning("%s: no more are found, or count; --max_detections=N lets them", told)
+
+
+def write_outputs(
+    evaluator: CocoEvaluator, dataset: Dataset, config: Config, weights: Path, outputs: Outputs
+) -> None:
+    """Print the metrics, or write the files that were asked for instead.
+
+    Raises:
+        ValueError: files about an AP, but no annotations.
+    """
+    if outputs.coco_json or outputs.web_json:
+        _write_for_others(evaluator, config, outputs)
+        return
+    if not evaluator.has_ground_truth:
+        message = "no annotations, so no AP; --output_coco_json writes what a test server takes"
+        if outputs.json or outputs.report:
+            raise ValueError(message)
+        logger.info(message)
+        return
+    metrics, masks = evaluator.summarize(), outputs.masks
+    print(format_table(metrics, masks), format_coco_summary(metrics, masks), sep="\n\n")
+    if outputs.per_class:
+        print("\n" + format_per_class(metrics, config.model.names))
+    about = {"weights": str(weights), "date": date.today().isoformat()}
+    if outputs.json:
+        write_json(outputs.json, to_record(evaluator, config, about, masks), indent=1)
+        print(outputs.json)
+    if outputs.report:
+        threshold = outputs.report_threshold
+        print(write_report(outputs.report, evaluator, dataset, config, about, masks, threshold))
+
+
+def _write_for_others(evaluator: CocoEvaluator, config: Config, outputs: Outputs) -> None:
+    if outputs.coco_json:
+        write_coco_json(*outputs.coco_json, evaluator.results)
+        print(*outputs.coco_json, sep="\n")
+    if outputs.web_json:
+        names = dict(zip(evaluator.category_ids, config.model.names, strict=True))
+        path = outputs.web_json / f"{config.name}.json"
+        write_web_json(path, evaluator.results, names, config.to_dict())
+        print(path)

@@ -1,0 +1,111 @@
+"""Where stored detections come from: what has to agree before they are scored again."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from yolact.config import Config
+
+_BLOCK = 2**20
+_SHOWN = 40  # characters of a value in a message
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Everything that decides what is found in an image.
+
+    Attributes:
+        weights: path of the checkpoint, which is only told.
+        digest: SHA-256 of its content, in hexadecimal.
+        dataset: its name, or its absolute path.
+        masks: the kind of masks, see `MaskMode`.
+        score_threshold: detections that score lower were dropped.
+        engine: what ran the network, "auto" where nobody says; only told.
+        precision: of the network, "auto" likewise.
+        settings: "model.image_size" and so on -> plain value, of all of `model` and `detect`.
+    """
+
+    weights: str
+    digest: str
+    dataset: str
+    masks: str
+    score_threshold: float
+    engine: str
+    precision: str
+    settings: Mapping[str, object]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain values, for JSON."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: Any) -> Origin:
+        """Rebuild what `to_dict` gave.
+
+        Raises:
+            ValueError: something else.
+        """
+        if not isinstance(values, dict) or set(values) != {field.name for field in fields(cls)}:
+            raise ValueError("it does not tell the origin of its detections")
+        threshold, settings = values["score_threshold"], values["settings"]
+        texts = [values[name] for name in values if name not in ("score_threshold", "settings")]
+        sound = isinstance(threshold, (int, float)) and isinstance(settings, dict)
+        if not sound or not all(isinstance(text, str) for text in texts):
+            raise ValueError("the origin of its detections makes no sense")
+        return cls(**values)
+
+    def differences(self, other: Origin) -> list[str]:
+        """Say what another origin has otherwise, each with the flag that gives what this one has.
+
+        Boxes are scored whatever the masks, so `masks="none"` of the other agrees with all kinds.
+        """
+        pairs: dict[str, tuple[object, object] | None] = {
+            "--trained_model": (self._file, other._file) if self.digest != other.digest else None,
+            "--dataset": (self.dataset, other.dataset),
+            "masks": (self.masks, self.masks if other.masks == "none" else other.masks),
+            "--score_threshold": (self.score_threshold, other.score_threshold),
+            "--precision": (
+                self.precision,
+                self.precision if other.precision == "auto" else other.precision,
+            ),
+        }
+        for name in sorted({*self.settings, *other.settings}):
+            pairs[f"--set {name}"] = (self.settings.get(name), other.settings.get(name))
+        return [
+            f"{name}={_short(pair[0])}, not {_short(pair[1])}"
+            for name, pair in pairs.items()
+            if pair is not None and pair[0] != pair[1]
+        ]
+
+    @property
+    def _file(self) -> str:
+        return f"{self.weights} (SHA-256 {self.digest[:12]})"
+
+
+def settings_of(config: Config) -> dict[str, object]:
+    """Return the settings that change what a model finds, by their names in `Config.override`."""
+    plain = config.to_dict()
+    return {f"{part}.{k}": v for part in ("model", "detect") for k, v in plain[part].items()}
+
+
+def digest_of(weights: Path) -> str:
+    """Return the SHA-256 of a checkpoint, or of both files of an OpenVINO model."""
+    digest = hashlib.sha256()
+    beside = weights.with_suffix(".bin")
+    paths = (
+        (weights, beside) if weights.suffix.lower() == ".xml" and beside.exists() else (weights,)
+    )
+    for path in paths:
+        with path.open("rb") as file:
+            while block := file.read(_BLOCK):
+                digest.update(block)
+    return digest.hexdigest()
+
+
+def _short(value: object) -> str:
+    text = str(value)
+    return text if len(text) <= _SHOWN or "SHA-256" in text else f"{text[:_SHOWN]}..."
