@@ -69,12 +69,12 @@ def kernels_for(*tensors: Tensor) -> Kernels | None:
 def load_kernels() -> Kernels | None:
     """Return the compiled kernels, or None, with one warning, where they were not built."""
     try:
-        kernels: Kernels = import_module("layers.kernels")
+        kernels: Kernels = import_module(".kernels", __package__)
     except ImportError:
-        logger.warning("layers.kernels is not compiled; slower operators of PyTorch serve instead")
+        logger.warning("the kernels are not compiled; slower operators of PyTorch serve instead")
         return None
     if not hasattr(kernels, "fast_nms"):
-        logger.warning("layers.kernels is out of date: run pip install -e . again")
+        logger.warning("the kernels are out of date: run pip install -e . again")
         return None
     return kernels
 

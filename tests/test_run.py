@@ -1,6 +1,8 @@
 import os
+import pickletools
 import signal
 import threading
+import zipfile
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -271,3 +273,12 @@ def test_other_threads_do_without(handlers: None) -> None:
     thread.start()
     thread.join(5)
     assert seen == [False]
+
+
+def test_a_checkpoint_names_no_class_of_ours(tmp_path: Path) -> None:
+    """Pickled class paths would differ between a checkout and the wheel."""
+    with zipfile.ZipFile(make_saver(tmp_path, averaged=True).save()) as archive:
+        (pickled,) = (name for name in archive.namelist() if name.endswith("data.pkl"))
+        opcodes = pickletools.genops(archive.read(pickled))
+        classes = {str(value) for opcode, value, _ in opcodes if opcode.name == "GLOBAL"}
+    assert {name.split(".")[0].split(" ")[0] for name in classes} == {"collections", "torch"}

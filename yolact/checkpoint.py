@@ -20,9 +20,13 @@ from .download import OFFICIAL_WEIGHTS, fetch_weights
 from .files import whole_file
 from .presets import get_config, list_configs
 
-_BESIDE_PACKAGE = Path(__file__).parent.parent / "weights"
-WEIGHTS_FOLDER = _BESIDE_PACKAGE if _BESIDE_PACKAGE.is_dir() else Path("weights")
-"""Where checkpoints are kept: in a clone of this repository, else in the working folder."""
+_IN_WHEEL = Path(__file__).parent / "weights"
+_IN_CHECKOUT = Path(__file__).parent.parent / "weights"
+BUNDLED_FOLDER = _IN_WHEEL if _IN_WHEEL.is_dir() else _IN_CHECKOUT
+"""Where the bundled models lie."""
+
+WEIGHTS_FOLDER = Path("weights") if _IN_WHEEL.is_dir() else _IN_CHECKOUT
+"""Where downloads are kept: in a checkout of this repository, else in the working folder."""
 
 BUNDLED = "yolact_resnet18_person"
 """What serves where no checkpoint is named."""
@@ -99,15 +103,21 @@ def resolve_weights(path_or_name: str | Path) -> Path:
     if path.is_file():
         return path
     name = str(path_or_name).removesuffix("_config")
-    bundled = WEIGHTS_FOLDER / f"{name}.pth"
-    if name in IN_REPOSITORY and bundled.is_file():
-        return bundled
+    bundled = _bundled()
+    if name in bundled:
+        return bundled[name]
     if name in OFFICIAL_WEIGHTS and name in list_configs():
         return fetch_weights(name, WEIGHTS_FOLDER)
-    choices = ", ".join([*IN_REPOSITORY, *(n for n in OFFICIAL_WEIGHTS if n in list_configs())])
+    choices = ", ".join([*bundled, *(n for n in OFFICIAL_WEIGHTS if n in list_configs())])
     if name in list_configs():
         raise FileNotFoundError(f"{name}: a preset without trained weights; there are {choices}")
     raise FileNotFoundError(f"{path_or_name}: no such checkpoint file, nor one of {choices}")
+
+
+def _bundled() -> dict[str, Path]:
+    """Return the models of the repository that are here; a wheel carries the first alone."""
+    files = {name: BUNDLED_FOLDER / f"{name}.pth" for name in IN_REPOSITORY}
+    return {name: file for name, file in files.items() if file.is_file()}
 
 
 def config_from_name(path: Path) -> Config:

@@ -101,6 +101,8 @@ MACHINE = (
 
 def make_parser(program: str, description: str | None) -> argparse.ArgumentParser:
     """Return a parser without flags; abbreviations are not guessed."""
+    if sys.argv[0].startswith("yolact "):  # run as one of its commands
+        program = sys.argv[0]
     return argparse.ArgumentParser(
         prog=program, description=description, formatter_class=HelpFormatter, allow_abbrev=False
     )

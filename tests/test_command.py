@@ -1,0 +1,119 @@
+"""The command `yolact`, which runs the scripts."""
+
+import re
+import sys
+from pathlib import Path
+
+import pytest
+
+from yolact.cli.eval import parse_arguments
+from yolact.cli.main import PREDICT_HELP, SCRIPTS, as_commands, main, script_arguments, source_flag
+
+
+@pytest.fixture(autouse=True)
+def own_argv(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "argv", ["yolact"])
+
+
+@pytest.fixture
+def there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A working folder with a folder and files."""
+    monkeypatch.chdir(tmp_path)
+    for name in ("photo.JPG", "clip.mp4", "odd[1].png", "folder.d/a.png"):
+        Path(name).parent.mkdir(exist_ok=True)
+        Path(name).touch()
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("source", "flag"),
+    [
+        ("photo.JPG", "--image"),
+        ("photo.JPG:out.png", "--image"),
+        ("odd[1].png", "--image"),
+        ("absent.png", "--image"),
+        ("folder.d", "--images"),
+        ("folder.d:out", "--images"),
+        ("*.JPG", "--images"),
+        ("absent", "--images"),
+        ("clip.mp4", "--video"),
+        ("clip.mp4:out.mp4", "--video"),
+        ("absent.mkv", "--video"),
+        ("0", "--video"),
+        ("0:out.mp4", "--video"),
+        ("rtsp://camera:554/live", "--video"),
+        ("https://example.org/a.jpg", "--video"),
+    ],
+)
+def test_the_flag_of_a_source(there: Path, source: str, flag: str) -> None:
+    assert source_flag(source) == flag
+    arguments = script_arguments("predict", [source, "--top_k=2"])
+    args = parse_arguments(None, arguments)
+    assert getattr(args, flag.removeprefix("--")) == source
+    assert (args.top_k, args.score_threshold) == (2, 0.3)
+
+
+@pytest.mark.parametrize(
+    ("name", "argv", "arguments"),
+    [
+        ("eval", [], []),
+        ("check", ["my_data", "--shown=3"], ["my_data", "--shown=3"]),
+        ("benchmark", [], ["--benchmark"]),
+        ("benchmark", ["all", "--json=a.json"], ["--benchmark", "all", "--json=a.json"]),
+    ],
+)
+def test_arguments_are_those_of_the_script(
+    name: str, argv: list[str], arguments: list[str]
+) -> None:
+    assert script_arguments(name, argv) == arguments
+
+
+@pytest.mark.parametrize(
+    ("argv", "words"),
+    [
+        ([], ["no command ''", *SCRIPTS]),
+        (["predictt"], ["no command 'predictt'", *SCRIPTS]),
+        (["--verbose"], ["no command '--verbose'", *SCRIPTS]),
+        (["predict"], ["yolact predict: SOURCE comes first"]),
+        (["predict", "--top_k=3", "a.jpg"], ["yolact predict: SOURCE comes first"]),
+        (["predict", "a.jpg:"], ["'a.jpg:': expected INPUT or INPUT:OUTPUT"]),
+        (["benchmark", "--image=a.jpg"], ["--benchmark takes the images of a --dataset"]),
+        (["check", "absent", "--shown=0"], ["--shown=0: expected at least 1"]),
+    ],
+)
+def test_wrong_usage_is_one_line(
+    argv: list[str], words: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(argv) == 2
+    out, err = capsys.readouterr()
+    assert (out, err.count("\n")) == ("", 1)
+    assert all(word in err for word in words)
+
+
+def test_usage_names_the_command(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as end:
+        main(["convert", "--help"])
+    out = capsys.readouterr().out
+    assert end.value.code == 0
+    assert out.startswith("usage: yolact convert ")
+    assert "  yolact convert yolact_base_54_800000.pth ours.pth\n" in out
+
+
+def test_help_of_predict_names_flags_of_eval(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["predict", "--help"]) == 0
+    assert capsys.readouterr().out == PREDICT_HELP + "\n"
+    flags = re.findall(r"--\w+=\w+|--\w+", PREDICT_HELP)
+    known = [flag for flag in flags if not flag.startswith("--help")]
+    assert len(known) > 8
+    parse_arguments(None, [flag.replace("=MODEL", "=mine.pth") for flag in known])
+
+
+def test_examples_are_written_for_the_command() -> None:
+    text = "python eval.py --a; python scripts/check_dataset.py b; python train.py; python -m pip"
+    expected = "yolact eval --a; yolact check b; yolact train; python -m pip"
+    assert as_commands(text) == expected
+
+
+def test_each_command_has_a_line_of_help(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--help"]) == 0
+    assert set(re.findall(r"^  (\w+) ", capsys.readouterr().out, re.MULTILINE)) == set(SCRIPTS)

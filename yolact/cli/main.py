@@ -1,0 +1,148 @@
+"""The command `yolact`: the scripts of the repository under one name."""
+
+from __future__ import annotations
+
+import re
+import runpy
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from data.files import IMAGE_SUFFIXES, is_url
+from yolact import __version__
+
+from .inputs import parse_source
+
+# At its top this module imports nothing slow: `yolact --help` loads no torch.
+
+SCRIPTS = {
+    "predict": "eval",
+    "train": "train",
+    "eval": "eval",
+    "export": "export",
+    "check": "check_dataset",
+    "benchmark": "eval",
+    "convert": "convert_checkpoint",
+}
+"""The script that each subcommand runs."""
+
+HELP = """usage: yolact COMMAND ...
+
+  predict    segment an image, a folder of images, a video, a camera or a stream
+  train      train on COCO, on your own data, or on generated scenes
+  eval       compute the AP on a dataset
+  export     write a model as OpenVINO (.xml) or ONNX (.onnx)
+  check      look for mistakes in a dataset
+  benchmark  measure the speed; `yolact benchmark all`: of every engine
+  convert    convert a checkpoint between the official names of 2019 and ours
+
+yolact COMMAND --help lists the flags; yolact --version prints the version."""
+
+PREDICT_HELP = """usage: yolact predict SOURCE[:OUT] [flags of `yolact eval`]
+
+SOURCE is an image, a folder or pattern of images, a video, the number of a camera, or the address
+of a stream. Without OUT, results are shown in a window, or written to results/.
+
+Examples:
+  yolact predict photo.jpg:out.png                         persons, by the bundled model
+  yolact predict photos:out --trained_model=mine.pth
+  yolact predict street.mp4:out.mp4 --trained_model=yolact_base --video_multiframe=4
+  yolact predict 0 --display_fps
+
+The flags used most, all of them in `yolact eval --help`:
+  --trained_model=MODEL    .pth, .xml or .onnx, or the name of a released model
+  --score_threshold=0.3    drop detections that score lower
+  --top_k=15               draw at most this many detections
+  --device=auto            auto, cpu, cuda, cuda:1 or mps
+  --precision=auto         float32 or bfloat16; auto: what is fast here
+  --detect                 boxes only, no masks
+  --smooth_masks           outlines without stairs
+  --display_scores=True    draw scores; likewise --display_masks, _bboxes, _text"""
+
+PREDICT_DEFAULTS = ("--score_threshold=0.3", "--top_k=15")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a subcommand.
+
+    Returns:
+        The exit code: 0 done, 1 failed, 2 wrong usage, 130 stopped by Ctrl-C.
+    """
+    command, *rest = (sys.argv[1:] if argv is None else argv) or [""]
+    if command in ("-h", "--help"):
+        print(HELP)
+    elif command == "--version":
+        print(f"yolact {__version__}")
+    elif command not in SCRIPTS:
+        choices = f"expected {', '.join(SCRIPTS)}, --help or --version"
+        print(f"error: yolact: no command {command!r}; {choices}", file=sys.stderr)
+        return 2
+    elif command == "predict" and {"-h", "--help"} & set(rest):
+        print(PREDICT_HELP)
+    else:
+        return _run(command, rest)
+    return 0
+
+
+def _run(command: str, argv: Sequence[str]) -> int:
+    from .common import UsageError, run
+
+    def run_script(argv: Sequence[str] | None) -> None:
+        try:
+            arguments = script_arguments(command, argv or [])
+        except ValueError as error:
+            raise UsageError(error) from None
+        load_script(SCRIPTS[command])(arguments)
+
+    sys.argv[0] = f"yolact {command}"  # what usage and errors call the program
+    return run(run_script, argv)
+
+
+def script_arguments(command: str, argv: Sequence[str]) -> list[str]:
+    """Return the arguments that the script takes.
+
+    Raises:
+        ValueError: `predict` without a source.
+    """
+    if command == "benchmark":
+        return ["--benchmark", *argv]
+    if command != "predict":
+        return list(argv)
+    source, *flags = argv or [""]
+    if not source or source.startswith("-"):
+        raise ValueError("yolact predict: SOURCE comes first, as in yolact predict photo.jpg")
+    return [*PREDICT_DEFAULTS, f"{source_flag(source)}={source}", *flags]
+
+
+def source_flag(text: str) -> str:
+    """Return the flag of eval.py for a source.
+
+    Raises:
+        ValueError: nothing stands before or after the colon.
+    """
+    source, _ = parse_source(text)
+    path = Path(source).expanduser()
+    if is_url(source) or source.isdecimal():
+        return "--video"
+    if path.is_dir() or not path.suffix or not path.is_file() and set("*?[") & set(source):
+        return "--images"
+    return "--image" if path.suffix.lower() in IMAGE_SUFFIXES else "--video"
+
+
+def load_script(name: str) -> Callable[[Sequence[str]], None]:
+    """Return `main` of a script, in yolact/scripts of the wheel or in the checkout around it."""
+    package = Path(__file__).resolve().parents[1]
+    folders = (package / "scripts", package.parent, package.parent / "scripts")
+    file = next(file for folder in folders if (file := folder / f"{name}.py").is_file())
+    content = runpy.run_path(str(file), run_name=f"yolact.scripts.{name}")
+    main: Callable[[Sequence[str]], None] = content["main"]
+    main.__globals__["__doc__"] = as_commands(content["__doc__"])
+    return main
+
+
+def as_commands(text: str) -> str:
+    """Write the examples of a script's help for this command: `python eval.py` as `yolact eval`."""
+    names = {script: command for command, script in SCRIPTS.items() if script != "eval"}
+    names["eval"] = "eval"
+    pattern = rf"python (?:scripts/)?({'|'.join(names)})\.py"
+    return re.sub(pattern, lambda match: f"yolact {names[match[1]]}", text)
