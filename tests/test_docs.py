@@ -291,10 +291,9 @@ def test_the_network_is_shown_as_it_is() -> None:
 def test_the_tree_names_every_module() -> None:
     table = (ROOT / "docs/code.md").read_text()
     rows = re.findall(r"^\| `([\w/]+)/` \| ([\w, ]+) \|", table, re.MULTILINE)
-    told = {folder: set(names.split(", ")) for folder, names in rows}
-    real: dict[str, set[str]] = {}
-    for package in ("layers", "data", "yolact"):
-        for path in (ROOT / package).rglob("*.py"):
-            if path.stem != "__init__":
-                real.setdefault(str(path.parent.relative_to(ROOT)), set()).add(path.stem)
-    assert told == real
+    told = {f"{folder}/{name}.py" for folder, names in rows for name in names.split(", ")}
+    paths = [
+        path for package in ("layers", "data", "yolact") for path in (ROOT / package).rglob("*.py")
+    ]
+    real = {str(path.relative_to(ROOT)) for path in paths if path.stem != "__init__"}
+    assert (told - real, real - told) == (set(), set())
