@@ -241,7 +241,7 @@ def test_what_a_page_names_is_there(page: Page) -> None:
     [
         ("", None),
         ("[page](docs/no.md)", "docs/no.md: no such file"),
-        ("[outside](../shared)", "../shared: no such file"),
+        ("[outside](../other)", "../other: no such file"),
         ("![picture](docs/no.png)", "docs/no.png: no such file"),
         ("# A head, long\n[here](#a-head-long)", None),
         ("[here](#a-head)", "#a-head: no such heading"),
