@@ -39,7 +39,7 @@ from data.sample import Dataset
 from data.video.reader import open_video
 from yolact import Config, Predictor
 from yolact.checkpoint import Checkpoint
-from yolact.cli.common import run
+from yolact.cli.common import run_command
 from yolact.cli.eval import choose_model, compared, engine_for, mask_mode, parse_arguments
 from yolact.cli.inputs import expand_images, parse_source
 from yolact.drawing.detections import draw_detections
@@ -384,4 +384,4 @@ def write_image(path: Path, picture: Image) -> Path:
 
 
 if __name__ == "__main__":
-    raise SystemExit(run(main))
+    raise SystemExit(run_command(main))

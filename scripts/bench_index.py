@@ -26,7 +26,7 @@ from torch.utils.data import Dataset as MapDataset
 from data.annotations.coco import CocoInstances
 from data.catalog import open_dataset
 from data.sample import Dataset
-from yolact.cli.common import UsageError, add_flags, flag, make_parser, run
+from yolact.cli.common import UsageError, add_flags, flag, make_parser, run_command
 
 BATCH = 64
 SCENES = 100  # of "shapes", to draw from
@@ -171,4 +171,4 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    raise SystemExit(run(main))
+    raise SystemExit(run_command(main))

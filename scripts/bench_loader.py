@@ -16,7 +16,7 @@ import torch
 
 from data.augment.train import TrainTransform, place_target, to_tensor
 from data.catalog import open_dataset
-from yolact.cli.common import add_flags, flag, make_parser, run
+from yolact.cli.common import add_flags, flag, make_parser, run_command
 from yolact.timing import StageTimer
 
 
@@ -58,4 +58,4 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    raise SystemExit(run(main))
+    raise SystemExit(run_command(main))

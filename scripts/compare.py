@@ -34,7 +34,7 @@ from yolact.cli.common import (
     device_name,
     flag,
     make_parser,
-    run,
+    run_command,
 )
 from yolact.cli.eval import choose_model, engine_for, mask_mode
 from yolact.cli.eval import parse_arguments as parse_eval_arguments
@@ -221,4 +221,4 @@ def draw(table: Table, boxes: bool) -> Figure:
 
 
 if __name__ == "__main__":
-    raise SystemExit(run(main))
+    raise SystemExit(run_command(main))

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from torch import nn
 
 from layers.anchors import AnchorGenerator
@@ -15,13 +13,18 @@ from yolact.models.head import PredictionHead
 from yolact.models.mask_rcnn import MaskRcnn, TwoStageNetwork
 from yolact.models.mask_rescorer import MaskRescorer
 from yolact.models.protonet import ProtoNet
-from yolact.models.segmenter import Segmenter
+from yolact.models.segmenter import AnySegmenter
 from yolact.models.yolact import Network, Yolact
 
 from .config import Config, ModelConfig
 
 
-def build_model(config: Config) -> Segmenter[Any, Any]:
+def model_class(model: ModelConfig) -> type[AnySegmenter]:
+    """Return the class of a configuration's model, which says what such models can do."""
+    return Yolact if model.architecture == "yolact" else MaskRcnn
+
+
+def build_model(config: Config) -> AnySegmenter:
     """Build a model with random weights.
 
     Args:
@@ -33,8 +36,9 @@ def build_model(config: Config) -> Segmenter[Any, Any]:
     Raises:
         ValueError: parts that do not fit together, such as mask re-scoring on a small input.
     """
-    build = _build_mask_rcnn if config.model.architecture == "mask_rcnn" else _build_yolact
-    return build(config)
+    return (
+        _build_yolact(config) if model_class(config.model) is Yolact else _build_mask_rcnn(config)
+    )
 
 
 def _build_yolact(config: Config) -> Yolact:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -163,6 +163,15 @@ class MaskRcnn(Segmenter[RoiInputs, list[Found]]):
         fine_tuned: the backbone starts from trained weights, so its batch norm is frozen and its
             first layers are not trained, as torchvision does it.
     """
+
+    first_stride = 4  # of P2
+    loss_letters: ClassVar = {
+        "box": "B",
+        "confidence": "C",
+        "mask": "M",
+        "objectness": "O",
+        "rpn_box": "R",
+    }
 
     def __init__(
         self,

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
-from typing import Any, Generic, Literal, TypeVar
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, ClassVar, Generic, Literal, TypeAlias, TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -40,8 +40,14 @@ class Segmenter(nn.Module, ABC, Generic[Inputs, Outputs]):
         pixel_std: RGB.
         class_names: one for each foreground class.
         detection: suppression settings.
+
+    Attributes:
+        first_stride: pixels between the cells of the finest pyramid level that has anchors.
+        loss_letters: the name of each loss -> the letter that stands for it in logs; "T" is taken.
     """
 
+    first_stride: ClassVar[int]
+    loss_letters: ClassVar[Mapping[str, str]]
     pixel_mean: Tensor
     pixel_std: Tensor
 
@@ -168,3 +174,7 @@ class Segmenter(nn.Module, ABC, Generic[Inputs, Outputs]):
         super().train(mode)
         set_batch_norm_frozen(self, self.batch_norm_frozen)
         return self
+
+
+AnySegmenter: TypeAlias = Segmenter[Any, Any]
+"""A model of any kind, for those who pass its inputs and outputs on without a look."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -78,6 +79,14 @@ class Yolact(Segmenter[Tensor, Predictions]):
         detection: suppression settings.
     """
 
+    first_stride = 8  # of P3
+    loss_letters: ClassVar = {
+        "box": "B",
+        "confidence": "C",
+        "mask": "M",
+        "semantic": "S",
+        "mask_iou": "I",
+    }
     network: Network
 
     def __init__(
