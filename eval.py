@@ -33,7 +33,7 @@ from yolact.cli.chosen import (
     origin_of,
     scored_detections,
 )
-from yolact.cli.common import run
+from yolact.cli.common import run_command
 from yolact.cli.eval import image_order, outputs, parse_arguments, thresholds, video_options
 from yolact.cli.evaluate import detect_in_dataset, tell_limits, validation_set, write_outputs
 from yolact.cli.inputs import expand_images, parse_source
@@ -130,4 +130,4 @@ def shown_in_window(args: argparse.Namespace) -> Callable[[Image, Detections], N
 
 
 if __name__ == "__main__":
-    raise SystemExit(run(main))
+    raise SystemExit(run_command(main))

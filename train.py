@@ -14,142 +14,101 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from datetime import date
+from collections.abc import Sequence
 from pathlib import Path
 from threading import Event
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
-from data.loader import Batch, build_train_loader
-from data.sample import Dataset
-from yolact import Predictor, distributed
-from yolact.cli.common import run
-from yolact.cli.setup import Run, set_up
-from yolact.cli.train import batch_parts, parse_arguments
+from data.loader import Batch
+from yolact import distributed
+from yolact.cli.common import run_command
+from yolact.cli.train import parse_arguments
 from yolact.engines.pytorch import autocast
-from yolact.evaluation.coco import CocoEvaluator, eval_order, evaluate
 from yolact.evaluation.metrics import format_table
-from yolact.evaluation.result_files import merge_results
-from yolact.report.write import write_report
-from yolact.results.detections import Detections
-from yolact.training.interrupt import Stopped, stop_requested
+from yolact.training.interrupt import Stopped, saving, stop_requested
 from yolact.training.optim import input_size_at, learning_rate_at, set_learning_rate
-from yolact.training.pictures import train_transform, write_validation_pictures
+from yolact.training.setup import Session, set_up
 from yolact.training.state import Progress
+from yolact.training.validation import report_validation, validate, validation_due
 
 logger = logging.getLogger("train")
 
 # After so many steps in a row without finite losses, training is not going to recover.
 MAX_BAD_STEPS = 20
-VALIDATION_EPOCHS, MAX_VALIDATIONS = 2, 20  # unless --validation_epoch says otherwise
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Read the command line, set up, train."""
-    args = parse_arguments(__doc__, argv)
     try:
-        train(set_up(args))
+        train(set_up(*parse_arguments(__doc__, argv)))
     finally:
         distributed.leave()
 
 
-def train(run: Run) -> None:
-    """Run the loop: how YOLACT is trained, on one page."""
-    args, learner = run.args, run.learner
+def train(session: Session) -> None:
+    """Train to the last iteration: the whole loop on one page."""
+    options, learner, saver = session.options, session.learner, session.saver
     config, model, progress = learner.config, learner.model, learner.progress
-    loader = build_train_loader(
-        run.train_data,
-        train_transform(config),
-        config.train.batch_size,
-        args.num_workers,
-        config.train.seed,
-        start_iteration=progress.iteration,
-        pin_memory=model.device.type == "cuda",
-        copy_paste=config.augment.copy_paste,
-        part=(distributed.rank(), distributed.world_size()),
-    )
-    save_interval = args.save_interval or min(10_000, config.train.max_iterations // 5 or 1)
-    with stop_requested() as stop, saving(run), logging_redirect_tqdm():
+    loader = session.loader()
+    save_interval = options.save_interval or min(10_000, config.train.max_iterations // 5 or 1)
+    with (
+        stop_requested() as stop,
+        saving(saver, options.interrupt),
+        logging_redirect_tqdm(),
+    ):
         batches = iter(loader)
         start = time.perf_counter()
         while progress.iteration < config.train.max_iterations:
             learning_rate = learning_rate_at(progress.iteration, config.train)
             set_learning_rate(learner.optimizer, learning_rate)
             model.input_size = input_size_at(progress.iteration, model.image_size, config.train)
-            losses, finite = train_step(run, next(batches))
-            take_note(progress, losses, finite, learning_rate)
+            losses, finite = train_step(session, next(batches))
+            count_bad_steps(progress, losses, finite, learning_rate)
             progress.iteration += 1
             seconds, start = time.perf_counter() - start, time.perf_counter()
-            run.tell(losses, learning_rate, seconds)
-            val_data = run.val_data if validation_due(run) else None
-            if val_data is not None:
-                validate(run, val_data, stop)
+            session.record_step(losses, learning_rate, seconds)
+            due = validation_due(session)
+            if due:
+                validate_and_print(session, stop)
                 start = time.perf_counter()
             if distributed.agree(stop.is_set()):
                 raise Stopped
-            if val_data is not None and args.patience and progress.stale >= args.patience:
+            if due and options.patience and progress.stale >= options.patience:
                 logger.info("stopped early: %d validations without a better AP", progress.stale)
                 break
             if progress.iteration % save_interval == 0:
-                run.saver.save()
-        path = run.saver.save()
-        if run.val_data is not None and progress.validated != progress.iteration:
-            validate(run, run.val_data, stop)
-    run.console.close()
+                saver.save()
+        path = saver.save()
+        if progress.validated != progress.iteration:
+            validate_and_print(session, stop)
+    session.console.close()
     if distributed.rank() == 0:
-        print(path)
-        report(run, path)
-        eval_flags = "--score_threshold=0.5 --images=your_images:results"
-        logger.info("to try it: python eval.py --trained_model=%s %s", path, eval_flags)
+        print_results(session, path)
 
 
-def report(run: Run, path: Path) -> None:
-    """Write the report of the last validation, if it is wanted."""
-    if run.args.report and run.evaluator is not None and run.val_data is not None:
-        about = {"weights": str(path), "date": date.today().isoformat()}
-        config = run.learner.config
-        print(write_report(run.folder / "report", run.evaluator, run.val_data, config, about))
-
-
-@contextmanager
-def saving(run: Run) -> Iterator[None]:
-    """Save what was learned before anything that goes wrong ends the run, divergence excepted."""
-    try:
-        yield
-    except FloatingPointError:
-        raise
-    except (Stopped, Exception):
-        if run.args.interrupt and run.learner.progress.iteration:
-            run.saver.save_interrupted()
-        raise
-
-
-def train_step(run: Run, batch: Batch) -> tuple[dict[str, float], bool]:
+def train_step(session: Session, batch: Batch) -> tuple[dict[str, float], bool]:
     """Take one step of gradient descent.
 
     Returns:
         The losses by name, and whether they and the gradients were finite; if not, the model is
         left as it was.
     """
-    learner, model = run.learner, run.learner.model
+    learner, model, parallel = session.learner, session.learner.model, session.parallel
     device = model.device
     images, targets = batch
     targets = [target.to(device) for target in targets]
     learner.optimizer.zero_grad(set_to_none=True)
     statistics = [(buffer, buffer.clone()) for buffer in model.buffers()]
     totals: dict[str, Tensor] = {}
-    parts = batch_parts(run.args, len(images))
+    parts = session.options.batch_parts(len(images))
     for part in parts:
         last = part is parts[-1]
-        with distributed.sharing(run.parallel, last), autocast(device, run.args.precision):
-            losses = run.parallel(images[part], targets[part])
+        with distributed.sharing(parallel, last), autocast(device, session.options.precision):
+            losses = parallel(images[part], targets[part])
             loss = torch.stack(list(losses.values())).sum() / len(parts)
             torch.autograd.backward(loss)
         for name, value in losses.items():
@@ -170,7 +129,7 @@ def train_step(run: Run, batch: Batch) -> tuple[dict[str, float], bool]:
     return dict(zip(totals, values, strict=True)), finite
 
 
-def take_note(
+def count_bad_steps(
     progress: Progress, losses: dict[str, float], finite: bool, learning_rate: float
 ) -> None:
     """Count the steps that were not finite.
@@ -196,71 +155,22 @@ def diagnosis(losses: dict[str, float], learning_rate: float) -> str:
     )
 
 
-def validation_due(run: Run) -> bool:
-    """Tell whether this iteration completed a period after which to validate."""
-    epochs, train = run.args.validation_epoch, run.learner.config.train
-    if epochs is not None and epochs < 1:
-        return False
-    period = len(run.train_data) * (epochs or VALIDATION_EPOCHS)
-    if epochs is None:
-        period = max(period, train.max_iterations * train.batch_size // MAX_VALIDATIONS)
-    seen = run.learner.progress.iteration * train.batch_size
-    return bool(seen // period > (seen - train.batch_size) // period)
-
-
-def validate(run: Run, val_data: Dataset, stop: Event) -> None:
-    """Evaluate on validation images, print the table, keep the best weights."""
-    predictor = Predictor(run.learner.best_model, run.args.precision)
-
-    def predict(image: NDArray[np.uint8]) -> Detections:
-        if stop.is_set():
-            raise Stopped
-        return predictor(image, score_threshold=0.0, top_k=None)
-
-    start = time.perf_counter()
-    try:
-        results = evaluate(predict, val_data, order=validation_images(run, val_data)).results
-    finally:
-        run.learner.model.train()
-    merged = merge_results(distributed.gather(results))
-    evaluator = CocoEvaluator(val_data.coco, val_data.categories.category_ids, merged)
-    metrics = evaluator.summarize()
-    run.evaluator = evaluator
-    if distributed.rank() == 0:
+def validate_and_print(session: Session, stop: Event) -> None:
+    """Validate, and print the table in the first of the processes."""
+    metrics = validate(session, stop)
+    if metrics is not None and distributed.rank() == 0:
         print(format_table(metrics), flush=True)
-    progress = run.learner.progress
-    progress.validated = progress.iteration
-    run.log.validation(
-        metrics.box.overlaps,
-        metrics.mask.overlaps,
-        epoch=run.saver.epoch,
-        iteration=progress.iteration,
-        elapsed=time.perf_counter() - start,
-    )
-    if run.files is not None:
-        run.files.validation(metrics, run.saver.epoch, progress.iteration)
-        show_validation(run, val_data, predict)
-    run.saver.save_best(metrics.mask.overlaps["all"])
 
 
-def show_validation(
-    run: Run, val_data: Dataset, predict: Callable[[NDArray[np.uint8]], Detections]
-) -> None:
-    """Draw a few validation images; without room for the picture, training goes on."""
-    run.learner.best_model.eval()
-    try:
-        write_validation_pictures(run.folder, val_data, predict)
-    except OSError as error:
-        logger.warning("no validation pictures: %s", error)
-    finally:
-        run.learner.model.train()
-
-
-def validation_images(run: Run, val_data: Dataset) -> list[int]:
-    """Return the images that this process evaluates."""
-    chosen = eval_order(val_data.image_ids)[: run.args.validation_size]
-    return chosen[distributed.rank() :: distributed.world_size()]
+def print_results(session: Session, weights: Path) -> None:
+    """Print the paths of the last checkpoint and of the report, and how to try the model."""
+    print(weights)
+    report = report_validation(session, weights)
+    if report is not None:
+        print(report)
+    eval_flags = "--score_threshold=0.5 --images=your_images:results"
+    logger.info("to try it: python eval.py --trained_model=%s %s", weights, eval_flags)
 
 
 if __name__ == "__main__":
-    raise SystemExit(run(main))
+    raise SystemExit(run_command(main))

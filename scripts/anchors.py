@@ -23,7 +23,7 @@ from yolact.cli.common import (
     flag,
     make_parser,
     named_config,
-    run,
+    run_command,
     with_settings,
 )
 from yolact.config import ModelConfig
@@ -84,4 +84,4 @@ def quality(boxes: Tensor, model: ModelConfig, threshold: float) -> str:
 
 
 if __name__ == "__main__":
-    raise SystemExit(run(main))
+    raise SystemExit(run_command(main))

@@ -25,7 +25,7 @@ from torch.utils.data import Dataset as MapDataset
 from data.annotations.coco import CocoInstances
 from data.catalog import open_dataset
 from data.sample import Annotation, Dataset, ImageInfo
-from yolact.cli.common import UsageError, add_flags, flag, make_parser, run
+from yolact.cli.common import UsageError, add_flags, flag, make_parser, run_command
 
 BATCH = 64
 SCENES = 100  # of "shapes", to draw from
@@ -169,4 +169,4 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    raise SystemExit(run(main))
+    raise SystemExit(run_command(main))

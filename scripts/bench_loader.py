@@ -17,7 +17,7 @@ import torch
 from data.augment.train import TrainTransform, place_target
 from data.catalog import open_dataset
 from data.images import to_tensor
-from yolact.cli.common import add_flags, flag, make_parser, run
+from yolact.cli.common import add_flags, flag, make_parser, run_command
 from yolact.timing import StageTimer
 
 
@@ -59,4 +59,4 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    raise SystemExit(run(main))
+    raise SystemExit(run_command(main))

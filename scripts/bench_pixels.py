@@ -18,7 +18,7 @@ import torch
 import torch.nn.functional as F
 
 from layers.masks import assemble_masks
-from yolact.cli.common import add_flags, flag, make_parser, run
+from yolact.cli.common import add_flags, flag, make_parser, run_command
 from yolact.drawing.detections import draw_detections
 from yolact.evaluation.speed import describe_machine, peak_memory_mb
 from yolact.results.detections import Detections
@@ -96,4 +96,4 @@ def median_ms(work: Callable[[], object]) -> float:
 
 
 if __name__ == "__main__":
-    raise SystemExit(run(main))
+    raise SystemExit(run_command(main))

@@ -23,7 +23,7 @@ from yolact.cli.common import (
     flag,
     make_parser,
     named_config,
-    run,
+    run_command,
     with_settings,
 )
 from yolact.training.dataset_report import describe_dataset
@@ -96,4 +96,4 @@ def lines(problems: Sequence[Problem], shown: int) -> list[str]:
 
 
 if __name__ == "__main__":
-    raise SystemExit(run(main))
+    raise SystemExit(run_command(main))

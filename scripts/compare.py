@@ -35,7 +35,7 @@ from yolact.cli.common import (
     device_name,
     flag,
     make_parser,
-    run,
+    run_command,
 )
 from yolact.cli.eval import parse_arguments as parse_eval_arguments
 from yolact.cli.evaluate import tell_limits
@@ -226,4 +226,4 @@ def draw(table: Table, boxes: bool) -> Figure:
 
 
 if __name__ == "__main__":
-    raise SystemExit(run(main))
+    raise SystemExit(run_command(main))

@@ -20,7 +20,7 @@ from yolact.cli.common import (
     checkpoint_config,
     flag,
     make_parser,
-    run,
+    run_command,
     with_settings,
 )
 from yolact.models.official import to_official
@@ -57,4 +57,4 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    raise SystemExit(run(main))
+    raise SystemExit(run_command(main))

@@ -34,7 +34,14 @@ from layers.structures import Predictions
 from yolact import Config, Predictor
 from yolact.build import model_class
 from yolact.checkpoint import BUNDLED, read_checkpoint, resolve_weights
-from yolact.cli.common import UsageError, add_flags, checkpoint_config, flag, make_parser, run
+from yolact.cli.common import (
+    UsageError,
+    add_flags,
+    checkpoint_config,
+    flag,
+    make_parser,
+    run_command,
+)
 from yolact.engines.choose import choose_engine
 from yolact.engines.exported import SUFFIXES, is_exported, metadata, write_onnx, write_openvino
 from yolact.evaluation.coco import eval_order, evaluate
@@ -167,4 +174,4 @@ def cost(args: argparse.Namespace, reference: Predictor, config: Config, path: P
 
 
 if __name__ == "__main__":
-    raise SystemExit(run(main))
+    raise SystemExit(run_command(main))

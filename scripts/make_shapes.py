@@ -12,7 +12,7 @@ from pathlib import Path
 
 from data.shapes.clip import export_clip, shape_clip
 from data.shapes.scenes import export_coco, shapes_split
-from yolact.cli.common import UsageError, add_flags, flag, make_parser, run
+from yolact.cli.common import UsageError, add_flags, flag, make_parser, run_command
 
 CLIP_FRAMES, CLIP_FPS, CLIP_HW = 150, 25.0, (480, 480)
 
@@ -53,4 +53,4 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    raise SystemExit(run(main))
+    raise SystemExit(run_command(main))

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from data.catalog import resolve_dataset
-from yolact.cli.common import UsageError, add_flags, flag, make_parser, run
+from yolact.cli.common import UsageError, add_flags, flag, make_parser, run_command
 from yolact.training.log import read_log
 
 
@@ -97,4 +97,4 @@ def summarize(log: Path) -> str:
 
 
 if __name__ == "__main__":
-    raise SystemExit(run(main))
+    raise SystemExit(run_command(main))

@@ -10,12 +10,15 @@ import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from yolact.drawing.plots import Curves, collect_curves, draw_curves, save_figure
-from yolact.training.log import LOSS_LETTERS, read_log
+from yolact.models.mask_rcnn import MaskRcnn
+from yolact.models.yolact import Yolact
+from yolact.training.log import Record, read_log
 
-NAMES = {letter: name for name, letter in LOSS_LETTERS.items()} | {"T": "total"}
+NAMES = {"T": "total"} | {
+    letter: name for model in (MaskRcnn, Yolact) for name, letter in model.loss_letters.items()
+}
 
 
 def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -27,13 +30,13 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     return parser.parse_args(arguments)
 
 
-def curves_of(records: Sequence[dict[str, Any]], what: str) -> Curves:
+def curves_of(records: Sequence[Record], what: str) -> Curves:
     """Gather (iteration, value) by the name of each curve; undefined values are left out."""
     events = [record["data"] for record in records if record["type"] == what]
     return collect_curves([data["iter"] for data in events], (_values(d, what) for d in events))
 
 
-def _values(data: dict[str, Any], what: str) -> dict[str, float | None]:
+def _values(data: Record, what: str) -> dict[str, float | None]:
     if what == "train":
         return {NAMES.get(letter, letter): loss for letter, loss in data["loss"].items()}
     return {f"{kind} AP": data[kind].get("all") for kind in ("box", "mask")}

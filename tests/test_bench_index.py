@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from yolact.cli.common import run
+from yolact.cli.common import run_command
 
 SCRIPT = Path(__file__).parents[1] / "scripts" / "bench_index.py"
 
@@ -30,5 +30,5 @@ def test_workers_stay_flat() -> None:
 
 def test_wrong_usage(capsys: pytest.CaptureFixture[str]) -> None:
     main = runpy.run_path(str(SCRIPT))["main"]
-    assert run(main, ["shapes", "--passes=0"]) == 2
+    assert run_command(main, ["shapes", "--passes=0"]) == 2
     assert "--passes is 0" in capsys.readouterr().err

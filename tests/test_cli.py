@@ -14,7 +14,7 @@ from yolact.cli.common import (
     add_machine_flags,
     device_name,
     named_config,
-    run,
+    run_command,
     str2bool,
     with_settings,
 )
@@ -44,7 +44,7 @@ def raising(error: BaseException | None) -> int:
         if error:
             raise error
 
-    return run(main, [])
+    return run_command(main, [])
 
 
 @pytest.mark.parametrize(
@@ -85,8 +85,8 @@ def test_mistakes_of_ours_are_not_hidden(error: Exception) -> None:
 
 def test_run_passes_the_arguments() -> None:
     seen: list[Sequence[str] | None] = []
-    assert run(seen.append, ["--a", "b"]) == 0
-    assert run(seen.append) == 0
+    assert run_command(seen.append, ["--a", "b"]) == 0
+    assert run_command(seen.append) == 0
     assert seen == [["--a", "b"], None]
 
 
@@ -95,16 +95,16 @@ def test_wrong_flags_exit_with_2(capsys: pytest.CaptureFixture[str]) -> None:
         machine_flags(*argv or ())
 
     with pytest.raises(SystemExit) as caught:
-        run(main, ["--precision=float8"])
+        run_command(main, ["--precision=float8"])
     assert caught.value.code == 2
     assert "float8" in capsys.readouterr().err
 
 
 def test_a_reader_that_has_enough_is_no_error() -> None:
     code = (
-        "import sys; from yolact.cli.common import run\n"
+        "import sys; from yolact.cli.common import run_command\n"
         "def main(argv):\n    print('x' * 10**6, flush=True)\n"
-        "sys.exit(run(main))"
+        "sys.exit(run_command(main))"
     )
     process = subprocess.Popen(
         [sys.executable, "-c", code], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE

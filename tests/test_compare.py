@@ -14,7 +14,7 @@ from test_scripts import script
 from data.classes import SHAPE_CLASSES
 from yolact import build_model, get_config
 from yolact.checkpoint import save_checkpoint
-from yolact.cli.common import run
+from yolact.cli.common import run_command
 
 
 @pytest.fixture(scope="module")
@@ -36,7 +36,7 @@ def test_table_file_and_plot(
 ) -> None:
     models = [str(folder / name / "best.pth") for name in ("yolact_resnet18", NAME)]
     args = [*models, f"--out={tmp_path}", "--device=cpu", "--engine=eager", *flags]
-    assert run(script("compare")["main"], args) == 0
+    assert run_command(script("compare")["main"], args) == 0
     out = capsys.readouterr().out
     assert ("box AP on" if flags else "mask AP on") in out
     with (tmp_path / "compare.csv").open() as file:
@@ -63,5 +63,5 @@ def test_table_file_and_plot(
 def test_refused(
     flags: list[str], code: int, message: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert run(script("compare")["main"], flags) == code
+    assert run_command(script("compare")["main"], flags) == code
     assert message in capsys.readouterr().err

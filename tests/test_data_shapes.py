@@ -15,7 +15,7 @@ from data.shapes.drawing import TEXTURES, paint_shape, random_light
 from data.shapes.objects import OUTLINES, Shape, rasterize
 from data.shapes.scenes import MIN_VISIBLE_PIXELS, ShapeScenes, export_coco, shapes_split
 from data.video.reader import open_video
-from yolact.cli.common import run
+from yolact.cli.common import run_command
 
 main = runpy.run_path(str(Path(__file__).parents[1] / "scripts" / "make_shapes.py"))["main"]
 
@@ -206,7 +206,7 @@ def test_outlines_lie_about_the_unit_circle() -> None:
 
 
 def test_script(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert run(main, [str(tmp_path), "--train=1", "--val=0", "--image_size=64"]) == 0
+    assert run_command(main, [str(tmp_path), "--train=1", "--val=0", "--image_size=64"]) == 0
     out = capsys.readouterr().out
     for split, scenes in (("train", 1), ("val", 0)):
         path = tmp_path / "annotations" / f"instances_{split}.json"
@@ -216,7 +216,7 @@ def test_script(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_script_reports_mistakes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "file").touch()
-    assert run(main, [str(tmp_path / "file"), "--train=0"]) == 1
+    assert run_command(main, [str(tmp_path / "file"), "--train=0"]) == 1
     assert "Traceback" not in capsys.readouterr().err
-    assert run(main, [str(tmp_path), "--train=-1"]) == 2
+    assert run_command(main, [str(tmp_path), "--train=-1"]) == 2
     assert "--train=-1: expected at least 0" in capsys.readouterr().err

@@ -16,7 +16,7 @@ from support.foreign_formats import two_images, write_images, write_labelme
 from support.tiny import make_dataset
 
 from yolact import get_config
-from yolact.cli.common import run
+from yolact.cli.common import run_command
 
 SCRIPTS = Path(__file__).parents[1] / "scripts"
 
@@ -36,7 +36,7 @@ def test_check_a_good_dataset(tmp_path: Path, capsys: pytest.CaptureFixture[str]
     folder = make_dataset(tmp_path / "scenes")
     picture = tmp_path / "train.jpg"
     flags = [str(folder), "--config=yolact_resnet18", f"--picture={picture}"]
-    assert run(main_of("check_dataset"), [*flags, "--set", "model.image_size=64"]) == 0
+    assert run_command(main_of("check_dataset"), [*flags, "--set", "model.image_size=64"]) == 0
     out, err = capsys.readouterr()
     assert "train: 4 images" in out
     assert "val: 3 images" in out
@@ -54,7 +54,7 @@ def test_check_a_bad_dataset(tmp_path: Path, capsys: pytest.CaptureFixture[str])
     content["annotations"] += [{"id": 900 + i} for i in range(12)]
     file.write_text(json.dumps(content))
     next((folder / "val").iterdir()).unlink()
-    assert run(main_of("check_dataset"), [str(folder), "--shown=3"]) == 1
+    assert run_command(main_of("check_dataset"), [str(folder), "--shown=3"]) == 1
     out, err = capsys.readouterr()
     assert "problems in train: 12\n" in out
     assert "unknown image_id: 9 more" in out
@@ -65,11 +65,11 @@ def test_check_a_bad_dataset(tmp_path: Path, capsys: pytest.CaptureFixture[str])
 
 def test_check_a_flat_folder_of_labelme(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write_labelme(two_images(), write_images(tmp_path))
-    assert run(main_of("check_dataset"), [str(tmp_path)]) == 0
+    assert run_command(main_of("check_dataset"), [str(tmp_path)]) == 0
     out, _ = capsys.readouterr()
     assert "no validation split" in out
     (tmp_path / "c.json").write_text("{")
-    assert run(main_of("check_dataset"), [str(tmp_path)]) == 1
+    assert run_command(main_of("check_dataset"), [str(tmp_path)]) == 1
 
 
 @pytest.mark.parametrize("content", ["[]", "{", '{"images": 5}', ""])
@@ -77,7 +77,7 @@ def test_check_what_cannot_be_read(
     tmp_path: Path, content: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "annotations.json").write_text(content)
-    assert run(main_of("check_dataset"), [str(tmp_path)]) == 1
+    assert run_command(main_of("check_dataset"), [str(tmp_path)]) == 1
     out, err = capsys.readouterr()
     assert "problems in train: " in out
     assert err.count("\n") == 1
@@ -91,7 +91,7 @@ def test_check_what_cannot_be_read(
 def test_wrong_usage(
     script: str, arguments: list[str], code: int, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert run(main_of(script), arguments) == code
+    assert run_command(main_of(script), arguments) == code
     assert capsys.readouterr().err.startswith("error: ")
 
 
@@ -99,7 +99,7 @@ def test_anchors(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = make_dataset(tmp_path / "scenes", train=30)
     flags = [str(folder), "--config=yolact_base", "--scales=2", "--ratios=2"]
     flags += ["--set", "model.anchor_scales=((9,),(9,),(9,),(9,),(9,))"]
-    assert run(main_of("anchors"), flags) == 0
+    assert run_command(main_of("anchors"), flags) == 0
     out, _ = capsys.readouterr()
     before, after, *_ = map(float, re.findall(r"recall at IoU 0.5: +([\d.]+)%", out))
     assert after > before
@@ -111,10 +111,10 @@ def test_anchors(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_anchors_refuse(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert run(main_of("anchors"), ["shapes", "--scales=0"]) == 2
+    assert run_command(main_of("anchors"), ["shapes", "--scales=0"]) == 2
     assert "--scales=0" in capsys.readouterr().err
     content = two_images() | {"annotations": []}
     (tmp_path / "annotations.json").write_text(json.dumps(content))
     write_images(tmp_path)
-    assert run(main_of("anchors"), [str(tmp_path)]) == 1
+    assert run_command(main_of("anchors"), [str(tmp_path)]) == 1
     assert "no objects" in capsys.readouterr().err

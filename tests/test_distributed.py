@@ -19,7 +19,7 @@ from layers.sync_batch_norm import synchronise_batch_norm
 from train import main
 from yolact import distributed
 from yolact.checkpoint import read_checkpoint
-from yolact.cli.common import run
+from yolact.cli.common import run_command
 from yolact.training.log import read_log
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -43,7 +43,7 @@ def train(processes: int, dataset: Path, folder: Path, *more: str) -> str:
     ]
     if processes == 1:
         with redirect_stdout(StringIO()) as printed:
-            assert run(main, flags) == 0
+            assert run_command(main, flags) == 0
         return printed.getvalue()
     command = [sys.executable, *torchrun, "train.py", *flags]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)

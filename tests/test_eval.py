@@ -21,7 +21,7 @@ from yolact import build_model, get_config
 from yolact.checkpoint import read_checkpoint, save_checkpoint
 from yolact.cli import chosen
 from yolact.cli import evaluate as evaluate_room
-from yolact.cli.common import run
+from yolact.cli.common import run_command
 from yolact.drawing.window import has_display
 from yolact.engines import exported
 from yolact.engines.choose import choose_engine
@@ -50,7 +50,9 @@ def in_place(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def evaluate(*flags: str) -> int:
-    return run(main, ["--trained_model=tiny.pth", "--dataset=scenes", "--device=cpu", *flags])
+    return run_command(
+        main, ["--trained_model=tiny.pth", "--dataset=scenes", "--device=cpu", *flags]
+    )
 
 
 def rows(text: str) -> list[str]:
@@ -224,12 +226,12 @@ def test_without_its_dataset_a_model_is_still_timed(
     capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
 ) -> None:
     flags = ["--trained_model=tiny.pth", "--device=cpu", "--max_images=4"]
-    assert run(main, [*flags, "--benchmark"]) == 0
+    assert run_command(main, [*flags, "--benchmark"]) == 0
     assert "timed on generated scenes instead" in caplog.text
     assert "network" in capsys.readouterr().out
-    assert run(main, flags) == 1
+    assert run_command(main, flags) == 1
     assert "--dataset takes other data" in capsys.readouterr().err.splitlines()[-1]
-    assert run(main, [*flags, "--benchmark", "--dataset=coco2017"]) == 1
+    assert run_command(main, [*flags, "--benchmark", "--dataset=coco2017"]) == 1
 
 
 def test_benchmark_compares_engines_on_a_video(capsys: pytest.CaptureFixture[str]) -> None:

@@ -14,7 +14,7 @@ from test_scripts import script
 
 from yolact import Predictor, build_model, get_config
 from yolact.checkpoint import save_checkpoint
-from yolact.cli.common import run
+from yolact.cli.common import run_command
 from yolact.config import Config
 from yolact.engines.exported import metadata, read_trained, write_openvino
 from yolact.engines.names import Engine
@@ -56,7 +56,7 @@ def test_exported_file_detects_the_same(
         pytest.importorskip("onnxscript")
     path = tmp_path / name
     command = [str(path), f"--trained_model={checkpoint}", *flags]
-    assert run(script("export")["main"], command) == 0
+    assert run_command(script("export")["main"], command) == 0
     assert capsys.readouterr().out.split()[-1] == str(path)
     expected = Predictor.from_checkpoint(checkpoint, "cpu", "float32", "plain")(IMAGE, 0.0, 20)
     predictor = Predictor.from_checkpoint(path, precision="float32")
@@ -73,7 +73,7 @@ def test_a_file_that_differs_is_not_written(checkpoint: Path, tmp_path: Path) ->
     path.write_text("what was there")
     export = script("export")
     export["main"].__globals__["TOLERANCE"] = -1.0
-    assert run(export["main"], [str(path), f"--trained_model={checkpoint}"]) == 1
+    assert run_command(export["main"], [str(path), f"--trained_model={checkpoint}"]) == 1
     assert path.read_text() == "what was there"
     assert list(tmp_path.iterdir()) == [path]
 
@@ -100,7 +100,10 @@ def test_quantised_file_runs_and_tells_its_cost(
 
     config = config.with_classes(SHAPE_CLASSES.names)
     save_checkpoint(trained, build_model(config), config)
-    assert run(script("export")["main"], [str(path), f"--trained_model={trained}", "--int8"]) == 0
+    assert (
+        run_command(script("export")["main"], [str(path), f"--trained_model={trained}", "--int8"])
+        == 0
+    )
     out = capsys.readouterr().out
     assert "float32: box AP" in out
     assert "int8: box AP" in out
@@ -121,7 +124,7 @@ def test_quantised_file_runs_and_tells_its_cost(
 def test_refused(
     flags: list[str], code: int, message: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert run(script("export")["main"], flags) == code
+    assert run_command(script("export")["main"], flags) == code
     assert message in capsys.readouterr().err
 
 

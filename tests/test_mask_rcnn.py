@@ -17,7 +17,7 @@ from data.shapes.scenes import ShapeScenes
 from layers.structures import Target
 from yolact import Predictor, build_model, get_config
 from yolact.checkpoint import read_checkpoint
-from yolact.cli.common import run
+from yolact.cli.common import run_command
 from yolact.engines.choose import choose_engine
 from yolact.engines.names import Engine, EngineName
 from yolact.engines.prepare import prepare
@@ -255,7 +255,7 @@ def test_trained_resumed_evaluated_and_run_by_the_same_scripts(
     flags += ["--set=detect.max_detections=5"]
     for iterations, more in ((1, []), (2, ["--resume=latest"])):
         args = [*flags, f"--set=train.max_iterations={iterations}", *more]
-        assert run(train.main, args) == 0
+        assert run_command(train.main, args) == 0
     path = Path("weights") / f"{NAME}_2_2.pth"
     checkpoint = read_checkpoint(path)
     assert checkpoint.config is not None and checkpoint.config.model.architecture == "mask_rcnn"
@@ -271,11 +271,11 @@ def test_trained_resumed_evaluated_and_run_by_the_same_scripts(
         ([f"--image={image}:out.png"], "out.png"),
         ([f"--image={image}:plain.png", "--engine=plain"], "plain.png"),
     ):
-        assert run(eval_script.main, [*base, *more]) == 0
+        assert run_command(eval_script.main, [*base, *more]) == 0
         assert said in capsys.readouterr().out
     for more, said in (
         ([f"--image={image}:x.png", "--display_lincomb"], "only YOLACT has prototypes"),
         (["--engine=openvino"], "not for Mask R-CNN"),
     ):
-        assert run(eval_script.main, [*base, *more]) == 1
+        assert run_command(eval_script.main, [*base, *more]) == 1
         assert said in capsys.readouterr().err

@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import nn
 
-from yolact import get_config
+from yolact import Yolact, get_config
 from yolact.checkpoint import Checkpoint, read_checkpoint
 from yolact.training.interrupt import stop_requested
 from yolact.training.log import Console
@@ -35,7 +35,8 @@ def make_saver(
     model: Any = nn.Linear(2, 1)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
     average = average_weights(model, 0.9) if averaged else None
-    return Saver(folder, Learner(CONFIG, model, optimizer, average), 10, keep_latest, interval)
+    learner = Learner(CONFIG, model, optimizer, images_per_epoch=10, average=average)
+    return Saver(folder, "toy", learner, keep_latest, interval)
 
 
 def names(folder: Path) -> list[str]:
@@ -44,8 +45,8 @@ def names(folder: Path) -> list[str]:
 
 @pytest.mark.parametrize(("iteration", "epoch"), [(0, 0), (1, 0), (2, 0), (3, 1), (5, 2), (25, 10)])
 def test_epochs_completed(saver: Saver, iteration: int, epoch: int) -> None:
-    saver.progress.iteration = iteration  # four of ten images each
-    assert saver.epoch == epoch
+    saver.learner.progress.iteration = iteration  # four of ten images each
+    assert saver.learner.epoch == epoch
 
 
 @pytest.mark.parametrize(
@@ -60,7 +61,7 @@ def test_epochs_completed(saver: Saver, iteration: int, epoch: int) -> None:
 def test_keep_latest(tmp_path: Path, keep_latest: bool, interval: int, kept: list[str]) -> None:
     saver = make_saver(tmp_path, keep_latest, interval)
     for iteration in (10, 20, 30, 40, 50):
-        saver.progress.iteration = iteration
+        saver.learner.progress.iteration = iteration
         path = saver.save()
         assert path.is_file()
     assert names(tmp_path) == kept
@@ -72,14 +73,14 @@ def test_keep_latest_leaves_other_files(tmp_path: Path) -> None:
         (tmp_path / f"{name}.pth").touch()
     saver = make_saver(tmp_path, keep_latest=True)
     for iteration in (10, 20):
-        saver.progress.iteration = iteration
+        saver.learner.progress.iteration = iteration
         saver.save()
     assert names(tmp_path) == sorted([*others, "toy_8_20"])
 
 
 def test_saving_twice_at_one_iteration_keeps_the_file(tmp_path: Path) -> None:
     saver = make_saver(tmp_path, keep_latest=True)
-    saver.progress.iteration = 10
+    saver.learner.progress.iteration = 10
     saver.save()
     saver.save()
     assert names(tmp_path) == ["toy_4_10"]
@@ -88,7 +89,7 @@ def test_saving_twice_at_one_iteration_keeps_the_file(tmp_path: Path) -> None:
 def test_best(saver: Saver) -> None:
     weights = []
     for iteration, mask_ap in ((1, 0.0), (2, 20.0), (3, 10.0), (4, 20.0), (5, 20.5)):
-        saver.progress.iteration = iteration
+        saver.learner.progress.iteration = iteration
         saver.save_best(mask_ap)
         checkpoint = read_checkpoint(saver.folder / "toy_best.pth")
         weights.append((checkpoint.training["iteration"], checkpoint.training["best_ap"]))
@@ -104,7 +105,7 @@ def test_no_result_is_not_the_best(saver: Saver, mask_ap: float) -> None:
 
 def test_an_interrupted_checkpoint_replaces_older_ones(saver: Saver) -> None:
     for iteration in (10, 20):
-        saver.progress.iteration = iteration
+        saver.learner.progress.iteration = iteration
         saver.save()
         saver.save_interrupted()
     saver.save_interrupted()
@@ -131,18 +132,18 @@ def test_a_restored_run_goes_on_as_if_never_stopped(tmp_path: Path, averaged: bo
 
     second = make_saver(tmp_path, averaged=averaged)
     checkpoint = read_checkpoint(path)
-    for model in {second.learner.model, second.learner.best_model}:
+    for model in {second.learner.model, second.learner.evaluated_model}:
         model.load_state_dict(checkpoint.model)
     torch.manual_seed(99)
     restore(checkpoint, second.learner)
-    assert second.progress == Progress(1, -1.0)
+    assert second.learner.progress == Progress(1, -1.0)
     step(second)
     for one, two in (
         (first.learner.model, second.learner.model),
-        (first.learner.best_model, second.learner.best_model),
+        (first.learner.evaluated_model, second.learner.evaluated_model),
     ):
         assert all(map(torch.equal, one.parameters(), two.parameters()))
-    assert second.progress == first.progress
+    assert second.learner.progress == first.learner.progress
 
 
 def test_a_resumed_run_takes_new_settings_of_the_optimizer(tmp_path: Path) -> None:
@@ -164,7 +165,7 @@ def test_a_checkpoint_holds_the_average_and_beside_it_the_weights(tmp_path: Path
         step(saver)
     checkpoint = read_checkpoint(saver.save())
     learner = saver.learner
-    assert torch.equal(checkpoint.model["weight"], learner.best_model.get_parameter("weight"))
+    assert torch.equal(checkpoint.model["weight"], learner.evaluated_model.get_parameter("weight"))
     kept = checkpoint.training["weights"]["weight"]
     assert torch.equal(kept, learner.model.get_parameter("weight"))
     assert not torch.equal(kept, checkpoint.model["weight"])
@@ -189,7 +190,7 @@ def test_where_a_run_goes_on(
     checkpoint = Checkpoint(Path(name), {}, official=not training, training=training)
     saver.learner.progress = Progress(max(start, 0))
     restore(checkpoint, saver.learner, start)
-    assert saver.progress == expected
+    assert saver.learner.progress == expected
 
 
 @pytest.mark.parametrize(
@@ -212,7 +213,7 @@ def test_a_state_that_does_not_fit(saver: Saver, training: dict[str, Any]) -> No
 
 
 def test_console_line_of_the_original() -> None:
-    console = Console(832_000)
+    console = Console(832_000, Yolact.loss_letters)
     console.update({"box": 3.808, "confidence": 2.416, "mask": 4.821, "semantic": 0.049}, 0.478)
     assert console.line(2, 2930) == (
         "[  2]    2930 || B: 3.808 | C: 2.416 | M: 4.821 | S: 0.049 | T: 11.094 "
@@ -221,7 +222,7 @@ def test_console_line_of_the_original() -> None:
 
 
 def test_console_averages() -> None:
-    console = Console(100)
+    console = Console(100, Yolact.loss_letters)
     for value in (1.0, 2.0, float("nan"), 6.0):
         console.update({"box": value, "mask_iou": 1.0}, value)
     line = console.line(0, 90)

@@ -15,7 +15,7 @@ from data.images import read_image
 from data.video.reader import open_video
 from yolact import build_model, get_config
 from yolact.checkpoint import read_checkpoint, save_checkpoint
-from yolact.cli.common import run
+from yolact.cli.common import run_command
 from yolact.models.official import to_official
 
 SCRIPTS = Path(__file__).parents[1] / "scripts"
@@ -36,7 +36,7 @@ def checkpoint(tmp_path: Path) -> Path:
 def test_convert_there_and_back_is_lossless(checkpoint: Path, tmp_path: Path) -> None:
     main = script("convert_checkpoint")["main"]
     official, back = tmp_path / "official.pth", tmp_path / "back.pth"
-    assert run(main, [str(checkpoint), str(official), "--to=official"]) == 0
+    assert run_command(main, [str(checkpoint), str(official), "--to=official"]) == 0
     there = torch.load(official, weights_only=True)
     assert "prediction_layers.0.conf_layer.weight" in there
     ours = read_checkpoint(checkpoint)
@@ -45,7 +45,7 @@ def test_convert_there_and_back_is_lossless(checkpoint: Path, tmp_path: Path) ->
     model.load_state_dict(ours.model)
     assert set(there) == set(to_official(model.state_dict()))
 
-    assert run(main, [str(checkpoint), str(back), "--half", "--set=dataset=coco2017"]) == 0
+    assert run_command(main, [str(checkpoint), str(back), "--half", "--set=dataset=coco2017"]) == 0
     half = read_checkpoint(back)
     assert half.training == {}
     assert half.config == ours.config.override("dataset=coco2017")
@@ -59,8 +59,8 @@ def test_convert_an_official_file(golden_root: Path, tmp_path: Path) -> None:
     torch.save({f"module.{name}": tensor for name, tensor in state.items()}, official)
     main = script("convert_checkpoint")["main"]
     ours, again = tmp_path / "ours.pth", tmp_path / "again.pth"
-    assert run(main, [str(official), str(ours)]) == 0
-    assert run(main, [str(ours), str(again), "--to=official"]) == 0
+    assert run_command(main, [str(official), str(ours)]) == 0
+    assert run_command(main, [str(ours), str(again), "--to=official"]) == 0
     back = torch.load(again, weights_only=True)
     assert set(back) == set(state)
     assert all(torch.equal(back[name], tensor) for name, tensor in state.items())
@@ -77,7 +77,7 @@ def test_overfit_copies_annotated_images(tmp_path: Path) -> None:
 def test_bench_loader(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     dataset = make_dataset(tmp_path / "scenes")
     main = script("bench_loader")["main"]
-    assert run(main, [str(dataset), "--image_size=64", "--images=2"]) == 0
+    assert run_command(main, [str(dataset), "--image_size=64", "--images=2"]) == 0
     assert "images/s" in capsys.readouterr().out
 
 
@@ -85,7 +85,7 @@ def test_bench_pixels(capsys: pytest.CaptureFixture[str]) -> None:
     threads = torch.get_num_threads()
     script_globals = script("bench_pixels")
     script_globals["main"].__globals__["ROUNDS"] = 1
-    assert run(script_globals["main"], ["--detections=2"]) == 0
+    assert run_command(script_globals["main"], ["--detections=2"]) == 0
     torch.set_num_threads(threads)
     out = capsys.readouterr().out
     assert out.count("2 detections at") == 3

@@ -12,11 +12,12 @@ from typing import Any
 
 import pytest
 import torch
-from support.tiny import FLAGS, make_dataset
+from support.tiny import make_dataset
+from support.tiny import train_flags as flags
 
 import train
 from yolact.checkpoint import read_checkpoint
-from yolact.cli.common import run
+from yolact.cli.common import run_command
 from yolact.cli.train import parse_arguments
 from yolact.training.log import read_log
 from yolact.training.record import read_results
@@ -29,22 +30,6 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_dataset(tmp_path_factory.mktemp("scenes"))
 
 
-def flags(dataset: Path, folder: Path, iterations: int, *more: str) -> list[str]:
-    return [
-        "--config=yolact_resnet18",
-        f"--dataset={dataset}",
-        f"--save_folder={folder}",
-        f"--log_folder={folder}",
-        "--batch_size=6",
-        "--no_autoscale",
-        "--num_workers=0",
-        "--validation_size=-1",
-        f"--set=train.max_iterations={iterations}",
-        *FLAGS,
-        *more,
-    ]
-
-
 def weights(path: Path) -> dict[str, torch.Tensor]:
     return read_checkpoint(path).model
 
@@ -53,7 +38,7 @@ def weights(path: Path) -> dict[str, torch.Tensor]:
 def test_losses_fall(dataset: Path, tmp_path: Path) -> None:
     calm = [f"--set=augment.{name}=False" for name in ("photometric", "expand", "crop", "mirror")]
     more = ["--lr=4e-3", "--set=train.warmup_iterations=10", *calm]
-    assert run(train.main, flags(dataset, tmp_path, 100, *more)) == 0
+    assert run_command(train.main, flags(dataset, tmp_path, 100, *more)) == 0
     losses = [r["data"]["loss"] for r in read_log(tmp_path / "yolact_resnet18.log")[1:]]
     assert len(losses) == 10
     assert losses[-1]["T"] < 0.8 * losses[0]["T"]
@@ -63,10 +48,10 @@ def test_resumed_run_equals_uninterrupted_run(dataset: Path, tmp_path: Path) -> 
     # Few masks to train, so that the random choice among them has to be resumed as well.
     schedule = ["--set=train.learning_rate_steps=()", "--set=train.warmup_iterations=500"]
     more = ["--set=loss.masks_to_train=5", "--save_interval=3", *schedule]
-    assert run(train.main, flags(dataset, tmp_path / "a", 6, *more)) == 0
-    assert run(train.main, flags(dataset, tmp_path / "b", 3, *more)) == 0
+    assert run_command(train.main, flags(dataset, tmp_path / "a", 6, *more)) == 0
+    assert run_command(train.main, flags(dataset, tmp_path / "b", 3, *more)) == 0
     resume = ["--resume=latest", "--set=train.max_iterations=6"]
-    assert run(train.main, flags(dataset, tmp_path / "b", 6, *more, *resume)) == 0
+    assert run_command(train.main, flags(dataset, tmp_path / "b", 6, *more, *resume)) == 0
     whole, resumed = (weights(next((tmp_path / x).glob("*_6.pth"))) for x in "ab")
     assert all(torch.equal(whole[name], resumed[name]) for name in whole)
 
@@ -107,12 +92,12 @@ def test_ctrl_c_saves_and_is_resumed(
         return step(*args)  # type: ignore[arg-type]
 
     monkeypatch.setattr(train, "train_step", interrupted_step)
-    assert run(train.main, flags(dataset, tmp_path, 4)) == 130
+    assert run_command(train.main, flags(dataset, tmp_path, 4)) == 130
     (saved,) = tmp_path.glob("*_interrupt.pth")
     assert read_checkpoint(saved).training["iteration"] == 1
 
     monkeypatch.setattr(train, "train_step", step)
-    assert run(train.main, flags(dataset, tmp_path, 4, "--resume=interrupt")) == 0
+    assert run_command(train.main, flags(dataset, tmp_path, 4, "--resume=interrupt")) == 0
     assert list(tmp_path.glob("yolact_resnet18_*_4.pth"))
 
 
@@ -124,7 +109,7 @@ def test_no_interrupt_saves_nothing(
         return {"box": 1.0}, True
 
     monkeypatch.setattr(train, "train_step", interrupted_step)
-    assert run(train.main, flags(dataset, tmp_path, 4, "--no_interrupt")) == 130
+    assert run_command(train.main, flags(dataset, tmp_path, 4, "--no_interrupt")) == 130
     assert not list(tmp_path.glob("*.pth"))
 
 
@@ -132,7 +117,7 @@ def test_divergence_ends_with_a_diagnosis(
     dataset: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     wild = ["--lr=1e20", "--set=train.warmup_iterations=0"]
-    assert run(train.main, flags(dataset, tmp_path, 100, *wild)) == 1
+    assert run_command(train.main, flags(dataset, tmp_path, 100, *wild)) == 1
     error = capsys.readouterr().err
     assert "training diverged" in error
     assert "--lr" in error
@@ -148,7 +133,7 @@ def test_gradient_clip_bounds_the_step(dataset: Path, tmp_path: Path) -> None:
     for clip in (0, 0.5):
         folder = tmp_path / str(clip)
         more = [*step, f"--set=train.gradient_clip={clip}"]
-        made = train.set_up(parse_arguments(None, flags(dataset, folder, 1, *more)))
+        made = train.set_up(*parse_arguments(None, flags(dataset, folder, 1, *more)))
         before = [p.detach().clone() for p in made.learner.model.parameters()]
         train.train(made)
         after = [p.detach() for p in made.learner.model.parameters()]
@@ -176,7 +161,7 @@ def test_what_is_kept(
     if any("batch_alloc" in flag for flag in more):
         args.append("--batch_size=6")
         saved = ["yolact_resnet18_6_4.pth"]
-    assert run(train.main, args) == 0
+    assert run_command(train.main, args) == 0
     names = sorted(path.name for path in tmp_path.glob("*.pth"))
     assert names == saved if saved else names
     assert (tmp_path / "yolact_resnet18.log").exists() == ("--no_log" not in more)
@@ -186,11 +171,11 @@ def test_runs_of_one_preset_in_one_folder(
     dataset: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     more = ["--validation_size=1", "--batch_size=4", "--no_report"]
-    assert run(train.main, [*flags(dataset, tmp_path, 2), *more, "--name=cats"]) == 0
-    assert run(train.main, [*flags(dataset, tmp_path, 1), *more, "--name=dogs"]) == 0
+    assert run_command(train.main, [*flags(dataset, tmp_path, 2), *more, "--name=cats"]) == 0
+    assert run_command(train.main, [*flags(dataset, tmp_path, 1), *more, "--name=dogs"]) == 0
     assert "of an earlier run" not in caplog.text
     resume = ["--resume=latest", "--name=cats", "--set=train.max_iterations=3"]
-    assert run(train.main, [*flags(dataset, tmp_path, 3), *more, *resume]) == 0
+    assert run_command(train.main, [*flags(dataset, tmp_path, 3), *more, *resume]) == 0
     assert "of an earlier run" not in caplog.text
     cats, dogs = (read_checkpoint(tmp_path / f"{name}_best.pth") for name in ("cats", "dogs"))
     assert cats.training["iteration"] in (2, 3)
@@ -198,7 +183,7 @@ def test_runs_of_one_preset_in_one_folder(
     for name, iterations in (("cats", [2, 3]), ("dogs", [1])):
         rows = read_results(tmp_path / name / "results.csv")
         assert [row["iteration"] for row in rows] == iterations
-    train.set_up(parse_arguments(None, [*flags(dataset, tmp_path, 1), *more, "--name=dogs"]))
+    train.set_up(*parse_arguments(None, [*flags(dataset, tmp_path, 1), *more, "--name=dogs"]))
     assert "dogs_best.pth, of an earlier run" in caplog.text
 
 
@@ -206,7 +191,7 @@ def test_validation_keeps_the_best_and_prints_a_table(
     dataset: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     more = ["--validation_size=2", "--validation_epoch=1", "--batch_size=4"]
-    assert run(train.main, flags(dataset, tmp_path, 2, *more)) == 0
+    assert run_command(train.main, flags(dataset, tmp_path, 2, *more)) == 0
     assert capsys.readouterr().out.count("mask |") == 2  # after each epoch; the last is the end
     best = read_checkpoint(tmp_path / "yolact_resnet18_best.pth")
     assert best.training["best_ap"] >= 0
@@ -216,7 +201,7 @@ def test_validation_keeps_the_best_and_prints_a_table(
 def test_fine_tuning_on_other_classes_lists_what_is_not_loaded(
     dataset: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    assert run(train.main, flags(dataset, tmp_path, 1)) == 0
+    assert run_command(train.main, flags(dataset, tmp_path, 1)) == 0
     (source,) = tmp_path.glob("*_1.pth")
     other = tmp_path / "other"
     text = (dataset / "annotations" / "instances_train.json").read_text()
@@ -229,7 +214,7 @@ def test_fine_tuning_on_other_classes_lists_what_is_not_loaded(
     (other / "train").symlink_to(dataset / "train")
     caplog.set_level("INFO")
     more = [f"--weights={source}", f"--dataset={other}", "--validation_size=2"]
-    assert run(train.main, flags(dataset, tmp_path / "new", 1, *more)) == 0
+    assert run_command(train.main, flags(dataset, tmp_path / "new", 1, *more)) == 0
     skipped = [r.message for r in caplog.records if r.message.startswith("not loaded")]
     assert len(skipped) == 4  # weight and bias of the classes, and of the semantic branch
     assert "no validation" in caplog.text
@@ -272,7 +257,7 @@ def test_wrong_usage_is_one_line_and_exit_code_2(
     more: list[str],
     expected: str,
 ) -> None:
-    assert run(train.main, flags(dataset, tmp_path, 1, *more)) == 2
+    assert run_command(train.main, flags(dataset, tmp_path, 1, *more)) == 2
     error = capsys.readouterr().err.splitlines()[-1]
     assert error.startswith("error: ")
     assert expected in error
@@ -293,7 +278,7 @@ def test_failure_is_one_line_and_exit_code_1(
     more: list[str],
     expected: str,
 ) -> None:
-    assert run(train.main, flags(dataset, tmp_path, 1, *more)) == 1
+    assert run_command(train.main, flags(dataset, tmp_path, 1, *more)) == 1
     assert expected in capsys.readouterr().err.splitlines()[-1]
 
 
@@ -309,13 +294,13 @@ def test_validation_on_training_images_is_told(
     dataset: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture, part: str
 ) -> None:
     more = [f"--dataset={dataset / part}", "--validation_size=1"]
-    train.set_up(parse_arguments(None, [*flags(dataset, tmp_path, 1), *more]))
+    train.set_up(*parse_arguments(None, [*flags(dataset, tmp_path, 1), *more]))
     assert ("AP will be of training images" in caplog.text) == bool(part)
 
 
 def test_early_stopping(dataset: Path, tmp_path: Path) -> None:
     more = ["--validation_size=3", "--validation_epoch=1", "--patience=2", "--lr=1e-9"]
-    assert run(train.main, [*flags(dataset, tmp_path, 30), *more]) == 0
+    assert run_command(train.main, [*flags(dataset, tmp_path, 30), *more]) == 0
     progress = read_checkpoint(max(tmp_path.glob("yolact_resnet18_*_*.pth"))).training
     assert progress["stale"] == 2
     assert progress["iteration"] < 30
@@ -323,12 +308,12 @@ def test_early_stopping(dataset: Path, tmp_path: Path) -> None:
 
 def test_what_a_run_leaves_behind(dataset: Path, tmp_path: Path) -> None:
     more = ["--validation_size=3", "--validation_epoch=1"]
-    assert run(train.main, [*flags(dataset, tmp_path, 2), *more, "--recipe=modern"]) == 0
+    assert run_command(train.main, [*flags(dataset, tmp_path, 2), *more, "--recipe=modern"]) == 0
     folder = tmp_path / "yolact_resnet18"
     for name in ("train_pictures.jpg", "results.png", "val_pictures.jpg", "report/index.html"):
         assert (folder / name).stat().st_size > 1000, name
     assert [row["iteration"] for row in read_results(folder / "results.csv")] == [1, 2]
     again = [*flags(dataset, tmp_path, 3), *more, "--resume=latest", "--no_report"]
     again += ["--set=train.max_iterations=3"]
-    assert run(train.main, again) == 0
+    assert run_command(train.main, again) == 0
     assert [row["iteration"] for row in read_results(folder / "results.csv")] == [1, 2, 3]

@@ -10,15 +10,9 @@ import torch
 from support.tiny import FLAGS
 
 from yolact import get_config
-from yolact.checkpoint import Checkpoint, checkpoint_path, save_checkpoint
-from yolact.cli.train import (
-    batch_parts,
-    configure,
-    fit_schedule,
-    parse_arguments,
-    resumed_checkpoint,
-    run_name,
-)
+from yolact.checkpoint import checkpoint_path, save_checkpoint
+from yolact.cli.train import parse_arguments
+from yolact.training.setup import fit_schedule
 
 
 @pytest.mark.parametrize(
@@ -34,8 +28,8 @@ def test_schedule_of_a_small_dataset(
     more: list[str], iterations: int, steps: tuple[int, ...]
 ) -> None:
     given = ["--config=yolact_resnet18", "--dataset=mine", "--batch_size=6", "--no_autoscale"]
-    args = parse_arguments(None, [*given, *FLAGS, *more])
-    schedule = fit_schedule(args, configure(args, None), 4).train
+    config, options, _ = parse_arguments(None, [*given, *FLAGS, *more])
+    schedule = fit_schedule(config.train, options, 4)
     assert (schedule.max_iterations, schedule.learning_rate_steps) == (iterations, steps)
 
 
@@ -51,7 +45,8 @@ def test_schedule_of_a_small_dataset(
     ],
 )
 def test_parts_of_a_batch(more: list[str], sizes: list[int]) -> None:
-    parts = batch_parts(parse_arguments(None, more), 12)
+    _, options, _ = parse_arguments(None, more)
+    parts = options.batch_parts(12)
     assert [part.stop - part.start for part in parts] == sizes
     assert [part.start for part in parts] == [sum(sizes[:i]) for i in range(len(sizes))]
 
@@ -77,37 +72,41 @@ def test_a_restarted_run_finds_its_own_checkpoint(
         os.utime(path, (iteration, iteration))
     monkeypatch.setenv("TORCHELASTIC_RUN_ID", run_id)
     monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", restarts)
-    args = parse_arguments(None, [f"--save_folder={tmp_path}", "--start_iter=0"])
-    checkpoint = resumed_checkpoint(args)
+    flags = [f"--save_folder={tmp_path}", "--start_iter=0"]
+    _, options, checkpoint = parse_arguments(None, flags)
     assert (checkpoint and checkpoint.training["iteration"]) == found
-    assert args.start_iter == (-1 if found else 0)
+    assert options.resume == (found is not None)
+    assert options.start_iteration == (-1 if found else 0)
 
 
 @pytest.mark.parametrize(
     ("given", "resumed", "name"),
     [
-        ([], None, None),
+        ([], None, "yolact_base"),
         (["--config=yolact_base_config"], None, "yolact_base"),
         (["--config=yolact_base", "--name=cats"], None, "cats"),
         ([], "cats_9_5000.pth", "cats"),
         ([], "cats_2_9_5000_interrupt.pth", "cats_2"),
         ([], "cats_best.pth", "cats"),
-        ([], "renamed.pth", None),
+        ([], "renamed.pth", "yolact_resnet18"),  # its preset's
         (["--name=dogs"], "cats_9_5000.pth", "dogs"),
     ],
 )
-def test_name_of_a_run(given: list[str], resumed: str | None, name: str | None) -> None:
-    checkpoint = resumed and Checkpoint(Path(resumed), {}, None)
-    assert run_name(parse_arguments(None, given), checkpoint or None) == name
+def test_name_of_a_run(tmp_path: Path, given: list[str], resumed: str | None, name: str) -> None:
+    if resumed:
+        save_checkpoint(tmp_path / resumed, torch.nn.Linear(1, 1), get_config("yolact_resnet18"))
+        given = [*given, f"--resume={tmp_path / resumed}"]
+    _, options, _ = parse_arguments(None, given)
+    assert options.name == name
 
 
 def test_modern_recipe() -> None:
-    args = parse_arguments(None, ["--recipe=modern", "--set=augment.copy_paste=0.25"])
-    config = configure(args, None)
+    config, _, _ = parse_arguments(None, ["--recipe=modern", "--set=augment.copy_paste=0.25"])
     assert config.train.schedule == "cosine"
     assert config.train.ema_decay > 0
     assert config.augment.copy_paste == 0.25  # what is said in detail wins
-    assert configure(parse_arguments(None, []), None).train.schedule == "steps"
+    plain, _, _ = parse_arguments(None, [])
+    assert plain.train.schedule == "steps"
 
 
 def test_weights_bring_their_model_and_not_their_recipe(tmp_path: Path) -> None:
@@ -115,8 +114,8 @@ def test_weights_bring_their_model_and_not_their_recipe(tmp_path: Path) -> None:
         "model.image_size=192", "train.max_iterations=7", "augment.copy_paste=0.5"
     )
     save_checkpoint(tmp_path / "trained.pth", torch.nn.Linear(1, 1), trained)
-    args = parse_arguments(None, [f"--weights={tmp_path / 'trained.pth'}"])
-    config, preset = configure(args, None), get_config("yolact_resnet18")
+    config, _, _ = parse_arguments(None, [f"--weights={tmp_path / 'trained.pth'}"])
+    preset = get_config("yolact_resnet18")
     assert config.model.image_size == 192
     assert (config.train, config.augment, config.loss) == (
         preset.train,
@@ -137,6 +136,6 @@ def test_weights_bring_their_model_and_not_their_recipe(tmp_path: Path) -> None:
 def test_a_shorter_run_has_its_steps_scaled(
     settings: list[str], steps: tuple[int, ...], warmup: int
 ) -> None:
-    args = parse_arguments(None, [f"--set={setting}" for setting in settings])
-    schedule = configure(args, None).train
+    config, _, _ = parse_arguments(None, [f"--set={setting}" for setting in settings])
+    schedule = config.train
     assert (schedule.learning_rate_steps, schedule.warmup_iterations) == (steps, warmup)

@@ -5,13 +5,14 @@ from pathlib import Path
 import pytest
 
 from scripts import plot_loss
+from yolact import Yolact
 from yolact.training.log import TrainingLog, read_log
 
 LOSSES = {"box": 3.8081234, "confidence": 2.416, "mask": 4.821, "semantic": 0.049, "mask_iou": 0.5}
 
 
 def write_run(path: Path, iterations: int = 2) -> TrainingLog:
-    log = TrainingLog(path)
+    log = TrainingLog(path, Yolact.loss_letters)
     log.start({"batch_size": 8, "resume": None, "folder": Path("weights")}, ["cpu"])
     for iteration in range(iterations):
         log.train(LOSSES, epoch=0, iteration=iteration, learning_rate=1e-3, elapsed=0.5)
@@ -25,12 +26,12 @@ def test_nothing_readable_is_no_events(tmp_path: Path, text: str) -> None:
     path = tmp_path / "run.log"
     path.write_text(text)
     assert read_log(path) == []
-    assert TrainingLog(path).session == 0
+    assert TrainingLog(path, Yolact.loss_letters).session == 0
 
 
 def test_no_path_keeps_no_log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    log = TrainingLog(None)
+    log = TrainingLog(None, Yolact.loss_letters)
     log.start({}, [])
     assert list(tmp_path.iterdir()) == []
 
@@ -76,7 +77,7 @@ def test_a_half_written_line_spoils_nothing(tmp_path: Path) -> None:
 
 def test_undefined_values_are_null(tmp_path: Path) -> None:
     path = tmp_path / "run.log"
-    log = TrainingLog(path)
+    log = TrainingLog(path, Yolact.loss_letters)
     log.train({"box": math.nan, "other": 1}, epoch=0, iteration=0, learning_rate=0, elapsed=0)
     log.validation({"all": math.nan}, {}, epoch=0, iteration=0, elapsed=0)
     strict = [json.loads(line, parse_constant=pytest.fail) for line in path.open()]

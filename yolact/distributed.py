@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any, TypeVar
+from typing import TypeVar, cast
 
 import torch
 import torch.distributed as dist
@@ -128,6 +128,6 @@ def gather(value: T) -> list[T]:
     """Collect a value of every process, by rank, in all of them."""
     if world_size() == 1:
         return [value]
-    values: list[Any] = [None] * world_size()
+    values: list[T | None] = [None] * world_size()
     dist.all_gather_object(values, value)
-    return values
+    return cast("list[T]", values)

@@ -17,3 +17,7 @@ class OptionError(ValueError):
     def __init__(self, option: str, value: object, reason: str) -> None:
         super().__init__(f"{option}={value!r}: {reason}")
         self.on_command_line = f"--{option}={value}: {reason}"
+
+
+class UsageError(Exception):
+    """What a command line asks for does not exist or does not fit together; it exits with 2."""

@@ -21,3 +21,20 @@ def make_dataset(folder: Path, train: int = 4, val: int = 3) -> Path:
     export_coco(ShapeScenes(train, 96, seed=0), folder, "train")
     export_coco(ShapeScenes(val, 96, seed=1), folder, "val")
     return folder
+
+
+def train_flags(dataset: Path, folder: Path, iterations: int, *more: str) -> list[str]:
+    """Return flags for a run without validation whose files go to one folder."""
+    return [
+        "--config=yolact_resnet18",
+        f"--dataset={dataset}",
+        f"--save_folder={folder}",
+        f"--log_folder={folder}",
+        "--batch_size=6",
+        "--no_autoscale",
+        "--num_workers=0",
+        "--validation_size=-1",
+        f"--set=train.max_iterations={iterations}",
+        *FLAGS,
+        *more,
+    ]

@@ -15,13 +15,10 @@ from yolact.checkpoint import Checkpoint, find_checkpoints
 from yolact.config import Config
 from yolact.engines.names import Precision
 from yolact.errors import OptionError
+from yolact.errors import UsageError as UsageError
 from yolact.presets import get_config
 
 DONE, FAILED, WRONG_USAGE, INTERRUPTED = 0, 1, 2, 130
-
-
-class UsageError(Exception):
-    """The command line asks for something that does not exist or does not fit together."""
 
 
 class HelpFormatter(argparse.RawDescriptionHelpFormatter, argparse.ArgumentDefaultsHelpFormatter):
@@ -181,8 +178,10 @@ def with_settings(config: Config, assignments: Sequence[str]) -> Config:
         raise UsageError(f"--set: {error.args[0]}") from None
 
 
-def run(main: Callable[[Sequence[str] | None], None], argv: Sequence[str] | None = None) -> int:
-    """Run a command line; turn mistakes into one line on standard error and an exit code.
+def run_command(
+    main: Callable[[Sequence[str] | None], None], argv: Sequence[str] | None = None
+) -> int:
+    """Run a command; turn mistakes into one line on standard error and an exit code.
 
     Args:
         main: takes the arguments, by default those of the process.

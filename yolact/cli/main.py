@@ -85,7 +85,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(command: str, argv: Sequence[str]) -> int:
-    from .common import UsageError, run
+    from .common import UsageError, run_command
 
     def run_script(argv: Sequence[str] | None) -> None:
         try:
@@ -95,7 +95,7 @@ def _run(command: str, argv: Sequence[str]) -> int:
         load_script(SCRIPTS[command])(arguments)
 
     sys.argv[0] = f"yolact {command}"  # what usage and errors call the program
-    return run(run_script, argv)
+    return run_command(run_script, argv)
 
 
 def script_arguments(command: str, argv: Sequence[str]) -> list[str]:

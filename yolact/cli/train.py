@@ -8,7 +8,6 @@ import os
 import re
 from collections.abc import Sequence
 from dataclasses import replace
-from itertools import accumulate
 from pathlib import Path
 
 from yolact import distributed
@@ -19,22 +18,22 @@ from yolact.checkpoint import (
     read_checkpoint,
     resolve_weights,
 )
-from yolact.config import Config
+from yolact.config import Config, TrainConfig
+from yolact.errors import UsageError
 from yolact.presets import RECIPES, get_config, list_configs
 from yolact.training.optim import autoscale, with_iterations
+from yolact.training.options import TrainOptions
 
 from .common import (
-    UsageError,
     add_flags,
     add_machine_flags,
+    device_name,
     flag,
     make_parser,
     named_config,
     newest_checkpoint,
     with_settings,
 )
-
-_EPOCHS, _LEAST_ITERATIONS = 55, 1000
 
 WHAT = (
     flag("--config", "preset; by default that of --resume or --weights, else yolact_base"),
@@ -88,8 +87,20 @@ OUTPUT = (
 )
 
 
-def parse_arguments(description: str | None, argv: Sequence[str] | None) -> argparse.Namespace:
-    """Read the command line of train.py."""
+Start = tuple[Config, TrainOptions, Checkpoint | None]
+
+
+def parse_arguments(description: str | None, argv: Sequence[str] | None) -> Start:
+    """Read the command line of train.py.
+
+    Returns:
+        The configuration, the other options, and the checkpoint to go on from or to take weights
+        from, if any.
+
+    Raises:
+        UsageError: flags that contradict each other, an unknown preset or setting, or a checkpoint
+            to resume from that does not exist.
+    """
     parser = make_parser("train.py", description)
     add_flags(parser, "what to train", WHAT)
     add_flags(parser, "optimisation (by default as the preset says)", HOW)
@@ -97,7 +108,17 @@ def parse_arguments(description: str | None, argv: Sequence[str] | None) -> argp
     add_machine_flags(parser)
     args = parser.parse_args(argv)
     _check(args)
-    return args
+    restarted = _restarted_checkpoint(args.save_folder)
+    resumed = restarted or resumed_checkpoint(args)
+    checkpoint = resumed
+    if resumed is None and args.weights:
+        checkpoint = read_checkpoint(resolve_weights(args.weights))
+    config = configure(args, checkpoint, resumed is not None)
+    name = run_name(args, resumed) or config.name
+    # A restarted run goes on, whatever --start_iter said when it began.
+    start_iteration = -1 if restarted else args.start_iter
+    options = _options(args, name, resumed is not None, start_iteration)
+    return config, options, checkpoint
 
 
 def _check(args: argparse.Namespace) -> None:
@@ -124,18 +145,51 @@ def _check(args: argparse.Namespace) -> None:
         raise UsageError("--recipe is for a new run: --resume keeps the recipe of its run")
 
 
-def resumed_checkpoint(args: argparse.Namespace) -> Checkpoint | None:
-    """Find and read the checkpoint that --resume names.
+def _options(
+    args: argparse.Namespace, name: str, resume: bool, start_iteration: int
+) -> TrainOptions:
+    set_iterations = any("train.max_iter" in text for text in args.set)
+    return TrainOptions(
+        name=name,
+        resume=resume,
+        start_iteration=start_iteration,
+        epochs=args.epochs,
+        shorten=bool(args.dataset) and not resume and not set_iterations,
+        device=device_name(args),
+        precision=args.precision,
+        batch_alloc=_batch_alloc(args.batch_alloc),
+        accumulate=args.accumulate,
+        num_workers=args.num_workers,
+        save_folder=args.save_folder,
+        log_folder=args.log_folder,
+        save_interval=args.save_interval,
+        keep_latest=args.keep_latest,
+        keep_latest_interval=args.keep_latest_interval,
+        interrupt=args.interrupt,
+        log=args.log,
+        log_gpu=args.log_gpu,
+        validation_size=args.validation_size,
+        validation_epoch=args.validation_epoch,
+        patience=args.patience,
+        tensorboard=args.tensorboard,
+        report=args.report,
+        arguments=vars(args),
+    )
 
-    A run of several processes that `torchrun` had to start anew goes on from its own newest one,
-    whatever `--start_iter` said when it began.
+
+def _batch_alloc(text: str | None) -> tuple[int, ...]:
+    try:
+        return tuple(map(int, text.split(","))) if text else ()
+    except ValueError:
+        raise UsageError(f"--batch_alloc={text}: expected numbers, as in 4,2,2") from None
+
+
+def resumed_checkpoint(args: argparse.Namespace) -> Checkpoint | None:
+    """Read the checkpoint that --resume names, if it is given.
 
     Raises:
         UsageError: there is none.
     """
-    if distributed.restarts() and (own := _own_checkpoint(args.save_folder)):
-        args.start_iter = -1
-        return own
     if not args.resume:
         return None
     path = newest_checkpoint("--resume", args.resume, args.save_folder, run_name(args))
@@ -143,6 +197,15 @@ def resumed_checkpoint(args: argparse.Namespace) -> Checkpoint | None:
     if not path.is_file():
         raise UsageError(f"--resume={args.resume}: no such file, nor 'latest' or 'interrupt'")
     return read_checkpoint(path)
+
+
+def _restarted_checkpoint(folder: Path) -> Checkpoint | None:
+    """Read the newest checkpoint that this run wrote before `torchrun` started it anew."""
+    name = distributed.run_name()
+    if not (name and distributed.restarts()):
+        return None
+    newest_first = map(read_checkpoint, reversed(find_checkpoints(folder, None)))
+    return next((found for found in newest_first if found.training.get("run") == name), None)
 
 
 def run_name(args: argparse.Namespace, resumed: Checkpoint | None = None) -> str | None:
@@ -157,99 +220,49 @@ def run_name(args: argparse.Namespace, resumed: Checkpoint | None = None) -> str
     return name.run if name else None
 
 
-def _own_checkpoint(folder: Path) -> Checkpoint | None:
-    """Find the newest checkpoint that this run wrote before `torchrun` started it anew."""
-    name = distributed.run_name()
-    newest_first = map(read_checkpoint, reversed(find_checkpoints(folder, None)) if name else ())
-    return next((found for found in newest_first if found.training.get("run") == name), None)
+def configure(args: argparse.Namespace, checkpoint: Checkpoint | None, resume: bool) -> Config:
+    """Join a preset, or the configuration of a checkpoint, with the flags.
 
-
-def configure(args: argparse.Namespace, resumed: Checkpoint | None) -> Config:
-    """Join the preset, or that of a checkpoint, and the flags to one configuration.
+    Args:
+        args: the flags.
+        checkpoint: of --resume or --weights, if any.
+        resume: take over how it was trained, and not only its model.
 
     Raises:
-        UsageError: an unknown preset, setting, or impossible value.
+        UsageError: an unknown preset or setting, or an impossible value.
     """
-    if resumed is not None:
-        config = resumed.preset()
-        if args.config and named_config(args.config).name != config.name:
-            config = named_config(args.config)
-    elif args.config or not args.weights:
-        config = named_config(args.config or "yolact_base")
-    else:
-        config = _model_of(read_checkpoint(resolve_weights(args.weights)))
-    if resumed is None:
+    config = _preset(args.config, checkpoint, resume)
+    if not resume:
         config = config.override(*RECIPES[args.recipe or "original"])
-    schedule = config.train
+    config = replace(config, train=_schedule(args, config.train))
+    if args.dataset:
+        config = replace(config, dataset=args.dataset)
+    changed = with_settings(config, args.set)
+    iterations = changed.train.max_iterations
+    if resume or iterations == config.train.max_iterations:
+        return changed
+    shorter = replace(config, train=with_iterations(config.train, iterations))
+    return with_settings(shorter, args.set)
+
+
+def _preset(name: str | None, checkpoint: Checkpoint | None, resume: bool) -> Config:
+    if checkpoint is None or (name and not resume):
+        return named_config(name or "yolact_base")
+    config = checkpoint.preset()
+    if not resume:
+        known = get_config(config.name) if config.name in list_configs() else Config(config.name)
+        return replace(known, model=config.model, dataset=config.dataset)
+    return named_config(name) if name and named_config(name).name != config.name else config
+
+
+def _schedule(args: argparse.Namespace, train: TrainConfig) -> TrainConfig:
     if args.batch_size is not None:
-        scaled = autoscale(schedule, args.batch_size) if args.autoscale else schedule
-        schedule = replace(scaled, batch_size=args.batch_size)
+        scaled = autoscale(train, args.batch_size) if args.autoscale else train
+        train = replace(scaled, batch_size=args.batch_size)
     flags = {
         "learning_rate": args.lr,
         "momentum": args.momentum,
         "weight_decay": args.decay,
         "gamma": args.gamma,
     }
-    given = {name: value for name, value in flags.items() if value is not None}
-    config = replace(config, train=replace(schedule, **given))
-    if args.dataset:
-        config = replace(config, dataset=args.dataset)
-    changed = with_settings(config, args.set)
-    iterations = changed.train.max_iterations
-    if resumed is not None or iterations == config.train.max_iterations:
-        return changed
-    shorter = replace(config, train=with_iterations(config.train, iterations))
-    return with_settings(shorter, args.set)
-
-
-def _model_of(checkpoint: Checkpoint) -> Config:
-    """Return the preset of a checkpoint with its model; how that was trained is its own affair."""
-    config = checkpoint.preset()
-    preset = get_config(config.name) if config.name in list_configs() else Config(config.name)
-    return replace(preset, model=config.model, dataset=config.dataset)
-
-
-def fit_schedule(args: argparse.Namespace, config: Config, images: int) -> Config:
-    """Shorten the schedule to --epochs, or to a size that suits a small dataset of one's own.
-
-    COCO's 800,000 iterations are 55 epochs. A dataset that is given by --dataset gets 55 of its own
-    epochs, but not fewer than 1000 iterations, unless the flags say how many.
-    """
-    train = config.train
-    if args.epochs is not None:
-        iterations = max(round(args.epochs * images / train.batch_size), 1)
-    elif not args.dataset or args.resume or any("train.max_iter" in text for text in args.set):
-        return config
-    else:
-        fitting = max(_LEAST_ITERATIONS, _EPOCHS * images // train.batch_size)
-        iterations = min(train.max_iterations, fitting)
-    return replace(config, train=with_iterations(train, iterations))
-
-
-def batch_parts(args: argparse.Namespace, batch_size: int) -> list[slice]:
-    """Return the parts that --batch_alloc or --accumulate split a batch into.
-
-    Args:
-        args: the flags.
-        batch_size: of this process.
-
-    Raises:
-        UsageError: not numbers that add up to the batch size.
-    """
-    alloc = args.batch_alloc
-    if args.accumulate:
-        part = -(-batch_size // args.accumulate)
-        sizes = [min(part, batch_size - start) for start in range(0, batch_size, part)]
-        return _slices(sizes)
-    try:
-        sizes = [int(size) for size in alloc.split(",")] if alloc else [batch_size]
-    except ValueError:
-        raise UsageError(f"--batch_alloc={alloc}: expected numbers, as in 4,2,2") from None
-    if min(sizes) < 1 or sum(sizes) != batch_size:
-        raise UsageError(f"--batch_alloc={alloc}: must add up to the batch size, {batch_size}")
-    return _slices(sizes)
-
-
-def _slices(sizes: Sequence[int]) -> list[slice]:
-    ends = list(accumulate(sizes))
-    return [slice(end - size, end) for size, end in zip(sizes, ends, strict=True)]
+    return replace(train, **{name: value for name, value in flags.items() if value is not None})

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -164,6 +164,13 @@ class MaskRcnn(Segmenter[RoiInputs, list[Found]]):
 
     fixed_shapes = False
     first_stride = 4  # of P2
+    loss_letters: ClassVar = {
+        "box": "B",
+        "confidence": "C",
+        "mask": "M",
+        "objectness": "O",
+        "rpn_box": "R",
+    }
 
     def __init__(
         self,

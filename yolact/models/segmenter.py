@@ -44,12 +44,14 @@ class Segmenter(nn.Module, ABC, Generic[Inputs, Outputs]):
         fixed_shapes: whether the outputs' shapes follow from the input's, so that the network can
             be compiled, converted and exported.
         first_stride: pixels between the cells of the finest pyramid level that has anchors.
+        loss_letters: the name of each loss -> the letter that stands for it in logs; "T" is taken.
         mask_mode: what bounds the masks.
         input_size: side of the training images in pixels, which may vary around S.
     """
 
     fixed_shapes: ClassVar[bool]
     first_stride: ClassVar[int]
+    loss_letters: ClassVar[Mapping[str, str]]
     pixel_mean: Tensor
     pixel_std: Tensor
 

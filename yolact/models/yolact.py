@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -79,6 +80,13 @@ class Yolact(Segmenter[Tensor, Predictions]):
 
     fixed_shapes = True
     first_stride = 8  # of P3
+    loss_letters: ClassVar = {
+        "box": "B",
+        "confidence": "C",
+        "mask": "M",
+        "semantic": "S",
+        "mask_iou": "I",
+    }
     network: Network
 
     def __init__(

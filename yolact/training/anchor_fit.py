@@ -1,4 +1,4 @@
-"""How well anchors meet the objects of a dataset, and which ones would do better."""
+"""The overlap of anchors with the objects of a dataset, and a search for better anchors."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from torch import Tensor
 
 from layers.anchors import AnchorGenerator
 from layers.boxes import box_iou, cxcywh_to_xyxy
+from yolact.build import model_class
 from yolact.config import ModelConfig
 
 _LEVELS = 5
-_FIRST_STRIDES = {"yolact": 8, "mask_rcnn": 4}  # of P3, of P2
 _SCALE_LIMITS = (1.0, 8.0)  # in strides of the level; beyond, others do better
 _RATIO_LIMITS = (0.2, 5.0)
 _STEPS = (1.4, 1.2, 1.1, 1.05)
@@ -95,7 +95,7 @@ def _cells(model: ModelConfig) -> list[int]:
 
 
 def _strides(model: ModelConfig) -> list[int]:
-    return [_FIRST_STRIDES[model.architecture] << level for level in range(_LEVELS)]
+    return [model_class(model).first_stride << level for level in range(_LEVELS)]
 
 
 def _from_quantiles(boxes: Tensor, model: ModelConfig, scales: int, ratios: int) -> list[float]:

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from data.annotations.coco import CocoInstances
+from data.checks.dataset import check_dataset
 from data.sample import Dataset
 from yolact.config import Config
 
 from .anchor_fit import best_overlaps
-from .pictures import _LEARNED_SIDE
+from .pictures import LEARNED_SIDE, picture_of_training_data, train_transform
 
 logger = logging.getLogger(__name__)
 
@@ -23,6 +26,7 @@ MAX_IMAGES = 2000
 _SIZES = (("small", 0, 32), ("medium", 32, 96), ("large", 96, 10**9))  # COCO's, side in pixels
 _MAX_ROWS = 20  # of the table of classes
 _LOW_RECALL = 0.9
+_CHECKED_IMAGES, _TOLD_PROBLEMS = 5000, 5  # of larger datasets the check would take minutes
 
 
 @dataclass(frozen=True)
@@ -147,10 +151,10 @@ def _size_table(found: ObjectStatistics, config: Config) -> list[str]:
         share = count / len(areas)
         met = f"{recalled[chosen].float().mean():.1%}" if count else "-"
         lines.append(f"  {name:<16} {count:9}  {share:5.1%}  {met:>6}")
-    narrow = int((found.boxes[:, 2:].amin(dim=1) * side < _LEARNED_SIDE).sum())
+    narrow = int((found.boxes[:, 2:].amin(dim=1) * side < LEARNED_SIDE).sum())
     if narrow:
         thin = _count(narrow, "object")
-        lines.append(f"  {thin} narrower than {_LEARNED_SIDE} px there: too small to be learned")
+        lines.append(f"  {thin} narrower than {LEARNED_SIDE} px there: too small to be learned")
     if recalled.float().mean() < _LOW_RECALL:
         lines.append("  to train from scratch, see scripts/anchors.py for better anchors")
     return lines
@@ -159,3 +163,23 @@ def _size_table(found: ObjectStatistics, config: Config) -> list[str]:
 def _name(name: str) -> str:
     """Shorten a class name, which may be anything, for a table."""
     return "".join(letter if letter.isprintable() else "?" for letter in name[:30])
+
+
+def tell_about(data: Dataset, config: Config, folder: Path) -> None:
+    """Log what is in the training images, and show some in `folder` as they are learned from."""
+    if isinstance(data, CocoInstances):
+        logger.info(describe_dataset(data, config))
+        if len(data) <= _CHECKED_IMAGES:
+            _tell_problems(config.dataset)
+    picture = folder / "train_pictures.jpg"
+    logger.info("%s", picture_of_training_data(data, train_transform(config), picture))
+
+
+def _tell_problems(dataset: str) -> None:
+    """Log what is suspicious in a dataset: a few lines, and how many more there are."""
+    for split, problems in check_dataset(dataset).items():
+        for problem in problems[:_TOLD_PROBLEMS]:
+            logger.warning("%s: %s", split, problem)
+        if len(problems) > _TOLD_PROBLEMS:
+            more = len(problems) - _TOLD_PROBLEMS
+            logger.warning("%s: %d more, see scripts/check_dataset.py %s", split, more, dataset)

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import logging
 import signal
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
-from typing import Any
 
-from .saver import logger
+from .saver import Saver
+
+logger = logging.getLogger(__name__)
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 class Stopped(KeyboardInterrupt):
@@ -26,11 +30,23 @@ def stop_requested() -> Iterator[threading.Event]:
         event.set()
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
-    before: dict[signal.Signals, Any] = {}
-    if threading.current_thread() is threading.main_thread():
-        before = {s: signal.signal(s, request) for s in (signal.SIGINT, signal.SIGTERM)}
+    in_main_thread = threading.current_thread() is threading.main_thread()
+    before = {s: signal.signal(s, request) for s in SIGNALS} if in_main_thread else {}
     try:
         yield event
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+@contextmanager
+def saving(saver: Saver, wanted: bool) -> Iterator[None]:
+    """Save what was learned before anything that goes wrong ends a run, divergence excepted."""
+    try:
+        yield
+    except FloatingPointError:
+        raise
+    except (Stopped, Exception):
+        if wanted and saver.learner.progress.iteration:
+            saver.save_interrupted()
+        raise

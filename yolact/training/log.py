@@ -1,4 +1,4 @@
-"""The training log: JSON lines in the format of the original, so that its readers still work."""
+"""The line on the console, and the log of JSON lines, both in the form of the original."""
 
 from __future__ import annotations
 
@@ -16,23 +16,33 @@ from tqdm import tqdm
 from yolact import distributed
 from yolact.timing import MovingAverage, format_eta
 
+logger = logging.getLogger(__name__)
+
+Record = dict[str, Any]
+"""An event of a log, as JSON holds it."""
+
 
 class Console:
     """The line of moving averages, in the original's form, and a bar where there is a terminal.
 
     Args:
         max_iterations: where the run ends.
+        letters: those of the losses, see `Segmenter.loss_letters`.
         batch_size: images in a step.
-        iteration: where it begins.
+        iteration: where the run begins.
         interval: iterations between lines.
     """
 
     def __init__(
-        self, max_iterations: int, batch_size: int = 1, iteration: int = 0, interval: int = 10
+        self,
+        max_iterations: int,
+        letters: Mapping[str, str],
+        batch_size: int = 1,
+        iteration: int = 0,
+        interval: int = 10,
     ) -> None:
-        """Begin empty averages."""
         self.max_iterations, self.interval = max_iterations, interval
-        self._batch_size = batch_size
+        self._letters, self._batch_size = letters, batch_size
         self._losses: dict[str, MovingAverage] = {}
         self._seconds = MovingAverage()
         hidden = True if distributed.rank() else None  # None: unless there is a terminal
@@ -48,12 +58,12 @@ class Console:
         self._bar.update()
 
     def close(self) -> None:
-        """Leave the bar as it is."""
+        """Leave the bar as it stands."""
         self._bar.close()
 
     def line(self, epoch: int, iteration: int) -> str:
         """Return the line to show."""
-        means = {LOSS_LETTERS[name]: average.mean for name, average in self._losses.items()}
+        means = {self._letters.get(n, n): average.mean for n, average in self._losses.items()}
         parts = " | ".join(f"{letter}: {mean:.3f}" for letter, mean in means.items())
         eta = format_eta((self.max_iterations - iteration) * self._seconds.mean)
         return (
@@ -62,32 +72,21 @@ class Console:
         )
 
 
-logger = logging.getLogger(__name__)
-
-LOSS_LETTERS = {
-    "box": "B",
-    "confidence": "C",
-    "mask": "M",
-    "semantic": "S",
-    "mask_iou": "I",
-    "objectness": "O",
-    "rpn_box": "R",
-}
-"""Our loss names and the letters that stand for them in a log; "T" is the total."""
-
-Record = dict[str, Any]
-
-
 class TrainingLog:
-    """Append the events of one training run to a log file.
+    """Appends the events of one training run to a log file.
 
     Runs share a file: each is a "session", numbered from 0, and opens with a line of its arguments.
     Every event is written whole and at once, so a killed run loses nothing that it logged.
+
+    Args:
+        path: of the log to go on with, or to make at the first event; None keeps no log.
+        letters: those of the losses, see `Segmenter.loss_letters`; a loss without one is logged
+            under its name.
     """
 
-    def __init__(self, path: Path | str | None) -> None:
-        """Continue the log at `path`, or make one at the first event; None keeps no log."""
+    def __init__(self, path: Path | str | None, letters: Mapping[str, str]) -> None:
         self._path = None if path is None else Path(path)
+        self._letters = letters
         self.session = 0
         if self._path is not None and self._path.exists():
             sessions = (record.get("session") for record in read_log(self._path))
@@ -121,10 +120,10 @@ class TrainingLog:
             learning_rate: the one in force.
             elapsed: seconds that the iteration took.
         """
-        letters = {LOSS_LETTERS.get(name, name): value for name, value in losses.items()}
-        letters["T"] = math.fsum(losses.values()) if _all_finite(losses) else math.nan
+        values = {self._letters.get(name, name): value for name, value in losses.items()}
+        values["T"] = math.fsum(losses.values()) if _all_finite(losses) else math.nan
         data = {
-            "loss": {letter: round(value, 5) for letter, value in letters.items()},
+            "loss": {letter: round(value, 5) for letter, value in values.items()},
             "epoch": epoch,
             "iter": iteration,
             "lr": round(learning_rate, 10),

@@ -1,4 +1,4 @@
-"""How weights are moved: optimisers, the learning rate's schedule, the average of the weights."""
+"""Optimisers, schedules of the learning rate and the input size, the moving average of weights."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ from yolact.config import TrainConfig
 MIN_BATCH_NORM_IMAGES = 6
 
 _STRIDE = 32  # of C5; sides that it divides lose no pixels
+_EPOCHS, _LEAST_ITERATIONS = 55, 1000
 
 
 def build_optimizer(model: nn.Module, train: TrainConfig) -> torch.optim.Optimizer:
@@ -118,3 +119,18 @@ def with_iterations(train: TrainConfig, iterations: int) -> TrainConfig:
         learning_rate_steps=tuple(map(scaled, train.learning_rate_steps)),
         warmup_iterations=min(train.warmup_iterations, iterations // 10),
     )
+
+
+def with_epochs(train: TrainConfig, epochs: float, images: int) -> TrainConfig:
+    """Shorten or lengthen a schedule to passes over a dataset of so many images."""
+    return with_iterations(train, max(round(epochs * images / train.batch_size), 1))
+
+
+def shortened_for(train: TrainConfig, images: int) -> TrainConfig:
+    """Shorten a schedule to a dataset of so many images.
+
+    COCO's 800,000 iterations are 55 epochs. A smaller dataset gets 55 of its own epochs, but not
+    fewer than 1000 iterations.
+    """
+    fitting = max(_LEAST_ITERATIONS, _EPOCHS * images // train.batch_size)
+    return with_iterations(train, min(train.max_iterations, fitting))

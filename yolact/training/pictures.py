@@ -31,7 +31,8 @@ from yolact.drawing.side_by_side import (
 from yolact.evaluation.coco import eval_order
 from yolact.results.detections import Detections
 
-_LEARNED_SIDE = 4  # pixels: what is narrower is not trained on, see `TrainTransform`
+LEARNED_SIDE = 4
+"""In pixels: what is narrower is not trained on, see `TrainTransform`."""
 
 
 def train_transform(config: Config) -> TrainTransform:

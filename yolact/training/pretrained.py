@@ -1,25 +1,120 @@
-"""Backbones trained on ImageNet, to start training from."""
+"""Weights to start training from: those of a checkpoint, or of a backbone trained on ImageNet."""
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 import torchvision
 from torch import Tensor, nn
 
-from yolact.checkpoint import WEIGHTS_FOLDER, read_checkpoint
-from yolact.config import ModelConfig
+from data.classes import Categories
+from yolact.checkpoint import (
+    WEIGHTS_FOLDER,
+    Checkpoint,
+    load_matching_weights,
+    load_weights,
+    read_checkpoint,
+)
+from yolact.config import Config, ModelConfig
 from yolact.download import DownloadError, fetch_weights
+from yolact.errors import UsageError
 from yolact.models.backbones import Darknet53, MobileNetV3
 from yolact.models.official import clean_official
-from yolact.models.segmenter import Segmenter
+from yolact.models.segmenter import AnySegmenter
+
+logger = logging.getLogger(__name__)
 
 
-def load_backbone(
-    model: Segmenter[Any, Any], config: ModelConfig, folder: Path = WEIGHTS_FOLDER
+def load_start_weights(
+    model: AnySegmenter, config: Config, checkpoint: Checkpoint | None, resume: bool
 ) -> None:
+    """Load what training starts from, if there is anything.
+
+    Args:
+        model: with random weights.
+        config: of the model.
+        checkpoint: of --resume or --weights.
+        resume: every tensor of the checkpoint has to fit; else those that do not are listed.
+
+    Raises:
+        ValueError: the checkpoint does not fit.
+        UsageError: nothing in it fits.
+    """
+    if checkpoint is None:
+        if config.train.pretrained_backbone:
+            load_backbone(model, config.model)
+    elif resume:
+        load_weights(model, checkpoint)
+    else:
+        skipped = load_matching_weights(model, checkpoint)
+        for line in skipped:
+            logger.info("not loaded: %s", line)
+        if len(skipped) == len(model.state_dict()):
+            raise UsageError(f"--weights={checkpoint.path}: nothing in it fits {config.name}")
+
+
+def categories_to_train(
+    own: Categories, dataset: str, checkpoint: Checkpoint, resume: bool
+) -> Categories:
+    """Return the classes of a run that starts from a checkpoint.
+
+    A run goes on with its own classes only. A new run gets those of its dataset; if the checkpoint
+    has learned the same ones in another order, it gets them in that order.
+
+    Args:
+        own: of the dataset.
+        dataset: its name, for the messages.
+        checkpoint: of --resume or --weights.
+        resume: whether a run goes on.
+
+    Raises:
+        UsageError: the run to go on with has other classes, or another order of them.
+    """
+    learned = _learned_classes(checkpoint)
+    difference = class_difference(learned, own.names) if learned else ""
+    if not difference:
+        return own
+    if resume:
+        raise UsageError(
+            f"{checkpoint.path}: cannot go on with dataset {dataset!r}, {difference}; "
+            f"--weights={checkpoint.path} starts a new run from it"
+        )
+    if _sorted(learned) == _sorted(own.names):
+        logger.warning("%s: %s, which is kept", checkpoint.path, difference)
+        return Categories.from_names(learned)
+    if len(learned) == len(own):
+        logger.warning("%s: %s; the new start as the old", checkpoint.path, difference)
+    return own
+
+
+def class_difference(before: Sequence[str], now: Sequence[str]) -> str:
+    """Say in which way two lists of classes differ; empty if at most in upper and lower case."""
+    lower = [[name.lower() for name in names] for names in (before, now)]
+    if lower[0] == lower[1]:
+        return ""
+    if len(before) != len(now):
+        return f"which has {len(now)} classes, not {len(before)}"
+    label = next(i for i, (a, b) in enumerate(zip(*lower, strict=True)) if a != b)
+    what = "the same classes in another order" if _sorted(before) == _sorted(now) else "others"
+    return f"which has {what}: class {label} is {now[label]!r}, not {before[label]!r}"
+
+
+def _sorted(names: Sequence[str]) -> list[str]:
+    return sorted(name.lower() for name in names)
+
+
+def _learned_classes(checkpoint: Checkpoint) -> tuple[str, ...]:
+    """Return the class names of a checkpoint, none where it does not tell them."""
+    try:
+        return checkpoint.preset().model.class_names
+    except ValueError:  # a published file under a name of its own
+        return ()
+
+
+def load_backbone(model: AnySegmenter, config: ModelConfig, folder: Path = WEIGHTS_FOLDER) -> None:
     """Load ImageNet weights into a model's backbone, downloading them once.
 
     Args:

@@ -1,4 +1,4 @@
-"""What follows a training: results.csv, its curves as results.png, and TensorBoard's events."""
+"""The record of a run: results.csv, its curves as results.png, and TensorBoard's events."""
 
 from __future__ import annotations
 
@@ -43,7 +43,6 @@ class TensorBoard:
     """
 
     def __init__(self, folder: Path | str, iteration: int = 0, interval: int = 10) -> None:
-        """Open the writer."""
         try:
             from torch.utils.tensorboard import SummaryWriter
         except ImportError as error:
@@ -72,7 +71,7 @@ class TensorBoard:
 
 
 class RunFiles:
-    """The files that show how a run is going; each is whole at any moment.
+    """Writes the files that show how a run is going; each is whole at any moment.
 
     Args:
         folder: gets results.csv, with a line for each validation, and results.png.
@@ -89,7 +88,6 @@ class RunFiles:
     def __init__(
         self, folder: Path | str, iteration: int = 0, tensorboard: TensorBoard | None = None
     ) -> None:
-        """Read what an earlier run left."""
         self._csv, self._png = Path(folder) / "results.csv", Path(folder) / "results.png"
         self._rows = [row for row in read_results(self._csv) if row["iteration"] <= iteration]
         self._tensorboard = tensorboard
@@ -103,7 +101,7 @@ class RunFiles:
         seconds: float,
         images: int,
     ) -> None:
-        """Take in one step.
+        """Count a step in the means of the next line.
 
         Args:
             losses: by name, already weighted.
@@ -121,7 +119,7 @@ class RunFiles:
             self._tensorboard.train(losses, iteration, learning_rate)
 
     def validation(self, metrics: CocoMetrics, epoch: int, iteration: int) -> None:
-        """Add a line, draw the curves anew, and begin new means.
+        """Add a line, draw the curves, and begin new means.
 
         A disk that cannot be written to costs a warning, not the run; the next validation writes
         the line again.

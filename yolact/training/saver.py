@@ -1,4 +1,4 @@
-"""What a training run keeps beside its model: progress, checkpoints, console line, a way out."""
+"""Checkpoints of a training run: written, and gone on from."""
 
 from __future__ import annotations
 
@@ -27,57 +27,41 @@ class Saver:
 
     Args:
         folder: where to.
+        name: of the run, in the names of its files.
         learner: what is stored; read at each save.
-        images_per_epoch: of the training set, to count epochs.
         keep_latest: delete the previous checkpoint of this run after each save ...
         keep_latest_interval: ... except those at multiples of this many iterations.
-        name: of the run, in the names of its files; by default the preset's.
     """
 
     def __init__(
         self,
         folder: Path,
+        name: str,
         learner: Learner,
-        images_per_epoch: int,
         keep_latest: bool = False,
         keep_latest_interval: int = 100_000,
-        name: str | None = None,
     ) -> None:
-        """Keep the parts."""
-        self.folder, self.learner = folder, learner
-        self.config, self.name = learner.config, name or learner.config.name
-        self.images_per_epoch = images_per_epoch
+        self.folder, self.name, self.learner = folder, name, learner
         self.keep_latest, self.keep_latest_interval = keep_latest, keep_latest_interval
         self._previous: Path | None = None
 
-    @property
-    def progress(self) -> Progress:
-        """How far the run has come."""
-        return self.learner.progress
-
-    @property
-    def epoch(self) -> int:
-        """Epochs completed, counted from 0."""
-        return self.progress.iteration * self.config.train.batch_size // self.images_per_epoch
-
     def save(self) -> Path:
         """Write a regular checkpoint, and delete the previous one where asked to."""
-        iteration, interval = self.progress.iteration, self.keep_latest_interval
-        path = checkpoint_path(self.folder, self.name, self.epoch, iteration)
-        if path == self._previous:
+        path, previous = self._path(), self._previous
+        if path == previous:
             return path
         self._write(path)
-        old = CheckpointName.parse(self._previous) if self._previous not in (None, path) else None
         self._previous = path
-        if old and self.keep_latest and (interval <= 0 or old.iteration % interval):
+        old = CheckpointName.parse(previous) if previous and self.keep_latest else None
+        interval = self.keep_latest_interval
+        if old and (interval <= 0 or old.iteration % interval):
             old.path.unlink(missing_ok=True)
         return path
 
     def save_interrupted(self) -> Path:
         """Write a checkpoint for `--resume=interrupt`, in place of older ones."""
-        iteration = self.progress.iteration
         older = find_checkpoints(self.folder, self.name, interrupted=True)
-        path = self._write(checkpoint_path(self.folder, self.name, self.epoch, iteration, True))
+        path = self._write(self._path(interrupted=True))
         for old in older:
             if old != path:
                 old.unlink(missing_ok=True)
@@ -90,28 +74,37 @@ class Saver:
 
     def save_best(self, mask_ap: float) -> None:
         """Write <name>_best.pth when the validation is the best so far."""
-        self.progress.stale += 1
-        if mask_ap > self.progress.best_ap:
-            self.progress.best_ap, self.progress.stale = mask_ap, 0
+        progress = self.learner.progress
+        progress.stale += 1
+        if mask_ap > progress.best_ap:
+            progress.best_ap, progress.stale = mask_ap, 0
             self._write(self.best)
 
+    def _path(self, interrupted: bool = False) -> Path:
+        epoch, iteration = self.learner.epoch, self.learner.progress.iteration
+        return checkpoint_path(self.folder, self.name, epoch, iteration, interrupted)
+
     def _write(self, path: Path) -> Path:
-        if distributed.rank():
-            return path  # the first process writes for all
-        learner = self.learner
-        training = {
-            **vars(self.progress),
-            "optimizer": learner.optimizer.state_dict(),
-            "random": torch.get_rng_state(),
-            "run": distributed.run_name(),
-            "cuda_random": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
-        }
-        if learner.average is not None:
-            training["weights"] = learner.model.state_dict()
-            training["averaged"] = learner.average.n_averaged
-        save_checkpoint(path, learner.best_model, self.config, training)
-        logger.info("saved %s", path)
+        if distributed.rank() == 0:  # the first process writes for all
+            learner = self.learner
+            save_checkpoint(path, learner.evaluated_model, learner.config, _state_of(learner))
+            logger.info("saved %s", path)
         return path
+
+
+def _state_of(learner: Learner) -> dict[str, Any]:
+    """Return what a checkpoint holds beside its model, for `restore`."""
+    state = {
+        **vars(learner.progress),
+        "optimizer": learner.optimizer.state_dict(),
+        "random": torch.get_rng_state(),
+        "run": distributed.run_name(),
+        "cuda_random": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+    }
+    if learner.average is not None:
+        state["weights"] = learner.model.state_dict()
+        state["averaged"] = learner.average.n_averaged
+    return state
 
 
 def restore(checkpoint: Checkpoint, learner: Learner, start_iteration: int = -1) -> None:
@@ -125,31 +118,40 @@ def restore(checkpoint: Checkpoint, learner: Learner, start_iteration: int = -1)
     Raises:
         ValueError: the state does not fit this learner.
     """
-    state = checkpoint.training
     if start_iteration == 0:
         return
     try:
-        if "optimizer" in state:
-            load_optimizer(learner.optimizer, state["optimizer"])
-        if "weights" in state:
-            learner.model.load_state_dict(state["weights"])
-        if learner.average is not None and "averaged" in state:
-            learner.average.n_averaged.copy_(state["averaged"])
-        if "random" in state:
-            torch.set_rng_state(state["random"])
-        for device, numbers in enumerate(state.get("cuda_random", [])[: torch.cuda.device_count()]):
-            torch.cuda.set_rng_state(numbers, device)
-        name = CheckpointName.parse(checkpoint.path)
-        iteration = int(state.get("iteration", name.iteration if name else 0))
-        learner.progress = Progress(
-            iteration if start_iteration < 0 else start_iteration,
-            float(state.get("best_ap", -1)),
-            int(state.get("validated", -1)),
-            int(state.get("skipped", 0)),
-            int(state.get("stale", 0)),
-        )
+        _restore(checkpoint.training, learner)
+        progress = _progress(checkpoint)
     except (TypeError, ValueError, KeyError, RuntimeError, AttributeError, IndexError) as error:
         raise ValueError(f"{checkpoint.path}: cannot resume from it: {error}") from None
+    if start_iteration > 0:
+        progress.iteration = start_iteration
+    learner.progress = progress
+
+
+def _restore(state: dict[str, Any], learner: Learner) -> None:
+    if "optimizer" in state:
+        load_optimizer(learner.optimizer, state["optimizer"])
+    if "weights" in state:
+        learner.model.load_state_dict(state["weights"])
+    if learner.average is not None and "averaged" in state:
+        learner.average.n_averaged.copy_(state["averaged"])
+    if "random" in state:
+        torch.set_rng_state(state["random"])
+    for device, numbers in enumerate(state.get("cuda_random", [])[: torch.cuda.device_count()]):
+        torch.cuda.set_rng_state(numbers, device)
+
+
+def _progress(checkpoint: Checkpoint) -> Progress:
+    state, name = checkpoint.training, CheckpointName.parse(checkpoint.path)
+    return Progress(
+        iteration=int(state.get("iteration", name.iteration if name else 0)),
+        best_ap=float(state.get("best_ap", -1)),
+        validated=int(state.get("validated", -1)),
+        skipped=int(state.get("skipped", 0)),
+        stale=int(state.get("stale", 0)),
+    )
 
 
 def load_optimizer(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:

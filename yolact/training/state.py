@@ -1,15 +1,15 @@
-"""What learns, and how far it has come."""
+"""What a run learns, and how far it has come."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import cast
 
 import torch
 from torch.optim.swa_utils import AveragedModel
 
 from yolact.config import Config
-from yolact.models.segmenter import Segmenter
+from yolact.models.segmenter import AnySegmenter
 
 
 @dataclass
@@ -35,26 +35,33 @@ class Progress:
 
 @dataclass
 class Learner:
-    """What learns, and what a checkpoint has to hold of it.
+    """A model in training, with all that a checkpoint holds of it.
 
     Attributes:
         config: stored in every checkpoint.
         model: that is trained.
         optimizer: of its parameters.
+        images_per_epoch: of the training set.
         average: of its weights, or None. Where there is one, it is what is evaluated and what a
             checkpoint holds as its model; the weights themselves are kept beside the optimiser.
         progress: how far it has come.
     """
 
     config: Config
-    model: Segmenter[Any, Any]
+    model: AnySegmenter
     optimizer: torch.optim.Optimizer
+    images_per_epoch: int
     average: AveragedModel | None = None
     progress: Progress = field(default_factory=Progress)
 
     @property
-    def best_model(self) -> Segmenter[Any, Any]:
-        """The model to evaluate."""
-        averaged: Any = self.average
-        model: Segmenter[Any, Any] = self.model if averaged is None else averaged.module
-        return model
+    def evaluated_model(self) -> AnySegmenter:
+        """The model to validate and to keep: the averaged one, where there is an average."""
+        if self.average is None:
+            return self.model
+        return cast(AnySegmenter, self.average.module)
+
+    @property
+    def epoch(self) -> int:
+        """Epochs completed, counted from 0."""
+        return self.progress.iteration * self.config.train.batch_size // self.images_per_epoch

@@ -1,0 +1,132 @@
+"""Single steps of gradient descent, real ones, on a tiny network."""
+
+from __future__ import annotations
+
+import copy
+import math
+from itertools import islice
+from pathlib import Path
+
+import pytest
+import torch
+from support.tiny import make_dataset, train_flags
+from torch import Tensor
+
+import train
+from data.loader import Batch
+from yolact.cli.train import parse_arguments
+from yolact.training.setup import Session, set_up
+from yolact.training.state import Progress
+
+State = dict[str, Tensor]
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_dataset(tmp_path_factory.mktemp("scenes"))
+
+
+def session_of(dataset: Path, folder: Path, *more: str) -> Session:
+    kept = ["--no_log", "--no_report", "--lr=1e-2", "--set=train.warmup_iterations=0", *more]
+    return set_up(*parse_arguments(None, train_flags(dataset, folder, 9, *kept)))
+
+
+def batches_of(session: Session, count: int) -> list[Batch]:
+    return list(islice(session.loader(), count))  # type: ignore[arg-type]
+
+
+def state_of(session: Session) -> State:
+    return copy.deepcopy(session.learner.model.state_dict())
+
+
+def differing(one: State, other: State) -> set[str]:
+    return {name for name in one if not torch.equal(one[name], other[name])}
+
+
+def test_the_average_follows_every_step(dataset: Path, tmp_path: Path) -> None:
+    session = session_of(dataset, tmp_path, "--set=train.ema_decay=0.9")
+    states = []
+    for batch in batches_of(session, 3):
+        train.train_step(session, batch)
+        states.append(state_of(session))
+    expected = states[0]
+    for updates, state in enumerate(states[1:], start=1):
+        decay = (1 + updates) / (10 + updates)  # below 0.9 as yet
+        for name, value in state.items():
+            if value.is_floating_point():
+                expected[name] = decay * expected[name] + (1 - decay) * value
+    averaged = session.learner.evaluated_model.state_dict()
+    assert session.learner.evaluated_model is not session.learner.model
+    for name, value in expected.items():
+        if value.is_floating_point():
+            torch.testing.assert_close(averaged[name], value, atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("broken", ["losses", "gradients"])
+def test_a_step_that_is_not_finite_leaves_everything_as_it_was(
+    dataset: Path, tmp_path: Path, broken: str
+) -> None:
+    weight = "1e999" if broken == "losses" else "1"
+    more = ["--set=train.ema_decay=0.9", f"--set=loss.box_weight={weight}"]
+    session = session_of(dataset, tmp_path, *more)
+    if broken == "gradients":
+        bias = session.learner.model.get_parameter("network.head.boxes.bias")
+        bias.register_hook(lambda gradient: gradient * float("inf"))
+    learner = session.learner
+    before, average = state_of(session), copy.deepcopy(learner.evaluated_model.state_dict())
+    assert not learner.model.batch_norm_frozen
+    (batch,) = batches_of(session, 1)
+    losses, finite = train.train_step(session, batch)
+    assert not finite
+    assert math.isfinite(sum(losses.values())) == (broken == "gradients")
+    assert not differing(before, learner.model.state_dict())
+    assert not differing(average, learner.evaluated_model.state_dict())
+    assert not learner.optimizer.state
+
+
+def test_a_step_moves_weights_and_statistics(dataset: Path, tmp_path: Path) -> None:
+    session = session_of(dataset, tmp_path)
+    before = state_of(session)
+    (batch,) = batches_of(session, 1)
+    losses, finite = train.train_step(session, batch)
+    assert finite
+    assert list(losses) == ["box", "confidence", "mask", "semantic"]
+    moved = differing(before, session.learner.model.state_dict())
+    parts = ("backbone.conv1.weight", "backbone.bn1.running_mean", "head.classes.bias")
+    assert {f"network.{part}" for part in parts} <= moved
+
+
+@pytest.mark.parametrize("more", [["--accumulate=2"], ["--batch_alloc=2,4"], ["--accumulate=6"]])
+def test_parts_of_a_batch_learn_as_the_whole(
+    dataset: Path, tmp_path: Path, more: list[str]
+) -> None:
+    """Losses are means over a part, so parts agree with the whole where all images are alike."""
+    found = []
+    for split in ([], more):
+        session = session_of(dataset, tmp_path, "--momentum=0", "--decay=0", *split)
+        session.learner.model.freeze_batch_norm()
+        ((images, targets),) = batches_of(session, 1)
+        batch = [images[0]] * 6, [targets[0]] * 6
+        before = state_of(session)
+        losses, _ = train.train_step(session, batch)
+        moved = session.learner.model.state_dict()
+        found.append((losses, {name: moved[name] - before[name] for name in moved}))
+    (losses, moves), (split_losses, split_moves) = found
+    assert split_losses == pytest.approx(losses, rel=1e-3)
+    for name, move in moves.items():
+        torch.testing.assert_close(split_moves[name], move, atol=1e-5, rtol=1e-2)
+
+
+def test_bad_steps_in_a_row_end_a_run() -> None:
+    progress = Progress()
+    nan = float("nan")
+    for _ in range(3):
+        for _ in range(train.MAX_BAD_STEPS - 1):
+            train.count_bad_steps(progress, {"box": nan}, False, 1e-3)
+        train.count_bad_steps(progress, {"box": 1.0}, True, 1e-3)
+    assert progress.bad_steps == 0
+    assert progress.skipped == 3 * (train.MAX_BAD_STEPS - 1)
+    for _ in range(train.MAX_BAD_STEPS - 1):
+        train.count_bad_steps(progress, {"box": 1.0, "mask": nan}, False, 1e-3)
+    with pytest.raises(FloatingPointError, match=r"in mask; .* below 0\.001 \(--lr\)"):
+        train.count_bad_steps(progress, {"box": 1.0, "mask": nan}, False, 1e-3)

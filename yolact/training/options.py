@@ -1,0 +1,90 @@
+"""The options of a training run that are no part of its `Config`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from itertools import accumulate
+from pathlib import Path
+
+from yolact.engines.names import Precision
+from yolact.errors import UsageError
+
+
+@dataclass(frozen=True)
+class TrainOptions:
+    """Where a run starts, how it uses the machine, and what it keeps.
+
+    Attributes:
+        name: of the run, in the names of its files.
+        resume: go on with the run that wrote the checkpoint; False starts a new one from its
+            weights.
+        start_iteration: to count from when resuming; -1 is the checkpoint's own, 0 begins anew.
+        epochs: passes over the images, instead of the iterations of the configuration.
+        shorten: fit the iterations to a small dataset.
+        device: as in `pick_device`.
+        precision: of the network; "auto" is float32.
+        batch_alloc: sizes of the parts in which a process runs its share of a batch.
+        accumulate: the number of such parts, instead of their sizes.
+        num_workers: data loading processes.
+        save_folder: for checkpoints.
+        log_folder: for <name>.log and the folder <name>.
+        save_interval: iterations between checkpoints; None for 10000, or a fifth of a shorter run.
+        keep_latest: delete the previous checkpoint after a save ...
+        keep_latest_interval: ... except at multiples of this iteration.
+        interrupt: save a checkpoint when the run is stopped.
+        log: write log files.
+        log_gpu: show the GPU memory in use.
+        validation_size: images to validate on; less than 1 for no validation.
+        validation_epoch: epochs between validations; less than 1 for only a last one, None for 2 or
+            as many as make `MAX_VALIDATIONS`.
+        patience: stop after so many validations without a better mask AP.
+        tensorboard: write TensorBoard events.
+        report: describe the data before, write a report at the end.
+        arguments: all of the command line, for the log.
+    """
+
+    name: str
+    resume: bool = False
+    start_iteration: int = -1
+    epochs: float | None = None
+    shorten: bool = False
+    device: str = "auto"
+    precision: Precision = "auto"
+    batch_alloc: tuple[int, ...] = ()
+    accumulate: int | None = None
+    num_workers: int = 0
+    save_folder: Path = Path("weights")
+    log_folder: Path = Path("logs")
+    save_interval: int | None = None
+    keep_latest: bool = False
+    keep_latest_interval: int = 100_000
+    interrupt: bool = True
+    log: bool = True
+    log_gpu: bool = False
+    validation_size: int = 5000
+    validation_epoch: int | None = None
+    patience: int | None = None
+    tensorboard: bool = False
+    report: bool = True
+    arguments: Mapping[str, object] = field(default_factory=dict)
+
+    @property
+    def folder(self) -> Path:
+        """For curves, pictures and the report."""
+        return self.log_folder / self.name
+
+    def batch_parts(self, batch_size: int) -> list[slice]:
+        """Split the batch of one process.
+
+        Raises:
+            UsageError: `batch_alloc` does not add up to the batch size.
+        """
+        sizes = self.batch_alloc or (batch_size,)
+        if self.accumulate:
+            part = -(-batch_size // self.accumulate)
+            sizes = tuple(min(part, batch_size - i) for i in range(0, batch_size, part))
+        if min(sizes) < 1 or sum(sizes) != batch_size:
+            alloc = ",".join(map(str, sizes))
+            raise UsageError(f"--batch_alloc={alloc}: must add up to the batch size, {batch_size}")
+        return [slice(end - size, end) for size, end in zip(sizes, accumulate(sizes), strict=True)]

@@ -1,0 +1,285 @@
+"""Everything that a training run works on, made from its configuration and its options."""
+
+from __future__ import annotations
+
+import logging
+import tempfile
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+
+from data.catalog import has_one_split, open_dataset
+from data.classes import Categories
+from data.loader import build_train_loader
+from data.sample import Dataset
+from layers.structures import Target
+from yolact import distributed
+from yolact.build import build_model
+from yolact.checkpoint import Checkpoint
+from yolact.config import Config, TrainConfig
+from yolact.engines.choose import pick_device
+from yolact.errors import UsageError
+from yolact.evaluation.coco import CocoEvaluator
+from yolact.evaluation.metrics import CocoMetrics
+from yolact.models.segmenter import AnySegmenter
+
+from .dataset_report import tell_about
+from .log import Console, TrainingLog
+from .optim import (
+    MIN_BATCH_NORM_IMAGES,
+    average_weights,
+    build_optimizer,
+    shortened_for,
+    with_epochs,
+)
+from .options import TrainOptions
+from .pictures import train_transform
+from .pretrained import categories_to_train, load_start_weights
+from .record import RunFiles, TensorBoard
+from .saver import Saver, restore
+from .state import Learner, Progress
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass
+class Session:
+    """Everything that the loop works on.
+
+    Attributes:
+        options: of the run.
+        learner: the model in training, and its progress.
+        parallel: the model as it is called for its losses.
+        train_data: to learn from.
+        val_data: to validate on, if there is to be a validation.
+        saver: writes checkpoints.
+        log: the log file.
+        files: results.csv, curves and pictures; None where none are wanted.
+        console: the line on the terminal.
+        evaluator: of the last validation.
+    """
+
+    options: TrainOptions
+    learner: Learner
+    parallel: nn.Module
+    train_data: Dataset
+    val_data: Dataset | None
+    saver: Saver
+    log: TrainingLog
+    files: RunFiles | None
+    console: Console
+    evaluator: CocoEvaluator | None = None
+
+    def loader(self) -> DataLoader[tuple[Tensor, Target]]:
+        """Make the loader of the batches from the present iteration on."""
+        config = self.learner.config
+        return build_train_loader(
+            self.train_data,
+            train_transform(config),
+            config.train.batch_size,
+            self.options.num_workers,
+            config.train.seed,
+            start_iteration=self.learner.progress.iteration,
+            pin_memory=self.learner.model.device.type == "cuda",
+            copy_paste=config.augment.copy_paste,
+            part=(distributed.rank(), distributed.world_size()),
+        )
+
+    def record_step(self, losses: dict[str, float], learning_rate: float, seconds: float) -> None:
+        """Show and log a step: its weighted losses, the rate in force, how long it took."""
+        epoch, iteration = self.learner.epoch, self.learner.progress.iteration
+        self.console.update(losses, seconds)
+        if self.files is not None:
+            images = self.learner.config.train.batch_size
+            self.files.train(losses, iteration, learning_rate, seconds, images)
+        if iteration % self.console.interval == 0:
+            logger.info(self.console.line(epoch, iteration) + self._gpu_memory())
+            self.log.train(
+                losses,
+                epoch=epoch,
+                iteration=iteration,
+                learning_rate=learning_rate,
+                elapsed=seconds,
+            )
+
+    def record_validation(self, metrics: CocoMetrics, seconds: float) -> None:
+        """Log a validation, and draw the curves anew."""
+        epoch, iteration = self.learner.epoch, self.learner.progress.iteration
+        self.log.validation(
+            metrics.box.overlaps,
+            metrics.mask.overlaps,
+            epoch=epoch,
+            iteration=iteration,
+            elapsed=seconds,
+        )
+        if self.files is not None:
+            self.files.validation(metrics, epoch, iteration)
+
+    def _gpu_memory(self) -> str:
+        device = self.learner.model.device
+        if not self.options.log_gpu or device.type != "cuda":
+            return ""
+        return f" || GPU: {torch.cuda.max_memory_allocated(device) / 2**30:.2f} GiB"
+
+
+def set_up(config: Config, options: TrainOptions, checkpoint: Checkpoint | None = None) -> Session:
+    """Make everything that the loop works on.
+
+    Args:
+        config: its classes give way to the dataset's.
+        options: the rest of what is wanted.
+        checkpoint: to go on from, or to take weights from, see `TrainOptions.resume`.
+
+    Raises:
+        UsageError: configuration, options, data and processes do not fit together.
+    """
+    if distributed.is_helper():
+        logging.getLogger().setLevel(logging.ERROR)  # the first process speaks for all
+    train_data = open_training_data(config.dataset, checkpoint, options.resume)
+    if train_data.categories.names != config.model.names:
+        config = config.with_classes(train_data.categories.names)
+    val_data = open_validation_data(config.dataset, options, train_data.categories)
+    device = distributed.join(pick_device(options.device))
+    config = replace(config, train=fit_schedule(config.train, options, len(train_data)))
+
+    torch.manual_seed(config.train.seed)
+    model = build_model(config)
+    load_start_weights(model, config, checkpoint, options.resume)
+    model.to(device).to(memory_format=torch.channels_last).train()
+    freeze_if_small(model, options, config.train.batch_size)
+    parallel = distributed.parallel(model, unused_parameters=config.model.mask_rescoring)
+    optimizer = build_optimizer(model, config.train)
+    average = average_weights(model, config.train.ema_decay) if config.train.ema_decay else None
+    progress = Progress(max(options.start_iteration, 0))
+    learner = Learner(config, model, optimizer, len(train_data), average, progress)
+    if checkpoint is not None and options.resume:
+        restore(checkpoint, learner, options.start_iteration)
+
+    saver = make_saver(options, learner)
+    log, files = make_logs(options, learner)
+    of = f"{len(train_data)} images of {config.dataset}, {config.num_classes} classes"
+    logger.info("%s: %s, on %s", config.name, of, device)
+    logger.info(plan(learner, options.precision))
+    if options.report and writes_logs(options) and not options.resume:
+        tell_about(train_data, config, options.folder)
+    train, iteration = config.train, learner.progress.iteration
+    console = Console(train.max_iterations, model.loss_letters, train.batch_size, iteration)
+    return Session(options, learner, parallel, train_data, val_data, saver, log, files, console)
+
+
+def open_training_data(dataset: str, checkpoint: Checkpoint | None, resume: bool) -> Dataset:
+    """Open the training split, its classes in the order that a checkpoint has learned."""
+    data = open_dataset(dataset, "train")
+    if checkpoint is None:
+        return data
+    categories = categories_to_train(data.categories, dataset, checkpoint, resume)
+    return data if categories is data.categories else open_dataset(dataset, "train", categories)
+
+
+def open_validation_data(
+    dataset: str, options: TrainOptions, categories: Categories
+) -> Dataset | None:
+    """Open the validation split, unless none is wanted; without one, say so and go on.
+
+    Raises:
+        UsageError: there is none to be patient with.
+    """
+    data = None
+    if options.validation_size > 0:
+        try:
+            data = open_dataset(dataset, "val", categories)
+        except (ValueError, FileNotFoundError) as error:
+            logger.warning("no validation: %s", error)
+    if data is None and options.patience:
+        raise UsageError(f"--patience={options.patience}: there is no validation to wait for")
+    if data is not None and has_one_split(dataset):
+        mend = "put images with their annotations into val/"
+        logger.warning("%s: the AP will be of training images; %s", dataset, mend)
+    return data
+
+
+def fit_schedule(train: TrainConfig, options: TrainOptions, images: int) -> TrainConfig:
+    """Fit a schedule to a dataset of so many images, as far as the options ask for it.
+
+    Raises:
+        UsageError: the processes cannot share the batch.
+    """
+    size, processes = train.batch_size, distributed.world_size()
+    if size % processes:
+        raise UsageError(f"--batch_size={size}: cannot be shared by {processes} processes equally")
+    if options.epochs is not None:
+        return with_epochs(train, options.epochs, images)
+    return shortened_for(train, images) if options.shorten else train
+
+
+def freeze_if_small(model: AnySegmenter, options: TrainOptions, batch_size: int) -> None:
+    """Freeze batch norm where it would see too few images at once.
+
+    Args:
+        model: to be trained.
+        options: tell how batches are split.
+        batch_size: of all processes.
+
+    Raises:
+        UsageError: the batch cannot be split so.
+    """
+    processes = distributed.world_size()
+    parts = options.batch_parts(batch_size // processes)
+    smallest = min(part.stop - part.start for part in parts) * processes
+    if smallest < MIN_BATCH_NORM_IMAGES:
+        logger.warning(
+            "batch norm is frozen, since %d images at once are too few for it: good with trained "
+            "weights, bad from scratch; %d or more train it",
+            smallest,
+            MIN_BATCH_NORM_IMAGES,
+        )
+        model.freeze_batch_norm()
+
+
+def make_saver(options: TrainOptions, learner: Learner) -> Saver:
+    """Make the saver, sure that its folder can be written to before hours are spent.
+
+    Raises:
+        OSError: it cannot.
+    """
+    folder = options.save_folder
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryFile(dir=folder):
+        pass
+    keep = options.keep_latest, options.keep_latest_interval
+    saver = Saver(folder, options.name, learner, *keep)
+    if not options.resume and saver.best.exists():
+        logger.warning("%s, of an earlier run, will be replaced: --name keeps both", saver.best)
+    return saver
+
+
+def writes_logs(options: TrainOptions) -> bool:
+    """Tell whether this process writes log files."""
+    return options.log and distributed.rank() == 0
+
+
+def make_logs(options: TrainOptions, learner: Learner) -> tuple[TrainingLog, RunFiles | None]:
+    """Open the log, and results.csv with what is beside it; without `--log`, neither is kept."""
+    config, iteration = learner.config, learner.progress.iteration
+    path, files = None, None
+    if writes_logs(options):
+        board = TensorBoard(options.folder, iteration) if options.tensorboard else None
+        files = RunFiles(options.folder, iteration, board)
+        path = options.log_folder / f"{options.name}.log"
+    log = TrainingLog(path, learner.model.loss_letters)
+    settings = {"settings": config.to_dict()}
+    log.start({**options.arguments, **settings}, [str(learner.model.device)])
+    return log, files
+
+
+def plan(learner: Learner, precision: str) -> str:
+    """Say how long a run will be, and how it is computed."""
+    config = learner.config
+    steps, size = config.train.max_iterations, config.train.batch_size
+    return (
+        f"{steps} steps of {size} images, {config.model.image_size} px, "
+        f"{steps * size / learner.images_per_epoch:.3g} passes over the data; "
+        f"{'float32' if precision == 'auto' else precision}, {torch.get_num_threads()} threads"
+    )

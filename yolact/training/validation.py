@@ -1,0 +1,107 @@
+"""Validation while training: when, on which images, and what is kept of it."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from datetime import date
+from pathlib import Path
+from threading import Event
+
+from data.images import Image
+from data.sample import Dataset
+from yolact import distributed
+from yolact.evaluation.coco import CocoEvaluator, eval_order, evaluate
+from yolact.evaluation.metrics import CocoMetrics
+from yolact.evaluation.result_files import merge_results
+from yolact.predictor import Predictor
+from yolact.report.write import write_report
+from yolact.results.detections import Detections, Thresholds
+
+from .interrupt import Stopped
+from .pictures import write_validation_pictures
+from .setup import Session
+
+logger = logging.getLogger(__name__)
+
+VALIDATION_EPOCHS, MAX_VALIDATIONS = 2, 20  # unless `validation_epoch` says otherwise
+
+
+def validation_due(session: Session) -> bool:
+    """Tell whether the last step completed a period after which to validate."""
+    epochs, train = session.options.validation_epoch, session.learner.config.train
+    if session.val_data is None or (epochs is not None and epochs < 1):
+        return False
+    period = session.learner.images_per_epoch * (epochs or VALIDATION_EPOCHS)
+    if epochs is None:
+        period = max(period, train.max_iterations * train.batch_size // MAX_VALIDATIONS)
+    seen = session.learner.progress.iteration * train.batch_size
+    return seen // period > (seen - train.batch_size) // period
+
+
+def validate(session: Session, stop: Event) -> CocoMetrics | None:
+    """Evaluate on the validation images, record it, and keep the best weights.
+
+    Args:
+        session: with or without validation images.
+        stop: ends it after the present image.
+
+    Returns:
+        What the images score; None without images.
+
+    Raises:
+        Stopped: it was asked to.
+    """
+    data, learner = session.val_data, session.learner
+    if data is None:
+        return None
+    precision = session.options.precision
+    # An AP is a number that others compare with: left open, it is computed in float32.
+    predictor = Predictor(learner.evaluated_model, "float32" if precision == "auto" else precision)
+
+    def predict(image: Image) -> Detections:
+        if stop.is_set():
+            raise Stopped
+        return predictor.segment([image], Thresholds())[0]
+
+    start = time.perf_counter()
+    try:
+        order = images_to_validate(data, session.options.validation_size)
+        results = evaluate(predict, data, order=order).results
+        merged = merge_results(distributed.gather(results))
+        evaluator = CocoEvaluator(data.coco, data.categories.category_ids, merged)
+        metrics = evaluator.summarize()
+        session.evaluator = evaluator
+        learner.progress.validated = learner.progress.iteration
+        session.record_validation(metrics, time.perf_counter() - start)
+        if session.files is not None:
+            _draw(session.options.folder, data, predict)
+    finally:
+        learner.model.train()
+    session.saver.save_best(metrics.mask.overlaps["all"])
+    return metrics
+
+
+def images_to_validate(data: Dataset, count: int) -> list[int]:
+    """Return the indices of those of the first `count` images that are this process's."""
+    chosen = eval_order(data.image_ids)[:count]
+    return chosen[distributed.rank() :: distributed.world_size()]
+
+
+def report_validation(session: Session, weights: Path) -> Path | None:
+    """Write the report of the last validation, if there was one and it is wanted."""
+    evaluator, data = session.evaluator, session.val_data
+    if not session.options.report or evaluator is None or data is None:
+        return None
+    about = {"weights": str(weights), "date": date.today().isoformat()}
+    folder = session.options.folder / "report"
+    return write_report(folder, evaluator, data, session.learner.config, about)
+
+
+def _draw(folder: Path, data: Dataset, predict: Callable[[Image], Detections]) -> None:
+    """Draw a few validation images; without room for the picture, training goes on."""
+    try:
+        write_validation_pictures(folder, data, predict)
+    except OSError as error:
+        logger.warning("no validation pictures: %s", error)
