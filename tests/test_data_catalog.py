@@ -117,6 +117,11 @@ def test_matched_to(
         ),
         (
             "coco2017_testdev",
+            ("coco/images/", "coco/test2017/"),
+            (None, None, "coco/test2017", "coco/annotations/image_info_test-dev2017.json"),
+        ),
+        (
+            "coco2017_testdev",
             ("coco/images/",),
             (None, None, "coco/images", "coco/annotations/image_info_test-dev2017.json"),
         ),
@@ -159,6 +164,7 @@ TRAIN, VAL = "annotations/instances_train.json", "annotations/instances_val.json
         ((TRAIN, VAL, "train/", "val/"), VAL, ("val", VAL, "val", VAL)),
         (("instances_val.json", "val/"), "instances_val.json", ("val", "instances_val.json") * 2),
         (("parts.json",), "parts.json", (".", "parts.json") * 2),
+        ((VAL, "val/", "annotations/images/"), VAL, ("val", VAL) * 2),
     ],
 )
 def test_folders_and_files(
@@ -255,6 +261,12 @@ def write(root: Path, files: dict[str, str]) -> None:
             "",
             "labelme",
             ("train", "train", "valid", "valid"),
+        ),
+        (
+            {"train/a.json": LABELME, "validation/a.json": LABELME},
+            "",
+            "labelme",
+            ("train", "train", "validation", "validation"),
         ),
         ({"a.json": LABELME, "b.json": COCO}, "", "labelme", (".", ".") * 2),
         (

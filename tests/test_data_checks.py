@@ -81,6 +81,7 @@ def test_nothing_wrong(tmp_path: Path, annotations: tuple[Any, ...]) -> None:
         ({"segmentation": SQUARES[1:], "bbox": [34, 24, 8, 8]}, "by its centre"),
         ({"bbox": [0, 0, 3, 3]}, "does not fit"),
         ({"bbox": [10, 5, 0, 0]}, "does not fit"),
+        ({"bbox": [10, 5, 10, 10]}, "does not fit"),
         ({"bbox": [10, 5, float("nan"), 30]}, "not four numbers"),
         ({"bbox": "big"}, "not four numbers"),
     ],
@@ -114,6 +115,9 @@ def test_duplicates(tmp_path: Path) -> None:
     assert [problem.what for problem in problems] == ["an object that is annotated twice"]
     assert "annotation 8" in problems[0].where
     assert len(found(tmp_path, *[entry()] * 300)) == 299
+    between = entry(segmentation=[[10.1, 5.0, 20.0, 5.0, 20.0, 20.0]])
+    (problem,) = found(tmp_path, entry(), between, entry(id=8, segmentation=moved))
+    assert "annotation 8" in problem.where
 
 
 @pytest.mark.parametrize(
@@ -142,6 +146,13 @@ def test_lists_and_images(tmp_path: Path, changes: dict[str, Any], what: str) ->
     (problem,) = found(tmp_path, **changes)
     assert what in problem.what
     assert "\n" not in str(problem)
+
+
+def test_objects_of_a_swapped_image_are_judged_by_its_file(tmp_path: Path) -> None:
+    outline = [[45, 1, 58, 1, 50, 20]]
+    images = [{"id": 1, "file_name": "a.png", "height": HW[1], "width": HW[0]}]
+    (problem,) = found(tmp_path, entry(segmentation=outline), images=images)
+    assert "swapped" in problem.what
 
 
 def test_files_that_cannot_be_decoded(tmp_path: Path) -> None:
@@ -193,6 +204,24 @@ def test_a_dataset_of_two_splits(tmp_path: Path) -> None:
     assert problems["train"] == []
     assert [p.what for p in problems["val"]] == ["a file that is not valid JSON"]
     assert [str(p).split(";")[0] for p in problems[BOTH]] == ["a class that only val has: cats"]
+
+
+def test_a_class_without_objects_is_no_problem(tmp_path: Path) -> None:
+    for split, names in (("train", ("a.png", "b.png")), ("valid", ("c.png", "d.png"))):
+        content = two_images()
+        for image, name in zip(content["images"], names, strict=True):
+            image["file_name"] = name
+        if split == "valid":
+            content["categories"].append({"id": 3, "name": "horse"})
+        write_images(tmp_path / split, names)
+        (tmp_path / split / "_annotations.coco.json").write_text(json.dumps(content))
+    assert check_dataset(str(tmp_path)) == {"train": [], "val": [], BOTH: []}
+
+
+def test_one_split_is_checked_once(tmp_path: Path) -> None:
+    write_images(tmp_path)
+    (tmp_path / "annotations.json").write_text(json.dumps(two_images()))
+    assert check_dataset(str(tmp_path)) == {"train": []}
 
 
 def test_a_dataset_that_cannot_be_read(tmp_path: Path) -> None:

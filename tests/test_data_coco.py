@@ -152,6 +152,54 @@ def test_unusable_ids_are_renumbered(tmp_path: Path, ids: tuple[Any, Any]) -> No
     assert sorted(CocoInstances(tmp_path, file).coco.anns) == [1, 2]
 
 
+def test_images_in_folders(tmp_path: Path) -> None:
+    file = write(tmp_path)
+    (tmp_path / "sub").mkdir()
+    (tmp_path / "a.png").rename(tmp_path / "sub" / "a.png")
+    images = [{"id": 5, "file_name": "sub/a.png"}]
+    dataset = CocoInstances(tmp_path, write(tmp_path, images=images))
+    assert dataset.sample(0).image.shape == (10, 12, 3)
+    assert file.exists()
+
+
+def test_objects_are_sorted_by_image(tmp_path: Path) -> None:
+    """Those of one image stay in the order of the file, each with its own outline."""
+    entries = []
+    for number in range(1, 401):
+        x = number / 100
+        outline = [[x, 0.0, 9.0, x, x, 9.0], [x, 1.0, 9.0, x, x, 8.0]][: number % 2 + 1]
+        image_id = (5, 2)[number * number % 7 % 2]
+        entries.append(annotation(id=number, image_id=image_id, segmentation=outline))
+    dataset = CocoInstances(tmp_path, write(tmp_path, entries))
+    for index, image_id in enumerate((5, 2)):
+        expected = [entry for entry in entries if entry["image_id"] == image_id]
+        assert len(expected) > 100
+        assert dataset.annotations(index) == expected
+
+
+def test_the_longer_side_says_what_is_far(tmp_path: Path) -> None:
+    entries = [
+        annotation(id=number, segmentation=[[0, 0, x, 0, 9, 9]])
+        for number, x in ((1, 120), (2, 121), (3, -120), (4, -121))
+    ]
+    found = CocoInstances(tmp_path, write(tmp_path, entries)).annotations(0)
+    assert [entry["id"] for entry in found] == [1, 3]
+
+
+@pytest.mark.parametrize("enabled", [True, False])
+def test_the_garbage_collector_is_left_as_it_was(tmp_path: Path, enabled: bool) -> None:
+    was_enabled = gc.isenabled()
+    try:
+        (gc.enable if enabled else gc.disable)()
+        CocoInstances(tmp_path, write(tmp_path))
+        assert gc.isenabled() == enabled
+        with pytest.raises(FileNotFoundError):
+            CocoInstances(tmp_path / "gone", write(tmp_path))
+        assert gc.isenabled() == enabled
+    finally:
+        (gc.enable if was_enabled else gc.disable)()
+
+
 def test_boxes_are_cut_at_the_edge(tmp_path: Path) -> None:
     file = write(tmp_path, [annotation(bbox=[-3, 4, 30, 30])])
     assert CocoInstances(tmp_path, file).sample(0).boxes.tolist() == [[0, 4, 12, 10]]
@@ -165,6 +213,12 @@ def test_labels_of_a_trained_model(tmp_path: Path, caplog: pytest.LogCaptureFixt
     assert dataset.sample(0).labels.tolist() == [1]
     assert dataset.categories.category_ids[1] == 9
     assert "unknown category_id (1)" in caplog.text
+
+
+def test_a_file_without_classes_has_those_of_the_model(tmp_path: Path) -> None:
+    model = Categories.from_names(("horse", "dog"))
+    file = write(tmp_path, [annotation(category_id=2)], categories=None)
+    assert CocoInstances(tmp_path, file, categories=model).sample(0).labels.tolist() == [1]
 
 
 def test_matching_by_id_is_announced(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -188,6 +242,7 @@ def test_matching_by_id_is_announced(tmp_path: Path, caplog: pytest.LogCaptureFi
             "impossible",
         ),
         ({"images": [{"id": 2**63, "file_name": "a.png"}]}, "63 bits"),
+        ({"images": [{"id": -(2**70), "file_name": "a.png"}]}, "63 bits"),
         ({"images": [{"id": 5, "file_name": "a.png"}] * 2}, "twice"),
         ({"images": [{"id": 5, "file_name": "gone.png"}]}, r"1 of 1 .*gone\.png"),
         ({"images": [{"id": 5, "file_name": "x" * 5000}]}, "1 of 1 .*xxx"),
@@ -279,10 +334,10 @@ def test_images_without_objects_can_be_dropped(tmp_path: Path) -> None:
 def test_boxes_and_areas_are_measured_where_they_are_missing(tmp_path: Path) -> None:
     bare = {"bbox": [float("nan"), 2, 4, 4], "area": None}
     entries = [annotation(id=n, segmentation=o, **bare) for n, o in ((1, [SQUARE]), (2, RLE))]
-    entries.append(annotation(id=3, area=7))
+    entries += [annotation(id=3, area=7), annotation(id=4, area=7, bbox=None)]
     dataset = CocoInstances(tmp_path, write(tmp_path, entries))
     found = [(entry["bbox"], entry["area"]) for entry in dataset.annotations(0)]
-    assert found == [([2, 2, 4, 4], 16), ([2, 2, 4, 4], 16), ([2, 2, 4, 4], 7)]
+    assert found == [([2, 2, 4, 4], 16), ([2, 2, 4, 4], 16), ([2, 2, 4, 4], 7), ([2, 2, 4, 4], 7)]
 
 
 def test_workers_get_arrays_alone(tmp_path: Path) -> None:

@@ -66,6 +66,27 @@ def test_channel_order() -> None:
         assert np.abs(pixel.astype(int) - (250, 20, 10)).max() <= 4
 
 
+def test_floats_are_limited() -> None:
+    values = np.array([[np.nan, -7, 0.4, 99.6, 255, 300]], np.float32)
+    image = read_image(encoded(Image.fromarray(values), "TIFF"))
+    assert image[0, :, 0].tolist() == [0, 0, 0, 100, 255, 255]
+
+
+def test_a_jpeg_that_is_cut_short_is_not_filled_up_with_gray() -> None:
+    noise = np.random.default_rng(0).integers(0, 255, (64, 64, 3), np.uint8)
+    content = encoded(Image.fromarray(noise), "JPEG")
+    with pytest.raises(ValueError, match="truncated"):
+        read_image(content[: len(content) // 2])
+
+
+@pytest.mark.parametrize("file_format", ["JPEG", "PNG"])
+def test_squares_are_rotated(file_format: str) -> None:
+    half = np.zeros((16, 16, 3), np.uint8)
+    half[:, :8] = 250  # the left becomes the top
+    content = encoded(Image.fromarray(half), file_format, exif=exif(ROTATED))
+    assert read_image(content, (16, 16))[:8].min() > 200
+
+
 @pytest.mark.parametrize("file_format", ["JPEG", "PNG"])
 @pytest.mark.parametrize(
     ("annotated_hw", "expected_hw"),
@@ -117,7 +138,9 @@ def test_missing_and_folder(tmp_path: Path) -> None:
         read_image(tmp_path)
 
 
-def test_huge_images_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_huge_images_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(images, "MAX_PIXELS", 40)
-    with pytest.raises(ValueError, match="8 x 6 pixels"):
-        read_image(encoded(RGB, "PNG"))
+    (tmp_path / "a.png").write_bytes(encoded(RGB, "PNG"))
+    for read in (read_image, read_image_hw):
+        with pytest.raises(ValueError, match=r"a\.png as an image: 8 x 6 pixels exceed 40"):
+            read(tmp_path / "a.png")

@@ -69,6 +69,25 @@ def test_shapes_of_labelme(tmp_path: Path, part: Any, expected: NDArray[Any]) ->
         assert (mask & expected).sum() > 0.95 * (mask | expected).sum()
 
 
+def test_masks_of_labelme_are_cut_at_the_edges(tmp_path: Path) -> None:
+    for x, y in ((-4, 2), (3, -7), (55, 36), (-3, 33)):
+        part = shape("mask", [x, y], [x + 9, y + 9], mask=png(np.ones((10, 10), np.uint8)))
+        content, _ = read_labelme(tmp_path, labelme(tmp_path, part))
+        expected = np.zeros(HW, np.uint8)
+        expected[max(y, 0) : y + 10, max(x, 0) : x + 10] = 1
+        assert (drawn(content["annotations"][0]["segmentation"]) == expected).all()
+
+
+def test_the_size_that_labelme_states(tmp_path: Path) -> None:
+    stated = {"imageHeight": 80, "imageWidth": 120}
+    for size, expected in ((stated, (80, 120)), (stated | {"imageWidth": 0}, HW)):
+        content, _ = read_labelme(tmp_path, labelme(tmp_path, GOOD, **size))
+        (image,) = content["images"]
+        assert (image["height"], image["width"]) == expected
+    with pytest.raises(ValueError, match="impossible size"):
+        read_labelme(tmp_path, labelme(tmp_path, GOOD, imageHeight=10**6, imageWidth=10**6))
+
+
 def test_groups_of_labelme(tmp_path: Path) -> None:
     square = shape("rectangle", [5, 5], [15, 15], group_id=1)
     other = shape("rectangle", [30, 20], [38, 28], group_id=1)
@@ -100,6 +119,7 @@ GOOD = shape("rectangle", [5, 5], [15, 15])
         (shape("polygon", [1, 1], [2, 2], [3, float("nan")]), "no number"),
         (shape("polygon", [1, 1], [2, 2], [3, 10**400]), "no number"),
         (shape("polygon", [1, 1], [2, 2], [3, 1e12]), "far outside"),
+        (shape("polygon", [1, 1], [2, 2], [3, -1e12]), "far outside"),
         (shape("circle", [1, 1], [1e200, 1e200]), "far outside"),
         (shape("mask", [1, 1], [5, 5], mask="no PNG"), "cannot be decoded"),
         (shape("mask", [1, 1], [5, 5]), "cannot be decoded"),

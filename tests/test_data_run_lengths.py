@@ -89,6 +89,7 @@ BROKEN: list[Any] = [
     "\ud800",
     "o",  # a number without end
     "ooooooooo0",  # a number beyond all sizes
+    "hS" + "P" * 12 + "0",  # 120, and zeros where no 64 bits reach
     "00",  # too few pixels
     "50O",  # a run of -1
 ]

@@ -17,6 +17,8 @@ from support.foreign_formats import (
 
 from data.formats.via import read_via
 
+DOWN, RIGHT = np.mgrid[-19.5:20, -29.5:30]  # from the centre of the image
+
 
 def via(folder: Path, *regions: Any, image: Any = "a.png") -> Path:
     write_images(folder, ("a.png",))
@@ -39,6 +41,10 @@ def region(attributes: Any, name: str = "rect", **numbers: Any) -> dict[str, Any
         (
             region({}, "ellipse", cx=30, cy=20, rx=15, ry=5, theta=np.pi / 2),
             np.hypot(*(np.mgrid[-19.5:20, -29.5:30] / [[[15]], [[5]]])) <= 1,
+        ),
+        (
+            region({}, "ellipse", cx=30, cy=20, rx=15, ry=5, theta=np.pi / 4),
+            np.hypot((DOWN + RIGHT) / 15, (DOWN - RIGHT) / 5) <= 2**0.5,
         ),
         (
             region({}, "polygon", all_points_x=[10, 50, 10], all_points_y=[5, 5, 35]),

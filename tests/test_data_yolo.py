@@ -22,6 +22,7 @@ from data.formats.yolo import read_yolo
         ("nc: 2\nnames:\n  0: cat\n  1: dog # c\ndownload: |\n  names = 1", {0: "cat", 1: "dog"}),
         ("names:\n- cat\n- 'd # g'\n", {0: "cat", 1: "d # g"}),
         ('names:\n  - "caf\\xE9 \\u0142"\n', {0: "café ł"}),
+        ("names: ['it''s']", {0: "it's"}),
         ("names: {0: cat, 7: 'a, b'}", {0: "cat", 7: "a, b"}),
         ("names: [a,\n  b,\n]\nnc: 2", {0: "a", 1: "b"}),
         ("\ufeffnames: [a]\r\nroboflow:\r\n  names: x\r\n", {0: "a"}),
@@ -110,6 +111,17 @@ def test_images_and_labels_of_yolo_that_do_not_belong_together(tmp_path: Path) -
         "an image that cannot be read",
         "labels without an image",
     ]
+
+
+def test_byte_order_marks_and_hidden_files(tmp_path: Path) -> None:
+    images = write_images(tmp_path / "images" / "train", ("a.png", "b.png", ".c.png"))
+    write_yolo(two_images(), tmp_path)
+    for file in (tmp_path / "labels" / "train").glob("*.txt"):
+        file.write_text(file.read_text(), encoding="utf-8-sig")
+    content, problems = read_yolo(images, tmp_path / "data.yaml")
+    assert not problems
+    assert [image["file_name"] for image in content["images"]] == ["a.png", "b.png"]
+    assert len(content["annotations"]) == 3
 
 
 def test_an_image_of_boxes_alone_is_no_negative(tmp_path: Path) -> None:
