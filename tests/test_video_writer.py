@@ -13,7 +13,7 @@ from support.numbered_clip import HW, number_of, picture, read_numbers, write_cl
 from support.sound_clip import FPS, listen, write_sound_clip
 
 from data.video.reader import open_video
-from data.video.writer import VideoWriter, exact_fps
+from data.video.writer import OpenCvFile, VideoWriter, exact_fps
 
 FRAME = 1 / FPS
 
@@ -175,6 +175,25 @@ def test_full_disk(clip: Path, suffix: str, frames: int, capfd: pytest.CaptureFi
     assert capfd.readouterr().err == ""
     assert names(path.parent) == sorted([clip.name, path.name])
     assert path.read_bytes() == b"old"
+
+
+def test_what_the_encoder_fails_at_is_given_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Broken(OpenCvFile):
+        def write(self, frame: np.ndarray, seconds: float | None) -> None:
+            if self._frames == 2:
+                raise OSError("no more")
+            super().write(frame, seconds)
+
+    monkeypatch.setattr("data.video.writer.OpenCvFile", Broken)
+    with (
+        pytest.raises(OSError, match="cannot write .*a.avi: no more"),
+        VideoWriter(tmp_path / "a.avi", 25, HW) as writer,
+    ):
+        for number in range(4):
+            writer.write(picture(number))
+    assert names(tmp_path) == []
 
 
 def test_without_av_one_line_tells_of_it(
