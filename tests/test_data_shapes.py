@@ -134,12 +134,6 @@ def check_annotations(truth: COCO, scenes: ShapeScenes, index: int, image_id: in
         assert np.array_equal(truth.annToMask(entry), mask)
 
 
-def test_annotation_ids_are_unique() -> None:
-    scenes = ShapeScenes(4, 64)
-    ids = [entry["id"] for index in range(4) for entry in scenes.annotations(index)]
-    assert len(set(ids)) == len(ids) > 4
-
-
 def test_masks_show_what_is_painted_last(monkeypatch: pytest.MonkeyPatch) -> None:
     painted = itertools.count(1)
 

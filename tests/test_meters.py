@@ -74,6 +74,20 @@ def test_stage_timer_keeps_order_and_counts(monkeypatch: pytest.MonkeyPatch) -> 
     assert table[-1] == ["total", "22.00"]
 
 
+def test_stage_timer_waits_for_the_device(monkeypatch: pytest.MonkeyPatch) -> None:
+    events: list[str] = []
+
+    def clock() -> float:
+        events.append("clock")
+        return 0.0
+
+    monkeypatch.setattr(torch.cuda, "synchronize", lambda _: events.append("wait"))
+    monkeypatch.setattr(time, "perf_counter", clock)
+    with StageTimer("cuda").stage("network"):
+        events.append("run")
+    assert events == ["wait", "clock", "run", "wait", "clock"]
+
+
 def test_stage_timer_remembers_a_window_and_no_failures() -> None:
     timer = StageTimer(window=2)
     with pytest.raises(RuntimeError), timer.stage("network"):
