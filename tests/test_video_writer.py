@@ -357,19 +357,6 @@ def test_encoded_sound_keeps_its_channels(tmp_path: Path, layout: str, channels:
         assert container.streams.audio[0].channels == channels
 
 
-def test_sound_and_frames_take_turns_in_the_file(tmp_path: Path) -> None:
-    av = pytest.importorskip("av")
-    with av.open(copy(write_sound_clip(tmp_path / "a.mkv"), tmp_path / "o.mkv")) as container:
-        packets = [
-            (packet.stream.type, float(packet.dts * packet.time_base))
-            for packet in container.demux()
-            if packet.dts is not None
-        ]
-    kinds, times = zip(*packets, strict=True)
-    assert set(kinds) == {"video", "audio"}
-    assert times == pytest.approx(sorted(times), abs=0.1)
-
-
 def test_sound_ends_with_the_frames(tmp_path: Path) -> None:
     heard = listen(copy(write_sound_clip(tmp_path / "a.mp4"), tmp_path / "o.mp4", most=20))
     assert heard.length == pytest.approx(19 * FRAME, abs=0.001)
