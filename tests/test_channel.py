@@ -1,6 +1,6 @@
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing
 
 import pytest
@@ -19,14 +19,53 @@ def test_channel_passes_the_error_after_the_items() -> None:
         channel.take()
 
 
-def test_channel_cancel_wakes_a_waiting_producer() -> None:
-    channel: Channel[int] = Channel(1)
+@pytest.mark.parametrize(
+    ("call", "argument"), [(Channel.put, 1), (Channel.pause, 30.0), (Channel.take, 2)]
+)
+def test_channel_cancel_wakes_whoever_waits(
+    call: Callable[[Channel[int], object], object], argument: object
+) -> None:
+    channel: Channel[int] = Channel(1 if call is not Channel.take else 2)
     channel.put(0)
+    start = time.perf_counter()
     threading.Timer(0.02, channel.cancel).start()
     with pytest.raises(Cancelled):
-        channel.put(1)
-    with pytest.raises(Cancelled):
-        channel.pause(60)
+        call(channel, argument)
+    with pytest.raises(Cancelled):  # and whoever comes later; what was sent is gone
+        call(channel, argument)
+    assert time.perf_counter() - start < 10
+
+
+@pytest.mark.parametrize(
+    ("sent", "most", "fill", "taken"),
+    [
+        (1, 1, True, [0]),
+        (3, 1, True, [0]),
+        (3, 2, True, [0, 1]),
+        (3, 2, False, [0, 1]),
+        (1, 2, False, [0]),
+        (3, 9, True, [0, 1, 2]),  # more than the channel can hold are never waited for
+    ],
+)
+def test_channel_gives_the_oldest_items(sent: int, most: int, fill: bool, taken: list[int]) -> None:
+    channel: Channel[int] = Channel(3)
+    for item in range(sent):
+        channel.put(item)
+    assert channel.take(most, fill=fill) == taken
+
+
+def test_a_finished_channel_does_not_wait_to_fill() -> None:
+    channel: Channel[int] = Channel(3)
+    channel.put(0)
+    channel.finish()
+    assert [channel.take(3), channel.take(3)] == [[0], []]
+
+
+def test_a_channel_of_fresh_items_drops_the_oldest() -> None:
+    channel: Channel[int] = Channel(2, drop_stale=True)
+    for item in range(5):
+        channel.put(item)
+    assert (channel.take(5), channel.dropped) == ([3, 4], 3)
 
 
 @pytest.mark.parametrize("workers", [1, 3])
@@ -84,3 +123,12 @@ def test_closing_map_ahead_begins_nothing_new() -> None:
     with closing(map_ahead(work, range(100), workers=1, ahead=8)) as found:
         next(found)
     assert len(begun) <= 2
+
+
+def test_a_cancelled_channel_drops_nothing_more() -> None:
+    channel: Channel[int] = Channel(1, drop_stale=True)
+    channel.put(0)
+    channel.cancel()
+    with pytest.raises(Cancelled):
+        channel.put(1)
+    assert channel.dropped == 0

@@ -137,7 +137,11 @@ def about_the_worker(sample: Sample, _: np.random.Generator) -> tuple[torch.Tens
 
 def test_workers_have_one_thread_and_leave_ctrl_c_to_training() -> None:
     loader = build_train_loader(Numbers(2), about_the_worker, 1, workers=1, seed=0)
-    images, _ = next(iter(loader))
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored under nohup
+    try:
+        images, _ = next(iter(loader))
+    finally:
+        signal.signal(signal.SIGINT, before)
     assert images[0].tolist() == [1, 1, 1]
 
 

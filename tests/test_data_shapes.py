@@ -1,3 +1,4 @@
+import itertools
 import json
 import runpy
 from collections import Counter
@@ -10,9 +11,9 @@ import pytest
 from pycocotools.coco import COCO
 
 from data.classes import SHAPE_CLASSES
-from data.shapes.clip import export_clip, shape_clip
-from data.shapes.drawing import TEXTURES, paint_shape, random_light
-from data.shapes.objects import OUTLINES, Shape, rasterize
+from data.shapes.clip import _bounce, export_clip, shape_clip
+from data.shapes.drawing import TEXTURES, Light, expose, paint_shape, random_light
+from data.shapes.objects import OUTLINES, Shape, Stamp, rasterize
 from data.shapes.scenes import MIN_VISIBLE_PIXELS, ShapeScenes, export_coco, shapes_split
 from data.video.reader import open_video
 from yolact.cli.common import run_command
@@ -94,7 +95,8 @@ def test_other_seeds_indices_and_splits_differ() -> None:
 
 def test_splits() -> None:
     assert (len(shapes_split("train")), len(shapes_split("val"))) == (20_000, 500)
-    assert shapes_split("val", 0).seed != shapes_split("train", 0).seed
+    splits = [shapes_split(split, 0, seed=seed) for split in ("train", "val") for seed in (0, 1)]
+    assert len({split.seed for split in splits}) == 4
     with pytest.raises(ValueError, match="unknown split 'test'; choose from train, val"):
         shapes_split("test")  # type: ignore[arg-type]
 
@@ -130,6 +132,32 @@ def check_annotations(truth: COCO, scenes: ShapeScenes, index: int, image_id: in
         assert entry["area"] == mask.sum()
         assert entry["bbox"] == [*box[:2], *(box[2:] - box[:2])]
         assert np.array_equal(truth.annToMask(entry), mask)
+
+
+def test_masks_show_what_is_painted_last(monkeypatch: pytest.MonkeyPatch) -> None:
+    painted = itertools.count(1)
+
+    def paint_flat(image: np.ndarray, shape: Shape, stamp: Stamp, light: Light) -> None:
+        outer, inner = stamp.overlap(image.shape[:2])
+        image[outer][stamp.solid[inner]] = next(painted)
+
+    monkeypatch.setattr("data.shapes.scenes.paint_shape", paint_flat)
+    empty = "data.shapes.scenes.paint_background"
+    monkeypatch.setattr(empty, lambda rng, hw, palette: np.zeros((*hw, 3)))
+    monkeypatch.setattr("data.shapes.scenes.expose", lambda rng, image, light: image)
+    dataset, overlaps = ShapeScenes(6, 96), 0
+    for index in range(len(dataset)):
+        sample = dataset.sample(index)
+        values = [np.unique(sample.image[mask]) for mask in sample.segmentations]
+        assert {len(found) for found in values} == {1}
+        assert len({found.item() for found in values}) == len(values)
+        assert (sample.image[~np.any(sample.segmentations, axis=0)] == 0).all()
+        stamps = [stamp for _, stamp in dataset._layout(index)[2].shapes]
+        for mask, stamp in zip(sample.segmentations, stamps, strict=True):
+            share = mask.sum() / stamp.solid.sum()
+            assert share >= 0.6
+            overlaps += share < 1
+    assert overlaps
 
 
 @pytest.mark.parametrize("count", [0, 1, 2])
@@ -178,6 +206,62 @@ def test_export_clip(tmp_path: Path) -> None:
 def test_coverage_is_the_area(outline: str, area: float) -> None:
     coverage = rasterize(make_shape(outline)).coverage
     assert coverage.sum() / 255 == pytest.approx(area * 20**2, rel=0.03)
+
+
+@pytest.mark.parametrize(
+    ("angle", "stretch", "size"), [(0, 1, (32, 32)), (0, 0.5, (32, 16)), (np.pi / 2, 0.5, (16, 32))]
+)
+def test_outlines_are_stretched_and_turned(
+    angle: float, stretch: float, size: tuple[int, int]
+) -> None:
+    stamp = rasterize(make_shape("square", angle=angle, stretch=stretch))
+    rows, columns = np.nonzero(stamp.solid)
+    assert (np.ptp(columns) + 1, np.ptp(rows) + 1) == size
+    assert stamp.solid.sum() == size[0] * size[1]
+    # The centre (32, 32) is where four pixels meet.
+    assert columns.min() + columns.max() + 2 * stamp.x == 63
+    assert rows.min() + rows.max() + 2 * stamp.y == 63
+
+
+@pytest.mark.parametrize("center", [(32.0, 32.0), (30.3, 33.9)])
+def test_coverage_has_its_centre_where_the_shape_has(center: tuple[float, float]) -> None:
+    stamp = rasterize(make_shape("circle", center=center, radius=9.3))
+    weights = stamp.coverage / stamp.coverage.sum()
+    rows, columns = (np.arange(size) + 0.5 for size in stamp.coverage.shape)
+    found = stamp.x + weights.sum(axis=0) @ columns, stamp.y + weights.sum(axis=1) @ rows
+    assert found == pytest.approx(center, abs=0.03)
+
+
+@pytest.mark.parametrize("share", [0.2, 0.7])
+def test_solid_is_what_is_covered_by_half(share: float) -> None:
+    """A square whose left edge covers a share of its pixels."""
+    stamp = rasterize(make_shape("square", center=(32.0 + 1 - share, 32.0)))
+    assert (stamp.coverage[:, 16 - stamp.x] > 0).any()
+    assert stamp.solid[:, 16 - stamp.x].any() == (share > 0.5)
+
+
+def test_shadows_fall_the_way_of_the_light() -> None:
+    flat = np.ones((64, 64), np.float32)
+    light = Light((1.0, 0.0), 0.6, flat, np.ones((3, 1), np.float32), 0.0)
+    image, shape = np.ones((64, 64, 3), np.float32), make_shape(radius=9.0)
+    paint_shape(image, shape, rasterize(shape), light)
+    assert image[32, 43].mean() < 0.9 < image[32, 19].mean()
+
+
+def test_light_brightens_what_it_falls_on() -> None:
+    field = np.linspace(0.5, 1, 64, dtype=np.float32)[None].repeat(64, axis=0)
+    tint = np.array([(1.0,), (0.5,), (1.0,)], np.float32)
+    light = Light((1.0, 0.0), 0.5, field, tint, 0.0)
+    image = expose(np.random.default_rng(0), np.full((64, 64, 3), 0.5, np.float32), light)
+    assert image[:, 0, 0].mean() == pytest.approx(64, abs=1)
+    assert image[:, -1].mean(axis=0) == pytest.approx((127.5, 64, 127.5), abs=1)
+
+
+@pytest.mark.parametrize(
+    ("position", "expected"), [(0, 0), (3, 3), (10, 10), (12, 8), (-4, 4), (23, 3), (-13, 7)]
+)
+def test_bounce(position: float, expected: float) -> None:
+    assert _bounce(position, 10) == expected
 
 
 def test_ring_has_a_hole() -> None:

@@ -57,7 +57,7 @@ def test_stage_timer_without_stages() -> None:
 
 
 def test_stage_timer_keeps_order_and_counts(monkeypatch: pytest.MonkeyPatch) -> None:
-    clock = iter([0.0, 0.010, 1.0, 1.002, 2.0, 2.030, 3.0, 3.020])
+    clock = iter([0.0, 0.010, 1.0, 1.002, 2.0, 2.042, 3.0, 3.020])
     monkeypatch.setattr(time, "perf_counter", lambda: next(clock))
     timer = StageTimer(torch.device("cpu"))
     for name in ("network", "masks", "network", "network"):
@@ -66,12 +66,26 @@ def test_stage_timer_keeps_order_and_counts(monkeypatch: pytest.MonkeyPatch) -> 
     network = timer.statistics()["network"]
     assert list(timer.statistics()) == ["network", "masks"]
     assert network.runs == 3
-    assert network.mean == pytest.approx(20)
+    assert network.mean == pytest.approx(24)
     assert network.median == pytest.approx(20)
-    assert network.p95 == pytest.approx(30)
+    assert network.p95 == pytest.approx(42)
     table = [line.split() for line in timer.format().splitlines()]
-    assert table[1] == ["network", "20.00", "20.00", "30.00", "3"]
-    assert table[-1] == ["total", "22.00"]
+    assert table[1] == ["network", "24.00", "20.00", "42.00", "3"]
+    assert table[-1] == ["total", "26.00"]
+
+
+def test_stage_timer_waits_for_the_device(monkeypatch: pytest.MonkeyPatch) -> None:
+    events: list[str] = []
+
+    def clock() -> float:
+        events.append("clock")
+        return 0.0
+
+    monkeypatch.setattr(torch.cuda, "synchronize", lambda _: events.append("wait"))
+    monkeypatch.setattr(time, "perf_counter", clock)
+    with StageTimer("cuda").stage("network"):
+        events.append("run")
+    assert events == ["wait", "clock", "run", "wait", "clock"]
 
 
 def test_stage_timer_remembers_a_window_and_no_failures() -> None:

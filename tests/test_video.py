@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 from support.numbered_clip import HW, number_of, picture, write_clip
 
-from data.video.reader import VideoSource, open_video, plausible_fps
+from data.video import reader
+from data.video.reader import VideoSource, open_video, plausible_fps, quiet_opencv
 
 
 @pytest.fixture(autouse=True)
@@ -98,13 +99,20 @@ class FlakyCapture:
         self, frames: str, claimed: float, times: Callable[[int], float] = lambda number: 0
     ):
         self.frames, self.claimed, self.times, self.reads = iter(frames), claimed, times, 0
+        self.is_open, self.settings = True, {}
 
     def get(self, what: int) -> float:
         told = {cv2.CAP_PROP_FPS: 10, cv2.CAP_PROP_FRAME_COUNT: self.claimed}
         return told[what] if what in told else self.times(self.reads)
 
+    def set(self, what: int, value: float) -> None:
+        self.settings[what] = value
+
     def isOpened(self) -> bool:
-        return True
+        return self.is_open
+
+    def release(self) -> None:
+        self.is_open = False
 
     def read(self) -> tuple[bool, np.ndarray | None]:
         self.reads += 1
@@ -158,6 +166,57 @@ def test_a_live_source_goes_by_the_clock() -> None:
     assert times == sorted(set(times))
     assert 0 < times[-1] < 100
     assert source.path is None
+
+
+@pytest.mark.parametrize(
+    ("name", "claimed", "live"),
+    [("0", 0, True), ("rtsp://camera/live", 0, True), ("http://host/clip.mp4", 4, False)],
+)
+def test_only_what_does_not_end_is_live(
+    monkeypatch: pytest.MonkeyPatch, name: str, claimed: int, live: bool
+) -> None:
+    capture = FlakyCapture("....", claimed)
+    monkeypatch.setattr(cv2, "VideoCapture", lambda _: capture)
+    source = open_video(name)
+    assert source.is_live == live
+    assert source.frame_count == (None if live else claimed)
+    assert source.path is None
+    assert capture.settings == ({cv2.CAP_PROP_BUFFERSIZE: 1} if live else {})
+
+
+def test_a_closed_source_ends() -> None:
+    capture = FlakyCapture(".....", 10**6)
+    with VideoSource("flaky", capture, picture(0), is_live=False) as source:
+        frames = iter(source)
+        next(frames)
+    assert not capture.is_open
+    capture.frames = iter("")
+    assert list(frames) == []
+    assert capture.reads == 1
+
+
+def test_other_cameras_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reader, "_camera_indices", lambda: [3, 97])
+    with pytest.raises(ValueError, match="no camera 97; found 3; try"):
+        open_video(97)
+
+
+def test_home_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("USERPROFILE", str(tmp_path))
+    write_clip(Path("~/clip.avi"), 2)
+    assert (tmp_path / "clip.avi").exists()
+    with open_video("~/clip.avi") as source:
+        assert source.path == tmp_path / "clip.avi"
+
+
+def test_opencv_is_quiet_for_a_while() -> None:
+    log = getattr(cv2.utils, "logging", cv2)
+    before = log.getLogLevel()
+    with pytest.raises(OSError), quiet_opencv():
+        assert log.getLogLevel() == 0
+        raise OSError
+    assert log.getLogLevel() == before != 0
 
 
 @pytest.mark.parametrize("name", ["highway", "juggle", "person_dog"])

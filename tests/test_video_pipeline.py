@@ -31,6 +31,23 @@ def no_thread_stays() -> Iterator[None]:
     assert set(threading.enumerate()) <= before
 
 
+class Counted(FakeSource):
+    """Counts the frames that the camera has taken so far, from 0 on."""
+
+    newest = -1
+
+    def __iter__(self) -> Iterator[np.ndarray]:
+        for frame in super().__iter__():
+            self.newest += 1
+            yield frame
+
+    def wait(self, frames: int) -> None:
+        """Wait until so many more frames are taken, or all are."""
+        until = min(self.newest + frames, self.frames - 1)
+        while self.newest < until:
+            time.sleep(0.001)
+
+
 def test_no_frames(tmp_path: Path) -> None:
     report = run_video(FakeSource(0), predict, draw, output=tmp_path / "o.mp4", display=False)
     assert (report.frames, report.dropped, report.fps) == (0, 0, 0)
@@ -73,6 +90,18 @@ def test_max_frames(live: bool) -> None:
     source = FakeSource(25, live=live, fps=500)
     report = run_video(source, predict, draw, output=None, display=False, max_frames=4)
     assert report.frames == 4
+
+
+def test_a_file_is_read_no_further_than_needed() -> None:
+    source = Counted(25)
+    run_video(source, predict, draw, output=None, display=False, max_frames=4)
+    assert source.newest == 3
+
+
+def test_broken_frames_count_as_dropped() -> None:
+    source = FakeSource(3)
+    source.broken_frames = 2
+    assert run_video(source, predict, draw, output=None, display=False).dropped == 2
 
 
 @pytest.mark.parametrize("numbers", [{"batch": 0}, {"workers": 0}, {"max_frames": 0}])
@@ -208,23 +237,6 @@ def test_error_at_closing_the_window_finishes_the_output(
     assert read_numbers(output) == [0, 1, 2]
 
 
-class Counted(FakeSource):
-    """Counts the frames that the camera has taken so far, from 0 on."""
-
-    newest = -1
-
-    def __iter__(self) -> Iterator[np.ndarray]:
-        for frame in super().__iter__():
-            self.newest += 1
-            yield frame
-
-    def wait(self, frames: int) -> None:
-        """Wait until so many more frames are taken, or all are."""
-        until = min(self.newest + frames, self.frames - 1)
-        while self.newest < until:
-            time.sleep(0.001)
-
-
 @pytest.mark.parametrize("suffix", [".mp4", ".avi"])
 def test_live_source_drops_stale_frames(tmp_path: Path, suffix: str) -> None:
     seen: list[int] = []
@@ -290,8 +302,10 @@ def test_live_batches_do_not_wait() -> None:
     assert sizes == [1] * 6
 
 
-@pytest.mark.parametrize(("pace", "most"), [(True, 1), (False, 3)])
-def test_paced_frames_do_not_wait_for_later_ones(pace: bool, most: int) -> None:
+@pytest.mark.parametrize(
+    ("live", "pace", "most"), [(False, True, 1), (True, False, 1), (False, False, 3)]
+)
+def test_paced_frames_do_not_wait_for_later_ones(live: bool, pace: bool, most: int) -> None:
     working, highest, lock = 0, 0, threading.Lock()
 
     def counted(images: list[np.ndarray]) -> list[Detections]:
@@ -305,15 +319,40 @@ def test_paced_frames_do_not_wait_for_later_ones(pace: bool, most: int) -> None:
         return predict(images)
 
     sinks = {"output": None, "display": False, "emulate_playback": pace}
-    run_video(FakeSource(6), counted, draw, workers=3, **sinks)
+    run_video(FakeSource(6, live=live), counted, draw, workers=3, **sinks)
     assert highest == most
 
 
-def test_emulated_playback_keeps_every_frame_and_the_pace() -> None:
-    source = FakeSource(11, fps=50)
-    report = run_video(source, predict, draw, output=None, display=False, emulate_playback=True)
+@pytest.mark.parametrize(("display", "emulate"), [(False, True), (True, False)])
+def test_playback_keeps_every_frame_and_the_pace(
+    monkeypatch: pytest.MonkeyPatch, display: bool, emulate: bool
+) -> None:
+    monkeypatch.setattr(video, "show", lambda *_, **__: True)
+    source, sinks = FakeSource(11, fps=50), {"output": None, "display": display}
+    report = run_video(source, predict, draw, emulate_playback=emulate, **sinks)
     assert report.frames == 11
     assert report.seconds >= 10 / 50
+
+
+class Slow(FakeSource):
+    """Takes long to read its third frame."""
+
+    def __iter__(self) -> Iterator[np.ndarray]:
+        for number, frame in enumerate(super().__iter__()):
+            time.sleep(0.2 if number == 2 else 0)
+            yield frame
+
+
+def test_playback_does_not_catch_up_in_a_burst() -> None:
+    times: list[float] = []
+
+    def timed(images: list[np.ndarray]) -> list[Detections]:
+        times.append(time.perf_counter())
+        return predict(images)
+
+    sinks = {"output": None, "display": False, "emulate_playback": True}
+    run_video(Slow(8, fps=50), timed, draw, **sinks)
+    assert times[-1] - times[2] >= 0.08  # five frames of 0.02 s, one of them perhaps late
 
 
 @pytest.mark.parametrize(
@@ -336,15 +375,17 @@ def test_speed_is_drawn(monkeypatch: pytest.MonkeyPatch, live: bool, expected: s
     run_video(source, slow, draw, output=None, display=True, show_fps=True)
     told = [re.fullmatch(expected, text) for text in texts]
     assert len(told) > 1 and all(told)
+    assert all(float(text.split()[0]) <= 1 / 0.03 + 0.1 for text in texts)
     if live:
         assert all(int(match[1]) >= 30 for match in told if match)
 
 
-def test_speed_is_seen(tmp_path: Path) -> None:
+@pytest.mark.parametrize("show_fps", [False, True])
+def test_speed_is_seen_if_wanted(tmp_path: Path, show_fps: bool) -> None:
     output = tmp_path / "out.avi"
-    run_video(FakeSource(3), predict, draw, output=output, display=False, show_fps=True)
+    run_video(FakeSource(3), predict, draw, output=output, display=False, show_fps=show_fps)
     with open_video(output) as source:
-        assert all(frame.std() > 5 for frame in source)
+        assert {bool(frame.std() > 5) for frame in source} == {show_fps}
 
 
 @pytest.mark.parametrize("most", [None, 30])

@@ -13,7 +13,7 @@ from support.numbered_clip import HW, number_of, picture, read_numbers, write_cl
 from support.sound_clip import FPS, listen, write_sound_clip
 
 from data.video.reader import open_video
-from data.video.writer import VideoWriter, exact_fps
+from data.video.writer import OpenCvFile, VideoWriter, exact_fps
 
 FRAME = 1 / FPS
 
@@ -177,6 +177,25 @@ def test_full_disk(clip: Path, suffix: str, frames: int, capfd: pytest.CaptureFi
     assert path.read_bytes() == b"old"
 
 
+def test_what_the_encoder_fails_at_is_given_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Broken(OpenCvFile):
+        def write(self, frame: np.ndarray, seconds: float | None) -> None:
+            if self._frames == 2:
+                raise OSError("no more")
+            super().write(frame, seconds)
+
+    monkeypatch.setattr("data.video.writer.OpenCvFile", Broken)
+    with (
+        pytest.raises(OSError, match="cannot write .*a.avi: no more"),
+        VideoWriter(tmp_path / "a.avi", 25, HW) as writer,
+    ):
+        for number in range(4):
+            writer.write(picture(number))
+    assert names(tmp_path) == []
+
+
 def test_without_av_one_line_tells_of_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -222,10 +241,14 @@ def test_exact_fps(fps: float, exact: Fraction) -> None:
 @pytest.mark.parametrize("fps", [29.97, 24, 12.5])
 def test_h264_that_browsers_play(tmp_path: Path, suffix: str, fps: float) -> None:
     av = pytest.importorskip("av")
+    from av.video.reformatter import ColorRange, Colorspace
+
     path = write_clip(tmp_path / f"a{suffix}", 20, fps)
     with av.open(path) as container:
         stream = container.streams.video[0]
         assert (stream.codec.canonical_name, stream.codec_context.pix_fmt) == ("h264", "yuv420p")
+        colours = stream.codec_context.colorspace, stream.codec_context.color_range
+        assert colours == (Colorspace.ITU601, ColorRange.MPEG)
         assert float(stream.average_rate) == pytest.approx(float(exact_fps(fps)), rel=1e-6)
         assert container.duration / av.time_base == pytest.approx(20 / fps, abs=0.002)
         times = [frame.time for frame in container.decode(stream)]
@@ -246,6 +269,23 @@ def test_frames_are_shown_when_they_should(tmp_path: Path) -> None:
     with av.open(tmp_path / "a.mp4") as container:
         times = [frame.time for frame in container.decode(video=0)]
     assert times == pytest.approx(TIMES, abs=FRAME / 8)
+
+
+def test_frames_of_one_time_follow_each_other(tmp_path: Path) -> None:
+    av = pytest.importorskip("av")
+    with VideoWriter(tmp_path / "a.mp4", 25, HW) as writer:
+        for number in range(4):
+            writer.write(picture(number), 0.2)
+    with av.open(tmp_path / "a.mp4") as container:
+        times = [frame.time for frame in container.decode(video=0)]
+    assert len(times) == len(set(times)) == 4
+    assert times == sorted(times)
+
+
+def test_a_folder_without_permission(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("os.access", lambda *_: False)
+    with pytest.raises(ValueError, match="no permission"):
+        VideoWriter(tmp_path / "a.mp4", 25, HW)
 
 
 def test_where_frames_last_equally_long_they_are_repeated(tmp_path: Path) -> None:
@@ -307,6 +347,14 @@ def test_sound_goes_along(
     expected = [time + sound_late for time in (0, 1) if time + sound_late >= 0]
     assert heard.tones[-len(expected) :] == pytest.approx(expected, abs=0.005)
     assert names(tmp_path) == sorted([source, target])
+
+
+@pytest.mark.parametrize(("layout", "channels"), [("mono", 1), ("stereo", 2)])
+def test_encoded_sound_keeps_its_channels(tmp_path: Path, layout: str, channels: int) -> None:
+    av = pytest.importorskip("av")
+    clip = write_sound_clip(tmp_path / "a.mov", "pcm_s16le", seconds=1, layout=layout)
+    with av.open(copy(clip, tmp_path / "o.mp4")) as container:
+        assert container.streams.audio[0].channels == channels
 
 
 def test_sound_ends_with_the_frames(tmp_path: Path) -> None:

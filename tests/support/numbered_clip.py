@@ -1,4 +1,4 @@
-"""Clips whose frames tell their numbers, and a check that no thread outlives a test."""
+"""Clips whose frames show their numbers."""
 
 from pathlib import Path
 

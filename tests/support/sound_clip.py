@@ -22,6 +22,7 @@ def write_sound_clip(
     seconds: float = 2.0,
     video_start: float = 0.0,
     sound_late: float = 0.0,
+    layout: str = "stereo",
 ) -> Path:
     """Make a clip whose first frame of every second is light while a short tone is heard.
 
@@ -32,6 +33,7 @@ def write_sound_clip(
         seconds: length.
         video_start: time stamp of the first frame, by which all is moved.
         sound_late: time from a flash to its tone.
+        layout: of the sound, stereo or mono.
     """
     av = pytest.importorskip("av")
     with av.open(path, "w") as container:
@@ -40,6 +42,7 @@ def write_sound_clip(
         pictures.height, pictures.width = HW
         pictures.pix_fmt = "yuvj420p" if video == "mjpeg" else "yuv420p"
         track = container.add_stream(sound, RATE)
+        track.layout = layout
         packets = []
         for number in range(round(seconds * FPS)):
             grey = _LIGHT if number % (PERIOD * FPS) == 0 else _DARK
@@ -49,8 +52,8 @@ def write_sound_clip(
         times = np.arange(round(seconds * RATE)) / RATE
         tone = 20000 * np.sin(2 * np.pi * 1000 * times) * (times % PERIOD < 0.05)
         for first in range(0, len(tone), 1024):
-            both_sides = np.repeat(tone[first : first + 1024].astype(np.int16), 2)[None]
-            frame = av.AudioFrame.from_ndarray(both_sides, format="s16", layout="stereo")
+            samples = np.repeat(tone[first : first + 1024].astype(np.int16), track.channels)[None]
+            frame = av.AudioFrame.from_ndarray(samples, format="s16", layout=layout)
             frame.pts = first + round((video_start + sound_late) * RATE)
             frame.rate, frame.time_base = RATE, Fraction(1, RATE)
             packets += track.encode(frame)

@@ -145,7 +145,7 @@ class _Stages:
         workers = 1 if live or pace else workers
         jobs = (
             lambda: _read_stage(source, self._frames, interval, most),
-            lambda: _predict_stage(take, predict, self._frames, self._predicted, workers),
+            lambda: _predict_stage(take, predict, self._predicted, workers),
             lambda: _draw_stage(self._predicted, draw, self._drawn),
         )
         self._threads = [threading.Thread(target=job, daemon=True) for job in jobs]
@@ -174,7 +174,7 @@ class _Stages:
 def _read_stage(
     source: VideoSource, outbox: Channel[_Frame], interval: float, most: int | None
 ) -> None:
-    with _between(None, outbox):
+    with _finishing(outbox):
         due = time.perf_counter()
         for position, image in enumerate(islice(source, most)):
             read_at = time.perf_counter()
@@ -189,7 +189,6 @@ def _read_stage(
 def _predict_stage(
     take: Callable[[], list[_Frame]],
     predict: Predict,
-    inbox: Channel[_Frame],
     outbox: Channel[_Result],
     workers: int,
 ) -> None:
@@ -200,13 +199,13 @@ def _predict_stage(
     # One batch more than workers, so that one who finishes out of turn does not wait.
     ahead = workers if workers > 1 else 0
     batches = map_ahead(predict_batch, iter(take, []), workers, ahead)
-    with _between(inbox, outbox), closing(batches):
+    with _finishing(outbox), closing(batches):
         for result in chain.from_iterable(batches):
             outbox.put(result)
 
 
 def _draw_stage(inbox: Channel[_Result], draw: Draw, outbox: Channel[_Result]) -> None:
-    with _between(inbox, outbox):
+    with _finishing(outbox):
         while taken := inbox.take():
             for frame, detections in taken:
                 drawn = frame._replace(image=draw(frame.image, detections))
@@ -218,10 +217,8 @@ def _leave_undrawn(image: Image, _: Detections) -> Image:
 
 
 @contextmanager
-def _between(
-    inbox: Channel[_Frame] | Channel[_Result] | None, outbox: Channel[_Frame] | Channel[_Result]
-) -> Iterator[None]:
-    """Run a stage; at its end, cancel the channel before it and finish the one after it."""
+def _finishing(outbox: Channel[_Frame] | Channel[_Result]) -> Iterator[None]:
+    """Finish a stage's channel when the stage ends, with the error that ended it, if any."""
     failure = None
     try:
         yield
@@ -230,8 +227,6 @@ def _between(
     except BaseException as error:
         failure = error
     finally:
-        if inbox is not None:
-            inbox.cancel()
         outbox.finish(failure)
 
 
