@@ -91,6 +91,7 @@ def test_a_step_moves_weights_and_statistics(dataset: Path, tmp_path: Path) -> N
     losses, finite = train.train_step(session, batch)
     assert finite
     assert list(losses) == ["box", "confidence", "mask", "semantic"]
+    assert set(losses) < set(session.learner.model.loss_letters)
     moved = differing(before, session.learner.model.state_dict())
     parts = ("backbone.conv1.weight", "backbone.bn1.running_mean", "head.classes.bias")
     assert {f"network.{part}" for part in parts} <= moved

@@ -6,6 +6,7 @@ import pytest
 
 from scripts import plot_loss
 from yolact import Yolact
+from yolact.models.mask_rcnn import MaskRcnn
 from yolact.training.log import TrainingLog, read_log
 
 LOSSES = {"box": 3.8081234, "confidence": 2.416, "mask": 4.821, "semantic": 0.049, "mask_iou": 0.5}
@@ -102,3 +103,10 @@ def test_plot_of_no_log_is_one_line(
         (tmp_path / "run.log").write_text(text)
     assert plot_loss.main([str(tmp_path / "run.log")]) == 1
     assert len(capsys.readouterr().err.splitlines()) == 1
+
+
+@pytest.mark.parametrize("model", [Yolact, MaskRcnn])
+def test_every_loss_has_a_letter_of_its_own(model: type[Yolact] | type[MaskRcnn]) -> None:
+    letters = list(model.loss_letters.values())
+    assert len({*letters, "T"}) == len(letters) + 1
+    assert all(plot_loss.NAMES[letter] == name for name, letter in model.loss_letters.items())

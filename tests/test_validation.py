@@ -1,0 +1,126 @@
+"""Validation while training: when, on which images, and what it leaves as it was."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from threading import Event
+
+import pytest
+from support.tiny import make_dataset, train_flags
+
+from data.shapes.scenes import ShapeScenes
+from yolact import distributed
+from yolact.cli.train import parse_arguments
+from yolact.training.interrupt import Stopped, saving
+from yolact.training.setup import Session, set_up
+from yolact.training.validation import images_to_validate, validate, validation_due
+
+
+@pytest.fixture(scope="module")
+def session(tmp_path_factory: pytest.TempPathFactory) -> Session:
+    """Of ten images, four a step, for 100 steps."""
+    folder = make_dataset(tmp_path_factory.mktemp("scenes"), train=10, val=2)
+    more = ["--batch_size=4", "--validation_size=2", "--no_log", "--no_report"]
+    more += ["--set=train.ema_decay=0.9"]
+    return set_up(*parse_arguments(None, train_flags(folder, folder / "kept", 100, *more)))
+
+
+def options_changed(session: Session, **changes: object) -> Session:
+    return replace(session, options=replace(session.options, **changes))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("epochs", "due"),
+    [
+        (-1, []),
+        (0, []),
+        (1, [3, 5, 8, 10, 13, 15, 18, 20]),  # the steps that complete 10, 20, 30 ... images
+        (2, [5, 10, 15, 20]),
+        (None, [5, 10, 15, 20]),  # every second epoch, since that is at most 20 times in all
+    ],
+)
+def test_when(session: Session, epochs: int | None, due: list[int]) -> None:
+    session = options_changed(session, validation_epoch=epochs)
+    found = []
+    for iteration in range(1, 21):
+        session.learner.progress.iteration = iteration
+        if validation_due(session):
+            found.append(iteration)
+    session.learner.progress.iteration = 0
+    assert found == due
+
+
+def test_small_data_is_validated_at_most_20_times(session: Session) -> None:
+    session = options_changed(session, validation_epoch=None)
+    train = session.learner.config.override("train.max_iterations=1000")
+    before, session.learner.config = session.learner.config, train
+    count = 0
+    for iteration in range(1, 1001):
+        session.learner.progress.iteration = iteration
+        count += validation_due(session)
+    session.learner.config, session.learner.progress.iteration = before, 0
+    assert count == 20
+
+
+@pytest.mark.parametrize(("count", "world"), [(0, 1), (0, 2), (1, 2), (5, 1), (5, 2), (9, 3)])
+def test_processes_share_the_images(
+    monkeypatch: pytest.MonkeyPatch, count: int, world: int
+) -> None:
+    scenes = ShapeScenes(7, 64)
+    alone = images_to_validate(scenes, count)
+    assert len(alone) == len(set(alone)) == min(count, 7)
+    monkeypatch.setattr(distributed, "world_size", lambda: world)
+    shares = []
+    for rank in range(world):
+        monkeypatch.setattr(distributed, "rank", lambda rank=rank: rank)
+        shares.append(images_to_validate(scenes, count))
+    assert sorted(sum(shares, [])) == sorted(alone)
+    assert max(map(len, shares)) - min(map(len, shares)) <= 1
+
+
+def test_a_validation_leaves_the_model_in_training(session: Session) -> None:
+    learner = session.learner
+    metrics = validate(session, Event())
+    assert metrics is not None
+    assert learner.model.training
+    assert not learner.evaluated_model.training
+    assert session.evaluator is not None
+    assert len(session.evaluator.results.images) == 2
+    assert learner.progress.validated == learner.progress.iteration
+    learner.progress.validated = -1
+    stop = Event()
+    stop.set()
+    with pytest.raises(Stopped):
+        validate(session, stop)
+    assert learner.model.training
+    assert learner.progress.validated == -1
+
+
+@pytest.mark.parametrize(
+    ("error", "iteration", "wanted", "saved"),
+    [
+        (Stopped(), 3, True, True),
+        (RuntimeError("no memory"), 3, True, True),
+        (Stopped(), 0, True, False),  # nothing was learned
+        (Stopped(), 3, False, False),
+        (FloatingPointError("diverged"), 3, True, False),
+        (KeyboardInterrupt(), 3, True, False),  # in the middle of a step
+    ],
+)
+def test_what_is_saved_when_a_run_ends_early(
+    session: Session, error: BaseException, iteration: int, wanted: bool, saved: bool
+) -> None:
+    saver = session.saver
+    for old in saver.folder.glob("*_interrupt.pth"):
+        old.unlink()
+    session.learner.progress.iteration = iteration
+    with pytest.raises(type(error)), saving(saver, wanted):
+        raise error
+    session.learner.progress.iteration = 0
+    assert bool(list(saver.folder.glob("*_interrupt.pth"))) == saved
+
+
+def test_no_images_no_validation(session: Session) -> None:
+    without = replace(session, val_data=None)
+    assert validate(without, Event()) is None
+    assert not validation_due(without)
