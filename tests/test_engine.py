@@ -242,13 +242,6 @@ def test_every_engine_predicts_the_same(backbone: str, name: EngineName) -> None
         torch.testing.assert_close(a, b, atol=1e-4, rtol=1e-3)
 
 
-def test_speeds_are_measured() -> None:
-    speeds = engine_module.matmul_speeds(CPU)
-    assert set(speeds) == {"float32", "bfloat16"}
-    assert min(speeds.values()) > 0
-    assert engine_module.bfloat16_is_fast(CPU) == (speeds["bfloat16"] > 1.5 * speeds["float32"])
-
-
 def test_another_way_to_compute_is_converted_anew(
     network: torch.nn.Module, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

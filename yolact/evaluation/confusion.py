@@ -11,12 +11,12 @@ import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from .matches import Matches
+from .matches import Matches, Rows
 
 Integers = NDArray[np.int64]
 Overlaps = Callable[[Integers, Integers], NDArray[np.float64]]
@@ -47,9 +47,9 @@ class Outcome:
 
     score_threshold: float
     num_classes: int
-    objects: NDArray[Any]
+    objects: Rows
     seen_as: Integers
-    detections: NDArray[Any]
+    detections: Rows
     shows: Integers
 
     @property

@@ -32,6 +32,10 @@ DETECTION = np.dtype(
 )
 
 
+Rows = NDArray[np.void]
+"""Rows of `OBJECT` or of `DETECTION`."""
+
+
 class Matches(NamedTuple):
     """One scoring in detail; M objects, N detections, C classes.
 
@@ -42,12 +46,12 @@ class Matches(NamedTuple):
     """
 
     precision: NDArray[np.float64]
-    objects: NDArray[Any]
-    detections: NDArray[Any]
+    objects: Rows
+    detections: Rows
 
 
 def collect_matches(scorer: COCOeval, category_ids: Sequence[int]) -> Matches:
-    """Keep the details of a scorer, which itself is large.
+    """Take from a scorer, which is large, who found whom.
 
     Args:
         scorer: after `accumulate`.

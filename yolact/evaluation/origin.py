@@ -6,7 +6,6 @@ import hashlib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any
 
 from yolact.config import Config
 
@@ -38,12 +37,12 @@ class Origin:
     precision: str
     settings: Mapping[str, object]
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, object]:
         """Return plain values, for JSON."""
         return asdict(self)
 
     @classmethod
-    def from_dict(cls, values: Any) -> Origin:
+    def from_dict(cls, values: object) -> Origin:
         """Rebuild what `to_dict` gave.
 
         Raises:

@@ -213,14 +213,14 @@ def _parse_detection(row: Any, images: Mapping[int, tuple[int, int]]) -> Result:
     )
 
 
-def _whole(value: Any) -> int:
-    if type(value) is not int or value < 0:
+def _whole(value: object) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
         raise ValueError(f"{value!r} is not a whole number")
     return value
 
 
-def _finite(value: Any) -> float:
-    if type(value) not in (int, float) or not math.isfinite(value):
+def _finite(value: object) -> float:
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
         raise ValueError(f"{value!r} is not a finite number")
     return float(value)
 

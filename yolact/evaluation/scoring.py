@@ -66,7 +66,7 @@ def ground_truth(coco: COCO, results: CocoResults, category_ids: Sequence[int]) 
 
 
 def index(
-    results: CocoResults, annotations: Iterable[Mapping[str, Any]], category_ids: Sequence[int]
+    results: CocoResults, annotations: Iterable[Mapping[str, object]], category_ids: Sequence[int]
 ) -> COCO:
     """Index copies of annotations, numbered from 1, of the images looked at."""
     images = results.images.items()

@@ -118,7 +118,7 @@ class BenchmarkReport:
         stages = first.timer.format() + "\n\n" if len(self.measurements) == 1 else ""
         return f"{stages}{_comparison(self.measurements)}\n\n{self.machine}\n{'; '.join(about)}"
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, object]:
         """Return everything as plain values, for JSON."""
         return {
             "machine": self.machine,

@@ -7,7 +7,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import repeat
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +17,7 @@ from data.sample import Dataset
 from yolact.drawing.detections import PALETTE, Color
 from yolact.drawing.side_by_side import Panel, objects_to_draw, side_by_side, write_jpeg
 from yolact.evaluation.confusion import Integers, Outcome
+from yolact.evaluation.matches import Rows
 from yolact.evaluation.result_files import CocoResults
 from yolact.results.detections import Detections
 
@@ -81,7 +81,7 @@ class Shown:
     def _drawn(
         self,
         image_id: int,
-        rows: NDArray[Any],
+        rows: Rows,
         boxes: Sequence[Sequence[float]],
         bitmaps: Iterable[NDArray[np.uint8]],
         scores: Sequence[float] | None = None,
@@ -98,7 +98,7 @@ class Shown:
             scores,
         )
 
-    def _colors(self, rows: NDArray[Any], other: Integers) -> list[Color]:
+    def _colors(self, rows: Rows, other: Integers) -> list[Color]:
         """Return the colour of each object, or detection, by the label the other side gives it."""
         nothing = self.outcome.num_classes
         pairs = zip(rows["label"].tolist(), other.tolist(), strict=True)

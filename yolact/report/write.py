@@ -10,7 +10,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -156,10 +155,12 @@ def _overlaps(
     """Compute the overlaps of detections and objects, given by number, as COCO does."""
     found = [results.detections[number - 1] for number in detections]
     actual = [truth.anns[number] for number in objects]
-    shapes: Any = [list(one.box) for one in found], [part["bbox"] for part in actual]
-    if masks:
-        shapes = [results.run_lengths(one) for one in found], [truth.annToRLE(p) for p in actual]
-    return np.asarray(mask_utils.iou(*shapes, [0] * len(actual)))
+    no_crowds = [0] * len(actual)
+    if not masks:
+        boxes = [list(one.box) for one in found], [part["bbox"] for part in actual]
+        return np.asarray(mask_utils.iou(*boxes, no_crowds))
+    shapes = [results.run_lengths(one) for one in found], [truth.annToRLE(part) for part in actual]
+    return np.asarray(mask_utils.iou(*shapes, no_crowds))
 
 
 def _write_tables(folder: Path, evaluation: _Evaluation) -> dict[str, Table]:
