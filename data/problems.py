@@ -1,4 +1,4 @@
-"""What is wrong with a data set: one line that says what, where, and how to mend it."""
+"""Problems of a dataset: one line that says what, where, and how to mend it."""
 
 from __future__ import annotations
 
@@ -38,7 +38,6 @@ class Unusable(ValueError):
     """
 
     def __init__(self, what: str, mend: str) -> None:
-        """Keep both apart."""
         super().__init__(what)
         self.what, self.mend = what, mend
 
