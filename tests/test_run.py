@@ -181,6 +181,7 @@ def test_a_checkpoint_holds_the_average_and_beside_it_the_weights(tmp_path: Path
         ({}, "yolact_base_54_800000.pth", 12, Progress(12, -1.0)),
         ({"iteration": 5, "best_ap": 30.5}, "toy_1_4.pth", -1, Progress(5, 30.5)),
         ({"iteration": 5, "best_ap": 30.5}, "toy_1_4.pth", 7, Progress(7, 30.5)),
+        (vars(Progress(9, 30.5, 8, 7, 2)), "toy_1_4.pth", -1, Progress(9, 30.5, 8, 7, 2)),
         ({"iteration": 5, "best_ap": 30.5}, "toy_1_4.pth", 0, Progress(0, -1.0)),
     ],
 )

@@ -113,7 +113,7 @@ def swapped(text: str) -> str:
 
 def saved(dataset: Path, folder: Path) -> Path:
     """Save a model of a dataset's classes, untrained."""
-    session = set_up(*parse_arguments(None, [*train_flags(dataset, folder, 1), "--no_report"]))
+    session = set_up(*parse_arguments(None, train_flags(dataset, folder, 1)))
     session.learner.progress.iteration = 1
     return session.saver.save()
 
@@ -149,7 +149,7 @@ def test_fine_tuning_keeps_the_order_that_was_learned(
 ) -> None:
     path = saved(dataset, tmp_path)
     other = edited(dataset, tmp_path / "other", swapped)
-    more = [f"--weights={path}", "--validation_size=2", "--no_report"]
+    more = [f"--weights={path}", "--validation_size=2"]
     session = set_up(*parse_arguments(None, train_flags(other, tmp_path / "new", 1, *more)))
     assert "another order" in caplog.text
     assert session.learner.config.model.names == NAMES
@@ -171,7 +171,7 @@ def test_fine_tuning_on_as_many_other_classes_is_told(
 ) -> None:
     path = saved(dataset, tmp_path)
     other = edited(dataset, tmp_path / "other", lambda text: text.replace('"ring"', '"o"'))
-    more = [f"--weights={path}", "--no_report"]
-    session = set_up(*parse_arguments(None, train_flags(other, tmp_path / "new", 1, *more)))
+    flags = train_flags(other, tmp_path / "new", 1, f"--weights={path}")
+    session = set_up(*parse_arguments(None, flags))
     assert "others: class 4 is 'o', not 'ring'" in caplog.text
     assert session.learner.config.model.names[4] == "o"

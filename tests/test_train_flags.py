@@ -9,10 +9,11 @@ import pytest
 import torch
 from support.tiny import FLAGS
 
-from yolact import get_config
+from yolact import distributed, get_config
 from yolact.checkpoint import checkpoint_path, save_checkpoint
 from yolact.cli.train import parse_arguments
-from yolact.training.setup import fit_schedule
+from yolact.errors import UsageError
+from yolact.training.setup import fit_schedule, freeze_if_small
 
 
 @pytest.mark.parametrize(
@@ -49,6 +50,52 @@ def test_parts_of_a_batch(more: list[str], sizes: list[int]) -> None:
     parts = options.batch_parts(12)
     assert [part.stop - part.start for part in parts] == sizes
     assert [part.start for part in parts] == [sum(sizes[:i]) for i in range(len(sizes))]
+
+
+@pytest.mark.parametrize("sizes", ["12,0", "13,-1", "4,4", "4,4,8"])
+def test_parts_that_are_no_batch(sizes: str) -> None:
+    _, options, _ = parse_arguments(None, [f"--batch_alloc={sizes}"])
+    with pytest.raises(UsageError, match=f"--batch_alloc={sizes}: must add up to .* 12"):
+        options.batch_parts(12)
+
+
+class Freezable:
+    batch_norm_frozen = False
+
+    def freeze_batch_norm(self) -> None:
+        self.batch_norm_frozen = True
+
+
+@pytest.mark.parametrize(
+    ("flags", "processes", "frozen"),
+    [
+        (["--batch_size=6"], 1, False),
+        (["--batch_size=5"], 1, True),
+        (["--batch_size=12", "--accumulate=2"], 1, False),
+        (["--batch_size=12", "--accumulate=3"], 1, True),
+        (["--batch_size=12", "--batch_alloc=8,4"], 1, True),
+        (["--batch_size=12", "--accumulate=2"], 2, False),  # three images each, seen together
+        (["--batch_size=4"], 4, True),
+    ],
+)
+def test_batch_norm_is_frozen_where_it_sees_few_images(
+    monkeypatch: pytest.MonkeyPatch, flags: list[str], processes: int, frozen: bool
+) -> None:
+    monkeypatch.setattr(distributed, "world_size", lambda: processes)
+    config, options, _ = parse_arguments(None, flags)
+    model = Freezable()
+    freeze_if_small(model, options, config.train.batch_size)  # type: ignore[arg-type]
+    assert model.batch_norm_frozen == frozen
+
+
+def test_a_batch_is_shared_equally(monkeypatch: pytest.MonkeyPatch) -> None:
+    config, options, _ = parse_arguments(None, ["--batch_size=6"])
+    for processes in (1, 2, 3, 6):
+        monkeypatch.setattr(distributed, "world_size", lambda n=processes: n)
+        assert fit_schedule(config.train, options, 100) == config.train
+    monkeypatch.setattr(distributed, "world_size", lambda: 4)
+    with pytest.raises(UsageError, match="--batch_size=6: cannot be shared by 4 processes"):
+        fit_schedule(config.train, options, 100)
 
 
 @pytest.mark.parametrize(
@@ -139,3 +186,66 @@ def test_a_shorter_run_has_its_steps_scaled(
     config, _, _ = parse_arguments(None, [f"--set={setting}" for setting in settings])
     schedule = config.train
     assert (schedule.learning_rate_steps, schedule.warmup_iterations) == (steps, warmup)
+
+
+@pytest.mark.parametrize(
+    ("flags", "expected"),
+    [
+        ([], {"learning_rate": 1e-3, "momentum": 0.9, "weight_decay": 5e-4, "gamma": 0.1}),
+        (
+            ["--lr=2e-3", "--momentum=0.8", "--decay=1e-4", "--gamma=0.5"],
+            {"learning_rate": 2e-3, "momentum": 0.8, "weight_decay": 1e-4, "gamma": 0.5},
+        ),
+        (
+            ["--learning_rate=2e-3", "--weight_decay=0"],
+            {"learning_rate": 2e-3, "weight_decay": 0.0},
+        ),
+        (["--batch_size=16"], {"batch_size": 16, "learning_rate": 2e-3, "max_iterations": 400_000}),
+        (
+            ["--batch_size=16", "--no_autoscale"],
+            {"batch_size": 16, "learning_rate": 1e-3, "max_iterations": 800_000},
+        ),
+        (["--batch_size=16", "--lr=5e-4"], {"learning_rate": 5e-4}),
+    ],
+)
+def test_how_it_is_trained(flags: list[str], expected: dict[str, float]) -> None:
+    config, _, _ = parse_arguments(None, flags)
+    assert {name: getattr(config.train, name) for name in expected} == expected
+
+
+@pytest.mark.parametrize(
+    ("flags", "expected"),
+    [
+        ([], {"save_folder": Path("weights"), "log_folder": Path("logs"), "device": "auto"}),
+        ([], {"save_interval": None, "keep_latest": False, "keep_latest_interval": 100_000}),
+        ([], {"validation_size": 5000, "validation_epoch": None, "patience": None}),
+        ([], {"interrupt": True, "log": True, "log_gpu": False, "report": True, "resume": False}),
+        (["--cuda=False", "--num_workers=3"], {"device": "cpu", "num_workers": 3}),
+        (["--no_interrupt", "--no_log", "--no_report"], {"interrupt": False, "log": False}),
+        (["--no_report", "--tensorboard"], {"report": False, "tensorboard": True}),
+        (["--batch_alloc=4,2,2"], {"batch_alloc": (4, 2, 2), "accumulate": None}),
+        (["--log_folder=x", "--name=cats"], {"folder": Path("x/cats"), "name": "cats"}),
+        (["--start_iter=7"], {"start_iteration": 7}),
+    ],
+)
+def test_options(flags: list[str], expected: dict[str, object]) -> None:
+    _, options, _ = parse_arguments(None, flags)
+    assert {name: getattr(options, name) for name in expected} == expected
+
+
+@pytest.mark.parametrize(
+    ("settings", "iterations", "steps"), [([], 80, (9,)), (["train.max_iterations=40"], 40, (9,))]
+)
+def test_a_resumed_run_keeps_its_schedule(
+    tmp_path: Path, settings: list[str], iterations: int, steps: tuple[int, ...]
+) -> None:
+    trained = get_config("yolact_resnet18").override(
+        "train.max_iterations=80", "train.learning_rate_steps=(9,)"
+    )
+    save_checkpoint(tmp_path / "cats_1_2.pth", torch.nn.Linear(1, 1), trained)
+    flags = [f"--resume={tmp_path / 'cats_1_2.pth'}", "--dataset=mine"]
+    flags += [f"--set={setting}" for setting in settings]
+    config, options, _ = parse_arguments(None, flags)
+    schedule = fit_schedule(config.train, options, 1_000_000)
+    assert (schedule.max_iterations, schedule.learning_rate_steps) == (iterations, steps)
+    assert not options.shorten

@@ -27,7 +27,7 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def session_of(dataset: Path, folder: Path, *more: str) -> Session:
-    kept = ["--no_log", "--no_report", "--lr=1e-2", "--set=train.warmup_iterations=0", *more]
+    kept = ["--no_log", "--lr=1e-2", "--set=train.warmup_iterations=0", *more]
     return set_up(*parse_arguments(None, train_flags(dataset, folder, 9, *kept)))
 
 

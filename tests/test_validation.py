@@ -20,7 +20,7 @@ from yolact.training.validation import images_to_validate, validate, validation_
 def session(tmp_path_factory: pytest.TempPathFactory) -> Session:
     """Of ten images, four a step, for 100 steps."""
     folder = make_dataset(tmp_path_factory.mktemp("scenes"), train=10, val=2)
-    more = ["--batch_size=4", "--validation_size=2", "--no_log", "--no_report"]
+    more = ["--batch_size=4", "--validation_size=2", "--no_log"]
     more += ["--set=train.ema_decay=0.9"]
     return set_up(*parse_arguments(None, train_flags(folder, folder / "kept", 100, *more)))
 
@@ -78,12 +78,14 @@ def test_processes_share_the_images(
     assert max(map(len, shares)) - min(map(len, shares)) <= 1
 
 
-def test_a_validation_leaves_the_model_in_training(session: Session) -> None:
-    learner = session.learner
+@pytest.mark.parametrize("averaged", [True, False])
+def test_a_validation_leaves_the_model_in_training(session: Session, averaged: bool) -> None:
+    learner = session.learner if averaged else replace(session.learner, average=None)
+    session = replace(session, learner=learner)
     metrics = validate(session, Event())
     assert metrics is not None
     assert learner.model.training
-    assert not learner.evaluated_model.training
+    assert learner.evaluated_model.training == (not averaged)
     assert session.evaluator is not None
     assert len(session.evaluator.results.images) == 2
     assert learner.progress.validated == learner.progress.iteration

@@ -24,7 +24,7 @@ def make_dataset(folder: Path, train: int = 4, val: int = 3) -> Path:
 
 
 def train_flags(dataset: Path, folder: Path, iterations: int, *more: str) -> list[str]:
-    """Return flags for a run without validation whose files go to one folder."""
+    """Return flags for a run without validation and report whose files go to one folder."""
     return [
         "--config=yolact_resnet18",
         f"--dataset={dataset}",
@@ -34,6 +34,7 @@ def train_flags(dataset: Path, folder: Path, iterations: int, *more: str) -> lis
         "--no_autoscale",
         "--num_workers=0",
         "--validation_size=-1",
+        "--no_report",
         f"--set=train.max_iterations={iterations}",
         *FLAGS,
         *more,
