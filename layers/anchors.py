@@ -47,8 +47,7 @@ class AnchorGenerator(nn.Module):
         key = (grids, device)
         anchors = self._cache.get(key)
         if anchors is None:
-            with torch.inference_mode(False):
-                anchors = self.make(grids, device)
+            anchors = self.make(grids, device)
             self._cache = {key: anchors}
         return anchors.clone()  # the caller's own, to change as they like
 

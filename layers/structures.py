@@ -39,7 +39,7 @@ class TensorGroup:
         """
         device = self._first().device
         if not isinstance(index, Tensor):
-            index = _positions(index, len(self))
+            index = _as_tensor(index, len(self))
         index = index.to(device).reshape(-1)
         if index.dtype == torch.bool:  # once for all tensors
             index = torch.arange(len(self), device=device)[index]
@@ -65,12 +65,13 @@ class TensorGroup:
         return replace(self, **{name: change(value) for name, value in self._tensors().items()})
 
 
-def _positions(index: int | slice | NDArray[np.generic] | Sequence[int], count: int) -> Tensor:
-    """Return what an index of any kind selects of `count`, as NumPy reads it: (n,) int64."""
+def _as_tensor(index: int | slice | NDArray[np.generic] | Sequence[int], count: int) -> Tensor:
+    """Return an index of any kind as a mask, or as the positions below `count` that it selects."""
     if not isinstance(index, slice):
         array = np.asarray(index)
-        # An empty list makes an array of floats.
-        index = array if array.size or array.dtype == bool else array.astype(np.intp)
+        if array.dtype == bool:
+            return torch.from_numpy(np.ascontiguousarray(array))
+        index = array if array.size else array.astype(np.intp)  # an empty list gives floats
     return torch.from_numpy(np.ascontiguousarray(np.arange(count)[index]))
 
 

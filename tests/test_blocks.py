@@ -75,6 +75,14 @@ def test_deformable_convolution_computes_in_float32_under_autocast() -> None:
     torch.testing.assert_close(out, conv(image()), rtol=1e-4, atol=1e-5)
 
 
+def test_deformable_convolution_takes_half_precision() -> None:
+    conv, low = DeformableConv2d(3, 5), image().bfloat16()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        out = conv(low)
+    assert out.dtype == torch.float32
+    torch.testing.assert_close(out, conv(low.float()), rtol=1e-4, atol=1e-5)
+
+
 def test_gradients_reach_offsets_and_modulation() -> None:
     conv = DeformableConv2d(3, 5)
     conv(image()).square().sum().backward()

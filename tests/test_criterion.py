@@ -2,11 +2,14 @@ from typing import Any
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from layers.anchors import AnchorGenerator
 from layers.boxes import encode_boxes
+from layers.matching import match_anchors
 from layers.structures import Predictions, Target
+from yolact import distributed
 from yolact.config import LossConfig
 from yolact.models.criterion import Criterion
 from yolact.models.mask_rescorer import MaskRescorer
@@ -14,7 +17,7 @@ from yolact.models.mask_rescorer import MaskRescorer
 SIDE, CLASSES, PROTOTYPES = 64, 3, 4
 Row = tuple[float, float, float, float]
 WHOLE: Row = (0, 0, 64, 64)
-NAN = float("nan")
+NAN, INF = float("nan"), float("inf")
 
 
 def target(rows: list[Row], crowds: int = 0) -> Target:
@@ -64,7 +67,9 @@ TARGETS: dict[str, Target] = {
     "one": target([(10, 10, 40, 30)]),
     "objects and a crowd": target([(1, 2, 30, 40), (20, 20, 60, 60), (5, 5, 50, 50)], crowds=1),
     "without area": target([(10, 10, 10, 10), (10, 10, 10, 40), (30, 30, 20, 20)]),
-    "not finite": target([(NAN, NAN, NAN, NAN), (0, 0, 1e30, 1e30), (0, 0, NAN, 9)]),
+    "not finite": target(
+        [(NAN, NAN, NAN, NAN), (0, 0, 1e30, 1e30), (0, 0, NAN, 9), (0, 0, INF, 9)]
+    ),
     "smaller than a pixel": target([(10, 10, 10.01, 10.01), (20.2, 20.2, 20.7, 20.4)]),
     "outside": target([(-50, -50, -40, -40), (100, 100, 120, 130)]),
     "many": target([(i % 8 * 8, i // 8 * 8, i % 8 * 8 + 8, i // 8 * 8 + 8) for i in range(64)]),
@@ -140,6 +145,91 @@ def test_box_loss_by_hand() -> None:
     distance = (predictions.box_deltas[0, anchor] - deltas[0]).abs()
     smooth = torch.where(distance < 1, distance**2 / 2, distance - 0.5).sum()
     torch.testing.assert_close(losses["box"], 1.5 * smooth)
+
+
+def matched(predictions: Predictions, truth: Target, iou: float = 0.5) -> list[tuple[int, int]]:
+    """Anchor and object of each positive."""
+    boxes, no_crowds = truth.boxes / SIDE, torch.zeros(0, 4)
+    matches = match_anchors(predictions.anchors, boxes, truth.labels, no_crowds, iou, iou)
+    positive = (matches.classes > 0).nonzero().flatten().tolist()
+    return [(anchor, int(matches.objects[anchor])) for anchor in positive]
+
+
+def test_mask_and_mask_iou_losses_by_hand() -> None:
+    predictions = predict(1, grid=SIDE)
+    # The first is too small to teach its quality: the labels of the others must not move up.
+    truth = target([(3, 3, 8, 8), (10, 10, 40, 30), (24, 20, 60, 62)])
+    rescored = criterion(True)
+    losses = rescored(predictions, [truth])
+    assert rescored.mask_rescorer is not None
+    pairs = matched(predictions, truth)
+    assert {index for _, index in pairs} == {0, 1, 2}
+    mask, quality = torch.zeros(()), torch.zeros(())
+    for anchor, index in pairs:
+        x1, y1, x2, y2 = truth.boxes[index].int().tolist()
+        logits = torch.tensordot(predictions.coefficients[0, anchor], predictions.prototypes[0], 1)
+        true, soft = truth.masks[index].float(), torch.zeros(SIDE, SIDE)
+        # The box and a margin of one cell.
+        inside = (slice(max(y1 - 1, 0), y2 + 1), slice(max(x1 - 1, 0), x2 + 1))
+        entropy = F.binary_cross_entropy_with_logits(logits[inside], true[inside], reduction="sum")
+        mask = mask + entropy / ((x2 - x1) * (y2 - y1))
+        if true.sum() > 25:
+            soft[inside] = logits[inside].sigmoid()
+            found, label = (soft > 0.5).float(), truth.labels[index : index + 1]
+            iou = (found * true).sum() / torch.maximum(found, true).sum()
+            quality = quality + F.smooth_l1_loss(rescored.mask_rescorer(soft[None], label)[0], iou)
+    torch.testing.assert_close(losses["mask"], 6.125 * mask / len(pairs))
+    torch.testing.assert_close(losses["mask_iou"], 25 * quality / len(pairs))
+
+
+def test_a_part_of_the_masks_is_drawn_at_random_and_keeps_its_objects() -> None:
+    truth = target([(4, 4, 28, 30), (34, 30, 60, 60)])
+    predictions = predict(1, grid=SIDE)
+    # One prototype for each object, and coefficients that choose the right one.
+    prototypes = predictions.prototypes.detach().clone()
+    prototypes[0, :2] = 40 * truth.masks.float() - 20
+    coefficients = torch.zeros_like(predictions.coefficients)
+    pairs = matched(predictions, truth, 0.2)
+    for anchor, index in pairs:
+        coefficients[0, anchor, index] = 1
+    right = predictions._replace(prototypes=prototypes, coefficients=coefficients)
+    assert len(pairs) > 2
+    wrong, losses = predictions, set()
+    for seed in range(6):
+        few = criterion(masks_to_train=2, positive_iou=0.2, negative_iou=0.2)
+        torch.manual_seed(seed)
+        assert few(right, [truth])["mask"] < 1e-6
+        losses.add(few(wrong, [truth])["mask"].item())
+    assert len(losses) > 1
+
+
+def test_settings_reach_matching_and_the_choice_of_negatives() -> None:
+    crowd = [target([WHOLE], crowds=1)]
+    # Most anchors lie in the crowd, and the hardest of all among them.
+    some, every = (
+        criterion(crowd_overlap=share)(predict(1), crowd)["confidence"] for share in (0.7, 2.0)
+    )
+    assert 0 < some < every
+    one = [TARGETS["one"]]
+    few, more = (criterion(negative_ratio=n)(predict(1), one)["confidence"] for n in (1, 3))
+    assert 0 < few < more
+
+
+def test_crowds_without_bounds_are_as_if_absent() -> None:
+    good = (10, 10, 40, 30)
+    with_bad = criterion()(predict(1), [target([good, (0, 0, INF, INF)], crowds=1)])
+    alone = criterion()(predict(1), [target([good])])
+    assert {k: v.item() for k, v in with_bad.items()} == {k: v.item() for k, v in alone.items()}
+
+
+def test_positives_are_those_of_all_processes(monkeypatch: pytest.MonkeyPatch) -> None:
+    alone = criterion()(predict(1), [TARGETS["one"]])
+    # A second process without positives: their mean is half of ours.
+    monkeypatch.setattr(distributed, "mean", lambda value: value / 2)
+    shared = criterion()(predict(1), [TARGETS["one"]])
+    for name in ("box", "confidence", "mask"):
+        torch.testing.assert_close(shared[name], 2 * alone[name])
+    torch.testing.assert_close(shared["semantic"], alone["semantic"])
 
 
 @pytest.mark.parametrize(

@@ -91,11 +91,30 @@ def test_a_batch_equals_its_images(nms: Nms) -> None:
 
 
 @pytest.mark.parametrize("nms", KINDS)
-def test_half_precision_predictions_become_float32(nms: Nms) -> None:
-    raw = predictions(logits_of([[0.1, 0.9]]))
+def test_half_precision_predictions_are_decoded_in_float32(nms: Nms) -> None:
+    rng = torch.Generator().manual_seed(0)
+    raw = predictions(torch.randn(1, 40, 4, generator=rng), torch.randn(1, 40, 4, generator=rng))
     half = Predictions(*(part.bfloat16() for part in raw[:4]), raw.anchors)
-    (found,) = detect(half, nms=nms)
-    assert found.boxes.dtype == found.scores.dtype == found.coefficients.dtype == torch.float32
+    exact = Predictions(*(part.float() for part in half[:4]), raw.anchors)
+    (found,), (expected,) = detect(half, nms=nms), detect(exact, nms=nms)
+    assert len(found) > 5
+    for name in FIELDS:
+        torch.testing.assert_close(getattr(found, name), getattr(expected, name), rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("nms", KINDS)
+@pytest.mark.parametrize(("odds", "count"), [(0.0, 0), (1e-4, 1)])
+def test_the_threshold_itself_is_not_enough(nms: Nms, odds: float, count: int) -> None:
+    raw = predictions(torch.tensor([[[0.0, odds]]]))  # a probability of 0.5 + odds / 4
+    (found,) = detect(raw, score_threshold=0.5, nms=nms)
+    assert len(found) == count
+
+
+@pytest.mark.parametrize(("nms", "expected"), [("fast", 2), ("cross_class", 3), ("greedy", 2)])
+def test_limits(nms: Nms, expected: int) -> None:
+    raw = predictions(logits_of([[0.1, 0.9], [0.2, 0.8], [0.3, 0.7], [0.4, 0.6]]))
+    (found,) = detect(raw, top_k=3, max_detections=2, nms=nms)
+    assert found.scores.tolist() == pytest.approx([0.9, 0.8, 0.7][:expected])
 
 
 @pytest.mark.parametrize("nms", KINDS)

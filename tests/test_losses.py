@@ -67,6 +67,8 @@ UNIT, LEFT = [0.0, 0.0, 1.0, 1.0], [0.0, 0.0, 0.5, 1.0]
         (50.0, 0, UNIT, 1 - 1 / 65),
         (50.0, 4, UNIT, 1 - 65 / 97),  # half of what is found is right
         (50.0, 5, LEFT, 0.0),  # the box and its margin of a cell end there
+        (50.0, 8, LEFT, 0.0),  # what lies beyond is not asked for
+        (0.0, 8, UNIT, 1 - (2 * 32 + 1) / (64 / 4 + 64 + 1)),  # squares of 0.5, not 0.5, below
     ],
 )
 def test_dice_loss(logit: float, filled_columns: int, box: list[float], expected: float) -> None:
@@ -176,6 +178,12 @@ def test_mask_loss_is_divided_by_the_area(box: tuple[float, ...], cells: int, ar
     assert loss.tolist() == pytest.approx([cells * LN2 / area])
 
 
+def test_mask_loss_on_a_grid_that_is_not_square() -> None:
+    zeros = torch.zeros(1, 4, 8)
+    box = torch.tensor([[0.0, 0.0, 0.0, 1.0]])  # a quarter of a cell wide, four cells high
+    assert mask_loss(zeros, zeros, box).tolist() == pytest.approx([4 * LN2 / (0.25 * 4)])
+
+
 @pytest.mark.parametrize(
     ("masks", "labels", "wrong"),
     [
@@ -220,7 +228,7 @@ def test_mask_iou_loss(predicted: list[float], target: list[float], expected: fl
 def test_shrink_masks_to_a_grid(count: int) -> None:
     masks = torch.zeros(count, 8, 8, dtype=torch.bool)
     masks[:, :4] = True
-    masks[:, 6, 6] = True  # one pixel of four: half a cell is not reached
+    masks[:, 6, 5:7] = True  # two of the four pixels around the centre: not more than half
     small = shrink_masks(masks, (4, 2))
     assert small.dtype == torch.float32
     expected = torch.tensor([[1.0, 1], [1, 1], [0, 0], [0, 0]])

@@ -172,8 +172,11 @@ def test_forced_anchors_equal_those_of_an_exhaustive_search(
             boxes[1::3] += 1000  # overlaps nothing
         if seed % 5 == 0:
             boxes[2::7] = torch.nan
+            boxes[3::7] = torch.inf
             boxes[boxes == 0] = -0.0
         priors = xyxy_to_cxcywh(whole_boxes(anchors, side, rng))
+        if seed % 5 == 1:
+            priors[3::7] = torch.inf
         labels = torch.randint(0, 80, (objects,), generator=rng)
         matches = match_anchors(priors, boxes, labels, rows([]))
         classes, taken = reference(priors, boxes, labels)
@@ -201,3 +204,24 @@ def test_objects_are_matched_together() -> None:
         return counted.count
 
     assert operators(2) == operators(60)
+
+
+def test_an_anchor_just_as_far_in_a_crowd_as_allowed_is_background() -> None:
+    anchors, crowd = rows([(0.0, 0.0, 8.0, 1.0)]), rows([(0.0, 0.0, 6.0, 1.0)])
+    nothing = torch.zeros(0, dtype=torch.int64)
+    for limit, expected in ((0.75, 0), (0.74, -1)):
+        matches = match_anchors(
+            xyxy_to_cxcywh(anchors), rows([]), nothing, crowd, crowd_overlap=limit
+        )
+        assert matches.classes.tolist() == [expected]
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_boxes_of_any_precision_are_matched_in_float32(dtype: torch.dtype) -> None:
+    rng = torch.Generator().manual_seed(0)
+    boxes, crowds = whole_boxes(9, 20, rng).to(dtype), whole_boxes(2, 20, rng).to(dtype)
+    anchors = xyxy_to_cxcywh(whole_boxes(90, 20, rng)).to(dtype)
+    matches = match_anchors(anchors, boxes, torch.arange(9), crowds)
+    exact = match_anchors(anchors.float(), boxes.float(), torch.arange(9), crowds.float())
+    assert torch.equal(matches.classes, exact.classes)
+    assert torch.equal(matches.objects, exact.objects)

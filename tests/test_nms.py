@@ -1,6 +1,7 @@
 import builtins
 import logging
 from collections.abc import Callable, Iterator
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -114,6 +115,15 @@ def test_missing_kernels_are_said_once(
     assert len(caplog.records) == 1
 
 
+def test_kernels_of_an_older_version_do_not_serve(
+    fresh_kernels: None, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(native, "import_module", lambda name: ModuleType(name))
+    with caplog.at_level(logging.WARNING, "layers.native"):
+        assert load_kernels() is None
+    assert "out of date" in caplog.text
+
+
 def test_greedy_nms_drops_pairs_at_or_below_the_score() -> None:
     boxes = torch.tensor([[0.0, 0.0, 1.0, 1.0], [5.0, 5.0, 6.0, 6.0]])
     scores = torch.tensor([[0.5, 0.1], [0.25, 0.75]])
@@ -125,7 +135,7 @@ def test_greedy_nms_drops_pairs_at_or_below_the_score() -> None:
 
 
 @pytest.mark.parametrize(("count", "classes"), [(0, 1), (0, 3), (1, 1)], ids=["0x1", "0x3", "1x1"])
-def test_shapes_with_few_boxes(count: int, classes: int) -> None:
+def test_shapes_with_few_boxes(path: str, count: int, classes: int) -> None:
     boxes, scores = torch.ones(count, 4), torch.ones(count, classes)
     results = (
         fast_nms(boxes, scores, 0.5, 200, 100),
@@ -137,7 +147,7 @@ def test_shapes_with_few_boxes(count: int, classes: int) -> None:
         assert index.dtype == labels.dtype == torch.int64
 
 
-def test_a_suppressed_box_suppresses_in_fast_nms_only() -> None:
+def test_a_suppressed_box_suppresses_in_fast_nms_only(path: str) -> None:
     scores = torch.tensor([[0.9], [0.8], [0.7]])
     assert fast_nms(CHAIN, scores, 0.5, 200, 100)[0].tolist() == [0]
     assert cross_class_nms(CHAIN, scores, 0.5, 200)[0].tolist() == [0]
@@ -145,14 +155,14 @@ def test_a_suppressed_box_suppresses_in_fast_nms_only() -> None:
 
 
 @pytest.mark.parametrize("iou_threshold", [0.65, 0.6])
-def test_nothing_overlaps_enough(iou_threshold: float) -> None:
+def test_nothing_overlaps_enough(path: str, iou_threshold: float) -> None:
     scores = torch.tensor([[0.7], [0.8], [0.9]])
     index, _, kept = fast_nms(CHAIN, scores, iou_threshold, 200, 100)
     assert index.tolist() == [2, 1, 0]
     assert kept.tolist() == sorted(kept.tolist(), reverse=True)
 
 
-def test_classes_suppress_each_other_in_cross_class_only() -> None:
+def test_classes_suppress_each_other_in_cross_class_only(path: str) -> None:
     boxes = CHAIN[:2]
     scores = torch.tensor([[0.9, 0.0], [0.0, 0.8]])
     assert cross_class_nms(boxes, scores, 0.5, 200)[0].tolist() == [0]
@@ -180,7 +190,7 @@ def test_fast_nms_keeps_a_box_for_every_class() -> None:
 @pytest.mark.parametrize(
     ("top_k", "max_detections", "expected"), [(1, 100, 2), (3, 100, 6), (200, 4, 4), (200, 100, 20)]
 )
-def test_limits_of_fast_nms(top_k: int, max_detections: int, expected: int) -> None:
+def test_limits_of_fast_nms(path: str, top_k: int, max_detections: int, expected: int) -> None:
     boxes = torch.arange(10.0)[:, None] * 10 + torch.tensor([0.0, 0.0, 1.0, 1.0])
     scores = torch.linspace(1, 0.1, 20).reshape(10, 2)  # falls from box to box
     index, labels, kept = fast_nms(boxes, scores, 0.5, top_k, max_detections)
@@ -190,14 +200,36 @@ def test_limits_of_fast_nms(top_k: int, max_detections: int, expected: int) -> N
     assert index.max() < max(top_k, 1)
 
 
-def test_limits_of_the_others() -> None:
+def test_limits_of_the_others(path: str) -> None:
     boxes = torch.arange(10.0)[:, None] * 10 + torch.tensor([0.0, 0.0, 1.0, 1.0])
     scores = torch.linspace(1, 0.1, 10)[:, None]
     assert cross_class_nms(boxes, scores, 0.5, 3)[0].tolist() == [0, 1, 2]
     assert greedy_nms(boxes, scores, 0.5, 0.05, 4)[0].tolist() == [0, 1, 2, 3]
 
 
-def test_many_classes_equal_few_at_a_time() -> None:
+@pytest.mark.parametrize("top_k", [0, 5, 200])
+def test_scores_too_many_to_sort_are_selected(
+    path: str, monkeypatch: pytest.MonkeyPatch, top_k: int
+) -> None:
+    boxes, scores = random_case(2, 30, False)[0], torch.rand(30, 3)
+    expected = fast_nms(boxes, scores, 0.5, top_k, 100)
+    monkeypatch.setattr(nms, "_MANY", 0)
+    for found, part in zip(fast_nms(boxes, scores, 0.5, top_k, 100), expected, strict=True):
+        assert torch.equal(found, part)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_equal_scores_keep_the_order_of_the_boxes(path: str, seed: int) -> None:
+    # More than the few that are looked at first, and any of them could be those.
+    boxes = torch.arange(900.0)[:, None] * 10 + torch.tensor([0.0, 0.0, 1.0, 1.0])
+    scores = torch.full((900, 1), 0.25)
+    scores[torch.randperm(900, generator=torch.Generator().manual_seed(seed))[:200]] = 0.5
+    expected = scores[:, 0].argsort(descending=True, stable=True)[:300].tolist()
+    assert fast_nms(boxes, scores, 0.5, 900, 300)[0].tolist() == expected
+    assert greedy_nms(boxes, scores, 0.5, 0.05, 300)[0].tolist() == expected
+
+
+def test_many_classes_equal_few_at_a_time(path: str) -> None:
     rng = torch.Generator().manual_seed(1)
     boxes, scores = random_case(1, 30, False)[0], torch.rand(30, 70, generator=rng)
     index, labels, _ = fast_nms(boxes, scores, 0.5, 20, 10**6)

@@ -26,7 +26,7 @@ def soft_masks(count: int, height: int, width: int, seed: int = 0) -> Tensor:
     rng = torch.Generator().manual_seed(seed)
     masks = torch.rand(count, height, width, generator=rng)
     masks[2::2] *= box_windows(torch.rand(len(masks[2::2]), 4, generator=rng), (height, width))
-    masks[:1] = 0.4
+    masks[:1] = 0.5
     masks[1:2] = 0.9
     return masks
 
@@ -99,6 +99,12 @@ def test_frames_beyond_the_image(frame: tuple[int, int, int, int]) -> None:
 )
 def test_frames_without_area_hold_nothing(frame: tuple[float, ...]) -> None:
     assert not paste_masks(torch.ones(1, 4, 4), frames(1, *frame), (4, 4)).any()
+
+
+def test_a_frame_without_width_has_its_left_cells_on_the_left() -> None:
+    # Never asked for by `mask_window`, but a window can be given by hand.
+    soft, frame = torch.tensor([[0.0, 1.0]]), torch.tensor([2.5, 0.0, 2.5, 1.0])
+    assert bitmap(soft, frame, (0, 0, 5, 1)).tolist() == [[False, False, False, True, True]]
 
 
 def test_each_mask_has_its_own_frame() -> None:
@@ -263,6 +269,12 @@ def test_windows_outside_the_image_are_refused(window: tuple[int, int, int, int]
     with pytest.raises(ValueError, match="window"):
         tint(canvas, soft, frame, window, (9, 9, 9), 1.0)
     assert not canvas.any()
+
+
+@pytest.mark.parametrize("shape", [(0, 0), (4, 3), (3, 4, 1), (5, 4)])
+def test_bitmaps_of_another_size_than_the_window_are_refused(shape: tuple[int, ...]) -> None:
+    with pytest.raises(ValueError, match="bitmap"):
+        encode_bitmap(torch.ones(shape, dtype=torch.bool), (1, 2, 5, 5), (8, 8))
 
 
 def test_the_kernels_check_sizes() -> None:

@@ -127,10 +127,21 @@ def test_index_out_of_range(make: Any, count: int, index: Any) -> None:
 
 @ids
 @pytest.mark.parametrize("count", [0, 5])
-@pytest.mark.parametrize("mask", [[True] * 4, np.ones(4, bool), torch.ones(4, dtype=torch.bool)])
+@pytest.mark.parametrize(
+    "mask",
+    [[True] * 4, np.ones(4, bool), torch.ones(4, dtype=torch.bool), np.ones(6, bool), [False]],
+)
 def test_a_boolean_mask_must_have_the_length(make: Any, count: int, mask: Any) -> None:
     with pytest.raises(IndexError):
         make(count)[mask]
+
+
+@ids
+@pytest.mark.parametrize("mask", [np.zeros(0, bool), torch.zeros(0, dtype=torch.bool)])
+def test_an_empty_mask_is_for_an_empty_group(make: Any, mask: Any) -> None:
+    assert len(make(0)[mask]) == 0
+    with pytest.raises(IndexError):
+        make(5)[mask]
 
 
 @ids
