@@ -112,6 +112,19 @@ def test_tf32_is_off_in_float32_and_comes_back(monkeypatch: pytest.MonkeyPatch) 
     assert not torch.backends.cudnn.allow_tf32
 
 
+def test_plain_is_float32_without_tf32(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", True)
+    cuda, states = torch.device("cuda"), []
+
+    class Network(torch.nn.Module):
+        def forward(self, x: int) -> int:
+            states.append(torch.backends.cudnn.allow_tf32)
+            return x
+
+    assert prepare(Network(), Engine("plain", cuda, "float32"), 64)(5) == 5
+    assert (states, torch.backends.cudnn.allow_tf32) == ([False], True)
+
+
 @pytest.mark.parametrize("fast", [False, True])
 def test_auto_is_what_is_fast_here(monkeypatch: pytest.MonkeyPatch, fast: bool) -> None:
     """In a predictor of a model as in one of a checkpoint; left out, it is float32."""

@@ -6,7 +6,7 @@ from torch import nn
 
 from .choose import has_openvino
 from .names import Engine, RunNetwork
-from .pytorch import optimise
+from .pytorch import in_precision, optimise
 
 
 def prepare(network: nn.Module, engine: Engine, image_size: int) -> RunNetwork:
@@ -28,7 +28,7 @@ def prepare(network: nn.Module, engine: Engine, image_size: int) -> RunNetwork:
 
         return OpenVinoNetwork(convert_cached(network, image_size), engine.precision)
     if engine.name == "plain":
-        return network
+        return in_precision(network, engine) if engine.device.type == "cuda" else network
     return optimise(network, engine, image_size)
 
 

@@ -81,6 +81,16 @@ def _tf32() -> _Tf32:
     return _Tf32()
 
 
+def in_precision(network: nn.Module, engine: Engine) -> RunNetwork:
+    """Return a function that runs a network as it is, in the engine's precision."""
+
+    def run(x: object) -> object:
+        with autocast(engine.device, engine.precision):
+            return network(x)
+
+    return run
+
+
 def optimise(network: nn.Module, engine: Engine, image_size: int) -> RunNetwork:
     """Return a function that runs an optimised copy of a network; later changes do not count.
 
