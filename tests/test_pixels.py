@@ -271,12 +271,6 @@ def test_windows_outside_the_image_are_refused(window: tuple[int, int, int, int]
     assert not canvas.any()
 
 
-@pytest.mark.parametrize("shape", [(0, 0), (4, 3), (3, 4, 1), (5, 4)])
-def test_bitmaps_of_another_size_than_the_window_are_refused(shape: tuple[int, ...]) -> None:
-    with pytest.raises(ValueError, match="bitmap"):
-        encode_bitmap(torch.ones(shape, dtype=torch.bool), (1, 2, 5, 5), (8, 8))
-
-
 def test_the_kernels_check_sizes() -> None:
     kernels = load_kernels()
     if kernels is None:
