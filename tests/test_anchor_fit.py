@@ -34,10 +34,14 @@ def test_the_nearest_cell_is_the_best(square: bool) -> None:
     assert torch.allclose(best_overlaps(boxes, config.model), expected, atol=1e-5)
 
 
-def test_an_anchor_meets_itself() -> None:
-    model = SMALL.model
+@pytest.mark.parametrize(
+    ("preset", "cells"),
+    [("yolact_resnet18", 9), ("maskrcnn_resnet50_fpn", 17)],  # in a row of P4, of P3
+)
+def test_an_anchor_meets_itself(preset: str, cells: int) -> None:
+    model = get_config(preset).override("model.image_size=129").model
     sizes = AnchorGenerator(model.anchor_scales, model.anchor_ratios, 129, False).sizes[1]
-    box = torch.cat((torch.full((1, 2), 2.5 / 9), sizes[4:5]), dim=1)  # P4 has 9 x 9 cells
+    box = torch.cat((torch.full((1, 2), 2.5 / cells), sizes[-1:]), dim=1)
     assert best_overlaps(box, model).item() == pytest.approx(1)
 
 

@@ -79,6 +79,13 @@ def test_a_resumed_run_goes_on_in_the_same_file(
     assert after[:kept] == before[:kept]
 
 
+def test_lines_of_lost_steps_give_way(tmp_path: Path, metrics: CocoMetrics) -> None:
+    go_on(RunFiles(tmp_path), metrics, 1, 10)
+    files = RunFiles(tmp_path, 7)  # the best weights, say, and now validated less often
+    files.validation(metrics, 3, 12)
+    assert [row["iteration"] for row in lines(tmp_path)] == ["5", "12"]
+
+
 def test_validating_twice_at_one_iteration_leaves_one_line(
     tmp_path: Path, metrics: CocoMetrics
 ) -> None:

@@ -133,6 +133,15 @@ def test_a_run_is_not_resumed_with_classes_in_another_order(
     assert list(tmp_path.glob("*.pth")) == [path]
 
 
+def test_a_run_is_not_resumed_with_another_network(
+    dataset: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = saved(dataset, tmp_path)
+    args = train_flags(dataset, tmp_path, 2, "--resume=latest", "--set=model.fpn_channels=8")
+    assert run_command(train.main, args) == 1
+    assert f"error: {path}: does not fit this model" in capsys.readouterr().err
+
+
 def test_a_restarted_run_does_not_go_on_with_other_classes(
     dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

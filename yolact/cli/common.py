@@ -49,11 +49,11 @@ Flag = tuple[list[str], dict[str, Any]]
 def flag(
     names: str,
     help: str,
-    type: Callable[[str], Any] = str,
-    default: Any = None,
+    type: Callable[[str], object] = str,
+    default: object = None,
     *,
     switch: str | None = None,
-    **more: Any,
+    **more: object,
 ) -> Flag:
     """Describe one flag.
 

@@ -92,9 +92,9 @@ class Saver:
         return path
 
 
-def _state_of(learner: Learner) -> dict[str, Any]:
+def _state_of(learner: Learner) -> dict[str, object]:
     """Return what a checkpoint holds beside its model, for `restore`."""
-    state = {
+    state: dict[str, object] = {
         **vars(learner.progress),
         "optimizer": learner.optimizer.state_dict(),
         "random": torch.get_rng_state(),
