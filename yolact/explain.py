@@ -6,10 +6,9 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
-from data.images import to_tensor
+from data.images import Image, to_tensor
 from layers.masks import assemble_masks
 from layers.structures import Candidates
 from yolact.drawing.lincomb import draw_lincomb
@@ -17,8 +16,6 @@ from yolact.models.yolact import Yolact
 from yolact.results.detections import Thresholds
 
 from .predictor import Predictor
-
-Image = NDArray[np.uint8]
 
 
 @torch.inference_mode()

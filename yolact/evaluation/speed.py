@@ -16,20 +16,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch.utils.flop_counter import FlopCounterMode
 
-from data.images import to_tensor
+from data.images import Image, to_tensor
 from yolact.engines.choose import matmul_speeds
 from yolact.engines.names import Engine
 from yolact.models.segmenter import Segmenter
 from yolact.predictor import Predictor
 from yolact.results.detections import Detections, Thresholds
 from yolact.timing import StageTimer, summarize
-
-Image = NDArray[np.uint8]
 
 # The first images pay for allocations and for the choice of algorithms.
 WARM_UP = 2
