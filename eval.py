@@ -25,7 +25,10 @@ from pathlib import Path
 
 from data.images import Image
 from yolact.cli.benchmark import measure_speed
-from yolact.cli.chosen import (
+from yolact.cli.common import run_command
+from yolact.cli.eval_flags import image_order, outputs, parse_arguments, thresholds, video_options
+from yolact.cli.evaluate import detect_in_dataset, tell_limits, validation_set, write_outputs
+from yolact.cli.from_flags import (
     choose_model,
     drawing,
     engine_for,
@@ -33,11 +36,8 @@ from yolact.cli.chosen import (
     origin_of,
     scored_detections,
 )
-from yolact.cli.common import run_command
-from yolact.cli.eval import image_order, outputs, parse_arguments, thresholds, video_options
-from yolact.cli.evaluate import detect_in_dataset, tell_limits, validation_set, write_outputs
 from yolact.cli.inputs import expand_images, parse_source
-from yolact.cli.outputs import RESULTS, image_and_picture, source_and_video
+from yolact.cli.output_names import RESULTS, image_and_picture, source_and_video
 from yolact.cli.predict import segment_image, segment_images, segment_video
 from yolact.drawing.window import has_display, show
 from yolact.evaluation.coco import CocoEvaluator

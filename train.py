@@ -26,7 +26,7 @@ from tqdm.contrib.logging import logging_redirect_tqdm
 from data.loader import Batch
 from yolact import distributed
 from yolact.cli.common import run_command
-from yolact.cli.train import parse_arguments
+from yolact.cli.train_flags import parse_arguments
 from yolact.engines.pytorch import autocast
 from yolact.evaluation.metrics import format_table
 from yolact.training.interrupt import Stopped, saving, stop_requested

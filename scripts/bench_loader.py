@@ -14,7 +14,7 @@ import cv2
 import numpy as np
 import torch
 
-from data.augment.train import TrainTransform, place_target
+from data.augment.transform import TrainTransform, place_target
 from data.catalog import open_dataset
 from data.images import to_tensor
 from yolact.cli.common import add_flags, flag, make_parser, run_command

@@ -27,7 +27,6 @@ from data.catalog import open_dataset
 from data.classes import Categories
 from yolact import Predictor
 from yolact.checkpoint import Checkpoint
-from yolact.cli.chosen import choose_model, engine_for, load_predictor, scored_detections
 from yolact.cli.common import (
     UsageError,
     add_flags,
@@ -37,8 +36,9 @@ from yolact.cli.common import (
     make_parser,
     run_command,
 )
-from yolact.cli.eval import parse_arguments as parse_eval_arguments
+from yolact.cli.eval_flags import parse_arguments as parse_eval_arguments
 from yolact.cli.evaluate import tell_limits
+from yolact.cli.from_flags import choose_model, engine_for, load_predictor, scored_detections
 from yolact.drawing.plots import in_style, save_figure
 from yolact.engines.exported import is_exported
 from yolact.engines.names import EngineName

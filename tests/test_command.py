@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from yolact.cli.eval import parse_arguments
+from yolact.cli.eval_flags import parse_arguments
 from yolact.cli.main import PREDICT_HELP, SCRIPTS, as_commands, main, script_arguments, source_flag
 
 

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from data.augment.copy_paste import paste_objects
-from data.augment.train import TrainTransform
+from data.augment.transform import TrainTransform
 from data.loader import TrainingData
 from data.sample import Sample
 from layers.structures import Target

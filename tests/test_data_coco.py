@@ -14,7 +14,7 @@ import pytest
 from pycocotools import mask as mask_utils
 
 from data.annotations.coco import CocoInstances
-from data.augment.train import plain_target
+from data.augment.transform import plain_target
 from data.catalog import resolve_dataset
 from data.classes import Categories
 

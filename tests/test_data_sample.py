@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 from support.foreign_formats import two_images, write_images
 
+from data.annotations.as_coco import coco_content
 from data.annotations.coco import CocoInstances
 from data.annotations.run_lengths import decode
-from data.annotations.truth import coco_content
 from data.sample import Dataset
 from data.shapes.scenes import ShapeScenes
 

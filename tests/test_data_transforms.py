@@ -16,7 +16,7 @@ from data.augment import colours
 from data.augment.colours import adjust_colours, distort_colours
 from data.augment.placement import Placement, draw_placement, place_whole
 from data.augment.rasterise import rasterise
-from data.augment.train import TrainTransform, place_target, plain_target
+from data.augment.transform import TrainTransform, place_target, plain_target
 from data.catalog import resolve_dataset
 from data.images import to_tensor
 from data.sample import Sample

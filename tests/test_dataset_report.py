@@ -10,7 +10,7 @@ import pytest
 from support.foreign_formats import two_images, write_images
 
 from data.annotations.coco import CocoInstances
-from data.augment.train import TrainTransform, plain_target
+from data.augment.transform import TrainTransform, plain_target
 from data.shapes.scenes import ShapeScenes
 from yolact import get_config
 from yolact.training.dataset_report import describe_dataset, measure_objects

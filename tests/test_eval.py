@@ -19,8 +19,8 @@ from data.shapes.clip import export_clip, shape_clip
 from data.video.reader import open_video
 from yolact import build_model, get_config
 from yolact.checkpoint import read_checkpoint, save_checkpoint
-from yolact.cli import chosen
 from yolact.cli import evaluate as evaluate_room
+from yolact.cli import from_flags
 from yolact.cli.common import run_command
 from yolact.drawing.window import has_display
 from yolact.engines import exported
@@ -399,7 +399,7 @@ def test_images_of_one_name_get_a_picture_each(
 def test_what_cannot_be_is_refused_before_the_network_is_loaded(
     flag: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(chosen.Predictor, "from_parts", lambda *_: pytest.fail("loaded"))
+    monkeypatch.setattr(from_flags.Predictor, "from_parts", lambda *_: pytest.fail("loaded"))
     before = Path("clip.mp4").read_bytes()
     assert evaluate(flag) == 1
     assert capsys.readouterr().err.splitlines()[-1].startswith("error: ")

@@ -10,10 +10,10 @@ from test_scripts import script
 
 from yolact import build_model, get_config
 from yolact.checkpoint import save_checkpoint
-from yolact.cli import chosen
+from yolact.cli import from_flags
 from yolact.cli.benchmark import compared
-from yolact.cli.chosen import choose_model
-from yolact.cli.eval import parse_arguments
+from yolact.cli.eval_flags import parse_arguments
+from yolact.cli.from_flags import choose_model
 
 
 @pytest.fixture(scope="module")
@@ -77,7 +77,7 @@ def test_an_average_precision_is_in_float32_whatever_is_fast_here(
     folder: Path, flags: list[str], asked: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     precisions: list[object] = []
-    monkeypatch.setattr(chosen, "engine_for_file", lambda *a: precisions.append(a[-1]))
+    monkeypatch.setattr(from_flags, "engine_for_file", lambda *a: precisions.append(a[-1]))
     args = parse_arguments(None, [f"--trained_model={folder / 'fast.pth'}", *flags])
-    chosen.engine_for(args, *choose_model(args))
+    from_flags.engine_for(args, *choose_model(args))
     assert precisions == [asked]

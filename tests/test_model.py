@@ -10,7 +10,7 @@ import torch
 from support.tiny import SETTINGS
 from torch import Tensor
 
-from data.augment.train import plain_target
+from data.augment.transform import plain_target
 from data.classes import SHAPE_CLASSES
 from data.shapes.scenes import ShapeScenes
 from layers.structures import Candidates, Target

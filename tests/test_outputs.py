@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 import pytest
 
-from yolact.cli.outputs import image_and_picture, name_pictures, source_and_video, write_image
+from yolact.cli.output_names import image_and_picture, name_pictures, source_and_video, write_image
 
 
 def make(*names: str) -> list[Path]:

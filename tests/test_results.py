@@ -24,7 +24,6 @@ from support.coco_rectangles import (
 )
 
 from yolact.evaluation.coco import CocoEvaluator
-from yolact.evaluation.origin import Origin, digest_of
 from yolact.evaluation.result_files import (
     CocoResults,
     load_results,
@@ -33,6 +32,7 @@ from yolact.evaluation.result_files import (
     write_coco_json,
     write_web_json,
 )
+from yolact.evaluation.result_origin import Origin, digest_of
 from yolact.results.detections import Detections
 
 ORIGIN = Origin(

@@ -18,7 +18,7 @@ from support.tiny import train_flags as flags
 import train
 from yolact.checkpoint import read_checkpoint
 from yolact.cli.common import run_command
-from yolact.cli.train import parse_arguments
+from yolact.cli.train_flags import parse_arguments
 from yolact.training.log import read_log
 from yolact.training.record import read_results
 

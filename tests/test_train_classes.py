@@ -16,7 +16,7 @@ from data.classes import SHAPE_CLASSES, Categories
 from yolact import get_config
 from yolact.checkpoint import Checkpoint, read_checkpoint
 from yolact.cli.common import run_command
-from yolact.cli.train import parse_arguments
+from yolact.cli.train_flags import parse_arguments
 from yolact.errors import UsageError
 from yolact.training.pretrained import categories_to_train, class_difference
 from yolact.training.setup import set_up

@@ -11,7 +11,7 @@ from support.tiny import FLAGS
 
 from yolact import distributed, get_config
 from yolact.checkpoint import checkpoint_path, save_checkpoint
-from yolact.cli.train import parse_arguments
+from yolact.cli.train_flags import parse_arguments
 from yolact.errors import UsageError
 from yolact.training.setup import fit_schedule, freeze_if_small
 

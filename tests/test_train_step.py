@@ -14,7 +14,7 @@ from torch import Tensor
 
 import train
 from data.loader import Batch
-from yolact.cli.train import parse_arguments
+from yolact.cli.train_flags import parse_arguments
 from yolact.training.setup import Session, set_up
 from yolact.training.state import Progress
 

@@ -10,7 +10,7 @@ from support.tiny import make_dataset, train_flags
 
 from data.shapes.scenes import ShapeScenes
 from yolact import distributed
-from yolact.cli.train import parse_arguments
+from yolact.cli.train_flags import parse_arguments
 from yolact.training.interrupt import Stopped, saving
 from yolact.training.setup import Session, set_up
 from yolact.training.validation import images_to_validate, validate, validation_due

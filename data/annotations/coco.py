@@ -17,9 +17,9 @@ from data.classes import Categories
 from data.images import read_image
 from data.sample import Annotation, ImageInfo, Sample
 
+from .as_coco import coco_content, coco_index
 from .entries import entries_of, read_categories, read_content, read_images
 from .reader import ObjectReader, numbered
-from .truth import coco_content, coco_index
 
 _logger = logging.getLogger(__name__)
 

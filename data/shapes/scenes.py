@@ -17,8 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 from pycocotools.coco import COCO
 
+from data.annotations.as_coco import coco_content, coco_index
 from data.annotations.run_lengths import encode, measure
-from data.annotations.truth import coco_content, coco_index
 from data.classes import SHAPE_CLASSES, Categories
 from data.images import Image
 from data.sample import Annotation, ImageInfo, Sample

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from data.augment.train import plain_target
+from data.augment.transform import plain_target
 from data.classes import SHAPE_CLASSES
 from data.shapes.scenes import ShapeScenes
 from layers.structures import Target

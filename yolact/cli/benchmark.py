@@ -21,10 +21,10 @@ from yolact.files import write_json
 from yolact.predictor import Predictor
 from yolact.results.detections import Thresholds
 
-from .chosen import choose_model, drawing, engine_for, load_predictor
 from .common import UsageError
-from .eval import check_ranges, image_order, thresholds, video_options
+from .eval_flags import check_ranges, image_order, thresholds, video_options
 from .evaluate import validation_set
+from .from_flags import choose_model, drawing, engine_for, load_predictor
 from .inputs import parse_source
 from .predict import VideoOptions, process_video
 

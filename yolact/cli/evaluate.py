@@ -15,8 +15,8 @@ from data.sample import Dataset
 from yolact.config import Config
 from yolact.evaluation.coco import CocoEvaluator, evaluate, too_many_objects
 from yolact.evaluation.metrics import format_coco_summary, format_per_class, format_table
-from yolact.evaluation.origin import Origin
 from yolact.evaluation.result_files import save_results, write_coco_json, write_web_json
+from yolact.evaluation.result_origin import Origin
 from yolact.files import write_json
 from yolact.predictor import Predictor
 from yolact.report.write import to_record, write_report

@@ -16,7 +16,7 @@ from yolact.predictor import Predictor
 from yolact.results.detections import Detections, Thresholds
 from yolact.video.pipeline import VideoReport, run_video
 
-from .outputs import RESULTS, name_pictures, write_image
+from .output_names import RESULTS, name_pictures, write_image
 
 logger = logging.getLogger(__name__)
 

@@ -18,7 +18,7 @@ from data.annotations.run_lengths import check_counts
 from data.sample import RunLengths
 from yolact.files import write_json
 
-from .origin import Origin
+from .result_origin import Origin
 
 logger = logging.getLogger(__name__)
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from torchvision.utils import make_grid
 
 from data.annotations.run_lengths import decode
-from data.augment.train import TrainTransform
+from data.augment.transform import TrainTransform
 from data.images import Image
 from data.loader import Transform
 from data.sample import Dataset, Sample

@@ -15,7 +15,7 @@ from yolact.drawing.detections import Draw, draw_detections
 from yolact.engines.exported import engine_for_file, read_trained
 from yolact.engines.names import Engine
 from yolact.evaluation.metrics import STANDARD_LIMIT
-from yolact.evaluation.origin import Origin, digest_of, settings_of
+from yolact.evaluation.result_origin import Origin, digest_of, settings_of
 from yolact.evaluation.way_of_2019 import draw_plain
 from yolact.models.segmenter import MaskMode
 from yolact.predictor import Predictor

@@ -15,7 +15,7 @@ from yolact.results.detections import Thresholds
 
 from .common import UsageError, add_flags, add_machine_flags, flag, make_parser, str2bool
 from .evaluate import Outputs
-from .outputs import RESULTS
+from .output_names import RESULTS
 from .predict import VideoOptions
 
 
