@@ -1,10 +1,12 @@
+import math
+
 import pytest
 import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from layers.boxes import box_iou, cxcywh_to_xyxy, xyxy_to_cxcywh
-from layers.matching import match_anchors
+from layers.matching import _strongest_pairs, match_anchors
 
 NONE: list[tuple[float, ...]] = []
 
@@ -182,6 +184,13 @@ def test_forced_anchors_equal_those_of_an_exhaustive_search(
         classes, taken = reference(priors, boxes, labels)
         assert matches.classes.tolist() == classes.tolist(), seed
         assert matches.objects.tolist() == taken.tolist(), seed
+
+
+@pytest.mark.parametrize("overlaps", [[-0.0, 0.0], [0.0, -0.0], [0.5, -math.nan]])
+def test_zeros_and_nan_of_either_sign_are_ordered_as_argmax_does(overlaps: list[float]) -> None:
+    row = torch.tensor([overlaps])
+    objects, anchors = _strongest_pairs(row)
+    assert (objects.tolist(), anchors.tolist()) == ([0], [row.argmax().item()])
 
 
 class Operators(TorchDispatchMode):
