@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -81,3 +82,42 @@ def test_an_average_precision_is_in_float32_whatever_is_fast_here(
     args = parse_arguments(None, [f"--trained_model={folder / 'fast.pth'}", *flags])
     from_flags.engine_for(args, *choose_model(args))
     assert precisions == [asked]
+
+
+@pytest.mark.parametrize(
+    ("flags", "found", "entering"),
+    [
+        ([], 100, 200),
+        (["--max_detections=7"], 7, 200),
+        (["--max_detections=400"], 400, 800),  # no more would come out of suppression otherwise
+        (["--max_detections=400", "--set=detect.top_k=500"], 400, 500),
+    ],
+)
+def test_room_for_many_detections(
+    folder: Path, flags: list[str], found: int, entering: int
+) -> None:
+    args = parse_arguments(None, [f"--trained_model={folder / 'fast.pth'}", *flags])
+    detect = choose_model(args)[1].detect
+    assert (detect.max_detections, detect.top_k) == (found, entering)
+    assert chosen.scored_detections(args) == found
+
+
+@pytest.mark.parametrize(
+    ("flags", "mode", "masks"),
+    [
+        ([], "cropped", True),
+        (["--detect"], "none", False),
+        (["--no_crop"], "whole", True),
+        (["--smooth_masks"], "smooth", True),
+        (["--smooth_masks", "--detect"], "none", False),
+        (["--display_masks=False"], "cropped", False),
+    ],
+)
+def test_masks_are_made_and_drawn_as_the_flags_say(
+    flags: list[str], mode: str, masks: bool
+) -> None:
+    args = parse_arguments(None, flags)
+    assert chosen.mask_mode(args) == mode
+    draw = chosen.drawing(args)
+    assert isinstance(draw, partial)
+    assert draw.keywords["masks"] == masks

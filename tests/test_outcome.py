@@ -83,6 +83,9 @@ def test_nothing(truth: tuple[dict[str, Any], ...], found: dict[int, Detections]
             {(0, 1): 1, (0, MISSED): 1},
         ),
         ([(0, SMALL), (1, MEDIUM)], [(1, SMALL), (0, MEDIUM)], {(0, 1): 1, (1, 0): 1}),
+        # half of it is enough, less is not
+        ([(0, (0, 0, 50, 50))], [(1, (0, 0, 50, 25))], {(0, 1): 1}),
+        ([(0, (0, 0, 50, 50))], [(1, (0, 0, 50, 24))], {(0, MISSED): 1, (BACKGROUND, 1): 1}),
     ],
 )
 def test_cells(
@@ -115,6 +118,12 @@ def test_what_scores_less_does_not_count(threshold: float, found: int) -> None:
     outcome = outcome_of(ground_truth(TRUTH), perfect(), threshold)
     assert outcome.is_found.sum() == outcome.is_right.sum() == len(outcome.detections) == found
     assert outcome.confusion[:, MISSED].sum() == 3 - found
+
+
+def test_a_score_at_the_threshold_counts() -> None:
+    found = {1: detections([SMALL, MEDIUM], [0, 1], [0.5, 0.25])}
+    for threshold, count in ((0.25, 2), (0.5, 1), (0.500001, 0)):
+        assert len(outcome_of(ground_truth(TRUTH), found, threshold).detections) == count
 
 
 @pytest.mark.parametrize("seed", range(4))

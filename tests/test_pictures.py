@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import itertools
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,7 +14,8 @@ from data.annotations.coco import CocoInstances
 from data.catalog import open_dataset
 from data.sample import Sample
 from data.shapes.scenes import ShapeScenes
-from yolact.drawing.side_by_side import Panel, objects_to_draw, side_by_side
+from yolact.drawing.detections import place_labels
+from yolact.drawing.side_by_side import Panel, objects_to_draw, side_by_side, with_room
 from yolact.evaluation.coco import eval_order
 from yolact.results.detections import Detections
 from yolact.training.pictures import write_validation_pictures
@@ -62,8 +64,20 @@ def test_panels_fit_and_do_not_blow_up(side: int, size: tuple[int, int]) -> None
     assert (image == 100).all()
 
 
-def test_labels_never_cover_each_other() -> None:
-    """Of objects in one place the first is named; the words of the others are left out."""
+@pytest.mark.parametrize("count", [0, 1, 3, 30])
+def test_labels_never_cover_each_other(count: int) -> None:
+    """Of objects in one place the first is named; the words of the others may be left out."""
+    crowd = objects([(20, 20, 60, 40)] * count, ("somebody",))
+    named = with_room(crowd, scores=False)
+    assert named[:1].all()
+    assert len(named) == count
+    boxes = [(20, 20, 60, 40)] * count
+    places = np.array(place_labels(["somebody"] * count, boxes, HW)).reshape(-1, 4)[named]
+    for a, b in itertools.combinations(places.tolist(), 2):
+        assert a[2] <= b[0] or b[2] <= a[0] or a[3] <= b[1] or b[3] <= a[1]
+
+
+def test_who_has_no_room_is_drawn_without_a_name() -> None:
     image = np.full((*HW, 3), 100, np.uint8)
     crowd = objects([(20, 20, 60, 40)] * 30, ("somebody",))
     one = side_by_side(image, [Panel("", crowd[:6], False)], 160)

@@ -197,6 +197,16 @@ def test_colours_tell_right_from_wrong(tmp_path: Path) -> None:
         assert np.abs(pixel - (0.55 * np.array(grey) + 0.45 * np.array(color))).max() < 12
 
 
+def test_errors_are_drawn_over_what_is_right(tmp_path: Path) -> None:
+    box, inside = (10, 10, 150, 110), (40, 30, 120, 90)
+    truth = [annotation(1, 1, 0, box), annotation(2, 1, 0, inside)]
+    report(tmp_path, truth, {1: detections([box], [0], [0.9])}, score_threshold=0.0)
+    pixel = cv2.imread(str(tmp_path / "worst_01.jpg"))[24 + 120, 160, ::-1]
+    right = 0.55 * np.full(3, 128) + 0.45 * np.array(PALETTE[1])
+    missed = 0.55 * right + 0.45 * np.array(PALETTE[0])  # above
+    assert np.abs(pixel - missed).max() < 12
+
+
 def test_many_classes_and_names_that_mean_harm(tmp_path: Path) -> None:
     evil = ["<script>alert(1)</script>", "$\\frac{1$", "_hidden", "x" * 300, "ein Wort " * 30, "图"]
     names = [*evil, *(f"class {n}" for n in range(94))]

@@ -1,4 +1,5 @@
 import itertools
+import math
 import subprocess
 from typing import Literal
 
@@ -10,6 +11,7 @@ import torch
 from yolact.drawing import window
 from yolact.drawing.detections import PALETTE, draw_detections, draw_fps, place_labels
 from yolact.drawing.lincomb import diverging, draw_lincomb
+from yolact.drawing.plots import collect_curves
 from yolact.drawing.window import has_display, show
 from yolact.evaluation.way_of_2019 import draw_plain
 from yolact.results.detections import Detections
@@ -194,6 +196,21 @@ def test_lincomb_makes_a_picture(count: int) -> None:
     assert (picture != 255).any()
 
 
+def test_lincomb_shows_the_largest_weight_first_and_sums_up() -> None:
+    """Two flat prototypes cancel: the first sum is red, the second white, and so is the last."""
+    prototypes, coefficients = torch.ones(2, 10, 10), torch.tensor([0.5, -0.5])
+    coefficients = torch.cat((torch.tensor([0.1]), coefficients))
+    prototypes = torch.cat((torch.zeros(1, 10, 10), prototypes))
+    picture = draw_lincomb(prototypes, coefficients, torch.zeros(10, 10))
+    tile = 118 + 2 + 8  # with its frame and the gap
+    top, side = 22 + 4 + 22 + 60, 4 + 60  # the middle of the first tile
+    above = [tuple(picture[top, side + tile * step]) for step in range(3)]
+    below = [tuple(picture[top + 120, side + tile * step]) for step in range(3)]
+    red, blue, white = (200, 20, 40), (30, 70, 200), (255, 255, 255)
+    assert above == [red, blue, white]
+    assert below == [red, white, white]
+
+
 def test_diverging() -> None:
     colors = diverging(np.float32([[-2, -1, 0, 1]]), 1.0)
     assert tuple(colors[0, 2]) == (255, 255, 255)
@@ -239,3 +256,20 @@ def test_plain_drawing_looks_the_same(color_by: Literal["class", "instance"]) ->
     image = np.full((64, 64, 3), 100, np.uint8)
     plain = draw_plain(image, found, color_by=color_by).astype(int)
     assert np.abs(plain - draw_detections(image, found, color_by=color_by)).max() <= 2
+
+
+@pytest.mark.parametrize(
+    ("rows", "expected"),
+    [
+        ([], {}),
+        ([{}, {"a": None}], {}),
+        (
+            [{"a": 1.0}, {"a": math.nan, "b": None}, {"a": 2.0, "b": math.inf}, {"b": 3.0}],
+            {"a": [(0, 1.0), (2, 2.0)], "b": [(3, 3.0)]},
+        ),
+    ],
+)
+def test_curves_have_only_what_is_defined(
+    rows: list[dict[str, float | None]], expected: dict[str, object]
+) -> None:
+    assert collect_curves(range(len(rows)), rows) == expected

@@ -94,11 +94,10 @@ def settings_of(config: Config) -> dict[str, object]:
 def digest_of(weights: Path) -> str:
     """Return the SHA-256 of a checkpoint, or of both files of an OpenVINO model."""
     digest = hashlib.sha256()
-    beside = weights.with_suffix(".bin")
-    paths = (
-        (weights, beside) if weights.suffix.lower() == ".xml" and beside.exists() else (weights,)
-    )
-    for path in paths:
+    is_pair = weights.suffix.lower() == ".xml"
+    for path in (weights, weights.with_suffix(".bin")) if is_pair else (weights,):
+        if not path.exists():
+            continue
         with path.open("rb") as file:
             while block := file.read(_BLOCK):
                 digest.update(block)
