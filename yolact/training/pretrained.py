@@ -83,10 +83,12 @@ def categories_to_train(
             f"--weights={checkpoint.path} starts a new run from it"
         )
     if _sorted(learned) == _sorted(own.names):
-        logger.warning("%s: %s, which is kept", checkpoint.path, difference)
+        order = f"the order of {checkpoint.path} is kept"
+        logger.warning("dataset %r, %s; %s", dataset, difference, order)
         return Categories.from_names(learned)
     if len(learned) == len(own):
-        logger.warning("%s: %s; the new start as the old", checkpoint.path, difference)
+        start = f"class layers start from those of {checkpoint.path}"
+        logger.warning("dataset %r, %s; %s", dataset, difference, start)
     return own
 
 
