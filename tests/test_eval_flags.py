@@ -99,7 +99,7 @@ def test_room_for_many_detections(
     args = parse_arguments(None, [f"--trained_model={folder / 'fast.pth'}", *flags])
     detect = choose_model(args)[1].detect
     assert (detect.max_detections, detect.top_k) == (found, entering)
-    assert chosen.scored_detections(args) == found
+    assert from_flags.scored_detections(args) == found
 
 
 @pytest.mark.parametrize(
@@ -117,7 +117,7 @@ def test_masks_are_made_and_drawn_as_the_flags_say(
     flags: list[str], mode: str, masks: bool
 ) -> None:
     args = parse_arguments(None, flags)
-    assert chosen.mask_mode(args) == mode
-    draw = chosen.drawing(args)
+    assert from_flags.mask_mode(args) == mode
+    draw = from_flags.drawing(args)
     assert isinstance(draw, partial)
     assert draw.keywords["masks"] == masks

@@ -11,9 +11,16 @@ from support.tiny import make_dataset, train_flags
 from data.shapes.scenes import ShapeScenes
 from yolact import distributed
 from yolact.cli.train_flags import parse_arguments
+from yolact.config import DetectConfig
 from yolact.training.interrupt import Stopped, saving
 from yolact.training.setup import Session, set_up
-from yolact.training.validation import images_to_validate, validate, validation_due
+from yolact.training.validation import (
+    images_to_validate,
+    scored_detections,
+    tell_limits,
+    validate,
+    validation_due,
+)
 
 
 @pytest.fixture(scope="module")
@@ -126,3 +133,23 @@ def test_no_images_no_validation(session: Session) -> None:
     without = replace(session, val_data=None)
     assert validate(without, Event()) is None
     assert not validation_due(without)
+
+
+@pytest.mark.parametrize(
+    ("max_detections", "told"), [(100, False), (1, True)], ids=["all are found", "too few"]
+)
+def test_more_objects_than_can_be_found_are_told(
+    session: Session, caplog: pytest.LogCaptureFixture, max_detections: int, told: bool
+) -> None:
+    before = session.learner.config
+    session.learner.config = before.override(f"detect.max_detections={max_detections}")
+    tell_limits(session)
+    tell_limits(replace(session, val_data=None))
+    session.learner.config = before
+    assert ("more than 1 objects" in caplog.text) == told
+    assert ("--set detect.max_detections=N lets them" in caplog.text) == told
+
+
+@pytest.mark.parametrize(("found", "scored"), [(1, 100), (100, 100), (400, 400)])
+def test_an_ap_counts_all_that_is_found(found: int, scored: int) -> None:
+    assert scored_detections(DetectConfig(max_detections=found)) == scored

@@ -102,9 +102,7 @@ def detect_in_dataset(
 
 def tell_limits(dataset: Dataset, image_ids: Sequence[int], config: Config, scored: int) -> None:
     """Warn of images with more objects than can be found, or than count in each class."""
-    settings = config.detect
-    found = settings.top_k if settings.nms == "cross_class" else settings.max_detections
-    if told := too_many_objects(dataset.coco, image_ids, found, scored):
+    if told := too_many_objects(dataset.coco, image_ids, config.detect.most_found, scored):
         logger.warning("%s: no more are found, or count; --max_detections=N lets them", told)
 
 

@@ -12,8 +12,9 @@ from threading import Event
 from data.images import Image
 from data.sample import Dataset
 from yolact import distributed
-from yolact.evaluation.coco import CocoEvaluator, eval_order, evaluate
-from yolact.evaluation.metrics import CocoMetrics
+from yolact.config import DetectConfig
+from yolact.evaluation.coco import CocoEvaluator, eval_order, evaluate, too_many_objects
+from yolact.evaluation.metrics import STANDARD_LIMIT, CocoMetrics
 from yolact.evaluation.result_files import merge_results
 from yolact.predictor import Predictor
 from yolact.report.write import write_report
@@ -26,6 +27,19 @@ from .setup import Session
 logger = logging.getLogger(__name__)
 
 VALIDATION_EPOCHS, MAX_VALIDATIONS = 2, 20  # unless `validation_epoch` says otherwise
+
+
+def tell_limits(session: Session) -> None:
+    """Warn of validation images with more objects than can be found, or than count."""
+    data, detection = session.val_data, session.learner.config.detect
+    if data is None:
+        return
+    images = [data.image_ids[index] for index in eval_order(data.image_ids)]
+    images = images[: session.options.validation_size]
+    limit = scored_detections(detection)
+    if told := too_many_objects(data.coco, images, detection.most_found, limit):
+        mend = "--set detect.max_detections=N lets them"
+        logger.warning("validation: %s: no more are found, or count; %s", told, mend)
 
 
 def validation_due(session: Session) -> bool:
@@ -70,7 +84,8 @@ def validate(session: Session, stop: Event) -> CocoMetrics | None:
         order = images_to_validate(data, session.options.validation_size)
         results = evaluate(predict, data, order=order).results
         merged = merge_results(distributed.gather(results))
-        evaluator = CocoEvaluator(data.coco, data.categories.category_ids, merged)
+        limit = scored_detections(learner.config.detect)
+        evaluator = CocoEvaluator(data.coco, data.categories.category_ids, merged, limit)
         metrics = evaluator.summarize()
         session.evaluator = evaluator
         learner.progress.validated = learner.progress.iteration
@@ -81,6 +96,11 @@ def validate(session: Session, stop: Event) -> CocoMetrics | None:
         learner.model.train()
     session.saver.save_best(metrics.mask.overlaps["all"])
     return metrics
+
+
+def scored_detections(detection: DetectConfig) -> int:
+    """Return how many detections of an image and class an AP counts: COCO's 100, or all found."""
+    return max(STANDARD_LIMIT, detection.max_detections)
 
 
 def images_to_validate(data: Dataset, count: int) -> list[int]:
