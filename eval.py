@@ -62,7 +62,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def predict_image(args: argparse.Namespace) -> None:
     """Segment one image, and show or write the picture."""
-    source, output = image_and_picture(args.image, has_display())
+    source, output = image_and_picture(args.image, has_display)
     predictor = load_predictor(args, *choose_model(args))
     segment_image(
         source,
@@ -85,7 +85,7 @@ def predict_images(args: argparse.Namespace) -> None:
 
 def predict_video(args: argparse.Namespace) -> None:
     """Segment a video file, a webcam or a stream."""
-    source, output = source_and_video(args.video, has_display())
+    source, output = source_and_video(args.video, has_display)
     predictor, draw = load_predictor(args, *choose_model(args)), drawing(args, "class")
     segment_video(source, output, predictor, draw, thresholds(args), video_options(args))
 

@@ -402,6 +402,13 @@ class ScaledConv(torch.nn.Conv2d):
         return 2 * super().forward(x)
 
 
+class OneSize(torch.nn.Sequential):
+    """Takes images of 16 x 16 alone."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return super().forward(x + torch.zeros(16, 16))
+
+
 class OtherOrder(torch.nn.Sequential):
     """Applies its norm before its convolution, which its children do not tell."""
 
@@ -427,6 +434,7 @@ class OtherOrder(torch.nn.Sequential):
             1,
         ),
         (torch.nn.Sequential(ScaledConv(3, 3, 3), torch.nn.BatchNorm2d(3)), 1),
+        (OneSize(torch.nn.Conv2d(3, 3, 3), torch.nn.BatchNorm2d(3)), 1),
         (OtherOrder(torch.nn.Conv2d(3, 3, 3), torch.nn.BatchNorm2d(3)), 1),
     ],
 )

@@ -85,7 +85,7 @@ def test_links_to_an_image_are_spared(link: object) -> None:
 )
 def test_one_image(text: str, has_display: bool, expected: str | None) -> None:
     make("in/a.jpg", "results/a.png")
-    picture = image_and_picture(text, has_display)[1]
+    picture = image_and_picture(text, lambda: has_display)[1]
     assert picture == (None if expected is None else Path(expected))
 
 
@@ -101,7 +101,7 @@ def test_one_image(text: str, has_display: bool, expected: str | None) -> None:
 )
 def test_one_video(text: str, has_display: bool, expected: str | None) -> None:
     make("in/a.mov", "results/a.mp4")
-    video = source_and_video(text, has_display)[1]
+    video = source_and_video(text, lambda: has_display)[1]
     assert video == (None if expected is None else Path(expected))
 
 
@@ -117,7 +117,7 @@ def test_one_video(text: str, has_display: bool, expected: str | None) -> None:
 def test_pictures_that_cannot_be_are_refused(text: str, message: str) -> None:
     make("a.png")
     with pytest.raises(ValueError, match=message):
-        image_and_picture(text, True)
+        image_and_picture(text, lambda: True)
 
 
 @pytest.mark.parametrize(
@@ -131,7 +131,7 @@ def test_pictures_that_cannot_be_are_refused(text: str, message: str) -> None:
 def test_videos_that_cannot_be_are_refused(text: str, message: str) -> None:
     make("a.mp4")
     with pytest.raises(ValueError, match=message):
-        source_and_video(text, True)
+        source_and_video(text, lambda: True)
 
 
 def test_a_picture_is_written_as_rgb() -> None:

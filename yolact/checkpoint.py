@@ -130,7 +130,8 @@ def config_from_name(path: Path) -> Config:
         if re.fullmatch(rf"{name}(_\d+_\d+)?(_[\w-]+)?", path.stem):
             return get_config(name)
     raise ValueError(
-        f"{path.name}: cannot tell the preset from the file name; name it (--config, config=)"
+        f"{path.name}: cannot tell the preset from the file name; name it: config= in load_model, "
+        "--config on a command line"
     )
 
 

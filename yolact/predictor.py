@@ -145,6 +145,11 @@ class Predictor:
         with autocast(self.device, self._precision):
             return self.model.network(inputs)
 
+    @torch.no_grad()
+    def warm_up(self) -> None:
+        """Run the network once, so that what happens only at first use does not delay an image."""
+        self.run_network(self.model.preprocess([torch.zeros((3, 32, 32), dtype=torch.uint8)]))
+
     @torch.no_grad()  # results are plain tensors, which a caller may change
     def segment(self, images: Sequence[ImageLike], thresholds: Thresholds) -> list[Detections]:
         """Segment a batch of images, of any sizes: preprocess, network, postprocess.

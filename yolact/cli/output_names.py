@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import count
 from pathlib import Path
 
@@ -20,7 +20,7 @@ RESULTS = Path("results")
 """The folder for what nobody named."""
 
 
-def image_and_picture(text: str, has_display: bool) -> tuple[Path, Path | None]:
+def image_and_picture(text: str, has_display: Callable[[], bool]) -> tuple[Path, Path | None]:
     """Split --image into the image to read and the picture to write, None for a window.
 
     Raises:
@@ -34,7 +34,7 @@ def image_and_picture(text: str, has_display: bool) -> tuple[Path, Path | None]:
     return image, picture
 
 
-def source_and_video(text: str, has_display: bool) -> tuple[str, Path | None]:
+def source_and_video(text: str, has_display: Callable[[], bool]) -> tuple[str, Path | None]:
     """Split --video into a file, camera or stream and the video to write, None for a window.
 
     Raises:
@@ -100,10 +100,12 @@ def write_image(path: Path, picture: Image) -> Path:
     return path
 
 
-def _output(target: str | None, source: Path, default: Path, has_display: bool) -> Path | None:
+def _output(
+    target: str | None, source: Path, default: Path, has_display: Callable[[], bool]
+) -> Path | None:
     """Return what the user named, or without a display the default; never the source itself."""
     if target is None:
-        if has_display:
+        if has_display():
             return None
         names = (default, *(default.with_stem(f"{default.stem}_{n}") for n in (2, 3)))
         return next(path for path in names if not _is_same_file(path, source))

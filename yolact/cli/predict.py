@@ -131,6 +131,7 @@ def process_video(
         # Where nobody waits for a single frame.
         if output is not None and not video.is_live and not options.emulate_playback:
             predictor = predictor.for_many()
+        predictor.warm_up()
 
         def predict(frames: list[Image]) -> list[Detections]:
             return predictor.segment(frames, thresholds)

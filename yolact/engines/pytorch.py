@@ -142,7 +142,7 @@ def fold_batch_norm(backbone: nn.Module) -> nn.Module:
     """Merge plain batch norms into the plain convolutions right before them.
 
     What a module does in between cannot be seen from its children, so the outputs for random
-    images are compared; if they differ, the backbone comes back as it was.
+    images are compared; if they differ, or cannot be made, the backbone comes back as it was.
 
     Args:
         backbone: (B, 3, h, w) -> tensors, in evaluation mode; left as it is.
@@ -156,9 +156,13 @@ def fold_batch_norm(backbone: nn.Module) -> nn.Module:
                     continue
                 setattr(parent, name, fuse_conv_bn_eval(conv, norm))
                 setattr(parent, norm_name, nn.Identity())
-    if _same_outputs(backbone, folded):
-        return folded
-    logger.warning("batch norm is not folded: this backbone does not apply it where it stands")
+    try:
+        if _same_outputs(backbone, folded):
+            return folded
+        reason = "this backbone does not apply it where it stands"
+    except Exception as error:  # a backbone for one input size, for example
+        reason = f"the comparison failed: {error}"
+    logger.warning("batch norm is not folded: %s", reason)
     return backbone
 
 
