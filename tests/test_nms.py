@@ -118,7 +118,7 @@ def test_missing_kernels_are_said_once(
 def test_kernels_of_an_older_version_do_not_serve(
     fresh_kernels: None, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(native, "import_module", lambda name: ModuleType(name))
+    monkeypatch.setattr(native, "import_module", lambda name, _: ModuleType(name))
     with caplog.at_level(logging.WARNING, "layers.native"):
         assert load_kernels() is None
     assert "out of date" in caplog.text
