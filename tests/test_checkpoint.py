@@ -53,6 +53,7 @@ def assert_same(first: nn.Module, second: nn.Module, atol: float = 0.0) -> None:
 def test_round_trip(model: Yolact, tmp_path: Path, half: bool, atol: float) -> None:
     path = tmp_path / "new" / "any name.pth"
     save_checkpoint(path, model, SMALL, {"iteration": 7}, half=half)
+    assert torch.float16 not in {tensor.dtype for tensor in read_checkpoint(path).model.values()}
     checkpoint = read_checkpoint(path)
     assert (checkpoint.official, checkpoint.config) == (False, SMALL)
     assert checkpoint.training == {"iteration": 7}
