@@ -5,11 +5,14 @@ PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --maxpro
 
 .PHONY: demo test test-all lint clean
 
-# The environment with everything installed; made anew when the build or the kernels change.
-.venv: pyproject.toml setup.py layers/kernels.pyx layers/mask_pixels.pxi
+# The environment with everything installed; made anew when what it is built from changes, or when
+# the last attempt was broken off.
+.venv: .venv/installed
+
+.venv/installed: pyproject.toml setup.py layers/kernels.pyx layers/mask_pixels.pxi
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --editable ".[dev,video,export,int8]"
-	touch .venv
+	touch $@
 
 demo: .venv
 	$(BIN)/python scripts/demo.py
