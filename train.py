@@ -33,7 +33,12 @@ from yolact.training.interrupt import Stopped, saving, stop_requested
 from yolact.training.optim import input_size_at, learning_rate_at, set_learning_rate
 from yolact.training.setup import Session, set_up
 from yolact.training.state import Progress
-from yolact.training.validation import report_validation, tell_limits, validate, validation_due
+from yolact.training.validation import (
+    report_validation,
+    tell_crowded_images,
+    validate,
+    validation_due,
+)
 
 logger = logging.getLogger("train")
 
@@ -54,7 +59,7 @@ def train(session: Session) -> None:
     options, learner, saver = session.options, session.learner, session.saver
     config, model, progress = learner.config, learner.model, learner.progress
     loader = session.loader()
-    tell_limits(session)
+    tell_crowded_images(session)
     save_interval = options.save_interval or min(10_000, config.train.max_iterations // 5 or 1)
     with (
         stop_requested() as stop,

@@ -11,13 +11,11 @@ from support.tiny import make_dataset, train_flags
 from data.shapes.scenes import ShapeScenes
 from yolact import distributed
 from yolact.cli.train_flags import parse_arguments
-from yolact.config import DetectConfig
 from yolact.training.interrupt import Stopped, saving
 from yolact.training.setup import Session, set_up
 from yolact.training.validation import (
     images_to_validate,
-    scored_detections,
-    tell_limits,
+    tell_crowded_images,
     validate,
     validation_due,
 )
@@ -143,13 +141,8 @@ def test_more_objects_than_can_be_found_are_told(
 ) -> None:
     before = session.learner.config
     session.learner.config = before.override(f"detect.max_detections={max_detections}")
-    tell_limits(session)
-    tell_limits(replace(session, val_data=None))
+    tell_crowded_images(session)
+    tell_crowded_images(replace(session, val_data=None))
     session.learner.config = before
     assert ("more than 1 objects" in caplog.text) == told
-    assert ("--set detect.max_detections=N lets them" in caplog.text) == told
-
-
-@pytest.mark.parametrize(("found", "scored"), [(1, 100), (100, 100), (400, 400)])
-def test_an_ap_counts_all_that_is_found(found: int, scored: int) -> None:
-    assert scored_detections(DetectConfig(max_detections=found)) == scored
+    assert ("; raise detect.max_detections and detect.top_k (--set)" in caplog.text) == told
