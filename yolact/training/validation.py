@@ -14,7 +14,7 @@ from data.sample import Dataset
 from yolact import distributed
 from yolact.evaluation.coco import CocoEvaluator, eval_order, evaluate
 from yolact.evaluation.limits import scored_detections, tell_limits
-from yolact.evaluation.metrics import CocoMetrics
+from yolact.evaluation.metrics import CocoMetrics, format_table
 from yolact.evaluation.result_files import merge_results
 from yolact.predictor import Predictor
 from yolact.report.write import write_report
@@ -53,7 +53,7 @@ def validation_due(session: Session) -> bool:
 
 
 def validate(session: Session, stop: Event) -> CocoMetrics | None:
-    """Evaluate on the validation images, record it, and keep the best weights.
+    """Evaluate on the validation images, print and record it, and keep the best weights.
 
     Args:
         session: with or without validation images.
@@ -85,6 +85,8 @@ def validate(session: Session, stop: Event) -> CocoMetrics | None:
         limit = scored_detections(learner.config.detect)
         evaluator = CocoEvaluator(data.coco, data.categories.category_ids, merged, limit)
         metrics = evaluator.summarize()
+        if distributed.rank() == 0:  # before anything that a full disk can stop
+            print(format_table(metrics), flush=True)
         session.evaluator = evaluator
         learner.progress.validated = learner.progress.iteration
         session.record_validation(metrics, time.perf_counter() - start)
