@@ -27,20 +27,20 @@ from data.images import Image
 from yolact.cli.benchmark import measure_speed
 from yolact.cli.common import run_command
 from yolact.cli.eval_flags import image_order, outputs, parse_arguments, thresholds, video_options
-from yolact.cli.evaluate import detect_in_dataset, tell_limits, validation_set, write_outputs
+from yolact.cli.evaluate import detect_in_dataset, validation_set, write_outputs
 from yolact.cli.from_flags import (
     choose_model,
     drawing,
     engine_for,
     load_predictor,
     origin_of,
-    scored_detections,
 )
 from yolact.cli.inputs import expand_images, parse_source
 from yolact.cli.output_names import RESULTS, image_and_picture, source_and_video
 from yolact.cli.predict import segment_image, segment_images, segment_video
 from yolact.drawing.window import has_display, show
 from yolact.evaluation.coco import CocoEvaluator
+from yolact.evaluation.limits import scored_detections, tell_limits
 from yolact.evaluation.result_files import load_results
 from yolact.results.detections import Detections
 
@@ -95,16 +95,17 @@ def average_precision(args: argparse.Namespace) -> None:
     if args.display and not has_display():
         raise ValueError("--display: there is no display; --images=in:out writes pictures")
     checkpoint, config = choose_model(args)
-    dataset, limit = validation_set(config), scored_detections(args)
+    dataset, limit = validation_set(config), scored_detections(config.detect)
     ids = dataset.categories.category_ids
     if args.resume:
         results = load_results(args.ap_data_file, origin_of(args, checkpoint, config))
         evaluator = CocoEvaluator(dataset.coco, ids, results, limit)
-        tell_limits(dataset, list(results.images), config, limit)
+        tell_limits(dataset.coco, results.images, config, "raise --max_detections")
     else:
         evaluator = CocoEvaluator(dataset.coco, ids, limit=limit)
         order = image_order(args, dataset)[: args.max_images if args.max_images >= 0 else None]
-        tell_limits(dataset, [dataset.image_ids[index] for index in order], config, limit)
+        images = [dataset.image_ids[index] for index in order]
+        tell_limits(dataset.coco, images, config, "raise --max_detections")
         engine = engine_for(args, checkpoint, config)
         detect_in_dataset(
             load_predictor(args, checkpoint, config, engine),

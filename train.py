@@ -15,8 +15,8 @@ import logging
 import math
 import time
 from collections.abc import Sequence
+from contextlib import closing
 from pathlib import Path
-from threading import Event
 
 import torch
 from torch import Tensor
@@ -28,12 +28,16 @@ from yolact import distributed
 from yolact.cli.common import run_command
 from yolact.cli.train_flags import parse_arguments
 from yolact.engines.pytorch import autocast
-from yolact.evaluation.metrics import format_table
 from yolact.training.interrupt import Stopped, saving, stop_requested
 from yolact.training.optim import input_size_at, learning_rate_at, set_learning_rate
 from yolact.training.setup import Session, set_up
 from yolact.training.state import Progress
-from yolact.training.validation import report_validation, tell_limits, validate, validation_due
+from yolact.training.validation import (
+    report_validation,
+    tell_crowded_images,
+    validate,
+    validation_due,
+)
 
 logger = logging.getLogger("train")
 
@@ -43,6 +47,8 @@ MAX_BAD_STEPS = 20
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Read the command line, set up, train."""
+    if distributed.is_helper():
+        logging.getLogger().setLevel(logging.ERROR)  # the first process speaks for all
     try:
         train(set_up(*parse_arguments(__doc__, argv)))
     finally:
@@ -54,9 +60,10 @@ def train(session: Session) -> None:
     options, learner, saver = session.options, session.learner, session.saver
     config, model, progress = learner.config, learner.model, learner.progress
     loader = session.loader()
-    tell_limits(session)
+    tell_crowded_images(session)
     save_interval = options.save_interval or min(10_000, config.train.max_iterations // 5 or 1)
     with (
+        closing(session),
         stop_requested() as stop,
         saving(saver, options.interrupt),
         logging_redirect_tqdm(),
@@ -74,7 +81,7 @@ def train(session: Session) -> None:
             session.record_step(losses, learning_rate, seconds)
             due = validation_due(session)
             if due:
-                validate_and_print(session, stop)
+                validate(session, stop)
                 start = time.perf_counter()
             if distributed.agree(stop.is_set()):
                 raise Stopped
@@ -85,8 +92,7 @@ def train(session: Session) -> None:
                 saver.save()
         path = saver.save()
         if progress.validated != progress.iteration:
-            validate_and_print(session, stop)
-    session.console.close()
+            validate(session, stop)
     if distributed.rank() == 0:
         print_results(session, path)
 
@@ -154,13 +160,6 @@ def diagnosis(losses: dict[str, float], learning_rate: float) -> str:
         f"resume from an earlier checkpoint with a learning rate below {learning_rate:g} (--lr), "
         "a longer warm-up (--set train.warmup_iterations=2000), or check the annotations"
     )
-
-
-def validate_and_print(session: Session, stop: Event) -> None:
-    """Validate, and print the table in the first of the processes."""
-    metrics = validate(session, stop)
-    if metrics is not None and distributed.rank() == 0:
-        print(format_table(metrics), flush=True)
 
 
 def print_results(session: Session, weights: Path) -> None:

@@ -142,6 +142,7 @@ def test_more_objects_than_can_be_found_are_told(
     annotations.write_text(json.dumps({**content, "annotations": content["annotations"] + more}))
     assert evaluate("--dataset=crowded") == 0
     assert caplog.text.count("1 of 3 images has more than 100 objects (up to 4") == 1
+    assert "): detections beyond that are dropped or do not count; raise --max_det" in caplog.text
     out = capsys.readouterr().out
     assert out.count("maxDets=100 ]") == 2 * 10
     few = len(json.loads(Path("results/ap_data.json").read_text())["detections"])

@@ -85,21 +85,27 @@ def test_an_average_precision_is_in_float32_whatever_is_fast_here(
 
 
 @pytest.mark.parametrize(
-    ("flags", "found", "entering"),
+    ("own", "flags", "found", "entering"),
     [
-        ([], 100, 200),
-        (["--max_detections=7"], 7, 200),
-        (["--max_detections=400"], 400, 800),  # no more would come out of suppression otherwise
-        (["--max_detections=400", "--set=detect.top_k=500"], 400, 500),
+        ("fast", [], 100, 200),
+        ("fast", ["--max_detections=7"], 7, 200),
+        ("fast", ["--max_detections=400"], 400, 800),  # no more would come out otherwise
+        ("fast", ["--max_detections=400", "--set=detect.top_k=500"], 400, 500),
+        ("cross_class", [], 100, 200),
+        ("cross_class", ["--max_detections=7"], 7, 7),  # top_k alone decides across classes
+        ("cross_class", ["--max_detections=400"], 400, 400),
+        ("cross_class", ["--max_detections=7", "--set=detect.top_k=9"], 7, 9),
+        ("cross_class", ["--max_detections=7", "--fast_nms=False"], 7, 200),
+        ("fast", ["--max_detections=7", "--cross_class_nms"], 7, 7),
+        ("fast", ["--max_detections=7", "--set=detect.nms=cross_class"], 7, 7),
     ],
 )
 def test_room_for_many_detections(
-    folder: Path, flags: list[str], found: int, entering: int
+    folder: Path, own: str, flags: list[str], found: int, entering: int
 ) -> None:
-    args = parse_arguments(None, [f"--trained_model={folder / 'fast.pth'}", *flags])
+    args = parse_arguments(None, [f"--trained_model={folder / own}.pth", *flags])
     detect = choose_model(args)[1].detect
     assert (detect.max_detections, detect.top_k) == (found, entering)
-    assert from_flags.scored_detections(args) == found
 
 
 @pytest.mark.parametrize(

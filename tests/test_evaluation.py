@@ -26,7 +26,8 @@ from support.coco_rectangles import (
 
 from data.classes import Categories
 from data.sample import Sample
-from yolact.evaluation.coco import CocoEvaluator, eval_order, evaluate, too_many_objects
+from yolact.evaluation.coco import CocoEvaluator, eval_order, evaluate
+from yolact.evaluation.limits import too_many_objects
 from yolact.evaluation.metrics import (
     COCO_NUMBERS,
     OVERLAPS,

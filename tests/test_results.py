@@ -288,6 +288,28 @@ def test_results_of_another_origin_are_refused(
     assert "\n" not in str(caught.value)
 
 
+LONG = [f"class number {number}" for number in range(80)]
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs", "said"),
+    [
+        ([], ["a"], "=[], not ['a']"),
+        (["a", "b"], ["a", "c"], "=['a', 'b'], not ['a', 'c']"),
+        (LONG, [*LONG[:-1], "ring"], "[79]=class number 79, not ring"),
+        (LONG, LONG[:-1], "[79]=class number 79, not nothing"),
+        ([*LONG, None], LONG, "[80]=None, not nothing"),
+        ([LONG, LONG], [LONG, LONG[::-1]], "[1][0]=class number 0, not class number 79"),
+        (None, LONG, "=None, not ['class number 0', 'class number 1', 'cl..."),
+    ],
+)
+def test_late_differences_are_told(ours: object, theirs: object, said: str) -> None:
+    origins = [replace(ORIGIN, settings={"model.class_names": value}) for value in (ours, theirs)]
+    assert origins[0].differences(origins[1]) == [f"--set model.class_names{said}"]
+    folders = [replace(ORIGIN, dataset=f"/{'long/' * 20}{end}") for end in ("a", "b")]
+    assert folders[0].differences(folders[1])[0].endswith("long/a, not " + folders[1].dataset)
+
+
 def test_boxes_alone_cannot_be_scored_as_masks(tmp_path: Path) -> None:
     save_results(tmp_path / "r.json", CocoResults(), replace(ORIGIN, masks="none"))
     with pytest.raises(ValueError, match="masks=none, not cropped"):

@@ -33,8 +33,8 @@ NAMES = SHAPE_CLASSES.names
         (("a", "b"), ("A", "b"), ""),
         (("a", "b"), ("b", "a"), "the same classes in another order: class 0 is 'b', not 'a'"),
         (("a", "b", "c"), ("a", "C", "B"), "in another order: class 1 is 'C', not 'b'"),
-        (("a", "b"), ("a", "c"), "others: class 1 is 'c', not 'b'"),
-        (("a", "a", "b"), ("a", "b", "b"), "others: class 1 is 'b', not 'a'"),
+        (("a", "b"), ("a", "c"), "other classes: class 1 is 'c', not 'b'"),
+        (("a", "a", "b"), ("a", "b", "b"), "other classes: class 1 is 'b', not 'a'"),
         (("a", "b"), ("a", "b", "c"), "which has 3 classes, not 2"),
     ],
 )
@@ -54,7 +54,9 @@ def checkpoint_of(names: tuple[str, ...], path: str = "cats_1_2.pth") -> Checkpo
     [
         (("a", "b"), ("a", "b"), True, ("a", "b")),
         (("a", "b"), ("A", "b"), True, ("A", "b")),
-        (("a", "b"), ("b", "a"), True, "another order"),
+        (("a", "b"), ("b", "a"), True, ("a", "b")),
+        (("a", "b"), ("B", "A"), True, ("a", "b")),
+        (("a", "b"), ("b", "c"), True, "class 0 is 'b', not 'a'"),
         (("a", "b"), ("a", "c"), True, "class 1 is 'c', not 'b'"),
         (("a", "b"), ("a",), True, "1 classes, not 2"),
         (("a", "b"), ("b", "a"), False, ("a", "b")),
@@ -118,17 +120,42 @@ def saved(dataset: Path, folder: Path) -> Path:
     return session.saver.save()
 
 
-def test_a_run_is_not_resumed_with_classes_in_another_order(
+def test_a_resumed_run_keeps_the_order_that_was_learned(
+    dataset: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = edited(dataset, tmp_path / "other", swapped)
+    flags = train_flags(other, tmp_path / "new", 1, f"--weights={saved(dataset, tmp_path)}")
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "mine")
+    first = set_up(*parse_arguments(None, flags))
+    first.learner.progress.iteration = 1
+    path = first.saver.save()
+    before = open_dataset(str(dataset), "train")
+    for restarts, how in (("0", ["--resume=latest"]), ("1", flags[-1:])):
+        monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", restarts)
+        caplog.clear()
+        again = [*train_flags(other, tmp_path / "new", 2), *how, "--validation_size=2"]
+        session = set_up(*parse_arguments(None, again))
+        assert session.learner.progress.iteration == 1
+        assert f"class 0 is '{NAMES[1]}', not '{NAMES[0]}'; the order of {path}" in caplog.text
+        assert session.learner.config.model.names == NAMES
+        assert session.val_data is not None
+        assert session.val_data.categories.names == session.train_data.categories.names == NAMES
+        for index in range(len(before)):
+            labels = [data.sample(index).labels.tolist() for data in (before, session.train_data)]
+            assert labels[0] == labels[1]
+
+
+def test_a_run_is_not_resumed_with_other_classes(
     dataset: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path = saved(dataset, tmp_path)
-    other = edited(dataset, tmp_path / "other", swapped)
+    other = edited(dataset, tmp_path / "other", lambda text: text.replace('"ring"', '"o"'))
     for start in ([], ["--start_iter=0"]):
         args = train_flags(other, tmp_path, 2, "--resume=latest", *start)
         assert run_command(train.main, args) == 2
         error = capsys.readouterr().err.splitlines()[-1]
         assert f"error: {path}: cannot go on with dataset '{other}'" in error
-        assert f"another order: class 0 is '{NAMES[1]}', not '{NAMES[0]}'" in error
+        assert "which has other classes: class 4 is 'o', not 'ring'" in error
         assert f"--weights={path}" in error
     assert list(tmp_path.glob("*.pth")) == [path]
 
@@ -149,7 +176,7 @@ def test_a_restarted_run_does_not_go_on_with_other_classes(
     saved(dataset, tmp_path)
     monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", "1")
     other = edited(dataset, tmp_path / "other", lambda text: text.replace('"ring"', '"o"'))
-    with pytest.raises(UsageError, match="others: class 4 is 'o', not 'ring'"):
+    with pytest.raises(UsageError, match="other classes: class 4 is 'o', not 'ring'"):
         set_up(*parse_arguments(None, train_flags(other, tmp_path, 2)))
 
 
@@ -182,5 +209,5 @@ def test_fine_tuning_on_as_many_other_classes_is_told(
     other = edited(dataset, tmp_path / "other", lambda text: text.replace('"ring"', '"o"'))
     flags = train_flags(other, tmp_path / "new", 1, f"--weights={path}")
     session = set_up(*parse_arguments(None, flags))
-    assert "others: class 4 is 'o', not 'ring'" in caplog.text
+    assert "other classes: class 4 is 'o', not 'ring'" in caplog.text
     assert session.learner.config.model.names[4] == "o"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from pathlib import Path
 
@@ -9,8 +10,10 @@ import pytest
 import torch
 from support.tiny import FLAGS
 
+import train
 from yolact import distributed, get_config
-from yolact.checkpoint import checkpoint_path, save_checkpoint
+from yolact.checkpoint import Checkpoint, checkpoint_path, save_checkpoint
+from yolact.cli import train_flags
 from yolact.cli.train_flags import parse_arguments
 from yolact.errors import UsageError
 from yolact.training.setup import fit_schedule, freeze_if_small
@@ -124,6 +127,32 @@ def test_a_restarted_run_finds_its_own_checkpoint(
     assert (checkpoint and checkpoint.training["iteration"]) == found
     assert options.resume == (found is not None)
     assert options.start_iteration == (-1 if found else 0)
+
+
+@pytest.mark.parametrize(("rank", "said"), [("0", True), ("1", False)])
+def test_the_first_process_alone_tells_what_it_reads(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    rank: str,
+    said: bool,
+) -> None:
+    caplog.set_level("INFO")  # given back after the test, whatever the run sets
+    monkeypatch.setenv("RANK", rank)
+
+    def read(path: Path) -> Checkpoint:
+        logging.getLogger("yolact.download").warning("read %s", path)
+        return Checkpoint(path, {}, False, get_config("yolact_resnet18"))
+
+    def set_up(*parts: object) -> None:
+        raise UsageError("far enough")
+
+    (tmp_path / "cats_1_2.pth").touch()
+    monkeypatch.setattr(train_flags, "read_checkpoint", read)
+    monkeypatch.setattr(train, "set_up", set_up)
+    with pytest.raises(UsageError, match="far enough"):
+        train.main([f"--weights={tmp_path / 'cats_1_2.pth'}"])
+    assert bool(caplog.messages) == said
 
 
 @pytest.mark.parametrize(

@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from dataclasses import replace
 from threading import Event
 
 import pytest
 from support.tiny import make_dataset, train_flags
 
+import train
 from data.shapes.scenes import ShapeScenes
 from yolact import distributed
 from yolact.cli.train_flags import parse_arguments
-from yolact.config import DetectConfig
 from yolact.training.interrupt import Stopped, saving
+from yolact.training.record import RunFiles
 from yolact.training.setup import Session, set_up
 from yolact.training.validation import (
     images_to_validate,
-    scored_detections,
-    tell_limits,
+    tell_crowded_images,
     validate,
     validation_due,
 )
@@ -105,6 +106,47 @@ def test_a_validation_leaves_the_model_in_training(session: Session, averaged: b
     assert learner.progress.validated == -1
 
 
+@pytest.mark.parametrize("part", ["saver.save_best", "log.validation"])
+def test_a_full_disk_does_not_lose_the_table(
+    session: Session,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    part: str,
+) -> None:
+    def full(*args: object, **more: object) -> None:
+        raise OSError("no space left on device")
+
+    owner, name = part.split(".")
+    monkeypatch.setattr(getattr(session, owner), name, full)
+    with pytest.raises(OSError, match="no space"):
+        validate(session, Event())
+    assert capsys.readouterr().out.count("mask |") == 1
+
+
+@pytest.mark.parametrize("ends", ["at the last step", "early"])
+def test_the_files_of_a_run_are_closed(
+    session: Session, monkeypatch: pytest.MonkeyPatch, ends: str
+) -> None:
+    closed: list[bool] = []
+    files = RunFiles(session.options.folder)
+    monkeypatch.setattr(files, "close", lambda: closed.append(True))
+
+    def diverge(*args: object) -> None:
+        raise FloatingPointError("diverged")
+
+    monkeypatch.setattr(train, "train_step", diverge)
+    monkeypatch.setattr(train, "print_results", lambda *args: None)
+    monkeypatch.setattr(session.saver, "save", lambda: None)
+    last = 1 if ends == "early" else 0
+    config = session.learner.config.override(f"train.max_iterations={last}")
+    learner = replace(session.learner, config=config)
+    short = replace(session, files=files, learner=learner, val_data=None)
+    expected = pytest.raises(FloatingPointError) if ends == "early" else nullcontext()
+    with expected:
+        train.train(short)
+    assert closed == [True]
+
+
 @pytest.mark.parametrize(
     ("error", "iteration", "wanted", "saved"),
     [
@@ -143,13 +185,8 @@ def test_more_objects_than_can_be_found_are_told(
 ) -> None:
     before = session.learner.config
     session.learner.config = before.override(f"detect.max_detections={max_detections}")
-    tell_limits(session)
-    tell_limits(replace(session, val_data=None))
+    tell_crowded_images(session)
+    tell_crowded_images(replace(session, val_data=None))
     session.learner.config = before
     assert ("more than 1 objects" in caplog.text) == told
-    assert ("--set detect.max_detections=N lets them" in caplog.text) == told
-
-
-@pytest.mark.parametrize(("found", "scored"), [(1, 100), (100, 100), (400, 400)])
-def test_an_ap_counts_all_that_is_found(found: int, scored: int) -> None:
-    assert scored_detections(DetectConfig(max_detections=found)) == scored
+    assert ("; raise detect.max_detections and detect.top_k (--set)" in caplog.text) == told

@@ -206,11 +206,6 @@ class DetectConfig:
     max_detections: int = 100
     nms: Nms = "fast"
 
-    @property
-    def most_found(self) -> int:
-        """How many detections are kept of an image."""
-        return self.top_k if self.nms == "cross_class" else self.max_detections
-
     def __post_init__(self) -> None:
         for name in ("top_k", "max_detections"):
             if getattr(self, name) < 1:

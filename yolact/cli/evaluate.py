@@ -13,7 +13,7 @@ from data.classes import Categories
 from data.images import Image
 from data.sample import Dataset
 from yolact.config import Config
-from yolact.evaluation.coco import CocoEvaluator, evaluate, too_many_objects
+from yolact.evaluation.coco import CocoEvaluator, evaluate
 from yolact.evaluation.metrics import format_coco_summary, format_per_class, format_table
 from yolact.evaluation.result_files import save_results, write_coco_json, write_web_json
 from yolact.evaluation.result_origin import Origin
@@ -98,12 +98,6 @@ def detect_in_dataset(
         logger.info("%d images done; --resume scores what %s holds", done, file)
         raise
     save_results(file, evaluator.results, origin)
-
-
-def tell_limits(dataset: Dataset, image_ids: Sequence[int], config: Config, scored: int) -> None:
-    """Warn of images with more objects than can be found, or than count in each class."""
-    if told := too_many_objects(dataset.coco, image_ids, config.detect.most_found, scored):
-        logger.warning("%s: no more are found, or count; --max_detections=N lets them", told)
 
 
 def write_outputs(

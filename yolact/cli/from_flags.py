@@ -10,11 +10,10 @@ from typing import Literal
 
 from layers.detect import Nms
 from yolact.checkpoint import Checkpoint, resolve_weights
-from yolact.config import Config
+from yolact.config import Config, DetectConfig
 from yolact.drawing.detections import Draw, draw_detections
 from yolact.engines.exported import engine_for_file, read_trained
 from yolact.engines.names import Engine
-from yolact.evaluation.metrics import STANDARD_LIMIT
 from yolact.evaluation.result_origin import Origin, digest_of, settings_of
 from yolact.evaluation.way_of_2019 import draw_plain
 from yolact.models.segmenter import MaskMode
@@ -39,9 +38,11 @@ def choose_model(args: argparse.Namespace) -> tuple[Checkpoint, Config]:
     changes = [f"detect.nms={nms}"]
     if args.dataset:
         changes.append(f"dataset={args.dataset}")
+    chosen = with_settings(config, [*changes, *args.set])
     if args.max_detections:
-        changes += _room_for(args.max_detections, config)
-    return checkpoint, with_settings(config, [*changes, *args.set])
+        changes += _room_for(args.max_detections, chosen.detect)
+        chosen = with_settings(config, [*changes, *args.set])
+    return checkpoint, chosen
 
 
 def chosen_nms(fast: bool | None, cross_class: bool | None, own: Nms) -> Nms:
@@ -59,15 +60,13 @@ def chosen_nms(fast: bool | None, cross_class: bool | None, own: Nms) -> Nms:
     return "fast" if fast or (own == "cross_class" and cross_class is False) else own
 
 
-def _room_for(detections: int, config: Config) -> list[str]:
-    """Let so many detections be found, and twice as many boxes into suppression, as published."""
-    top_k = max(config.detect.top_k, 2 * detections)
+def _room_for(detections: int, own: DetectConfig) -> list[str]:
+    """Let so many detections be found, and twice as many boxes into suppression, as published.
+
+    Across classes, `top_k` alone limits what is found.
+    """
+    top_k = detections if own.nms == "cross_class" else max(own.top_k, 2 * detections)
     return [f"detect.max_detections={detections}", f"detect.top_k={top_k}"]
-
-
-def scored_detections(args: argparse.Namespace) -> int:
-    """Return how many detections of an image and class an AP counts."""
-    return args.max_detections or STANDARD_LIMIT
 
 
 def mask_mode(args: argparse.Namespace) -> MaskMode:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -18,8 +17,6 @@ from yolact.files import whole_file
 from yolact.results.detections import Detections
 
 from .detections import Color, draw_detections, object_colors, place_labels
-
-logger = logging.getLogger(__name__)
 
 Bitmap = NDArray[np.uint8] | NDArray[np.bool_]
 

@@ -5,8 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import random
-from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
 from pycocotools.coco import COCO
@@ -213,39 +212,6 @@ def eval_order(
     elif not no_sort:
         indices.sort(key=lambda index: (_hash32(image_ids[index]), image_ids[index]))
     return indices
-
-
-def too_many_objects(
-    coco: COCO, image_ids: Iterable[int], detections: int, limit: int
-) -> str | None:
-    """Say whether images have more objects than can be found, or than can count.
-
-    Args:
-        coco: the ground truth.
-        image_ids: the images that are looked at.
-        detections: that a detector keeps of an image.
-        limit: detections that count in each image and class.
-
-    Returns:
-        The beginning of a sentence, or None where all is well.
-    """
-    images = [
-        Counter(part["category_id"] for part in coco.imgToAnns[i] if not part.get("iscrowd"))
-        for i in image_ids
-        if i in coco.imgs
-    ]
-    for counts, most, of_what in (
-        ([sum(image.values()) for image in images], detections, ""),
-        ([max(image.values(), default=0) for image in images], limit, " of a class"),
-    ):
-        above = [count for count in counts if count > most]
-        if above:
-            have = "has" if len(above) == 1 else "have"
-            return (
-                f"{len(above)} of {len(counts)} images {have} more than {most} objects{of_what} "
-                f"(up to {max(above)})"
-            )
-    return None
 
 
 def _hash32(number: int) -> int:

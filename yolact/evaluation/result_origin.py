@@ -5,12 +5,13 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
+from itertools import zip_longest
 from pathlib import Path
 
 from yolact.config import Config
 
 _BLOCK = 2**20
-_SHOWN = 40  # characters of a value in a message
+_SHOWN = 40  # characters of a list in a message
 
 
 @dataclass(frozen=True)
@@ -75,7 +76,7 @@ class Origin:
         for name in sorted({*self.settings, *other.settings}):
             pairs[f"--set {name}"] = (self.settings.get(name), other.settings.get(name))
         return [
-            f"{name}={_short(pair[0])}, not {_short(pair[1])}"
+            _difference(name, *pair)
             for name, pair in pairs.items()
             if pair is not None and pair[0] != pair[1]
         ]
@@ -104,6 +105,16 @@ def digest_of(weights: Path) -> str:
     return digest.hexdigest()
 
 
+def _difference(name: str, ours: object, theirs: object) -> str:
+    """Say how two values differ: of long lists, the first elements that do."""
+    is_long = max(len(str(ours)), len(str(theirs))) > _SHOWN
+    if is_long and isinstance(ours, list) and isinstance(theirs, list):
+        shorter, pairs = min(len(ours), len(theirs)), enumerate(zip_longest(ours, theirs, fillvalue="nothing"))
+        index, pair = next((i, (a, b)) for i, (a, b) in pairs if i >= shorter or a != b)
+        return _difference(f"{name}[{index}]", *pair)
+    return f"{name}={_short(ours)}, not {_short(theirs)}"
+
+
 def _short(value: object) -> str:
     text = str(value)
-    return text if len(text) <= _SHOWN or "SHA-256" in text else f"{text[:_SHOWN]}..."
+    return text if len(text) <= _SHOWN or isinstance(value, str) else f"{text[:_SHOWN]}..."

@@ -22,7 +22,7 @@ class Stopped(KeyboardInterrupt):
 
 @contextmanager
 def stop_requested() -> Iterator[threading.Event]:
-    """Turn the first Ctrl-C, or a polite kill, into an event; a second Ctrl-C stops at once."""
+    """Turn the first Ctrl-C or SIGTERM into an event; a second Ctrl-C stops at once."""
     event = threading.Event()
 
     def request(number: int, frame: FrameType | None) -> None:

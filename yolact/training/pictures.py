@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -22,7 +23,6 @@ from yolact.drawing.side_by_side import (
     GAP,
     Panel,
     join_pictures,
-    logger,
     objects_to_draw,
     pad_picture,
     side_by_side,
@@ -30,6 +30,8 @@ from yolact.drawing.side_by_side import (
 )
 from yolact.evaluation.coco import eval_order
 from yolact.results.detections import Detections
+
+logger = logging.getLogger(__name__)
 
 LEARNED_SIDE = 4
 """In pixels: what is narrower is not trained on, see `TrainTransform`."""

@@ -61,8 +61,8 @@ def categories_to_train(
 ) -> Categories:
     """Return the classes of a run that starts from a checkpoint.
 
-    A run goes on with its own classes only. A new run gets those of its dataset; if the checkpoint
-    has learned the same ones in another order, it gets them in that order.
+    They are those of the dataset. If the checkpoint has learned the same ones in another order,
+    that order is kept, and `open_dataset` matches the labels by name.
 
     Args:
         own: of the dataset.
@@ -71,21 +71,21 @@ def categories_to_train(
         resume: whether a run goes on.
 
     Raises:
-        UsageError: the run to go on with has other classes, or another order of them.
+        UsageError: the run to go on with has other classes.
     """
     learned = _learned_classes(checkpoint)
     difference = class_difference(learned, own.names) if learned else ""
     if not difference:
         return own
+    if _sorted(learned) == _sorted(own.names):
+        order = f"the order of {checkpoint.path} is kept"
+        logger.warning("dataset %r, %s; %s", dataset, difference, order)
+        return Categories.from_names(learned)
     if resume:
         raise UsageError(
             f"{checkpoint.path}: cannot go on with dataset {dataset!r}, {difference}; "
             f"--weights={checkpoint.path} starts a new run from it"
         )
-    if _sorted(learned) == _sorted(own.names):
-        order = f"the order of {checkpoint.path} is kept"
-        logger.warning("dataset %r, %s; %s", dataset, difference, order)
-        return Categories.from_names(learned)
     if len(learned) == len(own):
         start = f"class layers start from those of {checkpoint.path}"
         logger.warning("dataset %r, %s; %s", dataset, difference, start)
@@ -100,7 +100,9 @@ def class_difference(before: Sequence[str], now: Sequence[str]) -> str:
     if len(before) != len(now):
         return f"which has {len(now)} classes, not {len(before)}"
     label = next(i for i, (a, b) in enumerate(zip(*lower, strict=True)) if a != b)
-    what = "the same classes in another order" if _sorted(before) == _sorted(now) else "others"
+    what = (
+        "the same classes in another order" if _sorted(before) == _sorted(now) else "other classes"
+    )
     return f"which has {what}: class {label} is {now[label]!r}, not {before[label]!r}"
 
 

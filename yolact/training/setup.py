@@ -117,6 +117,12 @@ class Session:
         if self.files is not None:
             self.files.validation(metrics, epoch, iteration)
 
+    def close(self) -> None:
+        """Leave the line on the terminal as it stands, and write TensorBoard's last events."""
+        self.console.close()
+        if self.files is not None:
+            self.files.close()
+
     def _gpu_memory(self) -> str:
         device = self.learner.model.device
         if not self.options.log_gpu or device.type != "cuda":
@@ -135,8 +141,6 @@ def set_up(config: Config, options: TrainOptions, checkpoint: Checkpoint | None 
     Raises:
         UsageError: configuration, options, data and processes do not fit together.
     """
-    if distributed.is_helper():
-        logging.getLogger().setLevel(logging.ERROR)  # the first process speaks for all
     train_data = open_training_data(config.dataset, checkpoint, options.resume)
     if train_data.categories.names != config.model.names:
         config = config.with_classes(train_data.categories.names)

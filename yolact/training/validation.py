@@ -12,9 +12,9 @@ from threading import Event
 from data.images import Image
 from data.sample import Dataset
 from yolact import distributed
-from yolact.config import DetectConfig
-from yolact.evaluation.coco import CocoEvaluator, eval_order, evaluate, too_many_objects
-from yolact.evaluation.metrics import STANDARD_LIMIT, CocoMetrics
+from yolact.evaluation.coco import CocoEvaluator, eval_order, evaluate
+from yolact.evaluation.limits import scored_detections, tell_limits
+from yolact.evaluation.metrics import CocoMetrics, format_table
 from yolact.evaluation.result_files import merge_results
 from yolact.predictor import Predictor
 from yolact.report.write import write_report
@@ -29,17 +29,15 @@ logger = logging.getLogger(__name__)
 VALIDATION_EPOCHS, MAX_VALIDATIONS = 2, 20  # unless `validation_epoch` says otherwise
 
 
-def tell_limits(session: Session) -> None:
-    """Warn of validation images with more objects than can be found, or than count."""
-    data, detection = session.val_data, session.learner.config.detect
+def tell_crowded_images(session: Session) -> None:
+    """Warn of validation images with more objects than are kept, or than an AP counts."""
+    data = session.val_data
     if data is None:
         return
-    images = [data.image_ids[index] for index in eval_order(data.image_ids)]
-    images = images[: session.options.validation_size]
-    limit = scored_detections(detection)
-    if told := too_many_objects(data.coco, images, detection.most_found, limit):
-        mend = "--set detect.max_detections=N lets them"
-        logger.warning("validation: %s: no more are found, or count; %s", told, mend)
+    order = eval_order(data.image_ids)[: session.options.validation_size]
+    images = [data.image_ids[index] for index in order]
+    mend = "raise detect.max_detections and detect.top_k (--set) for the validation"
+    tell_limits(data.coco, images, session.learner.config, mend)
 
 
 def validation_due(session: Session) -> bool:
@@ -55,7 +53,7 @@ def validation_due(session: Session) -> bool:
 
 
 def validate(session: Session, stop: Event) -> CocoMetrics | None:
-    """Evaluate on the validation images, record it, and keep the best weights.
+    """Evaluate on the validation images, print and record it, and keep the best weights.
 
     Args:
         session: with or without validation images.
@@ -87,6 +85,8 @@ def validate(session: Session, stop: Event) -> CocoMetrics | None:
         limit = scored_detections(learner.config.detect)
         evaluator = CocoEvaluator(data.coco, data.categories.category_ids, merged, limit)
         metrics = evaluator.summarize()
+        if distributed.rank() == 0:  # before anything that a full disk can stop
+            print(format_table(metrics), flush=True)
         session.evaluator = evaluator
         learner.progress.validated = learner.progress.iteration
         session.record_validation(metrics, time.perf_counter() - start)
@@ -96,11 +96,6 @@ def validate(session: Session, stop: Event) -> CocoMetrics | None:
         learner.model.train()
     session.saver.save_best(metrics.mask.overlaps["all"])
     return metrics
-
-
-def scored_detections(detection: DetectConfig) -> int:
-    """Return how many detections of an image and class an AP counts: COCO's 100, or all found."""
-    return max(STANDARD_LIMIT, detection.max_detections)
 
 
 def images_to_validate(data: Dataset, count: int) -> list[int]:
