@@ -1,6 +1,6 @@
-"""Measure how fast a data set of COCO's size loads, and how much memory it takes in the workers.
+"""Measure how fast a dataset of COCO's size loads, and how much memory it takes in the workers.
 
-The data set is made up, of empty image files with annotations drawn from another data set. Workers
+The dataset is made up, of empty image files with annotations drawn from another dataset. Workers
 then ask for all annotations of all images, in a random order.
 
 Example:
@@ -111,7 +111,7 @@ def workers_memory() -> str:
 
 
 def load(folder: Path, file: Path) -> CocoInstances:
-    """Read the data set, and print how long it took and what it left in memory."""
+    """Read the dataset, and print how long it took and what it left in memory."""
     before, start, busy = memory(os.getpid()), time.perf_counter(), time.process_time()
     dataset = CocoInstances(folder, file)
     seconds, busy = time.perf_counter() - start, time.process_time() - busy

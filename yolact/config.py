@@ -168,7 +168,7 @@ class TrainConfig:
 
 @dataclass(frozen=True)
 class AugmentConfig:
-    """Which of the original's augmentations run, and two newer ones.
+    """Switches of the original's augmentations, and of two newer ones.
 
     Attributes:
         scale_jitter: smallest and largest size of the image on the canvas, as (0.5, 2.0), in place
@@ -208,7 +208,7 @@ class DetectConfig:
 
     @property
     def most_found(self) -> int:
-        """How many detections are kept of an image."""
+        """The number of detections kept of an image."""
         return self.top_k if self.nms == "cross_class" else self.max_detections
 
     def __post_init__(self) -> None:

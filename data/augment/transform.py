@@ -1,4 +1,4 @@
-"""How a sample becomes a network input and its target: augmented, or only resized."""
+"""Network inputs and targets from samples, augmented."""
 
 from __future__ import annotations
 

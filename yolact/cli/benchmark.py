@@ -40,7 +40,7 @@ EVERY_ENGINE = (
     "engine=openvino,precision=float32",
     "engine=openvino,precision=bfloat16",
 )
-"""What --benchmark=all compares."""
+"""The variants that --benchmark=all compares."""
 
 COMPARABLE = ("trained_model", "config", "engine", "precision", "device", "video_multiframe")
 

@@ -1,4 +1,4 @@
-"""What the command lines share: flags, one-line errors, exit codes."""
+"""Shared by the command lines: flags, one-line errors, exit codes."""
 
 from __future__ import annotations
 

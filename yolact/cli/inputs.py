@@ -1,4 +1,4 @@
-"""What a user may name as an input: an image, a folder, a glob, a video, a camera, a stream."""
+"""Inputs named by a user: an image, a folder, a glob, a video, a camera, a stream."""
 
 from __future__ import annotations
 

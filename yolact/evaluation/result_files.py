@@ -71,7 +71,7 @@ def merge_results(parts: Iterable[CocoResults]) -> CocoResults:
     processes looked at, as when shares are padded to equal length, counts once.
 
     Args:
-        parts: any number of results of one data set.
+        parts: any number of results of one dataset.
 
     Returns:
         New results, sorted by image id.

@@ -1,4 +1,4 @@
-"""Where stored detections come from: what has to agree before they are scored again."""
+"""The origin of stored detections, which has to agree before they are scored again."""
 
 from __future__ import annotations
 

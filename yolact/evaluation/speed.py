@@ -1,4 +1,4 @@
-"""How fast models are: stage by stage, the network alone, and whole videos; one or several in turn.
+"""Speed of models: stage by stage, the network alone, and whole videos; one or several in turn.
 
 Variants take turns at every image, batch and video, so that the ratios between them hold on a
 machine whose speed drifts.
@@ -54,7 +54,7 @@ class Variant:
 
 @dataclass
 class Measurement:
-    """What was measured of one variant.
+    """The measurements of one variant.
 
     Attributes:
         label: of the variant.
