@@ -25,7 +25,8 @@ from torch.utils.data import Dataset as MapDataset
 from data.annotations.coco import CocoInstances
 from data.catalog import open_dataset
 from data.sample import Annotation, Dataset, ImageInfo
-from yolact.cli.common import UsageError, add_flags, flag, make_parser, run_command
+from yolact.cli.common import add_flags, flag, make_parser, run_command
+from yolact.errors import UsageError
 
 BATCH = 64
 SCENES = 100  # of "shapes", to draw from

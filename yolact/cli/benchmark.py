@@ -16,12 +16,12 @@ from data.video.reader import open_video
 from yolact.checkpoint import Checkpoint
 from yolact.config import Config
 from yolact.drawing.detections import Draw
+from yolact.errors import UsageError
 from yolact.evaluation.speed import Variant, benchmark
 from yolact.files import write_json
 from yolact.predictor import Predictor
 from yolact.results.detections import Thresholds
 
-from .common import UsageError
 from .eval_flags import check_ranges, image_order, thresholds, video_options
 from .evaluate import validation_set
 from .from_flags import choose_model, drawing, engine_for, load_predictor

@@ -139,7 +139,6 @@ def evaluate(
     dataset: Dataset,
     evaluator: CocoEvaluator | None = None,
     *,
-    max_images: int = -1,
     progress: bool = True,
     order: Sequence[int] | None = None,
     workers: int = 1,
@@ -152,9 +151,8 @@ def evaluate(
             without gradients.
         dataset: images with their ground truth.
         evaluator: collects the detections; whoever passes one keeps what it has if this is stopped.
-        max_images: stop after this many; negative for all.
         progress: show a bar on standard error.
-        order: indices into the dataset; by default those of `eval_order`.
+        order: indices into the dataset; by default all, as `eval_order` puts them.
         workers: threads that load images and predict.
         on_image: called in order, in the caller's thread, with each image and what was found.
 
@@ -162,7 +160,6 @@ def evaluate(
         The evaluator, to summarise or to save.
     """
     indices = eval_order(dataset.image_ids) if order is None else order
-    indices = indices if max_images < 0 else indices[:max_images]
     evaluator = evaluator or CocoEvaluator(dataset.coco, dataset.categories.category_ids)
 
     @torch.no_grad()
