@@ -34,7 +34,7 @@ Split = Literal["train", "val"]
 
 @dataclass(frozen=True)
 class DatasetPaths:
-    """Where the files of a dataset are.
+    """The files of a dataset.
 
     Attributes:
         name: what the user called it, or the last part of the path.

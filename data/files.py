@@ -7,6 +7,19 @@ import re
 from pathlib import Path
 from typing import TypeGuard
 
+IMAGE_SUFFIXES = frozenset(
+    {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".pgm", ".jp2", ".avif"}
+)
+
+# scheme://[user:password@]host[:port]; a scheme has two letters or more, so that C:// is a drive.
+URL_HEAD = re.compile(
+    r"[a-z][a-z0-9+.-]+://"
+    r"(?:[^/?#]*@)?"
+    r"(?:\[[^\]]*\]|[^/:?#]*)"
+    r"(?::\d+(?=[:/?#]|$))?",
+    re.IGNORECASE,
+)
+
 
 def read_json(file: Path) -> object:
     """Read a JSON file.
@@ -42,20 +55,6 @@ def is_positive(value: object) -> TypeGuard[int]:
     return type(value) is int and value > 0
 
 
-IMAGE_SUFFIXES = frozenset(
-    {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".pgm", ".jp2", ".avif"}
-)
-
-# scheme://[user:password@]host[:port]; a scheme has two letters or more, so that C:// is a drive.
-_URL_HEAD = re.compile(
-    r"[a-z][a-z0-9+.-]+://"
-    r"(?:[^/?#]*@)?"
-    r"(?:\[[^\]]*\]|[^/:?#]*)"
-    r"(?::\d+(?=[:/?#]|$))?",
-    re.IGNORECASE,
-)
-
-
 def is_url(text: str) -> bool:
     """Tell a stream or web address such as `rtsp://camera/live` from a path."""
-    return _URL_HEAD.match(text) is not None
+    return URL_HEAD.match(text) is not None

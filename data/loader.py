@@ -1,4 +1,4 @@
-"""How samples become batches: the same for the same seed and position, however they are loaded."""
+"""Deterministic batches of training samples."""
 
 from __future__ import annotations
 

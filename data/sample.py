@@ -25,7 +25,7 @@ Polygons = list[list[float]]
 """Flat x, y, x, y, ... lists in pixels; a pixel is inside if it is inside any of them."""
 
 Outline = Polygons | RunLengths | NDArray[np.bool_]
-"""Where an object is; an array is an (H, W) bitmap."""
+"""The outline of an object; an array is an (H, W) bitmap."""
 
 
 class ImageInfo(TypedDict):

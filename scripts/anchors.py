@@ -18,7 +18,6 @@ from torch import Tensor
 
 from data.catalog import has_one_split, open_dataset
 from yolact.cli.common import (
-    UsageError,
     add_flags,
     flag,
     make_parser,
@@ -27,6 +26,7 @@ from yolact.cli.common import (
     with_settings,
 )
 from yolact.config import ModelConfig
+from yolact.errors import UsageError
 from yolact.training.anchor_fit import anchor_settings, best_overlaps, propose_anchors
 from yolact.training.dataset_report import measure_objects
 

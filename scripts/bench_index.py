@@ -1,6 +1,6 @@
-"""Measure how fast a data set of COCO's size loads, and how much memory it takes in the workers.
+"""Measure how fast a dataset of COCO's size loads, and how much memory it takes in the workers.
 
-The data set is made up, of empty image files with annotations drawn from another data set. Workers
+The dataset is made up, of empty image files with annotations drawn from another dataset. Workers
 then ask for all annotations of all images, in a random order.
 
 Example:
@@ -25,7 +25,8 @@ from torch.utils.data import Dataset as MapDataset
 from data.annotations.coco import CocoInstances
 from data.catalog import open_dataset
 from data.sample import Annotation, Dataset, ImageInfo
-from yolact.cli.common import UsageError, add_flags, flag, make_parser, run_command
+from yolact.cli.common import add_flags, flag, make_parser, run_command
+from yolact.errors import UsageError
 
 BATCH = 64
 SCENES = 100  # of "shapes", to draw from
@@ -111,7 +112,7 @@ def workers_memory() -> str:
 
 
 def load(folder: Path, file: Path) -> CocoInstances:
-    """Read the data set, and print how long it took and what it left in memory."""
+    """Read the dataset, and print how long it took and what it left in memory."""
     before, start, busy = memory(os.getpid()), time.perf_counter(), time.process_time()
     dataset = CocoInstances(folder, file)
     seconds, busy = time.perf_counter() - start, time.process_time() - busy

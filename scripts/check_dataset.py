@@ -18,7 +18,6 @@ from data.checks.dataset import check_dataset
 from data.problems import Problem
 from data.sample import Dataset
 from yolact.cli.common import (
-    UsageError,
     add_flags,
     flag,
     make_parser,
@@ -26,6 +25,7 @@ from yolact.cli.common import (
     run_command,
     with_settings,
 )
+from yolact.errors import UsageError
 from yolact.training.dataset_report import describe_dataset
 from yolact.training.pictures import picture_of_training_data, train_transform
 

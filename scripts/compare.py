@@ -28,7 +28,6 @@ from data.classes import Categories
 from yolact import Predictor
 from yolact.checkpoint import Checkpoint
 from yolact.cli.common import (
-    UsageError,
     add_flags,
     add_machine_flags,
     device_name,
@@ -41,6 +40,7 @@ from yolact.cli.from_flags import choose_model, engine_for, load_predictor
 from yolact.drawing.plots import in_style, save_figure
 from yolact.engines.exported import is_exported
 from yolact.engines.names import EngineName
+from yolact.errors import UsageError
 from yolact.evaluation.coco import CocoEvaluator, eval_order, evaluate
 from yolact.evaluation.limits import scored_detections, tell_limits
 from yolact.evaluation.speed import (

@@ -15,7 +15,6 @@ from yolact import build_model
 from yolact.checkpoint import load_weights, read_checkpoint, save_checkpoint, write_atomically
 from yolact.cli.common import (
     SETTING,
-    UsageError,
     add_flags,
     checkpoint_config,
     flag,
@@ -23,6 +22,7 @@ from yolact.cli.common import (
     run_command,
     with_settings,
 )
+from yolact.errors import UsageError
 from yolact.models.official import to_official
 
 

@@ -20,7 +20,6 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
 
 import numpy as np
 import torch
@@ -35,7 +34,6 @@ from yolact import Config, Predictor
 from yolact.build import model_class
 from yolact.checkpoint import BUNDLED, read_checkpoint, resolve_weights
 from yolact.cli.common import (
-    UsageError,
     add_flags,
     checkpoint_config,
     flag,
@@ -44,8 +42,9 @@ from yolact.cli.common import (
 )
 from yolact.engines.choose import choose_engine
 from yolact.engines.exported import SUFFIXES, is_exported, metadata, write_onnx, write_openvino
+from yolact.errors import UsageError
 from yolact.evaluation.coco import eval_order, evaluate
-from yolact.models.segmenter import Segmenter
+from yolact.models.segmenter import AnySegmenter
 
 logger = logging.getLogger("export")
 
@@ -94,9 +93,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     print(args.output)
 
 
-def export(
-    args: argparse.Namespace, model: Segmenter[Any, Any], config: Config, path: Path
-) -> None:
+def export(args: argparse.Namespace, model: AnySegmenter, config: Config, path: Path) -> None:
     """Write the file."""
     from yolact.engines.openvino import convert, quantize
 
@@ -124,7 +121,7 @@ def open_split(args: argparse.Namespace, config: Config, split: Split) -> Datase
     return open_dataset(args.dataset or config.dataset, split, categories)
 
 
-def check(model: Segmenter[Any, Any], path: Path, tolerance: float) -> None:
+def check(model: AnySegmenter, path: Path, tolerance: float) -> None:
     """Compare the file, for one image and for two, with PyTorch in float32.
 
     Args:
@@ -163,10 +160,11 @@ def difference(expected: torch.Tensor, found: torch.Tensor) -> float:
 def cost(args: argparse.Namespace, reference: Predictor, config: Config, path: Path) -> str:
     """Evaluate both models on validation images, and say what quantisation costs."""
     dataset, quantised = open_split(args, config, "val"), Predictor.from_checkpoint(path)
+    order = eval_order(dataset.image_ids)[: args.max_images if args.max_images >= 0 else None]
     lines = []
     for name, predictor in (("float32", reference), ("int8", quantised)):
         predict = partial(predictor, score_threshold=0.0, top_k=None)
-        evaluator = evaluate(predict, dataset, max_images=args.max_images)
+        evaluator = evaluate(predict, dataset, order=order)
         metrics = evaluator.summarize()
         box, mask = metrics.box.overlaps["all"], metrics.mask.overlaps["all"]
         lines.append(f"{name}: box AP {box:.2f}, mask AP {mask:.2f}")

@@ -12,7 +12,8 @@ from pathlib import Path
 
 from data.shapes.clip import export_clip, shape_clip
 from data.shapes.scenes import export_coco, shapes_split
-from yolact.cli.common import UsageError, add_flags, flag, make_parser, run_command
+from yolact.cli.common import add_flags, flag, make_parser, run_command
+from yolact.errors import UsageError
 
 CLIP_FRAMES, CLIP_FPS, CLIP_HW = 150, 25.0, (480, 480)
 

@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from data.catalog import resolve_dataset
-from yolact.cli.common import UsageError, add_flags, flag, make_parser, run_command
+from yolact.cli.common import add_flags, flag, make_parser, run_command
+from yolact.errors import UsageError
 from yolact.training.log import read_log
 
 

@@ -10,7 +10,6 @@ import torch
 from yolact import get_config
 from yolact.cli.common import (
     HelpFormatter,
-    UsageError,
     add_machine_flags,
     device_name,
     named_config,
@@ -18,6 +17,7 @@ from yolact.cli.common import (
     str2bool,
     with_settings,
 )
+from yolact.errors import UsageError
 
 ROOT = Path(__file__).resolve().parent.parent
 

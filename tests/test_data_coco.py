@@ -12,9 +12,9 @@ import cv2
 import numpy as np
 import pytest
 from pycocotools import mask as mask_utils
+from support.plain import plain_target
 
 from data.annotations.coco import CocoInstances
-from data.augment.transform import plain_target
 from data.catalog import resolve_dataset
 from data.classes import Categories
 

@@ -3,10 +3,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from pycocotools import mask as mask_utils
+from support.run_lengths import parse_counts
 
 from data.annotations import run_lengths
 from data.annotations import table as index
-from data.annotations.run_lengths import cover_exactly, parse_counts
+from data.annotations.run_lengths import cover_exactly
 from data.annotations.table import Ragged
 
 ROWS: list[list[int]] = [[], [5], [], [1, 2, 3], [7, 7], []]

@@ -84,8 +84,16 @@ def test_the_size_that_labelme_states(tmp_path: Path) -> None:
         content, _ = read_labelme(tmp_path, labelme(tmp_path, GOOD, **size))
         (image,) = content["images"]
         assert (image["height"], image["width"]) == expected
-    with pytest.raises(ValueError, match="impossible size"):
-        read_labelme(tmp_path, labelme(tmp_path, GOOD, imageHeight=10**6, imageWidth=10**6))
+
+
+def test_an_impossible_size_is_told_in_the_words_of_labelme(tmp_path: Path) -> None:
+    huge = {"shapes": [GOOD], "imagePath": "a.png", "imageHeight": 10**6, "imageWidth": 10**6}
+    labelme(tmp_path, GOOD)
+    (tmp_path / "b.json").write_text(json.dumps(huge))
+    content, (problem,) = read_labelme(tmp_path, tmp_path)
+    assert len(content["images"]) == 1
+    assert problem.what == "an image of impossible size"
+    assert problem.mend == "correct its 'imageHeight' and 'imageWidth'"
 
 
 def test_groups_of_labelme(tmp_path: Path) -> None:

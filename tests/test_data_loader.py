@@ -7,8 +7,9 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from support.plain import plain_target
 
-from data.augment.transform import TrainTransform, plain_target
+from data.augment.transform import TrainTransform
 from data.loader import BatchStream, SampleError, TrainingData, build_train_loader, collate
 from data.sample import Sample
 from layers.structures import Target

@@ -8,9 +8,10 @@ import cv2
 import numpy as np
 import pytest
 from support.foreign_formats import two_images, write_images
+from support.plain import plain_target
 
 from data.annotations.coco import CocoInstances
-from data.augment.transform import TrainTransform, plain_target
+from data.augment.transform import TrainTransform
 from data.shapes.scenes import ShapeScenes
 from yolact import get_config
 from yolact.training.dataset_report import describe_dataset, measure_objects

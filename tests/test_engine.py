@@ -1,6 +1,8 @@
 import copy
+import os
 import subprocess
 import sys
+import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from pathlib import Path
@@ -326,16 +328,18 @@ def test_conversion_is_made_once_and_survives_a_broken_cache(
     assert made == [64, 64, 64]
 
 
-def test_cache_keeps_a_few_and_needs_no_writable_folder(
+def test_cache_keeps_the_latest_and_needs_no_writable_folder(
     network: torch.nn.Module, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.setattr(openvino_engine, "_KEPT", 2)
-    mine = copy.deepcopy(network)
-    for _ in range(3):
+    mine, used = copy.deepcopy(network), []
+    for turn in range(3):
         next(mine.parameters()).data.add_(1)
         convert_cached(mine, 64)
-    assert len(list((tmp_path / "yolact" / "openvino").iterdir())) == 2
+        used.append(tmp_path / "yolact" / "openvino" / openvino_engine._fingerprint(mine, 64))
+        assert set(used[-1].parent.iterdir()) == set(used[-2:])
+        os.utime(used[-1], (times := time.time() + turn - 100, times))  # seconds apart
     file = tmp_path / "file"
     file.write_text("")
     monkeypatch.setenv("XDG_CACHE_HOME", str(file))

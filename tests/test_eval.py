@@ -192,8 +192,8 @@ def test_ctrl_c_keeps_what_was_computed(
 ) -> None:
     caplog.set_level("INFO")
 
-    def stopped(predict: object, dataset: object, evaluator: object, **more: object) -> None:
-        real(predict, dataset, evaluator, **(more | {"max_images": 2}))
+    def stopped(predict: Any, dataset: Any, evaluator: Any, *, order: Any, **more: Any) -> None:
+        real(predict, dataset, evaluator, order=order[:2], **more)
         raise KeyboardInterrupt
 
     real = evaluate_room.evaluate

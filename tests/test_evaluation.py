@@ -324,10 +324,8 @@ class TinyDataset:
 
 
 @pytest.mark.parametrize("workers", [1, 3])
-@pytest.mark.parametrize(("max_images", "count"), [(0, 0), (2, 2), (99, 3), (-1, 3)])
-def test_evaluate(
-    max_images: int, count: int, workers: int, capsys: pytest.CaptureFixture[str]
-) -> None:
+@pytest.mark.parametrize("count", [0, 2, 3])
+def test_evaluate(count: int, workers: int, capsys: pytest.CaptureFixture[str]) -> None:
     answers = perfect()
     seen = []
 
@@ -338,9 +336,8 @@ def test_evaluate(
     evaluator = evaluate(
         predict,
         TinyDataset(),
-        max_images=max_images,
-        progress=max_images > 0,
-        order=eval_order((1, 2, 5), no_sort=True),
+        progress=count > 0,
+        order=eval_order((1, 2, 5), no_sort=True)[:count],
         workers=workers,
         on_image=lambda image, found: seen.append((image[0, 0, 0], len(found))),
     )
@@ -350,7 +347,7 @@ def test_evaluate(
         assert evaluator.summarize().mask.overlaps["all"] == pytest.approx(100)
     captured = capsys.readouterr()
     assert captured.out == ""
-    assert ("evaluate" in captured.err) == (max_images > 0)
+    assert ("evaluate" in captured.err) == (count > 0)
 
 
 def test_an_image_that_cannot_be_read_is_told_and_left_out(

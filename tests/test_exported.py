@@ -88,6 +88,14 @@ def test_plus_preset_carries_its_rescorer(tmp_path: Path) -> None:
     torch.testing.assert_close(found.scores, expected.scores, atol=1e-4, rtol=1e-3)
 
 
+def test_file_without_the_weights_of_its_rescorer_is_refused(tmp_path: Path) -> None:
+    model = build_model(tiny_config("model.image_size=256")).eval()
+    text = metadata(model, tiny_config(*RESCORING))
+    write_openvino(convert(model.network, 256), text, tmp_path / "m.xml")
+    with pytest.raises(ValueError, match=r"m\.xml: lacks the weights of the mask rescorer"):
+        Predictor.from_checkpoint(tmp_path / "m.xml", precision="float32")
+
+
 @pytest.mark.slow
 def test_quantised_file_runs_and_tells_its_cost(
     checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from support.plain import plain_target
 from support.tiny import SETTINGS
 from torch import Tensor
 
-from data.augment.transform import plain_target
 from data.classes import SHAPE_CLASSES
+from data.images import Image
 from data.shapes.scenes import ShapeScenes
 from layers.structures import Candidates, Target
 from yolact import Predictor, Yolact, build_model, get_config
@@ -89,6 +91,18 @@ def test_a_threshold_leaves_what_scores_as_much(rescoring: bool) -> None:
             torch.testing.assert_close(getattr(found, name), getattr(expected, name))
 
 
+@pytest.mark.parametrize("rescoring", [False, True])
+@pytest.mark.parametrize("top_k", [0, 7])
+def test_top_k_are_the_best_of_all(rescoring: bool, top_k: int) -> None:
+    predictor = Predictor(build(rescoring))
+    image = ShapeScenes(1, 100).sample(0).image
+    every = predictor(image, score_threshold=0.0, top_k=None)
+    found = predictor(image, score_threshold=0.0, top_k=top_k)
+    assert (len(every), len(found)) == (100, top_k)
+    for name in ("scores", "labels", "boxes", "masks"):
+        torch.testing.assert_close(getattr(found, name), getattr(every[:top_k], name))
+
+
 def test_training_needs_targets() -> None:
     model = build().train()
     with pytest.raises(ValueError, match=r"model.eval\(\)"):
@@ -111,6 +125,30 @@ def test_images_of_another_kind_are_refused(shape_and_type: Any) -> None:
     for images in (image, [np.zeros((8, 8, 3), np.uint8), image]):
         with pytest.raises(ValueError, match=r"expected \(H, W, 3\) uint8 RGB"):
             Predictor(build())(images)
+
+
+def read_only(image: Image) -> Image:
+    image = image.copy()
+    image.flags.writeable = False
+    return image
+
+
+@pytest.mark.parametrize(
+    "view",
+    [
+        read_only,
+        lambda image: image[::-1].copy()[::-1],
+        lambda image: image[..., ::-1].copy()[..., ::-1],  # as OpenCV's BGR
+        np.asfortranarray,
+    ],
+)
+@pytest.mark.filterwarnings("error")
+def test_arrays_of_any_memory_are_taken(view: Callable[[Image], Image]) -> None:
+    image = ShapeScenes(1, 64).sample(0).image
+    predictor = Predictor(build())
+    found, expected = predictor(view(image), 0.0, 5), predictor(image, 0.0, 5)
+    assert torch.equal(found.scores, expected.scores)
+    assert torch.equal(found.boxes, expected.boxes)
 
 
 def test_batch_norm_is_frozen_and_thawed_and_nothing_else_is() -> None:

@@ -333,7 +333,7 @@ def test_an_origin_that_makes_no_sense_is_refused(tmp_path: Path, name: str, val
 def test_results_without_an_origin_are_refused_and_why(tmp_path: Path) -> None:
     path = tmp_path / "r.json"
     path.write_text('{"format": "yolact results 1", "images": [], "detections": []}')
-    with pytest.raises(ValueError, match="of an earlier version, which did not note the model"):
+    with pytest.raises(ValueError, match=r"r\.json is of an earlier version, which did not note"):
         load_results(path, ORIGIN)
 
 

@@ -23,13 +23,13 @@ from .presets import get_config, list_configs
 _IN_WHEEL = Path(__file__).parent / "weights"
 _IN_CHECKOUT = Path(__file__).parent.parent / "weights"
 BUNDLED_FOLDER = _IN_WHEEL if _IN_WHEEL.is_dir() else _IN_CHECKOUT
-"""Where the bundled models lie."""
+"""The folder of the bundled models."""
 
 WEIGHTS_FOLDER = Path("weights") if _IN_WHEEL.is_dir() else _IN_CHECKOUT
-"""Where downloads are kept: in a checkout of this repository, else in the working folder."""
+"""The folder of downloads: in a checkout of this repository, else in the working folder."""
 
 BUNDLED = "yolact_resnet18_person"
-"""What serves where no checkpoint is named."""
+"""The model where no checkpoint is named."""
 
 IN_REPOSITORY = (BUNDLED, "yolact_resnet18_shapes")
 FORMAT = "yolact-checkpoint-1"
@@ -37,7 +37,7 @@ FORMAT = "yolact-checkpoint-1"
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """What a checkpoint file holds.
+    """The content of a checkpoint file.
 
     Attributes:
         path: the file.

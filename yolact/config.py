@@ -168,7 +168,7 @@ class TrainConfig:
 
 @dataclass(frozen=True)
 class AugmentConfig:
-    """Which of the original's augmentations run, and two newer ones.
+    """Switches of the original's augmentations, and of two newer ones.
 
     Attributes:
         scale_jitter: smallest and largest size of the image on the canvas, as (0.5, 2.0), in place

@@ -43,7 +43,7 @@ class OfficialFile(NamedTuple):
 
     @property
     def url(self) -> str:
-        """Where the publisher keeps the file."""
+        """The publisher's address of the file."""
         return f"{self.base_url}/{self.path}"
 
 

@@ -20,4 +20,4 @@ class OptionError(ValueError):
 
 
 class UsageError(Exception):
-    """What a command line asks for does not exist or does not fit together; it exits with 2."""
+    """A command line that asks for what does not exist or does not fit together; exits with 2."""

@@ -1,4 +1,4 @@
-"""How threads share work: a bounded queue that either end can close, and an ordered map."""
+"""A bounded queue between threads, and an ordered parallel map."""
 
 from __future__ import annotations
 

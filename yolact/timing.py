@@ -1,4 +1,4 @@
-"""How long things take: a moving average, a timer of named stages, and remaining time as text."""
+"""Moving averages, stage timers, remaining time."""
 
 from __future__ import annotations
 

@@ -130,16 +130,21 @@ def read_images(entries: list[object], folder: Path) -> ImageTable:
     return ImageTable.of(list(images), sizes, names)
 
 
-def stated_hw(height: object, width: object) -> tuple[int, int] | None:
+def stated_hw(
+    entry: Mapping[str, object], height_key: str = "height", width_key: str = "width"
+) -> tuple[int, int] | None:
     """Return the size that a file states for an image, None if it does not.
 
     Raises:
         Unusable: no image is as large.
     """
+    height, width = entry.get(height_key), entry.get(width_key)
     if not (is_positive(height) and is_positive(width)):
         return None
     if height * width > MAX_PIXELS:
-        raise Unusable("an image of impossible size", "correct its height and width")
+        raise Unusable(
+            "an image of impossible size", f"correct its {height_key!r} and {width_key!r}"
+        )
     return height, width
 
 
@@ -155,5 +160,5 @@ def _parsed(entry: object) -> tuple[int, ImageEntry]:
         raise Unusable("an image 'id' that is too large", "give it one of at most 63 bits")
     if not isinstance(entry.get("file_name"), str) or not entry["file_name"]:
         raise Unusable("an image without a 'file_name'", "name its file")
-    image_hw = stated_hw(entry.get("height"), entry.get("width"))
+    image_hw = stated_hw(entry)
     return entry["id"], ImageEntry(entry["file_name"], image_hw)

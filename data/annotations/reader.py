@@ -25,7 +25,7 @@ _logger = logging.getLogger(__name__)
 
 _FAR = 1e9  # pixels; no image is as large
 MAX_REACH = 10
-"""How many image sides an outline may reach: farther ones are mistakes, and costly to draw."""
+"""Image sides that an outline may reach: farther ones are mistakes, and costly to draw."""
 
 _MISSING = float("nan")
 _WRONG_COUNTS = "run lengths without counts, or of the wrong sum"

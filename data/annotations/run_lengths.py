@@ -127,12 +127,6 @@ def check_counts(text: object, pixels: int) -> None:
         raise ValueError(f"run lengths {text!r:.80} do not cover {pixels} pixels exactly")
 
 
-def parse_counts(text: str) -> list[int]:
-    """Decompress the lengths of runs; a text that is no such thing gives [-1]."""
-    counts, is_broken = _parse_counts(Ragged.of_texts([text]))
-    return [-1] if is_broken[0] else counts[0].tolist()
-
-
 def cover_exactly(texts: Ragged, pixels: Ints) -> NDArray[np.bool_]:
     """Tell which compressed run lengths describe a bitmap of the expected size.
 

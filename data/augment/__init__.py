@@ -1,1 +1,1 @@
-"""How training images are varied: geometry, colours, objects of other images."""
+"""Augmentation of training images: geometry, colours, objects of other images."""

@@ -1,4 +1,4 @@
-"""Where an image lands on the network input: fixed, or at random as in SSD's training.
+"""The place of an image on the network input: fixed, or at random as in SSD's training.
 
 All geometry of an image (expand, crop, mirror, resize) is one axis-aligned map between two
 rectangles of whole pixels, so pixels are sampled once and outlines are moved, not resampled. Where

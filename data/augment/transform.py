@@ -1,4 +1,4 @@
-"""How a sample becomes a network input and its target: augmented, or only resized."""
+"""Network inputs and targets from samples, augmented."""
 
 from __future__ import annotations
 
@@ -102,25 +102,6 @@ class TrainTransform:
         if self.photometric:
             piece = distort_colours(piece, rng)
         return placement.canvas(piece, self.fill)
-
-
-def plain_target(
-    sample: Sample, image_size: int, min_object_size: float = 0.0
-) -> tuple[Tensor, Target]:
-    """Resize an image and its objects to S x S, without augmentation.
-
-    Args:
-        sample: the image and its M objects.
-        image_size: S.
-        min_object_size: drop objects narrower or lower than this many pixels of the S x S image.
-
-    Returns:
-        (3, S, S) uint8 RGB, and its target with the crowds last.
-    """
-    placement = place_whole(_image_hw(sample), image_size)
-    kept = _visible_objects(sample, placement, min_object_size)
-    image = placement.canvas(placement.piece(sample.image), PIXEL_MEAN)
-    return to_tensor(image), place_target(sample, placement, kept)
 
 
 def place_target(sample: Sample, placement: Placement, kept: NDArray[np.intp]) -> Target:

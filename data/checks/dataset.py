@@ -1,4 +1,4 @@
-"""What is wrong with a dataset: in its splits, and between them."""
+"""Problems of a dataset: in its splits, and between them."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from .images import check_images
 from .objects import check_objects
 
 BOTH = "train and val"
-"""What the problems between two splits are filed under."""
+"""The name under which problems between two splits are filed."""
 
 
 def check_dataset(name: str, root: Path = Path("data")) -> dict[str, list[Problem]]:

@@ -1,4 +1,4 @@
-"""What is wrong with the images of a COCO-style dataset."""
+"""Problems of the images of a COCO-style dataset."""
 
 from __future__ import annotations
 

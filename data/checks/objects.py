@@ -1,4 +1,4 @@
-"""What is wrong with the annotations of a COCO-style dataset."""
+"""Problems of the annotations of a COCO-style dataset."""
 
 from __future__ import annotations
 

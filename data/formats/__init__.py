@@ -1,1 +1,1 @@
-"""Annotations of other tools: which format a folder is in, and how it becomes COCO's."""
+"""Annotations of other tools, recognised and converted to COCO's."""

@@ -1,4 +1,4 @@
-"""What the readers of other formats share: outlines, and a builder of COCO's content."""
+"""Shared by the readers of other formats: outlines, and a builder of COCO's content."""
 
 from __future__ import annotations
 

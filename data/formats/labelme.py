@@ -42,7 +42,7 @@ def read_labelme(image_folder: Path, label_folder: Path) -> Converted:
         with found.leaving_out(str(file)):
             content, shapes = _content(file)
             image = _image_of(content.get("imagePath"), file, image_folder)
-            stated = stated_hw(content.get("imageHeight"), content.get("imageWidth"))
+            stated = stated_hw(content, "imageHeight", "imageWidth")
             image_hw = stated or header_hw(image)
             objects = _objects(found, shapes, image_hw, file)
             name = Path(os.path.relpath(image, image_folder)).as_posix()

@@ -33,7 +33,7 @@ _VAL = ("val", "valid", "validation")
 
 
 class SplitPaths(NamedTuple):
-    """Where the files of one split are.
+    """The files of one split.
 
     Attributes:
         format: how to read it.

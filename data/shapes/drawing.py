@@ -1,4 +1,4 @@
-"""How a generated scene is painted: textures, shading, shadows, backgrounds and light.
+"""The painting of a generated scene: textures, shading, shadows, backgrounds and light.
 
 Images are (H, W, 3) float32 RGB in [0, 1] until `expose` makes bytes of them.
 

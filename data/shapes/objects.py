@@ -1,4 +1,4 @@
-"""What the objects of a generated scene look like in outline, and which pixels they cover.
+"""The objects of a generated scene: their outlines, and the pixels that they cover.
 
 A pixel (x, y) covers the square from (x, y) to (x + 1, y + 1).
 """

@@ -1,4 +1,4 @@
-"""How an H.264 file and its sound are written: by PyAV.
+"""H.264 files with sound, by PyAV.
 
 PyAV is optional, so `writer` imports this module only when it opens a file.
 """

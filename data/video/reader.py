@@ -1,4 +1,4 @@
-"""How frames are read from video files, cameras and network streams: by OpenCV."""
+"""Frames from files, cameras and streams, by OpenCV."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How frames become a video file: H.264 with sound by PyAV where installed, else by OpenCV."""
+"""Video files from frames: H.264 by PyAV, else OpenCV."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""What several tests share: tiny models, data sets, clips, goldens."""
+"""Shared by tests: tiny models, datasets, clips, goldens."""

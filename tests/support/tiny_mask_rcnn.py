@@ -5,13 +5,13 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from data.augment.transform import plain_target
 from data.classes import SHAPE_CLASSES
 from data.shapes.scenes import ShapeScenes
 from layers.structures import Target
 from yolact import Config, build_model, get_config
 from yolact.models.mask_rcnn import MaskRcnn
 
+from .plain import plain_target
 from .tiny import SETTINGS
 
 NAME = "maskrcnn_resnet50_fpn"

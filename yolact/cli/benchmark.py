@@ -16,12 +16,12 @@ from data.video.reader import open_video
 from yolact.checkpoint import Checkpoint
 from yolact.config import Config
 from yolact.drawing.detections import Draw
+from yolact.errors import UsageError
 from yolact.evaluation.speed import Variant, benchmark
 from yolact.files import write_json
 from yolact.predictor import Predictor
 from yolact.results.detections import Thresholds
 
-from .common import UsageError
 from .eval_flags import check_ranges, image_order, thresholds, video_options
 from .evaluate import validation_set
 from .from_flags import choose_model, drawing, engine_for, load_predictor
@@ -40,7 +40,7 @@ EVERY_ENGINE = (
     "engine=openvino,precision=float32",
     "engine=openvino,precision=bfloat16",
 )
-"""What --benchmark=all compares."""
+"""The variants that --benchmark=all compares."""
 
 COMPARABLE = ("trained_model", "config", "engine", "precision", "device", "video_multiframe")
 

@@ -1,4 +1,4 @@
-"""What the command lines share: flags, one-line errors, exit codes."""
+"""Shared by the command lines: flags, one-line errors, exit codes."""
 
 from __future__ import annotations
 
@@ -14,8 +14,7 @@ import torch
 from yolact.checkpoint import Checkpoint, find_checkpoints
 from yolact.config import Config
 from yolact.engines.names import Precision
-from yolact.errors import OptionError
-from yolact.errors import UsageError as UsageError
+from yolact.errors import OptionError, UsageError
 from yolact.presets import get_config
 
 DONE, FAILED, WRONG_USAGE, INTERRUPTED = 0, 1, 2, 130

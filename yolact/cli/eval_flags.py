@@ -10,10 +10,11 @@ from typing import get_args
 from data.sample import Dataset
 from yolact.checkpoint import BUNDLED
 from yolact.engines.names import EngineName
+from yolact.errors import UsageError
 from yolact.evaluation.coco import eval_order
 from yolact.results.detections import Thresholds
 
-from .common import UsageError, add_flags, add_machine_flags, flag, make_parser, str2bool
+from .common import add_flags, add_machine_flags, flag, make_parser, str2bool
 from .evaluate import Outputs
 from .output_names import RESULTS
 from .predict import VideoOptions

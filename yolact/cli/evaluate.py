@@ -27,7 +27,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Outputs:
-    """What is made of the detections in a dataset, beside the tables that are printed.
+    """The output of an evaluation, beside the tables that are printed.
 
     Attributes:
         masks: False scores boxes alone.

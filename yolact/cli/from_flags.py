@@ -1,4 +1,4 @@
-"""What the flags of eval.py choose: a model, what runs it, and how its results are drawn."""
+"""The model, engine and drawing that the flags of eval.py choose."""
 
 from __future__ import annotations
 

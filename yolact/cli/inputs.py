@@ -1,4 +1,4 @@
-"""What a user may name as an input: an image, a folder, a glob, a video, a camera, a stream."""
+"""Inputs named by a user: an image, a folder, a glob, a video, a camera, a stream."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from data.files import _URL_HEAD, IMAGE_SUFFIXES, is_url
+from data.files import IMAGE_SUFFIXES, URL_HEAD, is_url
 
 _DRIVE = re.compile(r"(?:^|:)[a-z]:[\\/]", re.IGNORECASE)
 _GLOB_CHARACTERS = frozenset("*?[")
@@ -98,7 +98,7 @@ def _exists(text: str) -> bool:
 
 def _separator(text: str) -> int | None:
     """Find the colon between input and output, if there is one."""
-    head = _URL_HEAD.match(text)
+    head = URL_HEAD.match(text)
     colons = [m.start() for m in re.finditer(":", text)]
     known = [] if head else [cut for cut in colons if _exists(text[:cut])]
     if known:

@@ -85,7 +85,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(command: str, argv: Sequence[str]) -> int:
-    from .common import UsageError, run_command
+    from yolact.errors import UsageError
+
+    from .common import run_command
 
     def run_script(argv: Sequence[str] | None) -> None:
         try:

@@ -1,4 +1,4 @@
-"""Where pictures and videos are written: a name for each, and never that of an input."""
+"""Names of the pictures and videos to write, never that of an input."""
 
 from __future__ import annotations
 

@@ -23,7 +23,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class VideoOptions:
-    """How a video is processed.
+    """The processing of a video.
 
     Attributes:
         batch: frames for each run of the network.

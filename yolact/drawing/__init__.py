@@ -1,1 +1,1 @@
-"""Pictures for people."""
+"""Pictures of detections, prototypes and numbers."""

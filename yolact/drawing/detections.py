@@ -1,4 +1,4 @@
-"""Pictures for people: detections over an image, and how a mask is put together."""
+"""Detections drawn over an image: masks, boxes, labels."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How a mask is put together: prototypes by weight, and their running sum."""
+"""The linear combination of a mask: prototypes by weight, and their running sum."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Run a model over a data set, collect what it finds, and score that."""
+"""Run a model over a dataset, collect what it finds, and score that."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class CocoEvaluator:
         category_ids: label -> category id.
 
     Raises:
-        ValueError: the results are of another data set.
+        ValueError: the results are of another dataset.
     """
 
     def __init__(
@@ -57,7 +57,7 @@ class CocoEvaluator:
         for image_id, image_hw in self.results.images.items():
             self._check_image(image_id, image_hw)
         if strangers := {d.category_id for d in self.results.detections} - set(category_ids):
-            raise ValueError(f"results of another data set: categories {sorted(strangers)}")
+            raise ValueError(f"results of another dataset: categories {sorted(strangers)}")
 
     def add(self, image_id: int, detections: Detections) -> None:
         """Encode the detections of one image; images without any must be added, too.
@@ -85,7 +85,7 @@ class CocoEvaluator:
     def summarize(self) -> CocoMetrics:
         """Score what was added; images that were not added do not count.
 
-        It takes a while for a large data set; asked again, it answers at once.
+        It takes a while for a large dataset; asked again, it answers at once.
         """
         if self._metrics is None:
             truth = self.ground_truth()
@@ -138,22 +138,20 @@ def evaluate(
     dataset: Dataset,
     evaluator: CocoEvaluator | None = None,
     *,
-    max_images: int = -1,
     progress: bool = True,
     order: Sequence[int] | None = None,
     workers: int = 1,
     on_image: Callable[[Image, Detections], None] | None = None,
 ) -> CocoEvaluator:
-    """Run a model over a data set; images that cannot be read are told and left out.
+    """Run a model over a dataset; images that cannot be read are told and left out.
 
     Args:
         predict: (H, W, 3) uint8 RGB -> what the model finds in that image; called in other threads,
             without gradients.
         dataset: images with their ground truth.
         evaluator: collects the detections; whoever passes one keeps what it has if this is stopped.
-        max_images: stop after this many; negative for all.
         progress: show a bar on standard error.
-        order: indices into the data set; by default those of `eval_order`.
+        order: indices into the dataset; by default all, as `eval_order` puts them.
         workers: threads that load images and predict.
         on_image: called in order, in the caller's thread, with each image and what was found.
 
@@ -161,7 +159,6 @@ def evaluate(
         The evaluator, to summarise or to save.
     """
     indices = eval_order(dataset.image_ids) if order is None else order
-    indices = indices if max_images < 0 else indices[:max_images]
     evaluator = evaluator or CocoEvaluator(dataset.coco, dataset.categories.category_ids)
 
     @torch.no_grad()
@@ -195,13 +192,13 @@ def eval_order(
     """Choose the order in which images are evaluated.
 
     By default they are sorted by a hash of the image id: the first 1000 images are then the same
-    ones in every run and on every machine, and yet a fair sample of the data set.
+    ones in every run and on every machine, and yet a fair sample of the dataset.
 
     Args:
-        image_ids: of the whole data set.
+        image_ids: of the whole dataset.
         shuffle: random order instead.
         seed: of the random order; None for another one each time.
-        no_sort: order of the data set instead.
+        no_sort: order of the dataset instead.
 
     Returns:
         Indices into `image_ids`.

@@ -1,4 +1,4 @@
-"""What becomes of every object and every detection at one score threshold.
+"""Outcomes of every object and every detection at one score threshold.
 
 Within a class pycocotools has decided: a detection that overlaps an object by half or more, mask or
 box, has found it. What that leaves over may still be the right place with the wrong word: the
@@ -25,7 +25,7 @@ MIN_OVERLAP = 0.5
 
 
 class ImageErrors(NamedTuple):
-    """What went wrong in one image."""
+    """The errors in one image."""
 
     image_id: int
     missed: int
@@ -115,7 +115,7 @@ def find_outcome(matches: Matches, score_threshold: float, overlaps: Overlaps) -
 
 
 class SizeRecall(NamedTuple):
-    """How many objects of one size are found.
+    """The share of the objects of one size that is found.
 
     Attributes:
         sides: side of a square of the smallest and the largest such object, in pixels.

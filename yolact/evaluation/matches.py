@@ -1,4 +1,4 @@
-"""Which detection found which object: what pycocotools knows beyond its averages."""
+"""Matches of detections and objects, which pycocotools knows beyond its averages."""
 
 from __future__ import annotations
 

@@ -44,7 +44,7 @@ def coco_titles(limit: int = STANDARD_LIMIT) -> dict[str, str]:
 
 @dataclass(frozen=True)
 class Scores:
-    """How good boxes are, or masks, in percent; NaN where there is no ground truth to find.
+    """Average precision of boxes, or of masks, in percent; NaN where there is no ground truth.
 
     Attributes:
         overlaps: average precision at "all", "50", "55", ..., "95" of overlap.
@@ -61,7 +61,7 @@ class Scores:
 
 @dataclass(frozen=True)
 class CocoMetrics:
-    """What a set of detections scores.
+    """The scores of a set of detections.
 
     Attributes:
         box: by the overlap of boxes.

@@ -9,7 +9,8 @@ from __future__ import annotations
 import json
 import logging
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -71,7 +72,7 @@ def merge_results(parts: Iterable[CocoResults]) -> CocoResults:
     processes looked at, as when shares are padded to equal length, counts once.
 
     Args:
-        parts: any number of results of one data set.
+        parts: any number of results of one dataset.
 
     Returns:
         New results, sorted by image id.
@@ -165,10 +166,15 @@ def load_results(path: Path | str, origin: Origin) -> CocoResults:
             f"{path} is a pickle, which can run any code when read; "
             "evaluate once more without --resume to save the results as JSON"
         )
-    try:
-        results, stored = _parse(json.loads(content))
-    except (ValueError, TypeError, KeyError, RecursionError, OverflowError) as error:
-        raise ValueError(f"{path} is not a file of saved results, or is broken: {error}") from error
+    with _refusing(path):
+        parsed = json.loads(content)
+    if isinstance(parsed, dict) and parsed.get("format") == _WITHOUT_ORIGIN:
+        raise ValueError(
+            f"{path} is of an earlier version, which did not note the model; "
+            "evaluate once more without --resume"
+        )
+    with _refusing(path):
+        results, stored = _parse(parsed)
     if differences := stored.differences(origin):
         raise ValueError(
             f"{path} holds what was found by {'; '.join(differences)}: "
@@ -180,14 +186,17 @@ def load_results(path: Path | str, origin: Origin) -> CocoResults:
     return results
 
 
+@contextmanager
+def _refusing(path: Path) -> Iterator[None]:
+    """Refuse a file whose content does not have the expected form."""
+    try:
+        yield
+    except (ValueError, TypeError, KeyError, RecursionError, OverflowError) as error:
+        raise ValueError(f"{path} is not a file of saved results, or is broken: {error}") from error
+
+
 def _parse(content: Any) -> tuple[CocoResults, Origin]:
-    kind = content.get("format") if isinstance(content, dict) else None
-    if kind == _WITHOUT_ORIGIN:
-        raise ValueError(
-            "it is of an earlier version, which did not note the model; "
-            "evaluate once more without --resume"
-        )
-    if kind != FORMAT:
+    if not isinstance(content, dict) or content.get("format") != FORMAT:
         raise ValueError(f'no "format": "{FORMAT}" in it')
     origin = Origin.from_dict(content["origin"])
     images = {}

@@ -1,4 +1,4 @@
-"""Where stored detections come from: what has to agree before they are scored again."""
+"""The origin of stored detections, which has to agree before they are scored again."""
 
 from __future__ import annotations
 
@@ -109,7 +109,10 @@ def _difference(name: str, ours: object, theirs: object) -> str:
     """Say how two values differ: of long lists, the first elements that do."""
     is_long = max(len(str(ours)), len(str(theirs))) > _SHOWN
     if is_long and isinstance(ours, list) and isinstance(theirs, list):
-        shorter, pairs = min(len(ours), len(theirs)), enumerate(zip_longest(ours, theirs, fillvalue="nothing"))
+        shorter, pairs = (
+            min(len(ours), len(theirs)),
+            enumerate(zip_longest(ours, theirs, fillvalue="nothing")),
+        )
         index, pair = next((i, (a, b)) for i, (a, b) in pairs if i >= shorter or a != b)
         return _difference(f"{name}[{index}]", *pair)
     return f"{name}={_short(ours)}, not {_short(theirs)}"

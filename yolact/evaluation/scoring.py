@@ -41,7 +41,7 @@ def score(
     boxes = map(_box_annotation, results.detections)
     masks = (_mask_annotation(results, result) for result in results.detections)
     box, mask = (
-        _score(truth, index(results, found, category_ids), kind, category_ids, limit)
+        _score(truth, index_annotations(results, found, category_ids), kind, category_ids, limit)
         for kind, found in (("bbox", boxes), ("segm", masks))
     )
     return CocoMetrics(box, mask, limit)
@@ -53,7 +53,7 @@ def ground_truth(coco: COCO, results: CocoResults, category_ids: Sequence[int]) 
     They are numbered anew: pycocotools takes an annotation with id 0 for one never found.
     """
     groups = (coco.imgToAnns.get(image_id, ()) for image_id in results.images)
-    truth = index(results, itertools.chain.from_iterable(groups), category_ids)
+    truth = index_annotations(results, itertools.chain.from_iterable(groups), category_ids)
     for annotation in truth.dataset["annotations"]:
         annotation.setdefault("iscrowd", 0)
         if not annotation.get("segmentation"):
@@ -65,7 +65,7 @@ def ground_truth(coco: COCO, results: CocoResults, category_ids: Sequence[int]) 
     return truth
 
 
-def index(
+def index_annotations(
     results: CocoResults, annotations: Iterable[Mapping[str, object]], category_ids: Sequence[int]
 ) -> COCO:
     """Index copies of annotations, numbered from 1, of the images looked at."""

@@ -1,4 +1,4 @@
-"""How fast models are: stage by stage, the network alone, and whole videos; one or several in turn.
+"""Speed of models: stage by stage, the network alone, and whole videos; one or several in turn.
 
 Variants take turns at every image, batch and video, so that the ratios between them hold on a
 machine whose speed drifts.
@@ -14,7 +14,6 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch.utils.flop_counter import FlopCounterMode
@@ -22,7 +21,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from data.images import Image, to_tensor
 from yolact.engines.choose import matmul_speeds
 from yolact.engines.names import Engine
-from yolact.models.segmenter import Segmenter
+from yolact.models.segmenter import AnySegmenter
 from yolact.predictor import Predictor
 from yolact.results.detections import Detections, Thresholds
 from yolact.timing import StageTimer, summarize
@@ -54,7 +53,7 @@ class Variant:
 
 @dataclass
 class Measurement:
-    """What was measured of one variant.
+    """The measurements of one variant.
 
     Attributes:
         label: of the variant.
@@ -175,7 +174,7 @@ def benchmark(
     )
 
 
-def network_gflop(model: Segmenter[Any, Any], image: Image) -> float:
+def network_gflop(model: AnySegmenter, image: Image) -> float:
     """Count the network's operations for an image; a multiplication and an addition are two."""
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
         model.dry_run(to_tensor(image))

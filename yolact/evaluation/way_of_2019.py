@@ -1,4 +1,4 @@
-"""The 2019 way of doing it, to compare with (`--engine plain`): whole-frame masks, step by step.
+"""The pipeline of 2019, to compare with (`--engine plain`): whole-frame masks, step by step.
 
 Nothing here is fast, and nothing else uses it: masks are resized as N x H x W floats, blended over
 the whole frame, and a video is read, segmented, drawn and written frame after frame.

@@ -1,1 +1,1 @@
-"""The networks, their losses, and what makes detections of their outputs."""
+"""Networks, their losses, and their detections."""

@@ -53,7 +53,7 @@ class RoiInputs(NamedTuple):
 
 
 class Found(NamedTuple):
-    """What was found in one image.
+    """The detections of one image.
 
     Attributes:
         boxes: (N, 4) xyxy in pixels of the network input.

@@ -1,4 +1,4 @@
-"""What every model has in common: images in; losses in training, detections in evaluation."""
+"""The base of every model: images in; losses in training, detections in evaluation."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from yolact.config import DetectConfig
 from yolact.results.detections import Detections, Thresholds
 
 MaskMode = Literal["cropped", "smooth", "whole", "none"]
-"""What bounds the masks.
+"""The bounds of the masks.
 
 "cropped": their boxes, on the prototype grid, with a margin of a cell (as trained); "smooth": their
 boxes, in the image and to the pixel, after upsampling, for outlines without the grid's steps;
@@ -139,7 +139,7 @@ class Segmenter(nn.Module, ABC, Generic[Inputs, Outputs]):
 
     @property
     def device(self) -> torch.device:
-        """Where the model is."""
+        """The device of the model."""
         return self.pixel_mean.device
 
     def freeze_batch_norm(self: Model, frozen: bool = True) -> Model:

@@ -1,4 +1,4 @@
-"""The worst images of an evaluation: what was missed, and what was seen where nothing is."""
+"""The worst images of an evaluation: objects missed, and detections where nothing is."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _SIDE = 540  # of a panel, in pixels
 
 @dataclass(frozen=True)
 class Shown:
-    """What the pictures are drawn from.
+    """The input of the pictures.
 
     Attributes:
         results: the detections.

@@ -63,7 +63,7 @@ _WORST = (
 
 @dataclass(frozen=True)
 class _Evaluation:
-    """What was evaluated, and what came out."""
+    """The subject of an evaluation, and its results."""
 
     metrics: CocoMetrics
     outcome: Outcome

@@ -1,1 +1,1 @@
-"""What a model finds, and the forms in which it leaves."""
+"""Detections and their export."""

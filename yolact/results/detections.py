@@ -17,7 +17,7 @@ from layers.structures import TensorGroup
 
 @dataclass(frozen=True)
 class Thresholds:
-    """Which detections count.
+    """The detections that count.
 
     Attributes:
         score: those that score lower are dropped.

@@ -1,1 +1,1 @@
-"""What a training run needs around its loop."""
+"""Setup, checkpoints, logs and validation of training."""

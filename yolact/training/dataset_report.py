@@ -1,4 +1,4 @@
-"""What is in a dataset, said before training: classes, sizes, anchors, and a picture."""
+"""A dataset described before training: classes, sizes, anchors, and a picture."""
 
 from __future__ import annotations
 

@@ -13,7 +13,7 @@ from yolact.errors import UsageError
 
 @dataclass(frozen=True)
 class TrainOptions:
-    """Where a run starts, how it uses the machine, and what it keeps.
+    """The start of a run, its use of the machine, and what it keeps.
 
     Attributes:
         name: of the run, in the names of its files.

@@ -1,4 +1,4 @@
-"""Pictures of a training run: what is learned from, and what is found."""
+"""Pictures of a training run: its input, and its detections."""
 
 from __future__ import annotations
 
@@ -116,7 +116,7 @@ def write_validation_pictures(
         score_threshold: detections that score lower are not drawn.
 
     Returns:
-        The picture's path, or None for a data set without images.
+        The picture's path, or None for a dataset without images.
     """
     tiles = []
     for index in eval_order(dataset.image_ids)[:count]:

@@ -1,4 +1,4 @@
-"""What a run learns, and how far it has come."""
+"""The model in training and its progress."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from yolact.models.segmenter import AnySegmenter
 
 @dataclass
 class Progress:
-    """How far a run has come.
+    """The progress of a run.
 
     Attributes:
         iteration: steps taken.

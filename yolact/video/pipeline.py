@@ -1,4 +1,4 @@
-"""How a video is processed: read, predict, draw, and write or show, each in its own thread."""
+"""A video read, predicted, drawn, and written or shown, each step in its own thread."""
 
 from __future__ import annotations
 

@@ -1,0 +1,25 @@
+"""Network inputs without augmentation."""
+
+from __future__ import annotations
+
+import numpy as np
+from torch import Tensor
+
+from data.augment.transform import TrainTransform
+from data.sample import Sample
+from layers.structures import Target
+
+
+def plain_target(
+    sample: Sample, image_size: int, min_object_size: float = 0.0
+) -> tuple[Tensor, Target]:
+    """Resize an image and its objects to S x S, with every augmentation off."""
+    transform = TrainTransform(
+        image_size,
+        photometric=False,
+        expand=False,
+        crop=False,
+        mirror=False,
+        min_object_size=min_object_size,
+    )
+    return transform(sample, np.random.default_rng(0))
