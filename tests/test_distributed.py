@@ -51,6 +51,7 @@ def train(processes: int, dataset: Path, folder: Path, *more: str) -> str:
     return done.stdout
 
 
+@pytest.mark.slow
 def test_two_processes_learn_as_one(dataset: Path, tmp_path: Path) -> None:
     flags = [
         "--config=yolact_resnet18",

@@ -56,6 +56,7 @@ def test_resumed_run_equals_uninterrupted_run(dataset: Path, tmp_path: Path) -> 
     assert all(torch.equal(whole[name], resumed[name]) for name in whole)
 
 
+@pytest.mark.slow
 def test_killed_run_ends_as_one_never_killed(dataset: Path, tmp_path: Path) -> None:
     more = ["--save_interval=1", "--keep_latest", "--set=train.ema_decay=0.9"]
     more += ["--set=train.multi_scale=0.3", "--set=augment.copy_paste=0.5", "--num_workers=1"]
