@@ -366,6 +366,7 @@ for thread in threads:
 """
 
 
+@pytest.mark.slow
 def test_first_calls_from_several_threads_do_not_lock(
     network: torch.nn.Module, tmp_path: Path
 ) -> None:

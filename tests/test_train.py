@@ -114,8 +114,12 @@ def test_no_interrupt_saves_nothing(
 
 
 def test_divergence_ends_with_a_diagnosis(
-    dataset: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    dataset: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr(train, "MAX_BAD_STEPS", 4)
     wild = ["--lr=1e20", "--set=train.warmup_iterations=0"]
     assert run_command(train.main, flags(dataset, tmp_path, 100, *wild)) == 1
     error = capsys.readouterr().err
