@@ -6,7 +6,7 @@ from torch import nn
 
 from layers.anchors import AnchorGenerator
 from layers.blocks import init_convolutions
-from yolact.models.backbones import Darknet53, MobileNetV3, ResNet
+from yolact.models.backbones import build_backbone
 from yolact.models.criterion import Criterion
 from yolact.models.fpn import FeaturePyramid
 from yolact.models.head import PredictionHead
@@ -65,7 +65,7 @@ def _build_yolact(config: Config) -> Yolact:
 
 
 def _build_network(model: ModelConfig) -> Network:
-    backbone = _build_backbone(model)
+    backbone = build_backbone(model.backbone, model.deformable_interval)
     semantic = nn.Conv2d(model.fpn_channels, model.num_classes, 1)
     init_convolutions(semantic)
     return Network(
@@ -125,13 +125,3 @@ def _build_mask_rcnn(config: Config) -> MaskRcnn:
         },
         fine_tuned=config.train.pretrained_backbone,
     )
-
-
-def _build_backbone(model: ModelConfig) -> Darknet53 | MobileNetV3 | ResNet:
-    if model.backbone.startswith("resnet"):
-        return ResNet(model.backbone, model.deformable_interval)
-    if model.deformable_interval:
-        raise ValueError(
-            f"deformable blocks need a backbone with bottlenecks, not {model.backbone}"
-        )
-    return Darknet53() if model.backbone == "darknet53" else MobileNetV3(model.backbone)

@@ -4,4 +4,21 @@ from .darknet import Darknet53
 from .light import MobileNetV3
 from .resnet import ResNet
 
-__all__ = ["Darknet53", "MobileNetV3", "ResNet"]
+__all__ = ["Darknet53", "MobileNetV3", "ResNet", "build_backbone"]
+
+
+def build_backbone(name: str, deformable_interval: int = 0) -> Darknet53 | MobileNetV3 | ResNet:
+    """Build a backbone with random weights; its `channels` are those of C3, C4 and C5.
+
+    Args:
+        name: one of `yolact.config.BackboneName`.
+        deformable_interval: see `ResNet`; the others have no deformable blocks.
+
+    Raises:
+        ValueError: deformable blocks in a backbone without bottlenecks.
+    """
+    if name.startswith("resnet"):
+        return ResNet(name, deformable_interval)
+    if deformable_interval:
+        raise ValueError(f"deformable blocks need a backbone with bottlenecks, not {name}")
+    return Darknet53() if name == "darknet53" else MobileNetV3(name)
