@@ -346,3 +346,9 @@ def test_the_digest_is_of_all_that_a_model_is_stored_in(tmp_path: Path) -> None:
     (tmp_path / "m.bin").write_bytes(b"def")
     assert digest_of(weights) == known
     assert digest_of(network) != known
+
+
+def test_results_that_were_never_stored(tmp_path: Path) -> None:
+    for path in (tmp_path / "none.json", tmp_path):
+        with pytest.raises(FileNotFoundError, match="no stored results at .*without --resume"):
+            load_results(path, ORIGIN)

@@ -15,7 +15,7 @@ from data.images import Image, read_image
 from yolact.engines.choose import choose_precision
 from yolact.engines.exported import engine_for_file, open_trained, read_trained
 from yolact.engines.names import Engine, EngineName, Precision, RunNetwork
-from yolact.engines.prepare import for_many
+from yolact.engines.prepare import for_many, warm_up
 from yolact.engines.pytorch import autocast
 from yolact.models.segmenter import AnySegmenter, sizes_of
 from yolact.results.detections import Detections, Thresholds
@@ -145,10 +145,10 @@ class Predictor:
         with autocast(self.device, self._precision):
             return self.model.network(inputs)
 
-    @torch.no_grad()
     def warm_up(self) -> None:
-        """Run the network once, so that what happens only at first use does not delay an image."""
-        self.run_network(self.model.preprocess([torch.zeros((3, 32, 32), dtype=torch.uint8)]))
+        """Compile what is compiled at first use, so that it does not delay the first image."""
+        if self._network is not None:
+            warm_up(self._network)
 
     @torch.no_grad()  # results are plain tensors, which a caller may change
     def segment(self, images: Sequence[ImageLike], thresholds: Thresholds) -> list[Detections]:

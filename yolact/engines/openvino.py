@@ -78,7 +78,7 @@ class OpenVinoNetwork:
     @property
     def workers(self) -> int:
         """Threads that should call at a time."""
-        return int(self._compile().get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS"))
+        return int(self.compile().get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS"))
 
     @cached_property
     def streamed(self) -> OpenVinoNetwork:
@@ -88,12 +88,13 @@ class OpenVinoNetwork:
     def __call__(self, x: Tensor) -> Predictions:
         """Predict for a (B, 3, S, S) normalised RGB batch on the CPU."""
         if not hasattr(self._threads, "request"):
-            self._threads.request = self._compile().create_infer_request()
+            self._threads.request = self.compile().create_infer_request()
         images = x.contiguous().numpy()
         results = self._threads.request.infer([images], share_inputs=True, share_outputs=True)
         return Predictions(*(torch.from_numpy(results[i]) for i in range(len(OUTPUTS))))
 
-    def _compile(self) -> ov.CompiledModel:
+    def compile(self) -> ov.CompiledModel:
+        """Compile now what would be compiled by the first call."""
         with self._compiling:
             if self._compiled is None:
                 settings = {

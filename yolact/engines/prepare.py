@@ -32,6 +32,15 @@ def prepare(network: nn.Module, engine: Engine, image_size: int) -> RunNetwork:
     return optimise(network, engine, image_size)
 
 
+def warm_up(run: RunNetwork) -> None:
+    """Do now what a network from `prepare` leaves to its first call."""
+    if has_openvino():
+        from .openvino import OpenVinoNetwork
+
+        if isinstance(run, OpenVinoNetwork):
+            run.compile()
+
+
 def for_many(run: RunNetwork) -> tuple[RunNetwork, int]:
     """Prepare a network for many images, when the time of a single one does not matter.
 

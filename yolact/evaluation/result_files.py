@@ -157,9 +157,12 @@ def load_results(path: Path | str, origin: Origin) -> CocoResults:
         origin: of the model whose detections they shall be.
 
     Raises:
+        FileNotFoundError: there is no such file.
         ValueError: the file is a pickle of the original, is broken, or is of another origin.
     """
     path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"no stored results at {path}: evaluate once without --resume")
     content = path.read_bytes()
     if path.suffix == ".pkl" or content.startswith(b"\x80"):
         raise ValueError(
