@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from data.annotations.run_lengths import encode
-from layers.masks import Window
+from layers.native import Window
 from layers.paste import bitmap, mask_window, paste_masks, tint
 from layers.structures import TensorGroup
 
