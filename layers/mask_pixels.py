@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from .native import Bytes, Floats, Window
 
-_BAND = 2**15  # pixels sampled at a time, in a few floats each: what fits into the cache
+_BAND = 2**16  # pixels sampled at a time, in a few floats each: what fits into the cache
 
 
 @np.errstate(over="ignore", invalid="ignore")

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 from pycocotools import mask as mask_utils
@@ -213,7 +214,8 @@ def _encode_columns(
     rows, columns = bitmap.shape
     after = width - x - columns
     touched = np.zeros((columns + min(after, 1), height), np.uint8)  # so that the last run is empty
-    touched[:columns, y : y + rows] = bitmap.T
+    if bitmap.size:
+        touched[:columns, y : y + rows] = cv2.transpose(bitmap)
     text: bytes = mask_utils.encode(touched.T)["counts"]
     rest = text.lstrip(_CONTINUED)[1:]
     text = _lengthened(text[: len(text) - len(rest)], x * height) + rest
