@@ -169,7 +169,7 @@ def print_results(session: Session, weights: Path) -> None:
     if report is not None:
         print(report)
     eval_flags = "--score_threshold=0.5 --images=your_images:results"
-    logger.info("to try it: python eval.py --trained_model=%s %s", weights, eval_flags)
+    logger.info("to try it: yolact eval --trained_model=%s %s", weights, eval_flags)
 
 
 if __name__ == "__main__":

@@ -21,6 +21,7 @@ SCRIPTS = {
     "eval": "eval",
     "export": "export",
     "check": "check_dataset",
+    "anchors": "anchors",
     "benchmark": "eval",
     "convert": "convert_checkpoint",
 }
@@ -33,6 +34,7 @@ HELP = """usage: yolact COMMAND ...
   eval       compute the AP on a dataset
   export     write a model as OpenVINO (.xml) or ONNX (.onnx)
   check      look for mistakes in a dataset
+  anchors    propose anchors that fit a dataset
   benchmark  measure the speed; `yolact benchmark all`: of every engine
   convert    convert a checkpoint between the official names of 2019 and ours
 
