@@ -52,7 +52,8 @@ from yolact.evaluation.speed import (
     network_gflop,
 )
 from yolact.report.tables import Cell, Table, write_csv
-from yolact.results.detections import Detections, Thresholds
+from yolact.results.detections import Detections
+from yolact.results.thresholds import Thresholds
 from yolact.timing import summarize
 
 SCORES = ("AP", "AP50", "APs", "APm", "APl")

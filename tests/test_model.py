@@ -17,7 +17,7 @@ from data.images import Image
 from data.shapes.scenes import ShapeScenes
 from layers.structures import Candidates, Target
 from yolact import Predictor, Yolact, build_model, get_config
-from yolact.results.detections import Thresholds
+from yolact.results.thresholds import Thresholds
 
 LOSSES = ("box", "confidence", "mask", "semantic", "mask_iou")
 

@@ -13,7 +13,7 @@ from layers.masks import assemble_masks
 from layers.structures import Candidates
 from yolact.drawing.lincomb import draw_lincomb
 from yolact.models.yolact import Yolact
-from yolact.results.detections import Thresholds
+from yolact.results.thresholds import Thresholds
 
 from .predictor import Predictor
 

@@ -18,7 +18,8 @@ from yolact.engines.names import Engine, EngineName, Precision, RunNetwork
 from yolact.engines.prepare import for_many, warm_up
 from yolact.engines.pytorch import autocast
 from yolact.models.segmenter import AnySegmenter, sizes_of
-from yolact.results.detections import Detections, Thresholds
+from yolact.results.detections import Detections
+from yolact.results.thresholds import Thresholds
 
 from .checkpoint import Checkpoint, resolve_weights
 from .config import Config

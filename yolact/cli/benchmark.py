@@ -20,7 +20,7 @@ from yolact.errors import UsageError
 from yolact.evaluation.speed import Variant, benchmark
 from yolact.files import write_json
 from yolact.predictor import Predictor
-from yolact.results.detections import Thresholds
+from yolact.results.thresholds import Thresholds
 
 from .eval_flags import check_ranges, image_order, thresholds, video_options
 from .evaluate import validation_set

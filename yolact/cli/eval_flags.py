@@ -12,7 +12,7 @@ from yolact.checkpoint import BUNDLED
 from yolact.engines.names import EngineName
 from yolact.errors import UsageError
 from yolact.evaluation.coco import eval_order
-from yolact.results.detections import Thresholds
+from yolact.results.thresholds import Thresholds
 
 from .common import add_flags, add_machine_flags, flag, make_parser, str2bool
 from .evaluate import Outputs

@@ -13,7 +13,8 @@ from yolact.drawing.window import show
 from yolact.evaluation.way_of_2019 import run_video_plain
 from yolact.explain import explain, save_prototypes
 from yolact.predictor import Predictor
-from yolact.results.detections import Detections, Thresholds
+from yolact.results.detections import Detections
+from yolact.results.thresholds import Thresholds
 from yolact.video.pipeline import VideoReport, run_video
 
 from .output_names import RESULTS, name_pictures, write_image

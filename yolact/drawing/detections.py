@@ -1,4 +1,4 @@
-"""Detections drawn over an image: masks, boxes, labels."""
+"""Objects drawn over an image: masks, boxes, labels."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ import cv2
 import torch
 
 from data.images import Image
-from yolact.results.detections import Detections
+from layers.instances import Instances
 
-Draw = Callable[[Image, Detections], Image]
+Draw = Callable[[Image, Instances], Image]
 ColorBy = Literal["class", "instance"]
 Color = tuple[int, int, int]
 Rectangle = tuple[int, int, int, int]
@@ -32,7 +32,7 @@ _LINE_HEIGHT = 34  # of a label, in pixels at font scale 1
 
 def draw_detections(
     image: Image,
-    detections: Detections,
+    detections: Instances,
     *,
     masks: bool = True,
     boxes: bool = True,
@@ -81,7 +81,7 @@ def palette_color(number: int) -> Color:
     return PALETTE[number % len(PALETTE)]
 
 
-def object_colors(detections: Detections, color_by: ColorBy) -> list[Color]:
+def object_colors(detections: Instances, color_by: ColorBy) -> list[Color]:
     """Return a colour for each detection, by its class or by its place."""
     labels = detections.labels.tolist()
     return [palette_color(key) for key in (labels if color_by == "class" else range(len(labels)))]
@@ -133,7 +133,7 @@ def _image_hw(image: Image) -> tuple[int, int]:
     return image.shape[0], image.shape[1]
 
 
-def _whole_boxes(detections: Detections) -> list[Rectangle]:
+def _whole_boxes(detections: Instances) -> list[Rectangle]:
     """Round boxes to pixels inside the image."""
     height, width = detections.image_hw
     limit = torch.tensor((width - 1, height - 1, width - 1, height - 1))
@@ -141,7 +141,7 @@ def _whole_boxes(detections: Detections) -> list[Rectangle]:
     return [(x1, y1, x2, y2) for x1, y1, x2, y2 in boxes.tolist()]
 
 
-def _caption(detections: Detections, index: int, scores: bool) -> str:
+def _caption(detections: Instances, index: int, scores: bool) -> str:
     label = int(detections.labels[index])
     names = detections.class_names
     name = names[label] if label < len(names) else f"class {label}"

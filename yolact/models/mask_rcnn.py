@@ -19,7 +19,8 @@ from torchvision.models.detection.roi_heads import expand_boxes, expand_masks, m
 from data.classes import COCO_CLASSES
 from layers.structures import Target
 from yolact.config import DetectConfig
-from yolact.results.detections import Detections, Thresholds
+from yolact.results.detections import Detections
+from yolact.results.thresholds import Thresholds
 
 from .segmenter import Segmenter
 

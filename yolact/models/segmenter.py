@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from layers.blocks import batch_norms
 from layers.structures import Target
 from yolact.config import DetectConfig
-from yolact.results.detections import Detections, Thresholds
+from yolact.results.detections import Detections
+from yolact.results.thresholds import Thresholds
 
 MaskMode = Literal["cropped", "smooth", "whole", "none"]
 """The bounds of the masks.

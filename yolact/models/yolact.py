@@ -15,7 +15,8 @@ from layers.detect import detect
 from layers.masks import assemble_masks, box_windows
 from layers.structures import Candidates, Predictions, Target
 from yolact.config import DetectConfig
-from yolact.results.detections import Detections, Thresholds
+from yolact.results.detections import Detections
+from yolact.results.thresholds import Thresholds
 
 from .criterion import Criterion
 from .fpn import FeaturePyramid

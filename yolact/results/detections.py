@@ -1,109 +1,40 @@
-"""Detections: boxes, scores, labels and compact masks of one image."""
+"""Detections: the objects that a model finds in one image, and all that can be made of them."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 
-import numpy as np
-from numpy.typing import NDArray
-from torch import Tensor
-
 from data.annotations.run_lengths import encode
-from layers.masks import Window
-from layers.paste import bitmap, mask_window, paste_masks, tint
-from layers.structures import TensorGroup
+from data.images import Image, read_image
+from layers.instances import Instances
 
 
-@dataclass(frozen=True)
-class Thresholds:
-    """The detections that count.
-
-    Attributes:
-        score: those that score lower are dropped.
-        top_k: at most this many are kept, best first; None keeps all.
-    """
-
-    score: float = 0.0
-    top_k: int | None = None
-
-
-@dataclass(frozen=True)
-class Detections(TensorGroup):
-    """N segmented objects of one image, highest score first.
-
-    The masks are kept compactly: one small soft mask per object and the image region ("frame") that
-    it covers. Full-size masks are made only when `.masks` asks for them; `.crop`, `.tint` and
-    `.run_lengths` look at one mask's own window.
+@dataclass(frozen=True, repr=False)
+class Detections(Instances):
+    """N objects found in one image, highest score first; see `Instances` for their parts.
 
     Attributes:
-        boxes: (N, 4) float xyxy in image pixels.
-        scores: (N,) in [0, 1]; for presets with mask re-scoring, class probability x predicted IoU.
-        labels: (N,) int64, 0-based.
-        soft_masks: (N, h, w) in [0, 1]; YOLACT keeps its prototype grid.
-        mask_frames: (N, 4) xyxy in image pixels: the region that each soft mask covers.
-        box_scores: (N,) class probabilities before mask re-scoring.
-        image_hw: height and width of the image in pixels.
-        class_names: one name for each label value.
-        crop_to_boxes: cut each mask, after upsampling, where its box ends, rounded to whole pixels.
+        source: path or address of the image, with the number of the frame in a video; "" if none.
+        picture: the image itself where it is kept; `image` reads it again where it is not.
     """
 
-    boxes: Tensor
-    scores: Tensor
-    labels: Tensor
-    soft_masks: Tensor
-    mask_frames: Tensor
-    box_scores: Tensor
-    image_hw: tuple[int, int]
-    class_names: tuple[str, ...] = ()
-    crop_to_boxes: bool = False
-
-    def __iter__(self) -> Iterator[Detections]:
-        """Yield the detections one at a time, each a `Detections` of length one."""
-        return (self[i] for i in range(len(self)))
+    source: str = ""
+    picture: Image | None = None
 
     @property
-    def masks(self) -> Tensor:
-        """Full-size masks, (N, H, W) bool, made on each access."""
-        bounds = self.boxes if self.crop_to_boxes else None
-        return paste_masks(self.soft_masks, self.mask_frames, self.image_hw, bounds)
-
-    def window(self, index: int) -> Window:
-        """Return a window x1, y1, x2, y2 in whole image pixels that holds one mask.
-
-        It is little larger than the mask, and (0, 0, 0, 0) for an empty one.
-        """
-        bounds = self.boxes[index] if self.crop_to_boxes else None
-        return mask_window(self.soft_masks[index], self.mask_frames[index], self.image_hw, bounds)
-
-    def crop(self, index: int) -> tuple[Window, Tensor]:
-        """Return the window of one mask, and the (y2 - y1, x2 - x1) bool mask in it."""
-        window = self.window(index)
-        return window, bitmap(self.soft_masks[index], self.mask_frames[index], window)
-
-    def tint(
-        self, canvas: NDArray[np.uint8], index: int, color: tuple[int, int, int], alpha: float
-    ) -> None:
-        """Blend a colour into a canvas where one mask is.
-
-        Args:
-            canvas: (H, W, 3) uint8 of the image's size, changed in place.
-            index: of the detection.
-            color: of the canvas's three channels.
-            alpha: share of the colour.
+    def image(self) -> Image:
+        """The image that was detected in, (H, W, 3) uint8 RGB.
 
         Raises:
-            ValueError: the mask lies outside the canvas, which is of another size than the image.
+            ValueError: it was not kept, and there is no file to read it from.
         """
-        soft_mask, frame = self.soft_masks[index], self.mask_frames[index]
-        tint(canvas, soft_mask, frame, self.window(index), color, alpha)
+        if self.picture is not None:
+            return self.picture
+        if not self.source:
+            raise ValueError("these detections hold no picture: pass image= to this call")
+        return read_image(self.source)
 
     def run_lengths(self, index: int) -> str:
         """Return COCO's compressed run lengths of one full-size mask, as pycocotools does."""
         window, inside = self.crop(index)
         return encode(inside.cpu().numpy(), self.image_hw, window[:2])["counts"]
-
-    def names(self) -> list[str]:
-        """Return the class name of every detection, "class 3" where there is none."""
-        known = dict(enumerate(self.class_names))
-        return [known.get(label, f"class {label}") for label in self.labels.tolist()]

@@ -18,7 +18,8 @@ from yolact.evaluation.metrics import CocoMetrics, format_table
 from yolact.evaluation.result_files import merge_results
 from yolact.predictor import Predictor
 from yolact.report.write import write_report
-from yolact.results.detections import Detections, Thresholds
+from yolact.results.detections import Detections
+from yolact.results.thresholds import Thresholds
 
 from .interrupt import Stopped
 from .pictures import write_validation_pictures
