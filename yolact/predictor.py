@@ -18,7 +18,6 @@ from yolact.engines.exported import engine_for_file, open_trained, read_trained
 from yolact.engines.names import Engine, EngineName, Precision, RunNetwork
 from yolact.engines.prepare import for_many, warm_up
 from yolact.engines.pytorch import autocast
-from yolact.errors import OptionError
 from yolact.models.segmenter import AnySegmenter, sizes_of
 from yolact.results.detections import Detections
 from yolact.results.thresholds import Thresholds, check_count
@@ -27,6 +26,7 @@ from yolact.sources.one import OneImage, is_one, read
 
 from .checkpoint import Checkpoint, resolve_weights
 from .config import Config
+from .errors import OptionError
 from .stream import segment_many, segment_shots
 from .timing import StageTimer
 
@@ -252,6 +252,10 @@ class Predictor:
         if self._network is not None:
             warm_up(self._network)
 
+    def find_all(self, image: Image) -> Detections:
+        """Return all that is found in an (H, W, 3) uint8 RGB image, as an AP counts it."""
+        return self.segment([image], Thresholds())[0]
+
     @torch.no_grad()  # results are plain tensors, which a caller may change
     def segment(self, images: Sequence[Image], thresholds: Thresholds) -> list[Detections]:
         """Segment a batch of images, of any sizes: preprocess, network, postprocess.
@@ -266,18 +270,16 @@ class Predictor:
         if not images:
             return []
         tensors = [_view(image) for image in images]
-        drop_empty = thresholds.drop_empty and self.model.mask_mode != "none"
-        every = replace(thresholds, top_k=None) if drop_empty else thresholds
+        if self.model.mask_mode == "none":
+            thresholds = replace(thresholds, drop_empty=False)
+        every = replace(thresholds, top_k=None) if thresholds.drop_empty else thresholds
         with self.timer.stage("preprocess"):
             inputs = self.model.preprocess(tensors)
         with self.timer.stage("network"):
             outputs = self.run_network(inputs)
         with self.timer.stage("postprocess"):
             found = self.model.postprocess(outputs, sizes_of(tensors), every)
-            results = [detections.to("cpu") for detections in found]
-            if drop_empty:  # on the CPU, where a look at a few pixels costs least
-                results = [each[each.has_pixels()][: thresholds.top_k] for each in results]
-        return results
+            return [thresholds.select(detections.to("cpu")) for detections in found]
 
 
 def _view(image: Image) -> Tensor:

@@ -125,7 +125,7 @@ def origin_of(
         digest=digest_of(checkpoint.path),
         dataset=str(dataset.resolve()) if dataset.exists() else config.dataset,
         masks=mask_mode(args),
-        score_threshold=args.score_threshold,
+        score_threshold=args.score_threshold or 0.0,
         engine=engine.name if engine else args.engine,
         precision=engine.precision if engine else args.precision,
         settings=settings_of(config),

@@ -15,9 +15,10 @@ from yolact.explain import explain, save_prototypes
 from yolact.predictor import Predictor
 from yolact.results.detections import Detections
 from yolact.results.thresholds import Thresholds
+from yolact.sources.one import read
 from yolact.video.pipeline import VideoReport, run_video
 
-from .output_names import RESULTS, name_pictures, write_image
+from .output_names import RESULTS, write_image
 
 logger = logging.getLogger(__name__)
 
@@ -42,7 +43,7 @@ class VideoOptions:
 
 
 def segment_image(
-    source: Path,
+    source: str,
     output: Path | None,
     predictor: Predictor,
     draw: Draw,
@@ -54,7 +55,7 @@ def segment_image(
     """Segment one image, and print what is found.
 
     Args:
-        source: the image.
+        source: path or address of the image.
         output: the picture to write; None shows it in a window.
         predictor: finds the objects.
         draw: draws them.
@@ -62,7 +63,7 @@ def segment_image(
         explained: also draw, for each, how its mask came about.
         prototypes: also write these and the soft masks as .npy files.
     """
-    image = read_image(source)
+    image = read(source).image
     (detections,) = predictor.segment([image], thresholds)
     pictures = [draw(image, detections)]
     if explained:
@@ -73,22 +74,28 @@ def segment_image(
         print(line)
     for number, picture in enumerate(pictures):
         if output is None:
-            show(picture, str(source))
+            show(picture, source)
         else:
             name = output if number == 0 else output.with_stem(f"{output.stem}_lincomb{number}")
             print(write_image(name, picture))
 
 
 def segment_images(
-    paths: list[Path], folder: Path, predictor: Predictor, draw: Draw, thresholds: Thresholds
+    pictures: list[tuple[Path, Path]], predictor: Predictor, draw: Draw, thresholds: Thresholds
 ) -> None:
     """Segment images, and write a picture of each; broken ones are named and passed over.
+
+    Args:
+        pictures: each image, and the file of its picture.
+        predictor: finds the objects.
+        draw: draws them.
+        thresholds: which of them.
 
     Raises:
         ValueError: at the end, if any could not be read.
     """
     broken = 0
-    for path, picture in zip(paths, name_pictures(paths, folder), strict=True):
+    for path, picture in pictures:
         try:
             image = read_image(path)
         except (OSError, ValueError) as error:
@@ -98,7 +105,7 @@ def segment_images(
         (detections,) = predictor.segment([image], thresholds)
         print(write_image(picture, draw(image, detections)))
     if broken:
-        raise ValueError(f"{broken} of {len(paths)} images could not be read")
+        raise ValueError(f"{broken} of {len(pictures)} images could not be read")
 
 
 def segment_video(

@@ -171,7 +171,7 @@ class Yolact(Segmenter[Tensor, Predictions]):
             crop_to_boxes=self.mask_mode == "smooth",
         )
         if self.mask_rescorer is not None:
-            best_first = detections.scores.argsort(descending=True)[: thresholds.top_k]
+            best_first = detections.scores.argsort(descending=True, stable=True)[: thresholds.top_k]
             kept = detections.scores[best_first] >= thresholds.score
             detections = detections[best_first[kept]]
         return detections

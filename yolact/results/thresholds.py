@@ -10,6 +10,7 @@ from typing import Any
 
 from torch import Tensor
 
+from layers.instances import Found
 from yolact.errors import OptionError
 
 
@@ -68,6 +69,14 @@ class Thresholds:
         if self.labels is None:
             return admitted
         return admitted & (labels[:, None] == labels.new_tensor(self.labels)).any(dim=1)
+
+    def select(self, found: Found) -> Found:
+        """Return what counts of the N objects that are found, best first."""
+        counts = self.admit(found.scores, found.labels)
+        if self.drop_empty:
+            counts = counts & found.has_pixels()
+        kept = counts.nonzero().squeeze(1)[: self.top_k]
+        return found if len(kept) == len(found) else found[kept]
 
 
 def check_score(option: str, value: Any) -> None:

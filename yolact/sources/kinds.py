@@ -14,32 +14,31 @@ from .listing import GLOB_CHARACTERS, local_path
 Kind = Literal["image", "images", "video"]
 
 
-def kind_of(source: str | os.PathLike[str], address: Kind = "image") -> Kind:
+def kind_of(source: str | os.PathLike[str], otherwise: Kind = "image") -> Kind:
     """Tell what a path or an address stands for.
 
     Args:
         source: a path is judged by what is there, else by how it is written; digits that name no
             file are a camera.
-        address: what a web address is whose suffix does not tell.
+        otherwise: what a file or a web address is whose suffix does not tell.
     """
     text = os.fspath(source)
     if is_url(text):
-        return _kind_of_address(text, address)
+        is_web = text.lower().startswith(("http:", "https:"))
+        suffix = PurePosixPath(urlsplit(text).path).suffix.lower()
+        return _by_suffix(suffix, otherwise) if is_web else "video"
     path = local_path(text)
-    if path.is_dir():
+    is_file = path.is_file()
+    if path.is_dir() or not is_file and GLOB_CHARACTERS & set(text):
         return "images"
-    suffix = path.suffix.lower()
-    if path.is_file():
-        return "video" if suffix in VIDEO_SUFFIXES else "image"
-    if GLOB_CHARACTERS & set(text):
-        return "images"
-    return "video" if text.isdecimal() or suffix in VIDEO_SUFFIXES else "image"
-
-
-def _kind_of_address(url: str, otherwise: Kind) -> Kind:
-    if not url.lower().startswith(("http:", "https:")):
+    if text.isdecimal() and not is_file:
         return "video"
-    suffix = PurePosixPath(urlsplit(url).path).suffix.lower()
-    if suffix in IMAGE_SUFFIXES or suffix in VIDEO_SUFFIXES:
-        return "image" if suffix in IMAGE_SUFFIXES else "video"
-    return otherwise
+    if not path.suffix:
+        return "image" if is_file else "images"
+    return _by_suffix(path.suffix.lower(), otherwise)
+
+
+def _by_suffix(suffix: str, otherwise: Kind) -> Kind:
+    if suffix in IMAGE_SUFFIXES:
+        return "image"
+    return "video" if suffix in VIDEO_SUFFIXES else otherwise

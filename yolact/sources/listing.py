@@ -24,7 +24,7 @@ def local_path(text: str | os.PathLike[str]) -> Path:
         return path
 
 
-def expand_images(source: str | os.PathLike[str], without: Path | None = None) -> list[Path]:
+def expand_images(source: str | os.PathLike[str]) -> list[Path]:
     """List the images that a file name, a folder or a glob such as `shots/**/*.jpg` stands for.
 
     Folders and globs yield files with an image suffix only, so a stray Thumbs.db does no harm, and
@@ -33,7 +33,6 @@ def expand_images(source: str | os.PathLike[str], without: Path | None = None) -
 
     Args:
         source: folder, glob pattern, or one file, which is taken whatever its suffix.
-        without: a folder to leave out, where pictures of an earlier run may lie.
 
     Returns:
         At least one path, in natural order (`2.jpg` before `10.jpg`).
@@ -52,8 +51,6 @@ def expand_images(source: str | os.PathLike[str], without: Path | None = None) -
     else:
         raise FileNotFoundError(f"no such file or folder: {source}")
     images = sorted(set(found), key=natural_key)
-    if without is not None:
-        images = [image for image in images if without.resolve() not in image.resolve().parents]
     if not images:
         raise ValueError(f"{what}; looked for {', '.join(sorted(IMAGE_SUFFIXES))}")
     return images

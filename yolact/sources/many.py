@@ -48,7 +48,7 @@ def open_many(source: object) -> Many:
         ValueError: it stands for no image, or a video, camera or stream cannot be opened.
     """
     if isinstance(source, (str, os.PathLike)):
-        kind = kind_of(source, address="video")
+        kind = kind_of(source, otherwise="video")
         if kind == "video":
             return _open_video(os.fspath(source))
         named = expand_images(source) if kind == "images" else [source]
