@@ -32,13 +32,16 @@ def in_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         ([], "out", []),
         (["a.jpg", "b.jpg"], "out", ["a", "b"]),
         (["a.jpg", "a.png"], "out", ["a", "a_png"]),
-        (["x/a.jpg", "y/a.jpg", "z/a.jpg"], "out", ["a", "a_jpg", "a_jpg_2"]),
+        (["x/a.jpg", "y/a.jpg", "z/a.jpg"], "out", ["x/a", "y/a", "z/a"]),
+        (["x/y/a.jpg", "x/y/a.png", "x/a.jpg"], "out", ["y/a", "y/a_png", "a"]),
+        (["x/y/a.jpg", "x/y/z/b.jpg"], "out", ["a", "z/b"]),
         (["a.jpg", "a.png", "a_png.jpg"], "out", ["a", "a_png", "a_png_jpg"]),
         (["a_png.jpg", "a.jpg", "a.png"], "out", ["a_png", "a", "a_png_2"]),
         (["a.jpg", "A.jpg"], "out", ["a", "A_jpg"]),  # one file, on some systems
         (["a.png", "b.jpg"], ".", ["a_png", "b"]),
         (["a.png", "a_png.png", "a_png_2.png"], ".", ["a_png_3", "a_png_png", "a_png_2_png"]),
-        (["in/a.jpg", "out/a.png"], "out", ["a_jpg", "a_png"]),
+        (["in/a.jpg", "out/a.png"], "out", ["in/a", "out/a"]),
+        (["a.jpg", "out/a.png"], "out", ["a_jpg", "out/a"]),
     ],
 )
 def test_no_picture_replaces_another_or_an_image(
@@ -139,5 +142,5 @@ def test_a_picture_is_written_as_rgb() -> None:
     red[..., 0] = 255
     assert write_image(Path("new/red.png"), red) == Path("new/red.png")
     assert cv2.imread("new/red.png")[0, 0].tolist() == [0, 0, 255]
-    with pytest.raises(ValueError, match="expected a folder that can be written"):
+    with pytest.raises(ValueError, match="cannot write new/red.xyz in the format of its suffix"):
         write_image(Path("new/red.xyz"), red)
