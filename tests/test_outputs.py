@@ -9,7 +9,13 @@ import cv2
 import numpy as np
 import pytest
 
-from yolact.cli.output_names import image_and_picture, name_pictures, source_and_video, write_image
+from yolact.cli.output_names import (
+    image_and_picture,
+    images_and_pictures,
+    name_pictures,
+    source_and_video,
+    write_image,
+)
 
 
 def make(*names: str) -> list[Path]:
@@ -84,11 +90,15 @@ def test_links_to_an_image_are_spared(link: object) -> None:
         ("in/a.jpg", False, "results/a.png"),
         ("in/a.jpg:b.jpg", True, "b.jpg"),
         ("results/a.png", False, "results/a_2.png"),
+        ("https://h/x/c.jpg?q=1", False, "results/c.png"),
+        ("https://h//x/c.jpg:d.png", False, "d.png"),
+        ("https://h", False, "results/image.png"),
     ],
 )
 def test_one_image(text: str, has_display: bool, expected: str | None) -> None:
     make("in/a.jpg", "results/a.png")
-    picture = image_and_picture(text, lambda: has_display)[1]
+    source, picture = image_and_picture(text, lambda: has_display)
+    assert text.startswith(source)  # to the last slash
     assert picture == (None if expected is None else Path(expected))
 
 
@@ -115,6 +125,8 @@ def test_one_video(text: str, has_display: bool, expected: str | None) -> None:
         ("a.png:b", "cannot write b: expected a name"),
         ("a.png:a.png", "a.png would be replaced by its own result: name another output"),
         ("a.png:./a.png", "would be replaced by its own result"),
+        ("a.png:.", r"\. is a folder: name a file in it, as a.png"),
+        ("a.png:a.png/b.png", "cannot write a.png/b.png: a.png is a file, not a folder"),
     ],
 )
 def test_pictures_that_cannot_be_are_refused(text: str, message: str) -> None:
@@ -135,6 +147,59 @@ def test_videos_that_cannot_be_are_refused(text: str, message: str) -> None:
     make("a.mp4")
     with pytest.raises(ValueError, match=message):
         source_and_video(text, lambda: True)
+
+
+@pytest.mark.parametrize(
+    ("text", "read", "pictures"),
+    [
+        ("in", ["in/a.jpg", "in/b/a.jpg", "in/out/a.png"], ["a", "b/a", "out/a"]),
+        ("in:in/out", ["in/a.jpg", "in/b/a.jpg"], ["a", "b/a"]),  # what lies there was written
+        ("in/*.jpg:new/deep", ["in/a.jpg"], ["a"]),
+        ("in/b:in", ["in/b/a.jpg"], ["a"]),
+        ("in:v1.2", ["in/a.jpg", "in/b/a.jpg", "in/out/a.png"], ["a", "b/a", "out/a"]),
+    ],
+)
+def test_many_images(text: str, read: list[str], pictures: list[str]) -> None:
+    make("in/a.jpg", "in/b/a.jpg", "in/out/a.png")
+    pairs = images_and_pictures(text)
+    folder = Path(text.partition(":")[2] or "results")
+    assert [image for image, _ in pairs] == list(map(Path, read))
+    assert [picture for _, picture in pairs] == [folder / f"{name}.png" for name in pictures]
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("in:in", "in: the pictures would land among the images; name another folder"),
+        ("in:./in", "would land among the images"),
+        ("in/*/*.jpg:in/b", "would land among the images"),
+        ("in/*.jpg:link", "would land among the images"),
+        ("in:out.png", "out.png names a file: --images writes into a folder"),
+        ("in:out.mp4", "out.mp4 names a file"),
+        ("in:in/a.jpg", "in/a.jpg names a file"),
+        ("in:in/a.jpg/out", "cannot write in/a.jpg/out: in/a.jpg is a file, not a folder"),
+    ],
+)
+def test_folders_that_cannot_be_are_refused(text: str, said: str) -> None:
+    make("in/a.jpg", "in/b/a.jpg")
+    Path("link").symlink_to("in")
+    with pytest.raises(ValueError, match=said):
+        images_and_pictures(text)
+
+
+def test_a_full_disk_is_told_and_leaves_nothing() -> None:
+    resource = pytest.importorskip("resource")
+    noise = np.random.default_rng(0).integers(0, 255, (200, 200, 3), np.uint8)
+    write_image(Path("old.png"), np.zeros((2, 2, 3), np.uint8))
+    before, limits = Path("old.png").read_bytes(), resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, limits[1]))
+    try:
+        with pytest.raises(OSError, match="File too large: 'old.png'"):
+            write_image(Path("old.png"), noise)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert Path("old.png").read_bytes() == before
+    assert list(Path().iterdir()) == [Path("old.png")]
 
 
 def test_a_picture_is_written_as_rgb() -> None:
