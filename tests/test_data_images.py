@@ -109,7 +109,7 @@ def test_heif_is_registered_once_and_when_it_comes(
         library = SimpleNamespace(register_heif_opener=partial(registered.append, name))
         monkeypatch.setitem(sys.modules, name, library if name == installed else None)
     images._reads_heif.cache_clear()
-    read_image(encoded(RGB, "AVIF"))
+    read_image(encoded(RGB, "PNG"))
     assert registered == []
     for _ in range(2):
         with pytest.raises(ValueError, match="not a known image format"):
