@@ -16,6 +16,7 @@ from yolact.results.thresholds import Thresholds
 
 from .common import add_flags, add_machine_flags, flag, make_parser, str2bool
 from .evaluate import Outputs
+from .modes import mode_of, refuse_idle_flags
 from .output_names import RESULTS
 from .predict import VideoOptions
 
@@ -32,6 +33,9 @@ def int_list(text: str) -> tuple[int, ...]:
     return numbers
 
 
+TO_OUTPUT = Path("-")
+"""Stands for standard output."""
+
 MODEL = (
     flag("--trained_model", ".pth, .xml or .onnx, released name, or 'latest'", str, BUNDLED),
     flag("--config", "preset; where absent, the checkpoint or its file name tells"),
@@ -44,6 +48,8 @@ MODEL = (
     flag("--cross_class_nms", "Fast NMS over all classes at once; by default likewise", str2bool),
     flag("--engine", "what runs the network", str, "auto", choices=get_args(EngineName)),
     flag("--detect", "boxes only, no masks", bool, False),
+    flag("--agnostic_nms", "the same as --cross_class_nms", bool),
+    flag("--min_area", "show objects with as many mask pixels or more", int, 0),
     flag("--no_crop", "do not crop masks by their boxes", switch="crop"),
     flag("--smooth_masks", "crop them at image scale: no stairs, no cut edges", bool, False),
 )
@@ -60,10 +66,27 @@ DRAWING = (
     flag("--display_bboxes", "draw boxes", str2bool, True),
     flag("--display_text", "draw class names", str2bool, True),
     flag("--display_scores", "draw scores", str2bool, True),
+    flag(
+        "--color",
+        "a colour for each class, or for each object; by default as fits",
+        choices=("class", "instance"),
+    ),
     flag("--display_fps", "write the speed into a video, and the delay of a camera", bool, False),
     flag("--display", "show each image of the dataset in a window", bool, False),
     flag("--display_lincomb", "with --image: draw how each mask came about", str2bool, False),
     flag("--mask_proto_debug", "with --image: write results/proto.npy and masks.npy", bool, False),
+)
+SAVING = (
+    flag("--save_json", "json/NAME.json; of a video a line of JSON for each frame", bool),
+    flag("--save_csv", "a table of all objects", bool),
+    flag("--save_coco", "COCO annotations of all images, to train on or to correct", bool),
+    flag("--save_txt", "labels/NAME.txt, YOLO segmentation", bool),
+    flag("--save_labelme", "NAME.json for labelme; one that is there already is kept", bool),
+    flag("--save_masks", "masks/NAME_000_CLASS.png, as large as the image, 255 inside", bool),
+    flag("--save_crops", "crops/NAME_000_CLASS.png, what lies in each box", bool),
+    flag("--save_cutouts", "cutouts/NAME_000_CLASS.png, transparent outside the mask", bool),
+    flag("--no_picture", "only these files, no pictures or video", bool),
+    flag("--quiet", "print nothing but errors, and what --json prints", bool),
 )
 METRICS = (
     flag("--max_images", "stop after this many; -1 for all", int, -1),
@@ -71,7 +94,14 @@ METRICS = (
     flag("--seed", "of the random order", int),
     flag("--no_sort", "take them as listed, not by a hash that mixes them", bool, False),
     flag("--per_class", "also print the AP of every class", bool, False),
-    flag("--json", "also write the AP, or what --benchmark measures, to this file", Path),
+    flag(
+        "--json",
+        "also write the AP, or what --benchmark measures, to this file; with pictures, without "
+        "a name: print a line of JSON for each",
+        Path,
+        nargs="?",
+        const=TO_OUTPUT,
+    ),
     flag("--report", "also write tables, curves, worst images and index.html to this folder", Path),
     flag("--report_threshold", "score that counts there; by default that of the best F1", float),
     flag("--no_bar", "show no progress bar", switch="bar"),
@@ -109,17 +139,20 @@ def parse_arguments(description: str | None, argv: Sequence[str] | None) -> argp
     add_flags(parser, "model", MODEL)
     add_flags(parser, "input (without any of these: a dataset)", INPUT)
     add_flags(parser, "drawing", DRAWING)
+    add_flags(parser, "files, in the folder of the output", SAVING)
     add_flags(parser, "evaluation on a dataset", METRICS)
     add_flags(parser, "speed", SPEED)
     add_machine_flags(parser)
     args = parser.parse_args(argv)
+    args.json_lines = args.json == TO_OUTPUT and mode_of(args) not in ("dataset", "benchmark")
+    if args.json_lines:
+        args.json = None
+    elif args.json == TO_OUTPUT:
+        raise UsageError("--json needs the name of a file here, as in --json=ap.json")
     check_ranges(args)
+    refuse_idle_flags(parser, args)
     if args.compare:
         args.benchmark = args.benchmark or "one"
-    if args.benchmark and (args.image or args.images):
-        raise UsageError("--benchmark takes the images of a --dataset, or the frames of a --video")
-    if not args.benchmark and args.batch_sizes != (1,):
-        raise UsageError("--batch_sizes is for --benchmark: add it")
     if args.smooth_masks and (args.engine == "plain" or not args.crop):
         raise UsageError("--smooth_masks: not with --engine=plain, nor with --no_crop")
     _check_ap_files(args)
@@ -128,12 +161,10 @@ def parse_arguments(description: str | None, argv: Sequence[str] | None) -> argp
 
 def _check_ap_files(args: argparse.Namespace) -> None:
     """Refuse files about an AP where none is computed."""
-    elsewhere = args.image or args.images or args.video or args.benchmark
     instead = args.output_coco_json or args.output_web_json
-    if args.report and (elsewhere or instead):
-        raise UsageError("--report is for an AP: give a --dataset, and no other output")
-    if args.json and not args.benchmark and (elsewhere or instead):
-        raise UsageError("--json is for an AP or for --benchmark")
+    if (args.report or args.json) and instead and not args.benchmark:
+        name = "report" if args.report else "json"
+        raise UsageError(f"--{name} is for an AP, which --output_..._json is written instead of")
     if args.report and args.report.is_file():
         raise UsageError(f"--report={args.report}: expected a folder, and this is a file")
     threshold = args.report_threshold
@@ -143,7 +174,13 @@ def _check_ap_files(args: argparse.Namespace) -> None:
 
 def check_ranges(args: argparse.Namespace) -> None:
     """Refuse numbers that make no sense."""
-    least = {"top_k": 1, "max_images": -1, "video_multiframe": 1, "max_detections": 1}
+    least = {
+        "top_k": 1,
+        "max_images": -1,
+        "video_multiframe": 1,
+        "max_detections": 1,
+        "min_area": 0,
+    }
     for name, bound in least.items():
         value = getattr(args, name)
         if value is not None and value < bound:
