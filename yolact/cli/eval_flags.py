@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import get_args
 
 from data.sample import Dataset
 from yolact.checkpoint import BUNDLED
+from yolact.config import Config
 from yolact.engines.names import EngineName
-from yolact.errors import UsageError
+from yolact.errors import OptionError, UsageError
 from yolact.evaluation.coco import eval_order
 from yolact.results.thresholds import Thresholds
 
@@ -33,15 +36,26 @@ def int_list(text: str) -> tuple[int, ...]:
     return numbers
 
 
+def word_list(text: str) -> list[str]:
+    """Read "person,dog" as ["person", "dog"]."""
+    return [word.strip() for word in text.split(",")]
+
+
 TO_OUTPUT = Path("-")
 """Stands for standard output."""
 
 MODEL = (
     flag("--trained_model", ".pth, .xml or .onnx, released name, or 'latest'", str, BUNDLED),
     flag("--config", "preset; where absent, the checkpoint or its file name tells"),
-    flag("--top_k", "draw at most this many detections", int, 5),
+    flag("--top_k", "draw at most this many detections; by default all, timed are 5", int),
     flag("--max_detections", "found in an image, and counted by the AP; by default 100", int),
-    flag("--score_threshold", "drop detections that score lower", float, 0.0),
+    flag(
+        "--score_threshold",
+        "drop detections that score lower; by default as the model says in pictures and videos, "
+        "and 0 for an AP and --benchmark",
+        float,
+    ),
+    flag("--classes", "draw these alone, as in person,dog; by default all", word_list),
     flag(
         "--fast_nms", "False for exact greedy suppression; by default as the model says", str2bool
     ),
@@ -54,8 +68,8 @@ MODEL = (
     flag("--smooth_masks", "crop them at image scale: no stairs, no cut edges", bool, False),
 )
 INPUT = (
-    flag("--image", "IN[:OUT], one image; shown, or written where there is no display"),
-    flag("--images", "IN[:OUT], a folder or a pattern such as 'in/*.jpg'"),
+    flag("--image", "IN[:OUT], a file or https address; shown, or written without a display"),
+    flag("--images", "IN[:OUT], a folder with all below it, or a pattern such as 'in/**/*.jpg'"),
     flag("--video", "IN[:OUT], a file, the number of a webcam, or a stream's address"),
     flag("--video_multiframe", "frames for each run of the network", int, 1),
     flag("--emulate_playback", "read a video file no faster than it plays", bool, False),
@@ -174,22 +188,39 @@ def _check_ap_files(args: argparse.Namespace) -> None:
 
 def check_ranges(args: argparse.Namespace) -> None:
     """Refuse numbers that make no sense."""
-    least = {
-        "top_k": 1,
-        "max_images": -1,
-        "video_multiframe": 1,
-        "max_detections": 1,
-        "min_area": 0,
-    }
+    least = {"max_images": -1, "video_multiframe": 1, "max_detections": 1, "min_area": 0}
     for name, bound in least.items():
         value = getattr(args, name)
         if value is not None and value < bound:
             raise UsageError(f"--{name}={value}: expected at least {bound}")
+    with in_flags():
+        Thresholds(args.score_threshold or 0.0, args.top_k)
 
 
-def thresholds(args: argparse.Namespace) -> Thresholds:
-    """Return which detections are shown."""
-    return Thresholds(args.score_threshold, args.top_k)
+@contextmanager
+def in_flags() -> Iterator[None]:
+    """Turn the refusal of a value into that of a flag."""
+    try:
+        yield
+    except OptionError as error:
+        raise UsageError(error.on_command_line) from None
+
+
+def shown(args: argparse.Namespace, config: Config) -> Thresholds:
+    """Return which detections are shown.
+
+    Raises:
+        UsageError: --classes that the model does not know.
+    """
+    own, names = config.score_threshold, config.model.names
+    with in_flags():
+        chosen = Thresholds.for_pictures(own, names, args.score_threshold, args.top_k, args.classes)
+    return replace(chosen, min_area=args.min_area)
+
+
+def timed(args: argparse.Namespace) -> Thresholds:
+    """Return which detections a benchmark draws: by default as in 2019, whatever the model."""
+    return Thresholds(args.score_threshold or 0.0, args.top_k or 5)
 
 
 def video_options(args: argparse.Namespace) -> VideoOptions:
