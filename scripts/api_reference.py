@@ -12,7 +12,8 @@ from pathlib import Path
 from types import FunctionType
 from typing import Any
 
-import yolact
+from yolact import __all__ as public_names
+from yolact import __getattr__ as public_item
 
 HEAD = """# Reference
 
@@ -23,7 +24,7 @@ PACKAGES = ("layers", "data", "yolact")
 MEMBERS = (FunctionType, classmethod, staticmethod, property)
 WIDTH = 96
 SECTION = re.compile(r"^(Args|Attributes|Returns|Raises|Example):\n", re.MULTILINE)
-ITEM = re.compile(r"^([\w, ]+): ", re.MULTILINE)
+ITEM = re.compile(r"^(\w[\w, ]*): ", re.MULTILINE)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -31,21 +32,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, default=Path("docs/api.md"), help="the page to write")
     out = parser.parse_args(arguments).out
-    out.write_text(reference())
+    out.write_text(reference(), encoding="utf-8")
     print(out)
     return 0
 
 
 def reference() -> str:
     """Return the page."""
-    public = {name: getattr(yolact, name) for name in yolact.__all__}
+    public = {name: public_item(name) for name in public_names}
     contents = [f"- [{name}](#{name.lower()}): {summary(item)}" for name, item in public.items()]
     parts = [part for name, item in public.items() for part in described(name, item, "##")]
     return "\n\n".join([HEAD.strip(), "\n".join(contents), *parts]) + "\n"
 
 
 def summary(item: object) -> str:
-    """Return the first sentence or paragraph of a docstring, in one line."""
+    """Return the first paragraph of a docstring, in one line."""
     return " ".join((inspect.getdoc(item) or "").partition("\n\n")[0].split())
 
 

@@ -33,7 +33,7 @@ class Shape:
 
     Args:
         corners: how many,
-            counted once.
+            so counted: once.
         name: its own.
 
     Example:
@@ -83,7 +83,7 @@ Has corners.
 
 Args:
 
-- `corners`: how many, counted once.
+- `corners`: how many, so counted: once.
 - `name`: its own.
 
 ```python
