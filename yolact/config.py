@@ -103,7 +103,7 @@ class ModelConfig:
 
 @dataclass(frozen=True)
 class LossConfig:
-    """Matching, and the weight of each loss (YOLACT sec. 3 and 4.1, YOLACT++ sec. 4.2).
+    """Matching, and the weight of each loss (YOLACT sec. 3 and 5, YOLACT++, mask re-scoring).
 
     Attributes:
         box_loss: "smooth_l1" of the encoded boxes, as published, or "giou" of the decoded ones.

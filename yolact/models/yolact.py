@@ -36,7 +36,7 @@ class Network(nn.Module):
         protonet: P3 -> prototypes.
         head: P3..P7 -> class logits, box deltas, coefficients.
         anchors: P3..P7 -> anchors.
-        semantic: P3 -> (B, C, h, w) class maps, a branch that only training needs (sec. 4.1).
+        semantic: P3 -> (B, C, h, w) class maps, a branch that only training needs (sec. 5).
     """
 
     def __init__(
@@ -195,7 +195,7 @@ class Yolact(Segmenter[Tensor, Predictions]):
         return assemble_masks(prototypes, coefficients, boxes, self.mask_mode != "whole", padding)
 
     def _final_scores(self, candidates: Candidates, soft_masks: Tensor) -> Tensor:
-        """Multiply class probabilities by predicted IoUs (YOLACT++ sec. 4.2), at most 1."""
+        """Multiply class probabilities by predicted IoUs (YOLACT++, mask re-scoring), at most 1."""
         if self.mask_rescorer is None or self.mask_mode == "none":
             return candidates.scores
         if self.mask_mode == "smooth":  # trained on masks that are cropped on the grid
