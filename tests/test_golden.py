@@ -19,7 +19,7 @@ from layers.structures import Candidates, Predictions
 from yolact import Yolact, build_model, get_config
 from yolact.checkpoint import Checkpoint, load_matching_weights
 from yolact.models.official import official_name
-from yolact.results.detections import Thresholds
+from yolact.results.thresholds import Thresholds
 
 FOLDER = Path(
     os.environ.get("YOLACT_GOLDEN", Path(__file__).parent.parent.parent / "shared" / "golden")

@@ -20,7 +20,8 @@ from yolact.evaluation.result_origin import Origin
 from yolact.files import write_json
 from yolact.predictor import Predictor
 from yolact.report.write import to_record, write_report
-from yolact.results.detections import Detections, Thresholds
+from yolact.results.detections import Detections
+from yolact.results.thresholds import Thresholds
 
 logger = logging.getLogger(__name__)
 

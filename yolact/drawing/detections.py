@@ -1,4 +1,4 @@
-"""Detections drawn over an image: masks, boxes, labels."""
+"""Objects drawn over an image: masks, boxes, labels."""
 
 from __future__ import annotations
 
@@ -11,17 +11,18 @@ import cv2
 import torch
 
 from data.images import Image
-from yolact.results.detections import Detections
+from layers.instances import Instances
 
-Draw = Callable[[Image, Detections], Image]
+Draw = Callable[[Image, Instances], Image]
 ColorBy = Literal["class", "instance"]
 Color = tuple[int, int, int]
 Rectangle = tuple[int, int, int, int]
 
-# 19 colours on which white text can be read (contrast of 3 and more); neighbours differ most.
+# The first seven are Okabe and Ito's, which people with any kind of colour blindness tell apart;
+# each later one is as far as can be from all before it, for these people, too.
 _HEX = (
-    "e52832 1e80f0 1e9b3c e66e00 9628be 008c82 f0468c 878c0a 143ce6 0096c8 "
-    "a5144b b97d00 d71ed7 19693c 4646be 5aa000 8c5537 647d91 8c5fff"
+    "d55e00 0072b2 009e73 e69f00 56b4e9 cc79a7 f0e442 "
+    "781e00 2dffe1 1e3c87 a569ff a53c2d 7800f0 a5d287"
 )
 PALETTE: tuple[Color, ...] = tuple((c[0], c[1], c[2]) for c in map(bytes.fromhex, _HEX.split()))
 WHITE: Color = (255, 255, 255)
@@ -32,7 +33,7 @@ _LINE_HEIGHT = 34  # of a label, in pixels at font scale 1
 
 def draw_detections(
     image: Image,
-    detections: Detections,
+    detections: Instances,
     *,
     masks: bool = True,
     boxes: bool = True,
@@ -81,7 +82,13 @@ def palette_color(number: int) -> Color:
     return PALETTE[number % len(PALETTE)]
 
 
-def object_colors(detections: Detections, color_by: ColorBy) -> list[Color]:
+def ink_on(color: Color) -> Color:
+    """Return white or near-black, whichever is easier to read on a colour."""
+    red, green, blue = ((channel / 255) ** 2.2 for channel in color)
+    return WHITE if 0.2126 * red + 0.7152 * green + 0.0722 * blue < 0.25 else DARK
+
+
+def object_colors(detections: Instances, color_by: ColorBy) -> list[Color]:
     """Return a colour for each detection, by its class or by its place."""
     labels = detections.labels.tolist()
     return [palette_color(key) for key in (labels if color_by == "class" else range(len(labels)))]
@@ -133,7 +140,7 @@ def _image_hw(image: Image) -> tuple[int, int]:
     return image.shape[0], image.shape[1]
 
 
-def _whole_boxes(detections: Detections) -> list[Rectangle]:
+def _whole_boxes(detections: Instances) -> list[Rectangle]:
     """Round boxes to pixels inside the image."""
     height, width = detections.image_hw
     limit = torch.tensor((width - 1, height - 1, width - 1, height - 1))
@@ -141,7 +148,7 @@ def _whole_boxes(detections: Detections) -> list[Rectangle]:
     return [(x1, y1, x2, y2) for x1, y1, x2, y2 in boxes.tolist()]
 
 
-def _caption(detections: Detections, index: int, scores: bool) -> str:
+def _caption(detections: Instances, index: int, scores: bool) -> str:
     label = int(detections.labels[index])
     names = detections.class_names
     name = names[label] if label < len(names) else f"class {label}"
@@ -171,12 +178,12 @@ def _font_weight(scale: float) -> int:
 
 
 def _write(canvas: Image, text: str, place: Rectangle, color: Color) -> None:
-    """Write white text on a filled rectangle."""
+    """Write text on a filled rectangle."""
     x1, y1, x2, y2 = place
     scale = _font_scale(text, _image_hw(canvas))
     cv2.rectangle(canvas, (x1, y1), (x2 - 1, y2 - 1), color, cv2.FILLED)
     origin = (x1 + round(5 * scale), y2 - round(9 * scale))
-    cv2.putText(canvas, text, origin, FONT, scale, WHITE, _font_weight(scale), cv2.LINE_AA)
+    cv2.putText(canvas, text, origin, FONT, scale, ink_on(color), _font_weight(scale), cv2.LINE_AA)
 
 
 def _overlap(a: Rectangle, b: Rectangle) -> bool:

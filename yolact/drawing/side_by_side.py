@@ -13,8 +13,8 @@ import torch
 from numpy.typing import NDArray
 
 from data.images import Image
+from layers.instances import Instances
 from yolact.files import whole_file
-from yolact.results.detections import Detections
 
 from .detections import Color, draw_detections, object_colors, place_labels
 
@@ -38,7 +38,7 @@ class Panel(NamedTuple):
     """
 
     title: str
-    objects: Detections
+    objects: Instances
     scores: bool
     colors: Sequence[Color] | None = None
 
@@ -50,7 +50,7 @@ def objects_to_draw(
     image_hw: tuple[int, int],
     class_names: Sequence[str],
     scores: Sequence[float] | None = None,
-) -> Detections:
+) -> Instances:
     """Keep masks coarsely, as good as a small picture needs them.
 
     Args:
@@ -65,7 +65,7 @@ def objects_to_draw(
     grids = np.array([grid for grid, _ in parts], np.float32)
     frames = np.array([frame for _, frame in parts], np.float32)
     rank = torch.tensor([1.0] * len(labels) if scores is None else scores, dtype=torch.float32)
-    return Detections(
+    return Instances(
         boxes=torch.from_numpy(boxes.reshape(-1, 4)),
         scores=rank,
         labels=torch.tensor(labels, dtype=torch.int64),
@@ -120,7 +120,7 @@ def _shrunk(bitmap: Bitmap) -> tuple[NDArray[np.float32], tuple[int, int, int, i
     return np.asarray(grid, np.float32), (x, y, x + width, y + height)
 
 
-def _scaled(objects: Detections, image_hw: tuple[int, int]) -> Detections:
+def _scaled(objects: Instances, image_hw: tuple[int, int]) -> Instances:
     """Move objects to a copy of their image in another size."""
     scale = torch.tensor([new / old for new, old in zip(image_hw, objects.image_hw, strict=True)])
     factor = scale.flip(0).repeat(2)  # x, y, x, y
@@ -136,7 +136,7 @@ def join_pictures(pictures: Sequence[Image], axis: int, gap: int) -> Image:
     return np.concatenate((*spaced, pictures[-1]), axis=axis)
 
 
-def with_room(objects: Detections, scores: bool) -> NDArray[np.bool_]:
+def with_room(objects: Instances, scores: bool) -> NDArray[np.bool_]:
     """Tell which objects, the first ones first, can be named without a label over another."""
     captions = [f"{name}: 0.00" if scores else name for name in objects.names()]
     boxes = [(x1, y1, x2, y2) for x1, y1, x2, y2 in objects.boxes.round().int().tolist()]

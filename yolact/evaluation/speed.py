@@ -23,7 +23,8 @@ from yolact.engines.choose import matmul_speeds
 from yolact.engines.names import Engine
 from yolact.models.segmenter import AnySegmenter
 from yolact.predictor import Predictor
-from yolact.results.detections import Detections, Thresholds
+from yolact.results.detections import Detections
+from yolact.results.thresholds import Thresholds
 from yolact.timing import StageTimer, summarize
 
 # The first images pay for allocations and for the choice of algorithms.

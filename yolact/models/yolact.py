@@ -15,7 +15,8 @@ from layers.detect import detect
 from layers.masks import assemble_masks, box_windows
 from layers.structures import Candidates, Predictions, Target
 from yolact.config import DetectConfig
-from yolact.results.detections import Detections, Thresholds
+from yolact.results.detections import Detections
+from yolact.results.thresholds import Thresholds
 
 from .criterion import Criterion
 from .fpn import FeaturePyramid
@@ -35,7 +36,7 @@ class Network(nn.Module):
         protonet: P3 -> prototypes.
         head: P3..P7 -> class logits, box deltas, coefficients.
         anchors: P3..P7 -> anchors.
-        semantic: P3 -> (B, C, h, w) class maps, a branch that only training needs (sec. 4.1).
+        semantic: P3 -> (B, C, h, w) class maps, a branch that only training needs (sec. 5).
     """
 
     def __init__(
@@ -76,6 +77,7 @@ class Yolact(Segmenter[Tensor, Predictions]):
         pixel_std: RGB.
         class_names: one for each foreground class.
         detection: suppression settings.
+        score_threshold: of what is shown, see `Segmenter`.
     """
 
     fixed_shapes = True
@@ -99,8 +101,11 @@ class Yolact(Segmenter[Tensor, Predictions]):
         pixel_std: Sequence[float],
         class_names: tuple[str, ...],
         detection: DetectConfig,
+        score_threshold: float,
     ) -> None:
-        super().__init__(network, image_size, pixel_mean, pixel_std, class_names, detection)
+        super().__init__(
+            network, image_size, pixel_mean, pixel_std, class_names, detection, score_threshold
+        )
         self.mask_rescorer, self.criterion = mask_rescorer, criterion
 
     def losses(self, images: Sequence[Tensor], targets: Sequence[Target]) -> dict[str, Tensor]:
@@ -148,7 +153,7 @@ class Yolact(Segmenter[Tensor, Predictions]):
             image_hw: height and width in pixels.
             thresholds: a detection has to reach the score before and after re-scoring.
         """
-        candidates = candidates[candidates.scores >= thresholds.score]
+        candidates = candidates[thresholds.admit(candidates.scores, candidates.labels)]
         if self.mask_rescorer is None:
             candidates = candidates[: thresholds.top_k]
         soft_masks = self._soft_masks(prototypes, candidates)  # (N, h, w)
@@ -166,7 +171,7 @@ class Yolact(Segmenter[Tensor, Predictions]):
             crop_to_boxes=self.mask_mode == "smooth",
         )
         if self.mask_rescorer is not None:
-            best_first = detections.scores.argsort(descending=True)[: thresholds.top_k]
+            best_first = detections.scores.argsort(descending=True, stable=True)[: thresholds.top_k]
             kept = detections.scores[best_first] >= thresholds.score
             detections = detections[best_first[kept]]
         return detections
@@ -190,7 +195,7 @@ class Yolact(Segmenter[Tensor, Predictions]):
         return assemble_masks(prototypes, coefficients, boxes, self.mask_mode != "whole", padding)
 
     def _final_scores(self, candidates: Candidates, soft_masks: Tensor) -> Tensor:
-        """Multiply class probabilities by predicted IoUs (YOLACT++ sec. 4.2), at most 1."""
+        """Multiply class probabilities by predicted IoUs (YOLACT++, mask re-scoring), at most 1."""
         if self.mask_rescorer is None or self.mask_mode == "none":
             return candidates.scores
         if self.mask_mode == "smooth":  # trained on masks that are cropped on the grid

@@ -14,12 +14,12 @@ from pycocotools.coco import COCO
 
 from data.annotations.run_lengths import decode
 from data.sample import Dataset
+from layers.instances import Instances
 from yolact.drawing.detections import PALETTE, Color
 from yolact.drawing.side_by_side import Panel, objects_to_draw, side_by_side, write_jpeg
 from yolact.evaluation.confusion import Integers, Outcome
 from yolact.evaluation.matches import Rows
 from yolact.evaluation.result_files import CocoResults
-from yolact.results.detections import Detections
 
 from .page import Picture
 
@@ -85,7 +85,7 @@ class Shown:
         boxes: Sequence[Sequence[float]],
         bitmaps: Iterable[NDArray[np.uint8]],
         scores: Sequence[float] | None = None,
-    ) -> Detections:
+    ) -> Instances:
         """Make drawable objects of N boxes x, y, width, height and (H, W) bitmaps."""
         corners = np.array(boxes, np.float32).reshape(-1, 4)
         corners[:, 2:] += corners[:, :2]

@@ -17,6 +17,7 @@ from data.augment.transform import TrainTransform
 from data.images import Image
 from data.loader import Transform
 from data.sample import Dataset, Sample
+from layers.instances import Instances
 from yolact.config import Config
 from yolact.drawing.detections import draw_detections
 from yolact.drawing.side_by_side import (
@@ -29,7 +30,6 @@ from yolact.drawing.side_by_side import (
     write_jpeg,
 )
 from yolact.evaluation.coco import eval_order
-from yolact.results.detections import Detections
 
 logger = logging.getLogger(__name__)
 
@@ -100,7 +100,7 @@ VALIDATION_PICTURES = "val_pictures.jpg"
 def write_validation_pictures(
     folder: Path,
     dataset: Dataset,
-    predict: Callable[[Image], Detections],
+    predict: Callable[[Image], Instances],
     count: int = 8,
     score_threshold: float = 0.15,
 ) -> Path | None:
@@ -135,7 +135,7 @@ def write_validation_pictures(
     return write_jpeg(folder / VALIDATION_PICTURES, _grid(tiles))
 
 
-def _ground_truth(sample: Sample, class_names: Sequence[str]) -> Detections:
+def _ground_truth(sample: Sample, class_names: Sequence[str]) -> Instances:
     image_hw = (sample.image.shape[0], sample.image.shape[1])
     shown = np.flatnonzero(~sample.is_crowd)
     bitmaps = (decode(sample.segmentations[index], image_hw) for index in shown)

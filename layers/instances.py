@@ -1,0 +1,107 @@
+"""Segmented objects with compact masks: what a model finds, or what an annotator drew."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TypeVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from .native import Window
+from .paste import bitmap, has_pixels, mask_window, paste_masks, tint
+from .structures import TensorGroup
+
+Found = TypeVar("Found", bound="Instances")
+
+
+@dataclass(frozen=True, repr=False)
+class Instances(TensorGroup):
+    """N segmented objects of one image, highest score first.
+
+    The masks are kept compactly: one small soft mask per object and the image region ("frame") that
+    it covers. Full-size masks are made only when `.masks` asks for them; `.crop` and `.tint` look
+    at one mask's own window.
+
+    Attributes:
+        boxes: (N, 4) float xyxy in image pixels.
+        scores: (N,) in [0, 1]; for presets with mask re-scoring, class probability x predicted IoU.
+        labels: (N,) int64, 0-based.
+        soft_masks: (N, h, w) in [0, 1]; YOLACT keeps its prototype grid.
+        mask_frames: (N, 4) xyxy in image pixels: the region that each soft mask covers.
+        box_scores: (N,) class probabilities before mask re-scoring.
+        image_hw: height and width of the image in pixels.
+        class_names: one name for each label value.
+        crop_to_boxes: cut each mask, after upsampling, where its box ends, rounded to whole pixels.
+    """
+
+    boxes: Tensor
+    scores: Tensor
+    labels: Tensor
+    soft_masks: Tensor
+    mask_frames: Tensor
+    box_scores: Tensor
+    image_hw: tuple[int, int]
+    class_names: tuple[str, ...] = ()
+    crop_to_boxes: bool = False
+
+    def __iter__(self: Found) -> Iterator[Found]:
+        """Yield the objects one at a time, each a group of length one."""
+        return (self[i] for i in range(len(self)))
+
+    @property
+    def masks(self) -> Tensor:
+        """Full-size masks, (N, H, W) bool, made on each access."""
+        bounds = self.boxes if self.crop_to_boxes else None
+        return paste_masks(self.soft_masks, self.mask_frames, self.image_hw, bounds)
+
+    @property
+    def areas(self) -> Tensor:
+        """Pixels of each mask, (N,) int64."""
+        pixels = [int(self.crop(index)[1].sum()) for index in range(len(self))]
+        return torch.tensor(pixels, dtype=torch.int64, device=self.labels.device)
+
+    def window(self, index: int) -> Window:
+        """Return a window x1, y1, x2, y2 in whole image pixels that holds one mask.
+
+        It is little larger than the mask, and (0, 0, 0, 0) for an empty one.
+        """
+        bounds = self.boxes[index] if self.crop_to_boxes else None
+        return mask_window(self.soft_masks[index], self.mask_frames[index], self.image_hw, bounds)
+
+    def crop(self, index: int) -> tuple[Window, Tensor]:
+        """Return the window of one mask, and the (y2 - y1, x2 - x1) bool mask in it."""
+        window = self.window(index)
+        return window, bitmap(self.soft_masks[index], self.mask_frames[index], window)
+
+    def has_pixels(self) -> Tensor:
+        """Mark the (N,) objects whose mask has a pixel at all."""
+        bounds = self.boxes if self.crop_to_boxes else [None] * len(self)
+        masks = zip(self.soft_masks, self.mask_frames, bounds, strict=True)
+        filled = [has_pixels(mask, frame, self.image_hw, bound) for mask, frame, bound in masks]
+        return torch.tensor(filled, dtype=torch.bool, device=self.soft_masks.device)
+
+    def tint(
+        self, canvas: NDArray[np.uint8], index: int, color: tuple[int, int, int], alpha: float
+    ) -> None:
+        """Blend a colour into a canvas where one mask is.
+
+        Args:
+            canvas: (H, W, 3) uint8 of the image's size, changed in place.
+            index: of the object.
+            color: of the canvas's three channels.
+            alpha: share of the colour.
+
+        Raises:
+            ValueError: the mask lies outside the canvas, which is of another size than the image.
+        """
+        soft_mask, frame = self.soft_masks[index], self.mask_frames[index]
+        tint(canvas, soft_mask, frame, self.window(index), color, alpha)
+
+    def names(self) -> list[str]:
+        """Return the class name of every object, "class 3" where there is none."""
+        known = dict(enumerate(self.class_names))
+        return [known.get(label, f"class {label}") for label in self.labels.tolist()]
