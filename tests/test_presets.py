@@ -11,7 +11,7 @@ from data.classes import COCO_CLASSES, PASCAL_CLASSES
 from layers.structures import Predictions
 from yolact import Yolact, build_model, get_config, list_configs
 from yolact.config import AugmentConfig, BackboneName, LossConfig, Scales, TrainConfig
-from yolact.models.official import from_official, official_name, to_official
+from yolact.formats.official import from_official, official_name, to_official
 
 
 class Original(NamedTuple):

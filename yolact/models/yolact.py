@@ -15,13 +15,13 @@ from layers.detect import detect
 from layers.masks import assemble_masks, box_windows
 from layers.structures import Candidates, Predictions, Target
 from yolact.config import DetectConfig
+from yolact.formats.official import from_official
 from yolact.results.detections import Detections, Thresholds
 
 from .criterion import Criterion
 from .fpn import FeaturePyramid
 from .head import PredictionHead
 from .mask_rescorer import MaskRescorer
-from .official import from_official
 from .protonet import ProtoNet
 from .segmenter import Segmenter
 

@@ -21,8 +21,8 @@ from yolact.checkpoint import (
 from yolact.config import Config, ModelConfig
 from yolact.download import DownloadError, fetch_weights
 from yolact.errors import UsageError
+from yolact.formats.official import clean_official
 from yolact.models.backbones import Darknet53, MobileNet
-from yolact.models.official import clean_official
 from yolact.models.segmenter import AnySegmenter
 
 logger = logging.getLogger(__name__)
