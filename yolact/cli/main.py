@@ -34,7 +34,7 @@ HELP = """usage: yolact COMMAND ...
   export     write a model as OpenVINO (.xml) or ONNX (.onnx)
   check      look for mistakes in a dataset
   benchmark  measure the speed; `yolact benchmark all`: of every engine
-  convert    convert a checkpoint between the official names of 2019 and ours
+  convert    convert a checkpoint of another project, or of 2019, to ours, or ours to 2019's
 
 yolact COMMAND --help lists the flags; yolact --version prints the version."""
 

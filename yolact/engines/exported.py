@@ -22,7 +22,7 @@ from torch import Tensor
 from yolact.build import build_model, model_class
 from yolact.checkpoint import Checkpoint, load_matching_weights, read_checkpoint, trained_model
 from yolact.config import Config
-from yolact.models.official import State
+from yolact.formats.names import State
 from yolact.models.segmenter import AnySegmenter
 from yolact.presets import stored_config
 
