@@ -12,6 +12,7 @@ from yolact.checkpoint import BUNDLED
 from yolact.engines.names import EngineName
 from yolact.errors import UsageError
 from yolact.evaluation.coco import eval_order
+from yolact.report.write import MAX_SHOWN
 from yolact.results.thresholds import Thresholds
 
 from .common import add_flags, add_machine_flags, flag, make_parser, str2bool
@@ -72,8 +73,9 @@ METRICS = (
     flag("--no_sort", "take them as listed, not by a hash that mixes them", bool, False),
     flag("--per_class", "also print the AP of every class", bool, False),
     flag("--json", "also write the AP, or what --benchmark measures, to this file", Path),
-    flag("--report", "also write tables, curves, worst images and index.html to this folder", Path),
+    flag("--report", "also write index.html to this folder: images, errors, curves, tables", Path),
     flag("--report_threshold", "score that counts there; by default that of the best F1", float),
+    flag("--report_images", "images shown there, those with most errors", int, MAX_SHOWN),
     flag("--no_bar", "show no progress bar", switch="bar"),
     flag("--ap_data_file", "where detections are kept", Path, RESULTS / "ap_data.json"),
     flag("--resume", "compute the AP of --ap_data_file, without the network", bool, False),
@@ -144,6 +146,7 @@ def _check_ap_files(args: argparse.Namespace) -> None:
 def check_ranges(args: argparse.Namespace) -> None:
     """Refuse numbers that make no sense."""
     least = {"top_k": 1, "max_images": -1, "video_multiframe": 1, "max_detections": 1}
+    least["report_images"] = 0
     for name, bound in least.items():
         value = getattr(args, name)
         if value is not None and value < bound:
@@ -173,6 +176,7 @@ def outputs(args: argparse.Namespace) -> Outputs:
         json=args.json,
         report=args.report,
         report_threshold=args.report_threshold,
+        report_images=args.report_images,
         coco_json=(args.bbox_det_file, args.mask_det_file) if args.output_coco_json else None,
         web_json=args.web_det_path if args.output_web_json else None,
     )
