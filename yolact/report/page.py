@@ -38,23 +38,13 @@ class Section(NamedTuple):
     bars: Sequence[str] = ()  # columns of percents that are drawn as bars, too
 
 
-def render_page(
-    title: str,
-    subtitle: str,
-    kind: str,
-    note: str,
-    about: Mapping[str, str | int],
-    numbers: Mapping[str, float],
-    sections: Sequence[Section],
-    settings: Mapping[str, object],
-    files: Sequence[str],
-) -> str:
-    """Return the page as HTML; every text is escaped.
+class Page(NamedTuple):
+    """The content of a page.
 
-    Args:
+    Attributes:
         title: of the page.
-        subtitle: under it.
-        kind: "mask" or "box".
+        subtitle: beside it.
+        kind: "mask" or "box", whose overlaps count.
         note: what to know of the images.
         about: what was evaluated, on what, when.
         numbers: the few that matter most, in percent.
@@ -62,21 +52,35 @@ def render_page(
         settings: of the model, shown on request.
         files: names of files beside the page.
     """
+
+    title: str
+    subtitle: str
+    kind: str
+    note: str
+    about: Mapping[str, str | int]
+    numbers: Mapping[str, float]
+    sections: Sequence[Section]
+    settings: Mapping[str, object]
+    files: Sequence[str]
+
+
+def render_page(page: Page) -> str:
+    """Return a page as HTML; every text is escaped."""
     template = Template((ASSETS / "page.html").read_text(encoding="utf-8"))
+    style, script = '<link rel="stylesheet" href="{}">', '<script src="{}"></script>'
+    facts, cards = page.about.items(), page.numbers.items()
     return template.substitute(
-        title=escape(title),
-        subtitle=escape(subtitle),
-        kind=escape(kind.title()),
-        note=escape(note),
-        facts="".join(f"<dt>{escape(k)}</dt><dd>{escape(str(v))}</dd>" for k, v in about.items()),
-        cards="".join(f"<div><b>{_number(v)}</b>{escape(k)}</div>" for k, v in numbers.items()),
-        sections="\n".join(map(_section, sections)),
-        settings=escape(json.dumps(settings, indent=1)),
-        files=", ".join(f'<a href="{escape(name)}">{escape(name)}</a>' for name in files),
-        styles="\n".join(f'<link rel="stylesheet" href="{FOLDER}/{name}">' for name in STYLES),
-        scripts="\n".join(
-            f'<script src="{FOLDER}/{name}"></script>' for name in (DATA, *SCRIPTS)
-        ),
+        title=escape(page.title),
+        subtitle=escape(page.subtitle),
+        kind=escape(page.kind.title()),
+        note=escape(page.note),
+        facts="".join(f"<dt>{escape(k)}</dt><dd>{escape(str(v))}</dd>" for k, v in facts),
+        cards="".join(f"<div><b>{_number(v)}</b>{escape(k)}</div>" for k, v in cards),
+        sections="\n".join(map(_section, page.sections)),
+        settings=escape(json.dumps(page.settings, indent=1)),
+        files=", ".join(f'<a href="{escape(name)}">{escape(name)}</a>' for name in page.files),
+        styles="\n".join(style.format(f"{FOLDER}/{name}") for name in STYLES),
+        scripts="\n".join(script.format(f"{FOLDER}/{name}") for name in (DATA, *SCRIPTS)),
     )
 
 

@@ -10,9 +10,10 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from pycocotools import mask as mask_utils
 
 from data.annotations.polygons import Polygon, trace
-from data.annotations.run_lengths import decode, measure
+from data.annotations.run_lengths import measure
 from data.sample import RunLengths
 from yolact.evaluation.matches import Rows
 
@@ -65,25 +66,24 @@ def numbers_of(
 
 
 def outlines_of(shapes: Sequence[Shape], image_hw: tuple[int, int], masks: bool) -> dict[str, Any]:
-    """Return what draws N shapes: 4 N numbers x, y, width, height, and N paths if there are masks.
+    """Return what draws N shapes: 4 N numbers x, y, width, height, and N paths of their masks.
 
     Args:
         shapes: of one image.
         image_hw: its height and width in pixels.
-        masks: whether there are masks.
+        masks: whether paths are wanted.
     """
     scale = VIEW / max(image_hw)
     boxes = np.rint(np.array([box for box, _ in shapes]).reshape(-1) * scale)
     drawn: dict[str, Any] = {"boxes": boxes.astype(int).tolist()}
     if masks:
-        drawn["paths"] = [_path_of_mask(mask, image_hw, scale) for _, mask in shapes]
+        drawn["paths"] = [_path_of_mask(mask, scale) for _, mask in shapes]
     return drawn
 
 
-def _path_of_mask(mask: RunLengths, image_hw: tuple[int, int], scale: float) -> str:
-    (x, y, width, height), _ = measure(mask)
-    left, top = int(x), int(y)
-    bitmap = decode(mask, image_hw)[top : top + int(height), left : left + int(width)]
+def _path_of_mask(mask: RunLengths, scale: float) -> str:
+    left, top, width, height = map(int, measure(mask)[0])
+    bitmap = mask_utils.decode(mask)[top : top + height, left : left + width]
     return svg_path(trace(bitmap, (left, top), max(_TOLERANCE, 1 / scale)), scale)
 
 

@@ -26,7 +26,7 @@ from yolact.files import write_json, write_text
 
 from .collected import Collected
 from .figures import draw_confusion, draw_precision_recall, draw_sizes
-from .page import Picture, Section, render_page
+from .page import Page, Picture, Section, render_page
 from .tables import (
     Table,
     class_table,
@@ -117,18 +117,18 @@ def write_report(
         "classes": len(names),
         "score threshold": f"{threshold:.2f}{' (best F1)' if score_threshold is None else ''}",
     }
-    page = render_page(
-        f"{config.name} on {Path(config.dataset).name}",
-        " · ".join(f"{facts[name]:,} {name}" for name in ("images", "objects", "classes")),
-        evaluation.kind,
-        _note(shown, max_images),
-        facts,
-        _headline(evaluation),
-        _sections(evaluation, tables),
-        config.to_dict(),
-        ["metrics.json", *(f"{name}.csv" for name in tables)],
+    page = Page(
+        title=f"{config.name} on {Path(config.dataset).name}",
+        subtitle=_subtitle(facts, metrics, masks),
+        kind=evaluation.kind,
+        note=_note(shown, max_images),
+        about=facts,
+        numbers=_headline(evaluation),
+        sections=_sections(evaluation, tables),
+        settings=config.to_dict(),
+        files=["metrics.json", *(f"{name}.csv" for name in tables)],
     )
-    return write_text(folder / "index.html", page)
+    return write_text(folder / "index.html", render_page(page))
 
 
 def to_record(
@@ -144,6 +144,12 @@ def _facts(
 ) -> dict[str, str | int]:
     images = len(evaluator.results.images)
     return {"model": config.name, "dataset": config.dataset, "images": images, **about}
+
+
+def _subtitle(facts: Mapping[str, str | int], metrics: CocoMetrics, masks: bool) -> str:
+    counts = [f"{facts[name]:,} {name}" for name in ("images", "objects", "classes")]
+    kinds = metrics.kinds(masks).items()
+    return " · ".join(counts + [f"{kind} AP {scores.coco['AP']:.1f}" for kind, scores in kinds])
 
 
 def _note(shown: Shown, max_images: int) -> str:
