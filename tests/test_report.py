@@ -80,7 +80,7 @@ class Page(HTMLParser):
         refers = [value or "" for name, value in attrs if name in ("src", "href")]
         self.refers += [name for name in refers if not name.startswith("#")]
         self.scripts += refers if tag == "script" else []
-        if tag not in ("meta", "img", "link", "input"):
+        if tag not in ("meta", "img", "link", "input", "wbr"):
             self.open.append(tag)
 
     def handle_endtag(self, tag: str) -> None:

@@ -186,12 +186,14 @@ def _check_ap_files(args: argparse.Namespace) -> None:
     threshold = args.report_threshold
     if threshold is not None and not (args.report and 0 <= threshold <= 1):
         raise UsageError(f"--report_threshold={threshold}: expected 0 to 1, with --report")
+    if args.report_images != MAX_SHOWN and not args.report:
+        raise UsageError("--report_images is for --report: add it")
 
 
 def check_ranges(args: argparse.Namespace) -> None:
     """Refuse numbers that make no sense."""
     least = {"max_images": -1, "video_multiframe": 1, "max_detections": 1, "min_area": 0}
-    least["report_images"] = 0
+    least |= {"report_images": 0}
     for name, bound in least.items():
         value = getattr(args, name)
         if value is not None and value < bound:

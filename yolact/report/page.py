@@ -71,6 +71,7 @@ def render_page(page: Page) -> str:
     facts, cards = page.about.items(), page.numbers.items()
     return template.substitute(
         title=escape(page.title),
+        headline=escape(page.title).replace("_", "_<wbr>"),  # where a phone may break it
         subtitle=escape(page.subtitle),
         kind=escape(page.kind.title()),
         note=escape(page.note),
@@ -90,7 +91,7 @@ def _section(section: Section) -> str:
         name, text = map(escape, section.picture)
         image = f'<img loading="lazy" src="{name}" alt="{text}">'
         parts.append(f'<figure><a href="{name}">{image}</a></figure>')
-    if section.table is not None:
+    if section.table is not None and section.table.rows:
         parts.append(_table(section.table, section.bars))
     return "\n".join(parts)
 

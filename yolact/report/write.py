@@ -119,7 +119,7 @@ def write_report(
     }
     page = Page(
         title=f"{config.name} on {Path(config.dataset).name}",
-        subtitle=_subtitle(facts, metrics, masks),
+        subtitle=_subtitle(evaluation),
         kind=evaluation.kind,
         note=_note(shown, max_images),
         about=facts,
@@ -146,10 +146,13 @@ def _facts(
     return {"model": config.name, "dataset": config.dataset, "images": images, **about}
 
 
-def _subtitle(facts: Mapping[str, str | int], metrics: CocoMetrics, masks: bool) -> str:
-    counts = [f"{facts[name]:,} {name}" for name in ("images", "objects", "classes")]
-    kinds = metrics.kinds(masks).items()
-    return " · ".join(counts + [f"{kind} AP {scores.coco['AP']:.1f}" for kind, scores in kinds])
+def _subtitle(evaluation: _Evaluation) -> str:
+    counts = {"image": len(evaluation.files), "object": len(evaluation.outcome.objects)}
+    kinds = reversed(evaluation.metrics.kinds(evaluation.masks).items())
+    return " · ".join(
+        [f"{count:,} {name}{'s' * (count != 1)}" for name, count in counts.items()]
+        + [f"{kind} AP {scores.coco['AP']:.1f}" for kind, scores in kinds]
+    )
 
 
 def _note(shown: Shown, max_images: int) -> str:

@@ -68,7 +68,7 @@ function keyOf(item) {
   return `${item.side}-${item.number}`;
 }
 
-/** Write a number of ten-thousandths. */
+/** Write a number of ten-thousandths, rounded down: what reads 0.50 passes a threshold of 0.50. */
 function decimals(units) {
-  return (units / 10000).toFixed(2);
+  return (Math.floor((units + 1) / 100) / 100).toFixed(2);
 }

@@ -13,6 +13,7 @@ class Enlarged {
   /** Show an image, which is one of several. */
   open(image, images) {
     const isNew = this.image !== image || this.article.hidden;
+    if (this.article.hidden) window.scrollTo(0, 0);
     this.image = image;
     this.article.hidden = false;
     const place = images.indexOf(image);
@@ -22,7 +23,10 @@ class Enlarged {
     this.link("next", images[place + 1]);
     if (isNew) this.makePanels();
     this.draw();
-    if (isNew) this.find("file").focus({ preventScroll: true });
+    if (!isNew) return;
+    this.find("file").focus({ preventScroll: true });
+    const near = [images[place - 1], images[place + 1]].filter((other) => other?.picture);
+    for (const { picture } of near) new Image().src = `viewer/large/${picture}`; // comes at once then
   }
 
   close() {
@@ -33,7 +37,6 @@ class Enlarged {
     const link = this.find(name);
     if (image) link.href = `#image/${image.id}`;
     else link.removeAttribute("href");
-    if (image?.picture) new Image().src = `viewer/large/${image.picture}`; // so that it comes at once
   }
 
   makePanels() {
@@ -116,7 +119,7 @@ function explain({ kind, pair, other }) {
     missed: pair ? `missed, best IoU ${overlap}` : "missed",
     confused: `really ${name}, IoU ${overlap}`,
     duplicate: `duplicate of ${name}, IoU ${overlap}`,
-    mask: `poor mask, IoU ${overlap}, of the boxes ${pair && decimals(pair.box)}`,
+    mask: `poor mask, IoU ${overlap} (box ${pair && decimals(pair.box)})`,
     box: `poor box, IoU ${overlap}`,
     background: "nothing there",
   };

@@ -60,7 +60,7 @@ class Gallery {
 
   focus(image) {
     const link = this.cards.get(image)?.querySelector("a");
-    link?.scrollIntoView({ block: "nearest" });
+    link?.scrollIntoView({ block: "center" });
     link?.focus({ preventScroll: true });
   }
 }
