@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from torch import Tensor
+
 from data.annotations.run_lengths import encode
 from data.images import Image, read_image
 from layers.instances import Instances
@@ -16,10 +18,12 @@ class Detections(Instances):
     Attributes:
         source: path or address of the image, with the number of the frame in a video; "" if none.
         picture: the image itself where it is kept; `image` reads it again where it is not.
+        coefficients: (N, K), the weight of each prototype in each mask; None but from YOLACT.
     """
 
     source: str = ""
     picture: Image | None = None
+    coefficients: Tensor | None = None
 
     @property
     def image(self) -> Image:
