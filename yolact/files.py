@@ -1,12 +1,19 @@
-"""Files that are written whole or not at all."""
+"""Files that are written whole or not at all, and their names."""
 
 from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
 
 
 @contextmanager
@@ -35,3 +42,40 @@ def write_json(
     """
     with whole_file(path) as part, part.open("w", encoding="utf-8") as file:
         json.dump(content, file, allow_nan=False, indent=indent)
+
+
+def write_text(path: Path, text: str) -> Path:
+    """Write a text in UTF-8, whole or not at all."""
+    with whole_file(path) as part:
+        part.write_text(text, encoding="utf-8", newline="")
+    return path
+
+
+def write_picture(path: Path, picture: NDArray[np.uint8]) -> Path:
+    """Write a picture, whole or not at all; the suffix tells the format.
+
+    Args:
+        path: ends in one of `PICTURE_SUFFIXES`, or another format that OpenCV writes.
+        picture: (H, W, 3) RGB or (H, W, 4) RGBA.
+
+    Raises:
+        ValueError: no such format, or one that cannot hold this picture.
+        OSError: the file cannot be written.
+    """
+    order = cv2.COLOR_RGBA2BGRA if picture.shape[2] == 4 else cv2.COLOR_RGB2BGR
+    try:
+        _, content = cv2.imencode(path.suffix, cv2.cvtColor(picture, order))
+    except cv2.error:
+        height, width = picture.shape[:2]
+        formats = ", ".join(PICTURE_SUFFIXES)
+        raise ValueError(
+            f"cannot write {width} x {height} pixels as {path}: try {formats}"
+        ) from None
+    with whole_file(path) as part:
+        part.write_bytes(content.tobytes())
+    return path
+
+
+def as_file_name(text: str) -> str:
+    """Return a text as part of a file name: letters, digits, "-", "_" and "." of it."""
+    return re.sub(r"[^\w.-]+", "_", text).strip("._") or "_"

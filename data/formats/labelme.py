@@ -1,15 +1,17 @@
-"""labelme: a JSON file for each image."""
+"""labelme: a JSON file for each image, read and written."""
 
 from __future__ import annotations
 
 import base64
 import math
 import os
+from collections.abc import Iterable
 from pathlib import Path, PureWindowsPath
 
 import numpy as np
 
 from data.annotations.entries import stated_hw
+from data.annotations.polygons import one_ring
 from data.annotations.run_lengths import encode, from_outline, merge
 from data.files import IMAGE_SUFFIXES, is_file, read_json
 from data.images import read_image
@@ -17,6 +19,7 @@ from data.problems import Unusable
 from data.sample import Polygons, RunLengths
 
 from .convert import CocoBuilder, Converted, Object, ellipse, header_hw, polygon
+from .drawn import Drawn
 
 _DRAW_AGAIN = "draw the object again, or delete it"
 
@@ -48,6 +51,40 @@ def read_labelme(image_folder: Path, label_folder: Path) -> Converted:
             name = Path(os.path.relpath(image, image_folder)).as_posix()
             found.add(name, image_hw, objects, len(shapes))
     return found.finish(label_folder)
+
+
+def labelme_content(
+    image_path: str, image_hw: tuple[int, int], objects: Iterable[Drawn]
+) -> dict[str, object]:
+    """Return a labelme file: a polygon for each part, the parts of an object as a group.
+
+    Args:
+        image_path: of the image, relative to the JSON file.
+        image_hw: height and width of the image.
+        objects: with their outlines; a hole is joined to its outline by a bridge without area.
+    """
+    shapes = [
+        {
+            "label": drawn.name,
+            "points": one_ring([part]).tolist(),
+            "group_id": number if len(drawn.polygons) > 1 else None,
+            "description": drawn.note,
+            "shape_type": "polygon",
+            "flags": {},
+            "mask": None,
+        }
+        for number, drawn in enumerate(objects, start=1)
+        for part in drawn.polygons
+    ]
+    return {
+        "version": "5.5.0",
+        "flags": {},
+        "shapes": shapes,
+        "imagePath": image_path,
+        "imageData": None,
+        "imageHeight": image_hw[0],
+        "imageWidth": image_hw[1],
+    }
 
 
 def _content(file: Path) -> tuple[dict[str, object], list[object]]:

@@ -1,16 +1,18 @@
-"""YOLO segmentation: a text file for each image, a line for each object."""
+"""YOLO segmentation: a text file for each image, a line for each object; read and written."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+from data.annotations.polygons import one_ring
 from data.files import IMAGE_SUFFIXES
 from data.problems import Unusable
 
 from .convert import CocoBuilder, Converted, Object, header_hw, polygon
 from .data_yaml import read_class_names
+from .drawn import Drawn
 
 _LARGEST_SHARE = 2.0  # beyond it, coordinates are pixels
 _LINE = "write: class x1 y1 x2 y2 x3 y3 ..."
@@ -53,6 +55,20 @@ def read_yolo(image_folder: Path, names_file: Path) -> Converted:
         with found.leaving_out(str(file)):
             raise Unusable("labels without an image", f"put the image into {image_folder}")
     return found.finish(labels, categories)
+
+
+def yolo_text(image_hw: tuple[int, int], objects: Iterable[Drawn]) -> str:
+    """Return the text file of an image; parts and holes are joined to one ring, see `one_ring`.
+
+    Args:
+        image_hw: height and width of the image.
+        objects: with their outlines; those without one are left out.
+    """
+    lines = []
+    for drawn in filter(lambda drawn: drawn.polygons, objects):
+        shares = one_ring(drawn.polygons) / (image_hw[1], image_hw[0])
+        lines.append(f"{drawn.label} " + " ".join(f"{share:.6f}" for share in shares.reshape(-1)))
+    return "".join(f"{line}\n" for line in lines)
 
 
 def _label_folder(image_folder: Path) -> Path:

@@ -2,28 +2,162 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import json
+from collections import Counter
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
+import cv2
+import numpy as np
+import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
-from data.annotations.run_lengths import encode
+from data.annotations.polygons import Polygon
 from data.images import Image, read_image
+from data.sample import RunLengths
 from layers.instances import Instances
+from layers.structures import Index
+from yolact.files import PICTURE_SUFFIXES, as_file_name, write_json, write_picture, write_text
+
+from . import choosing, cuttings, exports
+
+if TYPE_CHECKING:
+    from yolact.drawing.detections import Color, ColorBy
+
+_SORT_KEYS = ("score", "area", "left", "top", "label")
 
 
 @dataclass(frozen=True, repr=False)
 class Detections(Instances):
     """N objects found in one image, highest score first; see `Instances` for their parts.
 
+    Masks are made when they are asked for, and only then: who wants boxes never pays for them.
+
     Attributes:
         source: path or address of the image, with the number of the frame in a video; "" if none.
         picture: the image itself where it is kept; `image` reads it again where it is not.
         coefficients: (N, K), the weight of each prototype in each mask; None but from YOLACT.
+
+    Example:
+        >>> people = detections["person"].filter(min_score=0.5)
+        >>> people.save("people.json"), people.polygons(tolerance=1), people.cutouts()
     """
 
     source: str = ""
     picture: Image | None = None
     coefficients: Tensor | None = None
+
+    def __repr__(self) -> str:
+        names = Counter(self.names()).most_common()
+        found = ", ".join(f"{count} {name}" for name, count in names) or "nothing"
+        height, width = self.image_hw
+        return f"<Detections: {found} in {self.source or 'an image'} of {width} x {height}>"
+
+    def _repr_png_(self) -> bytes | None:
+        """Draw the objects, for notebooks; None without an image to draw on."""
+        try:
+            picture = self.plot()
+        except (OSError, ValueError):
+            return None
+        encoded = cv2.imencode(".png", cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))[1]
+        return encoded.tobytes()
+
+    # --- which of them -----------------------------------------------------------------------
+
+    def __getitem__(self, index: Index | str) -> Detections:
+        """Select by position, slice, positions, boolean mask, or the name of a class.
+
+        Raises:
+            IndexError: a position out of range, or a mask of another length.
+            KeyError: no class has this name.
+        """
+        if isinstance(index, str):
+            return self.filter(classes=(index,))
+        return super().__getitem__(index)
+
+    def filter(
+        self,
+        classes: Collection[str | int] | None = None,
+        min_score: float = 0.0,
+        min_area: int = 0,
+        inside: Sequence[float] | NDArray[np.generic] | None = None,
+    ) -> Detections:
+        """Keep the objects that meet every condition.
+
+        Args:
+            classes: names or labels.
+            min_score: they score this or more.
+            min_area: their masks have as many pixels or more.
+            inside: x1, y1, x2, y2 of a region, or a (P, 2) polygon, in pixels: the centres of
+                their boxes lie in it.
+
+        Raises:
+            KeyError: no class has such a name.
+            ValueError: the region is neither.
+        """
+        kept = self.scores >= min_score
+        if classes is not None:
+            wanted = choosing.labels_of(classes, self.class_names)
+            kept &= torch.isin(self.labels, self.labels.new_tensor(wanted))
+        if inside is not None:
+            kept &= choosing.centres_inside(self.boxes, inside)
+        found = self[kept]
+        return found[found.areas >= min_area] if min_area > 0 else found
+
+    def sort(self, by: str = "score", descending: bool | None = None) -> Detections:
+        """Order the objects by "score", "area", "left", "top" or "label".
+
+        Args:
+            by: the key.
+            descending: largest first; by default so for score and area.
+
+        Raises:
+            ValueError: another key.
+        """
+        if by not in _SORT_KEYS:
+            raise ValueError(f"by={by!r}: expected one of {', '.join(_SORT_KEYS)}")
+        keys = {"left": self.boxes[:, 0], "top": self.boxes[:, 1]}
+        key = keys[by] if by in keys else getattr(self, "areas" if by == "area" else f"{by}s")
+        largest_first = by in ("score", "area") if descending is None else descending
+        return self[key.argsort(descending=largest_first, stable=True)]
+
+    def __add__(self, other: Detections) -> Detections:
+        """Join the objects of one image, highest score first; their coefficients are left out.
+
+        Raises:
+            ValueError: they are of images of different sizes, or of different classes.
+        """
+        return choosing.joined(replace(self, coefficients=None), other).sort()
+
+    # --- their masks -------------------------------------------------------------------------
+
+    @property
+    def areas(self) -> Tensor:
+        """Pixels of each mask, (N,) int64."""
+        return torch.tensor(exports.areas(self), dtype=torch.int64, device=self.labels.device)
+
+    def polygons(self, tolerance: float = 0.0) -> list[list[Polygon]]:
+        """Return each mask as polygons with holes, one for each connected part.
+
+        They follow the edges of pixels, so that drawn again they give the same mask.
+
+        Args:
+            tolerance: leave out points while the line moves by less than this, in pixels.
+        """
+        return [exports.polygons(self, index, tolerance) for index in range(len(self))]
+
+    def rle(self) -> list[RunLengths]:
+        """Return each mask in COCO's compressed run lengths."""
+        return [exports.run_lengths(self, index) for index in range(len(self))]
+
+    def run_lengths(self, index: int) -> str:
+        """Return the text of COCO's compressed run lengths of one mask."""
+        return exports.run_lengths(self, index)["counts"]
+
+    # --- pictures ----------------------------------------------------------------------------
 
     @property
     def image(self) -> Image:
@@ -35,10 +169,191 @@ class Detections(Instances):
         if self.picture is not None:
             return self.picture
         if not self.source:
-            raise ValueError("these detections hold no picture: pass image= to this call")
+            raise ValueError("these detections hold no picture: give the image to this call")
         return read_image(self.source)
 
-    def run_lengths(self, index: int) -> str:
-        """Return COCO's compressed run lengths of one full-size mask, as pycocotools does."""
-        window, inside = self.crop(index)
-        return encode(inside.cpu().numpy(), self.image_hw, window[:2])["counts"]
+    def crops(self, image: Image | None = None, margin: int = 0) -> list[Image]:
+        """Return what lies in each box, N of (h, w, 3) uint8 RGB.
+
+        Args:
+            image: (H, W, 3) uint8 RGB; by default the one that was detected in.
+            margin: pixels around the box, as far as the image goes.
+        """
+        return cuttings.crops(self, self._on(image), margin)
+
+    def cutouts(self, image: Image | None = None) -> list[NDArray[np.uint8]]:
+        """Return each object alone, N of (h, w, 4) uint8 RGBA, transparent outside its mask.
+
+        Args:
+            image: (H, W, 3) uint8 RGB; by default the one that was detected in.
+        """
+        return cuttings.cutouts(self, self._on(image))
+
+    def plot(
+        self,
+        image: Image | None = None,
+        *,
+        colors: ColorBy | Sequence[Color] = "instance",
+        masks: bool = True,
+        boxes: bool = True,
+        text: bool = True,
+        scores: bool = True,
+        alpha: float = 0.45,
+    ) -> Image:
+        """Draw the objects over a copy of the image, (H, W, 3) uint8 RGB.
+
+        Args:
+            image: (H, W, 3) uint8 RGB; by default the one that was detected in.
+            colors: by "class", by "instance", or an RGB triple for each object.
+            masks: tint each object.
+            boxes: outline each object's box.
+            text: write each object's class.
+            scores: write the score behind the class.
+            alpha: share of the colour in the tint.
+        """
+        from yolact.drawing.detections import draw_detections
+
+        given = {"color_by": colors} if isinstance(colors, str) else {"colors": colors}
+        return draw_detections(
+            self._on(image),
+            self,
+            masks=masks,
+            boxes=boxes,
+            text=text,
+            scores=scores,
+            alpha=alpha,
+            **given,
+        )
+
+    # --- other people's forms ----------------------------------------------------------------
+
+    def to_coco(
+        self,
+        image_id: int = 1,
+        category_ids: Sequence[int] | None = None,
+        tolerance: float | None = None,
+    ) -> list[exports.CocoObject]:
+        """Return COCO's list of results, with areas.
+
+        Args:
+            image_id: of this image.
+            category_ids: label -> category id; by default COCO's for COCO's classes, else 1, 2, ...
+            tolerance: masks as polygons, simplified by so many pixels; None for run lengths.
+        """
+        return exports.coco_objects(self, image_id, category_ids, tolerance)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return all that is known in plain values, masks in COCO's run lengths."""
+        return exports.plain_values(self, self.source)
+
+    def to_json(self, indent: int | None = None) -> str:
+        """Return `to_dict` as JSON."""
+        return json.dumps(self.to_dict(), indent=indent)
+
+    def to_csv(self) -> str:
+        """Return a table: source, name, label, score, x1, y1, x2, y2, area."""
+        return exports.csv_text(exports.rows(self, self.source))
+
+    def to_yolo(self, tolerance: float = 0.0) -> str:
+        """Return a line for each object, "label x y x y ...", relative to the image.
+
+        Args:
+            tolerance: of the outlines, see `polygons`.
+        """
+        from .labelling import yolo
+
+        return yolo(self, tolerance)
+
+    def to_labelme(self, path: str | Path | None = None, tolerance: float = 1.0) -> dict[str, Any]:
+        """Return the content of a labelme file, and write it if a path is given.
+
+        Args:
+            path: of the file; the image is named relative to it.
+            tolerance: of the outlines, see `polygons`; fewer points are easier to correct.
+        """
+        from .labelling import labelme
+
+        content = labelme(self, self.source, "" if path is None else Path(path).parent, tolerance)
+        if path is not None:
+            write_json(Path(path), content, indent=1)
+        return content
+
+    def to_cvat(self) -> str:
+        """Return an XML file of CVAT for images 1.1, masks in its run lengths."""
+        from .labelling import cvat
+
+        return cvat(self, Path(self.source).name)
+
+    def to_dataframe(self) -> Any:
+        """Return a pandas table with the columns of `to_csv`."""
+        from .toolkits import to_dataframe
+
+        return to_dataframe(self, self.source)
+
+    def to_supervision(self) -> Any:
+        """Return `supervision.Detections`."""
+        from .toolkits import to_supervision
+
+        return to_supervision(self)
+
+    @classmethod
+    def from_supervision(cls, found: Any, image_hw: tuple[int, int]) -> Detections:
+        """Take over `supervision.Detections` of an image of this height and width."""
+        from .toolkits import from_supervision
+
+        return cls(**from_supervision(found, image_hw))
+
+    def to_torchvision(self) -> dict[str, Tensor]:
+        """Return what torchvision's models give: labels from 1, masks (N, 1, H, W) of 0 and 1."""
+        from .toolkits import to_torchvision
+
+        return to_torchvision(self)
+
+    def to_fiftyone(self) -> Any:
+        """Return `fiftyone.Detections`."""
+        from .toolkits import to_fiftyone
+
+        return to_fiftyone(self)
+
+    def save(self, path: str | Path) -> Path:
+        """Write a file whose suffix says what: .png, .jpg, .webp, .json, .txt (YOLO), .csv, .xml.
+
+        Without suffix it is a folder: a picture, the JSON, and a cut-out of each object.
+
+        Raises:
+            ValueError: another suffix, or no image to draw on.
+            OSError: it cannot be written.
+        """
+        path = Path(path)
+        texts = {
+            ".json": self.to_json,
+            ".txt": self.to_yolo,
+            ".csv": self.to_csv,
+            ".xml": self.to_cvat,
+        }
+        suffix = path.suffix.lower()
+        if suffix in texts:
+            write_text(path, texts[suffix]())
+        elif suffix in PICTURE_SUFFIXES:
+            write_picture(path, self.plot())
+        elif suffix:
+            known = ", ".join((*texts, *PICTURE_SUFFIXES))
+            raise ValueError(f"{path}: expected the name of a folder, or a suffix of {known}")
+        else:
+            write_picture(path / "picture.png", self.plot())
+            write_text(path / "detections.json", self.to_json(indent=1))
+            for number, (name, cutout) in enumerate(zip(self.names(), self.cutouts(), strict=True)):
+                if cutout.size:
+                    write_picture(path / f"{number:03}_{as_file_name(name)}.png", cutout)
+        return path
+
+    def _on(self, image: Image | None) -> Image:
+        """Return the image to draw on or cut from.
+
+        Raises:
+            ValueError: it is of another size than the one that was detected in.
+        """
+        image = self.image if image is None else image
+        if image.shape != (*self.image_hw, 3):
+            raise ValueError(f"image of shape {image.shape}: expected {(*self.image_hw, 3)}")
+        return image

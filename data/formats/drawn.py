@@ -1,0 +1,24 @@
+"""What the writers of all formats are given: objects as polygons."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from data.annotations.polygons import Polygon
+
+
+class Drawn(NamedTuple):
+    """An object to write.
+
+    Attributes:
+        name: of its class.
+        label: the number of its class, from 0.
+        polygons: its parts, in pixels.
+        note: a remark for who corrects it, such as its score.
+    """
+
+    name: str
+    label: int
+    polygons: Sequence[Polygon]
+    note: str = ""

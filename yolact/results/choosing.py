@@ -1,0 +1,74 @@
+"""Some of the objects of an image, or those of two results."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import replace
+from typing import Any, TypeVar
+
+import cv2
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from layers.instances import Instances
+
+from .compact import compact_masks
+
+Found = TypeVar("Found", bound=Instances)
+Region = Sequence[float] | NDArray[np.generic]
+"""x1, y1, x2, y2, or the (P, 2) points of a polygon, in pixels."""
+
+
+def labels_of(classes: Collection[str | int], class_names: Sequence[str]) -> list[int]:
+    """Return the labels of classes, each given by its name or its label.
+
+    Raises:
+        KeyError: no class has such a name.
+    """
+    known = {name: label for label, name in enumerate(class_names)}
+    unknown = [name for name in classes if isinstance(name, str) and name not in known]
+    if unknown:
+        raise KeyError(f"no class {unknown[0]!r}: there are {', '.join(known) or 'no names'}")
+    return [known[each] if isinstance(each, str) else each for each in classes]
+
+
+def centres_inside(boxes: Tensor, region: Region) -> Tensor:
+    """Tell which of N boxes have their centre in a region, (N,) bool.
+
+    Raises:
+        ValueError: neither a box nor a polygon.
+    """
+    corners = np.asarray(region, np.float32)
+    if corners.shape == (4,):
+        corners = corners[[[0, 1], [2, 1], [2, 3], [0, 3]]]
+    if corners.ndim != 2 or corners.shape[1] != 2 or len(corners) < 3:
+        raise ValueError(f"inside={region!r:.80}: expected x1, y1, x2, y2 or (P, 2) points")
+    centres = ((boxes[:, :2] + boxes[:, 2:]) / 2).tolist()
+    inside = [cv2.pointPolygonTest(corners, centre, False) >= 0 for centre in centres]
+    return torch.tensor(inside, dtype=torch.bool, device=boxes.device)
+
+
+def joined(first: Found, second: Found) -> Found:
+    """Return the objects of both, those of the first before.
+
+    Raises:
+        ValueError: they are of images of different sizes, or of different classes.
+    """
+    for name in ("image_hw", "class_names"):
+        ours, theirs = getattr(first, name), getattr(second, name)
+        if ours != theirs:
+            raise ValueError(f"detections with {name} {ours} and {theirs} do not join")
+    grids = [(part.soft_masks.shape[1:], part.crop_to_boxes) for part in (first, second)]
+    shared = ["boxes", "scores", "labels", "box_scores"]
+    changed: dict[str, Any] = {}
+    if grids[0] == grids[1]:
+        shared += ["soft_masks", "mask_frames"]
+    else:  # each mask in a window of its own, pixel by pixel
+        crops = [each.crop(index) for each in (first, second) for index in range(len(each))]
+        soft_masks, frames = compact_masks([(bits.cpu().numpy(), at[:2]) for at, bits in crops])
+        changed = {"soft_masks": soft_masks, "mask_frames": frames, "crop_to_boxes": False}
+    for name in shared:
+        changed[name] = torch.cat((getattr(first, name), getattr(second, name)))
+    return replace(first, **changed)

@@ -1,0 +1,151 @@
+"""Objects as plain values: rows of a table, COCO's lists, JSON."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterable, Iterator, Sequence
+from typing import TypedDict
+
+from data.annotations.polygons import Polygon, flat_rings, trace
+from data.annotations.run_lengths import encode
+from data.classes import COCO_CLASSES
+from data.sample import Polygons, RunLengths
+from layers.instances import Instances
+
+
+class Row(TypedDict):
+    """An object in a table: the corners of its box in pixels, its area in mask pixels."""
+
+    source: str
+    name: str
+    label: int
+    score: float
+    x1: float
+    y1: float
+    x2: float
+    y2: float
+    area: int
+
+
+class CocoObject(TypedDict):
+    """An object as COCO lists it; `bbox` is x, y, width, height in pixels."""
+
+    image_id: int
+    category_id: int
+    bbox: list[float]
+    area: int
+    segmentation: Polygons | RunLengths
+    iscrowd: int
+    score: float
+
+
+def run_lengths(objects: Instances, index: int) -> RunLengths:
+    """Return COCO's compressed run lengths of one full-size mask, as pycocotools does."""
+    window, inside = objects.crop(index)
+    return encode(inside.cpu().numpy(), objects.image_hw, window[:2])
+
+
+def polygons(objects: Instances, index: int, tolerance: float = 0.0) -> list[Polygon]:
+    """Return one mask as polygons, see `data.annotations.polygons.trace`."""
+    window, inside = objects.crop(index)
+    return trace(inside.cpu().numpy(), window[:2], tolerance)
+
+
+def areas(objects: Instances) -> list[int]:
+    """Return the pixels of each mask."""
+    return [int(objects.crop(index)[1].sum()) for index in range(len(objects))]
+
+
+def rows(objects: Instances, source: str = "") -> Iterator[Row]:
+    """Yield the objects as rows of a table."""
+    values = zip(
+        objects.names(),
+        objects.labels.tolist(),
+        objects.scores.tolist(),
+        objects.boxes.tolist(),
+        areas(objects),
+        strict=True,
+    )
+    for name, label, score, (x1, y1, x2, y2), area in values:
+        row = Row(
+            source=source,
+            name=name,
+            label=label,
+            score=score,
+            x1=x1,
+            y1=y1,
+            x2=x2,
+            y2=y2,
+            area=area,
+        )
+        yield row
+
+
+def csv_text(table: Iterable[Row], header: bool = True) -> str:
+    """Write rows as CSV: scores in four digits, pixels in hundredths."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    if header:
+        writer.writerow(Row.__annotations__)
+    for row in table:
+        corners = (f"{side:.2f}" for side in (row["x1"], row["y1"], row["x2"], row["y2"]))
+        score = f"{row['score']:.4f}"
+        writer.writerow((row["source"], row["name"], row["label"], score, *corners, row["area"]))
+    return text.getvalue()
+
+
+def coco_objects(
+    objects: Instances,
+    image_id: int,
+    ids: Sequence[int] | None = None,
+    tolerance: float | None = None,
+) -> list[CocoObject]:
+    """List objects as COCO does.
+
+    Args:
+        objects: N of them.
+        image_id: of their image.
+        ids: label -> category id; see `coco_ids` for the default.
+        tolerance: outlines as polygons, simplified by so many pixels; None for run lengths.
+    """
+    ids = coco_ids(objects.class_names) if ids is None else ids
+    found: list[CocoObject] = []
+    for index, row in enumerate(rows(objects)):
+        outline: Polygons | RunLengths = run_lengths(objects, index)
+        if tolerance is not None:
+            outline = flat_rings(polygons(objects, index, tolerance))
+        entry = CocoObject(
+            image_id=image_id,
+            category_id=ids[row["label"]],
+            bbox=[row["x1"], row["y1"], row["x2"] - row["x1"], row["y2"] - row["y1"]],
+            area=row["area"],
+            segmentation=outline,
+            iscrowd=0,
+            score=row["score"],
+        )
+        found.append(entry)
+    return found
+
+
+def coco_ids(class_names: Sequence[str]) -> Sequence[int]:
+    """Return COCO's own ids for COCO's classes, else 1, 2, 3, ..."""
+    is_coco = tuple(class_names) == COCO_CLASSES.names
+    return COCO_CLASSES.category_ids if is_coco else range(1, len(class_names) + 1)
+
+
+def plain_values(objects: Instances, source: str) -> dict[str, object]:
+    """Return what is known of the objects in values that JSON can hold."""
+    found = [
+        {
+            "name": row["name"],
+            "label": row["label"],
+            "score": row["score"],
+            "box": [row["x1"], row["y1"], row["x2"], row["y2"]],
+            "area": row["area"],
+            "segmentation": run_lengths(objects, index),
+        }
+        for index, row in enumerate(rows(objects))
+    ]
+    height, width = objects.image_hw
+    return {"source": source, "width": width, "height": height, "objects": found}

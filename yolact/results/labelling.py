@@ -1,0 +1,55 @@
+"""Objects as the files of labelling tools, to be corrected by hand."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from data.formats.cvat import CvatMask, cvat_file, cvat_image
+from data.formats.drawn import Drawn
+from data.formats.labelme import labelme_content
+from data.formats.yolo import yolo_text
+from layers.instances import Instances
+
+from .exports import polygons
+
+
+def labelme(
+    objects: Instances, source: str, folder: Path | str, tolerance: float
+) -> dict[str, object]:
+    """Return the content of a labelme file.
+
+    Args:
+        objects: N of them.
+        source: path of the image.
+        folder: where the file will be, "" for anywhere: then the image is named alone.
+        tolerance: of the outlines, see `polygons`.
+    """
+    name = Path(os.path.relpath(source, folder)).as_posix() if folder else Path(source).name
+    return labelme_content(name, objects.image_hw, _drawn(objects, tolerance))
+
+
+def yolo(objects: Instances, tolerance: float) -> str:
+    """Return the text file of an image for YOLO segmentation."""
+    return yolo_text(objects.image_hw, _drawn(objects, tolerance))
+
+
+def cvat(objects: Instances, name: str) -> str:
+    """Return the XML file of one image, which is named as CVAT knows it."""
+    return "".join(
+        cvat_file(objects.class_names, [cvat_image(0, name, objects.image_hw, _masks(objects))])
+    )
+
+
+def _drawn(objects: Instances, tolerance: float) -> Iterator[Drawn]:
+    values = zip(objects.names(), objects.labels.tolist(), objects.scores.tolist(), strict=True)
+    for index, (name, label, score) in enumerate(values):
+        yield Drawn(name, label, polygons(objects, index, tolerance), f"score {score:.2f}")
+
+
+def _masks(objects: Instances) -> Iterator[CvatMask]:
+    for index, name in enumerate(objects.names()):
+        window, inside = objects.crop(index)
+        if inside.any():
+            yield CvatMask(name, inside.cpu().numpy(), window[:2])

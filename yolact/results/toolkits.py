@@ -1,0 +1,118 @@
+"""Objects in the types of other libraries, each imported when it is asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from importlib import import_module
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from layers.instances import Instances
+
+from .compact import compact_masks
+from .exports import Row, rows
+
+
+def to_dataframe(objects: Instances, source: str) -> Any:
+    """Return a pandas table with the columns of `Row`."""
+    return _library("pandas").DataFrame(
+        list(rows(objects, source)), columns=list(Row.__annotations__)
+    )
+
+
+def to_supervision(objects: Instances) -> Any:
+    """Return `supervision.Detections` with full-size masks."""
+    supervision = _library("supervision")
+    return supervision.Detections(
+        xyxy=objects.boxes.cpu().numpy().reshape(-1, 4),
+        mask=objects.masks.cpu().numpy(),
+        confidence=objects.scores.cpu().numpy(),
+        class_id=objects.labels.cpu().numpy(),
+        data={"class_name": np.array(objects.names(), dtype=np.str_)},
+    )
+
+
+def from_supervision(found: Any, image_hw: tuple[int, int]) -> dict[str, Any]:
+    """Return the parts of `Instances` of `supervision.Detections`, sorted by score.
+
+    Without masks the objects have boxes alone, without scores these are 1, without classes
+    there is one.
+
+    Args:
+        found: the detections.
+        image_hw: height and width of the image, which they do not know.
+
+    Raises:
+        ValueError: the masks are of another size.
+    """
+    count = len(found)
+    masks = found.mask if found.mask is not None else np.zeros((count, *image_hw), np.bool_)
+    if masks.shape[1:] != image_hw:
+        raise ValueError(f"image_hw={image_hw}: the masks are of {masks.shape[1:]}")
+    soft_masks, frames = compact_masks([(mask, (0, 0)) for mask in np.asarray(masks)])
+    scores = _values(found.confidence, count, 1.0).float()
+    labels = _values(found.class_id, count, 0).long()
+    order = scores.argsort(descending=True, stable=True)
+    return {
+        "boxes": torch.tensor(found.xyxy, dtype=torch.float32).reshape(-1, 4)[order],
+        "scores": scores[order],
+        "labels": labels[order],
+        "soft_masks": soft_masks[order],
+        "mask_frames": frames[order],
+        "box_scores": scores[order],
+        "image_hw": image_hw,
+        "class_names": _class_names(found.data, labels.tolist()),
+    }
+
+
+def to_torchvision(objects: Instances) -> dict[str, Tensor]:
+    """Return what torchvision's Mask R-CNN gives: labels from 1, masks (N, 1, H, W) of 0 and 1."""
+    return {
+        "boxes": objects.boxes,
+        "labels": objects.labels + 1,
+        "scores": objects.scores,
+        "masks": objects.masks[:, None].float(),
+    }
+
+
+def to_fiftyone(objects: Instances) -> Any:
+    """Return `fiftyone.Detections`: boxes relative to the image, masks within their boxes."""
+    fiftyone = _library("fiftyone")
+    height, width = objects.image_hw
+    found = []
+    for index, row in enumerate(rows(objects)):
+        (x1, y1, x2, y2), inside = objects.crop(index)
+        box = [x1 / width, y1 / height, (x2 - x1) / width, (y2 - y1) / height]
+        found.append(
+            fiftyone.Detection(
+                label=row["name"],
+                confidence=row["score"],
+                bounding_box=box,
+                mask=inside.cpu().numpy(),
+            )
+        )
+    return fiftyone.Detections(detections=found)
+
+
+def _library(name: str) -> Any:
+    """Import an optional library.
+
+    Raises:
+        ImportError: it is not there; the mend is told.
+    """
+    try:
+        return import_module(name)
+    except ImportError as error:
+        raise ImportError(f"this needs {name}: pip install {name}") from error
+
+
+def _values(given: Any, count: int, default: float) -> Tensor:
+    return torch.full((count,), default) if given is None else torch.as_tensor(np.array(given))
+
+
+def _class_names(data: Mapping[str, Any], labels: list[int]) -> tuple[str, ...]:
+    named = dict(zip(labels, map(str, data.get("class_name", ())), strict=False))
+    return tuple(named.get(label, f"class {label}") for label in range(max(labels, default=-1) + 1))
