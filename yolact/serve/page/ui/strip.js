@@ -1,0 +1,50 @@
+/** The pictures in a row, to choose one. */
+
+import { remove, show } from "../lib/pictures.js";
+import { onChange, shownObjects, state } from "../lib/state.js";
+import { byId, element } from "./dom.js";
+
+const items = new Map(); // picture -> its element
+
+export function startStrip() {
+  onChange(draw);
+}
+
+function draw() {
+  const { pictures, current } = state;
+  byId("strip").hidden = pictures.length === 0;
+  for (const [picture, item] of items) {
+    if (!pictures.includes(picture)) {
+      item.remove();
+      items.delete(picture);
+    }
+  }
+  for (const picture of pictures) {
+    if (!items.has(picture)) {
+      items.set(picture, makeItem(picture));
+      byId("strip").append(items.get(picture));
+    }
+    fill(items.get(picture), picture, picture === current);
+  }
+}
+
+function makeItem(picture) {
+  const count = element("span", { className: "tally" });
+  const open = element("button", { type: "button", className: "thumbnail" }, picture.thumbnail, count);
+  open.onclick = () => show(picture);
+  const close = element("button", { type: "button", className: "remove", textContent: "×" });
+  close.ariaLabel = `Remove ${picture.name}`;
+  close.onclick = () => remove(picture);
+  return element("li", {}, open, close);
+}
+
+function fill(item, picture, isCurrent) {
+  const [open] = item.children;
+  const count = picture.answer ? shownObjects(picture).length : "…";
+  const status = picture.failed ? "!" : count;
+  open.querySelector(".tally").textContent = status;
+  open.ariaLabel = `${picture.name}, ${picture.answer ? `${count} objects` : "not segmented"}`;
+  open.title = picture.name;
+  if (isCurrent && open.ariaCurrent !== "true") item.scrollIntoView({ inline: "nearest", block: "nearest" });
+  open.ariaCurrent = String(isCurrent);
+}
