@@ -14,6 +14,7 @@ from fastapi.responses import FileResponse, JSONResponse
 from fastapi.staticfiles import StaticFiles
 from pydantic import BaseModel
 from starlette.exceptions import HTTPException
+from starlette.types import ASGIApp
 
 from yolact import __version__
 from yolact.predictor import Predictor
@@ -58,7 +59,7 @@ def make_app(
     name: str,
     limits: Limits | None = None,
     hosts: frozenset[str] | None = None,
-) -> FastAPI:
+) -> ASGIApp:
     """Make the application of one model.
 
     Args:
@@ -77,8 +78,7 @@ def make_app(
     def page() -> FileResponse:
         return FileResponse(PAGE / "index.html")
 
-    app.add_middleware(Guard, hosts=hosts)
-    return app
+    return Guard(app, hosts)  # around all, so that an answer to our own mistakes is guarded, too
 
 
 def _add_endpoint(app: FastAPI, predictor: Predictor, name: str, limits: Limits) -> None:

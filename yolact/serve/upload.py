@@ -14,7 +14,7 @@ from starlette.types import Message, Receive
 
 from data.images import Image, read_image
 
-FORMATS = ("BMP", "GIF", "JPEG", "MPO", "PNG", "TIFF", "WEBP")
+FORMATS = ("BMP", "GIF", "JPEG", "PNG", "TIFF", "WEBP")
 FIELD = "image"
 _SCHEMA = {"type": "string", "format": "binary"}
 REQUEST_BODY: dict[str, Any] = {
