@@ -451,3 +451,35 @@ def test_icons_that_are_used_are_there() -> None:
     known = re.findall(r'<symbol id="(\w+)"', (PAGE / "icons.svg").read_text())
     assert set(used) == set(known)
 
+
+@pytest.mark.slow
+@pytest.mark.parametrize("path", ["/api/model", "/api/segment", "/api/prototypes"])
+@pytest.mark.parametrize("mode", ["positive", "negative"])
+def test_the_schema_is_kept(client: TestClient, path: str, mode: str) -> None:
+    """Whatever the schema allows or forbids, the answer is one that it foresees."""
+    schemathesis = pytest.importorskip("schemathesis")
+    from hypothesis import HealthCheck, Phase, given, settings
+    from schemathesis.specs.openapi.checks import positive_data_acceptance
+
+    if (path, mode) == ("/api/model", "negative"):
+        return  # nothing is sent that could be wrong
+    schema = schemathesis.openapi.from_asgi("/openapi.json", client.app)
+    (operation,) = [
+        found for each in schema.get_all_operations() if (found := each.ok()).path == path
+    ]
+    seen = []
+
+    @settings(
+        max_examples=25,
+        deadline=None,
+        phases=[Phase.generate],
+        suppress_health_check=list(HealthCheck),
+    )
+    @given(operation.as_strategy(generation_mode=schemathesis.GenerationMode(mode)))
+    def check(case: Any) -> None:
+        # No schema can tell an image from other bytes, so valid requests may be refused.
+        answer = case.call_and_validate(excluded_checks=[positive_data_acceptance])
+        seen.append(answer.status_code)
+
+    check()
+    assert seen and max(seen) < 500

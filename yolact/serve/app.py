@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
@@ -90,13 +89,6 @@ def _add_endpoint(app: FastAPI, predictor: Predictor, name: str, limits: Limits)
         "openapi_extra": {"requestBody": REQUEST_BODY},
         "response_model_exclude_none": True,
     }
-
-    @asynccontextmanager
-    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        yield
-        desk.close()
-
-    app.router.lifespan_context = lifespan
 
     async def about_image(request: Request, answer: Callable[[bytes], Result]) -> Result:
         check_rate(buckets, request.client.host if request.client else "")

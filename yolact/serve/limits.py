@@ -108,10 +108,6 @@ class Desk:
         except asyncio.TimeoutError:
             raise HTTPException(504, f"no answer within {self._seconds:g} seconds") from None
 
-    def close(self) -> None:
-        """Begin no more jobs, and wait for those that have begun."""
-        self._threads.shutdown(cancel_futures=True)
-
 
 def check_rate(buckets: TokenBuckets, client: str) -> None:
     """Count a request of a client.

@@ -4,7 +4,7 @@ import { getModel } from "./lib/api.js";
 import { change, state } from "./lib/state.js";
 import { startCameraButtons } from "./ui/camera.js";
 import { startControls } from "./ui/controls.js";
-import { byId, complain } from "./ui/dom.js";
+import { byId, complain, counted } from "./ui/dom.js";
 import { startExplain } from "./ui/explain.js";
 import { startIntake } from "./ui/intake.js";
 import { startKeys } from "./ui/keys.js";
@@ -17,8 +17,8 @@ import { startTheme } from "./ui/theme.js";
 startTheme();
 try {
   state.model = await getModel();
-  const count = state.model.classes.length;
-  byId("model").textContent = `${state.model.name} · ${count} ${count === 1 ? "class" : "classes"}`;
+  const { name, classes } = state.model;
+  byId("model").textContent = `${name} · ${counted(classes.length, "class", "classes")}`;
   const parts = [
     startStage, startControls, startObjects, startExplain, startStrip,
     startIntake, startCameraButtons, startSaves, startKeys,

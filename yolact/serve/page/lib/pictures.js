@@ -8,7 +8,7 @@
 import { getPrototypes, segment } from "./api.js";
 import { decodePrototypes } from "./prototypes.js";
 import { LOWEST_SCORE, change, shownObjects, state } from "./state.js";
-import { announce, complain } from "../ui/dom.js";
+import { announce, complain, counted } from "../ui/dom.js";
 
 const THUMBNAIL_HEIGHT = 112; // pixels, twice what is shown
 const TOLERANCE = 0.5; // of polygons: half a pixel is not seen
@@ -30,11 +30,17 @@ export async function addFiles(files) {
   }
 }
 
+/** Put a picture on stage, null for none. */
 export async function show(picture) {
-  const before = state.current;
+  if (state.current !== picture) release(state.current);
   change({ current: picture, selected: null, hovered: null });
-  if (picture && !picture.bitmap) picture.bitmap = await createImageBitmap(picture.blob);
-  if (before && before !== state.current) release(before);
+  if (!picture || picture.bitmap || picture.isLive) return;
+  const bitmap = await createImageBitmap(picture.blob);
+  if (picture !== state.current) {
+    bitmap.close(); // another one was faster
+    return;
+  }
+  picture.bitmap = bitmap;
   change();
 }
 
@@ -52,13 +58,14 @@ export function step(distance) {
 }
 
 /** Fetch the prototypes of a picture, once. */
-export async function loadPrototypes(picture) {
+export function loadPrototypes(picture) {
   picture.loading ??= getPrototypes(picture.blob)
     .then(decodePrototypes)
-    .then((prototypes) => Object.assign(picture, { prototypes }))
+    .then((prototypes) => {
+      picture.prototypes = prototypes;
+      change();
+    })
     .catch((error) => complain(error.message));
-  await picture.loading;
-  change();
 }
 
 /** Find the objects of a camera's frame. */
@@ -84,8 +91,7 @@ async function segmentPicture(picture) {
   if (!state.pictures.includes(picture)) return; // removed while it waited
   try {
     picture.answer = await segment(picture.blob, QUERY);
-    const count = shownObjects(picture).length;
-    announce(`${picture.name}: ${count} ${count === 1 ? "object" : "objects"}`);
+    announce(`${picture.name}: ${counted(shownObjects(picture).length, "object")}`);
   } catch (error) {
     picture.failed = true;
     complain(`${picture.name}: ${error.message}`);
@@ -94,8 +100,8 @@ async function segmentPicture(picture) {
 }
 
 function release(picture) {
-  if (picture.isLive) return;
-  picture.bitmap?.close();
+  if (!picture?.bitmap || picture.isLive) return;
+  picture.bitmap.close();
   picture.bitmap = null;
 }
 

@@ -39,11 +39,15 @@ export function combine(prototypes, coefficients, order) {
   return sum;
 }
 
-export const largest = (grid) => grid.reduce((most, value) => Math.max(most, Math.abs(value)), 1e-6);
+/** The largest magnitude in a grid. */
+export function largest(grid) {
+  return grid.reduce((most, value) => Math.max(most, Math.abs(value)), 1e-6);
+}
 
 /** The part of a picture around an object, in shares of its sides: { left, top, size }. */
 export function closeUp([x1, y1, x2, y2], { width, height }) {
-  const size = Math.min(1, Math.max(ROOM * (x2 - x1) / width, ROOM * (y2 - y1) / height, SMALLEST));
+  const share = Math.max((x2 - x1) / width, (y2 - y1) / height);
+  const size = Math.min(Math.max(ROOM * share, SMALLEST), 1);
   const start = (middle) => Math.min(Math.max(middle - size / 2, 0), 1 - size);
   return { left: start((x1 + x2) / 2 / width), top: start((y1 + y2) / 2 / height), size };
 }
@@ -75,14 +79,16 @@ export function drawMasked(canvas, sum, prototypes, object, picture, view) {
 
 /** The cells of the grid in a box, with a margin of one, as the mask is cropped. */
 function cellsInside([x1, y1, x2, y2], { width, height }, picture) {
-  const scale = [width / picture.width, height / picture.height];
-  const left = Math.max(0, Math.ceil(x1 * scale[0] - 1));
-  const right = Math.min(width, Math.ceil(x2 * scale[0] + 1));
-  const cells = [];
-  for (let y = Math.max(0, Math.ceil(y1 * scale[1] - 1)); y < Math.min(height, y2 * scale[1] + 1); y += 1) {
-    for (let x = left; x < right; x += 1) cells.push(y * width + x);
-  }
-  return cells;
+  const columns = span(x1, x2, width / picture.width, width);
+  return span(y1, y2, height / picture.height, height).flatMap((y) =>
+    columns.map((x) => y * width + x),
+  );
+}
+
+function span(start, end, scale, count) {
+  const first = Math.max(0, Math.ceil(start * scale - 1));
+  const last = Math.min(count, Math.ceil(end * scale + 1));
+  return Array.from({ length: Math.max(0, last - first) }, (_, i) => first + i);
 }
 
 function drawPart(context, source, { left, top, size }) {

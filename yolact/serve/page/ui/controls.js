@@ -1,7 +1,7 @@
 /** The threshold, the classes, and how objects are drawn: nothing of it asks the server. */
 
 import { change, colorOf, foundObjects, onChange, shownObjects, state } from "../lib/state.js";
-import { announce, byId, element, setPressed, svgElement } from "./dom.js";
+import { announce, byId, counted, element, setPressed, svgElement } from "./dom.js";
 
 export function startControls() {
   onChange(draw);
@@ -21,7 +21,7 @@ export function moveThreshold(step) {
   const input = byId("threshold");
   input.valueAsNumber += step;
   change({ threshold: input.valueAsNumber });
-  announce(`${shownObjects().length} objects at ${input.value} or more`);
+  announce(`${counted(shownObjects().length, "object")} at ${input.value} or more`);
 }
 
 function draw() {
@@ -29,7 +29,8 @@ function draw() {
   byId("panel").hidden = state.current === null;
   const count = shownObjects().length;
   byId("shown").textContent = count;
-  byId("found").textContent = `${count === 1 ? "object" : "objects"} of ${found.length} candidates`;
+  const noun = count === 1 ? "object" : "objects";
+  byId("found").textContent = `${noun} of ${counted(found.length, "candidate")}`;
   byId("threshold-value").textContent = state.threshold.toFixed(2);
   byId("opacity-value").textContent = `${Math.round(100 * state.opacity)} %`;
   for (const button of viewButtons()) setPressed(button, state[button.dataset.view]);
@@ -50,17 +51,19 @@ function drawRuler(found) {
   byId("ruler").replaceChildren(...ticks);
 }
 
-/** A switch for each class of the picture; the elements stay, and with them the focus. */
+/** A switch for each class above the threshold; the elements stay, and with them the focus. */
 function drawClasses(found) {
   const group = byId("classes");
-  const first = new Map(found.map((object) => [object.label, object]).reverse());
+  const passing = found.filter(({ score }) => score >= state.threshold);
+  const first = new Map(passing.map((object) => [object.label, object]).reverse());
   const labels = [...first.keys()].sort((a, b) => a - b);
+  group.hidden = state.model.classes.length < 2;
   const isKnown = labels.map(String).join() === [...group.children].map((b) => b.value).join();
   if (!isKnown) group.replaceChildren(...labels.map((label) => classButton(first.get(label))));
   for (const button of group.children) {
     const label = Number(button.value);
     setPressed(button, !state.hiddenLabels.has(label));
-    const count = found.filter((o) => o.label === label && o.score >= state.threshold).length;
+    const count = passing.filter((object) => object.label === label).length;
     button.querySelector(".number").textContent = count;
     const swatch = button.querySelector(".swatch");
     swatch.hidden = !state.byClass;

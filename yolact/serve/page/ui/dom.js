@@ -16,6 +16,8 @@ export function svgElement(tag, attributes) {
   return made;
 }
 
+export const counted = (count, one, many = `${one}s`) => `${count} ${count === 1 ? one : many}`;
+
 export const setPressed = (button, isPressed) =>
   button.setAttribute("aria-pressed", String(isPressed));
 

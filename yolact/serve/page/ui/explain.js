@@ -10,6 +10,8 @@ import { byId, element, svgElement } from "./dom.js";
 const SHOWN = 5; // prototypes that get a picture
 const TILE = 240; // width of one in pixels, more than is shown
 
+let drawn = ""; // what is on the panel, which is drawn once
+
 export function startExplain() {
   onChange(draw);
   byId("explain-close").onclick = () => change({ selected: null });
@@ -21,14 +23,14 @@ function draw() {
   const panel = byId("explain");
   panel.hidden = !selected || current.isLive || !model.prototypes;
   if (panel.hidden) {
-    draw.drawn = null;
+    drawn = "";
     return;
   }
   const { prototypes } = current;
   if (!prototypes) loadPrototypes(current);
-  const drawn = `${current.id} ${selected.index} ${terms} ${Boolean(prototypes)}`;
-  if (drawn === draw.drawn) return;
-  draw.drawn = drawn;
+  const wanted = `${current.id} ${selected.index} ${terms} ${Boolean(prototypes)}`;
+  if (wanted === drawn) return;
+  drawn = wanted;
   panel.classList.toggle("loading", !prototypes);
   byId("explain-text").textContent =
     `${selected.name} ${selected.score.toFixed(2)}: a weighted sum of the picture's ` +

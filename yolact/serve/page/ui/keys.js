@@ -17,23 +17,23 @@ const KEYS = {
   ArrowRight: ["Next picture", () => step(1)],
   Delete: ["Remove this picture", () => state.current && remove(state.current)],
   j: ["Next object", () => stepObject(1)],
-  i: ["Object before", () => stepObject(-1)],
+  k: ["Object before", () => stepObject(-1)],
   "[": ["Lower the threshold", () => moveThreshold(-0.05)],
   "]": ["Raise the threshold", () => moveThreshold(0.05)],
   e: ["Outlines", () => toggle("outlines")],
   l: ["Labels", () => toggle("labels")],
   b: ["Boxes", () => toggle("boxes")],
-  k: ["A colour per class", () => toggle("byClass")],
+  p: ["A colour per class", () => toggle("byClass")],
   s: ["Save the picture", savePicture],
   t: ["Dark or light", () => byId("theme").click()],
   "?": ["This list", () => byId("keys").showModal()],
 };
 
-const NAMES = { ArrowLeft: "←", ArrowRight: "→" };
+const NAMES = { ArrowLeft: "←", ArrowRight: "→", Delete: "Delete" };
 
 export function startKeys() {
   const rows = Object.entries(KEYS).flatMap(([key, [text]]) => [
-    element("dt", {}, element("kbd", { textContent: NAMES[key] ?? key.replace(/^[a-z]$/, (k) => k.toUpperCase()) })),
+    element("dt", {}, element("kbd", { textContent: NAMES[key] ?? key.toUpperCase() })),
     element("dd", { textContent: text }),
   ]);
   byId("key-list").append(...rows);

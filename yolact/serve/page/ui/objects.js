@@ -3,6 +3,8 @@
 import { change, colorOf, onChange, shownObjects, state } from "../lib/state.js";
 import { byId, element, setPressed } from "./dom.js";
 
+let seen = null; // the row of the selected object, once it was scrolled to
+
 export function startObjects() {
   onChange(draw);
 }
@@ -28,8 +30,8 @@ function draw() {
   while (list.children.length < objects.length) list.append(makeRow());
   objects.forEach((object, i) => fillRow(list.children[i].firstChild, object));
   const selected = list.querySelector("[aria-pressed=true]");
-  if (selected !== draw.last) selected?.scrollIntoView({ block: "nearest" });
-  draw.last = selected;
+  if (selected !== seen) selected?.scrollIntoView({ block: "nearest" });
+  seen = selected;
 }
 
 function makeRow() {

@@ -3,7 +3,7 @@
 import { toCoco, toLabelme } from "../lib/formats.js";
 import { drawScene, pathOf } from "../lib/scene.js";
 import { colorOf, onChange, shownObjects, state } from "../lib/state.js";
-import { byId, element } from "./dom.js";
+import { byId, counted, element } from "./dom.js";
 
 const SCREEN = 1000; // pixels of a picture for which lines and letters have their usual size
 
@@ -28,7 +28,7 @@ export function savePicture() {
 /** The selected object in its box, or all shown ones in place, on nothing. */
 function saveCutout() {
   const { current, selected } = state;
-  const [x1, y1, x2, y2] = selected ? outward(selected.box, current) : [0, 0, current.width, current.height];
+  const [x1, y1, x2, y2] = outward(selected?.box ?? [0, 0, Infinity, Infinity], current);
   const canvas = element("canvas", { width: x2 - x1, height: y2 - y1 });
   const context = canvas.getContext("2d");
   context.translate(-x1, -y1);
@@ -57,8 +57,7 @@ function draw() {
   byId("save-cutout").title = selected
     ? `The selected ${selected.name} alone, as PNG`
     : "The objects without their background, as PNG";
-  const count = pictures.length;
-  byId("save-coco").title = `The objects of ${count === 1 ? "this picture" : `all ${count} pictures`}`;
+  byId("save-coco").title = `The objects of ${counted(pictures.length, "picture")}`;
 }
 
 function outward([x1, y1, x2, y2], { width, height }) {

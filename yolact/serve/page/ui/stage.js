@@ -20,8 +20,8 @@ function draw() {
   const canvas = byId("canvas");
   byId("empty").hidden = current !== null;
   byId("progress").hidden = !current || Boolean(current.answer || current.failed || current.isLive);
-  canvas.hidden = !current?.bitmap;
-  if (canvas.hidden) return;
+  canvas.hidden = !current;
+  if (!current?.bitmap) return; // what was there stays until the pixels have come
   const objects = shownObjects();
   const scale = fit(canvas, current.bitmap);
   const context = canvas.getContext("2d");

@@ -2,7 +2,7 @@
 
 import { remove, show } from "../lib/pictures.js";
 import { onChange, shownObjects, state } from "../lib/state.js";
-import { byId, element } from "./dom.js";
+import { byId, counted, element } from "./dom.js";
 
 const items = new Map(); // picture -> its element
 
@@ -30,7 +30,8 @@ function draw() {
 
 function makeItem(picture) {
   const count = element("span", { className: "tally" });
-  const open = element("button", { type: "button", className: "thumbnail" }, picture.thumbnail, count);
+  const properties = { type: "button", className: "thumbnail", title: picture.name };
+  const open = element("button", properties, picture.thumbnail, count);
   open.onclick = () => show(picture);
   const close = element("button", { type: "button", className: "remove", textContent: "×" });
   close.ariaLabel = `Remove ${picture.name}`;
@@ -40,11 +41,13 @@ function makeItem(picture) {
 
 function fill(item, picture, isCurrent) {
   const [open] = item.children;
-  const count = picture.answer ? shownObjects(picture).length : "…";
-  const status = picture.failed ? "!" : count;
-  open.querySelector(".tally").textContent = status;
-  open.ariaLabel = `${picture.name}, ${picture.answer ? `${count} objects` : "not segmented"}`;
-  open.title = picture.name;
-  if (isCurrent && open.ariaCurrent !== "true") item.scrollIntoView({ inline: "nearest", block: "nearest" });
+  const count = shownObjects(picture).length;
+  const missing = picture.failed ? "!" : "…";
+  open.querySelector(".tally").textContent = picture.answer ? count : missing;
+  const status = picture.answer ? counted(count, "object") : "not segmented";
+  open.ariaLabel = `${picture.name}, ${status}`;
+  if (isCurrent && open.ariaCurrent !== "true") {
+    item.scrollIntoView({ inline: "nearest", block: "nearest" });
+  }
   open.ariaCurrent = String(isCurrent);
 }
