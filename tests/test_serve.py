@@ -22,8 +22,7 @@ from support.tiny import SETTINGS
 from data.images import read_image
 from layers.masks import assemble_masks
 from yolact import Predictor, build_model, get_config
-from yolact.explain import find_parts
-from yolact.results.thresholds import Thresholds
+from yolact.explain import prototypes_of
 
 pytest.importorskip("fastapi", reason="needs the extra 'serve'")
 pytest.importorskip("httpx2", reason="needs httpx2, which comes with the extra 'dev'")
@@ -145,12 +144,12 @@ def test_coefficients_and_prototypes_make_the_masks(
     shape = (len(answer["peaks"]), answer["height"], answer["width"])
     peaks = torch.tensor(answer["peaks"])[:, None, None]
     prototypes = torch.from_numpy(grey.reshape(shape).astype(np.float32)) / 255 * peaks
-    parts = find_parts(predictor, read_image(PNG), Thresholds(0, 5))
-    assert (prototypes - parts.prototypes).abs().max() <= float(peaks.max()) / 255
+    exact = prototypes_of(predictor, read_image(PNG))
+    assert (prototypes - exact).abs().max() <= float(peaks.max()) / 255
     weights = torch.tensor([each["coefficients"] for each in objects])
     boxes = torch.tensor([each["box"] for each in objects]) / torch.tensor([60, 40, 60, 40])
     soft = assemble_masks(prototypes, weights, boxes)
-    assert (soft - parts.detections.soft_masks).abs().mean() < 0.02
+    assert (soft - predictor(read_image(PNG), 0, 5).soft_masks).abs().mean() < 0.02
 
 
 @pytest.mark.parametrize("format", (*FORMATS, "MPO"))

@@ -21,6 +21,7 @@ from data.formats.labelme import read_labelme
 from data.images import read_image
 from data.shapes.scenes import ShapeScenes
 from yolact import Detections, Predictor
+from yolact.checkpoint import BUNDLED
 
 need_browser()
 pytest.importorskip("fastapi", reason="needs the extra 'serve'")
@@ -36,7 +37,7 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.slow
 
 CAMERA = ("--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream")
-THRESHOLD = 0.3  # where the slider stands at first
+THRESHOLD = 0.3  # see own_threshold
 LOWEST = 0.1
 SCREENSHOTS = os.environ.get("YOLACT_SCREENSHOTS")  # a folder to keep them in
 
@@ -269,8 +270,9 @@ def test_downloads_of_annotations(
 
 def test_the_keyboard_is_enough(page: Page, scenes: list[Path], shown: Detections) -> None:
     page.keyboard.press("Tab")
+    expect(page.locator("#open")).to_be_focused()
     with page.expect_file_chooser() as chooser:
-        page.keyboard.press("o")
+        page.keyboard.press("Enter")
     chooser.value.set_files(scenes[:2])
     expect(page.locator(".tally", has_text=re.compile(r"\d"))).to_have_count(2, timeout=30_000)
     reached = set()
@@ -405,20 +407,32 @@ def test_a_busy_server_is_asked_again(browser: Browser, address: str, scenes: li
 
 
 def test_screenshots(browser: Browser, address: str, scenes: list[Path], tmp_path: Path) -> None:
+    """Take pictures for people to look at: where YOLACT_SCREENSHOTS says."""
     folder = Path(SCREENSHOTS or tmp_path)
-    phone = {"width": 360, "height": 740}
-    for name, context in {
-        "light": {},
-        "dark": {"color_scheme": "dark"},
-        "phone": {"viewport": phone, "device_scale_factor": 2},
-    }.items():
-        with open_page(browser, base_url=address, **context) as page:
-            visit(page)
-            page.screenshot(path=folder / f"{name}-empty.png")
+    phone = {"viewport": {"width": 360, "height": 740}, "device_scale_factor": 2}
+    for name, look in {"light": {}, "dark": {"color_scheme": "dark"}, "phone": phone}.items():
+        with open_page(browser, base_url=address, **look) as page:
+            visit(page).screenshot(path=folder / f"{name}-empty.png")
             choose(page, *scenes)
             page.screenshot(path=folder / f"{name}.png")
             page.click(".object >> nth=1")
             expect(page.locator(".tile")).to_have_count(7, timeout=30_000)
             page.screenshot(path=folder / f"{name}-explained.png", full_page=name == "phone")
-            page.screenshot(path=folder / f"{name}-explained.jpg", quality=80)
-    assert (folder / "light-explained.jpg").stat().st_size < 150_000
+    assert len(list(folder.iterdir())) >= 9
+
+
+PHOTOGRAPHS = ("000000252219.jpg", "000000214753.jpg", "000000183709.jpg")  # CC BY 2.0
+
+
+def test_the_screenshot_of_the_guide(browser: Browser, data_root: Path, tmp_path: Path) -> None:
+    """With YOLACT_SCREENSHOTS=docs this writes docs/serve.jpg."""
+    picture = Path(SCREENSHOTS or tmp_path) / "serve.jpg"
+    app = make_app(Predictor.from_checkpoint(BUNDLED, "cpu", engine="eager"), BUNDLED)
+    with serving(app) as address, open_page(browser, base_url=address) as page:
+        choose(visit(page), *(data_root / "coco_small" / "val" / name for name in PHOTOGRAPHS))
+        page.fill("#threshold", "0.5")
+        page.click(".object >> nth=0")
+        expect(page.locator(".tile")).to_have_count(7, timeout=30_000)
+        page.mouse.move(0, 0)
+        page.screenshot(path=picture, quality=80)
+    assert 20_000 < picture.stat().st_size < 150_000

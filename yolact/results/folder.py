@@ -104,6 +104,15 @@ class ResultFolder:
             if kind in self.kinds:
                 write(self.folder, detections, name)
 
+    @property
+    def written(self) -> list[Path]:
+        """The files and folders that results go to."""
+        places = {kind: self.folder / kind for kind in ("json", "masks", "crops", "cutouts")}
+        places |= {"txt": self.folder / "labels", "labelme": self.folder}
+        places |= {kind: self.folder / f"{self.table}.{kind}" for kind in ("csv", "jsonl")}
+        places["coco"] = self.folder / f"{self.table}_coco.json"
+        return [places[kind] for kind in KINDS if kind in self.kinds]
+
     def _append(self, kind: str, text: str) -> None:
         """Add to a table, so that it is in the file at once."""
         if kind in self._tables:

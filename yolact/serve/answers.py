@@ -14,7 +14,7 @@ from data.annotations.polygons import Polygon
 from data.images import Image
 from yolact import __version__
 from yolact.drawing.detections import PALETTE
-from yolact.explain import find_parts
+from yolact.explain import prototypes_of
 from yolact.models.yolact import Yolact
 from yolact.predictor import Predictor
 from yolact.results.detections import Detections
@@ -85,6 +85,7 @@ class ModelInfo(BaseModel):
     version: str
     image_size: int = Field(description="side to which images are resized, in pixels")
     prototypes: bool
+    score_threshold: float = Field(description="from which on objects are shown, by default")
     classes: list[ModelClass]
     palette: list[str]
     upload_bytes: int
@@ -99,6 +100,7 @@ def describe(predictor: Predictor, name: str, limits: Limits) -> ModelInfo:
         version=__version__,
         image_size=predictor.model.image_size,
         prototypes=isinstance(predictor.model, Yolact),
+        score_threshold=predictor.model.score_threshold,
         classes=[
             ModelClass(name=name, category_id=category_id)
             for name, category_id in zip(names, coco_ids(names), strict=True)
@@ -135,7 +137,7 @@ def prototypes(predictor: Predictor, image: Image) -> Prototypes:
     Raises:
         ValueError: the model has none.
     """
-    values = find_parts(predictor, image, Thresholds(top_k=0)).prototypes.float().cpu().numpy()
+    values = prototypes_of(predictor, image).float().cpu().numpy()
     peaks = values.max(axis=(1, 2))
     grey = np.round(values * (255 / np.maximum(peaks, 1e-6))[:, None, None]).astype(np.uint8)
     count, height, width = grey.shape

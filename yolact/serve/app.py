@@ -17,7 +17,6 @@ from starlette.types import ASGIApp
 
 from yolact import __version__
 from yolact.predictor import Predictor
-from yolact.results.thresholds import Thresholds
 
 from . import answers
 from .guard import Guard
@@ -104,16 +103,16 @@ def _add_endpoint(app: FastAPI, predictor: Predictor, name: str, limits: Limits)
     @app.post("/api/segment", **image_in)
     async def segment(
         request: Request,
-        score_threshold: Annotated[float, Query(ge=0, le=1)] = 0.15,
+        score_threshold: Annotated[float | None, Query(ge=0, le=1)] = None,
         top_k: Annotated[int, Query(ge=1, le=MOST_OBJECTS)] = MOST_OBJECTS,
         masks: answers.Masks = "all",
         tolerance: Annotated[float, Query(ge=0, le=20)] = 0.0,
     ) -> answers.Answer:
-        """Find the objects in an image.
+        """Find the objects in an image; those that the model shows by default, unless told.
 
         Of the masks, polygons are simplified by `tolerance` pixels; run lengths are exact.
         """
-        thresholds = Thresholds(score_threshold, top_k)
+        thresholds = predictor.thresholds(score_threshold, top_k)
 
         def answer(content: bytes) -> answers.Answer:
             image = decode_image(content, limits.pixels)

@@ -1,7 +1,7 @@
 /** Starts the page. */
 
 import { getModel } from "./lib/api.js";
-import { change, state } from "./lib/state.js";
+import { LOWEST_SCORE, change, state } from "./lib/state.js";
 import { startCameraButtons } from "./ui/camera.js";
 import { startControls } from "./ui/controls.js";
 import { byId, complain, counted } from "./ui/dom.js";
@@ -17,7 +17,8 @@ import { startTheme } from "./ui/theme.js";
 startTheme();
 try {
   state.model = await getModel();
-  const { name, classes } = state.model;
+  const { name, classes, score_threshold: threshold } = state.model;
+  byId("threshold").valueAsNumber = state.threshold = Math.max(threshold, LOWEST_SCORE);
   byId("model").textContent = `${name} · ${counted(classes.length, "class", "classes")}`;
   const parts = [
     startStage, startControls, startObjects, startExplain, startStrip,

@@ -2,7 +2,7 @@
 
 const FOR = [204, 28, 44]; // red votes for the object,
 const AGAINST = [36, 82, 214]; // blue against it
-const ROOM = 1.8; // of a close-up, in sides of the box
+const ROOM = 1.5; // of a close-up, in sides of the box
 const SMALLEST = 0.3; // share of the picture
 
 /** Turn the server's answer into { width, height, grids }, a Float32Array for each prototype. */

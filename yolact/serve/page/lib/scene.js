@@ -1,7 +1,7 @@
 /** A picture and its objects on a canvas, at any scale. */
 
 const LABEL = { size: 12, height: 20, margin: 6 }; // screen pixels
-const FADED = 0.3; // of objects beside the selected one
+const FADED = 0.45; // of objects beside the selected one
 const FONT = '600 1px -apple-system, "Segoe UI", Roboto, "Helvetica Neue", Arial, sans-serif';
 
 /** The lines of an object's mask in image pixels; filled by the even-odd rule. */
@@ -33,9 +33,10 @@ export function objectAt(context, objects, x, y) {
 }
 
 /** White or near black, whichever can be read on a colour. */
-export function inkOn(color) {
-  const [red, green, blue] = [1, 3, 5].map((at) => linear(parseInt(color.slice(at, at + 2), 16)));
-  return 0.2126 * red + 0.7152 * green + 0.0722 * blue > 0.3 ? "#15181c" : "#fff";
+function inkOn(color) {
+  const channels = [1, 3, 5].map((at) => parseInt(color.slice(at, at + 2), 16));
+  const [red, green, blue] = channels.map((value) => (value / 255) ** 2.2);
+  return 0.2126 * red + 0.7152 * green + 0.0722 * blue < 0.25 ? "#fff" : "#1e1e1e";
 }
 
 function drawMask(context, object, view, unit) {
@@ -114,9 +115,4 @@ function tracePath(polygons) {
     path.closePath();
   }
   return path;
-}
-
-function linear(value) {
-  const share = value / 255;
-  return share <= 0.04045 ? share / 12.92 : ((share + 0.055) / 1.055) ** 2.4;
 }

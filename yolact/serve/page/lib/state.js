@@ -10,7 +10,7 @@ export const state = {
   selected: null, // an object of its answer
   hovered: null,
   terms: Infinity, // prototypes in the sum of the selected object
-  threshold: 0.3,
+  threshold: LOWEST_SCORE, // until the model has said its own
   hiddenLabels: new Set(),
   opacity: 0.45,
   outlines: true,
