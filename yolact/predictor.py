@@ -270,15 +270,27 @@ class Predictor:
         if not images:
             return []
         tensors = [_view(image) for image in images]
-        if self.model.mask_mode == "none":
-            thresholds = replace(thresholds, drop_empty=False)
-        every = replace(thresholds, top_k=None) if thresholds.drop_empty else thresholds
         with self.timer.stage("preprocess"):
             inputs = self.model.preprocess(tensors)
         with self.timer.stage("network"):
             outputs = self.run_network(inputs)
+        return self.postprocess(outputs, sizes_of(tensors), thresholds)
+
+    def postprocess(
+        self, outputs: Any, sizes: Sequence[tuple[int, int]], thresholds: Thresholds
+    ) -> list[Detections]:
+        """Turn what `run_network` gives into the detections that count, on the CPU.
+
+        Args:
+            outputs: of B images.
+            sizes: height and width of each image in pixels.
+            thresholds: which detections count.
+        """
+        if self.model.mask_mode == "none":
+            thresholds = replace(thresholds, drop_empty=False)
+        every = replace(thresholds, top_k=None) if thresholds.drop_empty else thresholds
         with self.timer.stage("postprocess"):
-            found = self.model.postprocess(outputs, sizes_of(tensors), every)
+            found = self.model.postprocess(outputs, sizes, every)
             return [thresholds.select(detections.to("cpu")) for detections in found]
 
 

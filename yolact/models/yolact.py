@@ -174,6 +174,7 @@ class Yolact(Segmenter[Tensor, Predictions]):
             image_hw=image_hw,
             class_names=self.class_names,
             crop_to_boxes=self.mask_mode == "smooth",
+            coefficients=candidates.coefficients,
         )
         if self.mask_rescorer is not None:
             best_first = detections.scores.argsort(descending=True, stable=True)[: thresholds.top_k]
