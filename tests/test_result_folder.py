@@ -25,12 +25,12 @@ def test_no_image_and_an_image_without_objects(tmp_path: Path, kind: str) -> Non
         folder.add(odd_detections(image, str(path))[:0], "photo")
     written = sorted(file.relative_to(tmp_path).as_posix() for file in tmp_path.rglob("*.*"))
     expected = {
-        "json": ["empty/photo.json"],
+        "json": ["empty/json/photo.json"],
         "jsonl": ["empty/detections.jsonl", "none/detections.jsonl"],
         "csv": ["empty/detections.csv", "none/detections.csv"],
-        "coco": ["empty/coco.json", "none/coco.json"],
+        "coco": ["empty/detections_coco.json", "none/detections_coco.json"],
         "txt": ["empty/labels/classes.txt", "empty/labels/photo.txt"],
-        "labelme": ["empty/labelme/photo.json"],
+        "labelme": ["empty/photo.json"],
     }
     assert written == [*expected.get(kind, []), "photo.png"]
 
@@ -42,13 +42,14 @@ def test_every_kind(tmp_path: Path) -> None:
         folder.add(found, "a")
         folder.add(found[:1], "sub/b")
     out = tmp_path / "out"
-    assert json.loads((out / "sub" / "b.json").read_text()) == found[:1].to_dict()
+    assert json.loads((out / "json" / "sub" / "b.json").read_text()) == found[:1].to_dict()
     lines = (out / "detections.jsonl").read_text().splitlines()
     assert list(map(json.loads, lines)) == [found.to_dict(), found[:1].to_dict()]
     rows = list(csv.DictReader((out / "detections.csv").open(newline="")))
     assert [row["name"] for row in rows] == [*NAMES, "ring"]
     assert (out / "labels" / "a.txt").read_text() == found.to_yolo()
     assert (out / "labels" / "classes.txt").read_text().splitlines() == list(NAMES)
+    assert json.loads((out / "sub" / "b.json").read_text())["imagePath"] == "../../photo.png"
     pictures = sorted(p.relative_to(out).as_posix() for p in out.rglob("*.png"))
     endings = ["a_000_ring", "a_001_pair", "a_002_blob_with_a_comma", "a_003_dot", "sub/b_000_ring"]
     kinds = ("crops", "cutouts", "masks")
@@ -78,6 +79,17 @@ def test_coco_file_is_a_dataset(tmp_path: Path, tolerance: float | None, least: 
     dataset = open_dataset(str(tmp_path / "labels.json"), "train")  # by our own reader
     assert dataset.categories.names == NAMES
     assert len(dataset.annotations(0)) == 4
+
+
+def test_labels_that_somebody_corrected_are_kept(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path, image = photo(tmp_path)
+    path.with_suffix(".json").write_text("mine")
+    with ResultFolder(tmp_path, ["labelme"]) as folder:
+        folder.add(odd_detections(image, str(path)), "photo")
+    assert path.with_suffix(".json").read_text() == "mine"
+    assert "photo.json is there already" in caplog.text
 
 
 def test_coco_file_keeps_what_there_is_after_an_error(tmp_path: Path) -> None:

@@ -290,7 +290,7 @@ def test_which_of_them() -> None:
         assert found.filter(**conditions).labels.tolist() == labels
     assert found["ring"].labels.tolist() == [0]
     assert found[1:3].labels.tolist() == [1, 2]
-    with pytest.raises(KeyError, match="no class 'cat': there are ring, pair"):
+    with pytest.raises(ValueError, match="classes='cat': no such class; there are ring, pair"):
         found["cat"]
     with pytest.raises(ValueError, match="inside="):
         found.filter(inside=(1, 2, 3))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Collection, Iterable, Mapping
 from contextlib import ExitStack
 from pathlib import Path
@@ -17,6 +18,8 @@ from .coco_file import CocoFile
 from .detections import Detections
 from .exports import csv_text, rows
 
+logger = logging.getLogger(__name__)
+
 Kind = Literal["json", "jsonl", "csv", "coco", "txt", "labelme", "masks", "crops", "cutouts"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 
@@ -26,12 +29,12 @@ class ResultFolder:
 
     | kind | files |
     | --- | --- |
-    | json | NAME.json, masks in COCO's run lengths |
-    | jsonl | detections.jsonl, the same in a line for each image or frame |
-    | csv | detections.csv, a table of all objects |
-    | coco | coco.json, all images in one file |
+    | json | json/NAME.json, masks in COCO's run lengths |
+    | jsonl | TABLE.jsonl, the same in a line for each image or frame |
+    | csv | TABLE.csv, a table of all objects |
+    | coco | TABLE_coco.json, annotations of all images |
     | txt | labels/NAME.txt for YOLO, and labels/classes.txt |
-    | labelme | labelme/NAME.json |
+    | labelme | NAME.json, where labelme looks for it; one that is there already is kept |
     | masks | masks/NAME_000_CLASS.png, as large as the image, 255 inside |
     | crops | crops/NAME_000_CLASS.png, what lies in each box |
     | cutouts | cutouts/NAME_000_CLASS.png, transparent outside the mask |
@@ -39,20 +42,25 @@ class ResultFolder:
     Args:
         folder: of the files.
         kinds: what to write.
-        image_folder: to which images are named relative in coco.json.
+        image_folder: to which images are named relative in COCO's file.
+        table: name of the files that hold all images.
 
     Raises:
         ValueError: no such kind.
     """
 
     def __init__(
-        self, folder: str | Path, kinds: Collection[Kind], image_folder: str | Path | None = None
+        self,
+        folder: str | Path,
+        kinds: Collection[Kind],
+        image_folder: str | Path | None = None,
+        table: str = "detections",
     ) -> None:
         unknown = set(kinds) - set(KINDS)
         if unknown:
             raise ValueError(f"kinds={sorted(unknown)}: expected some of {', '.join(KINDS)}")
         self.folder, self.kinds = Path(folder), frozenset(kinds)
-        self.image_folder = image_folder
+        self.image_folder, self.table = image_folder, table
         self._open = ExitStack()
         self._tables: dict[str, TextIO] = {}
         self._coco: CocoFile | None = None
@@ -60,11 +68,11 @@ class ResultFolder:
     def __enter__(self) -> ResultFolder:
         for kind in self.kinds & {"csv", "jsonl"}:
             self.folder.mkdir(parents=True, exist_ok=True)
-            file = (self.folder / f"detections.{kind}").open("w", encoding="utf-8", newline="")
+            file = (self.folder / f"{self.table}.{kind}").open("w", encoding="utf-8", newline="")
             self._tables[kind] = self._open.enter_context(file)
         self._append("csv", csv_text(()))
         if "coco" in self.kinds:
-            file_of_all = CocoFile(self.folder / "coco.json", self.image_folder)
+            file_of_all = CocoFile(self.folder / f"{self.table}_coco.json", self.image_folder)
             self._coco = self._open.enter_context(file_of_all)
         return self
 
@@ -96,6 +104,15 @@ class ResultFolder:
             if kind in self.kinds:
                 write(self.folder, detections, name)
 
+    @property
+    def written(self) -> list[Path]:
+        """The files and folders that results go to."""
+        places = {kind: self.folder / kind for kind in ("json", "masks", "crops", "cutouts")}
+        places |= {"txt": self.folder / "labels", "labelme": self.folder}
+        places |= {kind: self.folder / f"{self.table}.{kind}" for kind in ("csv", "jsonl")}
+        places["coco"] = self.folder / f"{self.table}_coco.json"
+        return [places[kind] for kind in KINDS if kind in self.kinds]
+
     def _append(self, kind: str, text: str) -> None:
         """Add to a table, so that it is in the file at once."""
         if kind in self._tables:
@@ -104,7 +121,7 @@ class ResultFolder:
 
 
 def _write_json(folder: Path, detections: Detections, name: str) -> None:
-    write_json(folder / f"{name}.json", detections.to_dict())
+    write_json(folder / "json" / f"{name}.json", detections.to_dict())
 
 
 def _write_yolo(folder: Path, detections: Detections, name: str) -> None:
@@ -115,7 +132,11 @@ def _write_yolo(folder: Path, detections: Detections, name: str) -> None:
 
 
 def _write_labelme(folder: Path, detections: Detections, name: str) -> None:
-    detections.to_labelme(folder / "labelme" / f"{name}.json")
+    file = folder / f"{name}.json"
+    if file.exists():  # somebody may have corrected it
+        logger.warning("kept: %s is there already", file)
+    else:
+        detections.to_labelme(file)
 
 
 def _write_pictures(
