@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import ast
-import re
 from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
 import pytest
-from test_bundled import PORTRAIT
-from test_docs import ROOT
+from support.guides import PORTRAIT, ROOT, blocks
 from test_scripts import script
 
 from data.images import read_image
@@ -20,15 +18,16 @@ from yolact import Predictor
 from yolact.cli.common import run_command
 
 PAGE = (ROOT / "docs" / "export.md").read_text()
-EXAMPLE, OPENVINO = re.findall(r"^```python\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
+EXAMPLE, OPENVINO = (block.text for block in blocks(PAGE) if block.language == "python")
 ALLOWED = {"json", "cv2", "numpy", "onnxruntime"}
 MAX_LINES = 30
 
 
 def test_the_example_is_short_and_needs_little() -> None:
-    imports = [node for node in ast.walk(ast.parse(EXAMPLE)) if isinstance(node, ast.Import)]
+    nodes = list(ast.walk(ast.parse(EXAMPLE)))
+    imports = [node for node in nodes if isinstance(node, ast.Import)]
     assert {alias.name for node in imports for alias in node.names} == ALLOWED
-    assert "from" not in {line.split()[0] for line in EXAMPLE.splitlines() if line}
+    assert not [node for node in nodes if isinstance(node, ast.ImportFrom)]
     assert len(EXAMPLE.splitlines()) <= MAX_LINES
 
 
