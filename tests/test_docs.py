@@ -22,7 +22,7 @@ from yolact import get_config, list_configs
 
 ROOT = Path(__file__).resolve().parent.parent
 SCRIPTS = sorted(f"scripts/{p.name}" for p in (ROOT / "scripts").glob("*.py"))
-PARSERS = ["train.py", "eval.py", *(s for s in SCRIPTS if s != "scripts/demo.py")]  # that has none
+PARSERS = ["train.py", "eval.py", *SCRIPTS]
 MAX_README_LINES = 150
 
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)

@@ -127,6 +127,8 @@ def resolve_weights(path_or_name: str | Path) -> Path:
     if name in OFFICIAL_WEIGHTS and name in list_configs():
         return fetch_weights(name, WEIGHTS_FOLDER)
     choices = ", ".join([*bundled, *(n for n in OFFICIAL_WEIGHTS if n in list_configs())])
+    if name in IN_REPOSITORY:
+        raise FileNotFoundError(f"{name}: in the repository, not in the wheel; here are {choices}")
     if name in list_configs():
         raise FileNotFoundError(f"{name}: a preset without trained weights; there are {choices}")
     raise FileNotFoundError(f"{path_or_name}: no such checkpoint file, nor one of {choices}")

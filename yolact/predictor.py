@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import copy
+import os
+import pickle
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from dataclasses import replace
 from itertools import chain
@@ -16,7 +17,7 @@ from data.images import Image
 from yolact.engines.choose import choose_precision
 from yolact.engines.exported import engine_for_file, open_trained, read_trained
 from yolact.engines.names import Engine, EngineName, Precision, RunNetwork
-from yolact.engines.prepare import for_many, warm_up
+from yolact.engines.prepare import for_many, survives_fork, warm_up
 from yolact.engines.pytorch import autocast
 from yolact.models.segmenter import AnySegmenter, sizes_of
 from yolact.results.detections import Detections
@@ -38,6 +39,9 @@ Classes = Iterable[str | int] | None
 
 class Predictor:
     """Runs a model on images.
+
+    Threads can share one. Another process takes a pickled one, as `multiprocessing` hands it over
+    where the start method is "spawn"; a forked process can use it in one thread of PyTorch alone.
 
     Args:
         model: on the device where it shall run; it is put into evaluation mode.
@@ -67,6 +71,7 @@ class Predictor:
         self.workers = 1
         self._precision = choose_precision(model.device, precision)
         self._network = network
+        self._process = os.getpid()
 
     @classmethod
     def from_checkpoint(
@@ -101,10 +106,17 @@ class Predictor:
 
     def for_many(self) -> Predictor:
         """Return a predictor of the same model for many images; `workers` threads share it."""
-        other = copy.copy(self)
-        if self._network is not None:
-            other._network, other.workers = for_many(self._network)
+        network, workers = for_many(self._network) if self._network else (None, 1)
+        other = Predictor(self.model, self._precision, self.timer, network)
+        other.workers = workers
         return other
+
+    def __getstate__(self) -> bytes:
+        # Of single tensors `multiprocessing` would keep a file open for each.
+        return pickle.dumps(self.__dict__)
+
+    def __setstate__(self, state: bytes) -> None:
+        self.__dict__.update(pickle.loads(state), _process=os.getpid())
 
     @property
     def device(self) -> torch.device:
@@ -266,9 +278,17 @@ class Predictor:
 
         Returns:
             Detections of each image, on the CPU.
+
+        Raises:
+            RuntimeError: this process was forked after the predictor was made.
         """
         if not images:
             return []
+        if os.getpid() != self._process and not survives_fork(self._network):
+            raise RuntimeError(
+                "this process was forked after the predictor was made, and lacks its threads; "
+                "start it by multiprocessing.get_context('spawn')"
+            )
         tensors = [_view(image) for image in images]
         with self.timer.stage("preprocess"):
             inputs = self.model.preprocess(tensors)

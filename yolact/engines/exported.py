@@ -61,9 +61,7 @@ def read_trained(path: Path) -> Checkpoint:
         return Checkpoint(path, state, False, stored_config(content["config"]))
     except Exception as error:  # broken files make the parsers raise almost anything
         reason = str(error).strip().splitlines()[-1:] or [type(error).__name__]
-        raise ValueError(
-            f"{path}: not a model exported by scripts/export.py ({reason[0]})"
-        ) from None
+        raise ValueError(f"{path}: not a model exported by yolact export ({reason[0]})") from None
 
 
 def engine_for_file(
