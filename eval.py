@@ -3,15 +3,15 @@
 Without --trained_model the small bundled model serves, which knows persons.
 
 Examples:
-  python eval.py --score_threshold=0.3 --image=photo.jpg:out.png   persons, by the bundled model
+  python eval.py --image=photo.jpg:out.png                   persons, by the bundled model
   python eval.py --trained_model=yolact_resnet18_shapes      AP on generated scenes, with no data
   python eval.py --trained_model=yolact_base                 AP of a released model on COCO
   python eval.py --trained_model=mine.pth --dataset=folder   AP on your own data
   python eval.py --trained_model=mine.pth --report=results/mine   the same, with curves and pictures
-  python eval.py --trained_model=yolact_base --score_threshold=0.15 --top_k=15 --image=a.jpg:b.png
-  python eval.py --trained_model=yolact_base --score_threshold=0.15 --top_k=15 --images=in:out
-  python eval.py --trained_model=yolact_base --score_threshold=0.15 --top_k=15 --video=a.mp4:b.mp4
-  python eval.py --trained_model=yolact_base --score_threshold=0.15 --top_k=15 --video=0
+  python eval.py --trained_model=yolact_base --image=a.jpg:b.png --classes=dog,cat
+  python eval.py --trained_model=yolact_base --score_threshold=0.3 --top_k=15 --images=in:out
+  python eval.py --trained_model=yolact_base --video=a.mp4:b.mp4
+  python eval.py --trained_model=yolact_base --video=0
   python eval.py --trained_model=yolact_base --benchmark
   python eval.py --benchmark=all --video=a.mp4 --json=speed.json
   python eval.py --compare engine=plain --compare engine=openvino,precision=bfloat16
@@ -21,12 +21,11 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable, Sequence
-from pathlib import Path
 
 from data.images import Image
 from yolact.cli.benchmark import measure_speed
 from yolact.cli.common import run_command
-from yolact.cli.eval_flags import image_order, outputs, parse_arguments, thresholds, video_options
+from yolact.cli.eval_flags import image_order, outputs, parse_arguments, shown, video_options
 from yolact.cli.evaluate import detect_in_dataset, validation_set, write_outputs
 from yolact.cli.from_flags import (
     choose_model,
@@ -35,9 +34,10 @@ from yolact.cli.from_flags import (
     load_predictor,
     origin_of,
 )
-from yolact.cli.inputs import expand_images, parse_source
-from yolact.cli.output_names import RESULTS, image_and_picture, source_and_video
+from yolact.cli.output_names import image_and_picture, images_and_pictures, source_and_video
 from yolact.cli.predict import segment_image, segment_images, segment_video
+from yolact.cli.saving import saving
+from yolact.config import Config
 from yolact.drawing.window import has_display, show
 from yolact.evaluation.coco import CocoEvaluator
 from yolact.evaluation.limits import scored_detections, tell_limits
@@ -62,14 +62,17 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def predict_image(args: argparse.Namespace) -> None:
     """Segment one image, and show or write the picture."""
-    source, output = image_and_picture(args.image, has_display)
-    predictor = load_predictor(args, *choose_model(args))
+    kept = saving(args)
+    source, output = image_and_picture(args.image, kept.can_show)
+    checkpoint, config = choose_model(args)
+    thresholds = shown(args, config)
     segment_image(
         source,
         output,
-        predictor,
+        load_predictor(args, checkpoint, config),
         drawing(args),
-        thresholds(args),
+        thresholds,
+        kept,
         explained=args.display_lincomb,
         prototypes=args.mask_proto_debug,
     )
@@ -77,17 +80,22 @@ def predict_image(args: argparse.Namespace) -> None:
 
 def predict_images(args: argparse.Namespace) -> None:
     """Segment a folder of images, or what a pattern matches."""
-    source, target = parse_source(args.images)
-    paths, folder = expand_images(source), Path(target or RESULTS).expanduser()
-    predictor = load_predictor(args, *choose_model(args))
-    segment_images(paths, folder, predictor, drawing(args), thresholds(args))
+    kept = saving(args)
+    folder, pictures = images_and_pictures(args.images, kept.picture)
+    checkpoint, config = choose_model(args)
+    thresholds = shown(args, config)
+    predictor = load_predictor(args, checkpoint, config)
+    segment_images(folder, pictures, predictor, drawing(args), thresholds, kept)
 
 
 def predict_video(args: argparse.Namespace) -> None:
     """Segment a video file, a webcam or a stream."""
-    source, output = source_and_video(args.video, has_display)
-    predictor, draw = load_predictor(args, *choose_model(args)), drawing(args, "class")
-    segment_video(source, output, predictor, draw, thresholds(args), video_options(args))
+    kept = saving(args)
+    source, output = source_and_video(args.video, kept.can_show)
+    checkpoint, config = choose_model(args)
+    thresholds = shown(args, config)
+    predictor, draw = load_predictor(args, checkpoint, config), drawing(args, "class")
+    segment_video(source, output, predictor, draw, thresholds, video_options(args), kept)
 
 
 def average_precision(args: argparse.Namespace) -> None:
@@ -112,20 +120,22 @@ def average_precision(args: argparse.Namespace) -> None:
             dataset,
             evaluator,
             order,
-            args.score_threshold,
+            args.score_threshold or 0.0,
             keep=(args.ap_data_file, origin_of(args, checkpoint, config, engine)),
             progress=args.bar,
-            on_image=shown_in_window(args) if args.display else None,
+            on_image=shown_in_window(args, config) if args.display else None,
         )
     write_outputs(evaluator, dataset, config, checkpoint.path, outputs(args))
 
 
-def shown_in_window(args: argparse.Namespace) -> Callable[[Image, Detections], None]:
-    """Return a function that shows the best detections in an image."""
-    draw = drawing(args)
+def shown_in_window(
+    args: argparse.Namespace, config: Config
+) -> Callable[[Image, Detections], None]:
+    """Return a function that shows the detections in an image that count for people."""
+    draw, thresholds = drawing(args), shown(args, config)
 
     def display(image: Image, detections: Detections) -> None:
-        show(draw(image, detections[: args.top_k]))
+        show(draw(image, thresholds.select(detections)))
 
     return display
 

@@ -93,6 +93,7 @@ def train(session: Session) -> None:
         path = saver.save()
         if progress.validated != progress.iteration:
             validate(session, stop)
+            saver.save(again=True)  # with the score threshold that the validation found
     if distributed.rank() == 0:
         print_results(session, path)
 
@@ -168,8 +169,8 @@ def print_results(session: Session, weights: Path) -> None:
     report = report_validation(session, weights)
     if report is not None:
         print(report)
-    eval_flags = "--score_threshold=0.5 --images=your_images:results"
-    logger.info("to try it: python eval.py --trained_model=%s %s", weights, eval_flags)
+    flags = "--images=your_images:results"
+    logger.info("to try it: python eval.py --trained_model=%s %s", weights, flags)
 
 
 if __name__ == "__main__":

@@ -8,7 +8,17 @@ from pathlib import Path
 from typing import TypeGuard
 
 IMAGE_SUFFIXES = frozenset(
-    {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".pgm", ".jp2", ".avif"}
+    (
+        *(".jpg", ".jpeg", ".jfif", ".mpo", ".png", ".gif", ".bmp", ".webp", ".tif", ".tiff"),
+        *(".ppm", ".pgm", ".jp2", ".avif", ".heic", ".heif"),
+    )
+)
+
+VIDEO_SUFFIXES = frozenset(
+    (
+        *(".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".wmv", ".flv", ".mpg", ".mpeg", ".ogv"),
+        *(".3gp", ".ts", ".mts", ".m2ts", ".mjpg", ".mjpeg", ".m3u8"),
+    )
 )
 
 # scheme://[user:password@]host[:port]; a scheme has two letters or more, so that C:// is a drive.

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+from functools import cache
+from importlib import import_module
 from pathlib import Path
 
 import cv2
@@ -22,13 +24,16 @@ MAX_PIXELS = 178_000_000
 _JPEG_END = b"\xff\xd9"
 _TRANSPOSED = (5, 6, 7, 8)  # EXIF orientations that swap the sides
 _ORIENTATION = 0x0112
+_HEAD = 32  # bytes of a file that tell HEIF
+_HEIF = frozenset({b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1"})
 
 
 def read_image(source: Path | str | bytes, annotated_hw: tuple[int, int] | None = None) -> Image:
     """Read an image file as RGB.
 
     Grayscale is repeated, transparency dropped, 16 bits scaled to 8, palettes and CMYK converted,
-    and the rotation that a camera noted in EXIF is applied.
+    and the rotation that a camera noted in EXIF is applied. Of an animation the first frame is
+    read. Floats are 0 to 255, or 0 to 1 where none is larger than 1.
 
     Args:
         source: a path, or the bytes of a file.
@@ -45,6 +50,7 @@ def read_image(source: Path | str | bytes, annotated_hw: tuple[int, int] | None 
     name = "the given bytes" if isinstance(source, bytes) else str(source)
     content = source if isinstance(source, bytes) else _content(Path(source))
     try:
+        _prepare_for(content[:_HEAD])
         with PilImage.open(io.BytesIO(content)) as header:
             _check_size(header)
             rotate = _has_to_rotate(header, annotated_hw)
@@ -65,6 +71,8 @@ def read_image_hw(path: Path) -> tuple[int, int]:
     if not path.is_file():
         raise FileNotFoundError(f"no such image: {path}")
     try:
+        with path.open("rb") as file:
+            _prepare_for(file.read(_HEAD))
         with PilImage.open(path) as header:
             _check_size(header)
             width, height = header.size
@@ -72,6 +80,19 @@ def read_image_hw(path: Path) -> tuple[int, int]:
     except Exception as error:  # as above
         raise _refusal(path, error) from error
     return (width, height) if swapped else (height, width)
+
+
+def from_pil(image: PilImage.Image) -> Image:
+    """Convert a picture that Pillow opened or made, as `read_image` does a file.
+
+    Raises:
+        ValueError: its file is broken, or it has more than `MAX_PIXELS`, or none.
+    """
+    try:
+        _check_size(image)
+        return _decode_careful(image, rotate=True)
+    except Exception as error:  # as above
+        raise _refusal("the PIL image", error) from error
 
 
 def to_tensor(image: Image) -> Tensor:
@@ -104,6 +125,31 @@ def _refusal(name: Path | str, error: Exception) -> ValueError:
 def _check_size(header: PilImage.Image) -> None:
     if header.width * header.height > MAX_PIXELS:
         raise ValueError(f"{header.width} x {header.height} pixels exceed {MAX_PIXELS:,}")
+    if not header.width * header.height:
+        raise ValueError("it has no pixels")
+
+
+def _prepare_for(head: bytes) -> None:
+    """Teach Pillow to read HEIF, which needs one more library, when the first such file comes.
+
+    Raises:
+        ValueError: that is not installed.
+    """
+    is_heif = head[4:8] == b"ftyp" and head[8:12] in _HEIF and b"avif" not in head
+    if is_heif and not _reads_heif():
+        raise ValueError("HEIF needs a library: pip install pi-heif; or convert it to JPEG")
+
+
+@cache
+def _reads_heif() -> bool:
+    """Register pi-heif, or pillow-heif, of which it is the part that reads; tell whether it is."""
+    for name in ("pi_heif", "pillow_heif"):
+        try:
+            import_module(name).register_heif_opener()
+        except ImportError:
+            continue
+        return True
+    return False
 
 
 def _has_to_rotate(header: PilImage.Image, annotated_hw: tuple[int, int] | None) -> bool:
@@ -134,6 +180,7 @@ def _decode_careful(image: PilImage.Image, rotate: bool) -> Image:
         values = np.asarray(image).clip(0, 65535) / 257
     elif image.mode == "F":
         values = np.nan_to_num(np.asarray(image)).clip(0, 255)
+        values = values * 255 if values.max() <= 1 else values
     else:
         return np.array(image.convert("RGB"))
     return np.repeat(np.round(values).astype(np.uint8)[..., None], 3, axis=2)

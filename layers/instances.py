@@ -7,11 +7,12 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
 from .masks import Window
-from .paste import bitmap, mask_window, paste_masks, tint
+from .paste import bitmap, has_pixels, mask_window, paste_masks, tint
 from .structures import TensorGroup
 
 Found = TypeVar("Found", bound="Instances")
@@ -57,6 +58,12 @@ class Instances(TensorGroup):
         bounds = self.boxes if self.crop_to_boxes else None
         return paste_masks(self.soft_masks, self.mask_frames, self.image_hw, bounds)
 
+    @property
+    def areas(self) -> Tensor:
+        """Pixels of each mask, (N,) int64."""
+        pixels = [int(self.crop(index)[1].sum()) for index in range(len(self))]
+        return torch.tensor(pixels, dtype=torch.int64, device=self.labels.device)
+
     def window(self, index: int) -> Window:
         """Return a window x1, y1, x2, y2 in whole image pixels that holds one mask.
 
@@ -69,6 +76,13 @@ class Instances(TensorGroup):
         """Return the window of one mask, and the (y2 - y1, x2 - x1) bool mask in it."""
         window = self.window(index)
         return window, bitmap(self.soft_masks[index], self.mask_frames[index], window)
+
+    def has_pixels(self) -> Tensor:
+        """Mark the (N,) objects whose mask has a pixel at all."""
+        bounds = self.boxes if self.crop_to_boxes else [None] * len(self)
+        masks = zip(self.soft_masks, self.mask_frames, bounds, strict=True)
+        filled = [has_pixels(mask, frame, self.image_hw, bound) for mask, frame, bound in masks]
+        return torch.tensor(filled, dtype=torch.bool, device=self.soft_masks.device)
 
     def tint(
         self, canvas: NDArray[np.uint8], index: int, color: tuple[int, int, int], alpha: float

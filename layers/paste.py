@@ -50,6 +50,25 @@ def bitmap(soft_mask: Tensor, frame: Tensor, window: Window) -> Tensor:
     return inside
 
 
+def has_pixels(
+    soft_mask: Tensor, frame: Tensor, image_hw: tuple[int, int], bounds: Tensor | None = None
+) -> bool:
+    """Tell whether a mask has a pixel at all; arguments as those of `mask_window`.
+
+    The pixels around the peak of the soft mask nearly always tell; the others are looked at only
+    where those do not.
+    """
+    window = mask_window(soft_mask, frame, image_hw, bounds)
+    if window == (0, 0, 0, 0):
+        return False
+    row, column = divmod(int(soft_mask.argmax()), soft_mask.shape[1])
+    x1, y1, x2, y2 = frame.tolist()
+    x = x1 + (column + 0.5) * (x2 - x1) / soft_mask.shape[1]
+    y = y1 + (row + 0.5) * (y2 - y1) / soft_mask.shape[0]
+    near = _intersection(window, [x - 1, y - 1, x + 1, y + 1])
+    return any(bool(bitmap(soft_mask, frame, part).any()) for part in (near, window))
+
+
 def paste_masks(
     soft_masks: Tensor,
     frames: Tensor,

@@ -14,7 +14,6 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import get_args
 
@@ -133,10 +132,9 @@ def score(args: argparse.Namespace, model: str) -> Entry:
     if on_gpu:
         torch.cuda.reset_peak_memory_stats(engine.device)
     predictor = load_predictor(each, checkpoint, config, engine)
-    predict = partial(predictor, score_threshold=0.0, top_k=None)
     limit = scored_detections(config.detect)
     evaluator = CocoEvaluator(dataset.coco, dataset.categories.category_ids, limit=limit)
-    metrics = evaluate(predict, dataset, evaluator, order=order).summarize()
+    metrics = evaluate(predictor.find_all, dataset, evaluator, order=order).summarize()
     peak = torch.cuda.max_memory_allocated(engine.device) - before if on_gpu else np.nan
     return Entry(
         Variant(label(model, args.models), predictor, no_drawing, engine),

@@ -21,11 +21,10 @@ from data.video.writer import VideoWriter
 
 FOLDER = Path("results/demo")
 PORTRAIT = Path(matplotlib.get_data_path()) / "sample_data" / "grace_hopper.jpg"
-SHOWN = "--score_threshold=0.3 --top_k=15"
 
 STEPS = (
-    ("segment a photograph", f"eval.py {SHOWN} --image={FOLDER}/photo.jpg:{FOLDER}/image.png"),
-    ("segment a video", f"eval.py {SHOWN} --video={FOLDER}/clip.mp4:{FOLDER}/video.mp4"),
+    ("segment a photograph", f"eval.py --image={FOLDER}/photo.jpg:{FOLDER}/image.png"),
+    ("segment a video", f"eval.py --video={FOLDER}/clip.mp4:{FOLDER}/video.mp4"),
     (
         "score a model on 100 generated scenes that it has never seen",
         "eval.py --trained_model=yolact_resnet18_shapes --max_images=100",

@@ -17,7 +17,6 @@ import argparse
 import itertools
 import logging
 from collections.abc import Callable, Sequence
-from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -163,8 +162,7 @@ def cost(args: argparse.Namespace, reference: Predictor, config: Config, path: P
     order = eval_order(dataset.image_ids)[: args.max_images if args.max_images >= 0 else None]
     lines = []
     for name, predictor in (("float32", reference), ("int8", quantised)):
-        predict = partial(predictor, score_threshold=0.0, top_k=None)
-        evaluator = evaluate(predict, dataset, order=order)
+        evaluator = evaluate(predictor.find_all, dataset, order=order)
         metrics = evaluator.summarize()
         box, mask = metrics.box.overlaps["all"], metrics.mask.overlaps["all"]
         lines.append(f"{name}: box AP {box:.2f}, mask AP {mask:.2f}")

@@ -42,7 +42,8 @@ def there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         ("0", "--video"),
         ("0:out.mp4", "--video"),
         ("rtsp://camera:554/live", "--video"),
-        ("https://example.org/a.jpg", "--video"),
+        ("https://example.org/a.jpg", "--image"),
+        ("https://example.org/live", "--video"),
     ],
 )
 def test_the_flag_of_a_source(there: Path, source: str, flag: str) -> None:
@@ -50,7 +51,7 @@ def test_the_flag_of_a_source(there: Path, source: str, flag: str) -> None:
     arguments = script_arguments("predict", [source, "--top_k=2"])
     args = parse_arguments(None, arguments)
     assert getattr(args, flag.removeprefix("--")) == source
-    assert (args.top_k, args.score_threshold) == (2, 0.3)
+    assert (args.top_k, args.score_threshold) == (2, None)
 
 
 @pytest.mark.parametrize(
@@ -105,7 +106,8 @@ def test_help_of_predict_names_flags_of_eval(capsys: pytest.CaptureFixture[str])
     flags = re.findall(r"--\w+=\w+|--\w+", PREDICT_HELP)
     known = [flag for flag in flags if not flag.startswith("--help")]
     assert len(known) > 8
-    parse_arguments(None, [flag.replace("=MODEL", "=mine.pth") for flag in known])
+    flags = [flag.replace("=MODEL", "=mine.pth") for flag in known]
+    parse_arguments(None, ["--video=a.mp4", *flags])
 
 
 def test_examples_are_written_for_the_command() -> None:

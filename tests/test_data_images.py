@@ -1,7 +1,10 @@
 from __future__ import annotations
 
 import io
+import sys
+from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -66,10 +69,53 @@ def test_channel_order() -> None:
         assert np.abs(pixel.astype(int) - (250, 20, 10)).max() <= 4
 
 
-def test_floats_are_limited() -> None:
-    values = np.array([[np.nan, -7, 0.4, 99.6, 255, 300]], np.float32)
-    image = read_image(encoded(Image.fromarray(values), "TIFF"))
-    assert image[0, :, 0].tolist() == [0, 0, 0, 100, 255, 255]
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        ([np.nan, -7, 0.4, 99.6, 255, 300], [0, 0, 0, 100, 255, 255]),
+        ([np.nan, -7, 0.0, 0.4, 1.0], [0, 0, 0, 102, 255]),  # none larger than 1: a share
+        ([0.0, 0.0], [0, 0]),
+    ],
+)
+def test_floats_are_limited(values: list[float], expected: list[int]) -> None:
+    image = read_image(encoded(Image.fromarray(np.array([values], np.float32)), "TIFF"))
+    assert image[0, :, 0].tolist() == expected
+
+
+@pytest.mark.parametrize("file_format", ["GIF", "MPO"])
+def test_the_first_of_several_pictures_is_read(file_format: str) -> None:
+    first, second = Image.new("RGB", (16, 16), "white"), Image.new("RGB", (16, 16), "black")
+    content = encoded(first, file_format, save_all=True, append_images=[second])
+    assert (read_image(content) >= 254).all()
+
+
+HEIF = b"\0\0\0\x18ftypheic\0\0\0\0mif1heic"
+
+
+def test_heif_needs_a_library(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(images, "_reads_heif", lambda: False)
+    (tmp_path / "a.heic").write_bytes(HEIF)
+    for read in (read_image, read_image_hw):
+        with pytest.raises(ValueError, match=r"a.heic as an image: .*: pip install pi-heif"):
+            read(tmp_path / "a.heic")
+
+
+@pytest.mark.parametrize("installed", ["pi_heif", "pillow_heif"])
+def test_heif_is_registered_once_and_when_it_comes(
+    installed: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    registered: list[str] = []
+    for name in ("pi_heif", "pillow_heif"):
+        library = SimpleNamespace(register_heif_opener=partial(registered.append, name))
+        monkeypatch.setitem(sys.modules, name, library if name == installed else None)
+    images._reads_heif.cache_clear()
+    read_image(encoded(RGB, "PNG"))
+    assert registered == []
+    for _ in range(2):
+        with pytest.raises(ValueError, match="not a known image format"):
+            read_image(HEIF)
+    assert registered == [installed]
+    images._reads_heif.cache_clear()
 
 
 def test_a_jpeg_that_is_cut_short_is_not_filled_up_with_gray() -> None:

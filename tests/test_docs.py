@@ -11,6 +11,7 @@ import shlex
 import sys
 from collections.abc import Callable, Iterator
 from functools import cache, cached_property
+from itertools import takewhile
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -132,6 +133,7 @@ def wrong_commands(page: Page) -> Iterator[str]:
         words = shlex.split(line, comments=True)
         while words and re.fullmatch(r"\w+=\S*", words[0]):  # variables of the environment
             del words[0]
+        words = list(takewhile(lambda word: word not in (">", "|"), words))
         if words and (reason := wrong_command(*words)):
             yield f"{line}: {reason}"
 
@@ -248,6 +250,8 @@ def test_what_a_page_names_is_there(page: Page) -> None:
         ("[there](docs/recipes.md#none)", "docs/recipes.md#none: no such heading"),
         ("```bash\nA=1 python eval.py --top_k=2 \\\n  --image=a:b  # so\n```", None),
         ("```bash\npython eval.py --nothing\n```", "exit code 2"),
+        ("```bash\nyolact eval --json > ap.json\n```", None),
+        ("```bash\nyolact eval --nothing | head\n```", "exit code 2"),
         ("```bash\npython train.py --batch_size=few\n```", "exit code 2"),
         ("```bash\npython scripts/anchors.py\n```", "exit code 2"),
         ("```bash\npython scripts/nothing.py\n```", "no such script"),

@@ -370,18 +370,17 @@ def test_a_folder_of_images_passes_over_what_is_broken(
     assert captured.err.splitlines()[-1] == "error: 1 of 4 images could not be read"
 
 
-def test_images_of_one_name_get_a_picture_each(
-    capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
-) -> None:
+@pytest.mark.parametrize("source", ["shots", "shots/*/a.jpg", "shots/**/*.jpg"])
+def test_pictures_lie_as_their_images_do(source: str, capsys: pytest.CaptureFixture[str]) -> None:
     for number in (1, 2, 3):
-        Path(f"shots/{number}").mkdir(parents=True)
+        Path(f"shots/{number}").mkdir(parents=True, exist_ok=True)
         shutil.copy(f"scenes/val/00000{number}.jpg", f"shots/{number}/a.jpg")
-    assert evaluate("--images=shots/*/a.jpg:pictures") == 0
-    names = ["a", "a_jpg", "a_jpg_2"]
-    assert capsys.readouterr().out.split() == [f"pictures/{name}.png" for name in names]
-    assert len({path.read_bytes() for path in Path("pictures").iterdir()}) == 3
-    assert "shots/3/a.jpg is written as pictures/a_jpg_2.png" in caplog.text
-    assert "shots/1/a.jpg is written" not in caplog.text
+    assert evaluate(f"--images={source}:shots/pictures") == 0
+    assert evaluate(f"--images={source}:shots/pictures") == 0  # again, beside what was written
+    names = [f"shots/pictures/{number}/a.png" for number in (1, 2, 3)]
+    assert capsys.readouterr().out.split() == 2 * names
+    assert len({Path(name).read_bytes() for name in names}) == 3
+    shutil.rmtree("shots/pictures")
 
 
 @pytest.mark.parametrize(
@@ -391,7 +390,15 @@ def test_images_of_one_name_get_a_picture_each(
         "--image=scenes/val/000001.jpg:scenes/val/000001.jpg",
         "--video=clip.mp4:b.xyz",
         "--video=clip.mp4:clip.mp4",
+        "--image=scenes/val/000001.jpg:scenes",
+        "--image=scenes/val/000001.jpg:clip.mp4/out.png",
+        "--video=clip.mp4:scenes",
         "--images=nothing",
+        "--images=scenes:out.png",
+        "--images=scenes:clip.mp4",
+        "--images=scenes:clip.mp4/out",
+        "--images=scenes/val:scenes/val",
+        "--images=scenes/*/*.jpg:scenes",
         "--display",
         "--dataset=nowhere",
     ],

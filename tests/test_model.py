@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 import pytest
@@ -82,49 +81,41 @@ def test_batched_equals_single(rescoring: bool) -> None:
 def test_a_threshold_leaves_what_scores_as_much(rescoring: bool) -> None:
     predictor = Predictor(build(rescoring))
     image = ShapeScenes(1, 100).sample(0).image
-    every = predictor(image, score_threshold=0.0, top_k=None)
+    every = predictor.find_all(image)
     assert len(every) == 100
     for threshold in (0.0, *every.scores[::30].tolist(), 1.0):
-        found = predictor(image, score_threshold=threshold, top_k=None)
+        (found,) = predictor.segment([image], Thresholds(threshold))
         expected = every[every.scores >= threshold]
         for name in ("scores", "labels", "boxes", "masks"):
             torch.testing.assert_close(getattr(found, name), getattr(expected, name))
 
 
 @pytest.mark.parametrize("rescoring", [False, True])
-@pytest.mark.parametrize("top_k", [0, 7])
-def test_top_k_are_the_best_of_all(rescoring: bool, top_k: int) -> None:
+@pytest.mark.parametrize("drop_empty", [False, True])
+@pytest.mark.parametrize("labels", [None, (), (2,), (0, 2, 5, 7)])
+def test_top_k_are_the_best_of_what_counts(
+    rescoring: bool, labels: tuple[int, ...] | None, drop_empty: bool
+) -> None:
     predictor = Predictor(build(rescoring))
     image = ShapeScenes(1, 100).sample(0).image
-    every = predictor(image, score_threshold=0.0, top_k=None)
-    found = predictor(image, score_threshold=0.0, top_k=top_k)
-    assert (len(every), len(found)) == (100, top_k)
-    for name in ("scores", "labels", "boxes", "masks"):
-        torch.testing.assert_close(getattr(found, name), getattr(every[:top_k], name))
+    every = predictor.find_all(image)
+    counts = torch.ones(len(every), dtype=torch.bool)
+    if labels is not None:
+        counts &= torch.isin(every.labels, torch.tensor(labels, dtype=torch.long))
+    if drop_empty:
+        counts &= every.masks.any(dim=(1, 2))
+    for top_k in (1, 7, None):
+        expected = every[counts][:top_k]
+        (found,) = predictor.segment([image], Thresholds(0.0, top_k, labels, drop_empty))
+        assert len(found) == len(expected)
+        for name in ("scores", "labels", "boxes", "masks"):
+            torch.testing.assert_close(getattr(found, name), getattr(expected, name))
 
 
 def test_training_needs_targets() -> None:
     model = build().train()
     with pytest.raises(ValueError, match=r"model.eval\(\)"):
         model(batch(64)[0])
-
-
-@pytest.mark.parametrize(
-    "shape_and_type",
-    [
-        ((0, 0, 3), np.uint8),
-        ((0, 5, 3), np.uint8),
-        ((5, 0, 3), np.uint8),
-        ((8, 8), np.uint8),
-        ((8, 8, 3), np.float64),
-        ((3, 8, 8), np.uint8),
-    ],
-)
-def test_images_of_another_kind_are_refused(shape_and_type: Any) -> None:
-    image = np.zeros(*shape_and_type)
-    for images in (image, [np.zeros((8, 8, 3), np.uint8), image]):
-        with pytest.raises(ValueError, match=r"expected \(H, W, 3\) uint8 RGB"):
-            Predictor(build())(images)
 
 
 def read_only(image: Image) -> Image:
@@ -187,7 +178,7 @@ def test_scores_never_exceed_one() -> None:
     model = build(rescoring=True)
     assert model.mask_rescorer is not None
     torch.nn.init.constant_(model.mask_rescorer.classify.bias, 1000.0)
-    found = Predictor(model)(ShapeScenes(1, 64).sample(0).image, score_threshold=0.0, top_k=None)
+    found = Predictor(model).find_all(ShapeScenes(1, 64).sample(0).image)
     assert len(found) == 100
     assert (found.scores == 1).all() and (found.box_scores < 1).all()
 
@@ -240,6 +231,6 @@ def test_rescoring_sees_cropped_masks_of_smooth_ones() -> None:
     found = []
     for mode in ("cropped", "smooth"):
         model.mask_mode = mode  # type: ignore[assignment]
-        found.append(Predictor(model)(image, score_threshold=0.0, top_k=20))
+        found += Predictor(model).segment([image], Thresholds(top_k=20))
     torch.testing.assert_close(found[0].scores, found[1].scores)
     assert found[0].scores.unique().numel() > 1

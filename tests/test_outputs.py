@@ -9,7 +9,13 @@ import cv2
 import numpy as np
 import pytest
 
-from yolact.cli.output_names import image_and_picture, name_pictures, source_and_video, write_image
+from yolact.cli.output_names import (
+    image_and_picture,
+    images_and_pictures,
+    name_pictures,
+    source_and_video,
+)
+from yolact.files import write_picture
 
 
 def make(*names: str) -> list[Path]:
@@ -32,13 +38,16 @@ def in_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         ([], "out", []),
         (["a.jpg", "b.jpg"], "out", ["a", "b"]),
         (["a.jpg", "a.png"], "out", ["a", "a_png"]),
-        (["x/a.jpg", "y/a.jpg", "z/a.jpg"], "out", ["a", "a_jpg", "a_jpg_2"]),
+        (["x/a.jpg", "y/a.jpg", "z/a.jpg"], "out", ["x/a", "y/a", "z/a"]),
+        (["x/y/a.jpg", "x/y/a.png", "x/a.jpg"], "out", ["y/a", "y/a_png", "a"]),
+        (["x/y/a.jpg", "x/y/z/b.jpg"], "out", ["a", "z/b"]),
         (["a.jpg", "a.png", "a_png.jpg"], "out", ["a", "a_png", "a_png_jpg"]),
         (["a_png.jpg", "a.jpg", "a.png"], "out", ["a_png", "a", "a_png_2"]),
         (["a.jpg", "A.jpg"], "out", ["a", "A_jpg"]),  # one file, on some systems
         (["a.png", "b.jpg"], ".", ["a_png", "b"]),
         (["a.png", "a_png.png", "a_png_2.png"], ".", ["a_png_3", "a_png_png", "a_png_2_png"]),
-        (["in/a.jpg", "out/a.png"], "out", ["a_jpg", "a_png"]),
+        (["in/a.jpg", "out/a.png"], "out", ["in/a", "out/a"]),
+        (["a.jpg", "out/a.png"], "out", ["a_jpg", "out/a"]),
     ],
 )
 def test_no_picture_replaces_another_or_an_image(
@@ -49,7 +58,7 @@ def test_no_picture_replaces_another_or_an_image(
     assert pictures == [Path(folder) / f"{name}.png" for name in expected]
     assert name_pictures(paths, Path(folder)) == pictures
     for path in pictures:
-        write_image(path, np.zeros((2, 2, 3), np.uint8))
+        write_picture(path, np.zeros((2, 2, 3), np.uint8))
     assert [path.read_text() for path in paths] == images
     renamed = [
         f"{a} is written as" for a, b in zip(paths, pictures, strict=True) if a.stem != b.stem
@@ -81,11 +90,15 @@ def test_links_to_an_image_are_spared(link: object) -> None:
         ("in/a.jpg", False, "results/a.png"),
         ("in/a.jpg:b.jpg", True, "b.jpg"),
         ("results/a.png", False, "results/a_2.png"),
+        ("https://h/x/c.jpg?q=1", False, "results/c.png"),
+        ("https://h//x/c.jpg:d.png", False, "d.png"),
+        ("https://h", False, "results/image.png"),
     ],
 )
 def test_one_image(text: str, has_display: bool, expected: str | None) -> None:
     make("in/a.jpg", "results/a.png")
-    picture = image_and_picture(text, lambda: has_display)[1]
+    source, picture = image_and_picture(text, lambda: has_display)
+    assert text.startswith(source)  # to the last slash
     assert picture == (None if expected is None else Path(expected))
 
 
@@ -112,6 +125,8 @@ def test_one_video(text: str, has_display: bool, expected: str | None) -> None:
         ("a.png:b", "cannot write b: expected a name"),
         ("a.png:a.png", "a.png would be replaced by its own result: name another output"),
         ("a.png:./a.png", "would be replaced by its own result"),
+        ("a.png:.", r"\. is a folder: name a file in it, as a.png"),
+        ("a.png:a.png/b.png", "cannot write a.png/b.png: a.png is a file, not a folder"),
     ],
 )
 def test_pictures_that_cannot_be_are_refused(text: str, message: str) -> None:
@@ -134,10 +149,63 @@ def test_videos_that_cannot_be_are_refused(text: str, message: str) -> None:
         source_and_video(text, lambda: True)
 
 
+@pytest.mark.parametrize(
+    ("text", "read", "pictures"),
+    [
+        ("in", ["in/a.jpg", "in/b/a.jpg", "in/out/a.png"], ["a", "b/a", "out/a"]),
+        ("in:in/out", ["in/a.jpg", "in/b/a.jpg"], ["a", "b/a"]),  # what lies there was written
+        ("in/*.jpg:new/deep", ["in/a.jpg"], ["a"]),
+        ("in/b:in", ["in/b/a.jpg"], ["a"]),
+        ("in:v1.2", ["in/a.jpg", "in/b/a.jpg", "in/out/a.png"], ["a", "b/a", "out/a"]),
+    ],
+)
+def test_many_images(text: str, read: list[str], pictures: list[str]) -> None:
+    make("in/a.jpg", "in/b/a.jpg", "in/out/a.png")
+    _, pairs = images_and_pictures(text)
+    folder = Path(text.partition(":")[2] or "results")
+    assert [image for image, _ in pairs] == list(map(Path, read))
+    assert [picture for _, picture in pairs] == [folder / f"{name}.png" for name in pictures]
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("in:in", "in: the pictures would land among the images; name another folder"),
+        ("in:./in", "would land among the images"),
+        ("in/*/*.jpg:in/b", "would land among the images"),
+        ("in/*.jpg:link", "would land among the images"),
+        ("in:out.png", "out.png names a file: --images writes into a folder"),
+        ("in:out.mp4", "out.mp4 names a file"),
+        ("in:in/a.jpg", "in/a.jpg names a file"),
+        ("in:in/a.jpg/out", "cannot write in/a.jpg/out: in/a.jpg is a file, not a folder"),
+    ],
+)
+def test_folders_that_cannot_be_are_refused(text: str, said: str) -> None:
+    make("in/a.jpg", "in/b/a.jpg")
+    Path("link").symlink_to("in")
+    with pytest.raises(ValueError, match=said):
+        images_and_pictures(text)
+
+
+def test_a_full_disk_is_told_and_leaves_nothing() -> None:
+    resource = pytest.importorskip("resource")
+    noise = np.random.default_rng(0).integers(0, 255, (200, 200, 3), np.uint8)
+    write_picture(Path("old.png"), np.zeros((2, 2, 3), np.uint8))
+    before, limits = Path("old.png").read_bytes(), resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, limits[1]))
+    try:
+        with pytest.raises(OSError, match="File too large: 'old.png'"):
+            write_picture(Path("old.png"), noise)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert Path("old.png").read_bytes() == before
+    assert list(Path().iterdir()) == [Path("old.png")]
+
+
 def test_a_picture_is_written_as_rgb() -> None:
     red = np.zeros((4, 5, 3), np.uint8)
     red[..., 0] = 255
-    assert write_image(Path("new/red.png"), red) == Path("new/red.png")
+    assert write_picture(Path("new/red.png"), red) == Path("new/red.png")
     assert cv2.imread("new/red.png")[0, 0].tolist() == [0, 0, 255]
-    with pytest.raises(ValueError, match="expected a folder that can be written"):
-        write_image(Path("new/red.xyz"), red)
+    with pytest.raises(ValueError, match="cannot write 5 x 4 pixels as new/red.xyz: try .png"):
+        write_picture(Path("new/red.xyz"), red)

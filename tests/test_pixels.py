@@ -10,10 +10,10 @@ from pycocotools import mask as mask_utils
 from torch import Tensor
 
 from data.annotations.run_lengths import encode
-from layers import masks
+from layers import masks, paste
 from layers.masks import box_windows, sample_window
 from layers.native import load_kernels
-from layers.paste import bitmap, mask_window, paste_masks, tint
+from layers.paste import bitmap, has_pixels, mask_window, paste_masks, tint
 from yolact.results.detections import Detections
 
 NAN, INF = math.nan, math.inf
@@ -314,3 +314,44 @@ def test_any_numbers_are_survived() -> None:
         run_lengths = encode(inside.numpy(), (height, width), (x1, y1))
         area = mask_utils.area(run_lengths)
         assert area == inside.sum() == canvas[:, :, 0].sum()
+
+
+@pytest.mark.parametrize("count", [0, 1, 40])
+@pytest.mark.parametrize("image_hw", [(1, 1), (3, 90), (40, 30), (150, 200)])
+@pytest.mark.parametrize("cropped", [False, True])
+def test_emptiness_is_told_exactly(count: int, image_hw: tuple[int, int], cropped: bool) -> None:
+    """Of masks with a single cell above a half, between pixels or outside, as of large ones."""
+    rng = torch.Generator().manual_seed(count + image_hw[0])
+    height, width = image_hw
+    soft = 0.6 * torch.rand(count, 9, 8, generator=rng) ** 8
+    soft[::3] = soft_masks(len(soft[::3]), 9, 8)
+    corners = torch.rand(count, 2, 2, generator=rng) * torch.tensor((width, height))
+    boxes = torch.cat((corners.amin(dim=1), corners.amax(dim=1)), dim=1)
+    frame = torch.tensor((-0.3 * width, 0.0, 1.1 * width, 0.9 * height)).expand(count, 4)
+    found = Detections(
+        boxes=boxes,
+        scores=torch.ones(count),
+        labels=torch.zeros(count).long(),
+        soft_masks=soft,
+        mask_frames=frame,
+        box_scores=torch.ones(count),
+        image_hw=image_hw,
+        crop_to_boxes=cropped,
+    )
+    filled = found.masks.any(dim=(1, 2))
+    assert found.has_pixels().tolist() == filled.tolist()
+    if count == 40:
+        assert 0 < filled.sum() < count
+
+
+def test_most_masks_are_told_by_a_few_pixels(monkeypatch: pytest.MonkeyPatch) -> None:
+    areas = []
+
+    def counted(soft: Tensor, frame: Tensor, window: masks.Window) -> Tensor:
+        areas.append((window[2] - window[0]) * (window[3] - window[1]))
+        return bitmap(soft, frame, window)
+
+    monkeypatch.setattr(paste, "bitmap", counted)
+    assert has_pixels(torch.full((20, 20), 0.9), torch.tensor([0.0, 0, 3000, 2000]), (2000, 3000))
+    assert len(areas) == 1
+    assert areas[0] <= 9

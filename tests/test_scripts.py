@@ -97,3 +97,12 @@ def test_the_demo_has_a_video_of_its_photograph(tmp_path: Path) -> None:
     height, width = read_image(parts["PORTRAIT"]).shape[:2]
     with open_video(str(tmp_path / "clip.mp4")) as video:
         assert [frame.shape for frame in video] == [(height, width, 3)] * 3
+
+
+def test_the_pictures_of_the_method_are_small(tmp_path: Path) -> None:
+    assert script("method_pictures")["main"]([f"--folder={tmp_path}"]) == 0
+    pictures = {file.name: file for file in tmp_path.iterdir()}
+    assert set(pictures) == {"prototypes.jpg", "combination.jpg"}
+    for file in pictures.values():
+        assert read_image(file).shape[1] >= 800
+    assert sum(file.stat().st_size for file in pictures.values()) < 150_000

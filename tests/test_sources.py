@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from data.files import is_url
-from yolact.cli.inputs import expand_images, natural_key, parse_source
+from yolact.cli.inputs import parse_source
 
 
 @pytest.mark.parametrize(
@@ -72,54 +72,3 @@ def test_existing_names_win_over_colons(tmp_path: Path, monkeypatch: pytest.Monk
 )
 def test_is_url(text: str, expected: bool) -> None:
     assert is_url(text) is expected
-
-
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    names = ("10.jpg", "2.JPG", "1.png", "Thumbs.db", "notes.txt", "._2.jpg", "b1.jpeg")
-    for name in names:
-        (tmp_path / name).touch()
-    (tmp_path / "folder.jpg").mkdir()
-    return tmp_path
-
-
-@pytest.mark.parametrize(
-    ("pattern", "expected"),
-    [
-        ("", ["1.png", "2.JPG", "10.jpg", "b1.jpeg"]),
-        ("*", ["1.png", "2.JPG", "10.jpg", "b1.jpeg"]),
-        ("1*", ["1.png", "10.jpg"]),
-        ("**/*.png", ["1.png"]),
-        ("2.JPG", ["2.JPG"]),
-        ("notes.txt", ["notes.txt"]),  # named by the user: the reader shall judge it
-    ],
-)
-def test_expand_images(folder: Path, pattern: str, expected: list[str]) -> None:
-    assert [path.name for path in expand_images(str(folder / pattern))] == expected
-
-
-def test_expand_images_relative_to_the_working_folder(
-    folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(folder)
-    assert expand_images("1*") == [Path("1.png"), Path("10.jpg")]
-    assert len(expand_images(".")) == 4
-
-
-@pytest.mark.parametrize(
-    ("source", "message"),
-    [
-        ("folder.jpg", "no image in folder"),
-        ("*.webp", "no image matches"),
-        ("missing.jpg", "no such file or folder"),
-    ],
-)
-def test_expand_images_finds_nothing(folder: Path, source: str, message: str) -> None:
-    with pytest.raises(ValueError, match=message) as error:
-        expand_images(folder / source)
-    assert "\n" not in str(error.value)
-
-
-def test_natural_key_orders_any_mixture() -> None:
-    paths = [Path(name) for name in ("b", "a10", "a2", "10", "9", "A1")]
-    assert [str(p) for p in sorted(paths, key=natural_key)] == ["9", "10", "A1", "a2", "a10", "b"]

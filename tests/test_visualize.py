@@ -1,15 +1,24 @@
 import itertools
 import math
 import subprocess
+from collections.abc import Sequence
 from typing import Literal
 
 import cv2
 import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 
 from yolact.drawing import window
-from yolact.drawing.detections import PALETTE, draw_detections, draw_fps, place_labels
+from yolact.drawing.detections import (
+    PALETTE,
+    Color,
+    draw_detections,
+    draw_fps,
+    ink_on,
+    place_labels,
+)
 from yolact.drawing.lincomb import diverging, draw_lincomb
 from yolact.drawing.plots import collect_curves
 from yolact.drawing.window import has_display, show
@@ -102,7 +111,9 @@ def test_given_colors_are_those_of_the_objects() -> None:
 def test_more_objects_than_colors() -> None:
     found = make_detections([[6.0 * i, 5.0, 6.0 * i + 4, 20.0] for i in range(25)], labels=[1] * 25)
     drawn = draw_detections(grey(), found, masks=False, text=False)
-    assert [tuple(drawn[10, 6 * i]) for i in (0, 18, 19, 24)] == [PALETTE[i] for i in (0, 18, 0, 5)]
+    assert [tuple(drawn[10, 6 * i]) for i in (0, 13, 14, 24)] == [
+        PALETTE[i] for i in (0, 13, 0, 10)
+    ]
 
 
 @pytest.mark.parametrize("names", [(), ("person",)])
@@ -160,18 +171,37 @@ def test_labels_grow_with_the_image() -> None:
     assert heights[0] < heights[1] < heights[2]
 
 
-def contrast_with_white(color: tuple[int, int, int]) -> float:
-    channels = np.array(color) / 255
-    linear = np.where(channels <= 0.04045, channels / 12.92, ((channels + 0.055) / 1.055) ** 2.4)
-    return float(1.05 / (linear @ [0.2126, 0.7152, 0.0722] + 0.05))
+def linear(colors: Sequence[Color]) -> NDArray[np.float64]:
+    channels = np.array(colors) / 255
+    return np.where(channels <= 0.04045, channels / 12.92, ((channels + 0.055) / 1.055) ** 2.4)
 
 
-def test_palette_is_readable_and_distinct() -> None:
-    assert len(set(PALETTE)) == 19
-    assert min(map(contrast_with_white, PALETTE)) >= 3
-    lab = cv2.cvtColor(np.float32([PALETTE]) / 255, cv2.COLOR_RGB2Lab)[0]
+def contrast(color: Color, ink: Color) -> float:
+    dark, light = sorted(linear([color, ink]) @ [0.2126, 0.7152, 0.0722])
+    return float((light + 0.05) / (dark + 0.05))
+
+
+def test_names_can_be_read_on_every_colour() -> None:
+    assert min(contrast(color, ink_on(color)) for color in PALETTE) >= 3.5
+
+
+# How linear RGB looks to who lacks one kind of cone (Machado, Oliveira, Fernandes 2009).
+COLOUR_BLIND = {
+    "nobody": np.eye(3),
+    "protan": [[0.152, 1.053, -0.205], [0.115, 0.786, 0.099], [-0.004, -0.048, 1.052]],
+    "deutan": [[0.367, 0.861, -0.228], [0.280, 0.673, 0.047], [-0.012, 0.043, 0.969]],
+    "tritan": [[1.256, -0.077, -0.179], [-0.078, 0.931, 0.148], [0.005, 0.691, 0.304]],
+}
+
+
+@pytest.mark.parametrize("kind", COLOUR_BLIND)
+def test_palette_is_distinct_to_everybody(kind: str) -> None:
+    seen = np.clip(linear(PALETTE) @ np.array(COLOUR_BLIND[kind]).T, 0, 1)
+    encoded = np.where(seen <= 0.0031308, 12.92 * seen, 1.055 * seen ** (1 / 2.4) - 0.055)
+    lab = cv2.cvtColor(np.float32([encoded]), cv2.COLOR_RGB2Lab)[0]
     apart = [np.linalg.norm(a - b) for a, b in itertools.combinations(lab, 2)]
-    assert min(apart) > 20
+    assert len(apart) == 14 * 13 / 2
+    assert min(apart) > 9
 
 
 @pytest.mark.parametrize("value", [0, 255])

@@ -5,7 +5,9 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from yolact.models.yolact import Yolact
+    from yolact.results.coco_file import CocoFile
     from yolact.results.detections import Detections
+    from yolact.results.folder import ResultFolder
 
     from .build import build_model
     from .checkpoint import load_model
@@ -16,9 +18,11 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
+    "CocoFile",
     "Config",
     "Detections",
     "Predictor",
+    "ResultFolder",
     "Yolact",
     "build_model",
     "get_config",
@@ -27,9 +31,11 @@ __all__ = [
 ]
 
 _MODULES = {
+    "CocoFile": "results.coco_file",
     "Config": "config",
     "Detections": "results.detections",
     "Predictor": "predictor",
+    "ResultFolder": "results.folder",
     "Yolact": "models.yolact",
     "build_model": "build",
     "get_config": "presets",

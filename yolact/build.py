@@ -61,6 +61,7 @@ def _build_yolact(config: Config) -> Yolact:
         pixel_std=model.pixel_std,
         class_names=model.names,
         detection=config.detect,
+        score_threshold=config.score_threshold,
     )
 
 
@@ -116,6 +117,7 @@ def _build_mask_rcnn(config: Config) -> MaskRcnn:
         pixel_std=model.pixel_std,
         class_names=model.names,
         detection=config.detect,
+        score_threshold=config.score_threshold,
         loss_weights={
             "box": loss.box_weight,
             "confidence": loss.confidence_weight,

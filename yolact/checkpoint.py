@@ -18,7 +18,7 @@ from .build import build_model
 from .config import Config
 from .download import OFFICIAL_WEIGHTS, fetch_weights
 from .files import whole_file
-from .presets import get_config, list_configs
+from .presets import get_config, list_configs, stored_config
 
 _IN_WHEEL = Path(__file__).parent / "weights"
 _IN_CHECKOUT = Path(__file__).parent.parent / "weights"
@@ -153,7 +153,7 @@ def read_checkpoint(path: Path) -> Checkpoint:
         state = {name: t.float() if t.dtype == torch.float16 else t for name, t in state.items()}
         training = content.get("training")
         try:
-            config = Config.from_dict(content.get("config", {}))
+            config = stored_config(content.get("config", {}))
         except ValueError as error:
             raise ValueError(f"{path}: {error}") from None
         return Checkpoint(path, state, False, config, training if type(training) is dict else {})

@@ -219,6 +219,9 @@ class Config:
     Attributes:
         name: the preset's name, which also names checkpoints and logs.
         dataset: a catalogued name, a folder, a JSON file, or "shapes".
+        score_threshold: from which on a detection is shown, in Python and in pictures, unless the
+            user says otherwise; training measures it (best F1 on the validation images). An AP
+            counts lower scores, too.
     """
 
     name: str
@@ -228,6 +231,11 @@ class Config:
     augment: AugmentConfig = field(default_factory=AugmentConfig)
     detect: DetectConfig = field(default_factory=DetectConfig)
     dataset: str = "coco2017"
+    score_threshold: float = 0.15  # what the authors suggest for pictures
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.score_threshold <= 1:
+            raise ValueError(f"score_threshold={self.score_threshold}: expected 0 to 1")
 
     @property
     def num_classes(self) -> int:

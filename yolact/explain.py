@@ -10,6 +10,7 @@ from torch import Tensor
 
 from data.images import Image, to_tensor
 from layers.masks import assemble_masks
+from layers.paste import has_pixels
 from layers.structures import Candidates
 from yolact.drawing.lincomb import draw_lincomb
 from yolact.models.yolact import Yolact
@@ -31,13 +32,19 @@ def explain(predictor: Predictor, image: Image, thresholds: Thresholds) -> list[
         ValueError: the model has no prototypes.
     """
     model, prototypes, candidates = _look(predictor, image)
-    candidates = candidates[candidates.scores >= thresholds.score]
+    candidates = candidates[thresholds.admit(candidates.scores, candidates.labels)]
     coefficients = candidates.coefficients
     soft_masks = assemble_masks(prototypes, coefficients, candidates.boxes)
     if model.mask_rescorer is not None:
         scores = candidates.scores * model.mask_rescorer(soft_masks, candidates.labels)
-        order = scores.argsort(descending=True)[: int((scores >= thresholds.score).sum())]
+        order = scores.argsort(descending=True, stable=True)
+        order = order[scores[order] >= thresholds.score]
         coefficients, soft_masks = coefficients[order], soft_masks[order]
+    if thresholds.drop_empty:
+        height, width = image.shape[:2]
+        frame = soft_masks.new_tensor((0, 0, width, height))
+        filled = [i for i, m in enumerate(soft_masks) if has_pixels(m, frame, (height, width))]
+        coefficients, soft_masks = coefficients[filled], soft_masks[filled]
     top = slice(thresholds.top_k)
     return [
         draw_lincomb(prototypes, weights, mask)

@@ -56,23 +56,29 @@ def write_picture(path: Path, picture: NDArray[np.uint8]) -> Path:
 
     Args:
         path: ends in one of `PICTURE_SUFFIXES`, or another format that OpenCV writes.
-        picture: (H, W, 3) RGB or (H, W, 4) RGBA.
+        picture: (H, W, 3) RGB, (H, W, 4) RGBA or (H, W) grey.
 
     Raises:
         ValueError: no such format, or one that cannot hold this picture.
-        OSError: the file cannot be written.
+        OSError: the file cannot be written, with the system's reason, such as a full disk.
     """
-    order = cv2.COLOR_RGBA2BGRA if picture.shape[2] == 4 else cv2.COLOR_RGB2BGR
+    if picture.ndim == 3:
+        picture = picture[..., [2, 1, 0, 3][: picture.shape[2]]]
     try:
-        _, content = cv2.imencode(path.suffix, cv2.cvtColor(picture, order))
+        written, content = cv2.imencode(path.suffix, np.ascontiguousarray(picture))
     except cv2.error:
+        written = False
+    if not written:
         height, width = picture.shape[:2]
         formats = ", ".join(PICTURE_SUFFIXES)
         raise ValueError(
             f"cannot write {width} x {height} pixels as {path}: try {formats}"
         ) from None
-    with whole_file(path) as part:
-        part.write_bytes(content.tobytes())
+    try:
+        with whole_file(path) as part:
+            part.write_bytes(content.tobytes())
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(path)) from None
     return path
 
 

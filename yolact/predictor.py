@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
+from dataclasses import replace
+from itertools import chain
 from pathlib import Path
-from typing import Any, overload
+from typing import Any, Literal, overload
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from data.images import Image, read_image
+from data.images import Image
 from yolact.engines.choose import choose_precision
 from yolact.engines.exported import engine_for_file, open_trained, read_trained
 from yolact.engines.names import Engine, EngineName, Precision, RunNetwork
@@ -19,14 +20,20 @@ from yolact.engines.prepare import for_many, warm_up
 from yolact.engines.pytorch import autocast
 from yolact.models.segmenter import AnySegmenter, sizes_of
 from yolact.results.detections import Detections
-from yolact.results.thresholds import Thresholds
+from yolact.results.thresholds import Thresholds, check_count
+from yolact.sources.many import batches, open_many, read_batch
+from yolact.sources.one import OneImage, is_one, read
 
 from .checkpoint import Checkpoint, resolve_weights
 from .config import Config
+from .errors import OptionError
+from .stream import segment_many, segment_shots
 from .timing import StageTimer
 
-ImageLike = str | Path | Image
-Images = list[str] | list[Path] | list[Image] | tuple[ImageLike, ...]
+LIST_BATCH = 8
+"""Images of a list that run through the network together."""
+
+Classes = Iterable[str | int] | None
 
 
 class Predictor:
@@ -106,38 +113,132 @@ class Predictor:
 
     @overload
     def __call__(
-        self, image: ImageLike, score_threshold: float = ..., top_k: int | None = ...
+        self,
+        source: list[Any] | tuple[Any, ...],
+        score_threshold: float | None = ...,
+        top_k: int | None = ...,
+        classes: Classes = ...,
+    ) -> list[Detections]: ...
+
+    @overload
+    def __call__(
+        self,
+        source: OneImage,
+        score_threshold: float | None = ...,
+        top_k: int | None = ...,
+        classes: Classes = ...,
     ) -> Detections: ...
 
     @overload
     def __call__(
-        self, image: Images, score_threshold: float = ..., top_k: int | None = ...
-    ) -> list[Detections]: ...
+        self,
+        source: int | Iterator[object],
+        score_threshold: float | None = ...,
+        top_k: int | None = ...,
+        classes: Classes = ...,
+    ) -> Generator[Detections, None, None]: ...
 
     def __call__(
         self,
-        image: ImageLike | Images,
-        score_threshold: float = 0.15,
-        top_k: int | None = 15,
-    ) -> Detections | list[Detections]:
-        """Segment one image, or a list of them in one batch.
+        source: object,
+        score_threshold: float | None = None,
+        top_k: int | None = None,
+        classes: Classes = None,
+    ) -> Detections | list[Detections] | Generator[Detections, None, None]:
+        """Segment an image, a list of images, or any number of them.
 
         Args:
-            image: a path, or an (H, W, 3) uint8 RGB array; or a list of these, of any sizes.
-            score_threshold: detections scoring lower are dropped.
-            top_k: at most this many are kept, best first; None keeps all.
+            source: one image: a path, an http or https address, an array or tensor (see
+                `yolact.sources.pixels`), a PIL image, the bytes of a file. A list or tuple of
+                these. Or many: a folder, a pattern, a video, the number of a camera, the address
+                of a stream, an iterator, see `stream`.
+            score_threshold: detections that score lower are dropped; None for the model's own.
+            top_k: at most this many are kept, best first; None for no limit.
+            classes: names or labels of those to keep; None for all.
 
         Returns:
-            Detections on the CPU: one, or a list for a list.
+            Detections on the CPU: one, or a list for a list, or what `stream` returns. They know
+            their source and keep their picture, but for files of a list, which are read again.
 
         Raises:
-            FileNotFoundError: no such image.
-            ValueError: not an image, or an array of another shape or type.
+            OSError: no such image, or it cannot be fetched.
+            ValueError: no image, or an argument out of its range.
         """
-        thresholds = Thresholds(score_threshold, top_k)
-        if isinstance(image, (str, Path, np.ndarray)):
-            return self.segment([image], thresholds)[0]
-        return self.segment(image, thresholds)
+        thresholds = self.thresholds(score_threshold, top_k, classes)
+
+        def segment(images: list[Image]) -> list[Detections]:
+            return self.segment(images, thresholds)
+
+        if isinstance(source, (list, tuple)):
+            parts = batches(enumerate(source), LIST_BATCH)
+            found = (segment_shots(read_batch(part), segment) for part in parts)
+            return list(chain.from_iterable(found))
+        if not is_one(source):
+            return self.stream(
+                source, score_threshold=score_threshold, top_k=top_k, classes=classes
+            )
+        shot = read(source)
+        return segment_shots([shot], segment, keep=True)[0]
+
+    def stream(
+        self,
+        source: object,
+        *,
+        batch: int = 1,
+        score_threshold: float | None = None,
+        top_k: int | None = None,
+        classes: Classes = None,
+        on_error: Literal["raise", "skip"] = "raise",
+    ) -> Generator[Detections, None, None]:
+        """Segment any number of images, in order, with no more memory for more of them.
+
+        Files of lists, folders and videos are read ahead, and computed by as many threads as are
+        fast here. Of an iterator, a camera and a live stream the next image is asked for when the
+        results of those before it have been taken.
+
+        Args:
+            source: a list or other iterable of images as `__call__` takes them; a folder with all
+                below it; a pattern such as "in/**/*.jpg"; a video file; the number of a camera; the
+                address of a stream. A web address that does not end as images do is a stream.
+            batch: images that run through the network together.
+            score_threshold: as `__call__` has it; likewise `top_k` and `classes`.
+            top_k: see there.
+            classes: see there.
+            on_error: "raise" ends at an image that cannot be read; "skip" logs and counts it.
+
+        Returns:
+            An iterator over the detections. To close it closes a video or camera. `source` is
+            "clip.mp4#17" for frame 17 of a video, counted from 0, and "0#17" of camera 0.
+
+        Raises:
+            OSError: no such file or folder.
+            ValueError: what cannot be opened, or an argument out of its range.
+        """
+        check_count("batch", batch)
+        if on_error not in ("raise", "skip"):
+            raise OptionError("on_error", on_error, "expected raise or skip")
+        thresholds = self.thresholds(score_threshold, top_k, classes)
+        many = open_many(source)
+        predictor = self.for_many() if many.is_stored else self
+
+        def segment(images: list[Image]) -> list[Detections]:
+            return predictor.segment(images, thresholds)
+
+        return segment_many(many, segment, batch, predictor.workers, skip=on_error == "skip")
+
+    def thresholds(
+        self,
+        score_threshold: float | None = None,
+        top_k: int | None = None,
+        classes: Classes = None,
+    ) -> Thresholds:
+        """Return which detections count, by the model's own threshold where None is given.
+
+        Raises:
+            OptionError: a value out of its range, or an unknown class.
+        """
+        own, names = self.model.score_threshold, self.model.class_names
+        return Thresholds.for_pictures(own, names, score_threshold, top_k, classes)
 
     def run_network(self, inputs: Any) -> Any:
         """Run the network on what `model.preprocess` gives: YOLACT's on (B, 3, S, S)."""
@@ -151,12 +252,16 @@ class Predictor:
         if self._network is not None:
             warm_up(self._network)
 
+    def find_all(self, image: Image) -> Detections:
+        """Return all that is found in an (H, W, 3) uint8 RGB image, as an AP counts it."""
+        return self.segment([image], Thresholds())[0]
+
     @torch.no_grad()  # results are plain tensors, which a caller may change
-    def segment(self, images: Sequence[ImageLike], thresholds: Thresholds) -> list[Detections]:
+    def segment(self, images: Sequence[Image], thresholds: Thresholds) -> list[Detections]:
         """Segment a batch of images, of any sizes: preprocess, network, postprocess.
 
         Args:
-            images: as `__call__` takes them.
+            images: (H, W, 3) uint8 RGB.
             thresholds: which detections count.
 
         Returns:
@@ -164,24 +269,20 @@ class Predictor:
         """
         if not images:
             return []
-        tensors = [_to_tensor(image) for image in images]
+        tensors = [_view(image) for image in images]
+        if self.model.mask_mode == "none":
+            thresholds = replace(thresholds, drop_empty=False)
+        every = replace(thresholds, top_k=None) if thresholds.drop_empty else thresholds
         with self.timer.stage("preprocess"):
             inputs = self.model.preprocess(tensors)
         with self.timer.stage("network"):
             outputs = self.run_network(inputs)
         with self.timer.stage("postprocess"):
-            found = self.model.postprocess(outputs, sizes_of(tensors), thresholds)
-            return [detections.to("cpu") for detections in found]
+            found = self.model.postprocess(outputs, sizes_of(tensors), every)
+            return [thresholds.select(detections.to("cpu")) for detections in found]
 
 
-def _to_tensor(image: ImageLike) -> Tensor:
+def _view(image: Image) -> Tensor:
     """View an image as a (3, H, W) tensor, without a copy where that is possible."""
-    if isinstance(image, (str, Path)):
-        image = read_image(Path(image))
-    if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or not image.size:
-        raise ValueError(
-            f"image of shape {image.shape} and type {image.dtype}: expected (H, W, 3) uint8 RGB "
-            "with at least one pixel"
-        )
     usable = image.flags.writeable and image.flags.c_contiguous
     return torch.from_numpy(image if usable else image.copy()).permute(2, 0, 1)

@@ -13,6 +13,9 @@ Ring = NDArray[np.float32]
 """(P, 2) x, y of a closed line, in pixels; the last point joins the first."""
 
 
+_LEAST_TOLERANCE = 0.25  # a smaller one would only cut the corners of pixels
+
+
 class Polygon(NamedTuple):
     """A connected part of a mask.
 
@@ -37,7 +40,8 @@ def trace(
     Args:
         bitmap: (h, w) bool, or uint8 of 0 and 1.
         corner: x and y of the bitmap in the image, added to the points.
-        tolerance: leave out points while the line moves by less than this, in pixels.
+        tolerance: leave out points while the line moves by less than this, in pixels; the outline
+            of a small part is left as it is.
 
     Returns:
         One polygon for each part, pixels that touch at a corner being of one part.
@@ -91,17 +95,17 @@ def _corners(contour: cv2.typing.MatLike) -> Ring:
 
 
 def _simplified(ring: Ring, tolerance: float) -> Ring:
-    """Drop points by Douglas and Peucker's rule, unless nothing with an area would remain.
+    """Drop points by Douglas and Peucker's rule, few enough to keep the area within some 3 %.
 
     The line first runs through the middles of the pixels' sides, for through their corners it
     would be left with the outer ones.
     """
-    if tolerance <= 0:
-        return ring
     sides = np.roll(ring, -1, axis=0) - ring
     lengths = np.abs(sides).sum(axis=1).astype(int)
+    tolerance = min(tolerance, 0.1 * cv2.contourArea(ring) / lengths.sum())
+    if tolerance < _LEAST_TOLERANCE:
+        return ring
     along = np.arange(lengths.sum()) - np.repeat(lengths.cumsum() - lengths, lengths) + 0.5
     steps = (sides / lengths[:, None]).repeat(lengths, axis=0) * along[:, None]
     middles = (ring.repeat(lengths, axis=0) + steps).astype(np.float32)
-    fewer = cv2.approxPolyDP(middles[:, None], tolerance, closed=True)[:, 0]
-    return np.asarray(fewer, np.float32) if len(fewer) > 2 else ring
+    return np.asarray(cv2.approxPolyDP(middles[:, None], tolerance, closed=True)[:, 0], np.float32)

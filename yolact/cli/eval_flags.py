@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import get_args
 
 from data.sample import Dataset
 from yolact.checkpoint import BUNDLED
+from yolact.config import Config
 from yolact.engines.names import EngineName
-from yolact.errors import UsageError
+from yolact.errors import OptionError, UsageError
 from yolact.evaluation.coco import eval_order
 from yolact.results.thresholds import Thresholds
 
 from .common import add_flags, add_machine_flags, flag, make_parser, str2bool
 from .evaluate import Outputs
+from .modes import mode_of, refuse_idle_flags
 from .output_names import RESULTS
 from .predict import VideoOptions
 
@@ -32,24 +36,40 @@ def int_list(text: str) -> tuple[int, ...]:
     return numbers
 
 
+def word_list(text: str) -> list[str]:
+    """Read "person,dog" as ["person", "dog"]."""
+    return [word.strip() for word in text.split(",")]
+
+
+TO_OUTPUT = Path("-")
+"""Stands for standard output."""
+
 MODEL = (
     flag("--trained_model", ".pth, .xml or .onnx, released name, or 'latest'", str, BUNDLED),
     flag("--config", "preset; where absent, the checkpoint or its file name tells"),
-    flag("--top_k", "draw at most this many detections", int, 5),
+    flag("--top_k", "draw at most this many detections; by default all, timed are 5", int),
     flag("--max_detections", "found in an image, and counted by the AP; by default 100", int),
-    flag("--score_threshold", "drop detections that score lower", float, 0.0),
+    flag(
+        "--score_threshold",
+        "drop detections that score lower; by default as the model says in pictures and videos, "
+        "and 0 for an AP and --benchmark",
+        float,
+    ),
+    flag("--classes", "draw these alone, as in person,dog; by default all", word_list),
     flag(
         "--fast_nms", "False for exact greedy suppression; by default as the model says", str2bool
     ),
     flag("--cross_class_nms", "Fast NMS over all classes at once; by default likewise", str2bool),
     flag("--engine", "what runs the network", str, "auto", choices=get_args(EngineName)),
     flag("--detect", "boxes only, no masks", bool, False),
+    flag("--agnostic_nms", "the same as --cross_class_nms", bool),
+    flag("--min_area", "show objects with as many mask pixels or more", int, 0),
     flag("--no_crop", "do not crop masks by their boxes", switch="crop"),
     flag("--smooth_masks", "crop them at image scale: no stairs, no cut edges", bool, False),
 )
 INPUT = (
-    flag("--image", "IN[:OUT], one image; shown, or written where there is no display"),
-    flag("--images", "IN[:OUT], a folder or a pattern such as 'in/*.jpg'"),
+    flag("--image", "IN[:OUT], a file or https address; shown, or written without a display"),
+    flag("--images", "IN[:OUT], a folder with all below it, or a pattern such as 'in/**/*.jpg'"),
     flag("--video", "IN[:OUT], a file, the number of a webcam, or a stream's address"),
     flag("--video_multiframe", "frames for each run of the network", int, 1),
     flag("--emulate_playback", "read a video file no faster than it plays", bool, False),
@@ -60,10 +80,27 @@ DRAWING = (
     flag("--display_bboxes", "draw boxes", str2bool, True),
     flag("--display_text", "draw class names", str2bool, True),
     flag("--display_scores", "draw scores", str2bool, True),
+    flag(
+        "--color",
+        "a colour for each class, or for each object; by default as fits",
+        choices=("class", "instance"),
+    ),
     flag("--display_fps", "write the speed into a video, and the delay of a camera", bool, False),
     flag("--display", "show each image of the dataset in a window", bool, False),
     flag("--display_lincomb", "with --image: draw how each mask came about", str2bool, False),
     flag("--mask_proto_debug", "with --image: write results/proto.npy and masks.npy", bool, False),
+)
+SAVING = (
+    flag("--save_json", "json/NAME.json; of a video a line of JSON for each frame", bool),
+    flag("--save_csv", "a table of all objects", bool),
+    flag("--save_coco", "COCO annotations of all images, to train on or to correct", bool),
+    flag("--save_txt", "labels/NAME.txt, YOLO segmentation", bool),
+    flag("--save_labelme", "NAME.json for labelme; one that is there already is kept", bool),
+    flag("--save_masks", "masks/NAME_000_CLASS.png, as large as the image, 255 inside", bool),
+    flag("--save_crops", "crops/NAME_000_CLASS.png, what lies in each box", bool),
+    flag("--save_cutouts", "cutouts/NAME_000_CLASS.png, transparent outside the mask", bool),
+    flag("--no_picture", "only these files, no pictures or video", bool),
+    flag("--quiet", "print nothing but errors, and what --json prints", bool),
 )
 METRICS = (
     flag("--max_images", "stop after this many; -1 for all", int, -1),
@@ -71,7 +108,14 @@ METRICS = (
     flag("--seed", "of the random order", int),
     flag("--no_sort", "take them as listed, not by a hash that mixes them", bool, False),
     flag("--per_class", "also print the AP of every class", bool, False),
-    flag("--json", "also write the AP, or what --benchmark measures, to this file", Path),
+    flag(
+        "--json",
+        "also write the AP, or what --benchmark measures, to this file; with pictures, without "
+        "a name: print a line of JSON for each",
+        Path,
+        nargs="?",
+        const=TO_OUTPUT,
+    ),
     flag("--report", "also write tables, curves, worst images and index.html to this folder", Path),
     flag("--report_threshold", "score that counts there; by default that of the best F1", float),
     flag("--no_bar", "show no progress bar", switch="bar"),
@@ -109,17 +153,20 @@ def parse_arguments(description: str | None, argv: Sequence[str] | None) -> argp
     add_flags(parser, "model", MODEL)
     add_flags(parser, "input (without any of these: a dataset)", INPUT)
     add_flags(parser, "drawing", DRAWING)
+    add_flags(parser, "files, in the folder of the output", SAVING)
     add_flags(parser, "evaluation on a dataset", METRICS)
     add_flags(parser, "speed", SPEED)
     add_machine_flags(parser)
     args = parser.parse_args(argv)
+    args.json_lines = args.json == TO_OUTPUT and mode_of(args) not in ("dataset", "benchmark")
+    if args.json_lines:
+        args.json = None
+    elif args.json == TO_OUTPUT:
+        raise UsageError("--json needs the name of a file here, as in --json=ap.json")
     check_ranges(args)
+    refuse_idle_flags(parser, args)
     if args.compare:
         args.benchmark = args.benchmark or "one"
-    if args.benchmark and (args.image or args.images):
-        raise UsageError("--benchmark takes the images of a --dataset, or the frames of a --video")
-    if not args.benchmark and args.batch_sizes != (1,):
-        raise UsageError("--batch_sizes is for --benchmark: add it")
     if args.smooth_masks and (args.engine == "plain" or not args.crop):
         raise UsageError("--smooth_masks: not with --engine=plain, nor with --no_crop")
     _check_ap_files(args)
@@ -128,12 +175,10 @@ def parse_arguments(description: str | None, argv: Sequence[str] | None) -> argp
 
 def _check_ap_files(args: argparse.Namespace) -> None:
     """Refuse files about an AP where none is computed."""
-    elsewhere = args.image or args.images or args.video or args.benchmark
     instead = args.output_coco_json or args.output_web_json
-    if args.report and (elsewhere or instead):
-        raise UsageError("--report is for an AP: give a --dataset, and no other output")
-    if args.json and not args.benchmark and (elsewhere or instead):
-        raise UsageError("--json is for an AP or for --benchmark")
+    if (args.report or args.json) and instead and not args.benchmark:
+        name = "report" if args.report else "json"
+        raise UsageError(f"--{name} is for an AP, which --output_..._json is written instead of")
     if args.report and args.report.is_file():
         raise UsageError(f"--report={args.report}: expected a folder, and this is a file")
     threshold = args.report_threshold
@@ -143,16 +188,39 @@ def _check_ap_files(args: argparse.Namespace) -> None:
 
 def check_ranges(args: argparse.Namespace) -> None:
     """Refuse numbers that make no sense."""
-    least = {"top_k": 1, "max_images": -1, "video_multiframe": 1, "max_detections": 1}
+    least = {"max_images": -1, "video_multiframe": 1, "max_detections": 1, "min_area": 0}
     for name, bound in least.items():
         value = getattr(args, name)
         if value is not None and value < bound:
             raise UsageError(f"--{name}={value}: expected at least {bound}")
+    with in_flags():
+        Thresholds(args.score_threshold or 0.0, args.top_k)
 
 
-def thresholds(args: argparse.Namespace) -> Thresholds:
-    """Return which detections are shown."""
-    return Thresholds(args.score_threshold, args.top_k)
+@contextmanager
+def in_flags() -> Iterator[None]:
+    """Turn the refusal of a value into that of a flag."""
+    try:
+        yield
+    except OptionError as error:
+        raise UsageError(error.on_command_line) from None
+
+
+def shown(args: argparse.Namespace, config: Config) -> Thresholds:
+    """Return which detections are shown.
+
+    Raises:
+        UsageError: --classes that the model does not know.
+    """
+    own, names = config.score_threshold, config.model.names
+    with in_flags():
+        chosen = Thresholds.for_pictures(own, names, args.score_threshold, args.top_k, args.classes)
+    return replace(chosen, min_area=args.min_area)
+
+
+def timed(args: argparse.Namespace) -> Thresholds:
+    """Return which detections a benchmark draws: by default as in 2019, whatever the model."""
+    return Thresholds(args.score_threshold or 0.0, args.top_k or 5)
 
 
 def video_options(args: argparse.Namespace) -> VideoOptions:

@@ -34,7 +34,8 @@ def choose_model(args: argparse.Namespace) -> tuple[Checkpoint, Config]:
     path = newest_checkpoint("--trained_model", args.trained_model, Path("weights"), name)
     checkpoint = read_trained(path or resolve_weights(args.trained_model))
     config = checkpoint_config(checkpoint, args.config)
-    nms = chosen_nms(args.fast_nms, args.cross_class_nms, config.detect.nms)
+    cross_class = args.agnostic_nms or args.cross_class_nms
+    nms = chosen_nms(args.fast_nms, cross_class, config.detect.nms)
     changes = [f"detect.nms={nms}"]
     if args.dataset:
         changes.append(f"dataset={args.dataset}")
@@ -111,7 +112,7 @@ def drawing(args: argparse.Namespace, color_by: Literal["class", "instance"] = "
         boxes=args.display_bboxes,
         text=args.display_text,
         scores=args.display_scores,
-        color_by=color_by,
+        color_by=args.color or color_by,
     )
 
 
@@ -125,7 +126,7 @@ def origin_of(
         digest=digest_of(checkpoint.path),
         dataset=str(dataset.resolve()) if dataset.exists() else config.dataset,
         masks=mask_mode(args),
-        score_threshold=args.score_threshold,
+        score_threshold=args.score_threshold or 0.0,
         engine=engine.name if engine else args.engine,
         precision=engine.precision if engine else args.precision,
         settings=settings_of(config),

@@ -1,15 +1,14 @@
-"""Inputs named by a user: an image, a folder, a glob, a video, a camera, a stream."""
+"""An input and its output, as a user types them."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from data.files import IMAGE_SUFFIXES, URL_HEAD, is_url
+from data.files import URL_HEAD, is_url
+from yolact.sources.listing import GLOB_CHARACTERS, glob, local_path
 
 _DRIVE = re.compile(r"(?:^|:)[a-z]:[\\/]", re.IGNORECASE)
-_GLOB_CHARACTERS = frozenset("*?[")
 
 
 def parse_source(text: str) -> tuple[str, str | None]:
@@ -40,59 +39,14 @@ def parse_source(text: str) -> tuple[str, str | None]:
     return source, output
 
 
-def expand_images(source: str | Path) -> list[Path]:
-    """List the images that a file name, a folder or a glob such as `shots/*.jpg` stands for.
-
-    Folders and globs yield files with an image suffix only, so a stray Thumbs.db does no harm.
-
-    Args:
-        source: folder, glob pattern, or one file, which is taken whatever its suffix.
-
-    Returns:
-        At least one path, in natural order (`2.jpg` before `10.jpg`).
-
-    Raises:
-        ValueError: there is no image.
-    """
-    path = Path(source).expanduser()
-    found: Iterable[Path]
-    if path.is_file():
-        return [path]
-    if path.is_dir():
-        found, what = path.iterdir(), f"no image in folder {source}"
-    elif _GLOB_CHARACTERS & set(str(path)):
-        found, what = _glob(path), f"no image matches {source}"
-    else:
-        raise ValueError(f"no such file or folder: {source}")
-    images = sorted((p for p in found if _is_image(p)), key=natural_key)
-    if not images:
-        raise ValueError(f"{what}; looked for {', '.join(sorted(IMAGE_SUFFIXES))}")
-    return images
-
-
-def natural_key(path: Path) -> list[tuple[int, int, str]]:
-    """Sort key that compares runs of digits as numbers: `2.jpg` comes before `10.jpg`."""
-    pieces = re.split(r"(\d+)", str(path).lower())
-    return [(0, int(p), p) if p.isdecimal() else (1, 0, p) for p in pieces if p]
-
-
-def _is_image(path: Path) -> bool:
-    hidden = path.name.startswith(".")  # macOS leaves "._photo.jpg" beside photo.jpg
-    return path.suffix.lower() in IMAGE_SUFFIXES and not hidden and path.is_file()
-
-
-def _glob(pattern: Path) -> Iterator[Path]:
-    return Path(pattern.anchor).glob(str(pattern.relative_to(pattern.anchor)))
-
-
 def _exists(text: str) -> bool:
     """Tell whether a path exists or a pattern matches anything; no text is too odd to ask."""
     try:
-        path = Path(text).expanduser()
+        path = local_path(text)
         if path.exists():
             return bool(text)
-        return bool(_GLOB_CHARACTERS & set(text)) and any(True for _ in _glob(path))
-    except (OSError, ValueError, RuntimeError):  # odd names, no home, no pattern of paths
+        return bool(GLOB_CHARACTERS & set(text)) and any(True for _ in glob(path))
+    except (OSError, ValueError):  # odd names, no pattern of paths
         return False
 
 

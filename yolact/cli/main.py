@@ -8,8 +8,8 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from data.files import IMAGE_SUFFIXES, is_url
 from yolact import __version__
+from yolact.sources.kinds import kind_of
 
 from .inputs import parse_source
 
@@ -40,8 +40,9 @@ yolact COMMAND --help lists the flags; yolact --version prints the version."""
 
 PREDICT_HELP = """usage: yolact predict SOURCE[:OUT] [flags of `yolact eval`]
 
-SOURCE is an image, a folder or pattern of images, a video, the number of a camera, or the address
-of a stream. Without OUT, results are shown in a window, or written to results/.
+SOURCE is an image or its https address, a folder or pattern of images, a video, the number of a
+camera, or the address of a stream. Without OUT, results are shown in a window, or written to
+results/.
 
 Examples:
   yolact predict photo.jpg:out.png                         persons, by the bundled model
@@ -51,15 +52,18 @@ Examples:
 
 The flags used most, all of them in `yolact eval --help`:
   --trained_model=MODEL    .pth, .xml or .onnx, or the name of a released model
-  --score_threshold=0.3    drop detections that score lower
-  --top_k=15               draw at most this many detections
+  --score_threshold=0.3    drop detections that score lower; by default as the model says
+  --top_k=15               draw at most this many detections; by default all
+  --classes=person         draw these alone
   --device=auto            auto, cpu, cuda, cuda:1 or mps
   --precision=auto         float32 or bfloat16; auto: what is fast here
+  --classes=person,dog     only these
+  --save_json              files beside the pictures: also --save_csv, _coco, _txt, _labelme,
+                           _masks, _crops, _cutouts
+  --json                   a line of JSON for each image or frame, to standard output
   --detect                 boxes only, no masks
   --smooth_masks           outlines without stairs
   --display_scores=True    draw scores; likewise --display_masks, _bboxes, _text"""
-
-PREDICT_DEFAULTS = ("--score_threshold=0.3", "--top_k=15")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -113,7 +117,7 @@ def script_arguments(command: str, argv: Sequence[str]) -> list[str]:
     source, *flags = argv or [""]
     if not source or source.startswith("-"):
         raise ValueError("yolact predict: SOURCE comes first, as in yolact predict photo.jpg")
-    return [*PREDICT_DEFAULTS, f"{source_flag(source)}={source}", *flags]
+    return [f"{source_flag(source)}={source}", *flags]
 
 
 def source_flag(text: str) -> str:
@@ -122,13 +126,7 @@ def source_flag(text: str) -> str:
     Raises:
         ValueError: nothing stands before or after the colon.
     """
-    source, _ = parse_source(text)
-    path = Path(source).expanduser()
-    if is_url(source) or source.isdecimal():
-        return "--video"
-    if path.is_dir() or not path.suffix or not path.is_file() and set("*?[") & set(source):
-        return "--images"
-    return "--image" if path.suffix.lower() in IMAGE_SUFFIXES else "--video"
+    return f"--{kind_of(parse_source(text)[0], otherwise='video')}"
 
 
 def load_script(name: str) -> Callable[[Sequence[str]], None]:

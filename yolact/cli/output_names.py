@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Callable, Iterator, Sequence
 from itertools import count
-from pathlib import Path
+from pathlib import Path, PurePosixPath
+from urllib.parse import urlsplit
 
 import cv2
 
-from data.images import Image
+from data.files import IMAGE_SUFFIXES, VIDEO_SUFFIXES, is_url
 from data.video.writer import check_suffix
+from yolact.sources.listing import expand_images, local_path
 
 from .inputs import parse_source
 
@@ -20,18 +23,18 @@ RESULTS = Path("results")
 """The folder for what nobody named."""
 
 
-def image_and_picture(text: str, has_display: Callable[[], bool]) -> tuple[Path, Path | None]:
+def image_and_picture(text: str, has_display: Callable[[], bool]) -> tuple[str, Path | None]:
     """Split --image into the image to read and the picture to write, None for a window.
 
     Raises:
         ValueError: a picture cannot be written there, or would replace the image.
     """
     source, target = parse_source(text)
-    image = Path(source).expanduser()
-    picture = _output(target, image, RESULTS / f"{image.stem}.png", has_display)
+    stem = PurePosixPath(urlsplit(source).path).stem if is_url(source) else local_path(source).stem
+    picture = _output(target, source, RESULTS / f"{stem or 'image'}.png", has_display)
     if picture is not None:
         check_picture(picture)
-    return image, picture
+    return source, picture
 
 
 def source_and_video(text: str, has_display: Callable[[], bool]) -> tuple[str, Path | None]:
@@ -41,11 +44,44 @@ def source_and_video(text: str, has_display: Callable[[], bool]) -> tuple[str, P
         ValueError: a video cannot be written there, or would replace the source.
     """
     source, target = parse_source(text)
-    file = Path(source).expanduser()
-    video = _output(target, file, RESULTS / f"{Path(source).stem}.mp4", has_display)
+    video = _output(target, source, RESULTS / f"{Path(source).stem}.mp4", has_display)
     if video is not None:
         check_suffix(video)
     return source, video
+
+
+def images_and_pictures(
+    text: str, writes_pictures: bool = True
+) -> tuple[Path, list[tuple[Path, Path]]]:
+    """Split --images into the folder of the results, and the images with a picture for each.
+
+    Where the pictures of an earlier run lie among the images, they are left out.
+
+    Args:
+        text: what the user typed.
+        writes_pictures: False where the names of the pictures only name other files.
+
+    Raises:
+        ValueError: there is no image, the pictures would land among the images, or the output is
+            no folder.
+    """
+    source, target = parse_source(text)
+    folder = local_path(target or RESULTS)
+    _check_folder(folder)
+    images = expand_images(source)
+    if not writes_pictures:
+        return folder, list(zip(images, name_pictures(images, folder), strict=True))
+    earlier = [image for image in images if folder.resolve() in image.resolve().parents]
+    if earlier and len(earlier) < len(images):
+        logger.info("left out: %d images in %s, where the pictures go", len(earlier), folder)
+        images = [image for image in images if image not in set(earlier)]
+    pictures = name_pictures(images, folder)
+    if {p.parent.resolve() for p in pictures} & {image.parent.resolve() for image in images}:
+        raise ValueError(
+            f"{folder}: the pictures would land among the images; name another folder, as in "
+            f"{source}:{RESULTS}"
+        )
+    return folder, list(zip(images, pictures, strict=True))
 
 
 def name_pictures(images: Sequence[Path], folder: Path) -> list[Path]:
@@ -53,20 +89,23 @@ def name_pictures(images: Sequence[Path], folder: Path) -> list[Path]:
 
     Args:
         images: existing files; the first of a name keeps it.
-        folder: of the pictures, none of which replaces an image.
+        folder: of the pictures, none of which replaces an image. Below it they lie as the images
+            lie below the folder that all of those share.
 
     Returns:
         As many different files, always the same ones for the same images.
     """
     taken: set[str] = set()
     inputs = {_identity(image) for image in images} - {None}
+    shared = os.path.commonpath([image.absolute().parent for image in images]) if images else ""
     pictures = []
     for image in images:
-        names = (name for name in _names(image) if name.casefold() not in taken)
-        picture = next(folder / name for name in names if _identity(folder / name) not in inputs)
+        place = folder / image.absolute().parent.relative_to(shared)
+        free = (place / n for n in _names(image) if str(place / n).casefold() not in taken)
+        picture = next(path for path in free if _identity(path) not in inputs)
         if picture.stem != image.stem:
             logger.warning("%s is written as %s, since its own name is taken", image, picture)
-        taken.add(picture.name.casefold())
+        taken.add(str(picture).casefold())
         pictures.append(picture)
     return pictures
 
@@ -81,38 +120,46 @@ def check_picture(path: Path) -> None:
         raise ValueError(f"cannot write {path}: expected a name that ends in .png or .jpg")
 
 
-def write_image(path: Path, picture: Image) -> Path:
-    """Write a picture; the suffix tells the format.
-
-    Raises:
-        ValueError: no such format, or the file cannot be written.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    bgr = cv2.cvtColor(picture, cv2.COLOR_RGB2BGR)
-    try:
-        written = cv2.imwrite(str(path), bgr)
-    except cv2.error:
-        written = False
-    if not written:
-        raise ValueError(
-            f"cannot write {path}: expected a folder that can be written, and .png or .jpg"
-        )
-    return path
-
-
 def _output(
-    target: str | None, source: Path, default: Path, has_display: Callable[[], bool]
+    target: str | None, source: str, default: Path, has_display: Callable[[], bool]
 ) -> Path | None:
     """Return what the user named, or without a display the default; never the source itself."""
+    file = local_path(source)
     if target is None:
         if has_display():
             return None
         names = (default, *(default.with_stem(f"{default.stem}_{n}") for n in (2, 3)))
-        return next(path for path in names if not _is_same_file(path, source))
-    output = Path(target).expanduser()
-    if _is_same_file(output, source):
+        return next(path for path in names if not _is_same_file(path, file))
+    output = local_path(target)
+    if output.is_dir():
+        raise ValueError(f"{output} is a folder: name a file in it, as {output / default.name}")
+    if _is_same_file(output, file):
         raise ValueError(f"{output} would be replaced by its own result: name another output")
+    _check_parents(output)
     return output
+
+
+def _check_folder(folder: Path) -> None:
+    """Refuse what is no folder, or is named like a file.
+
+    Raises:
+        ValueError: so it is.
+    """
+    named_like_a_file = folder.suffix.lower() in IMAGE_SUFFIXES | VIDEO_SUFFIXES
+    if folder.is_file() or (named_like_a_file and not folder.is_dir()):
+        raise ValueError(f"{folder} names a file: --images writes into a folder")
+    _check_parents(folder)
+
+
+def _check_parents(path: Path) -> None:
+    """Refuse a path below a file.
+
+    Raises:
+        ValueError: so it is.
+    """
+    there = next((parent for parent in path.parents if parent.exists()), Path())
+    if not there.is_dir():
+        raise ValueError(f"cannot write {path}: {there} is a file, not a folder")
 
 
 def _names(image: Path) -> Iterator[str]:

@@ -2,24 +2,31 @@
 
 from __future__ import annotations
 
-import logging
-from dataclasses import dataclass
+import os
+from collections.abc import Callable
+from contextlib import ExitStack, closing
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
-from data.images import Image, read_image
+from data.images import Image
 from data.video.reader import open_video
 from yolact.drawing.detections import Draw
 from yolact.drawing.window import show
 from yolact.evaluation.way_of_2019 import run_video_plain
 from yolact.explain import explain, save_prototypes
+from yolact.files import write_picture
 from yolact.predictor import Predictor
 from yolact.results.detections import Detections
+from yolact.results.folder import ResultFolder
 from yolact.results.thresholds import Thresholds
+from yolact.sources.many import open_many
+from yolact.sources.one import read
+from yolact.stream import segment_many
 from yolact.video.pipeline import VideoReport, run_video
 
-from .output_names import RESULTS, name_pictures, write_image
-
-logger = logging.getLogger(__name__)
+from .output_names import RESULTS
+from .saving import Saving
 
 
 @dataclass(frozen=True)
@@ -42,11 +49,12 @@ class VideoOptions:
 
 
 def segment_image(
-    source: Path,
+    source: str,
     output: Path | None,
     predictor: Predictor,
     draw: Draw,
     thresholds: Thresholds,
+    saving: Saving,
     *,
     explained: bool = False,
     prototypes: bool = False,
@@ -54,51 +62,75 @@ def segment_image(
     """Segment one image, and print what is found.
 
     Args:
-        source: the image.
-        output: the picture to write; None shows it in a window.
+        source: path or address of the image.
+        output: the picture to write, which files of other kinds lie beside; None shows it in a
+            window.
         predictor: finds the objects.
         draw: draws them.
         thresholds: which of them.
+        saving: what becomes of them.
         explained: also draw, for each, how its mask came about.
         prototypes: also write these and the soft masks as .npy files.
     """
-    image = read_image(source)
-    (detections,) = predictor.segment([image], thresholds)
-    pictures = [draw(image, detections)]
-    if explained:
-        pictures += explain(predictor, image, thresholds)
+    shot = read(source)
+    found = predictor.segment([shot.image], thresholds)[0]
+    detections = replace(found, source=source, picture=shot.image)
+    saving.print_json(detections)
+    saving.print(*describe(detections))
     if prototypes:
-        print(*save_prototypes(predictor, image, RESULTS), sep="\n")
-    for line in describe(detections):
-        print(line)
+        saving.print(*save_prototypes(predictor, shot.image, RESULTS))
+    pictures = [draw(shot.image, detections)] if saving.picture else []
+    if explained:
+        pictures += explain(predictor, shot.image, thresholds)
     for number, picture in enumerate(pictures):
         if output is None:
-            show(picture, str(source))
+            show(picture, source)
         else:
             name = output if number == 0 else output.with_stem(f"{output.stem}_lincomb{number}")
-            print(write_image(name, picture))
+            saving.print(write_picture(name, picture))
+    if output is not None:
+        with saving.folder(output.parent, table=output.stem) as folder:
+            folder.add(detections, output.stem)
+        saving.print(*folder.written)
 
 
 def segment_images(
-    paths: list[Path], folder: Path, predictor: Predictor, draw: Draw, thresholds: Thresholds
+    folder: Path,
+    pictures: list[tuple[Path, Path]],
+    predictor: Predictor,
+    draw: Draw,
+    thresholds: Thresholds,
+    saving: Saving,
 ) -> None:
-    """Segment images, and write a picture of each; broken ones are named and passed over.
+    """Segment images, and write what is asked for; broken ones are named and passed over.
+
+    Args:
+        folder: of all files.
+        pictures: each image, and the file of its picture.
+        predictor: finds the objects.
+        draw: draws them.
+        thresholds: which of them.
+        saving: what becomes of them.
 
     Raises:
         ValueError: at the end, if any could not be read.
     """
-    broken = 0
-    for path, picture in zip(paths, name_pictures(paths, folder), strict=True):
-        try:
-            image = read_image(path)
-        except (OSError, ValueError) as error:
-            logger.warning("skipped: %s", error)
-            broken += 1
-            continue
-        (detections,) = predictor.segment([image], thresholds)
-        print(write_image(picture, draw(image, detections)))
-    if broken:
-        raise ValueError(f"{broken} of {len(paths)} images could not be read")
+    fast, done = predictor.for_many(), 0
+    picture_of = {str(image): picture for image, picture in pictures}
+    shared = Path(os.path.commonpath([image.absolute().parent for image, _ in pictures]))
+    segment = partial(fast.segment, thresholds=thresholds)
+    results = segment_many(open_many(list(picture_of)), segment, 1, fast.workers, skip=True)
+    with closing(results), saving.folder(folder, shared) as files:
+        for detections in results:
+            done += 1
+            picture = picture_of[detections.source]
+            files.add(detections, picture.relative_to(folder).with_suffix("").as_posix())
+            saving.print_json(detections)
+            if saving.picture:
+                saving.print(write_picture(picture, draw(detections.image, detections)))
+    saving.print(*files.written)
+    if done < len(pictures):
+        raise ValueError(f"{len(pictures) - done} of {len(pictures)} images could not be read")
 
 
 def segment_video(
@@ -108,15 +140,31 @@ def segment_video(
     draw: Draw,
     thresholds: Thresholds,
     options: VideoOptions,
+    saving: Saving,
 ) -> None:
     """Segment a video file, a webcam or a stream, and print how fast; None shows it in a window."""
-    if output is not None:
-        output.parent.mkdir(parents=True, exist_ok=True)
-    outcome = process_video(source, output, predictor, draw, thresholds, options)
+    with ExitStack() as stack:
+        files: ResultFolder | None = None
+        if output is not None:
+            output.parent.mkdir(parents=True, exist_ok=True)
+            files = stack.enter_context(saving.folder(output.parent, table=output.stem))
+
+        def on_frame(number: int, detections: Detections) -> None:
+            named = replace(detections, source=f"{source}#{number}")
+            saving.print_json(named)
+            if files is not None and output is not None:
+                files.add(named, f"{output.stem}_{number:06}")
+
+        video = output if saving.picture else None
+        shown = output is None
+        outcome = process_video(
+            source, video, predictor, draw, thresholds, options, display=shown, on_frame=on_frame
+        )
     dropped = f", {outcome.dropped} dropped" if outcome.dropped else ""
-    print(f"{outcome.frames} frames in {outcome.seconds:.1f} s: {outcome.fps:.2f} fps{dropped}")
-    if output is not None:
-        print(output)
+    saving.print(
+        f"{outcome.frames} frames in {outcome.seconds:.1f} s: {outcome.fps:.2f} fps{dropped}"
+    )
+    saving.print(*([] if video is None else [video]), *([] if files is None else files.written))
 
 
 def process_video(
@@ -126,16 +174,21 @@ def process_video(
     draw: Draw,
     thresholds: Thresholds,
     options: VideoOptions,
+    *,
+    display: bool = False,
+    on_frame: Callable[[int, Detections], None] | None = None,
 ) -> VideoReport:
-    """Run a video from end to end; without an output it is shown in a window."""
+    """Run a video from end to end; `on_frame` is called as in `run_video`."""
     with open_video(source) as video:
         # Where nobody waits for a single frame.
-        if output is not None and not video.is_live and not options.emulate_playback:
+        if not (display or video.is_live or options.emulate_playback):
             predictor = predictor.for_many()
         predictor.warm_up()
 
         def predict(frames: list[Image]) -> list[Detections]:
-            return predictor.segment(frames, thresholds)
+            found = predictor.segment(frames, thresholds)
+            pairs = zip(found, frames, strict=True)
+            return [replace(detections, picture=frame) for detections, frame in pairs]
 
         if options.plain and output is not None:
             return run_video_plain(video, predict, draw, output, options.max_frames)
@@ -144,11 +197,12 @@ def process_video(
             predict,
             draw,
             output=output,
-            display=output is None,
+            display=display,
             batch=options.batch,
             workers=predictor.workers,
             show_fps=options.show_fps,
             emulate_playback=options.emulate_playback,
+            on_frame=on_frame,
             max_frames=options.max_frames,
         )
 

@@ -18,10 +18,11 @@ ColorBy = Literal["class", "instance"]
 Color = tuple[int, int, int]
 Rectangle = tuple[int, int, int, int]
 
-# 19 colours on which white text can be read (contrast of 3 and more); neighbours differ most.
+# The first seven are Okabe and Ito's, which people with any kind of colour blindness tell apart;
+# each later one is as far as can be from all before it, for these people, too.
 _HEX = (
-    "e52832 1e80f0 1e9b3c e66e00 9628be 008c82 f0468c 878c0a 143ce6 0096c8 "
-    "a5144b b97d00 d71ed7 19693c 4646be 5aa000 8c5537 647d91 8c5fff"
+    "d55e00 0072b2 009e73 e69f00 56b4e9 cc79a7 f0e442 "
+    "781e00 2dffe1 1e3c87 a569ff a53c2d 7800f0 a5d287"
 )
 PALETTE: tuple[Color, ...] = tuple((c[0], c[1], c[2]) for c in map(bytes.fromhex, _HEX.split()))
 WHITE: Color = (255, 255, 255)
@@ -79,6 +80,12 @@ def draw_detections(
 def palette_color(number: int) -> Color:
     """Return a colour of the palette, which begins anew after its end."""
     return PALETTE[number % len(PALETTE)]
+
+
+def ink_on(color: Color) -> Color:
+    """Return white or near-black, whichever is easier to read on a colour."""
+    red, green, blue = ((channel / 255) ** 2.2 for channel in color)
+    return WHITE if 0.2126 * red + 0.7152 * green + 0.0722 * blue < 0.25 else DARK
 
 
 def object_colors(detections: Instances, color_by: ColorBy) -> list[Color]:
@@ -171,12 +178,12 @@ def _font_weight(scale: float) -> int:
 
 
 def _write(canvas: Image, text: str, place: Rectangle, color: Color) -> None:
-    """Write white text on a filled rectangle."""
+    """Write text on a filled rectangle."""
     x1, y1, x2, y2 = place
     scale = _font_scale(text, _image_hw(canvas))
     cv2.rectangle(canvas, (x1, y1), (x2 - 1, y2 - 1), color, cv2.FILLED)
     origin = (x1 + round(5 * scale), y2 - round(9 * scale))
-    cv2.putText(canvas, text, origin, FONT, scale, WHITE, _font_weight(scale), cv2.LINE_AA)
+    cv2.putText(canvas, text, origin, FONT, scale, ink_on(color), _font_weight(scale), cv2.LINE_AA)
 
 
 def _overlap(a: Rectangle, b: Rectangle) -> bool:

@@ -24,6 +24,7 @@ from yolact.checkpoint import Checkpoint, load_matching_weights, read_checkpoint
 from yolact.config import Config
 from yolact.models.official import State
 from yolact.models.segmenter import AnySegmenter
+from yolact.presets import stored_config
 
 from .choose import choose_engine, has_openvino
 from .names import Engine, EngineName, Precision, RunNetwork
@@ -56,7 +57,7 @@ def read_trained(path: Path) -> Checkpoint:
         if content["format"] != _FORMAT:
             raise ValueError(f"format {content['format']!r}")
         state = _decode_state(content["rescorer"])
-        return Checkpoint(path, state, False, Config.from_dict(content["config"]))
+        return Checkpoint(path, state, False, stored_config(content["config"]))
     except Exception as error:  # broken files make the parsers raise almost anything
         reason = str(error).strip().splitlines()[-1:] or [type(error).__name__]
         raise ValueError(

@@ -158,6 +158,7 @@ class MaskRcnn(Segmenter[RoiInputs, list[Found]]):
         pixel_std: RGB.
         class_names: one for each foreground class.
         detection: suppression settings.
+        score_threshold: of what is shown, see `Segmenter`.
         loss_weights: of the losses by name.
         fine_tuned: the backbone starts from trained weights, so its batch norm is frozen and its
             first layers are not trained, as torchvision does it.
@@ -182,10 +183,13 @@ class MaskRcnn(Segmenter[RoiInputs, list[Found]]):
         pixel_std: Sequence[float],
         class_names: tuple[str, ...],
         detection: DetectConfig,
+        score_threshold: float,
         loss_weights: Mapping[str, float],
         fine_tuned: bool,
     ) -> None:
-        super().__init__(network, image_size, pixel_mean, pixel_std, class_names, detection)
+        super().__init__(
+            network, image_size, pixel_mean, pixel_std, class_names, detection, score_threshold
+        )
         self.keep_aspect, self.loss_weights = keep_aspect, dict(loss_weights)
         for name, parameter in network.backbone.named_parameters():
             if fine_tuned and name.startswith(("conv1.", "layer1.")):
@@ -228,7 +232,8 @@ class MaskRcnn(Segmenter[RoiInputs, list[Found]]):
     def _scaled(
         self, found: Found, image_hw: tuple[int, int], thresholds: Thresholds
     ) -> Detections:
-        good = (found.scores >= thresholds.score).nonzero().squeeze(1)[: thresholds.top_k]
+        admitted = thresholds.admit(found.scores, found.labels)
+        good = admitted.nonzero().squeeze(1)[: thresholds.top_k]
         boxes, scores = found.boxes[good], found.scores[good]
         height, width = boxes.new_tensor(image_hw) / boxes.new_tensor(found.input_hw)
         boxes = boxes * torch.stack((width, height, width, height))

@@ -40,6 +40,7 @@ class Segmenter(nn.Module, ABC, Generic[Inputs, Outputs]):
         pixel_std: RGB.
         class_names: one for each foreground class.
         detection: suppression settings.
+        score_threshold: from which on a detection is shown, where nobody says otherwise.
 
     Attributes:
         fixed_shapes: whether the outputs' shapes follow from the input's, so that the network can
@@ -64,11 +65,12 @@ class Segmenter(nn.Module, ABC, Generic[Inputs, Outputs]):
         pixel_std: Sequence[float],
         class_names: tuple[str, ...],
         detection: DetectConfig,
+        score_threshold: float,
     ) -> None:
         super().__init__()
         self.network = network
         self.image_size, self.class_names, self.detection = image_size, class_names, detection
-        self.input_size = image_size
+        self.score_threshold, self.input_size = score_threshold, image_size
         self.mask_mode: MaskMode = "cropped"
         self.batch_norm_frozen = False
         self._frozen_norms: list[str] = []

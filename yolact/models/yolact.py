@@ -77,6 +77,7 @@ class Yolact(Segmenter[Tensor, Predictions]):
         pixel_std: RGB.
         class_names: one for each foreground class.
         detection: suppression settings.
+        score_threshold: of what is shown, see `Segmenter`.
     """
 
     fixed_shapes = True
@@ -100,8 +101,11 @@ class Yolact(Segmenter[Tensor, Predictions]):
         pixel_std: Sequence[float],
         class_names: tuple[str, ...],
         detection: DetectConfig,
+        score_threshold: float,
     ) -> None:
-        super().__init__(network, image_size, pixel_mean, pixel_std, class_names, detection)
+        super().__init__(
+            network, image_size, pixel_mean, pixel_std, class_names, detection, score_threshold
+        )
         self.mask_rescorer, self.criterion = mask_rescorer, criterion
 
     def losses(self, images: Sequence[Tensor], targets: Sequence[Target]) -> dict[str, Tensor]:
@@ -149,7 +153,7 @@ class Yolact(Segmenter[Tensor, Predictions]):
             image_hw: height and width in pixels.
             thresholds: a detection has to reach the score before and after re-scoring.
         """
-        candidates = candidates[candidates.scores >= thresholds.score]
+        candidates = candidates[thresholds.admit(candidates.scores, candidates.labels)]
         if self.mask_rescorer is None:
             candidates = candidates[: thresholds.top_k]
         soft_masks = self._soft_masks(prototypes, candidates)  # (N, h, w)
@@ -167,7 +171,7 @@ class Yolact(Segmenter[Tensor, Predictions]):
             crop_to_boxes=self.mask_mode == "smooth",
         )
         if self.mask_rescorer is not None:
-            best_first = detections.scores.argsort(descending=True)[: thresholds.top_k]
+            best_first = detections.scores.argsort(descending=True, stable=True)[: thresholds.top_k]
             kept = detections.scores[best_first] >= thresholds.score
             detections = detections[best_first[kept]]
         return detections

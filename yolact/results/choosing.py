@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, TypeVar
 
@@ -19,19 +19,6 @@ from .compact import compact_masks
 Found = TypeVar("Found", bound=Instances)
 Region = Sequence[float] | NDArray[np.generic]
 """x1, y1, x2, y2, or the (P, 2) points of a polygon, in pixels."""
-
-
-def labels_of(classes: Collection[str | int], class_names: Sequence[str]) -> list[int]:
-    """Return the labels of classes, each given by its name or its label.
-
-    Raises:
-        KeyError: no class has such a name.
-    """
-    known = {name: label for label, name in enumerate(class_names)}
-    unknown = [name for name in classes if isinstance(name, str) and name not in known]
-    if unknown:
-        raise KeyError(f"no class {unknown[0]!r}: there are {', '.join(known) or 'no names'}")
-    return [known[each] if isinstance(each, str) else each for each in classes]
 
 
 def centres_inside(boxes: Tensor, region: Region) -> Tensor:

@@ -23,6 +23,7 @@ from layers.structures import Index
 from yolact.files import PICTURE_SUFFIXES, as_file_name, write_json, write_picture, write_text
 
 from . import choosing, cuttings, exports
+from .thresholds import labels_of
 
 if TYPE_CHECKING:
     from yolact.drawing.detections import Color, ColorBy
@@ -70,7 +71,7 @@ class Detections(Instances):
 
         Raises:
             IndexError: a position out of range, or a mask of another length.
-            KeyError: no class has this name.
+            ValueError: no class has this name.
         """
         if isinstance(index, str):
             return self.filter(classes=(index,))
@@ -93,12 +94,11 @@ class Detections(Instances):
                 their boxes lie in it.
 
         Raises:
-            KeyError: no class has such a name.
-            ValueError: the region is neither.
+            ValueError: no class has such a name, or the region is neither.
         """
         kept = self.scores >= min_score
         if classes is not None:
-            wanted = choosing.labels_of(classes, self.class_names)
+            wanted = labels_of(classes, self.class_names)
             kept &= torch.isin(self.labels, self.labels.new_tensor(wanted))
         if inside is not None:
             kept &= choosing.centres_inside(self.boxes, inside)
@@ -131,11 +131,6 @@ class Detections(Instances):
         return choosing.joined(self, other).sort()
 
     # --- their masks -------------------------------------------------------------------------
-
-    @property
-    def areas(self) -> Tensor:
-        """Pixels of each mask, (N,) int64."""
-        return torch.tensor(exports.areas(self), dtype=torch.int64, device=self.labels.device)
 
     def polygons(self, tolerance: float = 0.0) -> list[list[Polygon]]:
         """Return each mask as polygons with holes, one for each connected part.

@@ -52,11 +52,6 @@ def polygons(objects: Instances, index: int, tolerance: float = 0.0) -> list[Pol
     return trace(inside.cpu().numpy(), window[:2], tolerance)
 
 
-def areas(objects: Instances) -> list[int]:
-    """Return the pixels of each mask."""
-    return [int(objects.crop(index)[1].sum()) for index in range(len(objects))]
-
-
 def rows(objects: Instances, source: str = "") -> Iterator[Row]:
     """Yield the objects as rows of a table."""
     values = zip(
@@ -64,7 +59,7 @@ def rows(objects: Instances, source: str = "") -> Iterator[Row]:
         objects.labels.tolist(),
         objects.scores.tolist(),
         objects.boxes.tolist(),
-        areas(objects),
+        objects.areas.tolist(),
         strict=True,
     )
     for name, label, score, (x1, y1, x2, y2), area in values:

@@ -45,11 +45,15 @@ class Saver:
         self.keep_latest, self.keep_latest_interval = keep_latest, keep_latest_interval
         self._previous: Path | None = None
 
-    def save(self) -> Path:
-        """Write a regular checkpoint, and delete the previous one where asked to."""
+    def save(self, again: bool = False) -> Path:
+        """Write a regular checkpoint, and delete the previous one where asked to.
+
+        Args:
+            again: also when that of this iteration is written already.
+        """
         path, previous = self._path(), self._previous
         if path == previous:
-            return path
+            return self._write(path) if again else path
         self._write(path)
         self._previous = path
         old = CheckpointName.parse(previous) if previous and self.keep_latest else None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import date
 from pathlib import Path
 from threading import Event
@@ -12,14 +13,15 @@ from threading import Event
 from data.images import Image
 from data.sample import Dataset
 from yolact import distributed
+from yolact.config import Config
 from yolact.evaluation.coco import CocoEvaluator, eval_order, evaluate
+from yolact.evaluation.confusion import best_threshold
 from yolact.evaluation.limits import scored_detections, tell_limits
 from yolact.evaluation.metrics import CocoMetrics, format_table
 from yolact.evaluation.result_files import merge_results
 from yolact.predictor import Predictor
 from yolact.report.write import write_report
 from yolact.results.detections import Detections
-from yolact.results.thresholds import Thresholds
 
 from .interrupt import Stopped
 from .pictures import write_validation_pictures
@@ -56,6 +58,8 @@ def validation_due(session: Session) -> bool:
 def validate(session: Session, stop: Event) -> CocoMetrics | None:
     """Evaluate on the validation images, print and record it, and keep the best weights.
 
+    The score of the best F1 becomes that from which the model shows what it finds.
+
     Args:
         session: with or without validation images.
         stop: ends it after the present image.
@@ -76,7 +80,7 @@ def validate(session: Session, stop: Event) -> CocoMetrics | None:
     def predict(image: Image) -> Detections:
         if stop.is_set():
             raise Stopped
-        return predictor.segment([image], Thresholds())[0]
+        return predictor.find_all(image)
 
     start = time.perf_counter()
     try:
@@ -95,8 +99,16 @@ def validate(session: Session, stop: Event) -> CocoMetrics | None:
             _draw(session.options.folder, data, predict)
     finally:
         learner.model.train()
+    learner.config = with_best_threshold(learner.config, metrics)
     session.saver.save_best(metrics.mask.overlaps["all"])
     return metrics
+
+
+def with_best_threshold(config: Config, metrics: CocoMetrics) -> Config:
+    """Set the score from which detections are shown to that of the best F1, if any are right."""
+    if not metrics.mask.overlaps["all"] > 0:
+        return config
+    return replace(config, score_threshold=best_threshold(metrics.mask.matches))
 
 
 def images_to_validate(data: Dataset, count: int) -> list[int]:

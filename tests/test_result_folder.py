@@ -1,0 +1,116 @@
+"""Files of many results."""
+
+import csv
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from pycocotools.coco import COCO
+from support.odd_masks import NAMES, iou, odd_bitmaps, odd_detections, photo
+
+from data.catalog import open_dataset
+from yolact import CocoFile, ResultFolder
+from yolact.results.folder import KINDS
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_no_image_and_an_image_without_objects(tmp_path: Path, kind: str) -> None:
+    with ResultFolder(tmp_path / "none", [kind]):
+        pass
+    path, image = photo(tmp_path)
+    with ResultFolder(tmp_path / "empty", [kind]) as folder:
+        folder.add(odd_detections(image, str(path))[:0], "photo")
+    written = sorted(file.relative_to(tmp_path).as_posix() for file in tmp_path.rglob("*.*"))
+    expected = {
+        "json": ["empty/json/photo.json"],
+        "jsonl": ["empty/detections.jsonl", "none/detections.jsonl"],
+        "csv": ["empty/detections.csv", "none/detections.csv"],
+        "coco": ["empty/detections_coco.json", "none/detections_coco.json"],
+        "txt": ["empty/labels/classes.txt", "empty/labels/photo.txt"],
+        "labelme": ["empty/photo.json"],
+    }
+    assert written == [*expected.get(kind, []), "photo.png"]
+
+
+def test_every_kind(tmp_path: Path) -> None:
+    path, image = photo(tmp_path)
+    found = odd_detections(image, str(path))
+    with ResultFolder(tmp_path / "out", KINDS, tmp_path) as folder:
+        folder.add(found, "a")
+        folder.add(found[:1], "sub/b")
+    out = tmp_path / "out"
+    assert json.loads((out / "json" / "sub" / "b.json").read_text()) == found[:1].to_dict()
+    lines = (out / "detections.jsonl").read_text().splitlines()
+    assert list(map(json.loads, lines)) == [found.to_dict(), found[:1].to_dict()]
+    rows = list(csv.DictReader((out / "detections.csv").open(newline="")))
+    assert [row["name"] for row in rows] == [*NAMES, "ring"]
+    assert (out / "labels" / "a.txt").read_text() == found.to_yolo()
+    assert (out / "labels" / "classes.txt").read_text().splitlines() == list(NAMES)
+    assert json.loads((out / "sub" / "b.json").read_text())["imagePath"] == "../../photo.png"
+    pictures = sorted(p.relative_to(out).as_posix() for p in out.rglob("*.png"))
+    endings = ["a_000_ring", "a_001_pair", "a_002_blob_with_a_comma", "a_003_dot", "sub/b_000_ring"]
+    kinds = ("crops", "cutouts", "masks")
+    assert pictures == [f"{kind}/{ending}.png" for kind in kinds for ending in endings]
+    for ending, mask in zip(endings, odd_bitmaps(), strict=False):
+        picture = cv2.imread(str(out / "masks" / f"{ending}.png"), cv2.IMREAD_UNCHANGED)
+        assert np.array_equal(picture, mask * np.uint8(255))
+    cutout = cv2.imread(str(out / "cutouts" / "a_001_pair.png"), cv2.IMREAD_UNCHANGED)
+    assert np.array_equal(cutout, found.cutouts()[1][..., [2, 1, 0, 3]])
+    with pytest.raises(ValueError, match=r"kinds=\['xml'\]: expected some of json, jsonl"):
+        ResultFolder(out, ["xml"])
+
+
+@pytest.mark.parametrize(("tolerance", "least"), [(None, 1.0), (0.0, 1.0), (1.0, 0.97)])
+def test_coco_file_is_a_dataset(tmp_path: Path, tolerance: float | None, least: float) -> None:
+    (tmp_path / "images").mkdir()
+    path, image = photo(tmp_path / "images")
+    path.with_name("else.png").write_bytes(path.read_bytes())
+    with CocoFile(tmp_path / "labels.json", tmp_path / "images", tolerance) as file:
+        file.add(odd_detections(image, str(path)))
+        file.add(odd_detections(image)[:0], "somewhere/else.png")
+    coco = COCO(tmp_path / "labels.json")
+    assert [each["file_name"] for each in coco.imgs.values()] == ["photo.png", "else.png"]
+    assert sorted(coco.anns) == [1, 2, 3, 4]
+    for annotation, mask in zip(coco.anns.values(), odd_bitmaps(), strict=True):
+        assert iou(coco.annToMask(annotation), mask) >= least
+    dataset = open_dataset(str(tmp_path / "labels.json"), "train")  # by our own reader
+    assert dataset.categories.names == NAMES
+    assert len(dataset.annotations(0)) == 4
+
+
+def test_labels_that_somebody_corrected_are_kept(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path, image = photo(tmp_path)
+    path.with_suffix(".json").write_text("mine")
+    with ResultFolder(tmp_path, ["labelme"]) as folder:
+        folder.add(odd_detections(image, str(path)), "photo")
+    assert path.with_suffix(".json").read_text() == "mine"
+    assert "photo.json is there already" in caplog.text
+
+
+def test_coco_file_keeps_what_there_is_after_an_error(tmp_path: Path) -> None:
+    found, path = odd_detections(), tmp_path / "new" / "labels.json"
+    with pytest.raises(KeyboardInterrupt), CocoFile(path) as file:
+        file.add(found, "a.png")
+        raise KeyboardInterrupt
+    assert [file.name for file in path.parent.iterdir()] == ["labels.json"]
+    assert len(json.loads(path.read_text())["annotations"]) == 4
+    with pytest.raises(ValueError, match="is not open: use it in a `with` statement"):
+        file.add(found, "b.png")
+    with CocoFile(path) as file, pytest.raises(ValueError, match="holds other classes than"):
+        file.add(found, "a.png")
+        file.add(replace(found, class_names=("x", *NAMES[1:])), "b.png")
+
+
+def test_coco_file_of_many_images_takes_no_memory(tmp_path: Path) -> None:
+    """Annotations go to the file at once; of an image only its name and size are kept."""
+    with CocoFile(tmp_path / "labels.json", tolerance=None) as file:
+        for number in range(300):
+            file.add(odd_detections(), f"{number}.png")
+        size = next(tmp_path.glob(".labels.json*")).stat().st_size
+        assert size > 300 * 4 * 150 - 2**16  # all but a buffer
+    assert len(json.loads((tmp_path / "labels.json").read_text())["images"]) == 300

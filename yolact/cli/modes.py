@@ -1,0 +1,66 @@
+"""What eval.py is asked to do, and which flags act then."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Mapping
+from typing import Literal
+
+from yolact.errors import UsageError
+
+Mode = Literal["image", "images", "video", "dataset", "benchmark"]
+
+_PICTURES = frozenset({"image", "images", "video"})
+_DATA = frozenset({"dataset", "benchmark"})
+_SCORED = frozenset({"dataset"})
+
+_ONLY_FOR: Mapping[frozenset[str], str] = {
+    _PICTURES: "classes min_area quiet color no_picture save_json save_txt save_csv "
+    "save_coco save_labelme save_masks save_crops save_cutouts",
+    frozenset({"image"}): "display_lincomb mask_proto_debug",
+    frozenset({"video"}): "display_fps emulate_playback",
+    frozenset({"video", "benchmark"}): "video_multiframe",
+    _DATA: "max_images shuffle seed no_sort json",
+    _SCORED: "display per_class report report_threshold ap_data_file resume output_coco_json "
+    "bbox_det_file mask_det_file output_web_json web_det_path",
+    frozenset({"benchmark"}): "compare batch_sizes",
+}
+
+_TOLD: Mapping[str, str] = {
+    "image": "--image",
+    "images": "--images",
+    "video": "--video",
+    "dataset": "an evaluation on a dataset",
+    "benchmark": "--benchmark",
+}
+
+
+def mode_of(args: argparse.Namespace) -> Mode:
+    """Return what the flags of eval.py ask for."""
+    if args.benchmark or args.compare:
+        return "benchmark"
+    given: tuple[Mode, ...] = ("image", "images", "video")
+    return next((mode for mode in given if getattr(args, mode)), "dataset")
+
+
+def refuse_idle_flags(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
+    """Refuse what would do nothing.
+
+    Raises:
+        UsageError: two inputs, or a flag that is given and cannot act.
+    """
+    mode = mode_of(args)
+    inputs = [f"--{name}" for name in ("image", "images", "video") if getattr(args, name)]
+    if len(inputs) > 1:
+        raise UsageError(f"{' and '.join(inputs)} are two inputs: give one of them")
+    if mode == "benchmark" and (args.image or args.images):
+        raise UsageError("--benchmark takes the images of a --dataset, or the frames of a --video")
+    flags = {action.dest: action.option_strings[0] for action in parser._actions}
+    for modes, names in _ONLY_FOR.items():
+        for name in names.split():
+            is_given = getattr(args, name) != parser.get_default(name)
+            if is_given and mode not in modes:
+                where = " or ".join(_TOLD[each] for each in _TOLD if each in modes)
+                raise UsageError(
+                    f"{flags[name]} does nothing with {_TOLD[mode]}: it is for {where}"
+                )

@@ -1,0 +1,75 @@
+"""What is written, shown and printed of each result."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+
+from yolact.drawing.window import has_display
+from yolact.results.detections import Detections
+from yolact.results.folder import Kind, ResultFolder
+
+_FLAGS: tuple[Kind, ...] = (
+    "json",
+    "csv",
+    "coco",
+    "txt",
+    "labelme",
+    "masks",
+    "crops",
+    "cutouts",
+)
+
+
+@dataclass(frozen=True)
+class Saving:
+    """What becomes of results.
+
+    Attributes:
+        kinds: files that are written beside the pictures.
+        picture: pictures and videos are.
+        json_lines: a line of JSON for each goes to standard output, and nothing else does.
+        quiet: nothing goes there.
+    """
+
+    kinds: tuple[Kind, ...] = ()
+    picture: bool = True
+    json_lines: bool = False
+    quiet: bool = False
+
+    def can_show(self) -> bool:
+        """Tell whether a window can show all that is asked for."""
+        return self.picture and not self.kinds and not self.json_lines and has_display()
+
+    def folder(self, path: Path, image_folder: Path | None = None, table: str = "") -> ResultFolder:
+        """Return the files of the results.
+
+        Args:
+            path: of the folder.
+            image_folder: to which images are named relative.
+            table: name of the files for all images, where the folder has other things in it.
+        """
+        return ResultFolder(path, self.kinds, image_folder, table or "detections")
+
+    def print(self, *lines: object) -> None:
+        """Print what people read."""
+        if not (self.json_lines or self.quiet):
+            for line in lines:
+                print(line)
+
+    def print_json(self, detections: Detections) -> None:
+        """Print what programs read, if that is asked for."""
+        if self.json_lines:
+            print(detections.to_json(), flush=True)
+
+
+def saving(args: argparse.Namespace) -> Saving:
+    """Return what the flags ask for; --quiet also silences the log."""
+    if args.quiet:
+        logging.getLogger().setLevel(logging.ERROR)
+    kinds = [kind for kind in _FLAGS if getattr(args, f"save_{kind}")]
+    if args.video:
+        kinds = ["jsonl" if kind == "json" else kind for kind in kinds]
+    return Saving(tuple(kinds), not args.no_picture, args.json_lines, args.quiet)

@@ -1,0 +1,109 @@
+"""A COCO annotation file that is written as results come: memory stays flat however many."""
+
+from __future__ import annotations
+
+import json
+from contextlib import ExitStack
+from pathlib import Path
+from types import TracebackType
+from typing import Any, TextIO
+
+from data.classes import Categories
+from data.sample import ImageInfo
+from layers.instances import Instances
+from yolact.files import whole_file
+
+from .exports import coco_ids, coco_objects
+
+
+class CocoFile:
+    """Collects detections as annotations, to train on, to correct by hand, to score.
+
+    When it is closed, also by an error or Ctrl-C, the file holds all that was added.
+
+    Args:
+        path: of the file.
+        image_folder: to which images are named relative; by default that of the file.
+        tolerance: outlines as polygons, simplified by so many pixels, which every tool reads; None
+            for run lengths, which are exact.
+
+    Example:
+        >>> with CocoFile("people.json", "photos") as file:
+        ...     for detections in predictor.stream("photos"):
+        ...         file.add(detections)
+    """
+
+    def __init__(
+        self,
+        path: str | Path,
+        image_folder: str | Path | None = None,
+        tolerance: float | None = 1.0,
+    ) -> None:
+        self.path = Path(path)
+        self.image_folder = Path(image_folder or self.path.parent)
+        self.tolerance = tolerance
+        self._images: list[ImageInfo] = []
+        self._categories: Categories | None = None
+        self._count = 0
+        self._open = ExitStack()
+        self._file: TextIO | None = None
+
+    def __enter__(self) -> CocoFile:
+        part = self._open.enter_context(whole_file(self.path))
+        self._file = self._open.enter_context(part.open("w", encoding="utf-8"))
+        self._file.write('{"annotations": [')
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def add(self, detections: Instances, source: str = "") -> None:
+        """Add an image with its objects.
+
+        Args:
+            detections: of one image; all of one list of classes.
+            source: the image; by default where the detections are from.
+
+        Raises:
+            ValueError: the file is not open, or the classes are others than before.
+        """
+        if self._file is None:
+            raise ValueError(f"{self.path} is not open: use it in a `with` statement")
+        ids = coco_ids(detections.class_names)
+        categories = Categories(detections.class_names, tuple(ids))
+        if self._categories not in (None, categories):
+            raise ValueError(f"{self.path} holds other classes than {detections.class_names}")
+        self._categories = categories
+        height, width = detections.image_hw
+        number = len(self._images) + 1
+        name = self._name_of(source or str(getattr(detections, "source", "")))
+        self._images.append({"id": number, "file_name": name, "height": height, "width": width})
+        for entry in coco_objects(detections, number, ids, self.tolerance):
+            self._count += 1
+            comma = "," if self._count > 1 else ""
+            self._file.write(f"{comma}\n{json.dumps({'id': self._count, **entry})}")
+
+    def close(self) -> None:
+        """Finish the file."""
+        if self._file is None:
+            return
+        categories = self._categories or Categories((), ())
+        rest: dict[str, Any] = {
+            "images": self._images,
+            "categories": categories.to_coco_json(),
+            "info": {"description": "detections by YOLACT"},
+        }
+        self._file.write(f"],\n{json.dumps(rest)[1:]}\n")
+        self._file = None
+        self._open.close()
+
+    def _name_of(self, source: str) -> str:
+        try:
+            return Path(source).absolute().relative_to(self.image_folder.absolute()).as_posix()
+        except ValueError:
+            return Path(source).name

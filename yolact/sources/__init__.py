@@ -1,0 +1,1 @@
+"""What a user hands over to look at, turned into images."""

@@ -1,0 +1,96 @@
+"""The images that a file name, a folder or a pattern stands for."""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+from data.files import IMAGE_SUFFIXES
+
+logger = logging.getLogger(__name__)
+
+GLOB_CHARACTERS = frozenset("*?[")
+
+
+def local_path(text: str | os.PathLike[str]) -> Path:
+    """Return a path with `~` expanded, where that is somebody's home."""
+    path = Path(text)
+    try:
+        return path.expanduser()
+    except RuntimeError:
+        return path
+
+
+def expand_images(source: str | os.PathLike[str]) -> list[Path]:
+    """List the images that a file name, a folder or a glob such as `shots/**/*.jpg` stands for.
+
+    Folders and globs yield files with an image suffix only, so a stray Thumbs.db does no harm, and
+    all that lies in their folders. A link that leads nowhere is listed, for whoever reads it to
+    name it; a folder that cannot be read is named here.
+
+    Args:
+        source: folder, glob pattern, or one file, which is taken whatever its suffix.
+
+    Returns:
+        At least one path, in natural order (`2.jpg` before `10.jpg`).
+
+    Raises:
+        FileNotFoundError: there is no such file or folder.
+        ValueError: there is no image.
+    """
+    path = local_path(source)
+    if path.is_file():
+        return [path]
+    if path.is_dir():
+        found, what = _images_below(path), f"no image in folder {source}"
+    elif GLOB_CHARACTERS & set(str(path)):
+        found, what = _matching(path), f"no image matches {source}"
+    else:
+        raise FileNotFoundError(f"no such file or folder: {source}")
+    images = sorted(set(found), key=natural_key)
+    if not images:
+        raise ValueError(f"{what}; looked for {', '.join(sorted(IMAGE_SUFFIXES))}")
+    return images
+
+
+def natural_key(path: Path) -> list[tuple[int, int, str]]:
+    """Sort key that compares runs of digits as numbers: `2.jpg` comes before `10.jpg`."""
+    pieces = re.split(r"(\d+)", str(path).lower())
+    return [(0, int(p), p) if p.isdecimal() else (1, 0, p) for p in pieces if p]
+
+
+def glob(pattern: Path) -> Iterator[Path]:
+    """Match a pattern below the longest folder that is there as written, be it called `a [1]`."""
+    base = next((parent for parent in pattern.parents if parent.is_dir()), Path())
+    return base.glob(str(pattern.relative_to(base)))
+
+
+def _matching(pattern: Path) -> Iterator[Path]:
+    for path in glob(pattern):
+        if path.is_dir():
+            yield from _images_below(path)
+        elif _is_image(path):
+            yield path
+
+
+def _images_below(folder: Path, seen: frozenset[Path] = frozenset()) -> Iterator[Path]:
+    """Yield the images of a folder and those below it, through links too, but in no circle."""
+    place = folder.resolve()
+    try:
+        entries = [] if place in seen else list(folder.iterdir())
+    except OSError as error:
+        logger.warning("passed over: %s: %s", folder, error.strerror)
+        return
+    for entry in entries:
+        if entry.is_dir() and not entry.name.startswith("."):
+            yield from _images_below(entry, seen | {place})
+        elif _is_image(entry):
+            yield entry
+
+
+def _is_image(path: Path) -> bool:
+    hidden = path.name.startswith(".")  # macOS leaves "._photo.jpg" beside photo.jpg
+    return path.suffix.lower() in IMAGE_SUFFIXES and not hidden and not path.is_dir()

@@ -1,0 +1,125 @@
+"""Many images, one after another: lists, folders, patterns, videos, cameras, iterators."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Generator, Iterable, Iterator, Mapping
+from io import IOBase
+from itertools import islice
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
+
+import numpy as np
+
+from .kinds import kind_of
+from .listing import expand_images
+from .one import Shot, is_one, read, refusal
+
+if TYPE_CHECKING:
+    from data.video.reader import VideoSource
+
+logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+
+class Many(NamedTuple):
+    """Images to come.
+
+    Attributes:
+        images: each as `read` takes it; to be closed, which closes a video.
+        is_stored: they lie ready, so that some can be read ahead; others may come slowly, or
+            depend on what was found in the one before.
+    """
+
+    images: Generator[object, None, None]
+    is_stored: bool
+
+
+def open_many(source: object) -> Many:
+    """Open what stands for any number of images.
+
+    Args:
+        source: a list or another iterable of what `read` takes, a folder, a pattern, a video, the
+            number of a camera, the address of a stream; or one image.
+
+    Raises:
+        OSError: no such file or folder.
+        ValueError: it stands for no image, or a video, camera or stream cannot be opened.
+    """
+    if isinstance(source, (str, os.PathLike)):
+        kind = kind_of(source, otherwise="video")
+        if kind == "video":
+            return _open_video(os.fspath(source))
+        named = expand_images(source) if kind == "images" else [source]
+        return Many(_each(named), is_stored=True)
+    if isinstance(source, int) and not isinstance(source, bool) and source >= 0:
+        return _open_video(str(source))
+    if is_one(source):
+        return Many(_each([source]), is_stored=True)
+    if isinstance(source, (list, tuple)):
+        return Many(_each(source), is_stored=True)
+    if isinstance(source, Iterable) and not isinstance(source, (Mapping, IOBase)):
+        return Many(_copies(source), is_stored=False)
+    raise ValueError(refusal(source))
+
+
+def read_batch(given: Iterable[tuple[int, object]], skip: bool = False) -> list[Shot]:
+    """Read a batch of images.
+
+    Args:
+        given: each with its number, for messages about what has no name.
+        skip: log what cannot be read, and leave it out.
+
+    Raises:
+        OSError: one is not there, or cannot be fetched.
+        ValueError: one is no image.
+    """
+    shots = []
+    for number, each in given:
+        try:
+            shots.append(_read_numbered(number, each))
+        except (OSError, ValueError) as error:
+            if not skip:
+                raise
+            logger.warning("skipped: %s", error)
+    return shots
+
+
+def batches(items: Iterable[T], size: int) -> Iterator[list[T]]:
+    """Yield as many items at a time, the last time perhaps fewer."""
+    unread = iter(items)
+    while batch := list(islice(unread, size)):
+        yield batch
+
+
+def _read_numbered(number: int, given: object) -> Shot:
+    try:
+        return read(given)
+    except ValueError as error:
+        if isinstance(given, (str, os.PathLike)):  # named already
+            raise
+        raise ValueError(f"image {number}: {error}") from error
+
+
+def _each(given: Iterable[object]) -> Generator[object, None, None]:
+    yield from given
+
+
+def _copies(given: Iterable[object]) -> Generator[object, None, None]:
+    """Yield what an iterator gives, which may use one array for every image."""
+    for each in given:
+        yield each.copy() if isinstance(each, np.ndarray) else each
+
+
+def _open_video(name: str) -> Many:
+    from data.video.reader import open_video
+
+    video = open_video(name)
+    return Many(_frames(video), is_stored=not video.is_live)
+
+
+def _frames(video: VideoSource) -> Generator[Shot, None, None]:
+    with video:
+        for number, frame in enumerate(video):
+            yield Shot(frame, f"{video.name}#{number}")

@@ -1,0 +1,94 @@
+"""One image, in any of the ways in which Python programs hold one."""
+
+from __future__ import annotations
+
+import os
+from typing import Any, NamedTuple, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image as PilImage
+from torch import Tensor
+
+from data.files import is_url
+from data.images import Image, from_pil, read_image
+
+from .kinds import kind_of
+from .listing import local_path
+from .pixels import from_array, from_tensor
+from .web import fetch
+
+OneImage: TypeAlias = (
+    str | os.PathLike[str] | NDArray[Any] | PilImage.Image | Tensor | bytes | bytearray
+)
+"""A path, an http(s) address, pixels, or the bytes of an encoded file."""
+
+ACCEPTED = (
+    "expected a path or http(s) address, a NumPy array, a PIL image, a tensor, the bytes of a "
+    "file, a list of these, or many images: a folder, a pattern as in 'in/**/*.jpg', a video, the "
+    "number of a camera, the address of a stream, an iterator"
+)
+
+
+class Shot(NamedTuple):
+    """One image, and where it comes from.
+
+    Attributes:
+        image: (H, W, 3) uint8 RGB.
+        source: its path or address; "" for one that was in memory.
+        is_file: it can be read again from its path.
+    """
+
+    image: Image
+    source: str = ""
+    is_file: bool = False
+
+
+def is_one(given: object) -> bool:
+    """Tell whether something stands for one image, and not for many or nothing at all."""
+    if isinstance(given, (str, os.PathLike)):
+        return kind_of(given) == "image"
+    return isinstance(given, (np.ndarray, PilImage.Image, Tensor, bytes, bytearray, Shot))
+
+
+def read(given: object) -> Shot:
+    """Read or convert one image.
+
+    Args:
+        given: see `OneImage`; files as by `read_image`, arrays and tensors as by `from_array` and
+            `from_tensor`, Pillow's pictures turned upright as EXIF says; or a `Shot` already.
+
+    Raises:
+        OSError: it is not there, or cannot be fetched.
+        ValueError: it is no image, or nothing that stands for one.
+    """
+    if isinstance(given, Shot):
+        return given
+    if isinstance(given, (str, os.PathLike)):
+        return _read_named(os.fspath(given))
+    if isinstance(given, np.ndarray):
+        return Shot(from_array(given))
+    if isinstance(given, Tensor):
+        return Shot(from_tensor(given))
+    if isinstance(given, PilImage.Image):
+        return Shot(from_pil(given))
+    if isinstance(given, (bytes, bytearray)):
+        return Shot(read_image(bytes(given)))
+    raise ValueError(refusal(given))
+
+
+def refusal(given: object) -> str:
+    """Say that something stands for no image, and what would."""
+    is_short = given is None or isinstance(given, (int, float))
+    return f"{repr(given) if is_short else type(given).__name__} is no image: {ACCEPTED}"
+
+
+def _read_named(text: str) -> Shot:
+    if is_url(text):
+        content = fetch(text)
+        try:
+            return Shot(read_image(content), text)
+        except ValueError as error:
+            raise ValueError(str(error).replace("the given bytes", text, 1)) from error
+    path = local_path(text)
+    return Shot(read_image(path), str(path), is_file=True)

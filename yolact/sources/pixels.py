@@ -1,0 +1,78 @@
+"""Pictures in memory, turned into (H, W, 3) uint8 RGB."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+from data.images import Image
+
+_CHANNELS = (1, 3, 4)
+
+
+def from_array(array: NDArray[Any]) -> Image:
+    """Convert an array; one that is (H, W, 3) uint8 already is not copied.
+
+    Args:
+        array: (H, W, 3) RGB, (H, W) or (H, W, 1) gray, or (H, W, 4) RGBA, whose alpha is dropped.
+            uint8; or uint16, which is divided by 257; or float in [0, 1].
+
+    Raises:
+        ValueError: another shape or type, a float outside [0, 1], or no pixels.
+    """
+    is_image = array.ndim == 2 or (array.ndim == 3 and array.shape[2] in _CHANNELS)
+    if not (is_image and array.size):
+        raise ValueError(_misshapen(array.shape))
+    values = array if array.ndim == 3 else array[:, :, None]
+    values = _to_uint8(values[:, :, :3])  # without alpha
+    if values.shape[2] == 1:
+        values = np.repeat(values, 3, axis=2)
+    return np.ascontiguousarray(values)
+
+
+def from_tensor(tensor: Tensor) -> Image:
+    """Convert a tensor on any device.
+
+    Channels come first wherever the first dimension is 1, 3 or 4, so (3, H, W) as PyTorch has it;
+    any other tensor is read as an array is.
+
+    Raises:
+        ValueError: as `from_array`.
+    """
+    if tensor.ndim == 3 and tensor.shape[0] in _CHANNELS:
+        tensor = tensor.permute(1, 2, 0)
+    if tensor.is_floating_point():
+        tensor = tensor.float()  # NumPy has no bfloat16
+    return from_array(tensor.numpy(force=True))
+
+
+def _to_uint8(values: NDArray[Any]) -> Image:
+    kind, size = values.dtype.kind, values.dtype.itemsize
+    if kind == "u" and size == 1:
+        return values
+    if kind == "u" and size == 2:
+        return ((values.astype(np.uint32) + 128) // 257).astype(np.uint8)  # rounded
+    if kind != "f":
+        raise ValueError(
+            f"image of type {values.dtype}: expected uint8, uint16, or float from 0 to 1"
+        )
+    if not ((values >= 0) & (values <= 1)).all():  # NaN included
+        raise ValueError(
+            f"image of type {values.dtype} with values from {values.min():g} to {values.max():g}: "
+            "floats are taken as 0 to 1; divide by the largest value that there can be"
+        )
+    return np.round(values.astype(np.float32) * 255).astype(np.uint8)
+
+
+def _misshapen(shape: tuple[int, ...]) -> str:
+    """Say what is wrong with a shape, and the mend for what are probably several images."""
+    mend = "; for several images pass a list of them" if len(shape) == 4 else ""
+    if len(shape) == 3 and shape[0] in _CHANNELS:
+        mend = "; turn (3, H, W) by .transpose(1, 2, 0)"
+    return (
+        f"image of shape {shape}: expected (H, W, 3) RGB, (H, W, 4) RGBA, or (H, W) or (H, W, 1) "
+        f"gray, with at least one pixel{mend}"
+    )

@@ -1,0 +1,57 @@
+"""Many images through a predictor: in batches, in order, in bounded memory."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Generator, Sequence
+from contextlib import closing
+from dataclasses import replace
+
+from data.images import Image
+from yolact.results.detections import Detections
+from yolact.sources.many import Many, batches, read_batch
+from yolact.sources.one import Shot
+
+from .threads import map_ahead
+
+logger = logging.getLogger(__name__)
+
+Segment = Callable[[list[Image]], list[Detections]]
+
+
+def segment_shots(shots: Sequence[Shot], segment: Segment, keep: bool = False) -> list[Detections]:
+    """Segment a batch; the picture of a file, which can be read again, is dropped unless kept."""
+    found = segment([shot.image for shot in shots])
+    return [
+        replace(each, source=shot.source, picture=shot.image if keep or not shot.is_file else None)
+        for each, shot in zip(found, shots, strict=True)
+    ]
+
+
+def segment_many(
+    many: Many, segment: Segment, batch: int, workers: int = 1, *, skip: bool = False
+) -> Generator[Detections, None, None]:
+    """Segment image after image.
+
+    Args:
+        many: from `open_many`; closed at the end, whatever ends it.
+        segment: segments a list of images.
+        batch: images for each call of it.
+        workers: threads that read and call it, on images that are stored; other images are asked
+            for only when the results of those before them have been taken.
+        skip: log and count what cannot be read, instead of raising its error.
+    """
+
+    def look(given: Sequence[tuple[int, object]]) -> tuple[int, list[Detections]]:
+        shots = read_batch(given, skip)
+        return len(given), segment_shots(shots, segment, keep=True)
+
+    ahead = workers if many.is_stored else 0
+    results = map_ahead(look, batches(enumerate(many.images), batch), workers, ahead)
+    seen = kept = 0
+    with closing(many.images), closing(results):
+        for given, found in results:
+            seen, kept = seen + given, kept + len(found)
+            yield from found
+    if kept < seen:
+        logger.warning("%d of %d images could not be read", seen - kept, seen)
