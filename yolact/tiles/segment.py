@@ -8,20 +8,20 @@ from dataclasses import dataclass, replace
 from itertools import chain, repeat
 from typing import Protocol
 
-import numpy as np
 import torch
 
 from data.images import Image
 from layers.masks import Window
 from yolact.errors import OptionError
 from yolact.results.detections import Detections
-from yolact.results.thresholds import Thresholds
+from yolact.results.thresholds import Thresholds, check_count
+from yolact.sources.pixels import Pixels
 from yolact.threads import map_ahead
 
 from .joining import joined_masks, telling
 from .matching import grouped
 from .pieces import Piece, pieces_in
-from .views import Pixels, cut_up, read
+from .views import cut_up, read
 
 GPU_BATCH = 8
 """Tiles that a GPU is given at a time; a processor takes them one by one, in several threads."""
@@ -49,8 +49,9 @@ class Tiling:
 
     Attributes:
         tile: side of a tile in pixels.
-        overlap: least share of a side that neighbours have in common, from 0, below 1.
+        overlap: least share of a side that neighbours have in common, 0 to 0.9.
         overview: look at the whole picture, too, shrunk to a tile: for objects larger than one.
+        max_pixels: a larger file is refused; None for `data.images.MAX_PIXELS`.
 
     Raises:
         OptionError: a value out of its range.
@@ -59,18 +60,27 @@ class Tiling:
     tile: int = 1024
     overlap: float = 0.2
     overview: bool = True
+    max_pixels: int | None = None
 
     def __post_init__(self) -> None:
-        if self.tile < 1:
-            raise OptionError("tile", self.tile, "expected at least 1 pixel")
+        check_count("tile", self.tile)
+        if self.max_pixels is not None:
+            check_count("max_pixels", self.max_pixels)
         if not 0 <= self.overlap <= 0.9:
-            raise OptionError("overlap", self.overlap, "expected 0 to 0.9")
+            raise OptionError("overlap", self.overlap, "expected a number from 0 to 0.9")
 
     def views(self, image_hw: tuple[int, int]) -> list[Window]:
         """Return the parts of a picture to look at: all of it alone where it is no larger."""
         tiles = cut_up(image_hw, self.tile, self.overlap)
         whole = (0, 0, image_hw[1], image_hw[0])
         return [*tiles, whole] if self.overview and len(tiles) > 1 else tiles
+
+
+def in_tiles(
+    predictor: Segmenting, images: Sequence[Image], tiling: Tiling, thresholds: Thresholds
+) -> list[Detections]:
+    """Segment images one after another, each as `segment_tiled` does."""
+    return [segment_tiled(predictor, image, tiling, thresholds) for image in images]
 
 
 def segment_tiled(
@@ -83,22 +93,18 @@ def segment_tiled(
 
     Args:
         predictor: finds the objects of a tile.
-        image: (H, W, 3) uint8 RGB, of which parts can be read. One no larger than a tile is
-            segmented as it is.
+        image: one no larger than a tile is segmented as it is.
         tiling: how it is looked at.
         thresholds: which objects of the whole picture count.
 
     Returns:
         The objects of the whole picture, each of them once.
-
-    Raises:
-        ValueError: not such an image.
     """
-    image_hw = _checked(image)
+    image_hw = image.shape[0], image.shape[1]
     views = tiling.views(image_hw)
     if len(views) == 1:
         return predictor.segment([read(image, views[0], tiling.tile)], thresholds)[0]
-    every, many = replace(thresholds, top_k=None), predictor.for_many()
+    every, many = replace(thresholds, top_k=None, min_area=0), predictor.for_many()
 
     def look(batch: Sequence[Window]) -> tuple[list[Piece], Detections]:
         found = many.segment([read(image, view, tiling.tile) for view in batch], every)
@@ -110,18 +116,19 @@ def segment_tiled(
     with closing(map_ahead(look, batches, many.workers, ahead=many.workers)) as results:
         pieces, nothing = zip(*results, strict=True)
     objects = grouped(list(chain.from_iterable(pieces)))
-    objects.sort(key=_score, reverse=True)
-    return _detections(objects[: thresholds.top_k], replace(nothing[0], image_hw=image_hw))
+    found = _detections(objects, replace(nothing[0], image_hw=image_hw))
+    return replace(thresholds, drop_empty=False).select(found)  # which was done in the tiles
 
 
 def _detections(objects: Sequence[Sequence[Piece]], nothing: Detections) -> Detections:
-    """Make one object of each group of pieces; all else is as in the detections given."""
+    """Make one object of each group of pieces, best first; all else is as in `nothing`."""
     if not objects:
         return nothing
-    told = [telling(pieces) for pieces in objects]
-    soft_masks, frames = joined_masks(told)
+    groups = sorted(objects, key=_score, reverse=True)
+    best = [max(pieces, key=lambda piece: piece.score) for pieces in groups]
+    told = [telling(pieces) for pieces in groups]
     corners = [torch.stack([piece.box for piece in pieces]) for pieces in told]
-    best = [max(pieces, key=lambda piece: piece.score) for pieces in objects]
+    soft_masks, frames = joined_masks(told)
     return replace(
         nothing,
         boxes=torch.stack([torch.cat((b[:, :2].amin(0), b[:, 2:].amax(0))) for b in corners]),
@@ -135,18 +142,3 @@ def _detections(objects: Sequence[Sequence[Piece]], nothing: Detections) -> Dete
 
 def _score(pieces: Sequence[Piece]) -> float:
     return max(piece.score for piece in pieces)
-
-
-def _checked(image: Pixels) -> tuple[int, int]:
-    """Return height and width of a picture.
-
-    Raises:
-        ValueError: it is none, or of another kind.
-    """
-    shape, dtype = tuple(image.shape), np.dtype(image.dtype)
-    if len(shape) != 3 or shape[2] != 3 or dtype != np.uint8 or 0 in shape:
-        raise ValueError(
-            f"image of shape {shape} and type {dtype}: expected (H, W, 3) uint8 RGB "
-            "with at least one pixel"
-        )
-    return shape[0], shape[1]

@@ -4,28 +4,13 @@ from __future__ import annotations
 
 import itertools
 import math
-from typing import Any, Protocol
 
 import cv2
 import numpy as np
 
 from data.images import Image
 from layers.masks import Window
-
-
-class Pixels(Protocol):
-    """A picture of which parts can be read: an array, a memmap, an array of zarr or HDF5."""
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """(H, W, 3)."""
-
-    @property
-    def dtype(self) -> Any:
-        """The type uint8."""
-
-    def __getitem__(self, rows_and_columns: tuple[slice, slice], /) -> Any:
-        """Return a part."""
+from yolact.sources.pixels import Pixels
 
 
 def cut_up(image_hw: tuple[int, int], side: int, overlap: float) -> list[Window]:
