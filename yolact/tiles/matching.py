@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from layers.masks import Window
+from layers.native import Window
 
 from .pieces import Piece
 

@@ -11,7 +11,7 @@ from typing import Protocol
 import torch
 
 from data.images import Image
-from layers.masks import Window
+from layers.native import Window
 from yolact.errors import OptionError
 from yolact.results.detections import Detections
 from yolact.results.thresholds import Thresholds, check_count
