@@ -1,4 +1,4 @@
-"""Losses of YOLACT (sec. 3 and 5) and YOLACT++ (mask re-scoring), unweighted, for float32 tensors."""
+"""Losses of YOLACT (sec. 3 and 5) and YOLACT++ (mask re-scoring), not weighted, in float32."""
 
 from __future__ import annotations
 

@@ -8,7 +8,14 @@ from pathlib import Path
 import pytest
 
 from yolact.cli.eval_flags import parse_arguments
-from yolact.cli.main import PREDICT_HELP, SCRIPTS, as_commands, main, script_arguments, source_flag
+from yolact.cli.main import (
+    COMMANDS,
+    PREDICT_HELP,
+    as_commands,
+    main,
+    script_arguments,
+    source_flag,
+)
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -75,9 +82,9 @@ def test_arguments_are_those_of_the_script(
 @pytest.mark.parametrize(
     ("argv", "words"),
     [
-        ([], ["no command ''", *SCRIPTS]),
-        (["predictt"], ["no command 'predictt'", *SCRIPTS]),
-        (["--verbose"], ["no command '--verbose'", *SCRIPTS]),
+        ([], ["no command ''", *COMMANDS]),
+        (["predictt"], ["no command 'predictt'", *COMMANDS]),
+        (["--verbose"], ["no command '--verbose'", *COMMANDS]),
         (["predict"], ["yolact predict: SOURCE comes first"]),
         (["predict", "--top_k=3", "a.jpg"], ["yolact predict: SOURCE comes first"]),
         (["predict", "a.jpg:"], ["'a.jpg:': expected INPUT or INPUT:OUTPUT"]),
@@ -134,4 +141,4 @@ def test_hints_name_the_command_and_no_script() -> None:
 
 def test_each_command_has_a_line_of_help(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--help"]) == 0
-    assert set(re.findall(r"^  (\w+) ", capsys.readouterr().out, re.MULTILINE)) == set(SCRIPTS)
+    assert set(re.findall(r"^  (\w+) ", capsys.readouterr().out, re.MULTILINE)) == set(COMMANDS)

@@ -16,7 +16,7 @@ from data.video.reader import open_video
 from yolact import build_model, get_config
 from yolact.checkpoint import read_checkpoint, save_checkpoint
 from yolact.cli.common import run_command
-from yolact.models.official import to_official
+from yolact.formats.official import to_official
 
 SCRIPTS = Path(__file__).parents[1] / "scripts"
 

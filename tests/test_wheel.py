@@ -16,7 +16,7 @@ import pytest
 import yolact
 from layers.native import load_kernels
 from yolact.checkpoint import BUNDLED
-from yolact.cli.main import SCRIPTS
+from yolact.cli.main import COMMANDS, SCRIPTS
 
 ROOT = Path(__file__).resolve().parent.parent
 NEEDED = (
@@ -134,6 +134,10 @@ def test_the_wheel_holds_one_package(wheel: Path) -> None:
     assert {name for name in names if name.endswith(".py")} == modules_of_the_checkout()
     typed = {f"{PREFIX}{folder}py.typed" for folder in ("", "layers/", "data/")}
     assert typed | {f"yolact/weights/{BUNDLED}.pth"} < names
+    assets = (ROOT / "yolact" / "report" / "assets").iterdir()
+    assert {f"{PREFIX}report/assets/{asset.name}" for asset in assets} < names
+    page = ROOT / "yolact" / "serve" / "page"
+    assert {str(path.relative_to(ROOT)) for path in page.rglob("*.*")} < names
     assert [name for name in names if name.endswith(".pth")] == [f"yolact/weights/{BUNDLED}.pth"]
     with zipfile.ZipFile(wheel) as archive:
         assert archive.read(f"{INFO}top_level.txt").split() == [b"yolact"]
@@ -226,14 +230,14 @@ def test_models_by_name(installed: Environment, working: Path) -> None:
 @pytest.mark.slow
 def test_every_subcommand_is_there(installed: Environment, working: Path) -> None:
     probe = (
-        "from yolact.cli.main import SCRIPTS, main\n"
-        "for command in SCRIPTS:\n"
+        "from yolact.cli.main import COMMANDS, main\n"
+        "for command in COMMANDS:\n"
         "    try: main([command, '--help'])\n"
         "    except SystemExit as end: assert end.code in (0, None), end\n"
     )
     done = run(installed.python, "-c", probe, cwd=working, PYTHONPATH=str(working))
     assert done.returncode == 0, done.stderr
-    for command in SCRIPTS:
+    for command in COMMANDS:
         assert f"usage: yolact {command} " in done.stdout
     assert "python " not in done.stdout.replace("torchrun", "")
 
