@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import pickle
+import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from multiprocessing.connection import Connection
@@ -23,6 +24,7 @@ from yolact.engines.prepare import prepare
 CPU = torch.device("cpu")
 CONFIG = get_config("yolact_resnet18").override(*SETTINGS, "detect.score_threshold=0.0")
 IMAGE = np.random.default_rng(0).integers(0, 256, (48, 80, 3), dtype=np.uint8)
+PATIENCE = 120.0  # seconds, for a machine that is busy
 ENGINES: list[EngineName] = ["plain", "eager", "openvino"]
 
 
@@ -112,11 +114,16 @@ def in_process(method: str, predictors: Sequence[Predictor], threads: int = 1) -
     context = multiprocessing.get_context(method)
     here, there = context.Pipe()
     process = context.Process(target=predict, args=(predictors, threads, there))
-    process.start()
+    # Where the process dies before it has read its arguments, `start` waits for ever.
+    start = threading.Thread(target=process.start, daemon=True)
+    start.start()
+    start.join(PATIENCE)
+    assert not start.is_alive(), "the process does not read its arguments"
+    there.close()  # so that its death is noticed
     try:
         answers: list[object] = []
         while len(answers) < len(predictors):
-            assert here.poll(120), "the process waits for ever"
+            assert here.poll(PATIENCE), "the process waits for ever"
             answers.append(here.recv())
         return answers
     finally:

@@ -7,6 +7,7 @@ import site
 import subprocess
 import sys
 import sysconfig
+import tarfile
 import zipfile
 from pathlib import Path
 
@@ -274,6 +275,9 @@ def test_built_from_its_source_archive_without_a_compiler(wheel: Path, tmp_path:
     backend = "from setuptools import build_meta; build_meta.build_sdist('..')"
     assert run(sys.executable, "-c", backend, cwd=source).returncode == 0
     (archive,) = tmp_path.glob("*.tar.gz")
+    with tarfile.open(archive) as content:
+        sources = {name.partition("/")[2] for name in content.getnames()}
+    assert {"layers/kernels.pyx", "layers/mask_pixels.pxi"} < sources  # for those with a compiler
     names = names_in(build(archive, tmp_path, CC="false"))
     compiled = {name for name in names_in(wheel) if name.endswith((".so", ".pyd"))}
     assert len(compiled) == 1
