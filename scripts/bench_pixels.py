@@ -23,8 +23,8 @@ import torch
 import torch.nn.functional as F
 from pycocotools import mask as mask_utils
 
-from layers import native
 from layers.masks import assemble_masks
+from layers.native import load_kernels
 from yolact.cli.common import add_flags, flag, make_parser, run_command
 from yolact.drawing.detections import draw_detections
 from yolact.evaluation.speed import describe_machine, peak_memory_mb
@@ -86,7 +86,7 @@ def compare(count: int, image_hw: tuple[int, int]) -> None:
         ):
             work = partial(ours, found)
             ways = {"not compiled": partial(without_kernels, work), plain: partial(theirs, found)}
-            if native.load_kernels() is not None:
+            if load_kernels() is not None:
                 ways = {"compiled": work, **ways}
             print(f"  {name}: {listed(in_turn(ways))}")
 
@@ -140,7 +140,7 @@ def resize_and_encode(found: Detections) -> list[str]:
 
 def without_kernels(work: Callable[[], object]) -> object:
     """Run something as where nothing is compiled."""
-    with patch.object(native, "load_kernels", new=lambda: None):
+    with patch("layers.native.load_kernels", new=lambda: None):
         return work()
 
 
