@@ -65,6 +65,11 @@ class Weights:
         )
 
 
+def light(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The same names and shapes, but hardly any numbers."""
+    return {name: tensor.new_zeros(()).expand(tensor.shape) for name, tensor in state.items()}
+
+
 def resnet50(w: Weights, x: Tensor, layers: Sequence[str]) -> list[Tensor]:
     """C3, C4, C5; `layers` are the names of the four stages."""
     x = w.conv_norm(x, ("backbone.conv1", "backbone.bn1"), 64, 7, 2).relu()
