@@ -273,7 +273,7 @@ def test_an_operator_set_that_was_not_reached(asked: int | None, problem: str | 
 )
 def test_foreign_files_are_refused(tmp_path: Path, name: str, content: bytes) -> None:
     (tmp_path / name).write_bytes(content)
-    with pytest.raises(ValueError, match=r"not a model exported by scripts/export.py"):
+    with pytest.raises(ValueError, match="not a model exported by yolact export"):
         read_trained(tmp_path / name)
 
 

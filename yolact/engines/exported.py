@@ -21,7 +21,7 @@ from torch import Tensor
 from yolact.build import build_model, model_class
 from yolact.checkpoint import Checkpoint, load_matching_weights, read_checkpoint, trained_model
 from yolact.config import Config
-from yolact.models.official import State
+from yolact.formats.names import State
 from yolact.models.segmenter import AnySegmenter
 from yolact.presets import stored_config
 
@@ -61,9 +61,7 @@ def read_trained(path: Path) -> Checkpoint:
         return Checkpoint(path, state, False, stored_config(content["config"]))
     except Exception as error:  # broken files make the parsers raise almost anything
         reason = str(error).strip().splitlines()[-1:] or [type(error).__name__]
-        raise ValueError(
-            f"{path}: not a model exported by scripts/export.py ({reason[0]})"
-        ) from None
+        raise ValueError(f"{path}: not a model exported by yolact export ({reason[0]})") from None
 
 
 def engine_for_file(

@@ -74,6 +74,7 @@ class OpenVinoNetwork:
     """A converted network, called like the PyTorch one; compiled for this CPU at its first use.
 
     Each thread has its own buffers; a call overwrites the results of the same thread's last one.
+    A pickled one is compiled anew where it is loaded, at its first use.
 
     Args:
         model: from `convert` or a file.
@@ -105,6 +106,13 @@ class OpenVinoNetwork:
         results = self._threads.request.infer([images], share_inputs=True, share_outputs=True)
         return Predictions(*(torch.from_numpy(results[i]) for i in range(len(OUTPUTS))))
 
+    def __reduce__(self) -> tuple[Callable[..., OpenVinoNetwork], tuple[object, ...]]:
+        with TemporaryDirectory() as folder:
+            file = Path(folder) / "network.xml"
+            ov.save_model(self._model, file, compress_to_fp16=False)
+            parts = file.read_bytes(), file.with_suffix(".bin").read_bytes()
+        return _of_parts, (*parts, self._precision, self._goal)
+
     def compile(self) -> ov.CompiledModel:
         """Compile now what would be compiled by the first call."""
         with self._compiling:
@@ -116,6 +124,10 @@ class OpenVinoNetwork:
                 }
                 self._compiled = _core().compile_model(self._model, "CPU", settings)
         return self._compiled
+
+
+def _of_parts(xml: bytes, weights: bytes, precision: Precision, goal: Goal) -> OpenVinoNetwork:
+    return OpenVinoNetwork(_core().read_model(xml, weights), precision, goal)
 
 
 def convert(network: nn.Module, image_size: int, dynamic: bool = False) -> ov.Model:
