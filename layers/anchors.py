@@ -42,8 +42,7 @@ class AnchorGenerator(nn.Module):
         """
         grids = tuple((feature.shape[-2], feature.shape[-1]) for feature in features)
         device = features[0].device
-        tracing = torch.jit.is_tracing()  # type: ignore[attr-defined, no-untyped-call]
-        if torch.compiler.is_compiling() or tracing:
+        if torch.compiler.is_compiling():
             return self.make(grids, device)
         key = (grids, device)
         anchors = self._cache.get(key)

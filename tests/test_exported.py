@@ -198,8 +198,8 @@ def test_quantised_file_runs_and_tells_its_cost(
         (["m.onnx", "--half"], 2, "name an .xml file"),
         (["m.onnx", "--int8"], 2, "name an .xml file"),
         (["m.xml", "--opset=18"], 2, "--opset is for ONNX: name an .onnx file"),
-        (["m.onnx", "--opset=14"], 2, "--opset=14: expected 15 to "),
-        (["m.onnx", "--opset=99"], 2, "--opset=99: expected 15 to "),
+        (["m.onnx", "--opset=15"], 2, "--opset=15: expected 16 to "),
+        (["m.onnx", "--opset=99"], 2, "--opset=99: expected 16 to "),
         (
             ["m.xml", "--image_size=16"],
             2,
