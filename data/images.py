@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
 from importlib import import_module
 from pathlib import Path
@@ -23,6 +25,7 @@ MAX_PIXELS = 178_000_000
 """Larger images are refused: they are mistakes or attacks, and would take gigabytes."""
 
 _LIMIT = threading.Lock()  # of Pillow's, while it is another one
+_MEND = "to predict in tiles allow max_pixels="
 _JPEG_END = b"\xff\xd9"
 _TRANSPOSED = (5, 6, 7, 8)  # EXIF orientations that swap the sides
 _ORIENTATION = 0x0112
@@ -58,7 +61,7 @@ def read_image(
     content = source if isinstance(source, bytes) else _content(Path(source))
     try:
         _prepare_for(content[:_HEAD])
-        with _opened(content, max_pixels) as header:
+        with _allowed(max_pixels), PilImage.open(io.BytesIO(content)) as header:
             _check_size(header, max_pixels)
             rotate = _has_to_rotate(header, annotated_hw)
             if _is_plain_jpeg(header, content):
@@ -126,28 +129,31 @@ def _refusal(name: Path | str, error: Exception) -> ValueError:
     reason = " ".join(str(getattr(error, "strerror", None) or error).split())
     if reason.startswith("cannot identify image file"):
         reason = "not a known image format"
+    if isinstance(error, PilImage.DecompressionBombError):
+        reason = f"its pixels exceed {MAX_PIXELS:,}; {_MEND}..."
     return ValueError(f"cannot read {name} as an image: {reason or type(error).__name__}")
 
 
-def _opened(content: bytes, max_pixels: int | None) -> PilImage.Image:
-    """Open the bytes of a file; Pillow's own limit, one for all threads, gives way meanwhile."""
+@contextmanager
+def _allowed(max_pixels: int | None) -> Iterator[None]:
+    """Raise Pillow's own limit, one for all threads, while an image is read; None leaves it."""
+    if max_pixels is None:
+        yield
+        return
     with _LIMIT:
         usual = PilImage.MAX_IMAGE_PIXELS
-        PilImage.MAX_IMAGE_PIXELS = usual and max(usual, max_pixels or 0)
+        PilImage.MAX_IMAGE_PIXELS = usual and max(usual, max_pixels)
         try:
-            return PilImage.open(io.BytesIO(content))
+            yield
         finally:
             PilImage.MAX_IMAGE_PIXELS = usual
 
 
 def _check_size(header: PilImage.Image, max_pixels: int | None = None) -> None:
-    pixels, most = header.width * header.height, MAX_PIXELS if max_pixels is None else max_pixels
-    if pixels > most:
-        raise ValueError(
-            f"{header.width} x {header.height} pixels exceed {most:,}; "
-            f"to predict in tiles allow max_pixels={pixels}"
-        )
-    if not pixels:
+    (width, height), most = header.size, MAX_PIXELS if max_pixels is None else max_pixels
+    if width * height > most:
+        raise ValueError(f"{width} x {height} pixels exceed {most:,}; {_MEND}{width * height}")
+    if not width * height:
         raise ValueError("it has no pixels")
 
 

@@ -16,21 +16,18 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
 from itertools import chain, pairwise, product
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
+from torch import Tensor
 
 from data.annotations.as_coco import coco_index
-from data.annotations.run_lengths import encode, measure
 from data.classes import SHAPE_CLASSES
 from data.images import Image
 from data.sample import Annotation
-from data.shapes.drawing import expose, paint_background, paint_shape, random_colors, random_light
-from data.shapes.objects import Shape, Stamp, rasterize
-from data.shapes.scenes import MIN_VISIBLE_PIXELS, MIN_VISIBLE_SHARE, random_shape
+from data.shapes.scatter import scattered
+from layers.paste import bitmap
 from yolact.cli.common import add_flags, flag, make_parser, run_command
 from yolact.evaluation.coco import CocoEvaluator
 from yolact.evaluation.metrics import Scores
@@ -38,10 +35,13 @@ from yolact.evaluation.speed import describe_machine
 from yolact.predictor import Predictor
 from yolact.results.detections import Detections
 from yolact.results.thresholds import Thresholds
+from yolact.tiles.joining import joined_masks, telling
+from yolact.tiles.matching import grouped
+from yolact.tiles.pieces import Piece, pieces_in
 from yolact.tiles.segment import Tiling, segment_tiled
+from yolact.tiles.views import read
 
 MODEL = "yolact_resnet18_shapes"
-CLUTTER = 512  # side of a piece of background
 LARGEST = 10**6
 SPANS = (0, 50, 100, 200, 400, LARGEST)  # borders of sizes, by the root of an object's area
 EVERY = Thresholds(0.05)
@@ -76,65 +76,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         scenes = [scattered(args.side, (args.tile // 12, largest), i) for i in range(args.images)]
         print(f"\n{title}, {args.images} images of {args.side} px\n")
         print_scores(scenes, ways)
+        print_loss(predictor, scenes[0][0], tiles)
     if args.huge:
         print_memory(predictor, args.huge)
-
-
-def scattered(side: int, sizes: tuple[float, float], seed: int) -> tuple[Image, list[Annotation]]:
-    """Generate an image with an object for each 300 x 300 pixels, and its annotations.
-
-    Args:
-        side: of the image in pixels.
-        sizes: least and most diameter of an object, whose logarithm is evenly spread.
-        seed: another gives another image; also its id.
-    """
-    rng, image_hw = np.random.default_rng(seed), (side, side)
-    palette, light = random_colors(rng, 6, (0.35, 0.95), (0.5, 1.0)), random_light(rng, image_hw)
-    canvas = np.empty((side, side, 3), np.float32)
-    for y, x in product(range(0, side, CLUTTER), repeat=2):
-        part = canvas[y : y + CLUTTER, x : x + CLUTTER]
-        part[:] = paint_background(rng, (part.shape[0], part.shape[1]), palette)
-    owner = np.full(image_hw, -1, np.int32)
-    placed: list[tuple[Shape, Stamp]] = []
-    for _ in range((side // 300) ** 2):
-        name = str(rng.choice(SHAPE_CLASSES.names))
-        radius = math.exp(rng.uniform(*np.log(sizes))) / 2
-        shape = replace(random_shape(rng, name, image_hw, palette), radius=radius)
-        stamp = rasterize(shape)
-        outer, inner = stamp.overlap(image_hw)
-        visible = stamp.solid[inner] & (owner[outer] < 0)
-        least = max(MIN_VISIBLE_PIXELS, MIN_VISIBLE_SHARE * np.count_nonzero(stamp.solid))
-        if np.count_nonzero(visible) >= least:
-            owner[outer][visible] = len(placed)
-            placed.append((shape, stamp))
-    for shape, stamp in reversed(placed):  # the first lies on top
-        paint_shape(canvas, shape, stamp, light)
-    return expose(rng, canvas, light), entries_of(placed, owner, seed)
-
-
-def entries_of(
-    placed: Sequence[tuple[Shape, Stamp]], owner: NDArray[np.int32], image_id: int
-) -> list[Annotation]:
-    """Return COCO's entries of the visible parts; `owner` (H, W) is the object of each pixel."""
-    entries: list[Annotation] = []
-    image_hw = owner.shape[0], owner.shape[1]
-    for number, (shape, stamp) in enumerate(placed):
-        rows, columns = stamp.overlap(image_hw)[0]
-        corner = (columns.start, rows.start)
-        run_lengths = encode(owner[rows, columns] == number, image_hw, corner)
-        box, area = measure(run_lengths)
-        label = SHAPE_CLASSES.names.index(shape.outline)
-        entry = Annotation(
-            id=0,  # numbered by whoever scores
-            image_id=image_id,
-            category_id=SHAPE_CLASSES.category_ids[label],
-            segmentation=run_lengths,
-            bbox=box,
-            area=area,
-            iscrowd=0,
-        )
-        entries.append(entry)
-    return entries
 
 
 def print_scores(scenes: Sequence[tuple[Image, list[Annotation]]], ways: dict[str, Look]) -> None:
@@ -176,6 +120,40 @@ def recall(scores: Scores, low: float, high: float) -> float:
     objects = scores.matches.objects
     chosen = objects[(objects["area"] >= low**2) & (objects["area"] < high**2)]
     return 100 * float(np.mean(chosen["found_by"] > 0)) if len(chosen) else math.nan
+
+
+def print_loss(predictor: Predictor, image: Image, tiling: Tiling) -> None:
+    """Print how much of the pixels of an image's objects their common grid keeps."""
+    image_hw = image.shape[0], image.shape[1]
+    pieces = [
+        piece
+        for view in tiling.views(image_hw)
+        for found in predictor.segment([read(image, view, tiling.tile)], EVERY)
+        for piece in pieces_in(found, view, image_hw)
+    ]
+    objects = [telling(group) for group in grouped(pieces)]
+    print("\n| objects | of | least overlap with their pixels | mean |\n" + "| --- " * 4 + "|")
+    for side in (1000, 40, 28):
+        masks = list(zip(objects, *joined_masks(objects, len(objects) * side**2), strict=True))
+        kinds = {"one piece": [m for m in masks if len(m[0]) == 1]}
+        kinds["several pieces"] = [m for m in masks if len(m[0]) > 1]
+        for kind, some in kinds.items():
+            kept = [overlap(*mask) for mask in some] or [math.nan]
+            title = f"{kind}, at most {side} cells a side"
+            print(f"| {title} | {len(some)} | {min(kept):.3f} | {statistics.mean(kept):.3f} |")
+
+
+def overlap(pieces: Sequence[Piece], soft_mask: Tensor, frame: Tensor) -> float:
+    """Return intersection over union of a mask and the pixels of its pieces."""
+    corners = np.array([piece.window for piece in pieces])
+    left, top = (int(side) for side in corners[:, :2].min(axis=0))
+    right, bottom = (int(side) for side in corners[:, 2:].max(axis=0))
+    pixels = np.zeros((bottom - top, right - left), np.bool_)
+    for piece in pieces:
+        x1, y1, x2, y2 = piece.window
+        pixels[y1 - top : y2 - top, x1 - left : x2 - left] |= piece.pixels(piece.window)
+    mask = bitmap(soft_mask, frame, (left, top, right, bottom)).numpy()
+    return float((pixels & mask).sum() / (pixels | mask).sum())
 
 
 def print_memory(predictor: Predictor, side: int) -> None:

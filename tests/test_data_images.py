@@ -184,6 +184,24 @@ def test_missing_and_folder(tmp_path: Path) -> None:
         read_image(tmp_path)
 
 
+@pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
+@pytest.mark.parametrize("suffix", ["png", "jpg", "tif", "webp", "gif"])
+def test_the_limit_is_raised_only_when_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, suffix: str
+) -> None:
+    path = tmp_path / f"a.{suffix}"
+    Image.new("RGB", (60, 40)).save(path)
+    monkeypatch.setattr(images, "MAX_PIXELS", 2000)
+    for pillows in (None, 4000, 1000, 10):  # it warns of more, and refuses more than the double
+        monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", pillows)
+        with pytest.raises(ValueError, match=r"exceed 2,000; to predict in tiles allow max_pixels"):
+            read_image(path)
+        with pytest.raises(ValueError, match=r"60 x 40 pixels exceed 2,399; .*max_pixels=2400"):
+            read_image(path, max_pixels=2399)
+        assert read_image(path, max_pixels=2400).shape == (40, 60, 3)
+        assert pillows == Image.MAX_IMAGE_PIXELS
+
+
 def test_huge_images_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(images, "MAX_PIXELS", 40)
     (tmp_path / "a.png").write_bytes(encoded(RGB, "PNG"))

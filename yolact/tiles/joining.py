@@ -16,8 +16,8 @@ from layers.native import Window
 
 from .pieces import Piece
 
-CELLS = 2**26
-"""Most cells of all masks of a picture together, of four bytes each."""
+CELLS = 2**24
+"""Most cells of all masks of a picture together, of four bytes each: 64 MB."""
 
 
 class Grid(NamedTuple):
@@ -44,16 +44,20 @@ def telling(pieces: Sequence[Piece]) -> list[Piece]:
     return kept
 
 
-def joined_masks(objects: Sequence[Sequence[Piece]]) -> tuple[Tensor, Tensor]:
+def joined_masks(
+    objects: Sequence[Sequence[Piece]], most_cells: int = CELLS
+) -> tuple[Tensor, Tensor]:
     """Unite the masks of each of N objects, and put them on grids of one size.
 
     A single piece keeps its own cells, so no pixel changes. Several are sampled on the grid of the
-    finest, which goes on over the others. All N have as many cells as the largest object needs;
-    where that were more than `CELLS` in all, the large ones are shrunk, by area: to 819 cells a
-    side among 100 objects, to 81 among 10,000. Small objects have fewer, and never lose any.
+    finest, which goes on over the others. All N get as many cells as the largest object needs;
+    where that were too many, the large ones are shrunk, by area: to 409 cells a side among 100
+    objects, to 129 among 1000, to 40 among 10,000. Objects with fewer cells never lose any.
+    docs/large_images.md tells what this does to the pixels.
 
     Args:
         objects: one or more pieces of each.
+        most_cells: of all together.
 
     Returns:
         Soft masks (N, h, w) and their frames (N, 4), as `Instances` keeps them.
@@ -61,14 +65,15 @@ def joined_masks(objects: Sequence[Sequence[Piece]]) -> tuple[Tensor, Tensor]:
     grids = [_common_grid(pieces) for pieces in objects]
     height = max((grid.height for grid in grids), default=1)
     width = max((grid.width for grid in grids), default=1)
-    if len(grids) * height * width > CELLS:
-        side = max(math.isqrt(CELLS // len(grids)), 1)
+    if len(grids) * height * width > most_cells:
+        side = max(math.isqrt(most_cells // len(grids)), 1)
         height, width = min(height, side), min(width, side)
     soft_masks = torch.zeros((len(grids), height, width))
     frames = torch.zeros((len(grids), 4))
     for index, (pieces, grid) in enumerate(zip(objects, grids, strict=True)):
         cells, grid = _shrunk(_united(pieces, grid), grid, height, width)
-        # Empty cells go where the mask has ended: after an edge that it reaches they would eat it.
+        # Empty cells go where the mask has ended; where it reaches the border they would eat half a
+        # cell of it, as they do at the second of two opposite borders.
         top = height - grid.height if (cells[-1] > 0.5).any() else 0
         left = width - grid.width if (cells[:, -1] > 0.5).any() else 0
         soft_masks[index, top : top + grid.height, left : left + grid.width] = cells

@@ -6,10 +6,13 @@ from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from layers.native import Window
 
 from .pieces import Piece
+
+Pixels = NDArray[np.bool_]
 
 SAME = 0.5
 """The overlap from which pieces are taken for one object."""
@@ -121,6 +124,6 @@ def _is_empty(window: Window) -> bool:
     return window[0] == window[2] or window[1] == window[3]
 
 
-def _part(pixels: np.ndarray, at: Window, window: Window) -> np.ndarray:
+def _part(pixels: Pixels, at: Window, window: Window) -> Pixels:
     x1, y1, x2, y2 = window
     return pixels[y1 - at[1] : y2 - at[1], x1 - at[0] : x2 - at[0]]

@@ -1,0 +1,81 @@
+"""Generated images far larger than a network's input, with many objects of very different sizes."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+from itertools import product
+
+import numpy as np
+from numpy.typing import NDArray
+
+from data.annotations.run_lengths import encode, measure
+from data.classes import SHAPE_CLASSES
+from data.images import Image
+from data.sample import Annotation
+
+from .drawing import expose, paint_background, paint_shape, random_colors, random_light
+from .objects import Shape, Stamp, rasterize
+from .scenes import MIN_VISIBLE_PIXELS, MIN_VISIBLE_SHARE, random_shape
+
+_CLUTTER = 512  # side of a piece of background
+_ROOM = 300  # side of a square with one object
+
+
+def scattered(side: int, sizes: tuple[float, float], seed: int) -> tuple[Image, list[Annotation]]:
+    """Generate an image and its annotations, with an object for each 300 x 300 pixels at most.
+
+    Args:
+        side: of the image in pixels.
+        sizes: least and most diameter of an object, whose logarithm is evenly spread.
+        seed: another gives another image; also its id.
+    """
+    count = max(side // _ROOM, 1) ** 2
+    rng, image_hw = np.random.default_rng(seed), (side, side)
+    palette, light = random_colors(rng, 6, (0.35, 0.95), (0.5, 1.0)), random_light(rng, image_hw)
+    canvas = np.empty((side, side, 3), np.float32)
+    for y, x in product(range(0, side, _CLUTTER), repeat=2):
+        part = canvas[y : y + _CLUTTER, x : x + _CLUTTER]
+        part[:] = paint_background(rng, (part.shape[0], part.shape[1]), palette)
+    owner = np.full(image_hw, -1, np.int32)
+    placed: list[tuple[Shape, Stamp]] = []
+    for _ in range(count):
+        name = str(rng.choice(SHAPE_CLASSES.names))
+        radius = math.exp(rng.uniform(*np.log(sizes))) / 2
+        shape = replace(random_shape(rng, name, image_hw, palette), radius=radius)
+        stamp = rasterize(shape)
+        outer, inner = stamp.overlap(image_hw)
+        visible = stamp.solid[inner] & (owner[outer] < 0)
+        least = max(MIN_VISIBLE_PIXELS, MIN_VISIBLE_SHARE * np.count_nonzero(stamp.solid))
+        if np.count_nonzero(visible) >= least:
+            owner[outer][visible] = len(placed)
+            placed.append((shape, stamp))
+    for shape, stamp in reversed(placed):  # the first lies on top
+        paint_shape(canvas, shape, stamp, light)
+    return expose(rng, canvas, light), _entries_of(placed, owner, seed)
+
+
+def _entries_of(
+    placed: Sequence[tuple[Shape, Stamp]], owner: NDArray[np.int32], image_id: int
+) -> list[Annotation]:
+    """Return COCO's entries of the visible parts; `owner` (H, W) is the object of each pixel."""
+    entries: list[Annotation] = []
+    image_hw = owner.shape[0], owner.shape[1]
+    for number, (shape, stamp) in enumerate(placed):
+        rows, columns = stamp.overlap(image_hw)[0]
+        corner = (columns.start, rows.start)
+        run_lengths = encode(owner[rows, columns] == number, image_hw, corner)
+        box, area = measure(run_lengths)
+        label = SHAPE_CLASSES.names.index(shape.outline)
+        entry = Annotation(
+            id=0,  # numbered by whoever scores
+            image_id=image_id,
+            category_id=SHAPE_CLASSES.category_ids[label],
+            segmentation=run_lengths,
+            bbox=box,
+            area=area,
+            iscrowd=0,
+        )
+        entries.append(entry)
+    return entries

@@ -1,0 +1,227 @@
+"""The parts of tiling: views, pieces of one object, masks on one grid."""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import replace
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from support.rectangles import Box, Recorder
+
+from layers.masks import Window
+from yolact.results.detections import Detections
+from yolact.tiles.joining import joined_masks, telling
+from yolact.tiles.matching import grouped
+from yolact.tiles.pieces import Piece, trimmed
+from yolact.tiles.views import cut_up, read
+
+HW = (260, 300)
+NO_MASK = torch.zeros((1, 1))
+LEFT, RIGHT, ALL = (0, 0, 100, 100), (80, 0, 180, 100), (0, 0, 180, 100)
+"""Two tiles that have 20 columns in common, and the overview of both."""
+
+
+# --- views -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("size", "side", "overlap", "starts"),
+    [
+        (1, 100, 0.2, [0]),
+        (100, 100, 0.2, [0]),
+        (101, 100, 0.2, [0, 1]),
+        (180, 100, 0.2, [0, 80]),
+        (181, 100, 0.2, [0, 40, 81]),
+        (300, 100, 0.0, [0, 100, 200]),
+        (3, 1, 0.9, [0, 1, 2]),
+    ],
+)
+def test_tiles_are_spread_and_never_leave_the_image(
+    size: int, side: int, overlap: float, starts: list[int]
+) -> None:
+    across, down = cut_up((1, size), side, overlap), cut_up((size, 1), side, overlap)
+    assert across == [(start, 0, min(start + side, size), 1) for start in starts]
+    assert down == [(0, start, 1, min(start + side, size)) for start in starts]
+
+
+def test_tiles_overlap_enough() -> None:
+    for size, side, overlap in itertools.product((200, 777, 2000), (50, 128), (0, 0.2, 0.5)):
+        views = cut_up((side, size), side, overlap)
+        assert (views[0][0], views[-1][2]) == (0, size)
+        for one, other in itertools.pairwise(views):
+            assert one[2] - other[0] >= side * overlap - 1  # rounded to pixels
+
+
+@pytest.mark.parametrize("view", [(0, 0, 40, 40), (3, 5, 43, 25), (0, 0, 300, 260), (7, 0, 207, 9)])
+def test_a_view_is_read_in_small_parts(view: Window) -> None:
+    image = Recorder(np.random.default_rng(0).integers(0, 256, (*HW, 3), dtype=np.uint8))
+    x1, y1, x2, y2 = view
+    exact = image.image[y1:y2, x1:x2]
+    shown = read(image, view, 40)
+    assert image.largest <= 40
+    if max(exact.shape) <= 40:
+        assert np.array_equal(shown, exact)
+        return
+    assert max(shown.shape) == 40
+    smooth = cv2.resize(exact, shown.shape[1::-1], interpolation=cv2.INTER_AREA)
+    assert np.abs(shown.astype(int) - smooth).mean() < 12  # of noise: rounded to whole pixels
+
+
+# --- which pieces are of one object ----------------------------------------------------------
+
+
+def piece(
+    view: Window, box: Box, score: float = 0.5, label: int = 0, cut: bool = False, mask: bool = True
+) -> Piece:
+    corners = torch.tensor(box, dtype=torch.float32)
+    cells = torch.ones((box[3] - box[1], box[2] - box[0])) if mask else NO_MASK
+    return Piece(view, label, score, score, corners, cells, corners, box, cut)
+
+
+GROUPS: dict[str, tuple[list[Piece], list[list[int]]]] = {
+    "nothing": ([], []),
+    "one": ([piece(LEFT, (0, 0, 9, 9))], [[0]]),
+    "seen twice": ([piece(LEFT, (85, 5, 95, 9)), piece(RIGHT, (85, 5, 95, 9))], [[0, 1]]),
+    "two classes": (
+        [piece(LEFT, (85, 5, 95, 9)), piece(RIGHT, (85, 5, 95, 9), label=1)],
+        [[0], [1]],
+    ),
+    "one view": ([piece(LEFT, (5, 5, 9, 9)), piece(LEFT, (5, 5, 9, 9))], [[0], [1]]),
+    "halves": ([piece(LEFT, (9, 5, 100, 9)), piece(RIGHT, (80, 5, 150, 9))], [[0, 1]]),
+    "halves without masks": (
+        [piece(LEFT, (9, 5, 100, 9), mask=False), piece(RIGHT, (80, 5, 150, 9), mask=False)],
+        [[0, 1]],
+    ),
+    "halves at two heights": (
+        [piece(LEFT, (9, 0, 100, 9), cut=True), piece(RIGHT, (80, 6, 150, 15), cut=True)],
+        [[0], [1]],
+    ),
+    "neighbours that only touch": (
+        [piece(LEFT, (60, 5, 90, 9)), piece(RIGHT, (90, 5, 120, 9))],
+        [[0], [1]],
+    ),
+    "a cut sliver": (
+        [piece(LEFT, (60, 0, 95, 9), 0.9), piece(RIGHT, (80, 1, 83, 5), cut=True)],
+        [[0, 1]],
+    ),
+    "a sliver that is whole": (
+        [piece(LEFT, (60, 0, 95, 9), 0.9), piece(RIGHT, (85, 1, 88, 5))],
+        [[0], [1]],
+    ),
+    "a cut sliver that scores higher": (
+        [piece(LEFT, (60, 0, 95, 9), 0.4), piece(RIGHT, (80, 1, 83, 5), cut=True)],
+        [[0], [1]],
+    ),
+    "a sliver between two": (
+        [
+            piece(LEFT, (60, 0, 95, 9), 0.9),
+            piece(ALL, (70, 0, 84, 9), 0.9),
+            piece(RIGHT, (80, 0, 86, 4), cut=True),
+        ],
+        [[0], [1, 2]],
+    ),
+    "a small one in a clump": (
+        [piece(ALL, (0, 0, 180, 90), 0.9), piece(LEFT, (20, 20, 30, 30))],
+        [[0], [1]],
+    ),
+    "a part of what only the overview shows": (
+        [piece(ALL, (0, 0, 180, 90), 0.9), piece(LEFT, (20, 20, 100, 80), cut=True)],
+        [[0, 1]],
+    ),
+    "a chain": (
+        [
+            piece((0, 0, 100, 9), (0, 0, 100, 9)),
+            piece((80, 0, 180, 9), (80, 0, 180, 9)),
+            piece((160, 0, 260, 9), (160, 0, 200, 9)),
+        ],
+        [[0, 1, 2]],
+    ),
+}
+
+
+@pytest.mark.parametrize(("pieces", "expected"), GROUPS.values(), ids=GROUPS)
+def test_pieces_of_one_object(pieces: list[Piece], expected: list[list[int]]) -> None:
+    for order in itertools.permutations(range(len(pieces))):
+        groups = grouped([pieces[index] for index in order])
+        found = [sorted(order[index] for index in _indices(pieces, order, g)) for g in groups]
+        assert sorted(found) == expected
+
+
+def _indices(pieces: list[Piece], order: tuple[int, ...], group: list[Piece]) -> list[int]:
+    return [place for place, index in enumerate(order) if any(pieces[index] is p for p in group)]
+
+
+@pytest.mark.parametrize(
+    ("pieces", "kept"),
+    [
+        ([], []),
+        ([piece(LEFT, (5, 5, 9, 9))], [0]),
+        ([piece(LEFT, (60, 5, 95, 9), 0.5), piece(RIGHT, (80, 5, 95, 9), 0.9, cut=True)], [0]),
+        ([piece(LEFT, (9, 5, 100, 9), 0.5, cut=True), piece(RIGHT, (80, 5, 99, 9))], [1, 0]),
+        ([piece(ALL, (82, 5, 95, 9), 0.9), piece(LEFT, (85, 5, 95, 9), 0.5)], [1]),
+        ([piece(ALL, (9, 5, 150, 9), 0.5), piece(LEFT, (9, 5, 100, 9), 0.9, cut=True)], [0]),
+        ([piece(LEFT, (85, 5, 95, 9), 0.5), piece(RIGHT, (85, 5, 95, 9), 0.9)], [1]),
+    ],
+)
+def test_the_pieces_that_tell(pieces: list[Piece], kept: list[int]) -> None:
+    assert [next(i for i, p in enumerate(pieces) if p is k) for k in telling(pieces)] == kept
+
+
+# --- masks on one grid -----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_cells_that_are_cut_off_decide_about_no_pixel(seed: int) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    soft_mask = torch.zeros((40, 50))
+    part = soft_mask[9 * seed : 20 + 7 * seed - seed, 5 * seed : 30]
+    part.copy_(torch.rand(part.shape, generator=generator))
+    frame = torch.tensor((10.0, 20.0, 210.0, 180.0))
+    both = [trimmed(soft_mask, frame), (soft_mask, frame)]
+    small, full = (
+        Detections(f[None], s[:1, 0], s[:1, 0].long(), s[None], f[None], s[:1, 0], (200, 220))
+        for s, f in both
+    )
+    assert small.soft_masks.numel() < full.soft_masks.numel()
+    assert full.masks.any()
+    assert torch.equal(small.masks, full.masks)
+
+
+def disc(width: int, height: int, margin: int = 1) -> Piece:
+    """An ellipse with soft edges, in cells of 4 pixels, of which some are left free around it."""
+    y, x = torch.meshgrid(torch.arange(height) + 0.5, torch.arange(width) + 0.5, indexing="ij")
+    across, along = (2 * x - width) / (width - 2 * margin), (2 * y - height) / (height - 2 * margin)
+    cells = torch.sigmoid(20 * (1 - across**2 - along**2))
+    window = (0, 0, 4 * width, 4 * height)
+    frame = torch.tensor(window, dtype=torch.float32)
+    return Piece(window, 0, 0.5, 0.5, frame, cells, frame, window, False)
+
+
+@pytest.mark.parametrize(
+    ("sizes", "most_cells", "least"),
+    [
+        ([], 100, 1.0),
+        ([(30, 20)], 600, 1.0),
+        ([(30, 20), (9, 12)], 1200, 1.0),
+        ([(30, 20), (9, 12)], 800, 0.98),
+        ([(120, 90), (100, 110), (9, 12)], 4800, 0.97),
+        ([(100, 8)] * 4, 400, 0.9),
+        ([(50, 50)], 0, 0.5),
+        ([(30, 20), (9, 12, 0)], 1200, 0.95),  # reaches both borders of its view
+    ],
+)
+def test_all_masks_together_have_a_limit(
+    sizes: list[tuple[int, ...]], most_cells: int, least: float
+) -> None:
+    pieces = [disc(*size) for size in sizes]
+    soft_masks, frames = joined_masks([[piece] for piece in pieces], most_cells)
+    assert len(soft_masks) == len(frames) == len(sizes)
+    assert soft_masks.numel() <= max(most_cells, len(sizes))
+    for own, soft_mask, frame in zip(pieces, soft_masks, frames, strict=True):
+        expected = own.pixels(own.window)
+        mask = replace(own, soft_mask=soft_mask, frame=frame).pixels(own.window)
+        kept = (mask & expected).sum() / (mask | expected).sum()
+        assert kept >= least
