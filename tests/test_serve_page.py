@@ -440,3 +440,18 @@ def test_the_screenshot_of_the_guide(browser: Browser, data_root: Path, tmp_path
         page.mouse.move(0, 0)
         page.screenshot(path=picture, quality=80)
     assert 20_000 < picture.stat().st_size < 150_000
+
+
+def test_the_example_of_the_guide(
+    address: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    cv2.imwrite("photo.jpg", np.ascontiguousarray(ShapeScenes(1, 96).sample(0).image[..., ::-1]))
+    guide = (Path(__file__).parents[1] / "docs" / "serve.md").read_text()
+    (example,) = re.findall(r"^```python\n(.*?)^```$", guide, re.MULTILINE | re.DOTALL)
+    assert "http://127.0.0.1:8000/" in example
+    exec(example.replace("http://127.0.0.1:8000", address), {})
+    assert all(len(line.split()) >= 6 for line in capsys.readouterr().out.splitlines())
