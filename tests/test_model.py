@@ -120,9 +120,9 @@ def test_undistorted_images_are_padded_at_the_right_and_below(hw: tuple[int, int
     square = np.empty((max(hw), max(hw), 3), np.uint8)
     square[:] = model.pixel_mean.flatten().numpy()
     square[: hw[0], : hw[1]] = image
-    expected = Predictor(model)(square, score_threshold=0.0, top_k=20)
+    (expected,) = Predictor(model).segment([square], Thresholds(top_k=20))
     model.keep_aspect = True
-    found = Predictor(model)(image, score_threshold=0.0, top_k=20)
+    (found,) = Predictor(model).segment([image], Thresholds(top_k=20))
     assert found.image_hw == hw
     inside = expected.boxes.minimum(torch.tensor([hw[1], hw[0]] * 2))
     torch.testing.assert_close(found.boxes, inside)

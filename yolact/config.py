@@ -44,7 +44,7 @@ class ModelConfig:
         fpn_channels: width of the feature pyramid.
         fpn_relu_levels: the first so many of P3..P7 end in a ReLU: 3 as published, 0 in
             mmdetection's models, 5 in Yolact_minimal's.
-        p6_source: the level that P6 is computed from; mmmdetection's is C5.
+        p6_source: the level that P6 is computed from; mmdetection's is C5.
         prototype_channels: width of ProtoNet.
         prototype_align_corners: upsample as Yolact_minimal does, corner pixel on corner pixel.
         head_channels: width of the prediction head.
