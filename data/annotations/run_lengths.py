@@ -213,7 +213,7 @@ def _encode_columns(
     x, y = corner
     rows, columns = bitmap.shape
     after = width - x - columns
-    touched = np.zeros((columns + min(after, 1), height), np.uint8)  # so that the last run is empty
+    touched = np.zeros((columns + min(after, 1), height), np.uint8)  # the last run is outside
     if bitmap.size:
         touched[:columns, y : y + rows] = cv2.transpose(bitmap)
     text: bytes = mask_utils.encode(touched.T)["counts"]
