@@ -1,5 +1,6 @@
 """The command `yolact`, which runs the scripts."""
 
+import ast
 import re
 import sys
 from pathlib import Path
@@ -15,6 +16,8 @@ from yolact.cli.main import (
     script_arguments,
     source_flag,
 )
+
+ROOT = Path(__file__).resolve().parent.parent
 
 
 @pytest.fixture(autouse=True)
@@ -121,6 +124,19 @@ def test_examples_are_written_for_the_command() -> None:
     text = "python eval.py --a; python scripts/check_dataset.py b; python train.py; python -m pip"
     expected = "yolact eval --a; yolact check b; yolact train; python -m pip"
     assert as_commands(text) == expected
+
+
+def test_hints_name_the_command_and_no_script() -> None:
+    """Who has installed the wheel has no scripts."""
+    packages = [f for name in ("layers", "data", "yolact") for f in (ROOT / name).rglob("*.py")]
+    documented = (ast.Module, ast.ClassDef, ast.FunctionDef)
+    wrong = []
+    for path in (*packages, ROOT / "train.py", ROOT / "eval.py"):
+        nodes = list(ast.walk(ast.parse(path.read_text())))
+        docs = {ast.get_docstring(n, clean=False) for n in nodes if isinstance(n, documented)}
+        texts = {n.value for n in nodes if isinstance(n, ast.Constant) and isinstance(n.value, str)}
+        wrong += [text for text in texts - docs if re.search(r"scripts/\w|python \w+\.py", text)]
+    assert not wrong
 
 
 def test_each_command_has_a_line_of_help(capsys: pytest.CaptureFixture[str]) -> None:

@@ -15,7 +15,9 @@ from yolact.config import Config
 from yolact.engines.names import EngineName
 from yolact.errors import OptionError, UsageError
 from yolact.evaluation.coco import eval_order
+from yolact.report.write import MAX_SHOWN
 from yolact.results.thresholds import Thresholds
+from yolact.tiles.segment import Tiling
 
 from .common import add_flags, add_machine_flags, flag, make_parser, str2bool
 from .evaluate import Outputs
@@ -75,6 +77,12 @@ INPUT = (
     flag("--emulate_playback", "read a video file no faster than it plays", bool, False),
     flag("--dataset", "as in train.py; by default the one that the model was trained on"),
 )
+TILES = (
+    flag("--tile", "look at images in tiles of so many pixels a side, for small objects", int),
+    flag("--overlap", "least share of a tile that the next one shows, too", float, 0.2),
+    flag("--no_overview", "look at tiles alone, not at the whole as well", switch="overview"),
+    flag("--max_pixels", "read images of so many pixels; by default 178 million", int),
+)
 DRAWING = (
     flag("--display_masks", "draw masks", str2bool, True),
     flag("--display_bboxes", "draw boxes", str2bool, True),
@@ -116,8 +124,9 @@ METRICS = (
         nargs="?",
         const=TO_OUTPUT,
     ),
-    flag("--report", "also write tables, curves, worst images and index.html to this folder", Path),
+    flag("--report", "also write index.html to this folder: images, errors, curves, tables", Path),
     flag("--report_threshold", "score that counts there; by default that of the best F1", float),
+    flag("--report_images", "images shown there, those with most errors", int, MAX_SHOWN),
     flag("--no_bar", "show no progress bar", switch="bar"),
     flag("--ap_data_file", "where detections are kept", Path, RESULTS / "ap_data.json"),
     flag("--resume", "compute the AP of --ap_data_file, without the network", bool, False),
@@ -152,6 +161,7 @@ def parse_arguments(description: str | None, argv: Sequence[str] | None) -> argp
     parser = make_parser("eval.py", description)
     add_flags(parser, "model", MODEL)
     add_flags(parser, "input (without any of these: a dataset)", INPUT)
+    add_flags(parser, "large images, in tiles", TILES)
     add_flags(parser, "drawing", DRAWING)
     add_flags(parser, "files, in the folder of the output", SAVING)
     add_flags(parser, "evaluation on a dataset", METRICS)
@@ -169,8 +179,18 @@ def parse_arguments(description: str | None, argv: Sequence[str] | None) -> argp
         args.benchmark = args.benchmark or "one"
     if args.smooth_masks and (args.engine == "plain" or not args.crop):
         raise UsageError("--smooth_masks: not with --engine=plain, nor with --no_crop")
+    _check_tiles(args)
     _check_ap_files(args)
     return args
+
+
+def _check_tiles(args: argparse.Namespace) -> None:
+    """Refuse what has no meaning without tiles, or none with them."""
+    if args.tile is None and (args.overlap != 0.2 or args.max_pixels or not args.overview):
+        raise UsageError("--overlap, --no_overview and --max_pixels are for tiles: add --tile=1024")
+    if args.tile is not None and (args.display_lincomb or args.mask_proto_debug):
+        raise UsageError("--tile: not with --display_lincomb, nor with --mask_proto_debug")
+    tiling(args)
 
 
 def _check_ap_files(args: argparse.Namespace) -> None:
@@ -184,11 +204,14 @@ def _check_ap_files(args: argparse.Namespace) -> None:
     threshold = args.report_threshold
     if threshold is not None and not (args.report and 0 <= threshold <= 1):
         raise UsageError(f"--report_threshold={threshold}: expected 0 to 1, with --report")
+    if args.report_images != MAX_SHOWN and not args.report:
+        raise UsageError("--report_images is for --report: add it")
 
 
 def check_ranges(args: argparse.Namespace) -> None:
     """Refuse numbers that make no sense."""
     least = {"max_images": -1, "video_multiframe": 1, "max_detections": 1, "min_area": 0}
+    least |= {"report_images": 0}
     for name, bound in least.items():
         value = getattr(args, name)
         if value is not None and value < bound:
@@ -223,6 +246,14 @@ def timed(args: argparse.Namespace) -> Thresholds:
     return Thresholds(args.score_threshold or 0.0, args.top_k or 5)
 
 
+def tiling(args: argparse.Namespace) -> Tiling | None:
+    """Return how large images are cut; None for not at all."""
+    with in_flags():
+        if args.tile is None:
+            return None
+        return Tiling(args.tile, args.overlap, args.overview, args.max_pixels)
+
+
 def video_options(args: argparse.Namespace) -> VideoOptions:
     """Return how a video is processed."""
     return VideoOptions(
@@ -241,6 +272,7 @@ def outputs(args: argparse.Namespace) -> Outputs:
         json=args.json,
         report=args.report,
         report_threshold=args.report_threshold,
+        report_images=args.report_images,
         coco_json=(args.bbox_det_file, args.mask_det_file) if args.output_coco_json else None,
         web_json=args.web_det_path if args.output_web_json else None,
     )

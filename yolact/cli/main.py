@@ -21,6 +21,7 @@ SCRIPTS = {
     "eval": "eval",
     "export": "export",
     "check": "check_dataset",
+    "anchors": "anchors",
     "benchmark": "eval",
     "convert": "convert_checkpoint",
 }
@@ -35,9 +36,10 @@ HELP = """usage: yolact COMMAND ...
   eval       compute the AP on a dataset
   export     write a model as OpenVINO (.xml) or ONNX (.onnx)
   check      look for mistakes in a dataset
+  anchors    propose anchors that fit a dataset
   benchmark  measure the speed; `yolact benchmark all`: of every engine
   serve      open a web page and a JSON endpoint on this machine
-  convert    convert a checkpoint between the official names of 2019 and ours
+  convert    convert a checkpoint of another project, or of 2019, to ours, or ours to 2019's
 
 yolact COMMAND --help lists the flags; yolact --version prints the version."""
 

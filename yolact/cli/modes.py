@@ -17,12 +17,13 @@ _SCORED = frozenset({"dataset"})
 _ONLY_FOR: Mapping[frozenset[str], str] = {
     _PICTURES: "classes min_area quiet color no_picture save_json save_txt save_csv "
     "save_coco save_labelme save_masks save_crops save_cutouts",
+    frozenset({"image", "images"}): "tile overlap overview max_pixels",
     frozenset({"image"}): "display_lincomb mask_proto_debug",
     frozenset({"video"}): "display_fps emulate_playback",
     frozenset({"video", "benchmark"}): "video_multiframe",
     _DATA: "max_images shuffle seed no_sort json",
-    _SCORED: "display per_class report report_threshold ap_data_file resume output_coco_json "
-    "bbox_det_file mask_det_file output_web_json web_det_path",
+    _SCORED: "display per_class report report_threshold report_images ap_data_file resume "
+    "output_coco_json bbox_det_file mask_det_file output_web_json web_det_path",
     frozenset({"benchmark"}): "compare batch_sizes",
 }
 
