@@ -304,7 +304,8 @@ def test_the_keyboard_is_enough(page: Page, scenes: list[Path], shown: Detection
     page.get_by_role("button", name="Close").click()
     expect(page.locator("#keys")).to_be_hidden()
     page.keyboard.press("]")
-    expect(page.locator("#threshold-value")).to_have_text("0.35")
+    page.evaluate("() => new Promise(requestAnimationFrame)")
+    assert page.inner_text("#threshold-value") == "0.35"
 
 
 def test_the_focus_can_be_seen(page: Page) -> None:

@@ -41,9 +41,6 @@ async def receive_image(request: Request, most: int, seconds: float) -> bytes:
     Raises:
         HTTPException: 400 no image, 408 too slow, 413 too large.
     """
-    declared = request.headers.get("content-length", "")
-    if declared.isdecimal() and int(declared) > most:
-        raise _too_large(most)
     bounded = Request(request.scope, _bounded(request.receive, most))
     try:
         content = await asyncio.wait_for(_content(bounded), seconds)
@@ -94,11 +91,7 @@ def _bounded(receive: Receive, most: int) -> Receive:
         message = await receive()
         received += len(message.get("body", b""))
         if received > most:
-            raise _too_large(most)
+            raise HTTPException(413, f"the request has more than {most:,} bytes")
         return message
 
     return counted
-
-
-def _too_large(most: int) -> HTTPException:
-    return HTTPException(413, f"the request has more than {most:,} bytes")
