@@ -25,7 +25,14 @@ from collections.abc import Callable, Sequence
 from data.images import Image
 from yolact.cli.benchmark import measure_speed
 from yolact.cli.common import run_command
-from yolact.cli.eval_flags import image_order, outputs, parse_arguments, shown, video_options
+from yolact.cli.eval_flags import (
+    image_order,
+    outputs,
+    parse_arguments,
+    shown,
+    tiling,
+    video_options,
+)
 from yolact.cli.evaluate import detect_in_dataset, validation_set, write_outputs
 from yolact.cli.from_flags import (
     choose_model,
@@ -73,6 +80,7 @@ def predict_image(args: argparse.Namespace) -> None:
         drawing(args),
         thresholds,
         kept,
+        tiling=tiling(args),
         explained=args.display_lincomb,
         prototypes=args.mask_proto_debug,
     )
@@ -85,7 +93,7 @@ def predict_images(args: argparse.Namespace) -> None:
     checkpoint, config = choose_model(args)
     thresholds = shown(args, config)
     predictor = load_predictor(args, checkpoint, config)
-    segment_images(folder, pictures, predictor, drawing(args), thresholds, kept)
+    segment_images(folder, pictures, predictor, drawing(args), thresholds, kept, tiling(args))
 
 
 def predict_video(args: argparse.Namespace) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import threading
 from functools import cache
 from importlib import import_module
 from pathlib import Path
@@ -21,6 +22,7 @@ Image = NDArray[np.uint8]
 MAX_PIXELS = 178_000_000
 """Larger images are refused: they are mistakes or attacks, and would take gigabytes."""
 
+_LIMIT = threading.Lock()  # of Pillow's, while it is another one
 _JPEG_END = b"\xff\xd9"
 _TRANSPOSED = (5, 6, 7, 8)  # EXIF orientations that swap the sides
 _ORIENTATION = 0x0112
@@ -28,7 +30,11 @@ _HEAD = 32  # bytes of a file that tell HEIF
 _HEIF = frozenset({b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1"})
 
 
-def read_image(source: Path | str | bytes, annotated_hw: tuple[int, int] | None = None) -> Image:
+def read_image(
+    source: Path | str | bytes,
+    annotated_hw: tuple[int, int] | None = None,
+    max_pixels: int | None = None,
+) -> Image:
     """Read an image file as RGB.
 
     Grayscale is repeated, transparency dropped, 16 bits scaled to 8, palettes and CMYK converted,
@@ -39,20 +45,21 @@ def read_image(source: Path | str | bytes, annotated_hw: tuple[int, int] | None 
         source: a path, or the bytes of a file.
         annotated_hw: height and width according to the annotations. If only the stored,
             unrotated pixels have them, the annotator did not rotate, and neither does this.
+        max_pixels: larger images are refused; None for `MAX_PIXELS`.
 
     Returns:
         (H, W, 3) uint8 RGB.
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: the file is not an image, is cut short, or has more than `MAX_PIXELS`.
+        ValueError: the file is not an image, is cut short, or is too large.
     """
     name = "the given bytes" if isinstance(source, bytes) else str(source)
     content = source if isinstance(source, bytes) else _content(Path(source))
     try:
         _prepare_for(content[:_HEAD])
-        with PilImage.open(io.BytesIO(content)) as header:
-            _check_size(header)
+        with _opened(content, max_pixels) as header:
+            _check_size(header, max_pixels)
             rotate = _has_to_rotate(header, annotated_hw)
             if _is_plain_jpeg(header, content):
                 return _decode_fast(content, rotate)
@@ -122,10 +129,25 @@ def _refusal(name: Path | str, error: Exception) -> ValueError:
     return ValueError(f"cannot read {name} as an image: {reason or type(error).__name__}")
 
 
-def _check_size(header: PilImage.Image) -> None:
-    if header.width * header.height > MAX_PIXELS:
-        raise ValueError(f"{header.width} x {header.height} pixels exceed {MAX_PIXELS:,}")
-    if not header.width * header.height:
+def _opened(content: bytes, max_pixels: int | None) -> PilImage.Image:
+    """Open the bytes of a file; Pillow's own limit, one for all threads, gives way meanwhile."""
+    with _LIMIT:
+        usual = PilImage.MAX_IMAGE_PIXELS
+        PilImage.MAX_IMAGE_PIXELS = usual and max(usual, max_pixels or 0)
+        try:
+            return PilImage.open(io.BytesIO(content))
+        finally:
+            PilImage.MAX_IMAGE_PIXELS = usual
+
+
+def _check_size(header: PilImage.Image, max_pixels: int | None = None) -> None:
+    pixels, most = header.width * header.height, MAX_PIXELS if max_pixels is None else max_pixels
+    if pixels > most:
+        raise ValueError(
+            f"{header.width} x {header.height} pixels exceed {most:,}; "
+            f"to predict in tiles allow max_pixels={pixels}"
+        )
+    if not pixels:
         raise ValueError("it has no pixels")
 
 
@@ -174,7 +196,7 @@ def _decode_fast(content: bytes, rotate: bool) -> Image:
 
 def _decode_careful(image: PilImage.Image, rotate: bool) -> Image:
     image.load()
-    if rotate:
+    if rotate and image.getexif().get(_ORIENTATION, 1) != 1:  # else it would copy the image
         image = ImageOps.exif_transpose(image)
     if image.mode.startswith("I"):  # 16-bit grayscale
         values = np.asarray(image).clip(0, 65535) / 257
@@ -182,5 +204,5 @@ def _decode_careful(image: PilImage.Image, rotate: bool) -> Image:
         values = np.nan_to_num(np.asarray(image)).clip(0, 255)
         values = values * 255 if values.max() <= 1 else values
     else:
-        return np.array(image.convert("RGB"))
+        return np.array(image if image.mode == "RGB" else image.convert("RGB"))
     return np.repeat(np.round(values).astype(np.uint8)[..., None], 3, axis=2)

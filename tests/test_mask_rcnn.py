@@ -15,7 +15,7 @@ import eval as eval_script
 import train
 from data.shapes.scenes import ShapeScenes
 from layers.structures import Target
-from yolact import Predictor, build_model, get_config
+from yolact import Predictor, get_config
 from yolact.checkpoint import read_checkpoint
 from yolact.cli.common import run_command
 from yolact.engines.choose import choose_engine
@@ -233,11 +233,6 @@ def test_engines_that_need_fixed_shapes(engine: EngineName) -> None:
 def test_what_it_does_not_have(setting: str) -> None:
     with pytest.raises(ValueError, match=f"{setting}: Mask R-CNN stands on a plain ResNet"):
         build(setting)
-
-
-def test_yolact_takes_squares() -> None:
-    with pytest.raises(ValueError, match=r"model\.keep_aspect=True: YOLACT takes squares"):
-        build_model(get_config("yolact_base").override("model.keep_aspect=True"))
 
 
 # --- the same scripts

@@ -14,8 +14,8 @@ from yolact.cli.output_names import (
     images_and_pictures,
     name_pictures,
     source_and_video,
-    write_image,
 )
+from yolact.files import write_picture
 
 
 def make(*names: str) -> list[Path]:
@@ -58,7 +58,7 @@ def test_no_picture_replaces_another_or_an_image(
     assert pictures == [Path(folder) / f"{name}.png" for name in expected]
     assert name_pictures(paths, Path(folder)) == pictures
     for path in pictures:
-        write_image(path, np.zeros((2, 2, 3), np.uint8))
+        write_picture(path, np.zeros((2, 2, 3), np.uint8))
     assert [path.read_text() for path in paths] == images
     renamed = [
         f"{a} is written as" for a, b in zip(paths, pictures, strict=True) if a.stem != b.stem
@@ -161,7 +161,7 @@ def test_videos_that_cannot_be_are_refused(text: str, message: str) -> None:
 )
 def test_many_images(text: str, read: list[str], pictures: list[str]) -> None:
     make("in/a.jpg", "in/b/a.jpg", "in/out/a.png")
-    pairs = images_and_pictures(text)
+    _, pairs = images_and_pictures(text)
     folder = Path(text.partition(":")[2] or "results")
     assert [image for image, _ in pairs] == list(map(Path, read))
     assert [picture for _, picture in pairs] == [folder / f"{name}.png" for name in pictures]
@@ -190,12 +190,12 @@ def test_folders_that_cannot_be_are_refused(text: str, said: str) -> None:
 def test_a_full_disk_is_told_and_leaves_nothing() -> None:
     resource = pytest.importorskip("resource")
     noise = np.random.default_rng(0).integers(0, 255, (200, 200, 3), np.uint8)
-    write_image(Path("old.png"), np.zeros((2, 2, 3), np.uint8))
+    write_picture(Path("old.png"), np.zeros((2, 2, 3), np.uint8))
     before, limits = Path("old.png").read_bytes(), resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, limits[1]))
     try:
         with pytest.raises(OSError, match="File too large: 'old.png'"):
-            write_image(Path("old.png"), noise)
+            write_picture(Path("old.png"), noise)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert Path("old.png").read_bytes() == before
@@ -205,7 +205,7 @@ def test_a_full_disk_is_told_and_leaves_nothing() -> None:
 def test_a_picture_is_written_as_rgb() -> None:
     red = np.zeros((4, 5, 3), np.uint8)
     red[..., 0] = 255
-    assert write_image(Path("new/red.png"), red) == Path("new/red.png")
+    assert write_picture(Path("new/red.png"), red) == Path("new/red.png")
     assert cv2.imread("new/red.png")[0, 0].tolist() == [0, 0, 255]
-    with pytest.raises(ValueError, match="cannot write new/red.xyz in the format of its suffix"):
-        write_image(Path("new/red.xyz"), red)
+    with pytest.raises(ValueError, match="cannot write 5 x 4 pixels as new/red.xyz: try .png"):
+        write_picture(Path("new/red.xyz"), red)

@@ -7,12 +7,15 @@ from dataclasses import replace
 from threading import Event
 
 import pytest
+from support.coco_rectangles import TRUTH, evaluated, ground_truth, perfect, random_detections
 from support.tiny import make_dataset, train_flags
 
 import train
 from data.shapes.scenes import ShapeScenes
-from yolact import distributed
+from yolact import Config, Detections, distributed
+from yolact.checkpoint import read_checkpoint
 from yolact.cli.train_flags import parse_arguments
+from yolact.training import validation
 from yolact.training.interrupt import Stopped, saving
 from yolact.training.record import RunFiles
 from yolact.training.setup import Session, set_up
@@ -21,6 +24,7 @@ from yolact.training.validation import (
     tell_crowded_images,
     validate,
     validation_due,
+    with_best_threshold,
 )
 
 
@@ -104,6 +108,40 @@ def test_a_validation_leaves_the_model_in_training(session: Session, averaged: b
         validate(session, stop)
     assert learner.model.training
     assert learner.progress.validated == -1
+
+
+@pytest.mark.parametrize(
+    ("found", "score"), [({}, 0.2), ({5: random_detections(0)[5]}, 0.2), (perfect(), 0.69)]
+)
+def test_the_score_of_the_best_f1_is_that_from_which_objects_are_shown(
+    found: dict[int, Detections], score: float
+) -> None:
+    config = Config("mine", score_threshold=0.2)
+    metrics = evaluated(ground_truth(TRUTH), found).summarize()
+    assert with_best_threshold(config, metrics) == replace(config, score_threshold=score)
+
+
+def test_the_checkpoint_holds_the_score_of_its_validation(
+    session: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before, learner = session.learner.config, session.learner
+    learner.progress.best_ap = -1.0
+    scores = iter((0.3, 0.4))
+
+    def measured(config: Config, _: object) -> Config:
+        return replace(config, score_threshold=next(scores))
+
+    monkeypatch.setattr(validation, "with_best_threshold", measured)
+    first = session.saver.save()
+    validate(session, Event())
+    learner.progress.best_ap = 100.0  # the next one is worse
+    validate(session, Event())
+    assert session.saver.save(again=True) == first == session.saver.save()
+    stored = [
+        read_checkpoint(path).preset().score_threshold for path in (session.saver.best, first)
+    ]
+    assert stored == [0.3, 0.4]
+    learner.config = before
 
 
 @pytest.mark.parametrize("part", ["saver.save_best", "log.validation"])

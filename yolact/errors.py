@@ -16,7 +16,8 @@ class OptionError(ValueError):
 
     def __init__(self, option: str, value: object, reason: str) -> None:
         super().__init__(f"{option}={value!r}: {reason}")
-        self.on_command_line = f"--{option}={value}: {reason}"
+        typed = f"{value:g}" if isinstance(value, float) else value  # 2, where argparse made it 2.0
+        self.on_command_line = f"--{option}={typed}: {reason}"
 
 
 class UsageError(Exception):

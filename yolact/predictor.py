@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-import copy
+import os
+import pickle
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from dataclasses import replace
 from itertools import chain
 from pathlib import Path
 from typing import Any, Literal, overload
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -16,13 +18,14 @@ from data.images import Image
 from yolact.engines.choose import choose_precision
 from yolact.engines.exported import engine_for_file, open_trained, read_trained
 from yolact.engines.names import Engine, EngineName, Precision, RunNetwork
-from yolact.engines.prepare import for_many, warm_up
+from yolact.engines.prepare import for_many, survives_fork, warm_up
 from yolact.engines.pytorch import autocast
 from yolact.models.segmenter import AnySegmenter, sizes_of
 from yolact.results.detections import Detections
 from yolact.results.thresholds import Thresholds, check_count
 from yolact.sources.many import batches, open_many, read_batch
 from yolact.sources.one import OneImage, is_one, read
+from yolact.sources.pixels import Pixels, is_pixels
 
 from .checkpoint import Checkpoint, resolve_weights
 from .config import Config
@@ -38,6 +41,9 @@ Classes = Iterable[str | int] | None
 
 class Predictor:
     """Runs a model on images.
+
+    Threads can share one. Another process takes a pickled one, as `multiprocessing` hands it over
+    where the start method is "spawn"; a forked process can use it in one thread of PyTorch alone.
 
     Args:
         model: on the device where it shall run; it is put into evaluation mode.
@@ -67,6 +73,7 @@ class Predictor:
         self.workers = 1
         self._precision = choose_precision(model.device, precision)
         self._network = network
+        self._process = os.getpid()
 
     @classmethod
     def from_checkpoint(
@@ -101,10 +108,17 @@ class Predictor:
 
     def for_many(self) -> Predictor:
         """Return a predictor of the same model for many images; `workers` threads share it."""
-        other = copy.copy(self)
-        if self._network is not None:
-            other._network, other.workers = for_many(self._network)
+        network, workers = for_many(self._network) if self._network else (None, 1)
+        other = Predictor(self.model, self._precision, self.timer, network)
+        other.workers = workers
         return other
+
+    def __getstate__(self) -> bytes:
+        # Of single tensors `multiprocessing` would keep a file open for each.
+        return pickle.dumps(self.__dict__)
+
+    def __setstate__(self, state: bytes) -> None:
+        self.__dict__.update(pickle.loads(state), _process=os.getpid())
 
     @property
     def device(self) -> torch.device:
@@ -226,6 +240,50 @@ class Predictor:
 
         return segment_many(many, segment, batch, predictor.workers, skip=on_error == "skip")
 
+    def tiled(
+        self,
+        source: OneImage | Pixels,
+        tile: int = 1024,
+        overlap: float = 0.2,
+        score_threshold: float | None = None,
+        top_k: int | None = None,
+        classes: Classes = None,
+        *,
+        overview: bool = True,
+        max_pixels: int | None = None,
+    ) -> Detections:
+        """Segment a large image in overlapping tiles, which shows objects too small otherwise.
+
+        Args:
+            source: one image as `__call__` takes it; or whatever has a shape (H, W, 3) and gives
+                uint8 pixels for `source[y1:y2, x1:x2]`, a memmap or an array of zarr or HDF5, of
+                which no more than tiles are read.
+            tile: side of a tile in pixels. An image that is no larger is segmented as it is.
+            overlap: least share of a side that neighbours have in common, 0 to 0.9.
+            score_threshold: as `__call__` has it; likewise `top_k` and `classes`.
+            top_k: see there; of the whole image.
+            classes: see there.
+            overview: look at the whole image, too, shrunk to a tile: for what is larger than one.
+            max_pixels: a larger file is refused; None for 178 million.
+
+        Returns:
+            Detections of the whole image, each object once.
+
+        Raises:
+            OSError: no such image, or it cannot be fetched.
+            ValueError: no image, or an argument out of its range.
+        """
+        from .tiles.segment import Tiling, segment_tiled
+
+        tiling = Tiling(tile, overlap, overview, max_pixels)
+        thresholds = self.thresholds(score_threshold, top_k, classes)
+        if is_pixels(source):
+            name, image = "", source
+        else:
+            image, name, _ = read(source, max_pixels)
+        found = segment_tiled(self, image, tiling, thresholds)
+        return replace(found, source=name, picture=image if isinstance(image, np.ndarray) else None)
+
     def thresholds(
         self,
         score_threshold: float | None = None,
@@ -266,19 +324,39 @@ class Predictor:
 
         Returns:
             Detections of each image, on the CPU.
+
+        Raises:
+            RuntimeError: this process was forked after the predictor was made.
         """
         if not images:
             return []
+        if os.getpid() != self._process and not survives_fork(self._network):
+            raise RuntimeError(
+                "this process was forked after the predictor was made, and lacks its threads; "
+                "start it by multiprocessing.get_context('spawn')"
+            )
         tensors = [_view(image) for image in images]
-        if self.model.mask_mode == "none":
-            thresholds = replace(thresholds, drop_empty=False)
-        every = replace(thresholds, top_k=None) if thresholds.drop_empty else thresholds
         with self.timer.stage("preprocess"):
             inputs = self.model.preprocess(tensors)
         with self.timer.stage("network"):
             outputs = self.run_network(inputs)
+        return self.postprocess(outputs, sizes_of(tensors), thresholds)
+
+    def postprocess(
+        self, outputs: Any, sizes: Sequence[tuple[int, int]], thresholds: Thresholds
+    ) -> list[Detections]:
+        """Turn what `run_network` gives into the detections that count, on the CPU.
+
+        Args:
+            outputs: of B images.
+            sizes: height and width of each image in pixels.
+            thresholds: which detections count.
+        """
+        if self.model.mask_mode == "none":
+            thresholds = replace(thresholds, drop_empty=False)
+        every = replace(thresholds, top_k=None) if thresholds.drop_empty else thresholds
         with self.timer.stage("postprocess"):
-            found = self.model.postprocess(outputs, sizes_of(tensors), every)
+            found = self.model.postprocess(outputs, sizes, every)
             return [thresholds.select(detections.to("cpu")) for detections in found]
 
 

@@ -29,7 +29,13 @@ def segment_shots(shots: Sequence[Shot], segment: Segment, keep: bool = False) -
 
 
 def segment_many(
-    many: Many, segment: Segment, batch: int, workers: int = 1, *, skip: bool = False
+    many: Many,
+    segment: Segment,
+    batch: int,
+    workers: int = 1,
+    *,
+    skip: bool = False,
+    max_pixels: int | None = None,
 ) -> Generator[Detections, None, None]:
     """Segment image after image.
 
@@ -40,10 +46,11 @@ def segment_many(
         workers: threads that read and call it, on images that are stored; other images are asked
             for only when the results of those before them have been taken.
         skip: log and count what cannot be read, instead of raising its error.
+        max_pixels: of an encoded image, see `data.images.read_image`.
     """
 
     def look(given: Sequence[tuple[int, object]]) -> tuple[int, list[Detections]]:
-        shots = read_batch(given, skip)
+        shots = read_batch(given, skip, max_pixels)
         return len(given), segment_shots(shots, segment, keep=True)
 
     ahead = workers if many.is_stored else 0

@@ -17,6 +17,7 @@ from yolact.errors import OptionError, UsageError
 from yolact.evaluation.coco import eval_order
 from yolact.report.write import MAX_SHOWN
 from yolact.results.thresholds import Thresholds
+from yolact.tiles.segment import Tiling
 
 from .common import add_flags, add_machine_flags, flag, make_parser, str2bool
 from .evaluate import Outputs
@@ -75,6 +76,12 @@ INPUT = (
     flag("--video_multiframe", "frames for each run of the network", int, 1),
     flag("--emulate_playback", "read a video file no faster than it plays", bool, False),
     flag("--dataset", "as in train.py; by default the one that the model was trained on"),
+)
+TILES = (
+    flag("--tile", "look at images in tiles of so many pixels a side, for small objects", int),
+    flag("--overlap", "least share of a tile that the next one shows, too", float, 0.2),
+    flag("--no_overview", "look at tiles alone, not at the whole as well", switch="overview"),
+    flag("--max_pixels", "read images of so many pixels; by default 178 million", int),
 )
 DRAWING = (
     flag("--display_masks", "draw masks", str2bool, True),
@@ -154,6 +161,7 @@ def parse_arguments(description: str | None, argv: Sequence[str] | None) -> argp
     parser = make_parser("eval.py", description)
     add_flags(parser, "model", MODEL)
     add_flags(parser, "input (without any of these: a dataset)", INPUT)
+    add_flags(parser, "large images, in tiles", TILES)
     add_flags(parser, "drawing", DRAWING)
     add_flags(parser, "files, in the folder of the output", SAVING)
     add_flags(parser, "evaluation on a dataset", METRICS)
@@ -171,8 +179,18 @@ def parse_arguments(description: str | None, argv: Sequence[str] | None) -> argp
         args.benchmark = args.benchmark or "one"
     if args.smooth_masks and (args.engine == "plain" or not args.crop):
         raise UsageError("--smooth_masks: not with --engine=plain, nor with --no_crop")
+    _check_tiles(args)
     _check_ap_files(args)
     return args
+
+
+def _check_tiles(args: argparse.Namespace) -> None:
+    """Refuse what has no meaning without tiles, or none with them."""
+    if args.tile is None and (args.overlap != 0.2 or args.max_pixels or not args.overview):
+        raise UsageError("--overlap, --no_overview and --max_pixels are for tiles: add --tile=1024")
+    if args.tile is not None and (args.display_lincomb or args.mask_proto_debug):
+        raise UsageError("--tile: not with --display_lincomb, nor with --mask_proto_debug")
+    tiling(args)
 
 
 def _check_ap_files(args: argparse.Namespace) -> None:
@@ -226,6 +244,14 @@ def shown(args: argparse.Namespace, config: Config) -> Thresholds:
 def timed(args: argparse.Namespace) -> Thresholds:
     """Return which detections a benchmark draws: by default as in 2019, whatever the model."""
     return Thresholds(args.score_threshold or 0.0, args.top_k or 5)
+
+
+def tiling(args: argparse.Namespace) -> Tiling | None:
+    """Return how large images are cut; None for not at all."""
+    with in_flags():
+        if args.tile is None:
+            return None
+        return Tiling(args.tile, args.overlap, args.overview, args.max_pixels)
 
 
 def video_options(args: argparse.Namespace) -> VideoOptions:

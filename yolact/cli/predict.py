@@ -22,7 +22,8 @@ from yolact.results.folder import ResultFolder
 from yolact.results.thresholds import Thresholds
 from yolact.sources.many import open_many
 from yolact.sources.one import read
-from yolact.stream import segment_many
+from yolact.stream import Segment, segment_many
+from yolact.tiles.segment import Tiling, in_tiles
 from yolact.video.pipeline import VideoReport, run_video
 
 from .output_names import RESULTS
@@ -56,6 +57,7 @@ def segment_image(
     thresholds: Thresholds,
     saving: Saving,
     *,
+    tiling: Tiling | None = None,
     explained: bool = False,
     prototypes: bool = False,
 ) -> None:
@@ -69,11 +71,12 @@ def segment_image(
         draw: draws them.
         thresholds: which of them.
         saving: what becomes of them.
+        tiling: how a large image is cut; None for not at all.
         explained: also draw, for each, how its mask came about.
         prototypes: also write these and the soft masks as .npy files.
     """
-    shot = read(source)
-    found = predictor.segment([shot.image], thresholds)[0]
+    shot = read(source, tiling.max_pixels if tiling else None)
+    found = segmenting(predictor, thresholds, tiling)([shot.image])[0]
     detections = replace(found, source=source, picture=shot.image)
     saving.print_json(detections)
     saving.print(*describe(detections))
@@ -101,6 +104,7 @@ def segment_images(
     draw: Draw,
     thresholds: Thresholds,
     saving: Saving,
+    tiling: Tiling | None = None,
 ) -> None:
     """Segment images, and write what is asked for; broken ones are named and passed over.
 
@@ -111,15 +115,22 @@ def segment_images(
         draw: draws them.
         thresholds: which of them.
         saving: what becomes of them.
+        tiling: how large images are cut; None for not at all.
 
     Raises:
         ValueError: at the end, if any could not be read.
     """
-    fast, done = predictor.for_many(), 0
+    fast, done = predictor if tiling else predictor.for_many(), 0  # tiles are many as they are
     picture_of = {str(image): picture for image, picture in pictures}
     shared = Path(os.path.commonpath([image.absolute().parent for image, _ in pictures]))
-    segment = partial(fast.segment, thresholds=thresholds)
-    results = segment_many(open_many(list(picture_of)), segment, 1, fast.workers, skip=True)
+    results = segment_many(
+        open_many(list(picture_of)),
+        segmenting(fast, thresholds, tiling),
+        1,
+        fast.workers,
+        skip=True,
+        max_pixels=tiling.max_pixels if tiling else None,
+    )
     with closing(results), saving.folder(folder, shared) as files:
         for detections in results:
             done += 1
@@ -131,6 +142,13 @@ def segment_images(
     saving.print(*files.written)
     if done < len(pictures):
         raise ValueError(f"{len(pictures) - done} of {len(pictures)} images could not be read")
+
+
+def segmenting(predictor: Predictor, thresholds: Thresholds, tiling: Tiling | None) -> Segment:
+    """Return what finds the objects of images, at once or tile by tile."""
+    if tiling is None:
+        return partial(predictor.segment, thresholds=thresholds)
+    return partial(in_tiles, predictor, tiling=tiling, thresholds=thresholds)
 
 
 def segment_video(

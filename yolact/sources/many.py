@@ -64,12 +64,15 @@ def open_many(source: object) -> Many:
     raise ValueError(refusal(source))
 
 
-def read_batch(given: Iterable[tuple[int, object]], skip: bool = False) -> list[Shot]:
+def read_batch(
+    given: Iterable[tuple[int, object]], skip: bool = False, max_pixels: int | None = None
+) -> list[Shot]:
     """Read a batch of images.
 
     Args:
         given: each with its number, for messages about what has no name.
         skip: log what cannot be read, and leave it out.
+        max_pixels: see `read`.
 
     Raises:
         OSError: one is not there, or cannot be fetched.
@@ -78,7 +81,7 @@ def read_batch(given: Iterable[tuple[int, object]], skip: bool = False) -> list[
     shots = []
     for number, each in given:
         try:
-            shots.append(_read_numbered(number, each))
+            shots.append(_read_numbered(number, each, max_pixels))
         except (OSError, ValueError) as error:
             if not skip:
                 raise
@@ -93,9 +96,9 @@ def batches(items: Iterable[T], size: int) -> Iterator[list[T]]:
         yield batch
 
 
-def _read_numbered(number: int, given: object) -> Shot:
+def _read_numbered(number: int, given: object, max_pixels: int | None) -> Shot:
     try:
-        return read(given)
+        return read(given, max_pixels)
     except ValueError as error:
         if isinstance(given, (str, os.PathLike)):  # named already
             raise

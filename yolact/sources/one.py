@@ -51,12 +51,13 @@ def is_one(given: object) -> bool:
     return isinstance(given, (np.ndarray, PilImage.Image, Tensor, bytes, bytearray, Shot))
 
 
-def read(given: object) -> Shot:
+def read(given: object, max_pixels: int | None = None) -> Shot:
     """Read or convert one image.
 
     Args:
         given: see `OneImage`; files as by `read_image`, arrays and tensors as by `from_array` and
             `from_tensor`, Pillow's pictures turned upright as EXIF says; or a `Shot` already.
+        max_pixels: of an encoded image, see `read_image`.
 
     Raises:
         OSError: it is not there, or cannot be fetched.
@@ -65,7 +66,7 @@ def read(given: object) -> Shot:
     if isinstance(given, Shot):
         return given
     if isinstance(given, (str, os.PathLike)):
-        return _read_named(os.fspath(given))
+        return _read_named(os.fspath(given), max_pixels)
     if isinstance(given, np.ndarray):
         return Shot(from_array(given))
     if isinstance(given, Tensor):
@@ -73,7 +74,7 @@ def read(given: object) -> Shot:
     if isinstance(given, PilImage.Image):
         return Shot(from_pil(given))
     if isinstance(given, (bytes, bytearray)):
-        return Shot(read_image(bytes(given)))
+        return Shot(read_image(bytes(given), max_pixels=max_pixels))
     raise ValueError(refusal(given))
 
 
@@ -83,12 +84,12 @@ def refusal(given: object) -> str:
     return f"{repr(given) if is_short else type(given).__name__} is no image: {ACCEPTED}"
 
 
-def _read_named(text: str) -> Shot:
+def _read_named(text: str, max_pixels: int | None) -> Shot:
     if is_url(text):
         content = fetch(text)
         try:
-            return Shot(read_image(content), text)
+            return Shot(read_image(content, max_pixels=max_pixels), text)
         except ValueError as error:
             raise ValueError(str(error).replace("the given bytes", text, 1)) from error
     path = local_path(text)
-    return Shot(read_image(path), str(path), is_file=True)
+    return Shot(read_image(path, max_pixels=max_pixels), str(path), is_file=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Protocol, TypeGuard
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,6 +11,24 @@ from torch import Tensor
 from data.images import Image
 
 _CHANNELS = (1, 3, 4)
+
+
+class Pixels(Protocol):
+    """An (H, W, 3) uint8 RGB image that is read in parts: an array, a memmap, an array of zarr."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """H, W, 3."""
+
+    def __getitem__(self, rows_and_columns: tuple[slice, slice], /) -> Any:
+        """Return a part."""
+
+
+def is_pixels(given: object) -> TypeGuard[Pixels]:
+    """Tell whether something is an image whose parts can be read as they are."""
+    shape: tuple[int, ...] = getattr(given, "shape", ())
+    is_image = len(shape) == 3 and shape[2] == 3 and 0 not in shape
+    return is_image and getattr(given, "dtype", None) == np.dtype(np.uint8)
 
 
 def from_array(array: NDArray[Any]) -> Image:

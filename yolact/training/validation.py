@@ -13,6 +13,7 @@ from threading import Event
 from data.images import Image
 from data.sample import Dataset
 from yolact import distributed
+from yolact.config import Config
 from yolact.evaluation.coco import CocoEvaluator, eval_order, evaluate
 from yolact.evaluation.confusion import best_threshold
 from yolact.evaluation.limits import scored_detections, tell_limits
@@ -98,11 +99,16 @@ def validate(session: Session, stop: Event) -> CocoMetrics | None:
             _draw(session.options.folder, data, predict)
     finally:
         learner.model.train()
-    if metrics.mask.overlaps["all"] > 0:
-        best = best_threshold(metrics.mask.matches)
-        learner.config = replace(learner.config, score_threshold=best)
+    learner.config = with_best_threshold(learner.config, metrics)
     session.saver.save_best(metrics.mask.overlaps["all"])
     return metrics
+
+
+def with_best_threshold(config: Config, metrics: CocoMetrics) -> Config:
+    """Set the score from which detections are shown to that of the best F1, if any are right."""
+    if not metrics.mask.overlaps["all"] > 0:
+        return config
+    return replace(config, score_threshold=best_threshold(metrics.mask.matches))
 
 
 def images_to_validate(data: Dataset, count: int) -> list[int]:

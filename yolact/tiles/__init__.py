@@ -1,0 +1,1 @@
+"""Large pictures, segmented in overlapping tiles."""

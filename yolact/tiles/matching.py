@@ -1,0 +1,126 @@
+"""Which pieces, seen in different views, are of one object."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from layers.native import Window
+
+from .pieces import Piece
+
+SAME = 0.5
+"""The overlap from which pieces are taken for one object."""
+
+
+class Overlap(NamedTuple):
+    """What two pieces have in common in the part of the picture that both views show.
+
+    Attributes:
+        first: index of a piece.
+        second: index of another, of the same class in another view.
+        iou: intersection over union of the pixels there.
+        shares: intersection over the pixels of the first there, and of the second.
+    """
+
+    first: int
+    second: int
+    iou: float
+    shares: tuple[float, float]
+
+
+def grouped(pieces: Sequence[Piece]) -> list[list[Piece]]:
+    """Put together the pieces of each object.
+
+    Two of one class are the same object where their masks agree, by intersection over union, in
+    the part that both views show. What no view saw whole may agree badly with what it is a part
+    of, for a detector makes little of half an object: it also goes to the piece, scoring as high
+    or higher, that holds most of it. What a view saw whole never disappears in a larger one.
+    """
+    overlaps = list(_overlaps(pieces))
+    parents = list(range(len(pieces)))
+    for overlap in overlaps:
+        if overlap.iou >= SAME:
+            parents[_root(parents, overlap.first)] = _root(parents, overlap.second)
+    for part, whole in _absorbed(pieces, overlaps, parents).items():
+        parents[_root(parents, part)] = _root(parents, whole)
+    return list(_members(pieces, parents).values())
+
+
+def _absorbed(
+    pieces: Sequence[Piece], overlaps: Sequence[Overlap], parents: list[int]
+) -> dict[int, int]:
+    """Return the roots of groups that are parts of other groups -> the roots of those."""
+    members = _members(pieces, parents)
+    is_cut = {root: all(piece.is_cut for piece in group) for root, group in members.items()}
+    score = {root: max(piece.score for piece in group) for root, group in members.items()}
+    best: dict[int, tuple[float, int]] = {}
+    for first, second, iou, shares in overlaps:
+        one, other = _root(parents, first), _root(parents, second)
+        for part, whole, share in ((one, other, shares[0]), (other, one, shares[1])):
+            if part != whole and share >= SAME and is_cut[part] and score[part] <= score[whole]:
+                best[part] = max(best.get(part, (0.0, whole)), (iou, whole))
+    return {part: whole for part, (_, whole) in best.items()}
+
+
+def _overlaps(pieces: Sequence[Piece]) -> Iterator[Overlap]:
+    for first, second in _candidates(pieces):
+        one, other = pieces[first], pieces[second]
+        both = _common(one.view, other.view)
+        windows = _common(one.window, both), _common(other.window, both)
+        common = _common(*windows)
+        if _is_empty(common):
+            continue
+        pixels = [p.pixels(window) for p, window in zip((one, other), windows, strict=True)]
+        inside = [_part(of, at, common) for of, at in zip(pixels, windows, strict=True)]
+        shared = int(np.count_nonzero(inside[0] & inside[1]))
+        if shared:
+            areas = [int(np.count_nonzero(each)) for each in pixels]
+            iou = shared / (sum(areas) - shared)
+            yield Overlap(first, second, iou, (shared / areas[0], shared / areas[1]))
+
+
+def _candidates(pieces: Sequence[Piece]) -> Iterator[tuple[int, int]]:
+    """Yield the pairs of one class from different views whose windows meet, from left to right."""
+    windows = np.array([piece.window for piece in pieces], np.int64).reshape(-1, 4)
+    labels = np.array([piece.label for piece in pieces], np.int64)
+    views = np.array([piece.view for piece in pieces], np.int64).reshape(-1, 4)
+    order = windows[:, 0].argsort(kind="stable")
+    lefts = windows[order, 0]
+    for place, first in enumerate(order.tolist()):
+        _, top, right, bottom = windows[first]
+        later = order[place + 1 : lefts.searchsorted(right)]  # those that begin before it ends
+        meets = (windows[later, 1] < bottom) & (windows[later, 3] > top)
+        meets &= (labels[later] == labels[first]) & (views[later] != views[first]).any(axis=1)
+        yield from ((first, second) for second in later[meets].tolist())
+
+
+def _members(pieces: Sequence[Piece], parents: list[int]) -> dict[int, list[Piece]]:
+    members: dict[int, list[Piece]] = {}
+    for index, piece in enumerate(pieces):
+        members.setdefault(_root(parents, index), []).append(piece)
+    return members
+
+
+def _root(parents: list[int], index: int) -> int:
+    """Follow the parents to a group's root, and shorten the way for the next who asks."""
+    while parents[index] != index:
+        parents[index] = index = parents[parents[index]]
+    return index
+
+
+def _common(window: Window, other: Window) -> Window:
+    """Return where two windows overlap: one without pixels if they do not."""
+    x1, y1 = max(window[0], other[0]), max(window[1], other[1])
+    return x1, y1, max(min(window[2], other[2]), x1), max(min(window[3], other[3]), y1)
+
+
+def _is_empty(window: Window) -> bool:
+    return window[0] == window[2] or window[1] == window[3]
+
+
+def _part(pixels: np.ndarray, at: Window, window: Window) -> np.ndarray:
+    x1, y1, x2, y2 = window
+    return pixels[y1 - at[1] : y2 - at[1], x1 - at[0] : x2 - at[0]]

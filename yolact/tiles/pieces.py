@@ -1,0 +1,126 @@
+"""Objects as single views of a picture show them: whole, or cut by the border of a view."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from layers.instances import Instances
+from layers.native import Window
+from layers.paste import bitmap, mask_window
+
+NEAR = 1 / 64
+"""A box ends at the border of a view if so much of the view's side, or less, lies between."""
+
+
+@dataclass(frozen=True, eq=False)
+class Piece:
+    """An object as one view shows it, in pixels of the whole picture.
+
+    Attributes:
+        view: x1, y1, x2, y2 of the view.
+        label: 0-based.
+        score: in [0, 1].
+        box_score: class probability before mask re-scoring.
+        box: (4,) xyxy.
+        soft_mask: (h, w) in [0, 1], no larger than the object.
+        frame: (4,) xyxy: the region that the soft mask covers.
+        window: whole pixels that hold the mask, or the box where there is no mask.
+        is_cut: the box ends at a border of the view inside the picture: there may be more of it.
+    """
+
+    view: Window
+    label: int
+    score: float
+    box_score: float
+    box: Tensor
+    soft_mask: Tensor
+    frame: Tensor
+    window: Window
+    is_cut: bool
+
+    def pixels(self, window: Window) -> NDArray[np.bool_]:
+        """Return the mask in a part of its window; without a mask, all that is in the box."""
+        if not (self.soft_mask > 0.5).any():
+            return np.ones((window[3] - window[1], window[2] - window[0]), np.bool_)
+        return bitmap(self.soft_mask, self.frame, window).numpy()
+
+    def is_seen_by(self, view: Window) -> bool:
+        """Tell whether a view shows all of this, but for what is `NEAR` its border."""
+        margin = NEAR * _longer_side(view)
+        inside = torch.tensor(view) - self.box
+        return bool((inside[:2] <= margin).all() and (inside[2:] >= -margin).all())
+
+
+def pieces_in(found: Instances, view: Window, image_hw: tuple[int, int]) -> Iterator[Piece]:
+    """Yield what was found in a view, moved to where it is in the picture.
+
+    Args:
+        found: N objects, in pixels of the view as the network saw it, perhaps shrunk.
+        view: x1, y1, x2, y2 in the picture.
+        image_hw: height and width of the picture.
+    """
+    x1, y1, x2, y2 = view
+    scale = torch.tensor(((x2 - x1) / found.image_hw[1], (y2 - y1) / found.image_hw[0])).repeat(2)
+    inner = torch.tensor((x1 > 0, y1 > 0, x2 < image_hw[1], y2 < image_hw[0]))
+    corner, border = torch.tensor((x1, y1)).repeat(2), torch.tensor(view)
+    boxes = found.boxes * scale + corner
+    is_cut = ((boxes - border).abs() <= NEAR * _longer_side(view)) & inner
+    values = zip(
+        found.labels.tolist(),
+        found.scores.tolist(),
+        found.box_scores.tolist(),
+        is_cut.any(dim=1).tolist(),
+        strict=True,
+    )
+    for index, (label, score, box_score, cut) in enumerate(values):
+        soft_mask, frame = trimmed(found.soft_masks[index], found.mask_frames[index])
+        frame = frame * scale + corner
+        box = boxes[index]
+        window = _window(soft_mask, frame, box, image_hw, found.crop_to_boxes)
+        yield Piece(view, label, score, box_score, box, soft_mask, frame, window, cut)
+
+
+def _window(
+    soft_mask: Tensor, frame: Tensor, box: Tensor, image_hw: tuple[int, int], crop_to_box: bool
+) -> Window:
+    if (soft_mask > 0.5).any():
+        return mask_window(soft_mask, frame, image_hw, box if crop_to_box else None)
+    x1, y1, x2, y2 = (round(side) for side in box.tolist())
+    return x1, y1, x2, y2
+
+
+def trimmed(soft_mask: Tensor, frame: Tensor) -> tuple[Tensor, Tensor]:
+    """Cut a soft mask down to the cells that decide about pixels: those above 0.5, and neighbours.
+
+    Args:
+        soft_mask: (H, W) in [0, 1].
+        frame: (4,) xyxy: the region that it covers.
+
+    Returns:
+        A copy of (h, w) cells, one without any for an empty mask, and their frame.
+    """
+    above = soft_mask > 0.5
+    rows, columns = (_occupied(above.any(dim=dim)) for dim in (1, 0))
+    (y1, y2), (x1, x2) = rows, columns
+    height, width = soft_mask.shape
+    share = torch.tensor((x1 / width, y1 / height, x2 / width, y2 / height))
+    corner, extent = frame[:2].repeat(2), (frame[2:] - frame[:2]).repeat(2)
+    return soft_mask[y1:y2, x1:x2].clone(), corner + share * extent
+
+
+def _occupied(cells: Tensor) -> tuple[int, int]:
+    """Return where the occupied cells of an axis begin and end, with a neighbour on each side."""
+    which = cells.nonzero()
+    if not len(which):
+        return 0, 1
+    return max(int(which[0]) - 1, 0), min(int(which[-1]) + 2, len(cells))
+
+
+def _longer_side(view: Window) -> int:
+    return max(view[2] - view[0], view[3] - view[1])

@@ -1,0 +1,144 @@
+"""A large picture in, its objects out: seen tile by tile, and put together."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import closing
+from dataclasses import dataclass, replace
+from itertools import chain, repeat
+from typing import Protocol
+
+import torch
+
+from data.images import Image
+from layers.native import Window
+from yolact.errors import OptionError
+from yolact.results.detections import Detections
+from yolact.results.thresholds import Thresholds, check_count
+from yolact.sources.pixels import Pixels
+from yolact.threads import map_ahead
+
+from .joining import joined_masks, telling
+from .matching import grouped
+from .pieces import Piece, pieces_in
+from .views import cut_up, read
+
+GPU_BATCH = 8
+"""Tiles that a GPU is given at a time; a processor takes them one by one, in several threads."""
+
+
+class Segmenting(Protocol):
+    """What finds objects: a `Predictor`."""
+
+    workers: int
+
+    @property
+    def device(self) -> torch.device:
+        """Where it computes."""
+
+    def segment(self, images: Sequence[Image], thresholds: Thresholds) -> list[Detections]:
+        """Segment a batch of images."""
+
+    def for_many(self) -> Segmenting:
+        """Return one that `workers` threads share."""
+
+
+@dataclass(frozen=True)
+class Tiling:
+    """How a large picture is looked at.
+
+    Attributes:
+        tile: side of a tile in pixels.
+        overlap: least share of a side that neighbours have in common, 0 to 0.9.
+        overview: look at the whole picture, too, shrunk to a tile: for objects larger than one.
+        max_pixels: a larger file is refused; None for `data.images.MAX_PIXELS`.
+
+    Raises:
+        OptionError: a value out of its range.
+    """
+
+    tile: int = 1024
+    overlap: float = 0.2
+    overview: bool = True
+    max_pixels: int | None = None
+
+    def __post_init__(self) -> None:
+        check_count("tile", self.tile)
+        if self.max_pixels is not None:
+            check_count("max_pixels", self.max_pixels)
+        if not 0 <= self.overlap <= 0.9:
+            raise OptionError("overlap", self.overlap, "expected a number from 0 to 0.9")
+
+    def views(self, image_hw: tuple[int, int]) -> list[Window]:
+        """Return the parts of a picture to look at: all of it alone where it is no larger."""
+        tiles = cut_up(image_hw, self.tile, self.overlap)
+        whole = (0, 0, image_hw[1], image_hw[0])
+        return [*tiles, whole] if self.overview and len(tiles) > 1 else tiles
+
+
+def in_tiles(
+    predictor: Segmenting, images: Sequence[Image], tiling: Tiling, thresholds: Thresholds
+) -> list[Detections]:
+    """Segment images one after another, each as `segment_tiled` does."""
+    return [segment_tiled(predictor, image, tiling, thresholds) for image in images]
+
+
+def segment_tiled(
+    predictor: Segmenting, image: Pixels, tiling: Tiling, thresholds: Thresholds
+) -> Detections:
+    """Segment a picture that may be far larger than the network's input, or than memory.
+
+    Each thread holds a batch of tiles at a time. Of what is found in them the cells of the masks
+    are kept, no more than the objects have, until all is put together.
+
+    Args:
+        predictor: finds the objects of a tile.
+        image: one no larger than a tile is segmented as it is.
+        tiling: how it is looked at.
+        thresholds: which objects of the whole picture count.
+
+    Returns:
+        The objects of the whole picture, each of them once.
+    """
+    image_hw = image.shape[0], image.shape[1]
+    views = tiling.views(image_hw)
+    if len(views) == 1:
+        return predictor.segment([read(image, views[0], tiling.tile)], thresholds)[0]
+    every, many = replace(thresholds, top_k=None, min_area=0), predictor.for_many()
+
+    def look(batch: Sequence[Window]) -> tuple[list[Piece], Detections]:
+        found = many.segment([read(image, view, tiling.tile) for view in batch], every)
+        pieces = map(pieces_in, found, batch, repeat(image_hw))
+        return list(chain.from_iterable(pieces)), found[0][:0]
+
+    step = 1 if many.device.type == "cpu" else GPU_BATCH
+    batches = [views[start : start + step] for start in range(0, len(views), step)]
+    with closing(map_ahead(look, batches, many.workers, ahead=many.workers)) as results:
+        pieces, nothing = zip(*results, strict=True)
+    objects = grouped(list(chain.from_iterable(pieces)))
+    found = _detections(objects, replace(nothing[0], image_hw=image_hw))
+    return replace(thresholds, drop_empty=False).select(found)  # which was done in the tiles
+
+
+def _detections(objects: Sequence[Sequence[Piece]], nothing: Detections) -> Detections:
+    """Make one object of each group of pieces, best first; all else is as in `nothing`."""
+    if not objects:
+        return nothing
+    groups = sorted(objects, key=_score, reverse=True)
+    best = [max(pieces, key=lambda piece: piece.score) for pieces in groups]
+    told = [telling(pieces) for pieces in groups]
+    corners = [torch.stack([piece.box for piece in pieces]) for pieces in told]
+    soft_masks, frames = joined_masks(told)
+    return replace(
+        nothing,
+        boxes=torch.stack([torch.cat((b[:, :2].amin(0), b[:, 2:].amax(0))) for b in corners]),
+        scores=torch.tensor([piece.score for piece in best]),
+        labels=torch.tensor([piece.label for piece in best]),
+        soft_masks=soft_masks,
+        mask_frames=frames,
+        box_scores=torch.tensor([piece.box_score for piece in best]),
+    )
+
+
+def _score(pieces: Sequence[Piece]) -> float:
+    return max(piece.score for piece in pieces)

@@ -1,0 +1,63 @@
+"""The parts of a picture that the network sees one at a time."""
+
+from __future__ import annotations
+
+import itertools
+import math
+
+import cv2
+import numpy as np
+
+from data.images import Image
+from layers.native import Window
+from yolact.sources.pixels import Pixels
+
+
+def cut_up(image_hw: tuple[int, int], side: int, overlap: float) -> list[Window]:
+    """Cover a picture with tiles, evenly spread and none beyond its border.
+
+    Args:
+        image_hw: height and width of the picture.
+        side: of a tile in pixels, or less where the picture is narrower.
+        overlap: least share of a side that neighbours have in common, below 1.
+    """
+    columns, rows = (_spread(size, side, overlap) for size in reversed(image_hw))
+    return [(x1, y1, x2, y2) for (y1, y2), (x1, x2) in itertools.product(rows, columns)]
+
+
+def read(image: Pixels, view: Window, side: int) -> Image:
+    """Read a part of a picture, shrunk where it is larger, by area, to `side` pixels.
+
+    What is read at a time has no more than `side` pixels a side, however large the part.
+    """
+    x1, y1, x2, y2 = view
+    scale = min(side / max(x2 - x1, y2 - y1), 1)
+    width, height = (max(round(length * scale), 1) for length in (x2 - x1, y2 - y1))
+    small = np.empty((height, width, 3), np.uint8)
+    blocks = itertools.product(_blocks(y1, y2, height, side), _blocks(x1, x2, width, side))
+    for (rows, to_rows), (columns, to_columns) in blocks:
+        block, target = np.asarray(image[rows, columns]), small[to_rows, to_columns]
+        target[:] = cv2.resize(block, target.shape[1::-1], interpolation=cv2.INTER_AREA)
+    return small
+
+
+def _spread(size: int, side: int, overlap: float) -> list[tuple[int, int]]:
+    room = max(size - side, 0)
+    steps = math.ceil(room / max(side * (1 - overlap), 1))
+    return [(start, min(start + side, size)) for start in _edges(0, room, steps)]
+
+
+def _blocks(start: int, end: int, pixels: int, most: int) -> list[tuple[slice, slice]]:
+    """Pair parts of one axis with the parts of `pixels` smaller ones that show them."""
+    count = min(math.ceil((end - start) / most), pixels)
+    to = _edges(0, pixels, count)
+    of = [start + round((end - start) * edge / pixels) for edge in to]
+    return [
+        (slice(*source), slice(*target))
+        for source, target in zip(itertools.pairwise(of), itertools.pairwise(to), strict=True)
+    ]
+
+
+def _edges(start: int, end: int, steps: int) -> list[int]:
+    """Return `steps` + 1 whole numbers from start to end, evenly spread."""
+    return [start + round((end - start) * step / max(steps, 1)) for step in range(steps + 1)]
