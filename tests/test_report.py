@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import math
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -248,7 +249,10 @@ def test_many_classes_and_names_that_mean_harm(tmp_path: Path) -> None:
     count = len(ids)
     scores = np.linspace(0.9, 0.1, count).tolist()
     evaluator.add(1, detections([boxes[n % 5 == 0] for n in range(count)], range(count), scores))
-    page = Page(write_report(tmp_path, evaluator, Images(coco), named(*names), ABOUT))
+    config = replace(named(*names), dataset="<i>data</i>")
+    page = Page(write_report(tmp_path, evaluator, Images(coco), config, {"<b>": "<b>"}))
+    assert "yolact_resnet18 on i>" in page.text
+    assert page.text.count("<b>") == 2
     assert page.scripts == ["viewer/data.js", *(f"viewer/{name}" for name in SCRIPTS)]
     assert evil[0] in page.text
     assert page.refers

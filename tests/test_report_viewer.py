@@ -30,6 +30,7 @@ from support.coco_rectangles import (
     random_detections,
 )
 
+import eval as eval_script
 from data.classes import Categories
 from data.sample import Sample
 from yolact import get_config
@@ -106,6 +107,14 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.fixture(scope="module")
+def judge(browser: Browser, folder: Path) -> Iterator[Page]:
+    """A page whose scripts judge what it is told."""
+    with open_page(browser) as page:
+        page.goto((folder / "index.html").as_uri())
+        yield page
+
+
 @pytest.fixture
 def page(browser: Browser, folder: Path) -> Iterator[Page]:
     with open_page(browser) as page:
@@ -177,32 +186,32 @@ CASES: dict[str, tuple[list[tuple[int, Box, int]], list[tuple[int, Box]], str, s
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_every_kind_of_verdict(page: Page, case: str) -> None:
+def test_every_kind_of_verdict(judge: Page, case: str) -> None:
     objects, found, of_objects, of_found = CASES[case]
     truth = [annotation(n, 1, *parts) for n, parts in enumerate(objects, start=1)]
     labels, boxes = [label for label, _ in found], [box for _, box in found]
     scores = np.linspace(0.9, 0.6, len(found)).tolist()
     evaluator = evaluated(ground_truth(truth, [1]), {1: detections(boxes, labels, scores)})
-    verdicts = judged(page, shown(evaluator, 0.3), 0.3)
+    verdicts = judged(judge, shown(evaluator, 0.3), 0.3)
     assert verdicts == [[of_objects.split(), of_found.split()]]
 
 
-def test_a_mask_may_be_poor_in_a_good_box(page: Page) -> None:
+def test_a_mask_may_be_poor_in_a_good_box(judge: Page) -> None:
     found = detections([LEFT], [0], [0.9], mask_boxes=[(10, 10, 50, 25)])
     evaluator = evaluated(ground_truth([annotation(1, 1, 0, LEFT)], [1]), {1: found})
-    assert judged(page, shown(evaluator, 0.3), 0.3) == [[["missed"], ["mask"]]]
-    assert judged(page, shown(evaluator, 0.3), 0.3, overlap=0.25) == [[["right"], ["right"]]]
-    assert judged(page, shown(evaluator, 0.3, masks=False), 0.3) == [[["right"], ["right"]]]
+    assert judged(judge, shown(evaluator, 0.3), 0.3) == [[["missed"], ["mask"]]]
+    assert judged(judge, shown(evaluator, 0.3), 0.3, overlap=0.25) == [[["right"], ["right"]]]
+    assert judged(judge, shown(evaluator, 0.3, masks=False), 0.3) == [[["right"], ["right"]]]
 
 
 @pytest.mark.parametrize("masks", [True, False])
 @pytest.mark.parametrize("seed", range(4))
-def test_counts_are_those_of_python(page: Page, seed: int, masks: bool) -> None:
+def test_counts_are_those_of_python(judge: Page, seed: int, masks: bool) -> None:
     evaluator = evaluated(ground_truth(TRUTH), random_detections(seed))
     for score in (0.0, 0.3, 0.45, 0.8):
         told = shown(evaluator, score, masks)
         outcome = told.outcome
-        objects, found = count(judged(page, told, score))
+        objects, found = count(judged(judge, told, score))
         del objects["crowd"], found["ignored"]
         kinds = {"right": outcome.is_found.sum(), "confused": (outcome.seen_as < 3).sum()}
         kinds["confused"] -= kinds["right"]
@@ -213,12 +222,21 @@ def test_counts_are_those_of_python(page: Page, seed: int, masks: bool) -> None:
 
 
 @pytest.mark.parametrize("overlap", [0.3, 0.57, 0.75, 0.95])
-def test_at_other_overlaps_pycocotools_agrees(page: Page, overlap: float) -> None:
+def test_at_other_overlaps_pycocotools_agrees(judge: Page, overlap: float) -> None:
     for seed in range(3):
         evaluator = evaluated(ground_truth(TRUTH), random_detections(seed))
         told = shown(evaluator, 0.0)
-        objects, found = count(judged(page, told, 0.0, overlap))
+        objects, found = count(judged(judge, told, 0.0, overlap))
         assert (objects["right"], found["right"], found["ignored"]) == by_coco(told, overlap)
+
+
+def test_of_two_objects_equally_close_the_later_is_taken(judge: Page) -> None:
+    truth = [annotation(1, 1, 0, (10, 10, 50, 60)), annotation(2, 1, 0, (50, 10, 90, 60))]
+    found = detections([(30, 10, 70, 60), (10, 10, 50, 60)], [0, 0], [0.9, 0.8])
+    told = shown(evaluated(ground_truth(truth, [1]), {1: found}), 0.0)
+    verdicts = judged(judge, told, 0.0, overlap=0.3)
+    assert verdicts == [[["right", "right"], ["right", "right"]]]
+    assert by_coco(told, 0.3) == (2, 2, 0)
 
 
 def count(verdicts: list[list[list[str]]]) -> tuple[Counter[str], Counter[str]]:
@@ -433,3 +451,19 @@ def test_many_images_open_at_once(browser: Browser, tmp_path: Path) -> None:
         assert not any("/large/" in url for url in requests)
         page.locator(".gallery li").last.scroll_into_view_if_needed()
         expect(page.locator(".gallery li").last.locator(".shape")).to_have_count(2)
+
+
+@pytest.mark.slow
+def test_the_picture_of_the_documentation(browser: Browser, tmp_path: Path) -> None:
+    """With YOLACT_SCREENSHOTS=docs it is written there."""
+    flags = ["--trained_model=yolact_resnet18_shapes", "--max_images=40", "--no_bar"]
+    flags += [f"--report={tmp_path}", f"--ap_data_file={tmp_path / 'kept.json'}"]
+    eval_script.main(flags)
+    picture = Path(SCREENSHOTS or tmp_path) / "report.jpg"
+    with open_page(browser, viewport={"width": 1120, "height": 690}) as page:
+        page.goto((tmp_path / "index.html").as_uri())
+        expect(page.locator(".gallery li").first.locator(".shape").first).to_be_visible()
+        seen = "[...document.images].filter((e) => e.getBoundingClientRect().top < innerHeight)"
+        page.evaluate(f"Promise.all({seen}.map((e) => e.decode()))")
+        page.screenshot(path=picture, type="jpeg", quality=72)
+    assert 30_000 < picture.stat().st_size < 150_000

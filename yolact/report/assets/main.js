@@ -20,7 +20,7 @@ function isShown({ kind, label, other }) {
 /** Judge all images anew; without `reorder` they keep their places, as while a slider moves. */
 function refresh(reorder = true) {
   for (const image of images) {
-    const items = itemsOf(image, judge(image, state.score, state.overlap));
+    const items = itemsOf(image, state.score, state.overlap);
     image.counts = count(items, state.label);
     if (image.outlines) image.shown = items.filter(isShown);
   }

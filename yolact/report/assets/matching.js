@@ -28,17 +28,21 @@ function unpack(image) {
 
 /** Return the kind of each object and each detection, and the pair that explains it, if any. */
 function judge(image, score, overlap) {
-  const below = image.scores.findIndex((value) => value < score); // the best come first
-  const count = below < 0 ? image.scores.length : below;
   const verdict = {
     objects: image.objects.map(() => ({ kind: "missed" })),
-    detections: Array.from({ length: count }, () => ({ kind: "background" })),
+    detections: Array.from({ length: detectionsFrom(image, score) }, () => ({ kind: "background" })),
   };
   for (const object of image.crowds) verdict.objects[object].kind = "crowd";
   matchWithinClasses(image, verdict, overlap);
   matchAcrossClasses(image, verdict, overlap);
   explainTheRest(image, verdict, overlap);
   return verdict;
+}
+
+/** Return how many detections score so high; the best come first. */
+function detectionsFrom(image, score) {
+  const below = image.scores.findIndex((value) => value < score);
+  return below < 0 ? image.scores.length : below;
 }
 
 function isOfOneClass(image, pair) {
@@ -91,8 +95,17 @@ function explainTheRest(image, { objects, detections }, overlap) {
   });
 }
 
-/** List what counts in an image: objects and detections with their verdicts. */
-function itemsOf(image, verdict) {
+/** List what counts in an image: objects and detections, judged anew if that can change anything. */
+function itemsOf(image, score, overlap) {
+  const key = `${detectionsFrom(image, score)} ${overlap}`;
+  if (image.judgedAt !== key) {
+    image.judgedAt = key;
+    image.items = listItems(image, judge(image, score, overlap));
+  }
+  return image.items;
+}
+
+function listItems(image, verdict) {
   const items = [];
   verdict.objects.forEach(({ kind, pair }, number) => {
     if (kind === "crowd") return;
