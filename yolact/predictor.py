@@ -128,7 +128,7 @@ class Predictor:
     @overload
     def __call__(
         self,
-        source: list[Any] | tuple[Any, ...],
+        image: list[Any] | tuple[Any, ...],
         score_threshold: float | None = ...,
         top_k: int | None = ...,
         classes: Classes = ...,
@@ -137,7 +137,7 @@ class Predictor:
     @overload
     def __call__(
         self,
-        source: OneImage,
+        image: OneImage,
         score_threshold: float | None = ...,
         top_k: int | None = ...,
         classes: Classes = ...,
@@ -146,7 +146,7 @@ class Predictor:
     @overload
     def __call__(
         self,
-        source: int | Iterator[object],
+        image: int | Iterator[object],
         score_threshold: float | None = ...,
         top_k: int | None = ...,
         classes: Classes = ...,
@@ -154,7 +154,7 @@ class Predictor:
 
     def __call__(
         self,
-        source: object,
+        image: object,
         score_threshold: float | None = None,
         top_k: int | None = None,
         classes: Classes = None,
@@ -162,7 +162,7 @@ class Predictor:
         """Segment an image, a list of images, or any number of them.
 
         Args:
-            source: one image: a path, an http or https address, an array or tensor (see
+            image: one image: a path, an http or https address, an array or tensor (see
                 `yolact.sources.pixels`), a PIL image, the bytes of a file. A list or tuple of
                 these. Or many: a folder, a pattern, a video, the number of a camera, the address
                 of a stream, an iterator, see `stream`.
@@ -183,15 +183,13 @@ class Predictor:
         def segment(images: list[Image]) -> list[Detections]:
             return self.segment(images, thresholds)
 
-        if isinstance(source, (list, tuple)):
-            parts = batches(enumerate(source), LIST_BATCH)
+        if isinstance(image, (list, tuple)):
+            parts = batches(enumerate(image), LIST_BATCH)
             found = (segment_shots(read_batch(part), segment) for part in parts)
             return list(chain.from_iterable(found))
-        if not is_one(source):
-            return self.stream(
-                source, score_threshold=score_threshold, top_k=top_k, classes=classes
-            )
-        shot = read(source)
+        if not is_one(image):
+            return self.stream(image, score_threshold=score_threshold, top_k=top_k, classes=classes)
+        shot = read(image)
         return segment_shots([shot], segment, keep=True)[0]
 
     def stream(
