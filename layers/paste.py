@@ -54,7 +54,8 @@ def has_pixels(
     window = mask_window(soft_mask, frame, image_hw, bounds)
     if window == (0, 0, 0, 0):
         return False
-    row, column = divmod(int(soft_mask.argmax()), soft_mask.shape[1])
+    peak = int(as_floats(soft_mask.detach().cpu()).argmax())  # far faster than torch's
+    row, column = divmod(peak, soft_mask.shape[1])
     x1, y1, x2, y2 = frame.tolist()
     x = x1 + (column + 0.5) * (x2 - x1) / soft_mask.shape[1]
     y = y1 + (row + 0.5) * (y2 - y1) / soft_mask.shape[0]
