@@ -226,7 +226,7 @@ NOT_LOADED = (
     *("data.formats", "data.loader"),
     *("data.catalog", "data.shapes", "data.video"),
     *("yolact.cli", "yolact.drawing", "yolact.evaluation", "yolact.report", "yolact.training"),
-    *("yolact.engines.openvino", "yolact.video"),
+    *("yolact.engines.openvino", "yolact.tiles", "yolact.video"),
 )
 
 
