@@ -202,7 +202,7 @@ def _decode_fast(content: bytes, rotate: bool) -> Image:
 
 def _decode_careful(image: PilImage.Image, rotate: bool) -> Image:
     image.load()
-    if rotate and image.getexif().get(_ORIENTATION, 1) != 1:  # else it would copy the image
+    if rotate:
         image = ImageOps.exif_transpose(image)
     if image.mode.startswith("I"):  # 16-bit grayscale
         values = np.asarray(image).clip(0, 65535) / 257
@@ -210,5 +210,5 @@ def _decode_careful(image: PilImage.Image, rotate: bool) -> Image:
         values = np.nan_to_num(np.asarray(image)).clip(0, 255)
         values = values * 255 if values.max() <= 1 else values
     else:
-        return np.array(image if image.mode == "RGB" else image.convert("RGB"))
+        return np.array(image.convert("RGB"))
     return np.repeat(np.round(values).astype(np.uint8)[..., None], 3, axis=2)

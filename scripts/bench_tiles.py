@@ -73,29 +73,31 @@ def main(argv: Sequence[str] | None = None) -> None:
     }
     kinds = {"small objects": args.tile // 4, "all sizes": args.side // 2} if args.images else {}
     for title, largest in kinds.items():
-        scenes = [scattered(args.side, (args.tile // 12, largest), i) for i in range(args.images)]
+        sizes = (args.tile // 12, largest)
+        scenes = [scattered(args.side, sizes, seed) for seed in range(args.images)]
         print(f"\n{title}, {args.images} images of {args.side} px\n")
         print_scores(scenes, ways)
-        print_loss(predictor, scenes[0][0], tiles)
+        print_loss(predictor, [image for image, _ in scenes], tiles)
     if args.huge:
         print_memory(predictor, args.huge)
 
 
 def print_scores(scenes: Sequence[tuple[Image, list[Annotation]]], ways: dict[str, Look]) -> None:
-    """Print recall by size and AP50 of masks, and the time, of each way to look at the images."""
+    """Print recall by size, AP50 and AP of masks, and the time, of each way to look at images."""
+    seconds: dict[str, list[float]] = {name: [] for name in ways}
+    found: dict[str, list[Detections]] = {name: [] for name in ways}
+    for (image, _), (name, look) in product(scenes, ways.items()):  # in turn, for fair times
+        start = time.perf_counter()
+        found[name].append(look(image))
+        seconds[name].append(time.perf_counter() - start)
     spans = [f"< {high}" if high < LARGEST else f">= {low}" for low, high in pairwise(SPANS)]
-    print("| | " + " | ".join((*spans, "AP50", "AP", "s per image", "found")) + " |")
+    print("| | " + " | ".join((*spans, "AP50", "AP", "objects", "s per image")) + " |")
     print("| --- " * (len(spans) + 5) + "|")
-    for name, look in ways.items():
-        seconds, found = [], []
-        for image, _ in scenes:
-            start = time.perf_counter()
-            found.append(look(image))
-            seconds.append(time.perf_counter() - start)
-        scores = score(scenes, found)
+    for name in ways:
+        scores = score(scenes, found[name])
         cells = [f"{recall(scores, low, high):.1f}" for low, high in pairwise(SPANS)]
         cells += [f"{scores.overlaps['50']:.1f}", f"{scores.overlaps['all']:.1f}"]
-        cells += [f"{statistics.median(seconds):.1f}", str(sum(map(len, found)))]
+        cells += [str(sum(map(len, found[name]))), f"{statistics.median(seconds[name]):.1f}"]
         print(f"| {name} | " + " | ".join(cells) + " |", flush=True)
 
 
@@ -122,8 +124,24 @@ def recall(scores: Scores, low: float, high: float) -> float:
     return 100 * float(np.mean(chosen["found_by"] > 0)) if len(chosen) else math.nan
 
 
-def print_loss(predictor: Predictor, image: Image, tiling: Tiling) -> None:
-    """Print how much of the pixels of an image's objects their common grid keeps."""
+def print_loss(predictor: Predictor, images: Sequence[Image], tiling: Tiling) -> None:
+    """Print how much of the pixels of objects their common grid keeps."""
+    print("\n| masks | of | least overlap with their pixels | mean |\n" + "| --- " * 4 + "|")
+    of_images = [objects_in(predictor, image, tiling) for image in images]
+    for side in (1000, 40, 28):
+        kept: dict[bool, list[float]] = {False: [], True: []}
+        for objects in of_images:
+            masks = joined_masks(objects, len(objects) * side**2)
+            for pieces, *mask in zip(objects, *masks, strict=True):
+                kept[len(pieces) > 1].append(overlap(pieces, *mask))
+        for is_joined, some in kept.items():
+            some = some or [math.nan]
+            title = f"{'joined' if is_joined else 'single'}, at most {side} cells a side"
+            print(f"| {title} | {len(some)} | {min(some):.3f} | {statistics.mean(some):.3f} |")
+
+
+def objects_in(predictor: Predictor, image: Image, tiling: Tiling) -> list[list[Piece]]:
+    """Return the pieces that the mask of each object is made of."""
     image_hw = image.shape[0], image.shape[1]
     pieces = [
         piece
@@ -131,16 +149,7 @@ def print_loss(predictor: Predictor, image: Image, tiling: Tiling) -> None:
         for found in predictor.segment([read(image, view, tiling.tile)], EVERY)
         for piece in pieces_in(found, view, image_hw)
     ]
-    objects = [telling(group) for group in grouped(pieces)]
-    print("\n| objects | of | least overlap with their pixels | mean |\n" + "| --- " * 4 + "|")
-    for side in (1000, 40, 28):
-        masks = list(zip(objects, *joined_masks(objects, len(objects) * side**2), strict=True))
-        kinds = {"one piece": [m for m in masks if len(m[0]) == 1]}
-        kinds["several pieces"] = [m for m in masks if len(m[0]) > 1]
-        for kind, some in kinds.items():
-            kept = [overlap(*mask) for mask in some] or [math.nan]
-            title = f"{kind}, at most {side} cells a side"
-            print(f"| {title} | {len(some)} | {min(kept):.3f} | {statistics.mean(kept):.3f} |")
+    return [telling(group) for group in grouped(pieces)]
 
 
 def overlap(pieces: Sequence[Piece], soft_mask: Tensor, frame: Tensor) -> float:
@@ -176,7 +185,7 @@ def print_memory(predictor: Predictor, side: int) -> None:
 def huge_image(path: Path, side: int) -> Image:
     """Write an image that looks like `scattered`, piece by piece, and map the file."""
     image = np.memmap(path, np.uint8, "w+", shape=(side, side, 3))
-    step = 2000
+    step = min(side, 2000)
     for number, (y, x) in enumerate(product(range(0, side, step), repeat=2)):
         part = image[y : y + step, x : x + step]
         part[:] = scattered(step, (60, 500), number)[0][: part.shape[0], : part.shape[1]]

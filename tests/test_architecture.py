@@ -227,7 +227,7 @@ NOT_LOADED = (
     *("data.formats", "data.loader"),
     *("data.catalog", "data.shapes", "data.video"),
     *("yolact.cli", "yolact.drawing", "yolact.evaluation", "yolact.report", "yolact.training"),
-    *("fastapi", "yolact.engines.openvino", "yolact.serve", "yolact.video"),
+    *("fastapi", "yolact.engines.openvino", "yolact.serve", "yolact.tiles", "yolact.video"),
 )
 
 

@@ -10,10 +10,12 @@ import numpy as np
 import pytest
 from pycocotools.coco import COCO
 
+from data.annotations.run_lengths import decode
 from data.classes import SHAPE_CLASSES
 from data.shapes.clip import _bounce, export_clip, shape_clip
 from data.shapes.drawing import TEXTURES, Light, expose, paint_shape, random_light
 from data.shapes.objects import OUTLINES, Shape, Stamp, rasterize
+from data.shapes.scatter import scattered
 from data.shapes.scenes import MIN_VISIBLE_PIXELS, ShapeScenes, export_coco, shapes_split
 from data.video.reader import open_video
 from yolact.cli.common import run_command
@@ -304,3 +306,19 @@ def test_script_reports_mistakes(tmp_path: Path, capsys: pytest.CaptureFixture[s
     assert "Traceback" not in capsys.readouterr().err
     assert run_command(main, [str(tmp_path), "--train=-1"]) == 2
     assert "--train=-1: expected at least 0" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("side", [200, 650])
+def test_scattered_objects_are_annotated_where_they_show(side: int) -> None:
+    image, entries = scattered(side, (30, 90), seed=2)
+    assert image.shape == (side, side, 3)
+    assert 0 < len(entries) <= max(side // 300, 1) ** 2
+    masks = np.stack([decode(entry["segmentation"], (side, side)) for entry in entries])
+    assert masks.sum(axis=0).max() == 1
+    for entry, mask in zip(entries, masks, strict=True):
+        assert entry["area"] == mask.sum() >= MIN_VISIBLE_PIXELS
+        assert tuple(entry["bbox"]) == cv2.boundingRect(mask)
+        assert entry["category_id"] in SHAPE_CLASSES.category_ids
+    again, other = (scattered(side, (30, 90), seed)[0] for seed in (2, 3))
+    assert np.array_equal(image, again)
+    assert not np.array_equal(image, other)

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import re
+import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -11,6 +14,7 @@ import torch
 from PIL import Image as PilImage
 from support.rectangles import Recorder
 from support.tiny import SETTINGS
+from test_scripts import script
 
 import eval as eval_script
 from data import images
@@ -144,6 +148,20 @@ def test_the_command_line(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         assert read_image(f"{file}/{name}.png", max_pixels=8100).shape == (90, 90, 3)
     assert predict("--no_overview", "--image=in/0.png:small.png") == 1
     assert not Path("small.png").exists()
+
+
+def test_the_benchmark(
+    predictor: Predictor, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    main = script("bench_tiles")["main"]
+    loaded = SimpleNamespace(from_checkpoint=lambda name: predictor)
+    monkeypatch.setitem(main.__globals__, "Predictor", loaded)
+    huge = 300 if sys.platform == "linux" else 0  # which tells how much memory is one's own
+    main(["--images=1", "--side=400", "--tile=300", f"--huge={huge}"])
+    out = capsys.readouterr().out
+    assert len(re.findall(r"^\| tiles and overview \|( \S+ \|){9}$", out, re.MULTILINE)) == 2
+    assert len(re.findall(r"^\| single, at most \d+ cells.* 1\.000 \|$", out, re.MULTILINE)) >= 2
+    assert not huge or "300 x 300 pixels, 0 MB" in out
 
 
 @pytest.mark.parametrize(

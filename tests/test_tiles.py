@@ -11,11 +11,11 @@ import pytest
 import torch
 from support.rectangles import Box, Recorder
 
-from layers.masks import Window
+from layers.native import Window
 from yolact.results.detections import Detections
 from yolact.tiles.joining import joined_masks, telling
 from yolact.tiles.matching import grouped
-from yolact.tiles.pieces import Piece, trimmed
+from yolact.tiles.pieces import Piece, pieces_in, trimmed
 from yolact.tiles.views import cut_up, read
 
 HW = (260, 300)
@@ -152,6 +152,29 @@ def test_pieces_of_one_object(pieces: list[Piece], expected: list[list[int]]) ->
 
 def _indices(pieces: list[Piece], order: tuple[int, ...], group: list[Piece]) -> list[int]:
     return [place for place, index in enumerate(order) if any(pieces[index] is p for p in group)]
+
+
+@pytest.mark.parametrize(
+    ("view", "box", "is_cut"),
+    [
+        ((0, 0, 128, 128), (9, 9, 50, 50), False),
+        ((0, 0, 128, 128), (0, 0, 50, 50), False),  # at the border of the image
+        ((0, 0, 128, 128), (9, 9, 126, 50), True),
+        ((0, 0, 128, 128), (9, 9, 125, 50), False),
+        ((100, 0, 228, 128), (2, 9, 50, 50), True),
+        ((172, 132, 300, 260), (40, 40, 128, 128), False),
+        ((172, 132, 300, 260), (40, 0, 128, 128), True),
+        ((0, 0, 300, 260), (0, 0, 300, 260), False),
+    ],
+)
+def test_a_piece_is_cut_by_borders_inside_the_image(view: Window, box: Box, is_cut: bool) -> None:
+    x1, y1, x2, y2 = view
+    corners, one = torch.tensor([box], dtype=torch.float32), torch.ones(1)
+    frame = torch.tensor([(0.0, 0.0, x2 - x1, y2 - y1)])
+    found = Detections(corners, one, one.long(), one[:, None, None], frame, one, (y2 - y1, x2 - x1))
+    (only,) = pieces_in(found, view, HW)
+    assert only.is_cut == is_cut
+    assert only.box.tolist() == [box[0] + x1, box[1] + y1, box[2] + x1, box[3] + y1]
 
 
 @pytest.mark.parametrize(
