@@ -173,7 +173,7 @@ def test_cvat_by_its_published_form() -> None:
     root = ElementTree.fromstring(odd_detections(source="shots/photo.png").to_cvat())
     image = root.find("image")
     assert dict(image.attrib) == {"id": "0", "name": "photo.png", "width": "160", "height": "120"}
-    assert [label.text for label in root.iterfind("meta/job/labels/label/name")] == list(NAMES)
+    assert [label.text for label in root.iterfind("meta/task/labels/label/name")] == list(NAMES)
     for element, mask, name in zip(image.iter("mask"), odd_bitmaps(), NAMES, strict=True):
         x, y, width, height = (int(element.get(k)) for k in ("left", "top", "width", "height"))
         runs = [int(run) for run in element.get("rle").split(",")]

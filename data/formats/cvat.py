@@ -43,10 +43,10 @@ def cvat_image(
 def cvat_file(class_names: Iterable[str], images: Iterable[str]) -> Iterator[str]:
     """Yield the file in pieces, around the entries that `cvat_image` makes."""
     yield '<?xml version="1.0" encoding="utf-8"?>\n<annotations>\n  <version>1.1</version>\n'
-    yield "  <meta><job><labels>\n"
+    yield "  <meta><task><labels>\n"
     for name in class_names:
         yield f"    <label><name>{_text(name)[1:-1]}</name></label>\n"
-    yield "  </labels></job></meta>\n"
+    yield "  </labels></task></meta>\n"
     yield from images
     yield "</annotations>\n"
 
