@@ -16,6 +16,7 @@ SCRIPTS = (
     "eval.py",
     "scripts/export.py",
     "scripts/check_dataset.py",
+    "scripts/anchors.py",
     "scripts/convert_checkpoint.py",
 )
 """What the command `yolact` runs."""

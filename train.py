@@ -170,7 +170,7 @@ def print_results(session: Session, weights: Path) -> None:
     if report is not None:
         print(report)
     flags = "--images=your_images:results"
-    logger.info("to try it: python eval.py --trained_model=%s %s", weights, flags)
+    logger.info("to try it: yolact eval --trained_model=%s %s", weights, flags)
 
 
 if __name__ == "__main__":

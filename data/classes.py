@@ -129,6 +129,15 @@ PASCAL_CLASSES = Categories.from_names((
 ))
 """Pascal's 20 classes, as the original's conversion of SBD numbers them."""
 
+YOUTUBE_VIS_CLASSES = Categories.from_names((
+    "person", "giant_panda", "lizard", "parrot", "skateboard", "sedan", "ape", "dog", "snake",
+    "monkey", "hand", "rabbit", "duck", "cat", "cow", "fish", "train", "horse", "turtle",
+    "bear", "motorbike", "giraffe", "leopard", "fox", "deer", "owl", "surfboard", "airplane",
+    "truck", "zebra", "tiger", "elephant", "snowboard", "boat", "shark", "mouse", "frog",
+    "eagle", "earless_seal", "tennis_racket",
+))
+"""The 40 classes of YouTube-VIS 2019."""
+
 SHAPE_CLASSES = Categories.from_names(
     ("circle", "square", "triangle", "star", "ring", "cross", "heart", "crescent")
 )

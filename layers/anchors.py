@@ -76,8 +76,6 @@ def _level_sizes(
 def _level_anchors(height: int, width: int, sizes: Tensor) -> Tensor:
     y = (torch.arange(height, dtype=torch.float32) + 0.5) / height
     x = (torch.arange(width, dtype=torch.float32) + 0.5) / width
-    anchors = torch.empty(height, width, len(sizes), 4)  # sizes: (A, 2)
-    anchors[..., 0] = x[None, :, None]
-    anchors[..., 1] = y[:, None, None]
-    anchors[..., 2:] = sizes
-    return anchors.reshape(-1, 4)  # (h*w*A, 4)
+    columns = (x[None, :, None], y[:, None, None], sizes[:, 0], sizes[:, 1])  # sizes: (A, 2)
+    cells = (height, width, len(sizes))
+    return torch.stack([column.expand(cells) for column in columns], dim=-1).reshape(-1, 4)

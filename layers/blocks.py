@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 
 class DeformableConv2d(nn.Conv2d):
-    """Modulated deformable 3x3 convolution, DCNv2 (Zhu et al. 2019; YOLACT++ sec. 4.1).
+    """Modulated deformable 3x3 convolution, DCNv2 (Zhu et al. 2019), of YOLACT++.
 
     Offsets start at zero and modulation at one half: a fresh layer is a plain convolution at half
     strength.

@@ -30,7 +30,7 @@ def detect(
         iou_threshold: overlap above which the worse of two boxes is suppressed.
         top_k: boxes per class ("fast") or in all ("cross_class") that enter suppression.
         max_detections: objects kept per image; "cross_class", as released, heeds only top_k.
-        nms: "fast" (YOLACT sec. 3.5), "cross_class" (the same over all classes at once), or
+        nms: "fast" (YOLACT sec. 5), "cross_class" (the same over all classes at once), or
             "greedy" (the exact classic).
 
     Returns:

@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from .masks import Window
+from .native import Window
 from .paste import bitmap, has_pixels, mask_window, paste_masks, tint
 from .structures import TensorGroup
 

@@ -1,4 +1,4 @@
-"""Losses of YOLACT (sec. 3 and 4.1) and YOLACT++ (sec. 4.2), unweighted, for float32 tensors."""
+"""Losses of YOLACT (sec. 3 and 5) and YOLACT++ (mask re-scoring), not weighted, in float32."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ def dice_loss(mask_logits: Tensor, target_masks: Tensor, boxes: Tensor) -> Tenso
 
 
 def semantic_loss(semantic_logits: Tensor, masks: Tensor, labels: Tensor) -> Tensor:
-    """Per-pixel binary cross entropy of one image, averaged over pixels (YOLACT sec. 4.1).
+    """Per-pixel binary cross entropy of one image, averaged over pixels (YOLACT sec. 5).
 
     Args:
         semantic_logits: (C, h, w).
@@ -107,7 +107,7 @@ def mask_iou(masks1: Tensor, masks2: Tensor) -> Tensor:
 
 
 def mask_iou_loss(predicted_iou: Tensor, target_iou: Tensor) -> Tensor:
-    """Sum the smooth L1 distance of (N,) predicted mask qualities (YOLACT++ sec. 4.2)."""
+    """Sum the smooth L1 distance of (N,) predicted mask qualities (YOLACT++, mask re-scoring)."""
     return F.smooth_l1_loss(predicted_iou, target_iou, reduction="sum")
 
 

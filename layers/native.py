@@ -1,4 +1,4 @@
-"""The compiled kernels of this folder, and the choice between them and torch."""
+"""The compiled kernels of this folder, and the choice between them and torch or NumPy."""
 
 from __future__ import annotations
 
@@ -17,26 +17,16 @@ logger = logging.getLogger(__name__)
 Floats = NDArray[np.float32]
 Bytes = NDArray[np.uint8]
 
+Window = tuple[int, int, int, int]
+"""x1, y1, x2, y2 in whole pixels; x2 and y2 are the first outside."""
 
-class Kernels(Protocol):
-    """The compiled CPU kernels, see kernels.pyx."""
 
-    def greedy_nms(self, boxes: Floats, groups: NDArray[np.int64], iou_threshold: float) -> object:
-        """Mark the boxes to keep."""
-
-    def fast_nms(
-        self, boxes: Floats, scores: Floats, iou_threshold: float, most: int, keep: Bytes
-    ) -> None:
-        """Mark the best boxes that no better one overlaps."""
-
-    def assemble_masks(
-        self, prototypes: Floats, coefficients: Floats, boxes: Floats, padding: float, out: Floats
-    ) -> None:
-        """Write the soft masks inside their boxes."""
+class PixelKernels(Protocol):
+    """The kernels that mask_pixels.py has in NumPy, too; see mask_pixels.pxi."""
 
     def mask_window(
         self, soft_mask: Floats, frame: Sequence[float], height: int, width: int
-    ) -> tuple[int, int, int, int]:
+    ) -> Window:
         """Bound the pixels of a mask."""
 
     def sample_mask(
@@ -53,6 +43,23 @@ class Kernels(Protocol):
         table: Bytes,
     ) -> None:
         """Recolour the pixels of a mask."""
+
+
+class Kernels(PixelKernels, Protocol):
+    """The compiled CPU kernels, see kernels.pyx."""
+
+    def greedy_nms(self, boxes: Floats, groups: NDArray[np.int64], iou_threshold: float) -> object:
+        """Mark the boxes to keep."""
+
+    def fast_nms(
+        self, boxes: Floats, scores: Floats, iou_threshold: float, most: int, keep: Bytes
+    ) -> None:
+        """Mark the best boxes that no better one overlaps."""
+
+    def assemble_masks(
+        self, prototypes: Floats, coefficients: Floats, boxes: Floats, padding: float, out: Floats
+    ) -> None:
+        """Write the soft masks inside their boxes."""
 
     def encode_mask(self, bitmap: Bytes, x1: int, y1: int, height: int, width: int) -> bytes:
         """Write COCO's compressed run lengths."""

@@ -1,4 +1,4 @@
-"""Non-maximum suppression: Fast NMS (YOLACT sec. 3.5), across classes, and the greedy classic."""
+"""Non-maximum suppression: Fast NMS (YOLACT sec. 5), across classes, and the greedy classic."""
 
 from __future__ import annotations
 

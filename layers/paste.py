@@ -1,7 +1,7 @@
 """Pixels of one mask in an image: bound, sample and tint them, compiled where possible.
 
 A pixel belongs to a mask where the soft mask, upsampled bilinearly to its frame, exceeds 0.5. Only
-the window that holds the mask is ever looked at.
+the window that holds the mask is ever looked at, by the processor, wherever the masks are.
 """
 
 from __future__ import annotations
@@ -13,11 +13,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from . import masks
-from .masks import Window, sample_window
-from .native import as_floats, kernels_for
-
-_BAND = 256  # rows that torch samples at a time, in several floats for each pixel
+from . import mask_pixels
+from .native import Floats, PixelKernels, Window, as_floats, kernels_for
 
 
 def mask_window(
@@ -34,20 +31,16 @@ def mask_window(
     Returns:
         A window inside the image; (0, 0, 0, 0) for an empty mask.
     """
-    kernels = kernels_for(soft_mask, frame)
-    if kernels is None:
-        window = masks.mask_window(soft_mask, frame, image_hw)
-    else:
-        window = kernels.mask_window(as_floats(soft_mask), frame.tolist(), *image_hw)
+    window = _kernels().mask_window(_on_cpu(soft_mask), frame.tolist(), *image_hw)
     return window if bounds is None else _intersection(window, bounds.tolist())
 
 
 def bitmap(soft_mask: Tensor, frame: Tensor, window: Window) -> Tensor:
     """Return the pixels of a mask in a window, (y2 - y1, x2 - x1) bool; arguments as above."""
     x1, y1, x2, y2 = window
-    inside = torch.empty((y2 - y1, x2 - x1), dtype=torch.bool, device=soft_mask.device)
+    inside = torch.empty((y2 - y1, x2 - x1), dtype=torch.bool)
     _sample_into(inside, soft_mask, frame, window)
-    return inside
+    return inside.to(soft_mask.device)
 
 
 def has_pixels(
@@ -61,7 +54,8 @@ def has_pixels(
     window = mask_window(soft_mask, frame, image_hw, bounds)
     if window == (0, 0, 0, 0):
         return False
-    row, column = divmod(int(soft_mask.argmax()), soft_mask.shape[1])
+    peak = int(as_floats(soft_mask.detach().cpu()).argmax())  # far faster than torch's
+    row, column = divmod(peak, soft_mask.shape[1])
     x1, y1, x2, y2 = frame.tolist()
     x = x1 + (column + 0.5) * (x2 - x1) / soft_mask.shape[1]
     y = y1 + (row + 0.5) * (y2 - y1) / soft_mask.shape[0]
@@ -88,12 +82,12 @@ def paste_masks(
     Returns:
         (N, H, W) bool.
     """
-    full = torch.zeros((len(soft_masks), *image_hw), dtype=torch.bool, device=soft_masks.device)
+    full = torch.zeros((len(soft_masks), *image_hw), dtype=torch.bool)
     for i, (soft_mask, frame) in enumerate(zip(soft_masks, frames, strict=True)):
         window = mask_window(soft_mask, frame, image_hw, None if bounds is None else bounds[i])
         x1, y1, x2, y2 = window
         _sample_into(full[i, y1:y2, x1:x2], soft_mask, frame, window)
-    return full
+    return full.to(soft_masks.device)
 
 
 def tint(
@@ -117,25 +111,9 @@ def tint(
     Raises:
         ValueError: the window leaves the canvas.
     """
-    soft_mask, frame = soft_mask.detach().cpu(), frame.cpu()
     blended = np.arange(256)[:, None] * (1 - alpha) + np.array(color) * alpha
     table = blended.round().astype(np.uint8)  # (256, 3): the new value for each old one
-    kernels = kernels_for(soft_mask, frame)
-    if kernels is not None:
-        kernels.blend_mask(as_floats(soft_mask), frame.tolist(), window, canvas, table)
-        return
-    _check_window(window, (canvas.shape[0], canvas.shape[1]))
-    x1, y1, x2, y2 = window
-    inside = bitmap(soft_mask, frame, window).numpy()
-    for channel in range(3):
-        plane = canvas[y1:y2, x1:x2, channel]
-        np.copyto(plane, table[plane, channel], where=inside)
-
-
-def _check_window(window: Window, image_hw: tuple[int, int]) -> None:
-    x1, y1, x2, y2 = window
-    if not (0 <= x1 <= x2 <= image_hw[1] and 0 <= y1 <= y2 <= image_hw[0]):
-        raise ValueError(f"the window {window} leaves the {image_hw[1]} x {image_hw[0]} pixels")
+    _kernels().blend_mask(_on_cpu(soft_mask), frame.tolist(), window, canvas, table)
 
 
 def _intersection(window: Window, bounds: list[float]) -> Window:
@@ -149,12 +127,13 @@ def _intersection(window: Window, bounds: list[float]) -> Window:
 
 
 def _sample_into(out: Tensor, soft_mask: Tensor, frame: Tensor, window: Window) -> None:
-    kernels = kernels_for(soft_mask, frame)
-    if kernels is not None:
-        pixels = out.numpy().view(np.uint8)
-        kernels.sample_mask(as_floats(soft_mask), frame.tolist(), window, pixels)
-        return
-    x1, y1, x2, y2 = window
-    for top in range(y1, y2, _BAND):
-        band = (x1, top, x2, min(top + _BAND, y2))
-        out[top - y1 : band[3] - y1] = sample_window(soft_mask, frame, band) > 0.5
+    pixels = out.numpy().view(np.uint8)
+    _kernels().sample_mask(_on_cpu(soft_mask), frame.tolist(), window, pixels)
+
+
+def _kernels() -> PixelKernels:
+    return kernels_for() or mask_pixels
+
+
+def _on_cpu(soft_mask: Tensor) -> Floats:
+    return as_floats(soft_mask.detach().cpu())

@@ -17,8 +17,8 @@ from yolact import __getattr__ as public_item
 
 HEAD = """# Reference
 
-The names of `from yolact import ...`, as their docstrings tell them; this page is made by
-`python scripts/api_reference.py`.
+The names of `from yolact import ...`, as their docstrings tell them. How they are used is in
+[use.md](use.md). This page is made by `python scripts/api_reference.py`.
 """
 PACKAGES = ("layers", "data", "yolact")
 MEMBERS = (FunctionType, classmethod, staticmethod, property)

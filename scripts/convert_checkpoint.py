@@ -1,7 +1,10 @@
-"""Convert checkpoints between the official names of 2019 and ours, without loss either way.
+"""Convert checkpoints: those of 2019 to ours and back, without loss, and other projects' to ours.
+
+The file's tensors tell whose it is: mmdetection, YolactEdge, Yolact_minimal, or YOLACT of 2019.
 
 Examples:
   python scripts/convert_checkpoint.py yolact_base_54_800000.pth ours.pth
+  python scripts/convert_checkpoint.py yolact_r50_1x8_coco_20200908-f38d58df.pth ours.pth
   python scripts/convert_checkpoint.py ours.pth yolact_base_54_800000.pth --to=official
   python scripts/convert_checkpoint.py mine_4_2000.pth mine.pth --half --set dataset=coco2017
 """
@@ -12,7 +15,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from yolact import build_model
-from yolact.checkpoint import load_weights, read_checkpoint, save_checkpoint, write_atomically
+from yolact.checkpoint import (
+    load_weights,
+    read_checkpoint,
+    resolve_weights,
+    save_checkpoint,
+    write_atomically,
+)
 from yolact.cli.common import (
     SETTING,
     add_flags,
@@ -23,13 +32,13 @@ from yolact.cli.common import (
     with_settings,
 )
 from yolact.errors import UsageError
-from yolact.models.official import to_official
+from yolact.formats.official import check_official, to_official
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Convert one file."""
     parser = make_parser("convert_checkpoint.py", __doc__)
-    parser.add_argument("source", type=Path, help="checkpoint to read")
+    parser.add_argument("source", help="checkpoint to read, or a released name")
     parser.add_argument("target", type=Path, help="checkpoint to write")
     add_flags(
         parser,
@@ -44,8 +53,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     args = parser.parse_args(argv)
     if args.half and args.to == "official":
         raise UsageError("--half is for our own files; official ones are float32")
-    checkpoint = read_checkpoint(args.source)
+    checkpoint = read_checkpoint(resolve_weights(args.source))
     config = with_settings(checkpoint_config(checkpoint, args.config), args.set)
+    if args.to == "official":
+        check_official(config.model)
     model = build_model(config)
     load_weights(model, checkpoint)
     if args.to == "official":

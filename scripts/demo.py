@@ -10,6 +10,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import cv2
@@ -18,6 +19,7 @@ import numpy as np
 
 from data.images import read_image
 from data.video.writer import VideoWriter
+from yolact.cli.common import make_parser
 
 FOLDER = Path("results/demo")
 PORTRAIT = Path(matplotlib.get_data_path()) / "sample_data" / "grace_hopper.jpg"
@@ -36,8 +38,9 @@ STEPS = (
 )
 
 
-def main() -> int:
+def main(argv: Sequence[str] | None = None) -> int:
     """Run the steps as command lines."""
+    make_parser("demo.py", __doc__).parse_args(argv)
     FOLDER.mkdir(parents=True, exist_ok=True)
     shutil.copyfile(PORTRAIT, FOLDER / "photo.jpg")
     fly_over(FOLDER / "photo.jpg", FOLDER / "clip.mp4")

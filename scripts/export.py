@@ -1,12 +1,13 @@
 """Export a model to OpenVINO (.xml) or ONNX (.onnx), for eval.py, Predictor and other programs.
 
 The file runs batches of any size, and carries class names and input statistics. It is compared with
-PyTorch before success is reported.
+PyTorch before success is reported. How other programs use it: docs/export.md.
 
 Examples:
   python scripts/export.py bundled.xml
   python scripts/export.py resnet50.onnx --trained_model=yolact_resnet50
-  python scripts/export.py small.xml --trained_model=mine.pth --half
+  python scripts/export.py old.onnx --opset=17 --image_size=320
+  python scripts/export.py small.xml --trained_model=mine.pth --half --dynamic
   python scripts/export.py int8.xml --trained_model=mine.pth --int8 --dataset=my_data
   python eval.py --trained_model=int8.xml --image=in.jpg:out.png
 """
@@ -14,9 +15,8 @@ Examples:
 from __future__ import annotations
 
 import argparse
-import itertools
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -28,10 +28,9 @@ from data.catalog import Split, open_dataset
 from data.classes import Categories
 from data.images import to_tensor
 from data.sample import Dataset
-from layers.structures import Predictions
 from yolact import Config, Predictor
 from yolact.build import model_class
-from yolact.checkpoint import BUNDLED, read_checkpoint, resolve_weights
+from yolact.checkpoint import BUNDLED, read_checkpoint, resolve_weights, trained_model
 from yolact.cli.common import (
     add_flags,
     checkpoint_config,
@@ -39,8 +38,10 @@ from yolact.cli.common import (
     make_parser,
     run_command,
 )
+from yolact.config import ModelConfig
 from yolact.engines.choose import choose_engine
-from yolact.engines.exported import SUFFIXES, is_exported, metadata, write_onnx, write_openvino
+from yolact.engines.exported import SUFFIXES, is_exported, metadata, write_openvino
+from yolact.engines.onnx_file import known_opsets, write_onnx
 from yolact.errors import UsageError
 from yolact.evaluation.coco import eval_order, evaluate
 from yolact.models.segmenter import AnySegmenter
@@ -61,6 +62,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         (
             flag("--trained_model", "checkpoint, or released name", str, BUNDLED),
             flag("--config", "preset, where neither the file nor its name tells"),
+            flag("--image_size", "side of the input in pixels; default: the model's", int),
+            flag("--dynamic", "take inputs of any height and width", bool),
+            flag("--opset", "operator set (ONNX); default: PyTorch's", int),
             flag("--half", "store the weights as float16 (OpenVINO)", bool),
             flag("--int8", "quantise to 8 bits, and tell the AP it costs (OpenVINO)", bool),
             flag("--dataset", "with --int8: as in eval.py; default: the model's own"),
@@ -69,27 +73,70 @@ def main(argv: Sequence[str] | None = None) -> None:
         ),
     )
     args = parser.parse_args(argv)
-    if not is_exported(args.output):
-        raise UsageError(f"{args.output}: expected a file that ends in {' or '.join(SUFFIXES)}")
-    if args.output.suffix.lower() == ".onnx" and (args.half or args.int8):
-        raise UsageError("--half and --int8 are for OpenVINO: name an .xml file")
+    refuse_what_cannot_be(args)
+    engine = choose_engine("cpu", "openvino", "float32")
     checkpoint = read_checkpoint(resolve_weights(args.trained_model))
     config = checkpoint_config(checkpoint, args.config)
-    if not model_class(config.model).fixed_shapes:
-        raise ValueError(f"{checkpoint.path}: only YOLACT can be exported, not Mask R-CNN")
-    engine = choose_engine("cpu", "openvino", "float32")
-    reference = Predictor.from_parts(checkpoint, config, engine)
+    if args.image_size is not None:
+        config = with_image_size(config, args.image_size)
+    refuse_model(config.model, checkpoint.path, args.output)
+    model = trained_model(checkpoint, config)
     args.output.parent.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(dir=args.output.parent) as folder:
         made = Path(folder) / args.output.name
-        export(args, reference.model, config, made)
+        export(args, model, config, made)
         if args.int8:
-            print(cost(args, reference, config, made))
+            print(cost(args, Predictor.from_parts(checkpoint, config, engine), config, made))
         else:
-            check(reference.model, made, HALF_TOLERANCE if args.half else TOLERANCE)
+            check(model, made, args.dynamic, HALF_TOLERANCE if args.half else TOLERANCE)
         for file in Path(folder).iterdir():
             file.replace(args.output.with_suffix(file.suffix))
     print(args.output)
+
+
+def refuse_what_cannot_be(args: argparse.Namespace) -> None:
+    """Refuse flags that do not fit the kind of file.
+
+    Raises:
+        UsageError: in one line.
+    """
+    if not is_exported(args.output):
+        raise UsageError(f"{args.output}: expected a file that ends in {' or '.join(SUFFIXES)}")
+    is_onnx = args.output.suffix.lower() == ".onnx"
+    if is_onnx and (args.half or args.int8):
+        raise UsageError("--half and --int8 are for OpenVINO: name an .xml file")
+    if not is_onnx and args.opset is not None:
+        raise UsageError("--opset is for ONNX: name an .onnx file")
+    opsets = known_opsets() if is_onnx else range(0)
+    if args.opset is not None and args.opset not in opsets:
+        raise UsageError(f"--opset={args.opset}: expected {opsets[0]} to {opsets[-1]}")
+
+
+def refuse_model(model: ModelConfig, checkpoint: Path, output: Path) -> None:
+    """Refuse models that have no form of this kind.
+
+    Raises:
+        ValueError: in one line.
+    """
+    if not model_class(model).fixed_shapes:
+        raise ValueError(f"{checkpoint}: only YOLACT can be exported, not Mask R-CNN")
+    if model.deformable_interval and output.suffix.lower() == ".onnx":
+        raise ValueError(
+            f"{output}: OpenVINO, which runs and checks the file, reads no deformable "
+            "convolutions of YOLACT++ from ONNX; name an .xml file"
+        )
+
+
+def with_image_size(config: Config, image_size: int) -> Config:
+    """Return the configuration for another input size.
+
+    Raises:
+        UsageError: the size is too small.
+    """
+    try:
+        return config.override(f"model.image_size={image_size}")
+    except ValueError as error:
+        raise UsageError(f"--image_size: {error.args[0]}") from None
 
 
 def export(args: argparse.Namespace, model: AnySegmenter, config: Config, path: Path) -> None:
@@ -98,9 +145,9 @@ def export(args: argparse.Namespace, model: AnySegmenter, config: Config, path: 
 
     text = metadata(model, config)
     if path.suffix.lower() == ".onnx":
-        write_onnx(model, text, path)
+        write_onnx(model, text, path, args.opset, args.dynamic)
         return
-    network = convert(model.network, model.image_size)
+    network = convert(model.network, model.image_size, args.dynamic)
     if args.int8:
         dataset = open_split(args, config, "train")
 
@@ -120,35 +167,39 @@ def open_split(args: argparse.Namespace, config: Config, split: Split) -> Datase
     return open_dataset(args.dataset or config.dataset, split, categories)
 
 
-def check(model: AnySegmenter, path: Path, tolerance: float) -> None:
+def check(model: AnySegmenter, path: Path, dynamic: bool, tolerance: float) -> None:
     """Compare the file, for one image and for two, with PyTorch in float32.
 
     Args:
         model: the original.
         path: the file.
+        dynamic: compare at a second input size as well.
         tolerance: largest difference allowed, as a share of each output's range.
 
     Raises:
         ValueError: they differ by more.
     """
+    from yolact.engines.openvino import OUTPUTS, InferenceGraph
+
     exported = Predictor.from_checkpoint(path, precision="float32")
-    side, worst = model.image_size, 0.0
-    for batch in (1, 2):
-        x = torch.randn((batch, 3, side, side), generator=torch.Generator().manual_seed(batch))
+    side = model.image_size
+    graph = InferenceGraph(model.network, side if dynamic else None)
+    shapes = [(1, 3, side, side), (2, 3, side, side)]
+    if dynamic:
+        shapes.append((1, 3, side + 33, side + 64))
+    differences = []
+    for seed, shape in enumerate(shapes):
+        x = torch.randn(shape, generator=torch.Generator().manual_seed(seed))
         with torch.no_grad():
-            pairs = zip(outputs(model.network, x), outputs(exported.run_network, x), strict=True)
-        worst = max(worst, *(difference(a, b) for a, b in pairs))
+            pairs = zip(graph(x), exported.run_network(x)[: len(OUTPUTS)], strict=True)
+        differences += [difference(a, b) for a, b in pairs]
+    worst = np.max(differences)  # NaN, if there is one
     logger.info("largest difference from PyTorch: %.2g of an output's range", worst)
     if not worst <= tolerance:
         raise ValueError(
             f"{path.name} is not written: it differs from PyTorch by {worst:.2g} of an output's "
             f"range, more than {tolerance:g}"
         )
-
-
-def outputs(network: Callable[[torch.Tensor], Predictions], x: torch.Tensor) -> list[torch.Tensor]:
-    """Return the five outputs of a network."""
-    return [output.clone() for output in itertools.islice(network(x), 5) if output is not None]
 
 
 def difference(expected: torch.Tensor, found: torch.Tensor) -> float:

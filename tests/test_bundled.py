@@ -9,7 +9,7 @@ import pytest
 
 from data.images import read_image
 from data.shapes.scenes import shapes_split
-from yolact import Predictor
+from yolact import Predictor, checkpoint
 from yolact.checkpoint import BUNDLED, IN_REPOSITORY, resolve_weights
 from yolact.presets import get_config
 
@@ -25,9 +25,18 @@ def test_each_is_small_and_found_by_its_name(name: str) -> None:
     assert predictor.model.class_names == get_config(name).model.names
 
 
+def test_the_wheel_has_the_first_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / f"{BUNDLED}.pth").touch()
+    monkeypatch.setattr(checkpoint, "BUNDLED_FOLDER", tmp_path)
+    assert resolve_weights(BUNDLED) == tmp_path / f"{BUNDLED}.pth"
+    for name in set(IN_REPOSITORY) - {BUNDLED}:
+        with pytest.raises(FileNotFoundError, match=f"{name}: in the repository, .* {BUNDLED}, "):
+            resolve_weights(name)
+
+
 def test_persons_are_found_in_a_photograph() -> None:
     image = read_image(PORTRAIT)
-    found = Predictor.from_checkpoint(BUNDLED, device="cpu")(image, score_threshold=0.5)
+    found = Predictor.from_checkpoint(BUNDLED, device="cpu")(image)  # by its own threshold
     assert found.names() == ["person"]
     mask = found.masks[0]
     for x, y in ((250, 180), (250, 420), (140, 520), (380, 520)):  # face, chest, both arms

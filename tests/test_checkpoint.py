@@ -21,7 +21,7 @@ from yolact.checkpoint import (
     save_checkpoint,
     write_atomically,
 )
-from yolact.models.official import clean_official, to_official
+from yolact.formats.official import clean_official, to_official
 
 SMALL = get_config("yolact_resnet18").override(
     "model.image_size=64",

@@ -1,5 +1,6 @@
 """The command `yolact`, which runs the scripts."""
 
+import ast
 import re
 import sys
 from pathlib import Path
@@ -7,7 +8,16 @@ from pathlib import Path
 import pytest
 
 from yolact.cli.eval_flags import parse_arguments
-from yolact.cli.main import PREDICT_HELP, SCRIPTS, as_commands, main, script_arguments, source_flag
+from yolact.cli.main import (
+    COMMANDS,
+    PREDICT_HELP,
+    as_commands,
+    main,
+    script_arguments,
+    source_flag,
+)
+
+ROOT = Path(__file__).resolve().parent.parent
 
 
 @pytest.fixture(autouse=True)
@@ -72,9 +82,9 @@ def test_arguments_are_those_of_the_script(
 @pytest.mark.parametrize(
     ("argv", "words"),
     [
-        ([], ["no command ''", *SCRIPTS]),
-        (["predictt"], ["no command 'predictt'", *SCRIPTS]),
-        (["--verbose"], ["no command '--verbose'", *SCRIPTS]),
+        ([], ["no command ''", *COMMANDS]),
+        (["predictt"], ["no command 'predictt'", *COMMANDS]),
+        (["--verbose"], ["no command '--verbose'", *COMMANDS]),
         (["predict"], ["yolact predict: SOURCE comes first"]),
         (["predict", "--top_k=3", "a.jpg"], ["yolact predict: SOURCE comes first"]),
         (["predict", "a.jpg:"], ["'a.jpg:': expected INPUT or INPUT:OUTPUT"]),
@@ -116,6 +126,19 @@ def test_examples_are_written_for_the_command() -> None:
     assert as_commands(text) == expected
 
 
+def test_hints_name_the_command_and_no_script() -> None:
+    """Who has installed the wheel has no scripts."""
+    packages = [f for name in ("layers", "data", "yolact") for f in (ROOT / name).rglob("*.py")]
+    documented = (ast.Module, ast.ClassDef, ast.FunctionDef)
+    wrong = []
+    for path in (*packages, ROOT / "train.py", ROOT / "eval.py"):
+        nodes = list(ast.walk(ast.parse(path.read_text())))
+        docs = {ast.get_docstring(n, clean=False) for n in nodes if isinstance(n, documented)}
+        texts = {n.value for n in nodes if isinstance(n, ast.Constant) and isinstance(n.value, str)}
+        wrong += [text for text in texts - docs if re.search(r"scripts/\w|python \w+\.py", text)]
+    assert not wrong
+
+
 def test_each_command_has_a_line_of_help(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--help"]) == 0
-    assert set(re.findall(r"^  (\w+) ", capsys.readouterr().out, re.MULTILINE)) == set(SCRIPTS)
+    assert set(re.findall(r"^  (\w+) ", capsys.readouterr().out, re.MULTILINE)) == set(COMMANDS)

@@ -94,7 +94,7 @@ def test_anchors_that_miss(tmp_path: Path) -> None:
     text = describe_dataset(dataset(tmp_path, content), config)
     assert "0.0%" in text
     assert "1 object narrower than 4 px" in text
-    assert "scripts/anchors.py" in text
+    assert "yolact anchors" in text
 
 
 def test_picture(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -22,14 +22,14 @@ from yolact import get_config, list_configs
 
 ROOT = Path(__file__).resolve().parent.parent
 SCRIPTS = sorted(f"scripts/{p.name}" for p in (ROOT / "scripts").glob("*.py"))
-PARSERS = ["train.py", "eval.py", *(s for s in SCRIPTS if s != "scripts/demo.py")]  # that has none
+PARSERS = ["train.py", "eval.py", *SCRIPTS]
 MAX_README_LINES = 150
 
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
 SETTING = re.compile(r"(model|loss|train|augment|detect)\.\w+=\S+")
 OUR_FILE = re.compile(r"((layers|data|yolact|scripts|tests|docs|weights)/[\w/]*(\.\w+|/)|\w+\.py)")
-SHELL = ("python ", "torchrun ", "make ", "pip ", "yolact ")
+SHELL = ("python ", "torchrun ", "make ", "pip ", "yolact ", "docker ")
 
 
 class Page:
@@ -158,7 +158,19 @@ def wrong_command(program: str, *arguments: str) -> str | None:
         extras = set(re.findall(r"(?<=[\[,])\w+(?=[\],])", " ".join(arguments)))
         known = names_in("project.optional-dependencies").keys()
         return None if extras <= known else "no such extra"
+    if program == "docker":
+        return wrong_docker(*arguments)
     return None if program == "source" else "unknown program"
+
+
+def wrong_docker(verb: str, *arguments: str) -> str | None:
+    """Check the arguments of our Dockerfile, and the command that our image runs."""
+    if verb == "run":
+        image = next(i for i, word in enumerate(arguments) if re.fullmatch(r"yolact(:\w+)?", word))
+        return wrong_command("yolact", *arguments[image + 1 :])
+    known = set(re.findall(r"^ARG (\w+)", (ROOT / "Dockerfile").read_text(), re.MULTILINE))
+    given = {word.partition("=")[0] for word in arguments if re.match(r"[A-Z_]+=", word)}
+    return None if given <= known else "no such build argument"
 
 
 def wrong_arguments(main: Callable[[], object], arguments: list[str]) -> str | None:
@@ -263,6 +275,8 @@ def test_what_a_page_names_is_there(page: Page) -> None:
         ("`make nothing`", "no such target"),
         ("`pip install .[nothing]`", "no such extra"),
         ("`yolact nothing`", "yolact nothing"),
+        ("`docker run --rm yolact nothing`", "yolact nothing"),
+        ("`docker build --build-arg NOTHING=1 .`", "no such build argument"),
         ("`--nothing`", "--nothing: no such flag"),
         ("`loss.box_loss=iou`", "loss.box_loss"),
         ("`yolact/nothing.py` `nothing.py` `data/nothing/`", "yolact/nothing.py: no such file"),

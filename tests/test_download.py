@@ -178,6 +178,19 @@ def test_no_server(path: Path, url: str) -> None:
         fetch(url, path)
 
 
+@pytest.mark.parametrize("already", [[], ["weights"]])
+def test_no_folder_is_left_by_a_failure(server: Server, tmp_path: Path, already: list[str]) -> None:
+    for name in already:
+        (tmp_path / name).mkdir()
+    with pytest.raises(DownloadError, match="404"):
+        fetch(server.url + "/missing", tmp_path / "weights" / "of" / "w.pth")
+    assert [file.name for file in tmp_path.rglob("*")] == already
+    server.sent = 5
+    with pytest.raises(DownloadError, match="broke after 5"):
+        fetch(server.url, tmp_path / "weights" / "of" / "w.pth")
+    assert (tmp_path / "weights" / "of" / "w.pth.part").read_bytes() == CONTENT[:5]
+
+
 def test_a_silent_server(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "TIMEOUT", 0.1)
     listener = ThreadingHTTPServer(("127.0.0.1", 0), Handler)  # never answers

@@ -247,7 +247,9 @@ def network() -> torch.nn.Module:
 
 
 @pytest.mark.parametrize("name", ["plain", "eager", "openvino"])
-@pytest.mark.parametrize("backbone", ["resnet18", "mobilenet_v3_large", "darknet53", "deformable"])
+@pytest.mark.parametrize(
+    "backbone", ["resnet18", "mobilenet_v2", "mobilenet_v3_large", "darknet53", "deformable"]
+)
 def test_every_engine_predicts_the_same(backbone: str, name: EngineName) -> None:
     network, x = make_network(backbone), torch.randn(2, 3, 64, 64)
     with torch.no_grad():
@@ -270,6 +272,21 @@ def test_another_way_to_compute_is_converted_anew(
         "getfile",
         lambda kind: str(source) if kind.__name__ == "ProtoNet" else real(kind),
     )
+    assert openvino_engine._fingerprint(network, 64) != before
+
+
+@pytest.mark.parametrize(
+    ("part", "setting", "value"),
+    [
+        ("fpn", "relu_levels", 5),
+        ("fpn", "p6_source", "c5"),
+        ("protonet", "align_corners", True),
+    ],
+)
+def test_what_weights_do_not_tell_is_converted_anew(part: str, setting: str, value: object) -> None:
+    network = make_network("resnet18")
+    before = openvino_engine._fingerprint(network, 64)
+    setattr(network.get_submodule(part), setting, value)
     assert openvino_engine._fingerprint(network, 64) != before
 
 

@@ -172,7 +172,7 @@ def test_metrics_and_report_as_files(flags: list[str], capsys: pytest.CaptureFix
     assert [row["name"] for row in content["per_class"]] == list(SHAPE_CLASSES.names)
     assert (content["mask"] is None) == ("--detect" in flags)
     assert f"{content['box']['AP'] / 100:.3f}" in out
-    assert list(Path("out/report").glob("worst_*.jpg"))
+    assert list(Path("out/report/viewer/large").iterdir())
 
 
 def test_no_annotations_no_report(capsys: pytest.CaptureFixture[str]) -> None:
@@ -269,6 +269,8 @@ def test_benchmark_compares_engines_on_a_video(capsys: pytest.CaptureFixture[str
         ["--report=out", "--video=clip.mp4"],
         ["--report=out", "--output_coco_json"],
         ["--report_threshold=0.3"],
+        ["--report_images=9"],
+        ["--report=out", "--report_images=-1"],
         ["--report=out", "--report_threshold=30"],
         ["--report=clip.mp4"],
         ["--max_detections=0"],

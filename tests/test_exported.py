@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +14,7 @@ import pytest
 import torch
 from support.tiny import SETTINGS, make_dataset
 from test_scripts import script
+from torch import Tensor
 
 from yolact import Predictor, build_model, get_config
 from yolact.checkpoint import save_checkpoint
@@ -18,7 +22,14 @@ from yolact.cli.common import run_command
 from yolact.config import Config
 from yolact.engines.exported import metadata, read_trained, write_openvino
 from yolact.engines.names import Engine
-from yolact.engines.openvino import convert, read_network
+from yolact.engines.onnx_file import check_opset
+from yolact.engines.openvino import (
+    OUTPUTS,
+    InferenceGraph,
+    OpenVinoNetwork,
+    convert,
+    read_network,
+)
 
 IMAGE = np.random.default_rng(0).integers(0, 256, (48, 80, 3), dtype=np.uint8)
 RESCORING = ("model.image_size=256", "model.mask_rescoring=True")
@@ -42,7 +53,8 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     [
         ("m.xml", []),
         ("m.xml", ["--half"]),
-        pytest.param("deep/er/m.onnx", [], marks=pytest.mark.slow),
+        ("m.xml", ["--dynamic"]),
+        pytest.param("deep/er/m.onnx", ["--dynamic", "--opset=17"], marks=pytest.mark.slow),
     ],
 )
 def test_exported_file_detects_the_same(
@@ -63,9 +75,56 @@ def test_exported_file_detects_the_same(
     found = predictor(IMAGE, 0.0, 20)
     assert found.class_names == ("a", "b", "c")
     assert len(found) == len(expected) > 0
-    tolerance = 0.5 if flags else 1e-2
+    tolerance = 0.5 if "--half" in flags else 1e-2
     torch.testing.assert_close(found.boxes, expected.boxes, atol=tolerance, rtol=0)
     assert len(predictor([IMAGE, IMAGE, IMAGE], 0.0, 5)) == 3
+
+
+def test_another_size_is_that_of_the_configuration(checkpoint: Path, tmp_path: Path) -> None:
+    path = tmp_path / "m.xml"
+    command = [str(path), f"--trained_model={checkpoint}", "--image_size=100"]
+    assert run_command(script("export")["main"], command) == 0
+    read = read_trained(checkpoint)
+    config = read.preset().override("model.image_size=100")
+    plain = Engine("plain", torch.device("cpu"), "float32")
+    expected = Predictor.from_parts(read, config, plain)(IMAGE, 0.0, 20)
+    found = Predictor.from_checkpoint(path, precision="float32")(IMAGE, 0.0, 20)
+    assert len(found) == len(expected) > 0
+    torch.testing.assert_close(found.boxes, expected.boxes, atol=1e-2, rtol=0)
+
+
+@pytest.mark.parametrize(
+    "settings", [[], ["model.backbone=resnet50", "model.deformable_interval=3"]]
+)
+def test_a_dynamic_network_is_at_each_size_the_one_built_for_it(settings: list[str]) -> None:
+    torch.manual_seed(0)
+    config = tiny_config(*settings)
+    model = build_model(config).eval()
+    dynamic = OpenVinoNetwork(convert(model.network, 64, dynamic=True), "float32")
+    for side in (32, 101):
+        built = build_model(config.override(f"model.image_size={side}")).eval()
+        built.load_state_dict(model.state_dict())
+        assert_same_outputs(built.network, dynamic, (side, side))
+    assert_same_outputs(InferenceGraph(model.network, 64), dynamic, (33, 160))
+
+
+def assert_same_outputs(
+    expected: Callable[[Tensor], Sequence[Tensor]], network: OpenVinoNetwork, hw: tuple[int, int]
+) -> None:
+    x = torch.randn((2, 3, *hw), generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        pairs = zip(OUTPUTS, expected(x), network(x), strict=False)
+    for name, a, b in pairs:
+        torch.testing.assert_close(b, a, atol=1e-4 * float(a.abs().max()), rtol=0, msg=name)
+
+
+def test_anchors_of_a_wide_input_keep_their_pixels() -> None:
+    graph = InferenceGraph(build_model(tiny_config()).eval().network, 64)
+    anchors = graph(torch.zeros(1, 3, 64, 64))[-1]
+    wide = graph(torch.zeros(1, 3, 64, 256))[-1]
+    assert wide[:, 0].min() == anchors[:, 0].min() / 4  # half a cell of 32 instead of 8
+    torch.testing.assert_close(wide[:, 2].unique(), anchors[:, 2].unique() / 4)
+    torch.testing.assert_close(wide[:, 3].unique(), anchors[:, 3].unique())
 
 
 def test_a_file_that_differs_is_not_written(checkpoint: Path, tmp_path: Path) -> None:
@@ -76,6 +135,18 @@ def test_a_file_that_differs_is_not_written(checkpoint: Path, tmp_path: Path) ->
     assert run_command(export["main"], [str(path), f"--trained_model={checkpoint}"]) == 1
     assert path.read_text() == "what was there"
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_network_that_gives_no_numbers_is_not_written(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = build_model(tiny_config())
+    model.network.protonet.project.bias.data[0] = torch.nan
+    save_checkpoint(tmp_path / "broken.pth", model, tiny_config())
+    command = [str(tmp_path / "m.xml"), f"--trained_model={tmp_path / 'broken.pth'}"]
+    assert run_command(script("export")["main"], command) == 1
+    assert "m.xml is not written: it differs from PyTorch by nan" in capsys.readouterr().err
+    assert not (tmp_path / "m.xml").exists()
 
 
 def test_plus_preset_carries_its_rescorer(tmp_path: Path) -> None:
@@ -126,14 +197,68 @@ def test_quantised_file_runs_and_tells_its_cost(
         (["m.txt"], 2, "expected a file that ends in .xml or .onnx"),
         (["m.onnx", "--half"], 2, "name an .xml file"),
         (["m.onnx", "--int8"], 2, "name an .xml file"),
+        (["m.xml", "--opset=18"], 2, "--opset is for ONNX: name an .onnx file"),
+        (["m.onnx", "--opset=15"], 2, "--opset=15: expected 16 to "),
+        (["m.onnx", "--opset=99"], 2, "--opset=99: expected 16 to "),
+        (
+            ["m.xml", "--image_size=16"],
+            2,
+            "--image_size: model.image_size=16: expected at least 32",
+        ),
+        (["m.xml", "--image_size=wide"], 2, "--image_size: invalid int value"),
         (["m.xml", "--trained_model=missing.pth"], 1, "no such checkpoint file"),
     ],
 )
 def test_refused(
     flags: list[str], code: int, message: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert run_command(script("export")["main"], flags) == code
+    if any(flag.startswith("--opset") for flag in flags):
+        pytest.importorskip("onnx")
+    try:
+        result = run_command(script("export")["main"], flags)
+    except SystemExit as ended:  # by argparse
+        result = int(ended.code or 0)
+    assert result == code
     assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("name", "settings", "message"),
+    [
+        ("m.xml", ["model.architecture=mask_rcnn"], "only YOLACT can be exported"),
+        ("m.onnx", ["model.deformable_interval=1"], "name an .xml file"),
+        ("m.xml", ["model.deformable_interval=1"], None),
+        ("m.onnx", [], None),
+    ],
+)
+def test_models_without_a_form_of_this_kind(
+    name: str, settings: list[str], message: str | None
+) -> None:
+    refuse = partial(script("export")["refuse_model"], checkpoint=Path("w.pth"), output=Path(name))
+    model = get_config("yolact_resnet18").override(*settings).model
+    with pytest.raises(ValueError, match=message) if message else nullcontext():
+        refuse(model)
+
+
+@pytest.mark.parametrize(
+    ("asked", "problem"),
+    [
+        (None, None),
+        (18, None),
+        (17, "opset=17: this network could only be written in 18"),
+        (None, "opset=18: does not fit this network"),
+    ],
+)
+def test_an_operator_set_that_was_not_reached(asked: int | None, problem: str | None) -> None:
+    """PyTorch's exporter keeps the operators of 18 where it cannot convert them."""
+    helper = pytest.importorskip("onnx").helper
+    x, y = (helper.make_tensor_value_info(name, 1, [2]) for name in "xy")
+    wrong = {"speed": 2} if problem and asked is None else {}
+    nodes = [helper.make_node("Relu", ["x"], ["y"], **wrong)]
+    graph = helper.make_graph(nodes, "graph", [x], [y])
+    proto = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)])
+    with pytest.raises(ValueError, match=problem) if problem else nullcontext():
+        check_opset(proto, asked)
 
 
 @pytest.mark.parametrize(
@@ -148,7 +273,7 @@ def test_refused(
 )
 def test_foreign_files_are_refused(tmp_path: Path, name: str, content: bytes) -> None:
     (tmp_path / name).write_bytes(content)
-    with pytest.raises(ValueError, match=r"not a model exported by scripts/export.py"):
+    with pytest.raises(ValueError, match="not a model exported by yolact export"):
         read_trained(tmp_path / name)
 
 

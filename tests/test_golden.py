@@ -18,7 +18,7 @@ from layers.detect import detect
 from layers.structures import Candidates, Predictions
 from yolact import Yolact, build_model, get_config
 from yolact.checkpoint import Checkpoint, load_matching_weights
-from yolact.models.official import official_name
+from yolact.formats.official import official_name
 from yolact.results.thresholds import Thresholds
 
 FOLDER = Path(

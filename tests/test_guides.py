@@ -12,10 +12,11 @@ DOCS = ROOT / "docs"
 NOT_RUN = {
     *("code", "speed", "recipes", "results", "mask_rcnn"),  # reports of measurements
     *("training", "distributed", "install"),  # hours, many GPUs, a network
+    "serve",  # it never ends; tests/test_serve_page.py runs its example
     "api",  # generated; its examples are for reading
 }
 PAGES = sorted(page for page in DOCS.glob("*.md") if page.stem not in NOT_RUN)
-SLOW = {"outputs"}  # more than ten seconds
+SLOW = {"outputs", "export"}  # more than ten seconds
 """Pages of which only `make test-all` makes the round."""
 
 

@@ -122,6 +122,7 @@ def test_pixels_that_fit_are_not_copied() -> None:
         (b"no image", "cannot read the given bytes as an image: not a known image format"),
         ("absent.png", "no such image: absent.png"),
         ("absent", "no such file or folder: absent"),
+        ("", "no such file or folder: "),
         ("absent/*.png", "no image matches absent/*.png"),
         ("absent.mp4", "no such video file: absent.mp4"),
         (Path("absent.png"), "no such image: absent.png"),

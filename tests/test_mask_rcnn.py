@@ -15,13 +15,14 @@ import eval as eval_script
 import train
 from data.shapes.scenes import ShapeScenes
 from layers.structures import Target
-from yolact import Predictor, build_model, get_config
+from yolact import Predictor, get_config
 from yolact.checkpoint import read_checkpoint
 from yolact.cli.common import run_command
 from yolact.engines.choose import choose_engine
 from yolact.engines.names import Engine, EngineName
 from yolact.engines.prepare import prepare
 from yolact.models.mask_rcnn import MaskRcnn
+from yolact.results.thresholds import Thresholds
 
 
 def total(losses: dict[str, Tensor]) -> Tensor:
@@ -176,9 +177,20 @@ def test_suppression_settings_are_heeded() -> None:
     limits = ("detect.max_detections=7", "detect.iou_threshold=0.1")
     (many,), (few,) = (build(*more).eval()([picture(64, 64)]) for more in ((), limits))
     assert len(many) > len(few) == 7
-    found = Predictor(build())(picture(64, 64).permute(1, 2, 0).numpy(), top_k=3)
-    assert len(found) <= 3
-    assert len(Predictor(build())(np.zeros((9, 9, 3), np.uint8), score_threshold=1.0)) == 0
+
+
+def test_thresholds_are_heeded() -> None:
+    predictor, image = Predictor(build()), picture(64, 64).permute(1, 2, 0).numpy()
+    every = predictor.find_all(image)
+    counts = (every.scores >= 0.17) & (every.labels == 4) & every.masks.any(dim=(1, 2))
+    assert 3 < counts.sum() < (every.labels == 4).sum()
+    found = predictor(image, score_threshold=0.17, classes=[4])
+    assert torch.equal(found.scores, every.scores[counts])
+    assert torch.equal(predictor(image, 0.17, 3, [4]).scores, every.scores[counts][:3])
+    (rare,) = predictor.segment([image], Thresholds(0.0, 3, (0,)))
+    assert torch.equal(rare.scores, every.scores[every.labels == 0][:3])
+    assert len(predictor(image, score_threshold=1.0)) == 0
+    assert len(predictor(np.zeros((9, 9, 3), np.uint8), score_threshold=1.0)) == 0
 
 
 # --- engines
@@ -233,11 +245,6 @@ def test_engines_that_need_fixed_shapes(engine: EngineName) -> None:
 def test_what_it_does_not_have(setting: str) -> None:
     with pytest.raises(ValueError, match=f"{setting}: Mask R-CNN stands on a plain ResNet"):
         build(setting)
-
-
-def test_yolact_takes_squares() -> None:
-    with pytest.raises(ValueError, match=r"model\.keep_aspect=True: YOLACT takes squares"):
-        build_model(get_config("yolact_base").override("model.keep_aspect=True"))
 
 
 # --- the same scripts

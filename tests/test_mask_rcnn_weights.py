@@ -20,8 +20,8 @@ from yolact import build_model, get_config, load_model
 from yolact import checkpoint as checkpoint_module
 from yolact.checkpoint import Checkpoint, load_weights, save_checkpoint
 from yolact.download import OFFICIAL_WEIGHTS, DownloadError, fetch_weights
+from yolact.formats.official import to_official
 from yolact.models.mask_rcnn import MaskRcnn, from_torchvision
-from yolact.models.official import to_official
 
 
 @pytest.fixture(scope="module")

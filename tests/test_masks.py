@@ -3,10 +3,9 @@ import math
 import numpy as np
 import pytest
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from layers.masks import assemble_masks, box_windows, sample_window
+from layers.masks import assemble_masks, box_windows
 from layers.native import load_kernels
 
 WHOLE = (0.0, 0.0, 1.0, 1.0)
@@ -167,13 +166,3 @@ def test_no_box_windows() -> None:
 def test_a_margin_of_one_cell_is_the_default() -> None:
     boxes = torch.rand(20, 4, generator=torch.Generator().manual_seed(0))
     assert (box_windows(boxes, (9, 7)) == box_windows(boxes, (9, 7), 1)).all()
-
-
-def test_sample_window_equals_a_part_of_the_whole() -> None:
-    soft, frame = torch.rand(5, 7), torch.tensor([0.0, 0.0, 30.0, 20.0])
-    whole = sample_window(soft, frame, (0, 0, 30, 20))
-    part = sample_window(soft, frame, (4, 3, 17, 11))
-    torch.testing.assert_close(part, whole[3:11, 4:17])
-    resized = F.interpolate(soft[None, None], (20, 30), mode="bilinear", align_corners=False)
-    torch.testing.assert_close(whole, resized[0, 0])
-    assert sample_window(soft, frame, (4, 3, 4, 3)).shape == (0, 0)

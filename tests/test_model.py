@@ -112,6 +112,24 @@ def test_top_k_are_the_best_of_what_counts(
             torch.testing.assert_close(getattr(found, name), getattr(expected, name))
 
 
+@pytest.mark.parametrize("hw", [(64, 64), (40, 64), (64, 40), (1, 90)])
+def test_undistorted_images_are_padded_at_the_right_and_below(hw: tuple[int, int]) -> None:
+    model = build()
+    model.pixel_mean.round_()
+    image = ShapeScenes(1, 96).sample(0).image[: hw[0], : hw[1]]
+    square = np.empty((max(hw), max(hw), 3), np.uint8)
+    square[:] = model.pixel_mean.flatten().numpy()
+    square[: hw[0], : hw[1]] = image
+    (expected,) = Predictor(model).segment([square], Thresholds(top_k=20))
+    model.keep_aspect = True
+    (found,) = Predictor(model).segment([image], Thresholds(top_k=20))
+    assert found.image_hw == hw
+    inside = expected.boxes.minimum(torch.tensor([hw[1], hw[0]] * 2))
+    torch.testing.assert_close(found.boxes, inside)
+    torch.testing.assert_close(found.scores, expected.scores)
+    assert torch.equal(found.masks, expected.masks[:, : hw[0], : hw[1]])
+
+
 def test_training_needs_targets() -> None:
     model = build().train()
     with pytest.raises(ValueError, match=r"model.eval\(\)"):

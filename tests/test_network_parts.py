@@ -1,5 +1,7 @@
 """Pyramid, head, ProtoNet and mask re-scorer against their formulas, cell by cell."""
 
+from typing import Literal
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -63,6 +65,19 @@ def test_pyramid(batch: int) -> None:
     assert (p6 < 0).any() == (batch > 0)  # without ReLU, as the released weights expect
 
 
+@pytest.mark.parametrize("relu_levels", range(6))
+@pytest.mark.parametrize("p6_source", ["p5", "c5"])
+def test_pyramids_of_others(relu_levels: int, p6_source: Literal["p5", "c5"]) -> None:
+    fpn = randomised(FeaturePyramid([3, 5, 7], 8, relu_levels, p6_source))
+    features = [random(2, 3, 9, 11), random(2, 5, 5, 6), random(2, 7, 3, 3)]
+    levels = fpn(features)
+    assert [bool((level < 0).any()) for level in levels] == [i >= relu_levels for i in range(5)]
+    p6 = fpn.downsample[0](features[2] if p6_source == "c5" else levels[2])
+    torch.testing.assert_close(levels[3], p6.relu() if relu_levels > 3 else p6)
+    p7 = fpn.downsample[1](levels[3])
+    torch.testing.assert_close(levels[4], p7.relu() if relu_levels > 4 else p7)
+
+
 @pytest.mark.parametrize("batch", [1, 2])
 def test_head_lists_level_row_column_anchor(batch: int) -> None:
     head = randomised(PredictionHead(8, 6, num_anchors=3, num_classes=4, num_prototypes=5))
@@ -91,14 +106,16 @@ def test_head_lists_level_row_column_anchor(batch: int) -> None:
     assert position == count
 
 
+@pytest.mark.parametrize("align_corners", [False, True])
 @pytest.mark.parametrize("batch", [0, 2])
-def test_protonet(batch: int) -> None:
-    protonet = randomised(ProtoNet(8, 6, 5))
+def test_protonet(batch: int, align_corners: bool) -> None:
+    protonet = randomised(ProtoNet(8, 6, 5, align_corners))
     p3 = random(batch, 8, 4, 7)
     x = p3
     for conv in protonet.convs:
         x = conv(x).relu()
-    x = protonet.refine(upsampled(x, 8, 14)).relu()
+    x = F.interpolate(x, (8, 14), mode="bilinear", align_corners=align_corners)
+    x = protonet.refine(x).relu()
     prototypes = protonet(p3)
     assert prototypes.shape == (batch, 5, 8, 14)
     torch.testing.assert_close(prototypes, protonet.project(x).relu())

@@ -10,9 +10,9 @@ from pycocotools import mask as mask_utils
 from torch import Tensor
 
 from data.annotations.run_lengths import encode
-from layers import masks, paste
-from layers.masks import box_windows, sample_window
-from layers.native import load_kernels
+from layers import mask_pixels, paste
+from layers.masks import box_windows
+from layers.native import Window, load_kernels
 from layers.paste import bitmap, has_pixels, mask_window, paste_masks, tint
 from yolact.results.detections import Detections
 
@@ -71,6 +71,12 @@ def test_paste_nothing() -> None:
     assert paste_masks(torch.zeros(0, 4, 4), torch.zeros(0, 4), (5, 6)).shape == (0, 5, 6)
 
 
+def test_paste_of_masks_that_are_trained() -> None:
+    soft, whole = soft_masks(4, 5, 6), frames(4, 0, 0, 20, 10)
+    expected = paste_masks(soft, whole, (10, 20))
+    assert (paste_masks(soft.requires_grad_(), whole, (10, 20)) == expected).all()
+
+
 @pytest.mark.parametrize("frame", [(2, 3, 12, 9), (0, 0, 5, 20), (19, 19, 20, 20), (0, 0, 20, 20)])
 def test_frames_inside_the_image(frame: tuple[int, int, int, int]) -> None:
     x1, y1, x2, y2 = frame
@@ -101,10 +107,13 @@ def test_frames_without_area_hold_nothing(frame: tuple[float, ...]) -> None:
     assert not paste_masks(torch.ones(1, 4, 4), frames(1, *frame), (4, 4)).any()
 
 
-def test_a_frame_without_width_has_its_left_cells_on_the_left() -> None:
+@pytest.mark.parametrize(
+    ("left", "row"), [(2.5, [False, False, False, True, True]), (NAN, [False] * 5)]
+)
+def test_a_frame_without_width_has_its_left_cells_on_the_left(left: float, row: list[bool]) -> None:
     # Never asked for by `mask_window`, but a window can be given by hand.
-    soft, frame = torch.tensor([[0.0, 1.0]]), torch.tensor([2.5, 0.0, 2.5, 1.0])
-    assert bitmap(soft, frame, (0, 0, 5, 1)).tolist() == [[False, False, False, True, True]]
+    soft, frame = torch.tensor([[0.0, 1.0]]), torch.tensor([left, 0.0, left, 1.0])
+    assert bitmap(soft, frame, (0, 0, 5, 1)).tolist() == [row]
 
 
 def test_each_mask_has_its_own_frame() -> None:
@@ -217,18 +226,23 @@ def random_case(rng: np.random.Generator) -> tuple[Tensor, Tensor, tuple[int, in
     )
 
 
-def test_kernels_equal_torch() -> None:
-    """Exactly, for both round each step in the same way."""
+@pytest.mark.parametrize("band", [1, 100, mask_pixels._BAND])
+def test_kernels_equal_numpy(band: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Exactly, for both round each step in the same way; in bands of any size."""
     rng = np.random.default_rng(0)
-    for number in range(300):
-        soft, frame, image_hw = random_case(rng)
-        window = mask_window(soft, frame, image_hw)
-        assert window == masks.mask_window(soft, frame, image_hw), number
-        expected = sample_window(soft, frame, window) > 0.5
-        assert (bitmap(soft, frame, window) == expected).all(), number
-        height, width = image_hw
-        outside = masks.sample_window(soft, frame, (0, 0, width, height)) > 0.5
-        assert (bitmap(soft, frame, (0, 0, width, height)) == outside).all(), number
+    for number in range(200):
+        soft, frame, (height, width) = random_case(rng)
+        with monkeypatch.context() as patch:
+            patch.setattr(mask_pixels, "_BAND", band)
+            window = mask_pixels.mask_window(soft.numpy(), frame.tolist(), height, width)
+            whole = np.empty((height, width), np.uint8)
+            mask_pixels.sample_mask(soft.numpy(), frame.tolist(), (0, 0, width, height), whole)
+        assert mask_window(soft, frame, (height, width)) == window, number
+        x1, x2 = sorted(rng.integers(0, width + 1, 2).tolist())
+        y1, y2 = sorted(rng.integers(0, height + 1, 2).tolist())
+        for left, top, right, bottom in (window, (0, 0, width, height), (x1, y1, x2, y2)):
+            part = bitmap(soft, frame, (left, top, right, bottom)).numpy()
+            assert (part == whole[top:bottom, left:right]).all(), number
 
 
 def encoded(mask: np.ndarray) -> str:
@@ -297,6 +311,7 @@ def test_the_kernels_check_sizes() -> None:
         kernels.encode_mask(plane[:, ::2], 0, 0, 8, 8)
 
 
+@pytest.mark.filterwarnings("error")
 def test_any_numbers_are_survived() -> None:
     rng = np.random.default_rng(2)
     strange = np.array([NAN, INF, -INF, 0, -0.0, 1e-45, 3e38, -3e38, 5, 0.5], np.float32)
@@ -347,7 +362,7 @@ def test_emptiness_is_told_exactly(count: int, image_hw: tuple[int, int], croppe
 def test_most_masks_are_told_by_a_few_pixels(monkeypatch: pytest.MonkeyPatch) -> None:
     areas = []
 
-    def counted(soft: Tensor, frame: Tensor, window: masks.Window) -> Tensor:
+    def counted(soft: Tensor, frame: Tensor, window: Window) -> Tensor:
         areas.append((window[2] - window[0]) * (window[3] - window[1]))
         return bitmap(soft, frame, window)
 

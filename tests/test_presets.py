@@ -1,6 +1,6 @@
 import os
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, get_args
 
 import numpy as np
 import pytest
@@ -10,8 +10,8 @@ from torch import Tensor
 from data.classes import COCO_CLASSES, PASCAL_CLASSES
 from layers.structures import Predictions
 from yolact import Yolact, build_model, get_config, list_configs
-from yolact.config import AugmentConfig, LossConfig, Scales, TrainConfig
-from yolact.models.official import from_official, official_name, to_official
+from yolact.config import AugmentConfig, BackboneName, LossConfig, Scales, TrainConfig
+from yolact.formats.official import from_official, official_name, to_official
 
 
 class Original(NamedTuple):
@@ -269,9 +269,7 @@ def test_rescoring_needs_large_prototypes() -> None:
         build_model(config.override("model.image_size=248"))
 
 
-@pytest.mark.parametrize(
-    "backbone", ["resnet18", "resnet34", "darknet53", "mobilenet_v3_large", "mobilenet_v3_small"]
-)
+@pytest.mark.parametrize("backbone", [*get_args(BackboneName)[:2], *get_args(BackboneName)[4:]])
 def test_deformable_blocks_need_bottlenecks(backbone: str) -> None:
     config = get_config("yolact_plus_base").override(f"model.backbone={backbone}")
     with torch.device("meta"), pytest.raises(ValueError, match="bottleneck"):

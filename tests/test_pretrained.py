@@ -36,6 +36,7 @@ def stand_in(monkeypatch: pytest.MonkeyPatch, backbone: str) -> dict[str, torch.
         ("resnet18", 0, "layer4.1.conv2.weight"),
         ("resnet50", 0, "layer4.2.conv3.weight"),
         ("resnet50", 1, "layer3.0.conv2.weight"),  # of a deformable convolution
+        ("mobilenet_v2", 0, "features.16.conv.2.weight"),
         ("mobilenet_v3_large", 0, "features.15.block.3.0.weight"),
         ("mobilenet_v3_small", 0, "features.11.block.3.0.weight"),
     ],

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import math
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 from pycocotools.coco import COCO
 from support.coco_rectangles import (
     CATEGORY_IDS,
@@ -28,11 +30,14 @@ from support.coco_rectangles import (
     random_detections,
 )
 
+from data.annotations.polygons import Polygon
 from data.classes import Categories
 from data.sample import Sample
 from yolact import Config, get_config
-from yolact.drawing.detections import PALETTE
 from yolact.evaluation.coco import CocoEvaluator
+from yolact.report.page import SCRIPTS
+from yolact.report.pictures import shrink
+from yolact.report.records import svg_path
 from yolact.report.write import write_report
 from yolact.results.detections import Detections
 
@@ -68,14 +73,15 @@ class Page(HTMLParser):
         super().__init__()
         self.open: list[str] = []
         self.refers: list[str] = []
-        self.tags: set[str] = set()
+        self.scripts: list[str] = []
         self.text = ""
         self.feed(path.read_text(encoding="utf-8"))
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.add(tag)
-        self.refers += [value or "" for name, value in attrs if name in ("src", "href")]
-        if tag not in ("meta", "img"):
+        refers = [value or "" for name, value in attrs if name in ("src", "href")]
+        self.refers += [name for name in refers if not name.startswith("#")]
+        self.scripts += refers if tag == "script" else []
+        if tag not in ("meta", "img", "link", "input", "wbr"):
             self.open.append(tag)
 
     def handle_endtag(self, tag: str) -> None:
@@ -102,6 +108,14 @@ def report(
     assert all((folder / name).is_file() for name in page.refers)
     assert not list(folder.glob(".*"))
     return page
+
+
+def images_of(folder: Path) -> list[dict[str, Any]]:
+    """Read what the scripts of the page are told."""
+    text = (folder / "viewer" / "data.js").read_text(encoding="utf-8")
+    _, _, images = text.partition("REPORT.images = ")
+    read: list[dict[str, Any]] = json.loads(images.rstrip().removesuffix(",\n];") + "]")
+    return read
 
 
 def table(folder: Path, name: str) -> list[dict[str, str]]:
@@ -162,49 +176,65 @@ def test_tables_tell_the_metrics(tmp_path: Path) -> None:
     assert order == sorted(order, reverse=True)
 
 
-def test_worst_images_come_first_and_replace_earlier_ones(
+def test_images_come_with_their_numbers_the_worst_first(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     found = {
         1: detections([SMALL], [1], [0.9]),  # a confusion, and a miss
-        2: detections([MEDIUM] * 4, [0, 1, 0, 1], [0.9, 0.8, 0.7, 0.6]),
+        2: detections([MEDIUM] * 4, [0, 1, 0, 1], [0.9, 0.8, 0.7, 0.04]),
         5: detections([SMALL], [0], [0.9]),
     }
     page = report(tmp_path, TRUTH, found, score_threshold=0.5)
     assert [row["file"] for row in table(tmp_path, "images")] == ["2", "1", "5"]
-    assert page.text.index("2: 1 missed, 4 false") < page.text.index("1: 2 missed, 1 false")
-    pictures = [cv2.imread(str(path)) for path in sorted(tmp_path.glob("worst_*.jpg"))]
-    assert len(pictures) == 3
-    assert all(picture.shape[1] > 2 * HW[1] for picture in pictures)
+    two, one, five = data = images_of(tmp_path)
+    assert [image["id"] for image in data] == [2, 1, 5]
+    assert two["found"] == [0, 1, 0]  # what scores below 0.05 is left out, and the page says so
+    assert "below 0.05" in page.text
+    assert (two["objects"], two["crowds"], two["scores"]) == ([0, 0], [1], [8999, 8000, 6999])
+    assert one["pairs"] == [0, 0, 10000, 10000]  # detection, object, masks, boxes
+    assert (five["objects"], five["pairs"]) == ([], [])
+    assert one["outlines"][0] == {
+        "boxes": [64, 64, 128, 128],
+        "paths": ["m64 64 0 128 128 0 0-128z"],
+    }
+    for name, sides in (("small", HW), ("large", HW)):
+        pictures = [cv2.imread(str(tmp_path / "viewer" / name / one["picture"])) for one in data]
+        assert [picture.shape[:2] for picture in pictures] == [sides] * 3
 
-    page = report(tmp_path, TRUTH, found, score_threshold=0.5, broken=2, max_pictures=2)
+    page = report(tmp_path, TRUTH, found, score_threshold=0.0, broken=2, max_images=2)
     assert "cannot read it" in caplog.text
-    assert [path.name for path in tmp_path.glob("worst_*.jpg")] == ["worst_01.jpg"]
-    assert "1: 2 missed" in page.text
-    assert "2: 1 missed" not in page.text
+    assert "Shown are the 2 images with most errors; all 3 count." in page.text
+    two, one, five = images_of(tmp_path)
+    assert two["found"] == [0, 1, 0, 1]
+    assert "picture" not in two and "outlines" in two
+    assert "picture" in one
+    assert "outlines" not in five
+    assert [path.name for path in (tmp_path / "viewer" / "small").iterdir()] == ["0002.jpg"]
 
 
-def test_colours_tell_right_from_wrong(tmp_path: Path) -> None:
-    left, middle, right = (5, 10, 45, 100), (55, 10, 95, 100), (110, 10, 150, 100)
-    boxes = (left, middle, right)
-    truth = [annotation(n, 1, 0, box) for n, box in enumerate((left, middle), start=1)]
-    report(tmp_path, truth, {1: detections(boxes[1:], [1, 2], [0.9, 0.8])}, score_threshold=0.0)
-    picture = cv2.cvtColor(cv2.imread(str(tmp_path / "worst_01.jpg")), cv2.COLOR_BGR2RGB)
-    panel = 2 * HW[1] + 8  # the image is drawn at twice its size
-    seen = [picture[24 + 150, x + panel * side] for side in (0, 1) for x in (50, 150, 260)]
-    grey, red, orange = (128, 128, 128), PALETTE[0], PALETTE[3]
-    for pixel, color in zip(seen, (red, orange, grey, grey, orange, red), strict=True):
-        assert np.abs(pixel - (0.55 * np.array(grey) + 0.45 * np.array(color))).max() < 12
+@pytest.mark.parametrize(
+    ("image_hw", "side", "shrunk"),
+    [((120, 160), 320, (120, 160)), ((640, 480), 320, (320, 240)), ((1, 4000), 320, (1, 320))],
+)
+def test_pictures_fit(image_hw: Any, side: int, shrunk: Any) -> None:
+    assert shrink(np.zeros((*image_hw, 3), np.uint8), side).shape == (*shrunk, 3)
 
 
-def test_errors_are_drawn_over_what_is_right(tmp_path: Path) -> None:
-    box, inside = (10, 10, 150, 110), (40, 30, 120, 90)
-    truth = [annotation(1, 1, 0, box), annotation(2, 1, 0, inside)]
-    report(tmp_path, truth, {1: detections([box], [0], [0.9])}, score_threshold=0.0)
-    pixel = cv2.imread(str(tmp_path / "worst_01.jpg"))[24 + 120, 160, ::-1]
-    right = 0.55 * np.full(3, 128) + 0.45 * np.array(PALETTE[1])
-    missed = 0.55 * right + 0.45 * np.array(PALETTE[0])  # above
-    assert np.abs(pixel - missed).max() < 12
+def square(x: float, y: float, side: float) -> NDArray[np.float32]:
+    return np.array([(x, y), (x, y + side), (x + side, y + side), (x + side, y)], np.float32)
+
+
+@pytest.mark.parametrize(
+    ("polygons", "path"),
+    [
+        ([], ""),
+        ([Polygon(square(1, 2, 3))], "m2 4 0 6 6 0 0-6z"),
+        ([Polygon(square(1, 2, 9), (square(2, 3, 1),))], "m2 4 0 18 18 0 0-18zm2 2 0 2 2 0 0-2z"),
+        ([Polygon(square(0, 0, 0.1))], "m0 0z"),
+    ],
+)
+def test_outlines_become_short_paths(polygons: list[Polygon], path: str) -> None:
+    assert svg_path(polygons, 2.0) == path
 
 
 def test_many_classes_and_names_that_mean_harm(tmp_path: Path) -> None:
@@ -219,8 +249,11 @@ def test_many_classes_and_names_that_mean_harm(tmp_path: Path) -> None:
     count = len(ids)
     scores = np.linspace(0.9, 0.1, count).tolist()
     evaluator.add(1, detections([boxes[n % 5 == 0] for n in range(count)], range(count), scores))
-    page = Page(write_report(tmp_path, evaluator, Images(coco), named(*names), ABOUT))
-    assert "script" not in page.tags
+    config = replace(named(*names), dataset="<i>data</i>")
+    page = Page(write_report(tmp_path, evaluator, Images(coco), config, {"<b>": "<b>"}))
+    assert "yolact_resnet18 on i>" in page.text
+    assert page.text.count("<b>") == 2
+    assert page.scripts == ["viewer/data.js", *(f"viewer/{name}" for name in SCRIPTS)]
     assert evil[0] in page.text
     assert page.refers
     assert not [name for name in page.refers if "//" in name]

@@ -16,7 +16,7 @@ from data.video.reader import open_video
 from yolact import build_model, get_config
 from yolact.checkpoint import read_checkpoint, save_checkpoint
 from yolact.cli.common import run_command
-from yolact.models.official import to_official
+from yolact.formats.official import to_official
 
 SCRIPTS = Path(__file__).parents[1] / "scripts"
 
@@ -81,14 +81,31 @@ def test_bench_loader(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Non
     assert "images/s" in capsys.readouterr().out
 
 
-def test_bench_pixels(capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize(
+    ("flags", "told"),
+    [([], {"2 detections at": 3, "run lengths": 3}), (["--compare"], {"F.interpolate": 8})],
+)
+def test_bench_pixels(
+    flags: list[str], told: dict[str, int], capsys: pytest.CaptureFixture[str]
+) -> None:
     threads = torch.get_num_threads()
     script_globals = script("bench_pixels")
     script_globals["main"].__globals__["ROUNDS"] = 1
-    assert run_command(script_globals["main"], ["--detections=2"]) == 0
+    assert run_command(script_globals["main"], ["--detections=2", *flags]) == 0
     torch.set_num_threads(threads)
     out = capsys.readouterr().out
-    assert out.count("2 detections at") == 3
+    assert {text: out.count(text) for text in told} == told
+
+
+def test_the_ways_that_are_compared_give_the_same() -> None:
+    parts = script("bench_pixels")
+    for crop in (True, False):
+        found, _ = parts["make_detections"](3, (40, 60), crop)
+        assert (parts["resize"](found) == parts["paste"](found)).float().mean() > 0.999
+        texts = parts["encode"](found)
+        assert parts["without_kernels"](lambda f=found: parts["encode"](f)) == texts
+        lengths = [len(text) for text in texts]
+        assert [len(t) for t in parts["resize_and_encode"](found)] == pytest.approx(lengths, abs=4)
 
 
 def test_the_demo_has_a_video_of_its_photograph(tmp_path: Path) -> None:

@@ -166,8 +166,8 @@ def test_flags_left_out_are_the_models_own(
     [
         (["--image=a.jpg", "--classes=d"], "--classes=d: no such class; there are a, b, c"),
         (["--image=a.jpg", "--classes="], "--classes=: no such class"),
-        (["--classes=a"], "--classes is for what is shown"),
-        (["--benchmark", "--video=a.mp4", "--classes=a"], "--classes is for what is shown"),
+        (["--classes=a"], "--classes does nothing with an evaluation on a dataset"),
+        (["--benchmark", "--video=a.mp4", "--classes=a"], "--classes does nothing with --bench"),
     ],
 )
 def test_classes_that_cannot_be_shown(checkpoint: Path, flags: list[str], said: str) -> None:

@@ -11,7 +11,7 @@ import pytest
 import torch
 from support.rectangles import Box, Recorder
 
-from layers.masks import Window
+from layers.native import Window
 from yolact.results.detections import Detections
 from yolact.tiles.joining import joined_masks, telling
 from yolact.tiles.matching import grouped
@@ -123,6 +123,14 @@ GROUPS: dict[str, tuple[list[Piece], list[list[int]]]] = {
         ],
         [[0], [1, 2]],
     ),
+    "a sliver between two, the nearer one before": (
+        [
+            piece(LEFT, (60, 0, 95, 9), 0.9),
+            piece(ALL, (59, 0, 84, 4), 0.9),
+            piece(RIGHT, (80, 0, 86, 4), cut=True),
+        ],
+        [[0], [1, 2]],
+    ),
     "a small one in a clump": (
         [piece(ALL, (0, 0, 180, 90), 0.9), piece(LEFT, (20, 20, 30, 30))],
         [[0], [1]],
@@ -183,6 +191,8 @@ def test_a_piece_is_cut_by_borders_inside_the_image(view: Window, box: Box, is_c
         ([], []),
         ([piece(LEFT, (5, 5, 9, 9))], [0]),
         ([piece(LEFT, (60, 5, 95, 9), 0.5), piece(RIGHT, (80, 5, 95, 9), 0.9, cut=True)], [0]),
+        ([piece(LEFT, (60, 5, 99, 9), 0.5), piece(RIGHT, (80, 5, 101, 9), 0.9, cut=True)], [0]),
+        ([piece(LEFT, (60, 5, 99, 9), 0.5), piece(RIGHT, (80, 5, 102, 9), 0.9, cut=True)], [0, 1]),
         ([piece(LEFT, (9, 5, 100, 9), 0.5, cut=True), piece(RIGHT, (80, 5, 99, 9))], [1, 0]),
         ([piece(ALL, (82, 5, 95, 9), 0.9), piece(LEFT, (85, 5, 95, 9), 0.5)], [1]),
         ([piece(ALL, (9, 5, 150, 9), 0.5), piece(LEFT, (9, 5, 100, 9), 0.9, cut=True)], [0]),
@@ -248,3 +258,18 @@ def test_all_masks_together_have_a_limit(
         mask = replace(own, soft_mask=soft_mask, frame=frame).pixels(own.window)
         kept = (mask & expected).sum() / (mask | expected).sum()
         assert kept >= least
+
+
+@pytest.mark.parametrize("sides", [(0, 0, 30, 12), (0, 8, 30, 20), (0, 0, 18, 20), (12, 0, 30, 20)])
+def test_a_mask_keeps_the_border_that_it_reaches(sides: Window) -> None:
+    """Whatever larger grid it is put on: half an ellipse, cut at each of the four borders."""
+    x1, y1, x2, y2 = sides
+    whole, frame = disc(30, 20), torch.tensor(sides, dtype=torch.float32) * 4
+    window = (4 * x1, 4 * y1, 4 * x2, 4 * y2)
+    half = replace(whole, soft_mask=whole.soft_mask[y1:y2, x1:x2], frame=frame, window=window)
+    soft_masks, frames = joined_masks([[whole], [half]])
+    alone, together = (
+        Detections(f, f[:, 0], f[:, 0].long(), s, f, f[:, 0], (80, 120)).masks[-1]
+        for s, f in ((half.soft_mask[None], frame[None]), (soft_masks, frames))
+    )
+    assert torch.equal(together, alone)

@@ -7,6 +7,7 @@ import site
 import subprocess
 import sys
 import sysconfig
+import tarfile
 import zipfile
 from pathlib import Path
 
@@ -16,7 +17,7 @@ import pytest
 import yolact
 from layers.native import load_kernels
 from yolact.checkpoint import BUNDLED
-from yolact.cli.main import SCRIPTS
+from yolact.cli.main import COMMANDS, SCRIPTS
 
 ROOT = Path(__file__).resolve().parent.parent
 NEEDED = (
@@ -134,6 +135,10 @@ def test_the_wheel_holds_one_package(wheel: Path) -> None:
     assert {name for name in names if name.endswith(".py")} == modules_of_the_checkout()
     typed = {f"{PREFIX}{folder}py.typed" for folder in ("", "layers/", "data/")}
     assert typed | {f"yolact/weights/{BUNDLED}.pth"} < names
+    assets = (ROOT / "yolact" / "report" / "assets").iterdir()
+    assert {f"{PREFIX}report/assets/{asset.name}" for asset in assets} < names
+    page = ROOT / "yolact" / "serve" / "page"
+    assert {str(path.relative_to(ROOT)) for path in page.rglob("*.*")} < names
     assert [name for name in names if name.endswith(".pth")] == [f"yolact/weights/{BUNDLED}.pth"]
     with zipfile.ZipFile(wheel) as archive:
         assert archive.read(f"{INFO}top_level.txt").split() == [b"yolact"]
@@ -181,37 +186,83 @@ def test_the_kernels_moved_along(installed: Environment, working: Path) -> None:
     assert str(installed.packages / "yolact" / "layers") in done.stdout
 
 
-def test_predicts_with_the_bundled_model(installed: Environment, working: Path) -> None:
-    before = set(working.rglob("*"))
-    command, variables = installed.folder / "bin" / "yolact", {"PYTHONPATH": str(working)}
-    done = run(command, "predict", "photo.jpg:results/out.png", cwd=working, **variables)
+def test_predicts_in_a_folder_with_nothing_but_a_photograph(
+    installed: Environment, working: Path
+) -> None:
+    empty = working / "empty"
+    empty.mkdir()
+    (working / "photo.jpg").rename(empty / "photo.jpg")
+    command = installed.folder / "bin" / "yolact"
+    variables = {"PYTHONPATH": str(working), "DISPLAY": "", "WAYLAND_DISPLAY": ""}
+    done = run(command, "predict", "photo.jpg", cwd=empty, **variables)
     assert done.returncode == 0, done.stderr
     person, *_, written = done.stdout.splitlines()
-    assert person.startswith("person\t0.") and written == "results/out.png"
+    assert person.startswith("person\t0.") and written == "results/photo.png"
     assert str(installed.packages / "yolact" / "weights" / f"{BUNDLED}.pth") in done.stderr
     assert load_kernels() is None or "not compiled" not in done.stderr
-    after = set(working.rglob("*")) - before
-    assert after == {working / "results", working / "results" / "out.png"}
+    found = {str(path.relative_to(empty)) for path in empty.rglob("*")}
+    assert found == {"photo.jpg", "results", "results/photo.png"}
+
+
+OF_NAMES = """
+from yolact import Predictor
+print(Predictor.from_checkpoint("yolact_resnet18_person", engine="eager")("photo.jpg").names())
+for name in ("yolact_resnet18_shapes", "yolact_base"):
+    try:
+        Predictor.from_checkpoint(name)
+    except OSError as error:
+        print(error)
+"""
+
+
+@pytest.mark.slow
+def test_models_by_name(installed: Environment, working: Path) -> None:
+    """The bundled one is there; of the others it is told why not, and nothing is left behind."""
+    before = set(working.rglob("*"))
+    done = run(installed.python, "-c", OF_NAMES, cwd=working, PYTHONPATH=str(working))
+    assert done.returncode == 0, done.stderr
+    found, absent, failed = done.stdout.splitlines()
+    assert found.startswith("['person'")
+    assert "yolact_resnet18_shapes: in the repository, not in the wheel; here are" in absent
+    assert "cannot download https://" in failed
+    assert set(working.rglob("*")) == before
 
 
 @pytest.mark.slow
 def test_every_subcommand_is_there(installed: Environment, working: Path) -> None:
     probe = (
-        "from yolact.cli.main import SCRIPTS, main\n"
-        "for command in SCRIPTS:\n"
+        "from yolact.cli.main import COMMANDS, main\n"
+        "for command in COMMANDS:\n"
         "    try: main([command, '--help'])\n"
         "    except SystemExit as end: assert end.code in (0, None), end\n"
     )
     done = run(installed.python, "-c", probe, cwd=working, PYTHONPATH=str(working))
     assert done.returncode == 0, done.stderr
-    for command in SCRIPTS:
+    for command in COMMANDS:
         assert f"usage: yolact {command} " in done.stdout
     assert "python " not in done.stdout.replace("torchrun", "")
 
 
+def others_wheel(folder: Path) -> Path:
+    """Write a wheel of somebody else, with packages called like the folders of the checkout."""
+    info, path = "others-1.0.dist-info", folder / "others-1.0-py3-none-any.whl"
+    files = {f"{name}/__init__.py": HOSTILE for name in ("data", "layers", "scripts", "tests")}
+    files[f"{info}/METADATA"] = "Metadata-Version: 2.1\nName: others\nVersion: 1.0\n"
+    files[f"{info}/WHEEL"] = "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
+    files[f"{info}/RECORD"] = "".join(f"{name},,\n" for name in (*files, f"{info}/RECORD"))
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, text in files.items():
+            archive.writestr(name, text)
+    return path
+
+
 def test_nothing_of_others_is_overwritten_or_deleted(wheel: Path, tmp_path: Path) -> None:
-    environment = Environment(tmp_path)
+    """Neither what lies there, nor what was installed."""
+    environment = Environment(tmp_path / "environment")
+    shutil.rmtree(environment.packages / "layers")
+    environment.pip("install", "--no-deps", "--no-compile", others_wheel(tmp_path))
     before = environment.files()
+    assert any(path.endswith("layers/__init__.py") for path, _ in before)
     environment.pip("install", "--no-deps", "--no-compile", wheel)
     assert before < environment.files()
     environment.pip("uninstall", "--yes", "yolact")
@@ -224,6 +275,9 @@ def test_built_from_its_source_archive_without_a_compiler(wheel: Path, tmp_path:
     backend = "from setuptools import build_meta; build_meta.build_sdist('..')"
     assert run(sys.executable, "-c", backend, cwd=source).returncode == 0
     (archive,) = tmp_path.glob("*.tar.gz")
+    with tarfile.open(archive) as content:
+        sources = {name.partition("/")[2] for name in content.getnames()}
+    assert {"layers/kernels.pyx", "layers/mask_pixels.pxi"} < sources  # for those with a compiler
     names = names_in(build(archive, tmp_path, CC="false"))
     compiled = {name for name in names_in(wheel) if name.endswith((".so", ".pyd"))}
     assert len(compiled) == 1

@@ -43,8 +43,6 @@ def build_model(config: Config) -> AnySegmenter:
 
 def _build_yolact(config: Config) -> Yolact:
     model = config.model
-    if model.keep_aspect:
-        raise ValueError("model.keep_aspect=True: YOLACT takes squares; it is for Mask R-CNN")
     rescorer = MaskRescorer(model.num_classes) if model.mask_rescoring else None
     prototype_side = 2 * -(-model.image_size // 8)
     if rescorer is not None and prototype_side < rescorer.minimum_side:
@@ -57,6 +55,7 @@ def _build_yolact(config: Config) -> Yolact:
         mask_rescorer=rescorer,
         criterion=Criterion(config.loss, rescorer),
         image_size=model.image_size,
+        keep_aspect=model.keep_aspect,
         pixel_mean=model.pixel_mean,
         pixel_std=model.pixel_std,
         class_names=model.names,
@@ -71,8 +70,15 @@ def _build_network(model: ModelConfig) -> Network:
     init_convolutions(semantic)
     return Network(
         backbone=backbone,
-        fpn=FeaturePyramid(backbone.channels, model.fpn_channels),
-        protonet=ProtoNet(model.fpn_channels, model.prototype_channels, model.num_prototypes),
+        fpn=FeaturePyramid(
+            backbone.channels, model.fpn_channels, model.fpn_relu_levels, model.p6_source
+        ),
+        protonet=ProtoNet(
+            model.fpn_channels,
+            model.prototype_channels,
+            model.num_prototypes,
+            model.prototype_align_corners,
+        ),
         head=PredictionHead(
             model.fpn_channels,
             model.head_channels,

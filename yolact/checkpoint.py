@@ -11,7 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from yolact.models.official import State
+from yolact.formats.names import State
+from yolact.formats.recognise import OFFICIAL, Published, recognise
 from yolact.models.segmenter import AnySegmenter
 
 from .build import build_model
@@ -41,10 +42,12 @@ class Checkpoint:
 
     Attributes:
         path: the file.
-        model: weights under our names; for a published file, under its own (`official`).
-        official: whether the names are those of the 2019 release, or torchvision's.
+        model: weights under our names; for a published file (`official`) under those of the 2019
+            release, or of torchvision.
+        official: whether it is a published file.
         config: the preset and its changes; None in published files.
         training: optimiser, random numbers, iteration and best scores, where the file has them.
+        published: whose YOLACT a published file holds.
     """
 
     path: Path
@@ -52,14 +55,28 @@ class Checkpoint:
     official: bool
     config: Config | None = None
     training: dict[str, Any] = field(default_factory=dict)
+    published: Published | None = None
 
-    def preset(self) -> Config:
-        """Return the stored configuration, or the one that the file's name tells.
+    def preset(self, named: Config | None = None) -> Config:
+        """Return the stored configuration, or of a published file the preset that fits it.
+
+        Args:
+            named: a preset to take in place of the one that the file's name or its tensors tell,
+                or of a stored configuration with another name.
 
         Raises:
-            ValueError: neither is there.
+            ValueError: nothing tells the preset, or it cannot be made to fit.
         """
-        return self.config or config_from_name(self.path)
+        if self.config and (named is None or named.name == self.config.name):
+            return self.config
+        if self.published is None:
+            return named or config_from_name(self.path)
+        if named is None and self.published.format is OFFICIAL:
+            named = preset_of_name(self.path)
+        try:
+            return self.published.config(named)
+        except ValueError as error:
+            raise ValueError(f"{self.path}: {error}") from None
 
 
 def load_model(
@@ -68,9 +85,10 @@ def load_model(
     """Load a trained model, ready for inference.
 
     Args:
-        path_or_name: a checkpoint file, official or ours, or the name of a released model
+        path_or_name: a checkpoint file, ours or of another project, or the name of a released model
             ("yolact_base"), which is downloaded to weights/ once.
-        config: needed for a published file whose name is not like yolact_base_54_800000.pth.
+        config: a preset by its name, fitted to the file, for what neither the file nor its name
+            tells; or a whole configuration, which is taken as it is.
         device: where to put it.
 
     Returns:
@@ -81,9 +99,9 @@ def load_model(
         ValueError: not a checkpoint, or one of another model.
     """
     checkpoint = read_checkpoint(resolve_weights(path_or_name))
-    if isinstance(config, str):
-        config = get_config(config)
-    return trained_model(checkpoint, config or checkpoint.preset()).to(device)
+    if not isinstance(config, Config):
+        config = checkpoint.preset(get_config(config) if config else None)
+    return trained_model(checkpoint, config).to(device)
 
 
 def trained_model(checkpoint: Checkpoint, config: Config) -> AnySegmenter:
@@ -109,6 +127,8 @@ def resolve_weights(path_or_name: str | Path) -> Path:
     if name in OFFICIAL_WEIGHTS and name in list_configs():
         return fetch_weights(name, WEIGHTS_FOLDER)
     choices = ", ".join([*bundled, *(n for n in OFFICIAL_WEIGHTS if n in list_configs())])
+    if name in IN_REPOSITORY:
+        raise FileNotFoundError(f"{name}: in the repository, not in the wheel; here are {choices}")
     if name in list_configs():
         raise FileNotFoundError(f"{name}: a preset without trained weights; there are {choices}")
     raise FileNotFoundError(f"{path_or_name}: no such checkpoint file, nor one of {choices}")
@@ -126,13 +146,21 @@ def config_from_name(path: Path) -> Config:
     Raises:
         ValueError: the name does not begin with a preset.
     """
+    config = preset_of_name(path)
+    if config is None:
+        raise ValueError(
+            f"{path.name}: cannot tell the preset from the file name; name it: config= in "
+            "load_model, --config on a command line"
+        )
+    return config
+
+
+def preset_of_name(path: Path) -> Config | None:
+    """Return the preset that a file name begins with, if it does."""
     for name in sorted(list_configs(), key=len, reverse=True):
         if re.fullmatch(rf"{name}(_\d+_\d+)?(_[\w-]+)?", path.stem):
             return get_config(name)
-    raise ValueError(
-        f"{path.name}: cannot tell the preset from the file name; name it: config= in load_model, "
-        "--config on a command line"
-    )
+    return None
 
 
 def read_checkpoint(path: Path) -> Checkpoint:
@@ -145,7 +173,12 @@ def read_checkpoint(path: Path) -> Checkpoint:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # broken files make torch.load raise almost anything
         reason = str(error).split("\n", 1)[0] or type(error).__name__
-        if "weights_only" in reason:  # PyTorch's advice is to run whatever the file says
+        if "mmengine." in str(error):
+            reason = (
+                "it holds mmengine's logs beside the weights; leave them out with mmdetection's "
+                "tools/model_converters/publish_model.py"
+            )
+        elif "weights_only" in reason:  # PyTorch's advice is to run whatever the file says
             reason = "damaged, no PyTorch file, or one that holds more than plain weights"
         raise ValueError(f"{path}: not a readable checkpoint ({reason})") from None
     if isinstance(content, dict) and content.get("format") == FORMAT:
@@ -157,14 +190,25 @@ def read_checkpoint(path: Path) -> Checkpoint:
         except ValueError as error:
             raise ValueError(f"{path}: {error}") from None
         return Checkpoint(path, state, False, config, training if type(training) is dict else {})
-    return Checkpoint(path, _tensors(content, path), official=True)
+    return _published_checkpoint(path, content)
+
+
+def _published_checkpoint(path: Path, content: object) -> Checkpoint:
+    state = _tensors(content, path)
+    try:
+        published = recognise(content, state, path.stem)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None
+    model = state if published is None else published.state
+    return Checkpoint(path, model, official=True, published=published)
 
 
 def _tensors(content: object, path: Path) -> State:
     if isinstance(content, Mapping) and "state_dict" in content:
         content = content["state_dict"]
     usable = isinstance(content, Mapping) and all(
-        isinstance(name, str) and isinstance(value, Tensor) for name, value in content.items()
+        isinstance(name, str) and isinstance(value, Tensor) and value.layout == torch.strided
+        for name, value in content.items()
     )
     if not usable or not content:
         raise ValueError(f"{path}: holds no weights by name")
@@ -175,9 +219,13 @@ def load_weights(model: AnySegmenter, checkpoint: Checkpoint) -> None:
     """Load every tensor of a model from a checkpoint.
 
     Raises:
-        ValueError: a tensor is missing or has another shape; the message names the first ones.
+        ValueError: a tensor is missing or has another shape, or another project's model has one
+            more; the message names the first ones.
     """
     skipped = load_matching_weights(model, checkpoint)
+    if checkpoint.published and checkpoint.published.format is not OFFICIAL:
+        unused = _state_for(model, checkpoint).keys() - model.state_dict().keys()
+        skipped += [f"{name}: not in this model" for name in sorted(unused)]
     if skipped:
         shown = "; ".join(skipped[:3]) + ("; ..." if len(skipped) > 3 else "")
         raise ValueError(
@@ -192,7 +240,7 @@ def load_matching_weights(model: AnySegmenter, checkpoint: Checkpoint) -> list[s
         One line for each tensor of the model that keeps its initial value, and why.
     """
     own = model.state_dict()
-    state = model.from_published(checkpoint.model) if checkpoint.official else checkpoint.model
+    state = _state_for(model, checkpoint)
     skipped = []
     for name, tensor in own.items():
         if name not in state:
@@ -204,6 +252,11 @@ def load_matching_weights(model: AnySegmenter, checkpoint: Checkpoint) -> list[s
             own[name] = state[name]
     model.load_state_dict(own)
     return skipped
+
+
+def _state_for(model: AnySegmenter, checkpoint: Checkpoint) -> State:
+    """Return the weights of a checkpoint under the names of a model."""
+    return model.from_published(checkpoint.model) if checkpoint.official else checkpoint.model
 
 
 def save_checkpoint(

@@ -18,6 +18,7 @@ BackboneName = Literal[
     "resnet50",
     "resnet101",
     "darknet53",
+    "mobilenet_v2",
     "mobilenet_v3_large",
     "mobilenet_v3_small",
 ]
@@ -35,12 +36,17 @@ class ModelConfig:
         backbone: its name; under Mask R-CNN a ResNet.
         deformable_interval: n > 0: every n-th block of C3..C5 has a deformable convolution.
         image_size: S, the side in pixels that images are resized to (aspect ratio not kept).
-        keep_aspect: instead, detect in images with a short side of S and a long one of at most
-            5/3 S. Only for Mask R-CNN, whose COCO weights are trained so.
+        keep_aspect: instead, detect in images that are not distorted, for weights that are trained
+            so: YOLACT pads them to squares, at the right and below; under Mask R-CNN the short side
+            becomes S and the long one at most 5/3 S.
         num_classes: C, foreground only.
         class_names: one for each class, or empty for "class 0", "class 1", ...
         fpn_channels: width of the feature pyramid.
+        fpn_relu_levels: the first so many of P3..P7 end in a ReLU: 3 as published, 0 in
+            mmdetection's models, 5 in Yolact_minimal's.
+        p6_source: the level that P6 is computed from; mmdetection's is C5.
         prototype_channels: width of ProtoNet.
+        prototype_align_corners: upsample as Yolact_minimal does, corner pixel on corner pixel.
         head_channels: width of the prediction head.
         num_prototypes: K.
         anchor_scales: for each of P3..P7, the anchor sides in pixels of the S x S input.
@@ -59,7 +65,10 @@ class ModelConfig:
     num_classes: int = 80
     class_names: tuple[str, ...] = COCO_CLASSES.names
     fpn_channels: int = 256
+    fpn_relu_levels: int = 3
+    p6_source: Literal["p5", "c5"] = "p5"
     prototype_channels: int = 256
+    prototype_align_corners: bool = False
     head_channels: int = 256
     num_prototypes: int = 32
     anchor_scales: Scales = ((24.0,), (48.0,), (96.0,), (192.0,), (384.0,))
@@ -73,6 +82,8 @@ class ModelConfig:
         for name, least in (("image_size", 32), ("num_classes", 1), ("num_prototypes", 1)):
             if getattr(self, name) < least:
                 raise ValueError(f"model.{name}={getattr(self, name)}: expected at least {least}")
+        if not 0 <= self.fpn_relu_levels <= 5:
+            raise ValueError(f"model.fpn_relu_levels={self.fpn_relu_levels}: expected 0 to 5")
         for name in ("pixel_mean", "pixel_std"):
             if len(getattr(self, name)) != 3:
                 raise ValueError(f"model.{name}={getattr(self, name)}: expected three numbers")
@@ -103,7 +114,7 @@ class ModelConfig:
 
 @dataclass(frozen=True)
 class LossConfig:
-    """Matching, and the weight of each loss (YOLACT sec. 3 and 4.1, YOLACT++ sec. 4.2).
+    """Matching, and the weight of each loss (YOLACT sec. 3 and 5, YOLACT++, mask re-scoring).
 
     Attributes:
         box_loss: "smooth_l1" of the encoded boxes, as published, or "giou" of the decoded ones.

@@ -120,6 +120,7 @@ def download(
         DownloadError: no connection, no such file, too few bytes, or other bytes than expected.
     """
     part = destination.with_name(destination.name + ".part")
+    absent = [folder for folder in destination.parents if not folder.exists()]
     try:
         destination.parent.mkdir(parents=True, exist_ok=True)
         with _locked(destination.with_name(f".{destination.name}.lock")) as waited:
@@ -134,6 +135,10 @@ def download(
             f"cannot download {url}: {reason}; "
             f"try again, or fetch it by other means and put it at {destination}"
         ) from error
+    finally:
+        for folder in absent:  # made in vain
+            with suppress(OSError):  # not empty
+                folder.rmdir()
     return destination
 
 

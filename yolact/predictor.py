@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import copy
+import os
+import pickle
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from dataclasses import replace
 from itertools import chain
@@ -17,7 +18,7 @@ from data.images import Image
 from yolact.engines.choose import choose_precision
 from yolact.engines.exported import engine_for_file, open_trained, read_trained
 from yolact.engines.names import Engine, EngineName, Precision, RunNetwork
-from yolact.engines.prepare import for_many, warm_up
+from yolact.engines.prepare import for_many, survives_fork, warm_up
 from yolact.engines.pytorch import autocast
 from yolact.models.segmenter import AnySegmenter, sizes_of
 from yolact.results.detections import Detections
@@ -40,6 +41,9 @@ Classes = Iterable[str | int] | None
 
 class Predictor:
     """Runs a model on images.
+
+    Threads can share one. Another process takes a pickled one, as `multiprocessing` hands it over
+    where the start method is "spawn"; a forked process can use it in one thread of PyTorch alone.
 
     Args:
         model: on the device where it shall run; it is put into evaluation mode.
@@ -69,6 +73,7 @@ class Predictor:
         self.workers = 1
         self._precision = choose_precision(model.device, precision)
         self._network = network
+        self._process = os.getpid()
 
     @classmethod
     def from_checkpoint(
@@ -103,10 +108,17 @@ class Predictor:
 
     def for_many(self) -> Predictor:
         """Return a predictor of the same model for many images; `workers` threads share it."""
-        other = copy.copy(self)
-        if self._network is not None:
-            other._network, other.workers = for_many(self._network)
+        network, workers = for_many(self._network) if self._network else (None, 1)
+        other = Predictor(self.model, self._precision, self.timer, network)
+        other.workers = workers
         return other
+
+    def __getstate__(self) -> bytes:
+        # Of single tensors `multiprocessing` would keep a file open for each.
+        return pickle.dumps(self.__dict__)
+
+    def __setstate__(self, state: bytes) -> None:
+        self.__dict__.update(pickle.loads(state), _process=os.getpid())
 
     @property
     def device(self) -> torch.device:
@@ -116,7 +128,7 @@ class Predictor:
     @overload
     def __call__(
         self,
-        source: list[Any] | tuple[Any, ...],
+        image: list[Any] | tuple[Any, ...],
         score_threshold: float | None = ...,
         top_k: int | None = ...,
         classes: Classes = ...,
@@ -125,7 +137,7 @@ class Predictor:
     @overload
     def __call__(
         self,
-        source: OneImage,
+        image: OneImage,
         score_threshold: float | None = ...,
         top_k: int | None = ...,
         classes: Classes = ...,
@@ -134,7 +146,7 @@ class Predictor:
     @overload
     def __call__(
         self,
-        source: int | Iterator[object],
+        image: int | Iterator[object],
         score_threshold: float | None = ...,
         top_k: int | None = ...,
         classes: Classes = ...,
@@ -142,7 +154,7 @@ class Predictor:
 
     def __call__(
         self,
-        source: object,
+        image: object,
         score_threshold: float | None = None,
         top_k: int | None = None,
         classes: Classes = None,
@@ -150,7 +162,7 @@ class Predictor:
         """Segment an image, a list of images, or any number of them.
 
         Args:
-            source: one image: a path, an http or https address, an array or tensor (see
+            image: one image: a path, an http or https address, an array or tensor (see
                 `yolact.sources.pixels`), a PIL image, the bytes of a file. A list or tuple of
                 these. Or many: a folder, a pattern, a video, the number of a camera, the address
                 of a stream, an iterator, see `stream`.
@@ -171,15 +183,13 @@ class Predictor:
         def segment(images: list[Image]) -> list[Detections]:
             return self.segment(images, thresholds)
 
-        if isinstance(source, (list, tuple)):
-            parts = batches(enumerate(source), LIST_BATCH)
+        if isinstance(image, (list, tuple)):
+            parts = batches(enumerate(image), LIST_BATCH)
             found = (segment_shots(read_batch(part), segment) for part in parts)
             return list(chain.from_iterable(found))
-        if not is_one(source):
-            return self.stream(
-                source, score_threshold=score_threshold, top_k=top_k, classes=classes
-            )
-        shot = read(source)
+        if not is_one(image):
+            return self.stream(image, score_threshold=score_threshold, top_k=top_k, classes=classes)
+        shot = read(image)
         return segment_shots([shot], segment, keep=True)[0]
 
     def stream(
@@ -312,19 +322,39 @@ class Predictor:
 
         Returns:
             Detections of each image, on the CPU.
+
+        Raises:
+            RuntimeError: this process was forked after the predictor was made.
         """
         if not images:
             return []
+        if os.getpid() != self._process and not survives_fork(self._network):
+            raise RuntimeError(
+                "this process was forked after the predictor was made, and lacks its threads; "
+                "start it by multiprocessing.get_context('spawn')"
+            )
         tensors = [_view(image) for image in images]
-        if self.model.mask_mode == "none":
-            thresholds = replace(thresholds, drop_empty=False)
-        every = replace(thresholds, top_k=None) if thresholds.drop_empty else thresholds
         with self.timer.stage("preprocess"):
             inputs = self.model.preprocess(tensors)
         with self.timer.stage("network"):
             outputs = self.run_network(inputs)
+        return self.postprocess(outputs, sizes_of(tensors), thresholds)
+
+    def postprocess(
+        self, outputs: Any, sizes: Sequence[tuple[int, int]], thresholds: Thresholds
+    ) -> list[Detections]:
+        """Turn what `run_network` gives into the detections that count, on the CPU.
+
+        Args:
+            outputs: of B images.
+            sizes: height and width of each image in pixels.
+            thresholds: which detections count.
+        """
+        if self.model.mask_mode == "none":
+            thresholds = replace(thresholds, drop_empty=False)
+        every = replace(thresholds, top_k=None) if thresholds.drop_empty else thresholds
         with self.timer.stage("postprocess"):
-            found = self.model.postprocess(outputs, sizes_of(tensors), every)
+            found = self.model.postprocess(outputs, sizes, every)
             return [thresholds.select(detections.to("cpu")) for detections in found]
 
 

@@ -13,7 +13,7 @@ from .config import AugmentConfig, Config, LossConfig, ModelConfig, Scales, Trai
 
 
 def _octaves(*sides: float) -> Scales:
-    """Three scales a level, a third of an octave apart (YOLACT++ sec. 4.3)."""
+    """Three scales a level, a third of an octave apart (YOLACT++, prediction head)."""
     return tuple(tuple(side * 2 ** (j / 3) for j in range(3)) for side in sides)
 
 

@@ -108,4 +108,5 @@ def _simplified(ring: Ring, tolerance: float) -> Ring:
     along = np.arange(lengths.sum()) - np.repeat(lengths.cumsum() - lengths, lengths) + 0.5
     steps = (sides / lengths[:, None]).repeat(lengths, axis=0) * along[:, None]
     middles = (ring.repeat(lengths, axis=0) + steps).astype(np.float32)
-    return np.asarray(cv2.approxPolyDP(middles[:, None], tolerance, closed=True)[:, 0], np.float32)
+    fewer = cv2.approxPolyDP(middles[:, None], tolerance, closed=True)[:, 0]
+    return np.asarray(fewer, np.float32) if len(fewer) < len(ring) else ring

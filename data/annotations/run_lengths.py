@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 from pycocotools import mask as mask_utils
@@ -19,6 +20,7 @@ from layers.native import kernels_for
 from .table import Ints, Ragged
 
 _CHUNK = 2**16  # bytes of run lengths that are read at once: what fits into the cache
+_CONTINUED = bytes(range(80, 112))  # the letters of a number but its last
 _MAX_DIGITS = 7  # 35 bits with the sign: more than the pixels of any image
 
 
@@ -45,11 +47,12 @@ def encode(
             f"{width} x {height}"
         )
     kernels = kernels_for()
-    if kernels is None:
-        return compress(_runs(bitmap, height, width, corner), (height, width))
     pixels = np.ascontiguousarray(bitmap).view(np.uint8)
-    text = kernels.encode_mask(pixels, x, y, height, width).decode("ascii")
-    return {"size": [height, width], "counts": text}
+    if kernels is None:
+        text = _encode_columns(pixels, height, width, corner)
+    else:
+        text = kernels.encode_mask(pixels, x, y, height, width)
+    return {"size": [height, width], "counts": text.decode("ascii")}
 
 
 def decode(outline: Outline, image_hw: tuple[int, int]) -> NDArray[np.uint8]:
@@ -203,14 +206,31 @@ def _as_text(encoded: dict[str, Any]) -> RunLengths:
     return {"size": list(encoded["size"]), "counts": encoded["counts"].decode("ascii")}
 
 
-def _runs(
-    bitmap: NDArray[np.bool_] | NDArray[np.uint8], height: int, width: int, corner: tuple[int, int]
-) -> list[int]:
-    """Count the pixels outside, inside, outside, ... over the columns of the whole image."""
+def _encode_columns(
+    bitmap: NDArray[np.uint8], height: int, width: int, corner: tuple[int, int]
+) -> bytes:
+    """Encode the columns of the image that a bitmap touches, then lengthen the runs around them."""
     x, y = corner
     rows, columns = bitmap.shape
-    touched = np.zeros(columns * height + 2, np.bool_)  # the bitmap's columns, and a pixel around
-    touched[1:-1].reshape(columns, height)[:, y : y + rows] = bitmap.T
-    turns = np.flatnonzero(touched[1:] != touched[:-1]) + x * height
-    counts: list[int] = np.diff(turns, prepend=0, append=height * width).tolist()
-    return counts if counts[-1] or len(counts) == 1 else counts[:-1]
+    after = width - x - columns
+    touched = np.zeros((columns + min(after, 1), height), np.uint8)  # the last run is outside
+    if bitmap.size:
+        touched[:columns, y : y + rows] = cv2.transpose(bitmap)
+    text: bytes = mask_utils.encode(touched.T)["counts"]
+    rest = text.lstrip(_CONTINUED)[1:]
+    text = _lengthened(text[: len(text) - len(rest)], x * height) + rest
+    head = text[:-1].rstrip(_CONTINUED)
+    return head + _lengthened(text[len(head) :], max(after - 1, 0) * height)
+
+
+def _lengthened(letters: bytes, more: int) -> bytes:
+    """Add to a number, which is written in letters of five bits, lowest first."""
+    number = more - (1 << 5 * len(letters) if letters[-1] - 48 & 16 else 0)
+    for place, letter in enumerate(letters):
+        number += (letter - 48 & 31) << 5 * place
+    written = bytearray()
+    while not written or written[-1] - 48 & 32:
+        digit, number = number & 31, number >> 5
+        # Done when nothing but copies of the last sign bit is left.
+        written.append(48 + digit + (0 if number == (-1 if digit & 16 else 0) else 32))
+    return bytes(written)

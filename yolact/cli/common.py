@@ -11,11 +11,13 @@ from typing import Any, get_args
 
 import torch
 
-from yolact.checkpoint import Checkpoint, find_checkpoints
+from yolact.checkpoint import Checkpoint, find_checkpoints, preset_of_name
 from yolact.config import Config
 from yolact.engines.names import Precision
 from yolact.errors import OptionError, UsageError
 from yolact.presets import get_config
+
+logger = logging.getLogger(__name__)
 
 DONE, FAILED, WRONG_USAGE, INTERRUPTED = 0, 1, 2, 130
 
@@ -139,10 +141,18 @@ def named_config(name: str) -> Config:
 
 def checkpoint_config(checkpoint: Checkpoint, name: str | None) -> Config:
     """Return the configuration that a checkpoint holds, or the preset that the user names."""
-    config = checkpoint.config
-    if name and (config is None or config.name != named_config(name).name):
-        return named_config(name)
-    return config or checkpoint.preset()
+    config = checkpoint.preset(named_config(name) if name else None)
+    source = checkpoint.published
+    if source and not name and preset_of_name(checkpoint.path) is None:
+        logger.info(
+            "%s: a checkpoint of %s, run as %s with %d classes at %d px",
+            checkpoint.path,
+            source.format.project,
+            config.name,
+            config.num_classes,
+            config.model.image_size,
+        )
+    return config
 
 
 def newest_checkpoint(flag: str, text: str, folder: Path, name: str | None) -> Path | None:

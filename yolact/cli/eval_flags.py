@@ -15,6 +15,7 @@ from yolact.config import Config
 from yolact.engines.names import EngineName
 from yolact.errors import OptionError, UsageError
 from yolact.evaluation.coco import eval_order
+from yolact.report.write import MAX_SHOWN
 from yolact.results.thresholds import Thresholds
 from yolact.tiles.segment import Tiling
 
@@ -123,8 +124,9 @@ METRICS = (
         nargs="?",
         const=TO_OUTPUT,
     ),
-    flag("--report", "also write tables, curves, worst images and index.html to this folder", Path),
+    flag("--report", "also write index.html to this folder: images, errors, curves, tables", Path),
     flag("--report_threshold", "score that counts there; by default that of the best F1", float),
+    flag("--report_images", "images shown there, those with most errors", int, MAX_SHOWN),
     flag("--no_bar", "show no progress bar", switch="bar"),
     flag("--ap_data_file", "where detections are kept", Path, RESULTS / "ap_data.json"),
     flag("--resume", "compute the AP of --ap_data_file, without the network", bool, False),
@@ -202,11 +204,14 @@ def _check_ap_files(args: argparse.Namespace) -> None:
     threshold = args.report_threshold
     if threshold is not None and not (args.report and 0 <= threshold <= 1):
         raise UsageError(f"--report_threshold={threshold}: expected 0 to 1, with --report")
+    if args.report_images != MAX_SHOWN and not args.report:
+        raise UsageError("--report_images is for --report: add it")
 
 
 def check_ranges(args: argparse.Namespace) -> None:
     """Refuse numbers that make no sense."""
     least = {"max_images": -1, "video_multiframe": 1, "max_detections": 1, "min_area": 0}
+    least |= {"report_images": 0}
     for name, bound in least.items():
         value = getattr(args, name)
         if value is not None and value < bound:
@@ -267,6 +272,7 @@ def outputs(args: argparse.Namespace) -> Outputs:
         json=args.json,
         report=args.report,
         report_threshold=args.report_threshold,
+        report_images=args.report_images,
         coco_json=(args.bbox_det_file, args.mask_det_file) if args.output_coco_json else None,
         web_json=args.web_det_path if args.output_web_json else None,
     )

@@ -19,7 +19,7 @@ from yolact.evaluation.result_files import save_results, write_coco_json, write_
 from yolact.evaluation.result_origin import Origin
 from yolact.files import write_json
 from yolact.predictor import Predictor
-from yolact.report.write import to_record, write_report
+from yolact.report.write import MAX_SHOWN, to_record, write_report
 from yolact.results.detections import Detections
 from yolact.results.thresholds import Thresholds
 
@@ -34,8 +34,9 @@ class Outputs:
         masks: False scores boxes alone.
         per_class: print the AP of every class, too.
         json: file for the metrics.
-        report: folder for tables, curves and pictures.
+        report: folder for a page with images, tables and curves.
         report_threshold: score that counts there; None for that of the best F1.
+        report_images: so many images are shown there at most.
         coco_json: files for the boxes and for the masks, instead of any AP.
         web_json: folder for the file of the original's web viewer, likewise.
     """
@@ -45,6 +46,7 @@ class Outputs:
     json: Path | None = None
     report: Path | None = None
     report_threshold: float | None = None
+    report_images: int = MAX_SHOWN
     coco_json: tuple[Path, Path] | None = None
     web_json: Path | None = None
 
@@ -127,8 +129,8 @@ def write_outputs(
         write_json(outputs.json, to_record(evaluator, config, about, masks), indent=1)
         print(outputs.json)
     if outputs.report:
-        threshold = outputs.report_threshold
-        print(write_report(outputs.report, evaluator, dataset, config, about, masks, threshold))
+        chosen = outputs.report_threshold, outputs.report_images
+        print(write_report(outputs.report, evaluator, dataset, config, about, masks, *chosen))
 
 
 def _write_for_others(evaluator: CocoEvaluator, config: Config, outputs: Outputs) -> None:

@@ -21,10 +21,13 @@ SCRIPTS = {
     "eval": "eval",
     "export": "export",
     "check": "check_dataset",
+    "anchors": "anchors",
     "benchmark": "eval",
     "convert": "convert_checkpoint",
 }
 """The script that each subcommand runs."""
+
+COMMANDS = (*SCRIPTS, "serve")
 
 HELP = """usage: yolact COMMAND ...
 
@@ -33,8 +36,10 @@ HELP = """usage: yolact COMMAND ...
   eval       compute the AP on a dataset
   export     write a model as OpenVINO (.xml) or ONNX (.onnx)
   check      look for mistakes in a dataset
+  anchors    propose anchors that fit a dataset
   benchmark  measure the speed; `yolact benchmark all`: of every engine
-  convert    convert a checkpoint between the official names of 2019 and ours
+  serve      open a web page and a JSON endpoint on this machine
+  convert    convert a checkpoint of another project, or of 2019, to ours, or ours to 2019's
 
 yolact COMMAND --help lists the flags; yolact --version prints the version."""
 
@@ -77,8 +82,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(HELP)
     elif command == "--version":
         print(f"yolact {__version__}")
-    elif command not in SCRIPTS:
-        choices = f"expected {', '.join(SCRIPTS)}, --help or --version"
+    elif command not in COMMANDS:
+        choices = f"expected {', '.join(COMMANDS)}, --help or --version"
         print(f"error: yolact: no command {command!r}; {choices}", file=sys.stderr)
         return 2
     elif command == "predict" and {"-h", "--help"} & set(rest):
@@ -94,11 +99,15 @@ def _run(command: str, argv: Sequence[str]) -> int:
     from .common import run_command
 
     def run_script(argv: Sequence[str] | None) -> None:
+        if command == "serve":
+            from .serve import main as serve
+
+            return serve(argv)
         try:
             arguments = script_arguments(command, argv or [])
         except ValueError as error:
             raise UsageError(error) from None
-        load_script(SCRIPTS[command])(arguments)
+        return load_script(SCRIPTS[command])(arguments)
 
     sys.argv[0] = f"yolact {command}"  # what usage and errors call the program
     return run_command(run_script, argv)

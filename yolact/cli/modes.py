@@ -22,8 +22,8 @@ _ONLY_FOR: Mapping[frozenset[str], str] = {
     frozenset({"video"}): "display_fps emulate_playback",
     frozenset({"video", "benchmark"}): "video_multiframe",
     _DATA: "max_images shuffle seed no_sort json",
-    _SCORED: "display per_class report report_threshold ap_data_file resume output_coco_json "
-    "bbox_det_file mask_det_file output_web_json web_det_path",
+    _SCORED: "display per_class report report_threshold report_images ap_data_file resume "
+    "output_coco_json bbox_det_file mask_det_file output_web_json web_det_path",
     frozenset({"benchmark"}): "compare batch_sizes",
 }
 

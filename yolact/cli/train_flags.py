@@ -27,6 +27,7 @@ from yolact.training.options import TrainOptions
 from .common import (
     add_flags,
     add_machine_flags,
+    checkpoint_config,
     device_name,
     flag,
     make_parser,
@@ -248,7 +249,7 @@ def configure(args: argparse.Namespace, checkpoint: Checkpoint | None, resume: b
 def _preset(name: str | None, checkpoint: Checkpoint | None, resume: bool) -> Config:
     if checkpoint is None or (name and not resume):
         return named_config(name or "yolact_base")
-    config = checkpoint.preset()
+    config = checkpoint_config(checkpoint, None)
     if not resume:
         known = get_config(config.name) if config.name in list_configs() else Config(config.name)
         return replace(known, model=config.model, dataset=config.dataset)

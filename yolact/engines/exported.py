@@ -11,7 +11,6 @@ from __future__ import annotations
 import base64
 import io
 import json
-import logging
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +21,7 @@ from torch import Tensor
 from yolact.build import build_model, model_class
 from yolact.checkpoint import Checkpoint, load_matching_weights, read_checkpoint, trained_model
 from yolact.config import Config
-from yolact.models.official import State
+from yolact.formats.names import State
 from yolact.models.segmenter import AnySegmenter
 from yolact.presets import stored_config
 
@@ -32,7 +31,9 @@ from .prepare import prepare
 
 SUFFIXES = (".xml", ".onnx")
 
-_KEY = "yolact"
+KEY = "yolact"
+"""Of the metadata in a file."""
+
 _FORMAT = "yolact-export-1"
 _RESCORER = "mask_rescorer."
 
@@ -60,9 +61,7 @@ def read_trained(path: Path) -> Checkpoint:
         return Checkpoint(path, state, False, stored_config(content["config"]))
     except Exception as error:  # broken files make the parsers raise almost anything
         reason = str(error).strip().splitlines()[-1:] or [type(error).__name__]
-        raise ValueError(
-            f"{path}: not a model exported by scripts/export.py ({reason[0]})"
-        ) from None
+        raise ValueError(f"{path}: not a model exported by yolact export ({reason[0]})") from None
 
 
 def engine_for_file(
@@ -127,43 +126,9 @@ def write_openvino(network: Any, text: str, path: Path, half: bool = False) -> N
     """
     import openvino as ov
 
-    network.set_rt_info(text, [_KEY])
+    network.set_rt_info(text, [KEY])
     path.parent.mkdir(parents=True, exist_ok=True)
     ov.save_model(network, path, compress_to_fp16=half)
-
-
-def write_onnx(model: AnySegmenter, text: str, path: Path) -> None:
-    """Write the network as one ONNX file.
-
-    Raises:
-        ValueError: the packages for it are not installed.
-    """
-    from .openvino import OUTPUTS, InferenceGraph
-
-    try:
-        import onnx
-        import onnxscript  # noqa: F401  (PyTorch's exporter needs it)
-    except ImportError as error:
-        raise ValueError(f"ONNX needs {error.name}: pip install onnx onnxscript") from None
-    for talkative in ("onnxscript", "onnx_ir"):
-        logging.getLogger(talkative).setLevel(logging.WARNING)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    # Two images: the exporter would take a single one for a fixed size.
-    example = torch.zeros((2, 3, model.image_size, model.image_size))
-    program = torch.onnx.export(
-        InferenceGraph(model.network).eval(),
-        (example,),
-        dynamo=True,
-        verbose=False,
-        input_names=["images"],
-        output_names=list(OUTPUTS),
-        dynamic_shapes=({0: torch.export.Dim("batch")},),
-    )
-    if program is None:
-        raise ValueError(f"cannot write {path}: PyTorch's exporter returned nothing")
-    proto = program.model_proto
-    onnx.helper.set_model_props(proto, {_KEY: text})
-    onnx.save(proto, path)
 
 
 def _read_metadata(path: Path) -> str:
@@ -174,7 +139,7 @@ def _read_metadata(path: Path) -> str:
     if path.suffix.lower() == ".xml" and b"<net" not in path.read_bytes()[:1000]:
         raise ValueError("no OpenVINO network in it")  # other readers would try it, noisily
     model = read_network(path)
-    keys = [_KEY] if path.suffix.lower() == ".xml" else ["framework", _KEY]
+    keys = [KEY] if path.suffix.lower() == ".xml" else ["framework", KEY]
     if not model.has_rt_info(keys):
         raise ValueError("no metadata of ours in it")
     return str(model.get_rt_info(keys).value)

@@ -47,21 +47,34 @@ _HINTS: Mapping[Precision, str] = {"float32": "f32", "bfloat16": "bf16"}
 
 
 class InferenceGraph(nn.Module):
-    """A network as other programs want it: a tensor in, a tuple of tensors out."""
+    """A network as other programs want it: a tensor in, a tuple of tensors out.
 
-    def __init__(self, network: nn.Module) -> None:
+    Args:
+        network: in evaluation mode.
+        image_size: S, for a graph whose input may have any height and width: the anchors keep the
+            sides in pixels that they have at S. None is for inputs of S x S alone.
+    """
+
+    def __init__(self, network: nn.Module, image_size: int | None = None) -> None:
         super().__init__()
-        self.network = network
+        self.network, self.image_size = network, image_size
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
-        """Return what `OUTPUTS` names."""
-        return tuple(self.network(x))[: len(OUTPUTS)]
+        """Return what `OUTPUTS` names, for a (B, 3, H, W) normalised RGB batch."""
+        *outputs, anchors = tuple(self.network(x))[: len(OUTPUTS)]
+        if self.image_size is not None:
+            centres, widths, heights = anchors.split((2, 1, 1), dim=1)
+            widths = widths * (self.image_size / x.shape[-1])
+            heights = heights * (self.image_size / x.shape[-2])
+            anchors = torch.cat((centres, widths, heights), dim=1)
+        return (*outputs, anchors)
 
 
 class OpenVinoNetwork:
     """A converted network, called like the PyTorch one; compiled for this CPU at its first use.
 
     Each thread has its own buffers; a call overwrites the results of the same thread's last one.
+    A pickled one is compiled anew where it is loaded, at its first use.
 
     Args:
         model: from `convert` or a file.
@@ -93,6 +106,13 @@ class OpenVinoNetwork:
         results = self._threads.request.infer([images], share_inputs=True, share_outputs=True)
         return Predictions(*(torch.from_numpy(results[i]) for i in range(len(OUTPUTS))))
 
+    def __reduce__(self) -> tuple[Callable[..., OpenVinoNetwork], tuple[object, ...]]:
+        with TemporaryDirectory() as folder:
+            file = Path(folder) / "network.xml"
+            ov.save_model(self._model, file, compress_to_fp16=False)
+            parts = file.read_bytes(), file.with_suffix(".bin").read_bytes()
+        return _of_parts, (*parts, self._precision, self._goal)
+
     def compile(self) -> ov.CompiledModel:
         """Compile now what would be compiled by the first call."""
         with self._compiling:
@@ -106,7 +126,11 @@ class OpenVinoNetwork:
         return self._compiled
 
 
-def convert(network: nn.Module, image_size: int) -> ov.Model:
+def _of_parts(xml: bytes, weights: bytes, precision: Precision, goal: Goal) -> OpenVinoNetwork:
+    return OpenVinoNetwork(_core().read_model(xml, weights), precision, goal)
+
+
+def convert(network: nn.Module, image_size: int, dynamic: bool = False) -> ov.Model:
     """Convert a network, for batches of any size.
 
     The converter's own front door, `openvino.convert_model`, reports its use to a server; the
@@ -114,19 +138,21 @@ def convert(network: nn.Module, image_size: int) -> ov.Model:
 
     Args:
         network: in evaluation mode, on the CPU.
-        image_size: S; fixed in the result.
+        image_size: S; fixed in the result, unless
+        dynamic: takes images of any height and width.
     """
     example = torch.zeros((1, 3, image_size, image_size))
     with torch.no_grad(), warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # tracing fixes the sizes, as it shall
+        warnings.simplefilter("ignore")  # tracing fixes some sizes, none of an image
         decoder = TorchScriptPythonDecoder(
-            InferenceGraph(network).eval(),
+            InferenceGraph(network, image_size if dynamic else None).eval(),
             example_input=example,
             trace_kwargs={"check_trace": False},  # which would run the network thrice
         )
         frontend = FrontEndManager().load_by_framework("pytorch")
         model = frontend.convert(frontend.load(decoder))
-    model.reshape({model.inputs[0]: ov.PartialShape([-1, 3, image_size, image_size])})
+    side = -1 if dynamic else image_size
+    model.reshape({model.inputs[0]: ov.PartialShape([-1, 3, side, side])})
     model.inputs[0].set_names({"images"})
     for output, name in zip(model.outputs, OUTPUTS, strict=True):
         output.set_names({name})

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+from functools import partial
+from typing import TYPE_CHECKING
+
+import torch
 from torch import nn
 
 from .choose import has_openvino
 from .names import Engine, RunNetwork
-from .pytorch import in_precision, optimise
+from .pytorch import optimise, run_in_precision
+
+if TYPE_CHECKING:
+    from .openvino import OpenVinoNetwork
 
 
 def prepare(network: nn.Module, engine: Engine, image_size: int) -> RunNetwork:
-    """Return a function that runs a network as decided.
+    """Return a function that runs a network as decided, and can be pickled.
 
     The weights are taken as they are now: later changes of the network do not count (but for
     "plain", which runs the network itself).
@@ -28,17 +35,15 @@ def prepare(network: nn.Module, engine: Engine, image_size: int) -> RunNetwork:
 
         return OpenVinoNetwork(convert_cached(network, image_size), engine.precision)
     if engine.name == "plain":
-        return in_precision(network, engine) if engine.device.type == "cuda" else network
+        on_cuda = engine.device.type == "cuda"
+        return partial(run_in_precision, network, engine) if on_cuda else network
     return optimise(network, engine, image_size)
 
 
 def warm_up(run: RunNetwork) -> None:
     """Do now what a network from `prepare` leaves to its first call."""
-    if has_openvino():
-        from .openvino import OpenVinoNetwork
-
-        if isinstance(run, OpenVinoNetwork):
-            run.compile()
+    if network := _of_openvino(run):
+        network.compile()
 
 
 def for_many(run: RunNetwork) -> tuple[RunNetwork, int]:
@@ -53,9 +58,22 @@ def for_many(run: RunNetwork) -> tuple[RunNetwork, int]:
     Returns:
         A function that predicts the same, and how many threads should call it at a time.
     """
-    if has_openvino():
-        from .openvino import OpenVinoNetwork
-
-        if isinstance(run, OpenVinoNetwork):
-            return run.streamed, run.streamed.workers
+    if network := _of_openvino(run):
+        return network.streamed, network.streamed.workers
     return run, 1
+
+
+def survives_fork(run: RunNetwork | None) -> bool:
+    """Tell whether a network can run in a forked process, which has no thread of its parent's.
+
+    One that waits for such threads waits for ever: OpenVINO's does in any case.
+    """
+    return torch.get_num_threads() == 1 and not _of_openvino(run)
+
+
+def _of_openvino(run: RunNetwork | None) -> OpenVinoNetwork | None:
+    if run is None or not has_openvino():
+        return None
+    from .openvino import OpenVinoNetwork
+
+    return run if isinstance(run, OpenVinoNetwork) else None

@@ -8,7 +8,7 @@ import threading
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from functools import cache
+from functools import cache, partial
 from typing import get_args
 
 import torch
@@ -81,14 +81,10 @@ def _tf32() -> _Tf32:
     return _Tf32()
 
 
-def in_precision(network: nn.Module, engine: Engine) -> RunNetwork:
-    """Return a function that runs a network as it is, in the engine's precision."""
-
-    def run(x: object) -> object:
-        with autocast(engine.device, engine.precision):
-            return network(x)
-
-    return run
+def run_in_precision(network: nn.Module, engine: Engine, x: object) -> object:
+    """Run a network as it is, in the engine's precision."""
+    with autocast(engine.device, engine.precision):
+        return network(x)
 
 
 def optimise(network: nn.Module, engine: Engine, image_size: int) -> RunNetwork:
@@ -102,27 +98,49 @@ def optimise(network: nn.Module, engine: Engine, image_size: int) -> RunNetwork:
     Raises:
         OptionError: it cannot be compiled here.
     """
-    frozen: RunNetwork = inference_copy(network, engine.precision)
+    frozen = inference_copy(network, engine.precision)
     if engine.name == "compile":
-        frozen = _compiled(frozen, engine.device)
+        return CompiledNetwork(frozen, engine, image_size)
+    return partial(_run_frozen, frozen, engine)
 
-    def run(x: object) -> object:
-        if isinstance(x, Tensor):
-            x = x.contiguous(memory_format=torch.channels_last)
-        with torch.no_grad(), autocast(engine.device, engine.precision):
-            return frozen(x)
 
-    if engine.name != "compile":
-        return run
-    # CUDA graphs belong to the thread that recorded them.
-    compiled = _in_one_thread(run) if engine.device.type == "cuda" else run
-    try:
-        compiled(torch.zeros((1, 3, image_size, image_size), device=engine.device))
-    except Exception as error:  # compilers fail in many ways
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        needed = "it needs a C++ compiler, or Triton on a GPU"
-        raise OptionError("engine", engine.name, f"{reason}; {needed}") from None
-    return compiled
+class CompiledNetwork:
+    """A network through `torch.compile`; a pickled one is compiled anew where it is loaded.
+
+    Args:
+        frozen: from `inference_copy`.
+        engine: where it runs.
+        image_size: S.
+
+    Raises:
+        OptionError: it cannot be compiled here.
+    """
+
+    def __init__(self, frozen: nn.Module, engine: Engine, image_size: int) -> None:
+        self._made_of = (frozen, engine, image_size)
+        run = partial(_run_frozen, _compiled(frozen, engine.device), engine)
+        # CUDA graphs belong to the thread that recorded them.
+        self._run = _in_one_thread(run) if engine.device.type == "cuda" else run
+        try:
+            self(torch.zeros((1, 3, image_size, image_size), device=engine.device))
+        except Exception as error:  # compilers fail in many ways
+            reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+            needed = "it needs a C++ compiler, or Triton on a GPU"
+            raise OptionError("engine", engine.name, f"{reason}; {needed}") from None
+
+    def __call__(self, x: object) -> object:
+        """Predict."""
+        return self._run(x)
+
+    def __reduce__(self) -> tuple[type[CompiledNetwork], tuple[nn.Module, Engine, int]]:
+        return CompiledNetwork, self._made_of
+
+
+def _run_frozen(frozen: RunNetwork, engine: Engine, x: object) -> object:
+    if isinstance(x, Tensor):
+        x = x.contiguous(memory_format=torch.channels_last)
+    with torch.no_grad(), autocast(engine.device, engine.precision):
+        return frozen(x)
 
 
 def inference_copy(network: nn.Module, precision: Precision) -> nn.Module:

@@ -1,4 +1,4 @@
-"""Mask re-scoring: the predicted overlap of a mask with its object (YOLACT++ sec. 4.2)."""
+"""Mask re-scoring: the predicted overlap of a mask with its object (YOLACT++, mask re-scoring)."""
 
 from __future__ import annotations
 

@@ -15,10 +15,14 @@ class ProtoNet(nn.Module):
         in_channels: channels of P3.
         channels: channels of the 3x3 convolutions.
         num_prototypes: K.
+        align_corners: of the upsampling.
     """
 
-    def __init__(self, in_channels: int, channels: int, num_prototypes: int) -> None:
+    def __init__(
+        self, in_channels: int, channels: int, num_prototypes: int, align_corners: bool = False
+    ) -> None:
         super().__init__()
+        self.align_corners = align_corners
         widths = (in_channels, channels, channels, channels)
         self.convs = nn.ModuleList(
             nn.Conv2d(a, b, 3, padding=1) for a, b in zip(widths, widths[1:], strict=False)
@@ -31,7 +35,11 @@ class ProtoNet(nn.Module):
         """Return (B, K, 2h, 2w) prototypes, at least 0, for P3 of (B, in_channels, h, w)."""
         for conv in self.convs:
             x = F.relu(conv(x))
-        x = F.interpolate(x, scale_factor=2, mode="bilinear", align_corners=False)
+        x = F.interpolate(x, scale_factor=2, mode="bilinear", align_corners=self.align_corners)
         x = F.relu(self.refine(x))
         # ReLU leaves prototypes unbounded above: one can answer very confidently (sec. 3.1).
         return F.relu(self.project(x))
+
+    def extra_repr(self) -> str:
+        """Tell what the layers do not, see `FeaturePyramid.extra_repr`."""
+        return f"align_corners={self.align_corners}"

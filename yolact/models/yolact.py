@@ -15,6 +15,7 @@ from layers.detect import detect
 from layers.masks import assemble_masks, box_windows
 from layers.structures import Candidates, Predictions, Target
 from yolact.config import DetectConfig
+from yolact.formats.official import from_official
 from yolact.results.detections import Detections
 from yolact.results.thresholds import Thresholds
 
@@ -22,7 +23,6 @@ from .criterion import Criterion
 from .fpn import FeaturePyramid
 from .head import PredictionHead
 from .mask_rescorer import MaskRescorer
-from .official import from_official
 from .protonet import ProtoNet
 from .segmenter import Segmenter
 
@@ -36,7 +36,7 @@ class Network(nn.Module):
         protonet: P3 -> prototypes.
         head: P3..P7 -> class logits, box deltas, coefficients.
         anchors: P3..P7 -> anchors.
-        semantic: P3 -> (B, C, h, w) class maps, a branch that only training needs (sec. 4.1).
+        semantic: P3 -> (B, C, h, w) class maps, a branch that only training needs (sec. 5).
     """
 
     def __init__(
@@ -73,6 +73,7 @@ class Yolact(Segmenter[Tensor, Predictions]):
         mask_rescorer: YOLACT++'s mask quality branch, or None.
         criterion: predictions, targets -> losses.
         image_size: S, the side that images are resized to.
+        keep_aspect: see `ModelConfig`.
         pixel_mean: RGB, in 0..255.
         pixel_std: RGB.
         class_names: one for each foreground class.
@@ -97,6 +98,7 @@ class Yolact(Segmenter[Tensor, Predictions]):
         mask_rescorer: MaskRescorer | None,
         criterion: Criterion,
         image_size: int,
+        keep_aspect: bool,
         pixel_mean: Sequence[float],
         pixel_std: Sequence[float],
         class_names: tuple[str, ...],
@@ -107,6 +109,7 @@ class Yolact(Segmenter[Tensor, Predictions]):
             network, image_size, pixel_mean, pixel_std, class_names, detection, score_threshold
         )
         self.mask_rescorer, self.criterion = mask_rescorer, criterion
+        self.keep_aspect = keep_aspect
 
     def losses(self, images: Sequence[Tensor], targets: Sequence[Target]) -> dict[str, Tensor]:
         """Return the weighted losses by name; see `Criterion`."""
@@ -114,7 +117,7 @@ class Yolact(Segmenter[Tensor, Predictions]):
 
     def preprocess(self, images: Sequence[Tensor]) -> Tensor:
         """Resize (3, H, W) uint8 RGB images to S x S bilinearly and normalise: (B, 3, S, S)."""
-        return self.squeezed(images)
+        return self.squeezed([self._squared(image) for image in images])
 
     def postprocess(
         self, outputs: Predictions, sizes: Sequence[tuple[int, int]], thresholds: Thresholds
@@ -159,16 +162,19 @@ class Yolact(Segmenter[Tensor, Predictions]):
         soft_masks = self._soft_masks(prototypes, candidates)  # (N, h, w)
         height, width = image_hw
         corners = candidates.boxes.new_tensor((width, height, width, height))
+        # What the network saw: the image, or the square that it was padded to.
+        seen = corners.amax().expand(4) if self.keep_aspect else corners
         detections = Detections(
-            boxes=_ordered(candidates.boxes).clamp(0, 1) * corners,  # relative -> pixels
+            boxes=(_ordered(candidates.boxes) * seen).clamp(min=0).minimum(corners),  # -> pixels
             scores=self._final_scores(candidates, soft_masks),
             labels=candidates.labels,
             soft_masks=soft_masks,
-            mask_frames=corners.new_tensor((0, 0, width, height)).expand(len(candidates), 4),
+            mask_frames=torch.cat((seen.new_zeros(2), seen[2:])).expand(len(candidates), 4),
             box_scores=candidates.scores,
             image_hw=image_hw,
             class_names=self.class_names,
             crop_to_boxes=self.mask_mode == "smooth",
+            coefficients=candidates.coefficients,
         )
         if self.mask_rescorer is not None:
             best_first = detections.scores.argsort(descending=True, stable=True)[: thresholds.top_k]
@@ -185,6 +191,19 @@ class Yolact(Segmenter[Tensor, Predictions]):
         """Rename the tensors of an official file of 2019."""
         return from_official(state, self.state_dict())
 
+    def _squared(self, image: Tensor) -> Tensor:
+        """Pad a (3, H, W) image at the right and below with the mean colour, if it is not square.
+
+        Without `keep_aspect` images stay as they are.
+        """
+        height, width = image.shape[-2:]
+        if not self.keep_aspect or height == width:
+            return image
+        side = max(height, width)
+        square = self.pixel_mean.expand(3, side, side).clone()
+        square[:, :height, :width] = image
+        return square
+
     def _soft_masks(self, prototypes: Tensor, candidates: Candidates) -> Tensor:
         if self.mask_mode == "none":
             return prototypes.new_zeros((len(candidates), 1, 1))
@@ -195,7 +214,7 @@ class Yolact(Segmenter[Tensor, Predictions]):
         return assemble_masks(prototypes, coefficients, boxes, self.mask_mode != "whole", padding)
 
     def _final_scores(self, candidates: Candidates, soft_masks: Tensor) -> Tensor:
-        """Multiply class probabilities by predicted IoUs (YOLACT++ sec. 4.2), at most 1."""
+        """Multiply class probabilities by predicted IoUs (YOLACT++, mask re-scoring), at most 1."""
         if self.mask_rescorer is None or self.mask_mode == "none":
             return candidates.scores
         if self.mask_mode == "smooth":  # trained on masks that are cropped on the grid

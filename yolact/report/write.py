@@ -8,20 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
-
-import numpy as np
-from numpy.typing import NDArray
-from pycocotools import mask as mask_utils
-from pycocotools.coco import COCO
 
 from data.sample import Dataset
 from yolact.config import Config
 from yolact.drawing.plots import save_figure
 from yolact.evaluation.coco import CocoEvaluator
 from yolact.evaluation.confusion import (
-    Integers,
     Outcome,
     SizeRecall,
     best_threshold,
@@ -29,11 +22,11 @@ from yolact.evaluation.confusion import (
     recall_by_size,
 )
 from yolact.evaluation.metrics import CocoMetrics, plain_metrics
-from yolact.evaluation.result_files import CocoResults
-from yolact.files import whole_file, write_json
+from yolact.files import write_json, write_text
 
+from .collected import Collected
 from .figures import draw_confusion, draw_precision_recall, draw_sizes
-from .page import Picture, Section, render_page
+from .page import Page, Picture, Section, render_page
 from .tables import (
     Table,
     class_table,
@@ -44,7 +37,7 @@ from .tables import (
     summary_table,
     write_csv,
 )
-from .worst_images import Shown, write_worst_pictures
+from .viewer import Shown, write_viewer
 
 _NUMBERS = (
     "COCO's numbers by pycocotools, in percent. AP is averaged over overlaps of .5 to .95; AP50 "
@@ -55,10 +48,12 @@ _MATCHING = (
     "Within a class pycocotools decides what is found, at an overlap of half or more; of what is "
     "then left over, pairs of two classes that overlap by half are confusions."
 )
-_WORST = (
-    "Blue: right. Red: missed on the left, nothing there on the right. Orange: the right place, "
-    "but another class. Crowds, and what is detected in them, are left out."
+_KINDS = (
+    "A wrong class counts as missed and as false. A poor mask or box lies on an object of its "
+    "class, and overlaps it too little. Crowds, and what is detected in them, are left out."
 )
+MAX_SHOWN = 500
+"""So many images a report shows by default, those with most errors; it counts them all."""
 
 
 @dataclass(frozen=True)
@@ -85,7 +80,7 @@ def write_report(
     about: Mapping[str, str],
     masks: bool = True,
     score_threshold: float | None = None,
-    max_pictures: int = 12,
+    max_images: int = MAX_SHOWN,
 ) -> Path:
     """Write the report of an evaluation into a folder, in place of an earlier one.
 
@@ -98,7 +93,7 @@ def write_report(
         masks: False to report on boxes.
         score_threshold: from which on a detection counts, in the confusion matrix and the pictures;
             by default that of the highest F1.
-        max_pictures: at most so many of the worst images are drawn.
+        max_images: at most so many images are shown, those with most errors.
 
     Returns:
         The path of index.html.
@@ -107,31 +102,33 @@ def write_report(
     metrics = evaluator.summarize()
     matches = metrics.main(masks).matches
     threshold = best_threshold(matches) if score_threshold is None else score_threshold
-    truth, results = evaluator.ground_truth(), evaluator.results
-    outcome = find_outcome(matches, threshold, partial(_overlaps, results, truth, masks))
-    files = {i: str(dataset.coco.imgs[i].get("file_name", i)) for i in results.images}
+    collected = Collected(evaluator.results, evaluator.ground_truth(), masks)
+    outcome = find_outcome(matches, threshold, collected.overlaps)
+    files = {i: str(dataset.coco.imgs[i].get("file_name", i)) for i in evaluator.results.images}
     evaluation = _Evaluation(metrics, outcome, recall_by_size(outcome), names, files, masks)
     tables = _write_tables(folder, evaluation)
     _write_figures(folder, evaluation)
-    shown = Shown(results, truth, outcome, names, masks)
-    worst = write_worst_pictures(folder, shown, dataset, files, max_pictures)
+    shown = Shown(collected, matches, outcome, names, files)
+    write_viewer(folder, shown, dataset, max_images)
     write_json(folder / "metrics.json", to_record(evaluator, config, about, masks), indent=1)
-    page = render_page(
-        f"{config.name} on {Path(config.dataset).name}",
-        {
-            **_facts(evaluator, config, about),
-            "objects": len(outcome.objects),
-            "classes": len(names),
-            "score threshold": f"{threshold:.2f}{' (best F1)' if score_threshold is None else ''}",
-        },
-        _headline(evaluation),
-        _sections(evaluation, tables, worst),
-        config.to_dict(),
-        ["metrics.json", *(f"{name}.csv" for name in tables)],
+    facts = {
+        **_facts(evaluator, config, about),
+        "objects": len(outcome.objects),
+        "classes": len(names),
+        "score threshold": f"{threshold:.2f}{' (best F1)' if score_threshold is None else ''}",
+    }
+    page = Page(
+        title=f"{config.name} on {Path(config.dataset).name}",
+        subtitle=_subtitle(evaluation),
+        kind=evaluation.kind,
+        note=_note(shown, max_images),
+        about=facts,
+        numbers=_headline(evaluation),
+        sections=_sections(evaluation, tables),
+        settings=config.to_dict(),
+        files=["metrics.json", *(f"{name}.csv" for name in tables)],
     )
-    with whole_file(folder / "index.html") as part:
-        part.write_text(page, encoding="utf-8")
-    return folder / "index.html"
+    return write_text(folder / "index.html", render_page(page))
 
 
 def to_record(
@@ -149,18 +146,23 @@ def _facts(
     return {"model": config.name, "dataset": config.dataset, "images": images, **about}
 
 
-def _overlaps(
-    results: CocoResults, truth: COCO, masks: bool, detections: Integers, objects: Integers
-) -> NDArray[np.float64]:
-    """Compute the overlaps of detections and objects, given by number, as COCO does."""
-    found = [results.detections[number - 1] for number in detections]
-    actual = [truth.anns[number] for number in objects]
-    no_crowds = [0] * len(actual)
-    if not masks:
-        boxes = [list(one.box) for one in found], [part["bbox"] for part in actual]
-        return np.asarray(mask_utils.iou(*boxes, no_crowds))
-    shapes = [results.run_lengths(one) for one in found], [truth.annToRLE(part) for part in actual]
-    return np.asarray(mask_utils.iou(*shapes, no_crowds))
+def _subtitle(evaluation: _Evaluation) -> str:
+    counts = {"image": len(evaluation.files), "object": len(evaluation.outcome.objects)}
+    kinds = reversed(evaluation.metrics.kinds(evaluation.masks).items())
+    return " · ".join(
+        [f"{count:,} {name}{'s' * (count != 1)}" for name, count in counts.items()]
+        + [f"{kind} AP {scores.coco['AP']:.1f}" for kind, scores in kinds]
+    )
+
+
+def _note(shown: Shown, max_images: int) -> str:
+    images, least = len(shown.files), shown.least_score
+    notes = [_KINDS]
+    if least:
+        notes.append(f"So are detections that score below {least:.2f}.")
+    if images > max_images:
+        notes.append(f"Shown are the {max_images:,} images with most errors; all {images:,} count.")
+    return " ".join(notes)
 
 
 def _write_tables(folder: Path, evaluation: _Evaluation) -> dict[str, Table]:
@@ -198,9 +200,7 @@ def _headline(evaluation: _Evaluation) -> dict[str, float]:
     return numbers | {"box AP": metrics.box.coco["AP"]}
 
 
-def _sections(
-    evaluation: _Evaluation, tables: Mapping[str, Table], worst: list[Picture]
-) -> list[Section]:
+def _sections(evaluation: _Evaluation, tables: Mapping[str, Table]) -> list[Section]:
     outcome, kind = evaluation.outcome, evaluation.kind
     score = f"a score of {outcome.score_threshold:.2f} or more"
     right = f"{outcome.is_right.sum()} of {len(outcome.detections)} detections are right"
@@ -214,20 +214,19 @@ def _sections(
         Section(
             "Precision and recall",
             f"Of {kind} overlap (IoU), as pycocotools accumulates them.",
-            [Picture("precision_recall.png", "precision over recall")],
+            Picture("precision_recall.png", "precision over recall"),
         ),
         Section(
             "By size",
             "Recall counts the objects that are found by a detection of their class.",
-            [Picture("sizes.png", "AP and recall by the size of the objects")],
+            Picture("sizes.png", "AP and recall by the size of the objects"),
         ),
         Section(
             f"Confusion at {score}",
             f"{right}; {found}. {_MATCHING}",
-            [Picture("confusion.png", "confusion matrix")],
+            Picture("confusion.png", "confusion matrix"),
             frequent_confusions(outcome, evaluation.names),
         ),
-        Section(f"Most errors at {score}", _WORST if worst else "No errors.", worst),
         Section(
             "Classes",
             f"In percent; detected, right, precision and recall are those at {score}.",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -40,6 +40,7 @@ class Detections(Instances):
     Attributes:
         source: path or address of the image, with the number of the frame in a video; "" if none.
         picture: the image itself where it is kept; `image` reads it again where it is not.
+        coefficients: (N, K), the weight of each prototype in each mask; None but from YOLACT.
 
     Example:
         >>> people = detections["person"].filter(min_score=0.5)
@@ -48,6 +49,7 @@ class Detections(Instances):
 
     source: str = ""
     picture: Image | None = None
+    coefficients: Tensor | None = None
 
     def __repr__(self) -> str:
         names = Counter(self.names()).most_common()
@@ -123,12 +125,12 @@ class Detections(Instances):
         return self[key.argsort(descending=largest_first, stable=True)]
 
     def __add__(self, other: Detections) -> Detections:
-        """Join the objects of one image, highest score first.
+        """Join the objects of one image, highest score first; their coefficients are left out.
 
         Raises:
             ValueError: they are of images of different sizes, or of different classes.
         """
-        return choosing.joined(self, other).sort()
+        return choosing.joined(replace(self, coefficients=None), other).sort()
 
     # --- their masks -------------------------------------------------------------------------
 

@@ -44,7 +44,7 @@ def expand_images(source: str | os.PathLike[str]) -> list[Path]:
     path = local_path(source)
     if path.is_file():
         return [path]
-    if path.is_dir():
+    if path.is_dir() and os.fspath(source):  # an empty name is not the working folder
         found, what = _images_below(path), f"no image in folder {source}"
     elif GLOB_CHARACTERS & set(str(path)):
         found, what = _matching(path), f"no image matches {source}"

@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from layers.masks import sample_window
+from layers.native import Window
 
 from .pieces import Piece
 
@@ -116,7 +116,7 @@ def _united(pieces: Sequence[Piece], grid: Grid) -> Tensor:
         frame = (piece.frame - corner) / size
         x1, y1, x2, y2 = (int(side) for side in frame.round().tolist())  # centres inside
         part = cells[y1:y2, x1:x2]
-        sampled = sample_window(piece.soft_mask, frame, (x1, y1, x2, y2))
+        sampled = _sampled(piece.soft_mask, frame, (x1, y1, x2, y2))
         torch.maximum(part, sampled, out=part)
     return cells
 
@@ -131,3 +131,32 @@ def _shrunk(cells: Tensor, grid: Grid, height: int, width: int) -> tuple[Tensor,
     )
     dx, dy = grid.dx * grid.width / width, grid.dy * grid.height / height
     return torch.from_numpy(small), Grid(grid.x, grid.y, dx, dy, width, height)
+
+
+def _sampled(soft_mask: Tensor, frame: Tensor, window: Window) -> Tensor:
+    """Sample a soft mask bilinearly at the centres of a window's cells; its edges are held.
+
+    Args:
+        soft_mask: (h, w).
+        frame: (4,) xyxy in cells of the grid: what the soft mask covers.
+        window: x1, y1, x2, y2 in whole cells of the grid.
+
+    Returns:
+        (y2 - y1, x2 - x1) float32.
+    """
+    x1, y1, x2, y2 = window
+    left, top, right, bottom = frame.tolist()
+    upper, lower, down = _taps(y1, y2, top, bottom, soft_mask.shape[0])
+    before, after, along = _taps(x1, x2, left, right, soft_mask.shape[1])
+    rows = torch.lerp(soft_mask[upper], soft_mask[lower], down[:, None])  # (y2 - y1, w)
+    return torch.lerp(rows[:, before], rows[:, after], along)
+
+
+def _taps(
+    first: int, last: int, start: float, end: float, cells: int
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the cell before each centre, the cell after it, and that one's weight."""
+    centres = torch.arange(first, last, dtype=torch.float32) + 0.5
+    source = ((centres - start) * (cells / (end - start)) - 0.5).clamp(0, cells - 1)
+    before = source.floor().long()
+    return before, (before + 1).clamp(max=cells - 1), source - before

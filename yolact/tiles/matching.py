@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from layers.masks import Window
+from layers.native import Window
 
 from .pieces import Piece
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from layers.instances import Instances
-from layers.masks import Window
+from layers.native import Window
 from layers.paste import bitmap, mask_window
 
 NEAR = 1 / 64

@@ -11,7 +11,7 @@ from typing import Protocol
 import torch
 
 from data.images import Image
-from layers.masks import Window
+from layers.native import Window
 from yolact.errors import OptionError
 from yolact.results.detections import Detections
 from yolact.results.thresholds import Thresholds, check_count
@@ -116,7 +116,8 @@ def segment_tiled(
     with closing(map_ahead(look, batches, many.workers, ahead=many.workers)) as results:
         pieces, nothing = zip(*results, strict=True)
     objects = grouped(list(chain.from_iterable(pieces)))
-    found = _detections(objects, replace(nothing[0], image_hw=image_hw))
+    alike = replace(nothing[0], image_hw=image_hw, coefficients=None)  # of prototypes of one tile
+    found = _detections(objects, alike)
     return replace(thresholds, drop_empty=False).select(found)  # which was done in the tiles
 
 

@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 
 from data.images import Image
-from layers.masks import Window
+from layers.native import Window
 from yolact.sources.pixels import Pixels
 
 

@@ -156,7 +156,7 @@ def _size_table(found: ObjectStatistics, config: Config) -> list[str]:
         thin = _count(narrow, "object")
         lines.append(f"  {thin} narrower than {LEARNED_SIDE} px there: too small to be learned")
     if recalled.float().mean() < _LOW_RECALL:
-        lines.append("  to train from scratch, see scripts/anchors.py for better anchors")
+        lines.append("  to train from scratch, see yolact anchors for better anchors")
     return lines
 
 
@@ -182,4 +182,4 @@ def _tell_problems(dataset: str) -> None:
             logger.warning("%s: %s", split, problem)
         if len(problems) > _TOLD_PROBLEMS:
             more = len(problems) - _TOLD_PROBLEMS
-            logger.warning("%s: %d more, see scripts/check_dataset.py %s", split, more, dataset)
+            logger.warning("%s: %d more, see yolact check %s", split, more, dataset)

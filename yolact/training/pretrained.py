@@ -21,8 +21,8 @@ from yolact.checkpoint import (
 from yolact.config import Config, ModelConfig
 from yolact.download import DownloadError, fetch_weights
 from yolact.errors import UsageError
-from yolact.models.backbones import Darknet53, MobileNetV3
-from yolact.models.official import clean_official
+from yolact.formats.official import clean_official
+from yolact.models.backbones import Darknet53, MobileNet
 from yolact.models.segmenter import AnySegmenter
 
 logger = logging.getLogger(__name__)
@@ -173,6 +173,6 @@ def _load(backbone: nn.Module, state: dict[str, Tensor]) -> None:
 
 def _only_classifies(name: str, backbone: nn.Module) -> bool:
     """Tell the tensors that a classifier has on top of a backbone."""
-    if isinstance(backbone, MobileNetV3):
+    if isinstance(backbone, MobileNet):
         return not name.startswith(tuple(f"features.{i}." for i in range(len(backbone.features))))
     return name.startswith("fc.")

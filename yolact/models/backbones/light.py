@@ -1,22 +1,24 @@
-"""MobileNetV3 (Howard et al. 2019) from torchvision: fewer operations than the smallest ResNet."""
+"""MobileNets from torchvision, V2 (Sandler et al. 2018) and V3 (Howard et al. 2019), for speed."""
 
 from __future__ import annotations
 
 import torchvision
 from torch import Tensor, nn
 
-# The last blocks before the stride doubles, which are C3, C4 and C5, and their channels.
+# The blocks whose outputs are C3, C4 and C5, and their channels: in V3 the last before the stride
+# doubles, in V2 those that YolactEdge chose.
 _STAGES = {
+    "mobilenet_v2": ((6, 32), (10, 64), (16, 160)),
     "mobilenet_v3_large": ((6, 40), (12, 112), (15, 160)),
     "mobilenet_v3_small": ((3, 24), (8, 48), (11, 96)),
 }
 
 
-class MobileNetV3(nn.Module):
-    """A torchvision MobileNetV3 without its last convolution and classifier.
+class MobileNet(nn.Module):
+    """A torchvision MobileNet without its last convolution and classifier.
 
     Args:
-        name: "mobilenet_v3_large" or "mobilenet_v3_small".
+        name: "mobilenet_v2", "mobilenet_v3_large" or "mobilenet_v3_small".
     """
 
     def __init__(self, name: str) -> None:

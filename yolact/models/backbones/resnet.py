@@ -15,7 +15,7 @@ class ResNet(nn.Module):
     Args:
         name: "resnet18", "resnet34", "resnet50" or "resnet101".
         deformable_interval: n > 0 makes the 3x3 convolution deformable in every n-th block of C3,
-            C4 and C5, the first included (YOLACT++ sec. 4.1). Needs bottleneck blocks.
+            C4 and C5, the first included, as in YOLACT++. Needs bottleneck blocks.
 
     Raises:
         ValueError: deformable blocks asked for in a network without bottlenecks.

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 
 from torch import Tensor
 
-State = dict[str, Tensor]
+from yolact.config import ModelConfig
+
+from .names import State, Table, translate
 
 # Our names -> the official names. The FPN is stored from C5 down to C3 there, and activations count
 # in the numbering of ProtoNet and of the mask rescorer.
-_RENAMES: tuple[tuple[str, Callable[[re.Match[str]], str]], ...] = (
+_RENAMES: Table = (
     (r"network\.backbone\.layer(\d)\.", lambda m: f"backbone.layers.{int(m[1]) - 1}."),
     (r"network\.backbone\.stages\.", lambda m: "backbone.layers."),
     (r"network\.backbone\.stem\.", lambda m: "backbone._preconv."),
@@ -38,12 +40,22 @@ def official_name(name: str) -> str:
     Raises:
         KeyError: no official model has such a tensor.
     """
-    for pattern, prefix in _RENAMES:
-        match = re.match(pattern, name)
-        if match:
-            rest = name[match.end() :].replace("offset_mask.", "conv_offset_mask.")
-            return prefix(match) + rest
-    raise KeyError(f"no official name for {name!r}")
+    official = translate(name, _RENAMES)
+    if official is None:
+        raise KeyError(f"no official name for {name!r}")
+    return official.replace("offset_mask.", "conv_offset_mask.")
+
+
+def check_official(model: ModelConfig) -> None:
+    """Refuse a network that the code of 2019 would run differently.
+
+    Raises:
+        ValueError: a setting that it does not have.
+    """
+    for name in ("keep_aspect", "fpn_relu_levels", "p6_source", "prototype_align_corners"):
+        value = getattr(model, name)
+        if value != getattr(ModelConfig(), name):
+            raise ValueError(f"model.{name}={value}: the release of 2019 has no such model")
 
 
 def to_official(state: Mapping[str, Tensor]) -> State:

@@ -1,0 +1,102 @@
+"""Pixels of one mask at image scale in NumPy: mask_pixels.pxi for where nothing is compiled.
+
+Arguments and results are those of the kernels, to the last bit: every step is rounded to float32.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .native import Bytes, Floats, Window
+
+_BAND = 2**16  # pixels sampled at a time, in a few floats each: what fits into the cache
+
+
+@np.errstate(over="ignore", invalid="ignore")
+def mask_window(soft_mask: Floats, frame: Sequence[float], height: int, width: int) -> Window:
+    """Bound the pixels of a mask in an image: one exceeds 0.5 only next to a cell that does."""
+    sides = np.array(frame, np.float32)
+    extent = sides[2:] - sides[:2]
+    above = soft_mask > 0.5
+    columns, rows = np.flatnonzero(above.any(axis=0)), np.flatnonzero(above.any(axis=1))
+    if not (len(rows) and (extent > 0).all() and np.isfinite(extent).all()):
+        return 0, 0, 0, 0
+    x1, x2 = _pixels_near(columns, soft_mask.shape[1], sides[0], sides[2], width)
+    y1, y2 = _pixels_near(rows, soft_mask.shape[0], sides[1], sides[3], height)
+    return x1, y1, x2, y2
+
+
+def _pixels_near(
+    occupied: NDArray[np.intp], cells: int, low: np.float32, high: np.float32, size: int
+) -> tuple[int, int]:
+    """Bound the pixels of one axis, of `size` in all, that the occupied cells have a part in."""
+    start, per_cell = low, (high - low) / np.float32(cells)
+    if occupied[0] > 0:
+        low = start + np.float32(occupied[0] - 0.5) * per_cell
+    if occupied[-1] < cells - 1:
+        high = start + np.float32(occupied[-1] + 1.5) * per_cell
+    first = min(max(math.floor(low), 0), size)
+    return first, max(min(max(math.ceil(high), 0), size), first)
+
+
+@np.errstate(over="ignore", invalid="ignore")
+def sample_mask(
+    soft_mask: Floats, frame: Sequence[float], window: Sequence[int], out: Bytes
+) -> None:
+    """Make the bitmap of a mask: interpolate down the columns of cells, then along the rows."""
+    x1, y1, x2, y2 = window
+    if x1 == x2 or y1 == y2:
+        return
+    left, top, right, bottom = np.array(frame, np.float32)
+    rows, weights = _locate(y1, y2, top, bottom, soft_mask.shape[0])
+    cells, shares = _locate(x1, x2, left, right, soft_mask.shape[1])
+    touched = soft_mask[:, cells[0] : cells[-1] + 2]
+    cells -= cells[0]
+    lower = touched[np.minimum(rows + 1, len(soft_mask) - 1)]
+    upper = touched[rows]
+    # A line for each column of cells: whole lines are copied faster than single numbers.
+    columns = np.ascontiguousarray(((lower - upper) * weights[:, None] + upper).T)
+    steps = np.diff(columns, axis=0, append=columns[-1:])  # the edge is held
+    pixels = out.view(np.bool_)
+    at_once = max(_BAND // (y2 - y1), 1)
+    for start in range(0, x2 - x1, at_once):
+        band = slice(start, start + at_once)
+        values = steps.take(cells[band], axis=0)
+        values *= shares[band, None]
+        values += columns.take(cells[band], axis=0)
+        pixels[:, band] = (values > 0.5).T
+
+
+def _locate(
+    first: int, end: int, low: np.float32, high: np.float32, cells: int
+) -> tuple[NDArray[np.intp], Floats]:
+    """Find the cell whose centre is at or before each pixel's, and the weight of the next cell."""
+    scale = np.float32(1) / np.fmax(high - low, np.float32(1e-6)) * np.float32(cells)
+    source = np.arange(first, end, dtype=np.float32) + np.float32(0.5)
+    source = (source - low) * scale - np.float32(0.5)
+    source = np.fmin(np.fmax(source, np.float32(0)), np.float32(cells - 1))  # NaN counts as 0
+    cell = source.astype(np.intp)
+    return cell, source - cell.astype(np.float32)
+
+
+def blend_mask(
+    soft_mask: Floats, frame: Sequence[float], window: Sequence[int], canvas: Bytes, table: Bytes
+) -> None:
+    """Recolour the pixels of a mask.
+
+    Raises:
+        ValueError: the window leaves the canvas.
+    """
+    x1, y1, x2, y2 = window
+    height, width = canvas.shape[:2]
+    if not (0 <= x1 <= x2 <= width and 0 <= y1 <= y2 <= height):
+        raise ValueError(f"the window {tuple(window)} on {width} x {height} pixels")
+    inside = np.empty((y2 - y1, x2 - x1), np.uint8)
+    sample_mask(soft_mask, frame, window, inside)
+    for channel in range(3):
+        plane = canvas[y1:y2, x1:x2, channel]
+        np.copyto(plane, table[plane, channel], where=inside.view(np.bool_))

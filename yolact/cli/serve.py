@@ -1,0 +1,84 @@
+"""Serve a web page and a JSON endpoint that segment images.
+
+The page runs in any browser on this machine: pictures are dropped, chosen, pasted, or come from
+its camera. They are not kept.
+
+Examples:
+  yolact serve                                    persons, by the bundled model
+  yolact serve --trained_model=mine.pth --port=8080
+  curl --data-binary @photo.jpg http://127.0.0.1:8000/api/segment
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+from collections.abc import Sequence
+from importlib.util import find_spec
+from pathlib import Path
+from typing import get_args
+
+from yolact.checkpoint import BUNDLED
+from yolact.engines.names import EngineName, Precision
+from yolact.errors import UsageError
+from yolact.predictor import Predictor
+
+from .common import add_flags, flag, make_parser
+
+logger = logging.getLogger(__name__)
+
+_NEEDED = ("fastapi", "uvicorn", "python_multipart")
+MODEL = (
+    flag("--trained_model", ".pth, .xml or .onnx, or the name of a released model", str, BUNDLED),
+    flag("--device", "auto, cpu, cuda, cuda:1 or mps", str, "auto"),
+    flag("--engine", "what runs the network", str, "auto", choices=get_args(EngineName)),
+    flag("--precision", "auto: what is fast here", str, "auto", choices=get_args(Precision)),
+)
+SERVER = (
+    flag("--host", "address to listen at; 0.0.0.0 lets other machines in", str, "127.0.0.1"),
+    flag("--port", "0 takes a free one", int, 8000),
+    flag("--max_upload", "megabytes of a request", float, 20.0),
+    flag("--rate", "requests per second of one client, in the long run", float, 30.0),
+)
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Serve until Ctrl-C."""
+    args = parse_arguments(argv)
+    if missing := [name for name in _NEEDED if find_spec(name) is None]:
+        raise ValueError(f'{missing[0]} is not installed: pip install "yolact[serve]"')
+    from yolact.serve.app import make_app
+    from yolact.serve.guard import hosts_for, is_loopback
+    from yolact.serve.limits import Limits
+    from yolact.serve.run import address_of, listen, make_server
+
+    with listen(args.host, args.port) as listener:
+        predictor = Predictor.from_checkpoint(
+            args.trained_model, args.device, args.precision, args.engine
+        )
+        predictor.warm_up()
+        limits = Limits(upload_bytes=round(args.max_upload * 1e6), rate=args.rate)
+        name = Path(args.trained_model).stem
+        app = make_app(predictor, name, limits, hosts_for(args.host))
+        if not is_loopback(args.host):
+            logger.warning("warning: %s lets any machine that can reach it use this", args.host)
+        print(f"{name} at {address_of(listener)} (Ctrl-C stops)", flush=True)
+        make_server(app).run(sockets=[listener])
+
+
+def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
+    """Read the command line.
+
+    Raises:
+        UsageError: a number that makes no sense.
+    """
+    parser = make_parser("yolact serve", __doc__)
+    add_flags(parser, "model", MODEL)
+    add_flags(parser, "server", SERVER)
+    args = parser.parse_args(argv)
+    if not 0 <= args.port <= 65535:
+        raise UsageError(f"--port={args.port}: expected 0 to 65535")
+    for name in ("max_upload", "rate"):
+        if not 0 < getattr(args, name) < float("inf"):
+            raise UsageError(f"--{name}={getattr(args, name)}: expected a number above 0")
+    return args

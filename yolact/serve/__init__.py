@@ -1,0 +1,1 @@
+"""A local web page and a JSON endpoint."""

@@ -1,0 +1,149 @@
+"""The application: the page, the endpoint, and what they answer when something is wrong."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Annotated, Any, TypeVar
+
+from fastapi import FastAPI, Query, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import FileResponse, JSONResponse
+from fastapi.staticfiles import StaticFiles
+from pydantic import BaseModel
+from starlette.exceptions import HTTPException
+from starlette.types import ASGIApp
+
+from yolact import __version__
+from yolact.predictor import Predictor
+
+from . import answers
+from .guard import Guard
+from .limits import Desk, Limits, TokenBuckets, check_rate
+from .upload import REQUEST_BODY, decode_image, receive_image
+
+Result = TypeVar("Result")
+
+PAGE = Path(__file__).parent / "page"
+MOST_OBJECTS = 100
+
+
+class Problem(BaseModel):
+    """What is wrong with a request."""
+
+    error: str
+
+
+_PROBLEMS: dict[int | str, dict[str, Any]] = {
+    code: {"model": Problem, "description": text}
+    for code, text in {
+        400: "no image in the request",
+        403: "sent by a page of another site",
+        408: "the image arrived too slowly",
+        413: "too many bytes or pixels",
+        415: "not an image of a known format",
+        421: "called by a name that is not this server's",
+        422: "a broken image, or a parameter out of range",
+        429: "too many requests of one client",
+        503: "too many requests at a time",
+        504: "no answer in time",
+    }.items()
+}
+
+
+def make_app(
+    predictor: Predictor,
+    name: str,
+    limits: Limits | None = None,
+    hosts: frozenset[str] | None = None,
+) -> ASGIApp:
+    """Make the application of one model.
+
+    Args:
+        predictor: called by as many threads as it has workers.
+        name: of the model, shown to people.
+        limits: what is accepted.
+        hosts: names that this server answers to; None for any.
+    """
+    limits = limits or Limits()
+    app = FastAPI(title="YOLACT", version=__version__, docs_url=None, redoc_url=None)
+    _add_endpoint(app, predictor, name, limits)
+    _add_errors(app)
+    app.mount("/page", StaticFiles(directory=PAGE))
+
+    @app.get("/", include_in_schema=False)
+    def page() -> FileResponse:
+        return FileResponse(PAGE / "index.html")
+
+    return Guard(app, hosts)  # around all, so that an answer to our own mistakes is guarded, too
+
+
+def _add_endpoint(app: FastAPI, predictor: Predictor, name: str, limits: Limits) -> None:
+    desk = Desk(predictor.workers, limits.waiting, limits.seconds)
+    buckets = TokenBuckets(limits.rate, limits.burst)
+    info = answers.describe(predictor, name, limits)
+    image_in: dict[str, Any] = {
+        "responses": _PROBLEMS,
+        "openapi_extra": {"requestBody": REQUEST_BODY},
+        "response_model_exclude_none": True,
+    }
+
+    async def about_image(request: Request, answer: Callable[[bytes], Result]) -> Result:
+        check_rate(buckets, request.client.host if request.client else "")
+        with desk.admit():
+            content = await receive_image(request, limits.upload_bytes, limits.seconds)
+            return await desk.work(partial(answer, content))
+
+    @app.get("/api/model")
+    def model() -> answers.ModelInfo:
+        """Say what is served: the model, its classes and colours, the limits."""
+        return info
+
+    @app.post("/api/segment", **image_in)
+    async def segment(
+        request: Request,
+        score_threshold: Annotated[float | None, Query(ge=0, le=1)] = None,
+        top_k: Annotated[int, Query(ge=1, le=MOST_OBJECTS)] = MOST_OBJECTS,
+        masks: answers.Masks = "all",
+        tolerance: Annotated[float, Query(ge=0, le=20)] = 0.0,
+    ) -> answers.Answer:
+        """Find the objects in an image; those that the model shows by default, unless told.
+
+        Of the masks, polygons are simplified by `tolerance` pixels; run lengths are exact.
+        """
+        thresholds = predictor.thresholds(score_threshold, top_k)
+
+        def answer(content: bytes) -> answers.Answer:
+            image = decode_image(content, limits.pixels)
+            return answers.segment(predictor, image, thresholds, masks, tolerance)
+
+        return await about_image(request, answer)
+
+    @app.post("/api/prototypes", **image_in)
+    async def prototypes(request: Request) -> answers.Prototypes:
+        """Show what the masks in an image are made of, by the coefficients of its objects."""
+        if not info.prototypes:
+            raise HTTPException(404, "this model has no prototypes")
+
+        def answer(content: bytes) -> answers.Prototypes:
+            return answers.prototypes(predictor, decode_image(content, limits.pixels))
+
+        return await about_image(request, answer)
+
+
+def _add_errors(app: FastAPI) -> None:
+    """Say what is wrong in one line of JSON, whatever it is."""
+
+    @app.exception_handler(HTTPException)
+    async def refused(request: Request, error: HTTPException) -> JSONResponse:
+        return JSONResponse({"error": error.detail}, error.status_code, error.headers)
+
+    @app.exception_handler(RequestValidationError)
+    async def invalid(request: Request, error: RequestValidationError) -> JSONResponse:
+        first = error.errors()[0]
+        return JSONResponse({"error": f"{first['loc'][-1]}: {first['msg']}"}, 422)
+
+    @app.exception_handler(Exception)
+    async def failed(request: Request, error: Exception) -> JSONResponse:
+        return JSONResponse({"error": "internal error: the server's console says more"}, 500)

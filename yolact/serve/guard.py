@@ -1,0 +1,90 @@
+"""What is checked and said for every request: the host, the origin, the security headers."""
+
+from __future__ import annotations
+
+import ipaddress
+from urllib.parse import urlsplit
+
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.responses import JSONResponse
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+SECURITY_HEADERS = {
+    "content-security-policy": (
+        "default-src 'self'; img-src 'self' blob:; object-src 'none'; base-uri 'none'; "
+        "form-action 'none'; frame-ancestors 'none'"
+    ),
+    "cross-origin-opener-policy": "same-origin",
+    "cross-origin-resource-policy": "same-origin",
+    "permissions-policy": "camera=(self), microphone=(), geolocation=()",
+    "referrer-policy": "no-referrer",
+    "x-content-type-options": "nosniff",
+}
+_SAFE = ("GET", "HEAD", "OPTIONS")
+
+
+class Guard:
+    """Middleware that turns away what other sites make a browser send.
+
+    A page of another site may point its own name at this machine (DNS rebinding), or post to it
+    without reading the answer.
+
+    Args:
+        app: what it guards.
+        hosts: names that this server answers to; None for any.
+    """
+
+    def __init__(self, app: ASGIApp, hosts: frozenset[str] | None = None) -> None:
+        self._app, self._hosts = app, hosts
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer with 403 or 421, or pass the request on."""
+
+        async def send_with_headers(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                headers = MutableHeaders(scope=message)
+                headers.update(SECURITY_HEADERS)
+                headers.setdefault("Cache-Control", "no-cache")
+            await send(message)
+
+        refusal = self._refusal(scope) if scope["type"] == "http" else None
+        await (refusal or self._app)(scope, receive, send_with_headers)
+
+    def _refusal(self, scope: Scope) -> JSONResponse | None:
+        headers = Headers(scope=scope)
+        host, origin = headers.get("host", ""), headers.get("origin")
+        if self._hosts is not None and host_name(host) not in self._hosts:
+            return JSONResponse({"error": "unknown host name: use the printed address"}, 421)
+        if scope["method"] not in _SAFE and origin is not None and _netloc(origin) != host.lower():
+            return JSONResponse({"error": "requests of other sites are refused"}, 403)
+        return None
+
+
+def hosts_for(address: str) -> frozenset[str] | None:
+    """Return the names by which a server may be called: few on loopback, else any."""
+    if not is_loopback(address):
+        return None
+    return frozenset(("localhost", "127.0.0.1", "::1", address))
+
+
+def is_loopback(address: str) -> bool:
+    """Tell whether an address can be reached from this machine only."""
+    try:
+        return ipaddress.ip_address(address).is_loopback
+    except ValueError:
+        return address == "localhost"
+
+
+def host_name(netloc: str) -> str | None:
+    """Return the name in a Host header, without its port; None for none."""
+    try:
+        return urlsplit(f"//{netloc}").hostname
+    except ValueError:
+        return None
+
+
+def _netloc(origin: str) -> str | None:
+    try:
+        return urlsplit(origin).netloc.lower()
+    except ValueError:
+        return None

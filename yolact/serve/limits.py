@@ -1,0 +1,120 @@
+"""What one server accepts: sizes, rates, requests at a time, seconds."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TypeVar
+
+from starlette.exceptions import HTTPException
+
+from data.images import MAX_PIXELS
+
+Result = TypeVar("Result")
+
+_CLIENTS = 1024  # whose buckets are remembered
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What one server accepts.
+
+    Attributes:
+        upload_bytes: of a request.
+        pixels: of an image.
+        rate: requests per second of one client, in the long run.
+        burst: requests of one client at once, after a pause.
+        waiting: requests beyond those that are worked on.
+        seconds: to receive a request, and again to answer it.
+    """
+
+    upload_bytes: int = 20_000_000
+    pixels: int = MAX_PIXELS
+    rate: float = 30.0
+    burst: int = 60
+    waiting: int = 8
+    seconds: float = 30.0
+
+
+class TokenBuckets:
+    """A bucket of tokens for each client, which fills steadily; a request takes one.
+
+    Args:
+        rate: tokens per second.
+        burst: that a bucket holds.
+        clock: tells the seconds.
+    """
+
+    def __init__(
+        self, rate: float, burst: int, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._rate, self._burst, self._clock = rate, burst, clock
+        self._buckets: dict[str, tuple[float, float]] = {}  # the client seen last is the last
+
+    def take(self, client: str) -> float:
+        """Take a token; return 0, or in how many seconds there will be one."""
+        now = self._clock()
+        tokens, seen = self._buckets.pop(client, (float(self._burst), now))
+        tokens = min(self._burst, tokens + (now - seen) * self._rate)
+        left = tokens - 1 if tokens >= 1 else tokens
+        self._buckets[client] = (left, now)
+        if len(self._buckets) > _CLIENTS:
+            del self._buckets[next(iter(self._buckets))]
+        return 0.0 if tokens >= 1 else (1 - tokens) / self._rate
+
+
+class Desk:
+    """Threads that work, and a bounded number of requests that wait for them.
+
+    Args:
+        workers: threads.
+        waiting: requests beyond these; each may hold an upload in memory.
+        seconds: after which an answer is given up.
+    """
+
+    def __init__(self, workers: int, waiting: int, seconds: float) -> None:
+        self._room, self._seconds = workers + waiting, seconds
+        self._threads = ThreadPoolExecutor(workers, "segment")
+
+    @contextmanager
+    def admit(self) -> Iterator[None]:
+        """Hold a place for one request.
+
+        Raises:
+            HTTPException: 503, all are taken.
+        """
+        if not self._room:
+            raise HTTPException(503, "busy: too many requests at a time", {"Retry-After": "1"})
+        self._room -= 1
+        try:
+            yield
+        finally:
+            self._room += 1
+
+    async def work(self, job: Callable[[], Result]) -> Result:
+        """Run a job in a thread.
+
+        Raises:
+            HTTPException: 504, it took too long; one that had begun ends all the same.
+        """
+        running = asyncio.get_running_loop().run_in_executor(self._threads, job)
+        try:
+            return await asyncio.wait_for(running, self._seconds)
+        except asyncio.TimeoutError:
+            raise HTTPException(504, f"no answer within {self._seconds:g} seconds") from None
+
+
+def check_rate(buckets: TokenBuckets, client: str) -> None:
+    """Count a request of a client.
+
+    Raises:
+        HTTPException: 429, there were too many.
+    """
+    if seconds := buckets.take(client):
+        wait = {"Retry-After": str(math.ceil(seconds))}
+        raise HTTPException(429, "too many requests: slow down", wait)

@@ -1,0 +1,120 @@
+/**
+ * The pictures of the strip.
+ *
+ * A picture: { id, name, blob, width, height, thumbnail, bitmap, answer, prototypes, isLive }.
+ * Only the one on stage keeps its pixels (`bitmap`); `answer` is null until the server answered.
+ */
+
+import { getPrototypes, segment } from "./api.js";
+import { decodePrototypes } from "./prototypes.js";
+import { LOWEST_SCORE, change, shownObjects, state } from "./state.js";
+import { announce, complain, counted } from "../ui/dom.js";
+
+const THUMBNAIL_HEIGHT = 112; // pixels, twice what is shown
+const TOLERANCE = 0.5; // of polygons: half a pixel is not seen
+const QUERY = { score_threshold: LOWEST_SCORE, tolerance: TOLERANCE };
+
+let ids = 0;
+let queue = Promise.resolve();
+
+/** Add image files, show the first of them, and segment them one after the other. */
+export async function addFiles(files) {
+  let isFirst = true;
+  for (const file of files) {
+    try {
+      await add(file, isFirst);
+      isFirst = false;
+    } catch (error) {
+      complain(`${file.name}: ${error.message}`);
+    }
+  }
+}
+
+/** Put a picture on stage, null for none. */
+export async function show(picture) {
+  if (state.current !== picture) release(state.current);
+  change({ current: picture, selected: null, hovered: null });
+  if (!picture || picture.bitmap || picture.isLive) return;
+  const bitmap = await createImageBitmap(picture.blob);
+  if (picture !== state.current) {
+    bitmap.close(); // another one was faster
+    return;
+  }
+  picture.bitmap = bitmap;
+  change();
+}
+
+export function remove(picture) {
+  const place = state.pictures.indexOf(picture);
+  const pictures = state.pictures.filter((other) => other !== picture);
+  change({ pictures });
+  if (picture === state.current) show(pictures[Math.min(place, pictures.length - 1)] ?? null);
+}
+
+/** Show the next picture of the strip, or the one before. */
+export function step(distance) {
+  const place = state.pictures.indexOf(state.current) + distance;
+  if (state.pictures[place]) show(state.pictures[place]);
+}
+
+/** Fetch the prototypes of a picture, once. */
+export function loadPrototypes(picture) {
+  picture.loading ??= getPrototypes(picture.blob)
+    .then(decodePrototypes)
+    .then((prototypes) => {
+      picture.prototypes = prototypes;
+      change();
+    })
+    .catch((error) => complain(error.message));
+}
+
+/** Find the objects of a camera's frame. */
+export const segmentFrame = (blob) => segment(blob, { ...QUERY, masks: "polygons" });
+
+async function add(file, isFirst) {
+  const { upload_bytes: most } = state.model;
+  if (file.size > most) throw new Error(`larger than ${Math.floor(most / 1e6)} MB`);
+  const bitmap = await createImageBitmap(file).catch(() => {
+    throw new Error("not an image that this browser can show");
+  });
+  const { width, height } = bitmap;
+  ids += 1;
+  const picture = { id: ids, name: file.name || `pasted-${ids}.png`, blob: file, width, height };
+  Object.assign(picture, { bitmap, answer: null, thumbnail: thumbnail(bitmap) });
+  change({ pictures: [...state.pictures, picture] });
+  if (isFirst) show(picture);
+  else release(picture);
+  queue = queue.then(() => segmentPicture(picture));
+}
+
+async function segmentPicture(picture) {
+  if (!state.pictures.includes(picture)) return; // removed while it waited
+  try {
+    picture.answer = await segment(picture.blob, QUERY);
+    announce(`${picture.name}: ${counted(shownObjects(picture).length, "object")}`);
+  } catch (error) {
+    picture.failed = true;
+    complain(`${picture.name}: ${error.message}`);
+  }
+  change();
+}
+
+function release(picture) {
+  if (!picture?.bitmap || picture.isLive) return;
+  picture.bitmap.close();
+  picture.bitmap = null;
+}
+
+function thumbnail(bitmap) {
+  const canvas = document.createElement("canvas");
+  canvas.height = THUMBNAIL_HEIGHT;
+  const scale = THUMBNAIL_HEIGHT / bitmap.height;
+  canvas.width = Math.min(Math.max(bitmap.width * scale, 40), 2.4 * THUMBNAIL_HEIGHT);
+  const context = canvas.getContext("2d");
+  context.imageSmoothingQuality = "high";
+  const width = canvas.width / scale; // the middle of what is wider
+  context.drawImage(
+    bitmap, (bitmap.width - width) / 2, 0, width, bitmap.height, 0, 0, canvas.width, canvas.height,
+  );
+  return canvas;
+}

@@ -1,0 +1,34 @@
+/** Small helpers for elements, and the two voices of the page. */
+
+export const byId = (id) => document.getElementById(id);
+
+/** Make an element with properties (not attributes) and children. */
+export function element(tag, properties = {}, ...children) {
+  const made = Object.assign(document.createElement(tag), properties);
+  made.append(...children);
+  return made;
+}
+
+/** Make an element of SVG with attributes. */
+export function svgElement(tag, attributes) {
+  const made = document.createElementNS("http://www.w3.org/2000/svg", tag);
+  Object.entries(attributes).forEach(([name, value]) => made.setAttribute(name, value));
+  return made;
+}
+
+export const counted = (count, one, many = `${one}s`) => `${count} ${count === 1 ? one : many}`;
+
+export const setPressed = (button, isPressed) =>
+  button.setAttribute("aria-pressed", String(isPressed));
+
+/** Tell those who listen to the page. */
+export function announce(text) {
+  byId("announcement").textContent = text;
+}
+
+/** Show what went wrong, until it is dismissed; nothing hides it. */
+export function complain(text = "") {
+  byId("problem-text").textContent = text;
+  byId("problem").hidden = !text;
+  byId("problem-close").onclick = () => complain();
+}

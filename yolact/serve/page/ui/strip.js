@@ -1,0 +1,53 @@
+/** The pictures in a row, to choose one. */
+
+import { remove, show } from "../lib/pictures.js";
+import { onChange, shownObjects, state } from "../lib/state.js";
+import { byId, counted, element } from "./dom.js";
+
+const items = new Map(); // picture -> its element
+
+export function startStrip() {
+  onChange(draw);
+}
+
+function draw() {
+  const { pictures, current } = state;
+  byId("strip").hidden = pictures.length === 0;
+  for (const [picture, item] of items) {
+    if (!pictures.includes(picture)) {
+      item.remove();
+      items.delete(picture);
+    }
+  }
+  for (const picture of pictures) {
+    if (!items.has(picture)) {
+      items.set(picture, makeItem(picture));
+      byId("strip").append(items.get(picture));
+    }
+    fill(items.get(picture), picture, picture === current);
+  }
+}
+
+function makeItem(picture) {
+  const count = element("span", { className: "tally" });
+  const properties = { type: "button", className: "thumbnail", title: picture.name };
+  const open = element("button", properties, picture.thumbnail, count);
+  open.onclick = () => show(picture);
+  const close = element("button", { type: "button", className: "remove", textContent: "×" });
+  close.ariaLabel = `Remove ${picture.name}`;
+  close.onclick = () => remove(picture);
+  return element("li", {}, open, close);
+}
+
+function fill(item, picture, isCurrent) {
+  const [open] = item.children;
+  const count = shownObjects(picture).length;
+  const missing = picture.failed ? "!" : "…";
+  open.querySelector(".tally").textContent = picture.answer ? count : missing;
+  const status = picture.answer ? counted(count, "object") : "not segmented";
+  open.ariaLabel = `${picture.name}, ${status}`;
+  if (isCurrent && open.ariaCurrent !== "true") {
+    item.scrollIntoView({ inline: "nearest", block: "nearest" });
+  }
+  open.ariaCurrent = String(isCurrent);
+}
