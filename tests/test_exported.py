@@ -94,7 +94,13 @@ def test_another_size_is_that_of_the_configuration(checkpoint: Path, tmp_path: P
 
 
 @pytest.mark.parametrize(
-    "settings", [[], ["model.backbone=resnet50", "model.deformable_interval=3"]]
+    "settings",
+    [
+        [],
+        pytest.param(
+            ["model.backbone=resnet50", "model.deformable_interval=3"], marks=pytest.mark.slow
+        ),
+    ],
 )
 def test_a_dynamic_network_is_at_each_size_the_one_built_for_it(settings: list[str]) -> None:
     torch.manual_seed(0)

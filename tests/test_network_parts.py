@@ -45,7 +45,7 @@ def test_convolutions_start_as_in_the_original(part: nn.Module) -> None:
         assert not conv.bias.any()
         area = conv.kernel_size[0] * conv.kernel_size[1]
         bound = (6 / (area * (conv.in_channels + conv.out_channels))) ** 0.5  # Xavier
-        assert 0.8 * bound < conv.weight.abs().max() <= bound
+        assert 0.6 * bound < conv.weight.abs().max() <= bound  # of 24 numbers, or of many more
 
 
 @pytest.mark.parametrize("batch", [0, 2])

@@ -393,6 +393,7 @@ def lenient(browser: Browser) -> Iterator[Browser]:
     opened.close()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", [360, 1280])
 def test_every_part_fits_and_can_be_used_by_everybody(

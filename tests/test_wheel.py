@@ -186,6 +186,7 @@ def test_the_kernels_moved_along(installed: Environment, working: Path) -> None:
     assert str(installed.packages / "yolact" / "layers") in done.stdout
 
 
+@pytest.mark.slow
 def test_predicts_in_a_folder_with_nothing_but_a_photograph(
     installed: Environment, working: Path
 ) -> None:
