@@ -125,8 +125,8 @@ GROUPS: dict[str, tuple[list[Piece], list[list[int]]]] = {
     ),
     "a sliver between two, the nearer one before": (
         [
-            piece(LEFT, (60, 0, 95, 9), 0.9),
-            piece(ALL, (59, 0, 84, 4), 0.9),
+            piece(LEFT, (75, 0, 95, 9), 0.9),
+            piece(ALL, (59, 0, 84, 8), 0.9),
             piece(RIGHT, (80, 0, 86, 4), cut=True),
         ],
         [[0], [1, 2]],
@@ -273,3 +273,17 @@ def test_a_mask_keeps_the_border_that_it_reaches(sides: Window) -> None:
         for s, f in ((half.soft_mask[None], frame[None]), (soft_masks, frames))
     )
     assert torch.equal(together, alone)
+
+
+def test_joined_masks_show_all_that_their_pieces_show() -> None:
+    one = disc(30, 20)
+    moved = one.frame + torch.tensor((60.0, 32.0, 60.0, 32.0))  # over a corner of the first
+    other = replace(one, frame=moved, window=(60, 32, 180, 112))
+    for pieces in ([one, other], [other, one]):
+        soft_masks, frames = joined_masks([pieces])
+        mask = replace(one, soft_mask=soft_masks[0], frame=frames[0]).pixels((0, 0, 180, 112))
+        expected = np.zeros((112, 180), np.bool_)
+        for part in pieces:
+            x1, y1, x2, y2 = part.window
+            expected[y1:y2, x1:x2] |= part.pixels(part.window)
+        assert (mask & expected).sum() / (mask | expected).sum() > 0.995

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tracemalloc
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -116,6 +117,19 @@ def test_thresholds_count_in_the_whole_image() -> None:
     assert look(image, top_k=1).labels.tolist() == [1]
     assert look(image, labels=(0,)).labels.tolist() == [0]
     assert len(look(image, score=0.7)) == 1
+
+
+def test_tiles_keep_what_the_whole_image_may_need() -> None:
+    """The piece of an object may be the last of its tile, and yet the object one of the best."""
+
+    class Asked(RectangleDetector):
+        def segment(self, images: Sequence[Image], thresholds: Thresholds) -> list[Detections]:
+            assert thresholds == Thresholds(0.3, labels=(0,), drop_empty=True)
+            return super().segment(images, thresholds)
+
+    asked = Thresholds(0.3, top_k=1, labels=(0,), drop_empty=True, min_area=50)
+    image = drawing(HW, (0, (60, 50, 130, 140)), (0, (200, 50, 220, 70)))
+    assert len(segment_tiled(Asked(), image, TILES, asked)) == 1
 
 
 def test_smooth_masks_end_with_their_boxes() -> None:
