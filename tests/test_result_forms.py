@@ -161,6 +161,11 @@ def test_labelme_by_its_form_and_by_our_reader(tmp_path: Path, tolerance: float)
     check_masks(ordered(read.content), 0.97 if tolerance else 1)
 
 
+def test_labelme_names_an_image_from_the_web_by_its_last_part(tmp_path: Path) -> None:
+    found = odd_detections(source="https://example.org/shots/photo.png")
+    assert found.to_labelme(tmp_path / "photo.json")["imagePath"] == "photo.png"
+
+
 def ordered(content: dict) -> dict:
     names = {each["id"]: each["name"] for each in content["categories"]}
     annotations = sorted(

@@ -107,8 +107,10 @@ def coco_objects(
     ids = coco_ids(objects.class_names) if ids is None else ids
     found: list[CocoObject] = []
     for index, row in enumerate(rows(objects)):
-        outline: Polygons | RunLengths = run_lengths(objects, index)
-        if tolerance is not None:
+        outline: Polygons | RunLengths
+        if tolerance is None:
+            outline = run_lengths(objects, index)
+        else:
             outline = flat_rings(polygons(objects, index, tolerance))
         entry = CocoObject(
             image_id=image_id,

@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+from data.files import is_url
 from data.formats.cvat import CvatMask, cvat_file, cvat_image
 from data.formats.drawn import Drawn
 from data.formats.labelme import labelme_content
@@ -22,11 +23,13 @@ def labelme(
 
     Args:
         objects: N of them.
-        source: path of the image.
-        folder: where the file will be, "" for anywhere: then the image is named alone.
+        source: path or address of the image.
+        folder: where the file will be, "" for anywhere: then, as for an address, its last part is
+            the name.
         tolerance: of the outlines, see `polygons`.
     """
-    name = Path(os.path.relpath(source, folder)).as_posix() if folder else Path(source).name
+    is_beside = folder and not is_url(source)
+    name = Path(os.path.relpath(source, folder)).as_posix() if is_beside else Path(source).name
     return labelme_content(name, objects.image_hw, _drawn(objects, tolerance))
 
 
