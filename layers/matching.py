@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -13,7 +14,7 @@ IGNORE, BACKGROUND = -1, 0
 
 
 class Matches(NamedTuple):
-    """The assignment of P anchors.
+    """The assignment of P anchors, of one image or, with a dimension before, of a batch.
 
     Attributes:
         classes: (P,) int64: -1 ignored, 0 background, 1..C foreground.
@@ -24,7 +25,6 @@ class Matches(NamedTuple):
     objects: Tensor
 
 
-@torch.no_grad()
 def match_anchors(
     anchors: Tensor,
     boxes: Tensor,
@@ -34,7 +34,7 @@ def match_anchors(
     negative_iou: float = 0.4,
     crowd_overlap: float = 0.7,
 ) -> Matches:
-    """Assign an object, background or nothing to every anchor.
+    """Assign an object, background or nothing to every anchor of one image.
 
     Args:
         anchors: (P, 4) cxcywh relative.
@@ -45,51 +45,98 @@ def match_anchors(
         negative_iou: below this overlap it is background; between the two it is ignored.
         crowd_overlap: share of an anchor inside a crowd above which it is ignored.
     """
+    thresholds = positive_iou, negative_iou, crowd_overlap
+    classes, objects = match_batch(anchors, boxes, labels, [len(boxes)], [crowd_boxes], *thresholds)
+    return Matches(classes[0], objects[0])
+
+
+@torch.no_grad()
+def match_batch(
+    anchors: Tensor,
+    boxes: Tensor,
+    labels: Tensor,
+    counts: Sequence[int],
+    crowd_boxes: Sequence[Tensor],
+    positive_iou: float = 0.5,
+    negative_iou: float = 0.4,
+    crowd_overlap: float = 0.7,
+) -> Matches:
+    """Match the anchors of B images at once: a GPU is waited for once, and not in each image.
+
+    Args:
+        anchors: (P, 4) cxcywh relative.
+        boxes: (M, 4) xyxy relative, of all images, one image after the other.
+        labels: (M,) 0-based.
+        counts: how many of the objects each image has.
+        crowd_boxes: (Q, 4) xyxy relative, for each image.
+        positive_iou: see `match_anchors`.
+        negative_iou: the same.
+        crowd_overlap: the same.
+
+    Returns:
+        (B, P) classes and objects; the latter count through the whole batch.
+    """
     anchor_boxes = cxcywh_to_xyxy(anchors.float())
+    shape = len(counts), len(anchors)
+    best_overlap = anchor_boxes.new_full(shape, -1.0)
+    objects = torch.zeros(shape, dtype=torch.int64, device=anchors.device)
     if len(boxes):
         overlaps = box_iou(boxes.float(), anchor_boxes)  # (M, P)
-        best_overlap, objects = overlaps.max(dim=0)  # (P,)
-        forced_objects, forced_anchors = _strongest_pairs(overlaps)
-        objects[forced_anchors] = forced_objects
-        best_overlap[forced_anchors] = torch.inf
+        first = 0
+        for image, part in enumerate(overlaps.split(list(counts))):
+            if len(part):
+                best_overlap[image], objects[image] = part.max(dim=0)
+                objects[image] += first
+            first += len(part)
+        image, forced_anchor, forced_object = _strongest_pairs(overlaps, counts)
+        objects[image, forced_anchor] = forced_object
+        best_overlap[image, forced_anchor] = torch.inf
         classes = labels[objects] + 1
-        classes[best_overlap < positive_iou] = IGNORE
-        classes[best_overlap < negative_iou] = BACKGROUND
+        classes.masked_fill_(best_overlap < positive_iou, IGNORE)
+        classes.masked_fill_(best_overlap < negative_iou, BACKGROUND)
     else:
-        classes = torch.full((len(anchors),), BACKGROUND, device=anchors.device)
-        objects = torch.zeros_like(classes)
-    if len(crowd_boxes):
-        in_crowd = intersection_over_area(anchor_boxes, crowd_boxes.float()) > crowd_overlap
-        classes[in_crowd.any(dim=1) & (classes <= BACKGROUND)] = IGNORE
+        classes = torch.full(shape, BACKGROUND, device=anchors.device)
+    for row, crowds in zip(classes, crowd_boxes, strict=True):
+        if len(crowds):
+            in_crowd = intersection_over_area(anchor_boxes, crowds.float()) > crowd_overlap
+            row.masked_fill_(in_crowd.any(dim=1) & (row <= BACKGROUND), IGNORE)
     return Matches(classes, objects)
 
 
-def _strongest_pairs(overlaps: Tensor) -> tuple[Tensor, ...]:
-    """Pair every object with an anchor of its own, the strongest pair first.
+def _strongest_pairs(overlaps: Tensor, counts: Sequence[int]) -> tuple[Tensor, ...]:
+    """Pair every object with an anchor of its own, the strongest pair of each image first.
 
     The others take at most M - 1 anchors from an object: its M best are enough to choose from. Of
     equal overlaps the first object's goes first, and of one object's the first anchor's.
 
     Args:
-        overlaps: (M, P) float32, at least 0.
+        overlaps: (M, P) float32, at least 0, of the objects of all images.
+        counts: how many of them each image has.
 
     Returns:
-        objects and anchors of min(M, P) pairs, int64.
+        images, anchors and objects of min(M, P) pairs an image, int64.
     """
-    count = min(overlaps.shape)
+    best = min(max(counts), overlaps.shape[1])
     # The bits of floats from 0 up rise with the floats; the position below them parts equal ones.
     keys = overlaps.abs().view(torch.int32).long()
     keys <<= 32
     keys -= torch.arange(overlaps.shape[1], device=overlaps.device)
-    anchors = keys.topk(count, dim=1).indices  # (M, count), strongest first
-    order = overlaps.gather(1, anchors).flatten().argsort(descending=True, stable=True)
-    objects = order.div(max(count, 1), rounding_mode="floor")
-    pairs = torch.stack((objects, anchors.flatten()[order]))  # (2, M * count), strongest first
-    anchor_of: dict[int, int] = {}
-    taken = set()
-    for i, anchor in zip(*pairs.tolist(), strict=True):  # the one wait for a GPU
-        if i not in anchor_of and anchor not in taken:
-            anchor_of[i] = anchor
-            taken.add(anchor)
-    found = torch.tensor([list(anchor_of), list(anchor_of.values())], dtype=torch.int64)
+    anchors = keys.topk(best, dim=1).indices  # (M, best), strongest first
+    both = torch.stack((overlaps.gather(1, anchors).double(), anchors.double()))
+    values, candidates = both.cpu()  # the one wait for a GPU
+    pairs: list[tuple[int, int, int]] = []
+    first = 0
+    for image, count in enumerate(counts):
+        here = slice(first, first + count)
+        order = values[here].flatten().argsort(descending=True, stable=True)
+        anchor_of: dict[int, int] = {}
+        taken = set()
+        ranked = candidates[here].flatten()[order].long().tolist()
+        for i, anchor in zip((order // max(best, 1)).tolist(), ranked, strict=True):
+            if i not in anchor_of and anchor not in taken:
+                anchor_of[i] = anchor
+                taken.add(anchor)
+        pairs += [(image, anchor, first + i) for i, anchor in anchor_of.items()]
+        first += count
+    found = torch.tensor(pairs, dtype=torch.int64).reshape(-1, 3).T
     return found.to(overlaps.device).unbind()

@@ -189,7 +189,7 @@ def test_forced_anchors_equal_those_of_an_exhaustive_search(
 @pytest.mark.parametrize("overlaps", [[-0.0, 0.0], [0.0, -0.0], [0.5, -math.nan]])
 def test_zeros_and_nan_of_either_sign_are_ordered_as_argmax_does(overlaps: list[float]) -> None:
     row = torch.tensor([overlaps])
-    objects, anchors = _strongest_pairs(row)
+    _, anchors, objects = _strongest_pairs(row, [1])
     assert (objects.tolist(), anchors.tolist()) == ([0], [row.argmax().item()])
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -20,7 +21,7 @@ from layers.losses import (
     shrink_masks,
 )
 from layers.masks import box_windows
-from layers.matching import BACKGROUND, match_anchors
+from layers.matching import BACKGROUND, match_batch
 from layers.structures import Predictions, Target
 from yolact import distributed
 from yolact.config import LossConfig
@@ -56,47 +57,38 @@ class Criterion:
             return self._losses(_float(predictions), targets)
 
     def _losses(self, predictions: Predictions, targets: Sequence[Target]) -> dict[str, Tensor]:
-        config, anchors = self.config, predictions.anchors
-        classes, rescored = [], []
-        box = mask = predictions.box_deltas.sum() * 0
-        for i, target in enumerate(targets):
-            objects, boxes, crowd_boxes = _split_crowds(target)
-            matches = match_anchors(
-                anchors,
-                boxes,
-                objects.labels,
-                crowd_boxes,
-                config.positive_iou,
-                config.negative_iou,
-                config.crowd_overlap,
-            )
-            classes.append(matches.classes)
-            positive = matches.classes > BACKGROUND
-            index = matches.objects[positive]
-            deltas = predictions.box_deltas[i, positive]
-            box = box + self._box_loss(deltas, boxes[index], anchors[positive])
-            image_mask, image_rescored = self._mask_losses(
-                predictions.prototypes[i],
-                predictions.coefficients[i, positive],
-                objects,
-                boxes,
-                index,
-            )
-            mask = mask + image_mask
-            rescored.append(image_rescored)
-        all_classes = torch.stack(classes)
-        confidence = confidence_loss(predictions.class_logits, all_classes, config.negative_ratio)
+        config, objects = self.config, _gather(targets)
+        matches = match_batch(
+            predictions.anchors,
+            objects.boxes,
+            objects.labels,
+            [len(masks) for masks in objects.masks],
+            objects.crowd_boxes,
+            config.positive_iou,
+            config.negative_iou,
+            config.crowd_overlap,
+        )
+        # (N,) each: image and anchor of a positive, and its object.
+        image, anchor = (matches.classes > BACKGROUND).nonzero(as_tuple=True)
+        index = matches.objects[image, anchor]
+        box = self._box_loss(
+            predictions.box_deltas[image, anchor], objects.boxes[index], predictions.anchors[anchor]
+        )
+        mask, rescored = self._mask_losses(predictions, objects, image, anchor, index)
+        confidence = confidence_loss(
+            predictions.class_logits, matches.classes, config.negative_ratio
+        )
         # Of all processes: each one's share of the losses then adds up to those of the whole batch.
-        positives = distributed.mean((all_classes > BACKGROUND).sum().float())
+        positives = distributed.mean(box.new_tensor(len(index)))
         positives = positives.clamp(min=1 / distributed.world_size())
         losses = {
             "box": config.box_weight * box / positives,
             "confidence": config.confidence_weight * confidence / positives,
             "mask": config.mask_weight * mask / positives,
-            "semantic": self._semantic(predictions, targets),
+            "semantic": self._semantic(predictions, objects),
         }
         if self.mask_rescorer is not None:
-            losses["mask_iou"] = config.mask_iou_weight * torch.stack(rescored).sum() / positives
+            losses["mask_iou"] = config.mask_iou_weight * rescored / positives
         return losses
 
     def _box_loss(self, deltas: Tensor, boxes: Tensor, anchors: Tensor) -> Tensor:
@@ -106,32 +98,42 @@ class Criterion:
 
     def _mask_losses(
         self,
-        prototypes: Tensor,
-        coefficients: Tensor,
-        objects: Target,
-        boxes: Tensor,
+        predictions: Predictions,
+        objects: _Objects,
+        image: Tensor,
+        anchor: Tensor,
         index: Tensor,
     ) -> tuple[Tensor, Tensor]:
-        """Return the mask loss of one image and its mask-IoU loss.
+        """Return the mask loss of a batch and its mask-IoU loss.
 
         Args:
-            prototypes: (K, h, w).
-            coefficients: (N, K) of the positive anchors.
+            predictions: of B images.
             objects: the ground truth.
-            boxes: (M, 4) xyxy relative, of the ground truth.
-            index: (N,) the object of each positive anchor.
+            image: (N,) of the positive anchors, rising.
+            anchor: (N,) which they are.
+            index: (N,) the object of each.
         """
-        positives = len(index)
-        if positives > self.config.masks_to_train:  # a random part stands for all, to save memory
-            part = torch.randperm(positives, device=index.device)[: self.config.masks_to_train]
-            coefficients, index = coefficients[part], index[part]
-        logits = torch.einsum("nk,khw->nhw", coefficients, prototypes)
-        target = shrink_masks(objects.masks, logits.shape[-2:])[index]
-        per_mask = mask_loss(logits, target, boxes[index])
+        counts = torch.bincount(image, minlength=len(objects.masks)).tolist()
+        kept, logits, shares = [], [], []
+        parts = torch.arange(len(image), device=image.device).split(counts)
+        for prototypes, coefficients, part in zip(
+            predictions.prototypes, predictions.coefficients, parts, strict=True
+        ):
+            positives = len(part)
+            if positives > self.config.masks_to_train:  # a random part stands for all: memory
+                chosen = torch.randperm(positives, device=part.device)
+                part = part[chosen[: self.config.masks_to_train]]
+            logits.append(torch.einsum("nk,khw->nhw", coefficients[anchor[part]], prototypes))
+            kept.append(part)
+            shares += [positives / max(len(part), 1)] * len(part)
+        all_logits, index = torch.cat(logits), index[torch.cat(kept)]
+        target = _shrunk(objects, all_logits.shape[-2:])[index]
+        boxes = objects.boxes[index]
+        per_mask = mask_loss(all_logits, target, boxes)
         if self.config.dice_weight:
-            per_mask = per_mask + self.config.dice_weight * dice_loss(logits, target, boxes[index])
-        total = per_mask.sum() * (positives / max(len(index), 1))
-        return total, self._mask_iou_loss(logits, target, boxes[index], objects.labels[index])
+            per_mask = per_mask + self.config.dice_weight * dice_loss(all_logits, target, boxes)
+        total = (per_mask * per_mask.new_tensor(shares)).sum()
+        return total, self._mask_iou_loss(all_logits, target, boxes, objects.labels[index])
 
     def _mask_iou_loss(
         self, logits: Tensor, target: Tensor, boxes: Tensor, labels: Tensor
@@ -144,25 +146,67 @@ class Criterion:
         true_iou = mask_iou((soft > 0.5).float(), target)
         return mask_iou_loss(self.mask_rescorer(soft, labels[large]), true_iou)
 
-    def _semantic(self, predictions: Predictions, targets: Sequence[Target]) -> Tensor:
+    def _semantic(self, predictions: Predictions, objects: _Objects) -> Tensor:
         logits = predictions.semantic_logits
         if logits is None:
             raise ValueError("the criterion needs predictions made in training mode")
-        total = logits.sum() * 0
-        for image_logits, target in zip(logits, targets, strict=True):
-            objects, _, _ = _split_crowds(target)
-            masks = shrink_masks(objects.masks, image_logits.shape[-2:])
-            total = total + semantic_loss(image_logits, masks, objects.labels)
-        return self.config.semantic_weight * total / len(targets)
+        images, classes = logits.shape[:2]
+        masks = _shrunk(objects, logits.shape[-2:])
+        # One image after the other: the channels of a single one with images x classes classes.
+        channels = objects.images * classes + objects.labels
+        total = semantic_loss(logits.flatten(0, 1), masks, channels)
+        return self.config.semantic_weight * total / images
 
 
-def _split_crowds(target: Target) -> tuple[Target, Tensor, Tensor]:
-    """Return the objects, their boxes and the crowds' boxes, relative, without empty ones."""
-    side = target.masks.new_tensor(target.masks.shape[:0:-1], dtype=torch.float32).repeat(2)
-    boxes = target.boxes.float() / side
-    usable = (target.boxes[:, 2:] > target.boxes[:, :2]).all(dim=1) & boxes.isfinite().all(dim=1)
-    keep = usable & ~target.is_crowd
-    return target[keep], boxes[keep], boxes[usable & target.is_crowd]
+class _Objects(NamedTuple):
+    """The objects of a batch, one image after the other, without empty ones.
+
+    Attributes:
+        boxes: (M, 4) xyxy relative.
+        labels: (M,) 0-based.
+        images: (M,) where they are.
+        masks: of each image, (m, S, S) bool.
+        crowd_boxes: of each image, (Q, 4) xyxy relative.
+    """
+
+    boxes: Tensor
+    labels: Tensor
+    images: Tensor
+    masks: list[Tensor]
+    crowd_boxes: list[Tensor]
+
+
+def _gather(targets: Sequence[Target]) -> _Objects:
+    corners = torch.cat([target.boxes for target in targets])
+    is_crowd = torch.cat([target.is_crowd for target in targets])
+    side = corners.new_tensor(targets[0].masks.shape[:0:-1], dtype=torch.float32).repeat(2)
+    boxes = corners.float() / side
+    usable = (corners[:, 2:] > corners[:, :2]).all(dim=1) & boxes.isfinite().all(dim=1)
+    flags = torch.stack((usable & ~is_crowd, usable & is_crowd)).cpu()  # the one wait for a GPU
+    images = torch.arange(len(targets)).repeat_interleave(
+        torch.tensor([len(target) for target in targets])
+    )
+    kept, crowds = (flag.nonzero()[:, 0] for flag in flags)
+    counts = [len(target) for target in targets]
+    masks = [
+        target.masks if bool(flag.all()) else target.masks[flag.nonzero()[:, 0].to(corners.device)]
+        for target, flag in zip(targets, flags[0].split(counts), strict=True)
+    ]
+    number = len(targets)
+    crowd_counts = torch.bincount(images[crowds], minlength=number).tolist()
+    index = kept.to(corners.device)
+    return _Objects(
+        boxes[index],
+        torch.cat([target.labels for target in targets])[index],
+        images[kept].to(corners.device),
+        masks,
+        list(boxes[crowds.to(corners.device)].split(crowd_counts)),
+    )
+
+
+def _shrunk(objects: _Objects, grid_hw: torch.Size) -> Tensor:
+    """Return the masks of all objects on a grid, (M, h, w) float."""
+    return torch.cat([shrink_masks(masks, grid_hw) for masks in objects.masks])
 
 
 def _float(predictions: Predictions) -> Predictions:
