@@ -12,7 +12,7 @@ from data.classes import COCO_CLASSES
 from layers.detect import Nms
 
 Scales = tuple[tuple[float, ...], ...]
-BackboneName = Literal[
+BACKBONES = (
     "resnet18",
     "resnet34",
     "resnet50",
@@ -21,7 +21,11 @@ BackboneName = Literal[
     "mobilenet_v2",
     "mobilenet_v3_large",
     "mobilenet_v3_small",
-]
+)
+"""Those of the project; any other is called "timm/<name>", a network of timm's."""
+
+TIMM_PREFIX = "timm/"
+
 Architecture = Literal["yolact", "mask_rcnn"]
 
 
@@ -33,7 +37,7 @@ class ModelConfig:
 
     Attributes:
         architecture: what kind of network.
-        backbone: its name; under Mask R-CNN a ResNet.
+        backbone: one of `BACKBONES`, under Mask R-CNN a ResNet, or "timm/<name>" of timm's.
         deformable_interval: n > 0: every n-th block of C3..C5 has a deformable convolution.
         image_size: S, the side in pixels that images are resized to (aspect ratio not kept).
         keep_aspect: instead, detect in images that are not distorted, for weights that are trained
@@ -58,7 +62,7 @@ class ModelConfig:
     """
 
     architecture: Architecture = "yolact"
-    backbone: BackboneName = "resnet101"
+    backbone: str = "resnet101"
     deformable_interval: int = 0
     image_size: int = 550
     keep_aspect: bool = False
@@ -82,6 +86,7 @@ class ModelConfig:
         for name, least in (("image_size", 32), ("num_classes", 1), ("num_prototypes", 1)):
             if getattr(self, name) < least:
                 raise ValueError(f"model.{name}={getattr(self, name)}: expected at least {least}")
+        _check_backbone(self.backbone)
         if not 0 <= self.fpn_relu_levels <= 5:
             raise ValueError(f"model.fpn_relu_levels={self.fpn_relu_levels}: expected 0 to 5")
         for name in ("pixel_mean", "pixel_std"):
@@ -145,6 +150,7 @@ class TrainConfig:
             leaves them alone, as the original does. From scratch, where the first gradients can
             silence the prototypes' ReLU for good, 10 keeps them alive.
         optimizer: "sgd" with momentum, as published, or "adamw" without decay of norms and biases.
+        backbone_rate: learning rate of the backbone, as a share of that of the rest.
         schedule: "steps" of `gamma`, as published, or "cosine" from the learning rate to 0.
         ema_decay: of the moving average of the weights that is evaluated and kept; 0 has none.
         multi_scale: the input side varies by up to this share from step to step; 0 keeps it.
@@ -154,6 +160,7 @@ class TrainConfig:
     optimizer: Literal["sgd", "adamw"] = "sgd"
     schedule: Literal["steps", "cosine"] = "steps"
     learning_rate: float = 1e-3
+    backbone_rate: float = 1.0
     momentum: float = 0.9
     weight_decay: float = 5e-4
     gamma: float = 0.1
@@ -169,6 +176,7 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         least_values = {"batch_size": 1, "seed": 0, "warmup_iterations": 0, "gradient_clip": 0}
+        least_values |= {"backbone_rate": 0}
         for name, least in least_values.items():
             if getattr(self, name) < least:
                 raise ValueError(f"train.{name}={getattr(self, name)}: expected at least {least}")
@@ -292,6 +300,12 @@ class Config:
         """
         built: Config = _build(cls, values, "config")
         return built
+
+
+def _check_backbone(name: str) -> None:
+    if name not in BACKBONES and not name.startswith(TIMM_PREFIX):
+        choices = ", ".join(BACKBONES)
+        raise ValueError(f"model.backbone={name}: expected one of {choices}, or timm/<name>")
 
 
 def _plain(value: Any) -> Any:

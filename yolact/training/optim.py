@@ -6,6 +6,7 @@ import math
 from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -23,19 +24,28 @@ _EPOCHS, _LEAST_ITERATIONS = 55, 1000
 
 def build_optimizer(model: nn.Module, train: TrainConfig) -> torch.optim.Optimizer:
     """Return SGD over every parameter, or AdamW, which spares norms and biases its decay."""
+    groups = _groups(model, train)
     if train.optimizer == "sgd":
         return torch.optim.SGD(
-            model.parameters(),
+            groups,
             lr=train.learning_rate,
             momentum=train.momentum,
             weight_decay=train.weight_decay,
         )
-    vectors = [p for p in model.parameters() if p.ndim < 2]
-    groups: list[dict[str, object]] = [
-        {"params": [p for p in model.parameters() if p.ndim >= 2]},
-        {"params": vectors, "weight_decay": 0.0},
-    ]
     return torch.optim.AdamW(groups, lr=train.learning_rate, weight_decay=train.weight_decay)
+
+
+def _groups(model: nn.Module, train: TrainConfig) -> list[dict[str, Any]]:
+    """Group the parameters by what differs: the share of the learning rate, and the decay."""
+    groups: dict[tuple[float, bool], list[nn.Parameter]] = {}
+    for name, parameter in model.named_parameters():
+        rate = train.backbone_rate if name.startswith("network.backbone.") else 1.0
+        decayed = train.optimizer == "sgd" or parameter.ndim >= 2
+        groups.setdefault((rate, decayed), []).append(parameter)
+    return [
+        {"params": parameters, "rate": rate} | ({} if decayed else {"weight_decay": 0.0})
+        for (rate, decayed), parameters in groups.items()
+    ]
 
 
 def average_weights(model: nn.Module, decay: float) -> AveragedModel:
@@ -47,11 +57,10 @@ def average_weights(model: nn.Module, decay: float) -> AveragedModel:
 
     def update(averages: Sequence[Tensor], values: Sequence[Tensor], updates: Tensor | int) -> None:
         now = min(decay, (1 + int(updates)) / (10 + int(updates)))
-        for average, value in zip(averages, values, strict=True):
-            if average.is_floating_point():
-                average.lerp_(value, 1 - now)
-            else:
-                average.copy_(value)
+        if averages[0].is_floating_point():  # they come sorted by type
+            torch._foreach_lerp_(averages, values, 1 - now)
+        else:
+            torch._foreach_copy_(averages, values)
 
     average = AveragedModel(model, multi_avg_fn=update, use_buffers=True)
     return average.requires_grad_(False)
@@ -83,9 +92,9 @@ def input_size_at(iteration: int, image_size: int, train: TrainConfig) -> int:
 
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, learning_rate: float) -> None:
-    """Set the learning rate of every parameter group."""
+    """Set the learning rate, of each parameter group its share."""
     for group in optimizer.param_groups:
-        group["lr"] = learning_rate
+        group["lr"] = learning_rate * group.get("rate", 1.0)
 
 
 def autoscale(train: TrainConfig, batch_size: int) -> TrainConfig:

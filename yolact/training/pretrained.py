@@ -18,7 +18,7 @@ from yolact.checkpoint import (
     load_weights,
     read_checkpoint,
 )
-from yolact.config import Config, ModelConfig
+from yolact.config import TIMM_PREFIX, Config, ModelConfig
 from yolact.download import DownloadError, fetch_weights
 from yolact.errors import UsageError
 from yolact.formats.official import clean_official
@@ -137,6 +137,10 @@ def load_backbone(model: AnySegmenter, config: ModelConfig, folder: Path = WEIGH
             name.replace("layers.", "stages.", 1).replace("_preconv.", "stem.", 1): tensor
             for name, tensor in clean_official(read_checkpoint(path).model).items()
         }
+    elif config.backbone.startswith(TIMM_PREFIX):
+        from yolact.models.backbones.from_timm import pretrained_state  # timm is slow to load
+
+        state = pretrained_state(config.backbone)
     else:
         state = _torchvision_weights(config.backbone)
     _load(backbone, state)

