@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import difflib
 import logging
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -92,18 +91,6 @@ _CATALOG: dict[str, tuple[str, dict[Split, tuple[str, str]]]] = {
         {"train": ("img", "pascal_sbd_train.json"), "val": ("img", "pascal_sbd_val.json")},
     ),
 }
-
-_TRAIN_FILES = (
-    "annotations/instances_train.json",
-    "annotations/instances_train2017.json",
-    "train/_annotations.coco.json",
-)
-_VAL_FILES = (
-    "annotations/instances_val.json",
-    "annotations/instances_val2017.json",
-    "valid/_annotations.coco.json",
-)
-_ONLY_FILES = ("annotations.json", "_annotations.coco.json")
 
 
 def open_dataset(
@@ -206,23 +193,13 @@ def _own_or_shared(base: Path, images: str) -> Path:
 
 
 def _in_folder(folder: Path) -> DatasetPaths:
-    train, val = _first_file(folder, _TRAIN_FILES), _first_file(folder, _VAL_FILES)
-    if train is None and val is None:
-        train = val = _first_file(folder, _ONLY_FILES)
-    if train is not None or val is not None:
-        splits = _of_json(train) if train else None, _of_json(val) if val else None
-    else:
-        splits = recognise(folder)
+    splits = recognise(folder)
     if splits == (None, None):
         raise ValueError(
-            f"no annotations in {str(folder)!r}: expected {_TRAIN_FILES[0]} and {_VAL_FILES[0]}, "
-            f"{EXPECTED}; catalogued names: {', '.join(_CATALOG)}"
+            f"no annotations in {str(folder)!r}: expected annotations/instances_train.json and "
+            f"instances_val.json, {EXPECTED}; catalogued names: {', '.join(_CATALOG)}"
         )
     return DatasetPaths(folder.resolve().name, *splits)
-
-
-def _first_file(folder: Path, names: Sequence[str]) -> Path | None:
-    return next((folder / name for name in names if (folder / name).is_file()), None)
 
 
 def _of_json(file: Path) -> SplitPaths:
