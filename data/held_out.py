@@ -19,7 +19,8 @@ _logger = logging.getLogger(__name__)
 def held_out(dataset: CocoInstances, share: float) -> list[int]:
     """Choose images to validate on: the same ones on every run, whatever the order of the file.
 
-    Of every class about the same share of its images is chosen, and of those without objects;
+    Of every class about the same share of its images is chosen, of those without objects, and of
+    those with outlines;
     images that belong together, see `data.alike`, are all chosen or none. A single video is cut
     into pieces.
 
@@ -42,7 +43,9 @@ def held_out(dataset: CocoInstances, share: float) -> list[int]:
         )
     groups = np.unique(groups, return_inverse=True)[1]
     by_name = np.argsort(dataset.categories.names, kind="stable")  # however they are numbered
-    images = _gathered(dataset.has_class()[order][:, by_name], groups)
+    has_class = dataset.has_class()[:, by_name]
+    kinds = np.column_stack((has_class, ~has_class.any(axis=1), dataset.has_outline()))
+    images = _gathered(kinds[order], groups)
     chosen = choose_groups(images, _shuffled(names, groups), share)
     return sorted(order[i] for i in np.flatnonzero(np.isin(groups, chosen)).tolist())
 
@@ -82,9 +85,9 @@ def _cut(groups: NDArray[np.int64], share: float) -> NDArray[np.int64]:
     return groups
 
 
-def _gathered(has_class: NDArray[np.bool_], groups: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Count the images of each group: with each class, without any, and all."""
-    kinds = np.column_stack((has_class, ~has_class.any(axis=1), np.ones(len(groups), np.bool_)))
+def _gathered(kinds: NDArray[np.bool_], groups: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Count the images of each group: of each kind, and all."""
+    kinds = np.column_stack((kinds, np.ones(len(groups), np.bool_)))
     counts = np.zeros((groups.max(initial=-1) + 1, kinds.shape[1]), np.int64)
     np.add.at(counts, groups, kinds)
     return counts

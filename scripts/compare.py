@@ -32,6 +32,7 @@ from yolact.cli.common import (
     device_name,
     flag,
     make_parser,
+    options_for,
     run_command,
 )
 from yolact.cli.eval_flags import parse_arguments as parse_eval_arguments
@@ -122,7 +123,8 @@ def score(args: argparse.Namespace, model: str) -> Entry:
     """Load a model and compute its average precision."""
     each = eval_arguments(args, model)
     checkpoint, config = choose_model(each)
-    dataset = open_dataset(args.dataset, "val", Categories.from_names(config.model.names))
+    classes, options = Categories.from_names(config.model.names), options_for(args.dataset, config)
+    dataset = open_dataset(args.dataset, "val", classes, options=options)
     order = eval_order(dataset.image_ids)[: args.max_images if args.max_images >= 0 else None]
     images = [dataset.image_ids[index] for index in order]
     tell_limits(dataset.coco, images, config, "raise --max_detections")

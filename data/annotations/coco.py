@@ -208,6 +208,12 @@ class CocoInstances:
         result[self._objects.images[rows], self._objects.labels[rows]] = True
         return result
 
+    def has_outline(self) -> NDArray[np.bool_]:
+        """Tell which of N images have objects with an outline, (N,)."""
+        result = np.zeros(len(self), np.bool_)
+        result[self._objects.images[~self._objects.is_crowd & ~self._objects.has_box_only]] = True
+        return result
+
     def _keep(self, images: Ints) -> None:
         """Keep some images, given in ascending order, and the objects in them."""
         if len(images) < len(self._images):

@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import Literal
 
+from data.options import AS_IS
 from layers.detect import Nms
 from yolact.checkpoint import Checkpoint, resolve_weights
 from yolact.config import Config, DetectConfig
@@ -19,7 +20,14 @@ from yolact.evaluation.way_of_2019 import draw_plain
 from yolact.models.segmenter import MaskMode
 from yolact.predictor import Predictor
 
-from .common import checkpoint_config, device_name, named_config, newest_checkpoint, with_settings
+from .common import (
+    checkpoint_config,
+    device_name,
+    named_config,
+    newest_checkpoint,
+    with_data,
+    with_settings,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -37,8 +45,7 @@ def choose_model(args: argparse.Namespace) -> tuple[Checkpoint, Config]:
     cross_class = args.agnostic_nms or args.cross_class_nms
     nms = chosen_nms(args.fast_nms, cross_class, config.detect.nms)
     changes = [f"detect.nms={nms}"]
-    if args.dataset:
-        changes.append(f"dataset={args.dataset}")
+    config = with_data(config, args)
     chosen = with_settings(config, [*changes, *args.set])
     if args.max_detections:
         changes += _room_for(args.max_detections, chosen.detect)
@@ -121,10 +128,12 @@ def origin_of(
 ) -> Origin:
     """Say where the detections of an evaluation come from; without an engine, as far as known."""
     dataset = Path(config.dataset)
+    name = str(dataset.resolve()) if dataset.exists() else config.dataset
+    taken = [f"{k}={v}" for k, v in vars(config.data).items() if v != getattr(AS_IS, k)]
     return Origin(
         weights=str(checkpoint.path),
         digest=digest_of(checkpoint.path),
-        dataset=str(dataset.resolve()) if dataset.exists() else config.dataset,
+        dataset=" ".join([name, *taken]),
         masks=mask_mode(args),
         score_threshold=args.score_threshold or 0.0,
         engine=engine.name if engine else args.engine,
