@@ -28,6 +28,7 @@ from yolact.evaluation.metrics import CocoMetrics
 from yolact.models.segmenter import AnySegmenter
 
 from .dataset_report import tell_about
+from .dense import fitted_to_density
 from .log import Console, TrainingLog
 from .optim import (
     MIN_BATCH_NORM_IMAGES,
@@ -147,6 +148,7 @@ def set_up(config: Config, options: TrainOptions, checkpoint: Checkpoint | None 
     if train_data.categories.names != config.model.names:
         config = config.with_classes(train_data.categories.names)
     val_data = open_validation_data(config, options, train_data.categories)
+    config = fitted_to_density(config, (train_data, val_data))
     device = distributed.join(pick_device(options.device))
     config = replace(config, train=fit_schedule(config.train, options, len(train_data)))
 
