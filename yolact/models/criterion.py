@@ -17,6 +17,7 @@ from layers.losses import (
     mask_iou,
     mask_iou_loss,
     mask_loss,
+    paint_classes,
     semantic_loss,
     shrink_masks,
 )
@@ -32,8 +33,9 @@ from .mask_rescorer import MaskRescorer
 class Criterion:
     """Losses of a batch, by name, weighted and averaged.
 
-    All are divided by the number of positive anchors in the batch, except the semantic loss, which
-    is divided by the number of images.
+    All are divided by the number of positive anchors in the batch, those of masks by how many of
+    these belong to an object with a mask, except the semantic loss, which is divided by the number
+    of images.
 
     Args:
         config: thresholds and weights.
@@ -74,21 +76,24 @@ class Criterion:
         box = self._box_loss(
             predictions.box_deltas[image, anchor], objects.boxes[index], predictions.anchors[anchor]
         )
-        mask, rescored = self._mask_losses(predictions, objects, image, anchor, index)
+        has_mask = objects.has_mask[index].nonzero()[:, 0]
+        mask, rescored = self._mask_losses(
+            predictions, objects, image[has_mask], anchor[has_mask], index[has_mask]
+        )
         confidence = confidence_loss(
             predictions.class_logits, matches.classes, config.negative_ratio
         )
         # Of all processes: each one's share of the losses then adds up to those of the whole batch.
-        positives = distributed.mean(box.new_tensor(len(index)))
-        positives = positives.clamp(min=1 / distributed.world_size())
+        counts = distributed.mean(box.new_tensor((len(index), len(has_mask))))
+        positives, with_mask = counts.clamp(min=1 / distributed.world_size()).unbind()
         losses = {
             "box": config.box_weight * box / positives,
             "confidence": config.confidence_weight * confidence / positives,
-            "mask": config.mask_weight * mask / positives,
+            "mask": config.mask_weight * mask / with_mask,
             "semantic": self._semantic(predictions, objects),
         }
         if self.mask_rescorer is not None:
-            losses["mask_iou"] = config.mask_iou_weight * rescored / positives
+            losses["mask_iou"] = config.mask_iou_weight * rescored / with_mask
         return losses
 
     def _box_loss(self, deltas: Tensor, boxes: Tensor, anchors: Tensor) -> Tensor:
@@ -109,7 +114,7 @@ class Criterion:
         Args:
             predictions: of B images.
             objects: the ground truth.
-            image: (N,) of the positive anchors, rising.
+            image: (N,) of the positive anchors whose object has a mask, rising.
             anchor: (N,) which they are.
             index: (N,) the object of each.
         """
@@ -153,8 +158,11 @@ class Criterion:
         images, classes = logits.shape[:2]
         masks = _shrunk(objects, logits.shape[-2:])
         # One image after the other: the channels of a single one with images x classes classes.
-        channels = objects.images * classes + objects.labels
-        total = semantic_loss(logits.flatten(0, 1), masks, channels)
+        channels, unknown = objects.images * classes + objects.labels, None
+        if len(boxed := (~objects.has_mask).nonzero()[:, 0]):
+            windows = box_windows(objects.boxes[boxed], logits.shape[-2:])
+            unknown = paint_classes(windows, channels[boxed], images * classes)
+        total = semantic_loss(logits.flatten(0, 1), masks, channels, unknown)
         return self.config.semantic_weight * total / images
 
 
@@ -165,6 +173,7 @@ class _Objects(NamedTuple):
         boxes: (M, 4) xyxy relative.
         labels: (M,) 0-based.
         images: (M,) where they are.
+        has_mask: (M,) bool; of the others only the box is known.
         masks: of each image, (m, S, S) bool.
         crowd_boxes: of each image, (Q, 4) xyxy relative.
     """
@@ -172,6 +181,7 @@ class _Objects(NamedTuple):
     boxes: Tensor
     labels: Tensor
     images: Tensor
+    has_mask: Tensor
     masks: list[Tensor]
     crowd_boxes: list[Tensor]
 
@@ -199,6 +209,7 @@ def _gather(targets: Sequence[Target]) -> _Objects:
         boxes[index],
         torch.cat([target.labels for target in targets])[index],
         images[kept].to(corners.device),
+        torch.cat([target.has_mask for target in targets])[index],
         masks,
         list(boxes[crowds.to(corners.device)].split(crowd_counts)),
     )
