@@ -83,14 +83,14 @@ def match_batch(
     if len(boxes):
         overlaps = box_iou(boxes.float(), anchor_boxes)  # (M, P)
         first = 0
-        for image, part in enumerate(overlaps.split(list(counts))):
+        for image, part in enumerate(torch.split(overlaps, list(counts))):
             if len(part):
                 best_overlap[image], objects[image] = part.max(dim=0)
                 objects[image] += first
             first += len(part)
-        image, forced_anchor, forced_object = _strongest_pairs(overlaps, counts)
-        objects[image, forced_anchor] = forced_object
-        best_overlap[image, forced_anchor] = torch.inf
+        images, forced_anchors, forced_objects = _strongest_pairs(overlaps, counts)
+        objects[images, forced_anchors] = forced_objects
+        best_overlap[images, forced_anchors] = torch.inf
         classes = labels[objects] + 1
         classes.masked_fill_(best_overlap < positive_iou, IGNORE)
         classes.masked_fill_(best_overlap < negative_iou, BACKGROUND)

@@ -6,7 +6,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from layers.boxes import box_iou, cxcywh_to_xyxy, xyxy_to_cxcywh
-from layers.matching import _strongest_pairs, match_anchors
+from layers.matching import _strongest_pairs, match_anchors, match_batch
 
 NONE: list[tuple[float, ...]] = []
 
@@ -234,3 +234,20 @@ def test_boxes_of_any_precision_are_matched_in_float32(dtype: torch.dtype) -> No
     exact = match_anchors(anchors.float(), boxes.float(), torch.arange(9), crowds.float())
     assert torch.equal(matches.classes, exact.classes)
     assert torch.equal(matches.objects, exact.objects)
+
+
+@pytest.mark.parametrize("counts", [[0], [0, 0], [3], [0, 3, 1, 0, 12], [5, 5]])
+def test_a_batch_is_matched_as_its_images_are(counts: list[int]) -> None:
+    rng = torch.Generator().manual_seed(0)
+    anchors = xyxy_to_cxcywh(whole_boxes(40, 50, rng))
+    boxes, labels = whole_boxes(sum(counts), 50, rng), torch.arange(sum(counts)) % 7
+    crowds = [whole_boxes(count % 2, 50, rng) for count in counts]
+    classes, objects = match_batch(anchors, boxes, labels, counts, crowds)
+    parts = zip(boxes.split(counts), labels.split(counts), crowds, strict=True)
+    first = 0
+    for image, (own, own_labels, crowd) in enumerate(parts):
+        matches = match_anchors(anchors, own, own_labels, crowd)
+        assert torch.equal(classes[image], matches.classes)
+        if len(own):
+            assert torch.equal(objects[image], first + matches.objects)
+        first += len(own)

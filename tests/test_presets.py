@@ -1,6 +1,6 @@
 import os
 from pathlib import Path
-from typing import NamedTuple, get_args
+from typing import NamedTuple
 
 import numpy as np
 import pytest
@@ -10,7 +10,7 @@ from torch import Tensor
 from data.classes import COCO_CLASSES, PASCAL_CLASSES
 from layers.structures import Predictions
 from yolact import Yolact, build_model, get_config, list_configs
-from yolact.config import AugmentConfig, BackboneName, LossConfig, Scales, TrainConfig
+from yolact.config import BACKBONES, AugmentConfig, LossConfig, Scales, TrainConfig
 from yolact.formats.official import from_official, official_name, to_official
 
 
@@ -269,7 +269,7 @@ def test_rescoring_needs_large_prototypes() -> None:
         build_model(config.override("model.image_size=248"))
 
 
-@pytest.mark.parametrize("backbone", [*get_args(BackboneName)[:2], *get_args(BackboneName)[4:]])
+@pytest.mark.parametrize("backbone", [*BACKBONES[:2], *BACKBONES[4:], "timm/resnet18d"])
 def test_deformable_blocks_need_bottlenecks(backbone: str) -> None:
     config = get_config("yolact_plus_base").override(f"model.backbone={backbone}")
     with torch.device("meta"), pytest.raises(ValueError, match="bottleneck"):

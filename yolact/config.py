@@ -273,6 +273,9 @@ class Config:
     def override(self, *assignments: str) -> Config:
         """Return a copy with fields replaced.
 
+        A backbone of timm's brings the mean and deviation of the pixels that it was trained with,
+        unless these are assigned, too.
+
         Args:
             assignments: each "path=value", such as "train.learning_rate=5e-4",
                 "model.class_names=cat,dog" or "train.learning_rate_steps=(100, 200)".
@@ -282,7 +285,7 @@ class Config:
             ValueError: not "path=value", or a value of the wrong type.
         """
         config = self
-        for assignment in assignments:
+        for assignment in sorted(assignments, key=lambda text: "model.backbone" not in text):
             path, equals, text = assignment.partition("=")
             if not equals:
                 raise ValueError(f"{assignment!r}: expected path=value, as in train.batch_size=4")
@@ -329,6 +332,10 @@ def _assign(part: Any, path: list[str], text: str, whole: str) -> Any:
         values["num_classes"] = len(values[name]) or part.num_classes
     elif name == "num_classes" and values[name] != len(part.class_names):
         values["class_names"] = ()
+    elif name == "backbone" and values[name].startswith(TIMM_PREFIX):
+        from .models.backbones.from_timm import statistics  # timm is slow to load
+
+        values["pixel_mean"], values["pixel_std"] = statistics(values[name])
     return replace(part, **values)
 
 

@@ -45,6 +45,7 @@ WHAT = (
         "coco2017, coco2014, pascal_sbd, a folder (COCO, YOLO, labelme, VIA), a .json, or shapes",
     ),
     flag("--weights", "file or released name to start from; what does not fit is listed"),
+    flag("--backbone_weights", "file with ImageNet weights of a timm/... backbone", Path),
     flag("--resume", "checkpoint to go on from: a path, 'latest' or 'interrupt'"),
     flag(
         "--recipe",
@@ -156,6 +157,7 @@ def _options(
     return TrainOptions(
         name=name,
         resume=resume,
+        backbone_weights=args.backbone_weights,
         start_iteration=start_iteration,
         epochs=args.epochs,
         shorten=bool(args.dataset) and not resume and not set_iterations,

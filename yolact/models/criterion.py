@@ -120,7 +120,7 @@ class Criterion:
         """
         counts = torch.bincount(image, minlength=len(objects.masks)).tolist()
         kept, logits, shares = [], [], []
-        parts = torch.arange(len(image), device=image.device).split(counts)
+        parts = torch.split(torch.arange(len(image), device=image.device), counts)
         for prototypes, coefficients, part in zip(
             predictions.prototypes, predictions.coefficients, parts, strict=True
         ):
@@ -187,31 +187,25 @@ class _Objects(NamedTuple):
 
 
 def _gather(targets: Sequence[Target]) -> _Objects:
+    counts, device = [len(target) for target in targets], targets[0].boxes.device
     corners = torch.cat([target.boxes for target in targets])
     is_crowd = torch.cat([target.is_crowd for target in targets])
     side = corners.new_tensor(targets[0].masks.shape[:0:-1], dtype=torch.float32).repeat(2)
     boxes = corners.float() / side
     usable = (corners[:, 2:] > corners[:, :2]).all(dim=1) & boxes.isfinite().all(dim=1)
-    flags = torch.stack((usable & ~is_crowd, usable & is_crowd)).cpu()  # the one wait for a GPU
-    images = torch.arange(len(targets)).repeat_interleave(
-        torch.tensor([len(target) for target in targets])
+    both = torch.stack((usable & ~is_crowd, usable & is_crowd)).cpu()  # the one wait for a GPU
+    kept, crowds = (
+        [flag.nonzero()[:, 0].to(device) for flag in torch.split(flags, counts)] for flags in both
     )
-    kept, crowds = (flag.nonzero()[:, 0] for flag in flags)
-    counts = [len(target) for target in targets]
-    masks = [
-        target.masks if bool(flag.all()) else target.masks[flag.nonzero()[:, 0].to(corners.device)]
-        for target, flag in zip(targets, flags[0].split(counts), strict=True)
-    ]
-    number = len(targets)
-    crowd_counts = torch.bincount(images[crowds], minlength=number).tolist()
-    index = kept.to(corners.device)
+    parts = list(zip(targets, kept, strict=True))
+    split_boxes = torch.split(boxes, counts)
     return _Objects(
-        boxes[index],
-        torch.cat([target.labels for target in targets])[index],
-        images[kept].to(corners.device),
-        torch.cat([target.has_mask for target in targets])[index],
-        masks,
-        list(boxes[crowds.to(corners.device)].split(crowd_counts)),
+        boxes=torch.cat([part[i] for part, i in zip(split_boxes, kept, strict=True)]),
+        labels=torch.cat([target.labels[i] for target, i in parts]),
+        images=torch.cat([torch.full_like(i, image) for image, i in enumerate(kept)]),
+        has_mask=torch.cat([target.has_mask[i] for target, i in parts]),
+        masks=[t.masks if len(i) == len(t) else t.masks[i] for t, i in parts],
+        crowd_boxes=[part[i] for part, i in zip(split_boxes, crowds, strict=True)],
     )
 
 

@@ -58,9 +58,9 @@ def average_weights(model: nn.Module, decay: float) -> AveragedModel:
     def update(averages: Sequence[Tensor], values: Sequence[Tensor], updates: Tensor | int) -> None:
         now = min(decay, (1 + int(updates)) / (10 + int(updates)))
         if averages[0].is_floating_point():  # they come sorted by type
-            torch._foreach_lerp_(averages, values, 1 - now)
+            torch._foreach_lerp_(list(averages), list(values), 1 - now)
         else:
-            torch._foreach_copy_(averages, values)
+            torch._foreach_copy_(list(averages), list(values))
 
     average = AveragedModel(model, multi_avg_fn=update, use_buffers=True)
     return average.requires_grad_(False)

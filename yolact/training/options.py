@@ -19,6 +19,7 @@ class TrainOptions:
         name: of the run, in the names of its files.
         resume: go on with the run that wrote the checkpoint; False starts a new one from its
             weights.
+        backbone_weights: a file with ImageNet weights of timm's backbone; None finds them.
         start_iteration: to count from when resuming; -1 is the checkpoint's own, 0 begins anew.
         epochs: passes over the images, instead of the iterations of the configuration.
         shorten: fit the iterations to a small dataset.
@@ -46,6 +47,7 @@ class TrainOptions:
 
     name: str
     resume: bool = False
+    backbone_weights: Path | None = None
     start_iteration: int = -1
     epochs: float | None = None
     shorten: bool = False

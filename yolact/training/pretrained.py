@@ -25,11 +25,13 @@ from yolact.formats.official import clean_official
 from yolact.models.backbones import Darknet53, MobileNet
 from yolact.models.segmenter import AnySegmenter
 
+from .options import TrainOptions
+
 logger = logging.getLogger(__name__)
 
 
 def load_start_weights(
-    model: AnySegmenter, config: Config, checkpoint: Checkpoint | None, resume: bool
+    model: AnySegmenter, config: Config, checkpoint: Checkpoint | None, options: TrainOptions
 ) -> None:
     """Load what training starts from, if there is anything.
 
@@ -37,7 +39,8 @@ def load_start_weights(
         model: with random weights.
         config: of the model.
         checkpoint: of --resume or --weights.
-        resume: every tensor of the checkpoint has to fit; else those that do not are listed.
+        options: tell whether every tensor of the checkpoint has to fit (else those that do not are
+            listed), and where a backbone's weights are.
 
     Raises:
         ValueError: the checkpoint does not fit.
@@ -45,8 +48,8 @@ def load_start_weights(
     """
     if checkpoint is None:
         if config.train.pretrained_backbone:
-            load_backbone(model, config.model)
-    elif resume:
+            load_backbone(model, config.model, file=options.backbone_weights)
+    elif options.resume:
         load_weights(model, checkpoint)
     else:
         skipped = load_matching_weights(model, checkpoint)
@@ -128,13 +131,20 @@ def _learned_classes(checkpoint: Checkpoint) -> tuple[str, ...]:
         return ()
 
 
-def load_backbone(model: AnySegmenter, config: ModelConfig, folder: Path = WEIGHTS_FOLDER) -> None:
+def load_backbone(
+    model: AnySegmenter,
+    config: ModelConfig,
+    folder: Path = WEIGHTS_FOLDER,
+    file: Path | None = None,
+) -> None:
     """Load ImageNet weights into a model's backbone, downloading them once.
 
     Args:
         model: its deformable convolutions take the weights of the plain ones.
         config: names the backbone.
-        folder: where darknet53.pth is kept; torchvision keeps its files in torch's own cache.
+        folder: where darknet53.pth is kept; torchvision keeps its files in torch's own cache, timm
+            in that of its hub.
+        file: the weights of a network of timm's.
 
     Raises:
         OSError: the weights can be neither found nor downloaded; the message says what to do.
@@ -150,7 +160,7 @@ def load_backbone(model: AnySegmenter, config: ModelConfig, folder: Path = WEIGH
     elif config.backbone.startswith(TIMM_PREFIX):
         from yolact.models.backbones.from_timm import pretrained_state  # timm is slow to load
 
-        state = pretrained_state(config.backbone)
+        state = pretrained_state(config.backbone, file)
     else:
         state = _torchvision_weights(config.backbone)
     _load(backbone, state)

@@ -159,7 +159,7 @@ def set_up(config: Config, options: TrainOptions, checkpoint: Checkpoint | None 
 
     torch.manual_seed(config.train.seed)
     model = build_model(config)
-    load_start_weights(model, config, checkpoint, options.resume)
+    load_start_weights(model, config, checkpoint, options)
     model.to(device).to(memory_format=torch.channels_last).train()
     freeze_if_small(model, options, config.train.batch_size)
     parallel = distributed.parallel(model, unused_parameters=config.model.mask_rescoring)

@@ -30,7 +30,7 @@ class TimmBackbone(nn.Module):
     def __init__(self, name: str) -> None:
         super().__init__()
         self.features = create_features(name)
-        info = self.features.feature_info
+        info: Any = self.features.feature_info
         index_of = {stride: index for index, stride in enumerate(info.reduction())}  # the last one
         if not index_of.keys() >= set(_STRIDES):
             strides = ", ".join(map(str, info.reduction()))
@@ -81,10 +81,41 @@ def pretrained_state(name: str, file: Path | None = None) -> dict[str, Tensor]:
     """
     state = None if file else _packaged_state(name)
     if state is None:
-        overlay = {"file": str(file)} if file else None
-        net = create_features(name, pretrained=True, pretrained_cfg_overlay=overlay)
-        state = net.state_dict()
+        state = _file_state(name, file) if file else _hub_state(name)
     return {f"features.{key}": tensor for key, tensor in state.items()}
+
+
+def _hub_state(name: str) -> dict[str, Tensor]:
+    try:
+        return create_features(name, pretrained=True).state_dict()
+    except OSError as error:
+        raise OSError(
+            f"cannot get the weights of {name} ({_first_line(error)}); give a file by "
+            "--backbone_weights, or train from scratch with --set train.pretrained_backbone=False"
+        ) from None
+
+
+def _file_state(name: str, file: Path) -> dict[str, Tensor]:
+    if not file.is_file():
+        raise FileNotFoundError(f"--backbone_weights={file}: no such file")
+    random = _seeded_state(name)
+    try:
+        state = _seeded_state(name, pretrained=True, pretrained_cfg_overlay={"file": str(file)})
+    except Exception as error:  # of pickle, zip, safetensors: whatever is in the file
+        raise ValueError(
+            f"--backbone_weights={file}: cannot be read ({_first_line(error)})"
+        ) from None
+    # timm passes over what a file lacks in silence.
+    same = [key for key, t in state.items() if t.ndim > 1 and torch.equal(t, random[key])]
+    if same:
+        raise ValueError(f"--backbone_weights={file}: does not fit {name}, first at {same[0]}")
+    return state
+
+
+def _seeded_state(name: str, **options: Any) -> dict[str, Tensor]:
+    with torch.random.fork_rng(devices=()):
+        torch.manual_seed(0)
+        return create_features(name, **options).state_dict()
 
 
 def _packaged_state(name: str) -> dict[str, Tensor] | None:
@@ -115,3 +146,7 @@ def _settings(wanted: str, name: str) -> Any:
         hint = f"; near it are {', '.join(TIMM_PREFIX + other for other in close)}" if close else ""
         raise ValueError(f"model.backbone={name}: timm has no such network{hint}")
     return timm.get_pretrained_cfg(wanted) or timm.models.PretrainedCfg()
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error) or type(error).__name__).splitlines()[0]
