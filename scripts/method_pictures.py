@@ -65,7 +65,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def look(image: Image) -> Parts:
     """Run the bundled model, in float32, so that the pictures are the same everywhere."""
     predictor = Predictor.from_checkpoint(
-        "yolact_resnet18_person", device="cpu", precision="float32", engine="eager"
+        "yolact_lite2_person", device="cpu", precision="float32", engine="eager"
     )
     model = predictor.model
     assert isinstance(model, Yolact)

@@ -32,7 +32,7 @@ def test_the_example_is_short_and_needs_little() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["yolact_resnet18_person", "yolact_resnet18_shapes"])
+@pytest.mark.parametrize("name", ["yolact_lite2_person", "yolact_resnet18_shapes"])
 def test_the_example_finds_what_the_predictor_finds(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -207,7 +207,7 @@ def test_predicts_in_a_folder_with_nothing_but_a_photograph(
 
 OF_NAMES = """
 from yolact import Predictor
-print(Predictor.from_checkpoint("yolact_resnet18_person", engine="eager")("photo.jpg").names())
+print(Predictor.from_checkpoint("yolact_lite2_person", engine="eager")("photo.jpg").names())
 for name in ("yolact_resnet18_shapes", "yolact_base"):
     try:
         Predictor.from_checkpoint(name)

@@ -29,7 +29,7 @@ BUNDLED_FOLDER = _IN_WHEEL if _IN_WHEEL.is_dir() else _IN_CHECKOUT
 WEIGHTS_FOLDER = Path("weights") if _IN_WHEEL.is_dir() else _IN_CHECKOUT
 """The folder of downloads: in a checkout of this repository, else in the working folder."""
 
-BUNDLED = "yolact_resnet18_person"
+BUNDLED = "yolact_lite2_person"
 """The model where no checkpoint is named."""
 
 IN_REPOSITORY = (BUNDLED, "yolact_resnet18_shapes")
