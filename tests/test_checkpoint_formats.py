@@ -155,7 +155,10 @@ def test_numbers_that_do_not_go_together() -> None:
 
 @pytest.mark.parametrize(
     "setting",
-    ["keep_aspect=True", "fpn_relu_levels=0", "p6_source=c5", "prototype_align_corners=True"],
+    [
+        *("keep_aspect=True", "fpn_relu_levels=0", "p6_source=c5", "prototype_align_corners=True"),
+        "backbone=timm/resnet18d",
+    ],
 )
 def test_what_2019_does_not_have(setting: str) -> None:
     check_official(ModelConfig())

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 
 from torch import Tensor
 
-from yolact.config import ModelConfig
+from yolact.config import TIMM_PREFIX, ModelConfig
 
 from .names import State, Table, translate
 
@@ -56,6 +56,8 @@ def check_official(model: ModelConfig) -> None:
         value = getattr(model, name)
         if value != getattr(ModelConfig(), name):
             raise ValueError(f"model.{name}={value}: the release of 2019 has no such model")
+    if model.backbone.startswith(TIMM_PREFIX):
+        raise ValueError(f"model.backbone={model.backbone}: the release of 2019 has no such model")
 
 
 def to_official(state: Mapping[str, Tensor]) -> State:
