@@ -11,10 +11,10 @@ from typing import Literal
 from data.annotations.coco import CocoInstances
 from data.formats.recognise import (
     EXPECTED,
-    READERS,
     SplitPaths,
     format_of_json,
     image_folder_of,
+    read_split,
     recognise,
     yolo_splits,
 )
@@ -115,13 +115,13 @@ def open_dataset(
     """
     if name == SHAPES:
         return _generated(split, categories, length)
-    kind, images, annotations = resolve_dataset(name, root).split(split)
+    paths = resolve_dataset(name, root).split(split)
     content = None
-    if kind != "coco":
-        content, problems = READERS[kind](images, annotations)
+    if paths.format != "coco":
+        content, problems = read_split(paths)
         if problems:
-            _logger.warning("%s: left out %s", annotations, summarize(problems))
-    return CocoInstances(images, annotations, categories, content=content)
+            _logger.warning("%s: left out %s", paths.annotations, summarize(problems))
+    return CocoInstances(paths.images, paths.annotations, categories, content=content)
 
 
 def has_one_split(name: str, root: Path = Path("data")) -> bool:

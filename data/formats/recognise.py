@@ -3,32 +3,31 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from pathlib import Path
 from typing import Literal, NamedTuple
 
 from .convert import Converted
-from .data_yaml import read_class_names, read_folders
+from .data_yaml import MAX_BYTES, read_class_names
 from .labelme import read_labelme
 from .splits import (
     SplitName,
     annotation_places,
-    image_places,
     images_beside,
-    split_folder,
     split_of,
 )
 from .via import read_via
 from .yolo import read_yolo
+from .yolo_files import common_folder, find_places
 
 Format = Literal["coco", "yolo", "labelme", "via"]
 
-READERS: dict[Format, Callable[[Path, Path], Converted]] = {
+READERS: dict[Format, Callable[..., Converted]] = {
     "yolo": read_yolo,
     "labelme": read_labelme,
     "via": read_via,
 }
-"""For each format but COCO's own: image folder, annotations -> content in COCO's form."""
+"""For each format but COCO's own: image folder, annotations, and the part where there are parts."""
 
 EXPECTED = (
     "one JSON file of COCO or VIA, YOLO's data.yaml with images/ and labels/, or labelme files"
@@ -36,7 +35,6 @@ EXPECTED = (
 
 _NAMES = re.compile(rb"^(\xef\xbb\xbf)?names\s*:", re.MULTILINE)  # perhaps behind a byte order mark
 _HEAD = 1 << 16  # bytes of a JSON file, enough to see which keys it has
-_SPLITS: tuple[SplitName, ...] = ("train", "val")
 _COCO_NAME = re.compile(r"annotations|instances", re.IGNORECASE)
 
 
@@ -47,11 +45,13 @@ class SplitPaths(NamedTuple):
         format: how to read it.
         images: folder of the images.
         annotations: a file, for labelme a folder.
+        part: which of the splits that one file describes; "" for all of it.
     """
 
     format: Format
     images: Path
     annotations: Path
+    part: str = ""
 
 
 def recognise(folder: Path) -> tuple[SplitPaths | None, SplitPaths | None]:
@@ -84,30 +84,29 @@ def recognise(folder: Path) -> tuple[SplitPaths | None, SplitPaths | None]:
     return train, val
 
 
-def yolo_splits(names_file: Path) -> tuple[SplitPaths | None, SplitPaths | None]:
-    """Find the image folders of a YOLO dataset: those that its file names, else the usual ones.
+def read_split(split: SplitPaths) -> Converted:
+    """Read a split of any format but COCO's own.
 
     Raises:
-        ValueError: the file cannot be read, or there are no images.
+        ValueError: it cannot be read, or nothing can be used.
+    """
+    return READERS[split.format](split.images, split.annotations, *filter(None, [split.part]))
+
+
+def yolo_splits(names_file: Path) -> tuple[SplitPaths | None, SplitPaths | None]:
+    """Find the images of a YOLO dataset: in the folders that its file names, else the usual ones.
+
+    Raises:
+        ValueError: the file cannot be read, or a folder is not there.
     """
     read_class_names(names_file)
-    root = names_file.parent
-    named = read_folders(names_file) if names_file.suffix != ".txt" else {}
-    roots = [root / named.get("path", ""), root]
-    train, val = (
-        _first_folder(roots, named[split]) if split in named else _yolo_images(roots, split)
-        for split in _SPLITS
-    )
-    if train is None and val is None and not {"train", "val"} & named.keys():
-        train = val = _first_folder(roots, "images")
-    if train is None and val is None:
-        listed = [named[key] for key in ("train", "val") if key in named]
-        listed = listed or ["images/train", "train/images", "images"]
-        raise ValueError(f"{names_file}: no such folder: {', '.join(listed)}")
-    return (
-        SplitPaths("yolo", train, names_file) if train else None,
-        SplitPaths("yolo", val, names_file) if val else None,
-    )
+    splits: dict[str, SplitPaths] = {}
+    for name, places in find_places(names_file).items():
+        if len(places) == 1 and places[0].is_dir():
+            splits[name] = SplitPaths("yolo", places[0], names_file)
+        else:
+            splits[name] = SplitPaths("yolo", common_folder(names_file, places), names_file, name)
+    return splits.get("train"), splits.get("val")
 
 
 def format_of_json(file: Path) -> Format | None:
@@ -148,32 +147,10 @@ def _has_labels(folder: Path) -> bool:
 
 def _names_classes(file: Path) -> bool:
     try:
-        return _NAMES.search(file.read_bytes()) is not None
+        with file.open("rb") as stream:
+            return _NAMES.search(stream.read(MAX_BYTES)) is not None
     except OSError:
         return False
-
-
-def _yolo_images(roots: Iterable[Path], split: SplitName) -> Path | None:
-    """Find images/train, train/images and alike."""
-    for root in roots:
-        for images in image_places(root):
-            if found := split_folder(images, split):
-                return found
-        above = split_folder(root, split)
-        if above and (found := next(image_places(above), None)):
-            return found
-    return None
-
-
-def _first_folder(roots: Iterable[Path], name: str) -> Path | None:
-    """Find a folder under one of the roots, also if its path was written on another machine."""
-    parts = Path(name.replace("\\", "/")).parts
-    for root in roots:
-        for start in range(max(1, len(parts) - 1)):
-            folder = root.joinpath(*parts[start:])
-            if folder.is_dir():
-                return folder
-    return None
 
 
 def _json_parts(folder: Path) -> dict[SplitName | None, list[SplitPaths]]:
