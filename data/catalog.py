@@ -20,6 +20,7 @@ from data.formats.recognise import (
 )
 
 from .classes import Categories
+from .options import AS_IS, DataOptions
 from .problems import summarize
 from .sample import Dataset
 
@@ -99,6 +100,7 @@ def open_dataset(
     categories: Categories | None = None,
     root: Path = Path("data"),
     length: int | None = None,
+    options: DataOptions = AS_IS,
 ) -> Dataset:
     """Open one split of a dataset.
 
@@ -108,6 +110,7 @@ def open_dataset(
         categories: classes of a trained model, to which labels are matched.
         root: the folder of the catalogued datasets.
         length: scenes to generate, for "shapes" alone.
+        options: how to take the files of the dataset.
 
     Raises:
         ValueError: no such dataset, or it lacks this split.
@@ -121,7 +124,9 @@ def open_dataset(
         content, problems = read_split(paths)
         if problems:
             _logger.warning("%s: left out %s", paths.annotations, summarize(problems))
-    return CocoInstances(paths.images, paths.annotations, categories, content=content)
+    return CocoInstances(
+        paths.images, paths.annotations, categories, content=content, options=options
+    )
 
 
 def has_one_split(name: str, root: Path = Path("data")) -> bool:

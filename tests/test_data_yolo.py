@@ -231,8 +231,6 @@ def test_a_split_that_is_not_there(tmp_path: Path, yaml: str) -> None:
 @pytest.mark.parametrize(
     ("line", "what"),
     [
-        ("0 0.5 0.5 0.2 0.2", "a box without an outline"),
-        ("0 0.5 0.5 0.2 0.2 0.9", "a box without an outline"),
         ("9 0.1 0.1 0.5 0.1 0.5 0.5", "a class number without a name"),
         ("0 0.1 0.1 0.5 0.1 0.5 0.5 0.7", "an x without its y"),
         ("0 10 10 50 10 50 30", "coordinates in pixels"),
@@ -266,11 +264,11 @@ def test_images_and_labels_of_yolo_that_do_not_belong_together(tmp_path: Path) -
     (images / "d.jpg").write_text("no image")
     (labels / "e.txt").write_text("0 0.1 0.1 0.5 0.1 0.5 0.5")
     (labels / "b.txt").write_bytes(b"\xff\xfe\x00")
-    (labels / "a.txt").write_text((labels / "a.txt").read_text() + "\n0 0.5 0.5 1 1")
+    (labels / "a.txt").write_text((labels / "a.txt").read_text() + "\n0 0.5")
     content, problems = read_yolo(images, tmp_path / "data.yaml")
     assert [image["file_name"] for image in content["images"]] == ["a.png", "c.png"]
     assert [problem.what for problem in problems] == [
-        "a box without an outline",
+        "an x without its y",
         "labels that are no text",
         "an image that cannot be read",
         "labels without an image",
@@ -288,10 +286,30 @@ def test_byte_order_marks_and_hidden_files(tmp_path: Path) -> None:
     assert len(content["annotations"]) == 3
 
 
-def test_an_image_of_boxes_alone_is_no_negative(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("line", "box"),
+    [
+        ("0 0.5 0.5 0.2 0.5", [24, 10, 12, 20]),
+        ("0 0.5 0.5 0.2 0.5 0.9", [24, 10, 12, 20]),  # with a score
+        ("0 0 0.5 0.2 1", [0, 0, 6, 40]),
+    ],
+)
+def test_boxes_alone(tmp_path: Path, line: str, box: list[float]) -> None:
+    write_images(tmp_path / "images" / "train")
+    write_yolo(two_images(), tmp_path)
+    (tmp_path / "labels" / "train" / "b.txt").write_text(f"{line}\n")
+    dataset = opened(tmp_path, "train")
+    assert len(dataset) == 2
+    assert dataset.counts().boxes_only == 1
+    (part,) = dataset.annotations(1)
+    assert part["segmentation"] == []
+    assert part["bbox"] == pytest.approx(box)
+
+
+def test_an_image_of_lines_that_cannot_be_used_is_no_negative(tmp_path: Path) -> None:
     images = write_images(tmp_path / "images" / "train")
     write_yolo(two_images(), tmp_path)
-    (tmp_path / "labels" / "train" / "b.txt").write_text("0 0.5 0.5 0.2 0.2\n")
+    (tmp_path / "labels" / "train" / "b.txt").write_text("0 0.5 0.5\n")
     content, problems = read_yolo(images, tmp_path / "data.yaml")
     assert [image["file_name"] for image in content["images"]] == ["a.png"]
     assert len(problems) == 1

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from data.annotations.reader import ObjectReader
+from data.annotations.reader import ObjectReader, is_no_outline
 from data.annotations.run_lengths import from_outline, measure
 from data.annotations.table import ImageTable, ObjectTable
 from data.classes import Categories
@@ -29,7 +29,7 @@ _REDRAW = "draw it again, or delete it"
 _MENDS = {
     "unknown image_id": "give the id of a good image in 'images', or delete it",
     "unknown category_id": "give the id of a class in 'categories', or delete it",
-    "no segmentation": "draw its outline: masks are learned from it",
+    "neither an outline nor a box": "draw its outline: masks are learned from it",
 }
 
 
@@ -91,8 +91,9 @@ def _read(
             where = f"number {position}"
             problems.append(Problem("an annotation that is no object", where, _REDRAW))
             continue
-        # Of the box only a placeholder: it is compared with the outline later.
-        reader.read([entry | {"id": len(accepted) + 1, "bbox": [0, 0, 1, 1], "area": 1}])
+        # Of a box with an outline only a placeholder: the two are compared later.
+        placeholder = {} if is_no_outline(entry.get("segmentation")) else {"bbox": [0, 0, 1, 1]}
+        reader.read([entry | {"id": len(accepted) + 1, "area": 1} | placeholder])
         if reader.left_out:
             (reason,) = reader.left_out
             reader.left_out = Counter()
@@ -102,10 +103,17 @@ def _read(
     table = reader.table()
     numbers = (table.ids - 1).tolist()
     for lost in sorted(set(range(len(accepted))) - set(numbers)):
-        is_far = isinstance(accepted[lost]["segmentation"], list)  # the only fault of polygons here
-        reason = "outline far outside the image" if is_far else "run lengths of the wrong sum"
+        outline = accepted[lost].get("segmentation")
+        reason = "run lengths of the wrong sum"
+        if is_no_outline(outline):
+            reason = "an empty box"
+        elif isinstance(outline, list):  # the only fault of polygons here
+            reason = "outline far outside the image"
         problems.append(_left_out(reason, accepted[lost], images))
     extents, areas = _measure(table, sizes)
+    for row in np.flatnonzero(table.has_box_only).tolist():
+        x, y, width, height = np.array(accepted[numbers[row]]["bbox"], np.float64)
+        extents[row], areas[row] = (x, y, x + width, y + height), width * height
     image_ids = list(images)
     columns = (numbers, table.images.tolist(), table.labels.tolist(), extents.tolist(), areas)
     usable = [
@@ -118,7 +126,7 @@ def _read(
 def _measure(
     table: ObjectTable, sizes: list[tuple[int, int]]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Return the (M, 4) xyxy extents and the (M,) areas of outlines."""
+    """Return the (M, 4) xyxy extents and the (M,) areas of outlines, 0 where there is none."""
     extents, areas = np.zeros((len(table), 4)), np.zeros(len(table))
     drawn = np.flatnonzero(table.polygons.lengths)
     starts, firsts = table.points.starts[:-1] // 2, table.polygons.starts[:-1][drawn]
@@ -132,7 +140,7 @@ def _measure(
         extents[drawn, :2] = np.minimum.reduceat(low, firsts)
         extents[drawn, 2:] = np.maximum.reduceat(high, firsts)
         areas[drawn] = np.add.reduceat(abs(np.add.reduceat(crosses, starts)) / 2, firsts)
-    for row in np.flatnonzero(table.polygons.lengths == 0).tolist():
+    for row in np.flatnonzero((table.polygons.lengths == 0) & ~table.has_box_only).tolist():
         image_hw = sizes[table.images[row]]
         outline = table.segmentation(row, image_hw)
         (x, y, width, height), areas[row] = measure(from_outline(outline, image_hw))

@@ -74,15 +74,14 @@ def images_beside(folder: Path, name: str, split: SplitName | None) -> Path:
         split: that the annotation file is named after; None leaves it to the folder.
 
     Returns:
-        A folder called so or of this split, itself or in `images`; else `images`; looked for in
-        the folder and, where that is called after a split or `annotations`, in those above it. At
-        last the folder itself.
+        A folder called so or of this split, itself or in `images`; else `images`; else the folder;
+        looked for beside `annotations` rather than in it.
     """
     split = split or split_of(folder.name)
     bases = [folder]
-    while len(bases) < 4 and (_is_place(bases[-1]) or split_of(bases[-1].name)):
+    while _is_place(bases[-1]) or (split_of(bases[-1].name) and _is_place(bases[-1].parent)):
         bases.append(bases[-1].parent)
-    bases.sort(key=lambda base: base.name.lower() in _ANNOTATIONS)  # images are rarely in these
+    bases.sort(key=_is_for_annotations)
     for base in bases:
         for place in (base, *image_places(base)):
             exact = place / name
@@ -90,16 +89,19 @@ def images_beside(folder: Path, name: str, split: SplitName | None) -> Path:
                 return exact
             of_split = split and split_folder(place, split)
             if of_split:
-                holder = next(image_places(of_split), of_split)
-                return folder if folder.parent == place and holder == of_split else holder
+                return next(image_places(of_split), of_split)
         images = next(image_places(base), None)
         if images is not None:
             return images
-    return folder
+    return bases[0]
 
 
 def _is_place(folder: Path) -> bool:
     return folder.name.lower() in _PLACES
+
+
+def _is_for_annotations(folder: Path) -> bool:
+    return not {folder.name.lower(), folder.parent.name.lower()}.isdisjoint(_ANNOTATIONS)
 
 
 def _called(folder: Path, names: tuple[str, ...]) -> list[Path]:

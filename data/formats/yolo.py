@@ -25,8 +25,8 @@ def read_yolo(image_folder: Path, names_file: Path, part: str = "") -> Converted
     """Read the objects of the images in a folder and its sub-folders.
 
     The text files are in `labels` where the images are in `images`, else beside the images. A line
-    is a class number and the corners of a polygon, as shares of width and height. An image without
-    a text file has no objects.
+    is a class number and the corners of a polygon, as shares of width and height; or it is a box,
+    centre and size, perhaps with a score. An image without a text file has no objects.
 
     Args:
         image_folder: to which the image names are relative.
@@ -51,10 +51,10 @@ def read_yolo(image_folder: Path, names_file: Path, part: str = "") -> Converted
             objects: list[Object] = []
             for number, line in lines.items():
                 with found.leaving_out(f"{file}, line {number}"):
-                    label, outline = _parsed(line, image_hw)
-                    if label not in categories.label_of:
+                    parsed = _parsed(line, image_hw)
+                    if parsed.category not in categories.label_of:
                         raise Unusable("a class number without a name", f"name it in {names_file}")
-                    objects.append(Object(label, [outline]))
+                    objects.append(parsed)
             name = Path(os.path.relpath(image, image_folder)).as_posix()
             found.add(name, image_hw, objects, len(lines))
     for file in _stray(filter(Path.is_dir, places), set(files.values())):
@@ -102,20 +102,24 @@ def _lines(file: Path) -> dict[int, str]:
     return {number: line for number, line in enumerate(lines, start=1) if line.strip()}
 
 
-def _parsed(line: str, image_hw: tuple[int, int]) -> tuple[int, list[float]]:
-    """Return the class number and the polygon, in pixels, of a line."""
+def _parsed(line: str, image_hw: tuple[int, int]) -> Object:
+    """Return the object of a line, in pixels."""
     try:
         label, *shares = map(float, line.split())
     except ValueError:
         raise Unusable("a line that is not numbers", _LINE) from None
     if not math.isfinite(sum(shares)) or not label.is_integer():
         raise Unusable("a line that is not numbers", _LINE)
-    if len(shares) in (4, 5):  # centre and size, perhaps a score
-        raise Unusable("a box without an outline", "draw the outline: masks are learned from it")
-    if len(shares) % 2:
+    is_box = len(shares) in (4, 5)  # centre and size, perhaps a score
+    if len(shares) % 2 and not is_box:
         raise Unusable("an x without its y", _LINE)
     if max(map(abs, shares), default=0) > _LARGEST_SHARE:
         raise Unusable("coordinates in pixels", "divide x by the width and y by the height")
     height, width = image_hw
+    if is_box:
+        x, y, w, h = (
+            share * side for share, side in zip(shares[:4], (width, height) * 2, strict=True)
+        )
+        return Object(int(label), [], [x - w / 2, y - h / 2, w, h])
     xs, ys = [x * width for x in shares[::2]], [y * height for y in shares[1::2]]
-    return int(label), polygon(xs, ys, image_hw)
+    return Object(int(label), [polygon(xs, ys, image_hw)])
