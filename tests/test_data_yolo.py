@@ -203,9 +203,9 @@ def test_a_list_of_images(tmp_path: Path, lines: str, listing: str) -> None:
 
 
 def test_a_list_names_no_image_outside_the_dataset(tmp_path: Path) -> None:
-    write_images(tmp_path / "secret")
+    write_images(tmp_path / "secret", ("s.png", "t.png"))
     folder = yolo_of(tmp_path / "mine", "train: train.txt", (TRAIN,))
-    names = ["../secret/a.png", str(tmp_path / "secret/b.png"), "images/train/a.png", "gone.png"]
+    names = ["../secret/s.png", str(tmp_path / "secret/t.png"), "images/train/a.png", "gone.png"]
     (folder / "train.txt").write_text("\n".join(names))
     content, problems = read_yolo(folder, folder / "data.yaml", "train")
     assert [image["file_name"] for image in content["images"]] == ["images/train/a.png"]

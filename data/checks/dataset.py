@@ -12,7 +12,8 @@ from data.annotations.entries import entries_of, read_content
 from data.catalog import SHAPES, Split, resolve_dataset
 from data.classes import Categories
 from data.files import is_file
-from data.formats.recognise import SplitPaths, read_split
+from data.formats.recognise import read_split
+from data.formats.splits import SplitPaths
 from data.problems import Problem
 
 from .images import check_images

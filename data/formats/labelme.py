@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import json
 import math
 import os
 from collections.abc import Iterable
@@ -11,19 +12,19 @@ from pathlib import Path, PureWindowsPath
 import numpy as np
 
 from data.annotations.entries import stated_hw
-from data.annotations.polygons import one_ring
-from data.annotations.run_lengths import encode, from_outline, merge
+from data.annotations.run_lengths import encode
 from data.files import IMAGE_SUFFIXES, is_file, read_json
 from data.images import read_image
 from data.problems import Unusable
-from data.sample import Polygons, RunLengths
+from data.sample import RunLengths
 
-from .convert import CocoBuilder, Converted, Object, ellipse, header_hw, polygon
+from .convert import CocoBuilder, Converted, Object, Part, ellipse, header_hw, joined, polygon
 from .drawn import Drawn
+from .output import Output, Picture
 
 _DRAW_AGAIN = "draw the object again, or delete it"
-
-_Part = list[float] | RunLengths  # of an object: a flat polygon, or a mask
+_CLASS_LIST = "labels.txt"
+_SPECIAL = ("__ignore__", "_background_")
 
 
 def read_labelme(image_folder: Path, label_folder: Path) -> Converted:
@@ -50,7 +51,22 @@ def read_labelme(image_folder: Path, label_folder: Path) -> Converted:
             objects = _objects(found, shapes, image_hw, file)
             name = Path(os.path.relpath(image, image_folder)).as_posix()
             found.add(name, image_hw, objects, len(shapes))
-    return found.finish(label_folder)
+    return found.finish(label_folder, listed=_class_list(label_folder))
+
+
+def write_labelme(output: Output, pictures: Iterable[Picture]) -> None:
+    """Write a JSON file for each image, and `labels.txt`, the classes for `labelme --labels`."""
+    folder = output.folder / output.split
+    folder.mkdir(parents=True, exist_ok=True)
+    for picture in pictures:
+        name = picture.name.rpartition("/")[2]
+        drawn = output.drawn(picture, is_joined=False)
+        content = labelme_content(name, picture.image_hw, drawn)
+        file = folder / f"{picture.stem}.json"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(json.dumps(content, ensure_ascii=False, indent=2), encoding="utf-8")
+    lines = "".join(f"{name}\n" for name in output.categories.names)
+    (folder / _CLASS_LIST).write_text(lines, encoding="utf-8")
 
 
 def labelme_content(
@@ -63,10 +79,10 @@ def labelme_content(
         image_hw: height and width of the image.
         objects: with their outlines; a hole is joined to its outline by a bridge without area.
     """
-    shapes = [
+    shapes: list[dict[str, object]] = [
         {
             "label": drawn.name,
-            "points": one_ring([part]).tolist(),
+            "points": ring,
             "group_id": number if len(drawn.polygons) > 1 else None,
             "description": drawn.note,
             "shape_type": "polygon",
@@ -74,7 +90,7 @@ def labelme_content(
             "mask": None,
         }
         for number, drawn in enumerate(objects, start=1)
-        for part in drawn.polygons
+        for ring in drawn.rings()
     ]
     return {
         "version": "5.5.0",
@@ -85,6 +101,15 @@ def labelme_content(
         "imageHeight": image_hw[0],
         "imageWidth": image_hw[1],
     }
+
+
+def _class_list(folder: Path) -> list[str]:
+    """Return the classes of `labels.txt`, with which labelme is started, but its special ones."""
+    try:
+        lines = (folder / _CLASS_LIST).read_text(encoding="utf-8-sig").splitlines()
+    except (OSError, UnicodeDecodeError):
+        return []
+    return [name for line in lines if (name := line.strip()) and name not in _SPECIAL]
 
 
 def _content(file: Path) -> tuple[dict[str, object], list[object]]:
@@ -114,7 +139,7 @@ def _image_of(image_path: object, file: Path, image_folder: Path) -> Path:
 def _objects(
     found: CocoBuilder, shapes: list[object], image_hw: tuple[int, int], file: Path
 ) -> list[Object]:
-    parts: dict[tuple[str, str], list[_Part]] = {}
+    parts: dict[tuple[str, str], list[Part]] = {}
     for number, shape in enumerate(shapes, start=1):
         with found.leaving_out(f"{file}, shape {number}"):
             if not isinstance(shape, dict):
@@ -125,10 +150,10 @@ def _objects(
                 raise Unusable("a shape without a label", "give it the name of its class")
             key = f"shape {number}" if group is None else f"group {group!r:.80}"
             parts.setdefault((label.strip(), key), []).append(outline)
-    return [Object(label, _joined(outlines, image_hw)) for (label, _), outlines in parts.items()]
+    return [Object(label, joined(outlines, image_hw)) for (label, _), outlines in parts.items()]
 
 
-def _outline(shape: dict[str, object], image_hw: tuple[int, int]) -> _Part:
+def _outline(shape: dict[str, object], image_hw: tuple[int, int]) -> Part:
     kind = shape.get("shape_type") or "polygon"
     xs, ys = _coordinates(shape.get("points"))
     if kind in ("line", "linestrip", "point", "points"):
@@ -166,12 +191,3 @@ def _bitmap(mask: object, corners: list[float], image_hw: tuple[int, int]) -> Ru
     height, width = np.minimum(seen.shape, target.shape)
     target[:height, :width] = seen[:height, :width]
     return encode(canvas)
-
-
-def _joined(parts: list[_Part], image_hw: tuple[int, int]) -> Polygons | RunLengths:
-    """Join the parts of an object: to polygons if all are."""
-    polygons = [part for part in parts if isinstance(part, list)]
-    masks = [part for part in parts if not isinstance(part, list)]
-    if not masks:
-        return polygons
-    return merge([*masks, *(from_outline([polygon], image_hw) for polygon in polygons)])
