@@ -100,7 +100,7 @@ def write_voc(output: Output, pictures: Iterable[Picture]) -> None:
         numbers = [_VOID if found["iscrowd"] else i for i, found in enumerate(objects, start=1)]
         for folder, values in ((CLASSES, labels), (OBJECTS, numbers)):
             pixels = np.array([0, *values], np.uint8)[ids]
-            png = PilImage.fromarray(pixels, "P")
+            png = PilImage.fromarray(pixels)
             png.putpalette(colour_map().tobytes())
             save(output.folder / folder / f"{picture.stem}.png", png)
         stems.append(picture.stem)
