@@ -124,7 +124,7 @@ def test_duplicates(tmp_path: Path) -> None:
     ("changes", "what"),
     [
         ({"images": None}, "a list that is missing"),
-        ({"annotations": {}}, "a list that is missing"),
+        ({"annotations": 7}, "a list that is missing"),
         ({"categories": 5}, "a list that is missing"),
         ({"categories": [{"id": 1}]}, "classes that cannot be read"),
         ({"categories": [{"id": 1, "name": "a"}, {"id": 2, "name": "a"}]}, "listed twice"),

@@ -31,6 +31,12 @@ _UPLOAD = re.compile(
 )  # what Label Studio puts before the name of an upload
 
 
+def image_path(folder: Path, relative: str) -> Path:
+    """Return the path of an image that was found, without the links that `..` would follow."""
+    path = folder / relative
+    return Path(os.path.normpath(path)) if relative.startswith("..") else path
+
+
 class _Found(NamedTuple):
     """A file for a name.
 
