@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import difflib
 import logging
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -12,15 +11,16 @@ from typing import Literal
 from data.annotations.coco import CocoInstances
 from data.formats.recognise import (
     EXPECTED,
-    READERS,
     SplitPaths,
     format_of_json,
     image_folder_of,
+    read_split,
     recognise,
     yolo_splits,
 )
 
 from .classes import Categories
+from .options import AS_IS, DataOptions
 from .problems import summarize
 from .sample import Dataset
 
@@ -93,18 +93,6 @@ _CATALOG: dict[str, tuple[str, dict[Split, tuple[str, str]]]] = {
     ),
 }
 
-_TRAIN_FILES = (
-    "annotations/instances_train.json",
-    "annotations/instances_train2017.json",
-    "train/_annotations.coco.json",
-)
-_VAL_FILES = (
-    "annotations/instances_val.json",
-    "annotations/instances_val2017.json",
-    "valid/_annotations.coco.json",
-)
-_ONLY_FILES = ("annotations.json", "_annotations.coco.json")
-
 
 def open_dataset(
     name: str,
@@ -112,6 +100,7 @@ def open_dataset(
     categories: Categories | None = None,
     root: Path = Path("data"),
     length: int | None = None,
+    options: DataOptions = AS_IS,
 ) -> Dataset:
     """Open one split of a dataset.
 
@@ -121,6 +110,7 @@ def open_dataset(
         categories: classes of a trained model, to which labels are matched.
         root: the folder of the catalogued datasets.
         length: scenes to generate, for "shapes" alone.
+        options: how to take the files of the dataset.
 
     Raises:
         ValueError: no such dataset, or it lacks this split.
@@ -128,13 +118,15 @@ def open_dataset(
     """
     if name == SHAPES:
         return _generated(split, categories, length)
-    kind, images, annotations = resolve_dataset(name, root).split(split)
+    paths = resolve_dataset(name, root).split(split)
     content = None
-    if kind != "coco":
-        content, problems = READERS[kind](images, annotations)
+    if paths.format != "coco":
+        content, problems = read_split(paths)
         if problems:
-            _logger.warning("%s: left out %s", annotations, summarize(problems))
-    return CocoInstances(images, annotations, categories, content=content)
+            _logger.warning("%s: left out %s", paths.annotations, summarize(problems))
+    return CocoInstances(
+        paths.images, paths.annotations, categories, content=content, options=options
+    )
 
 
 def has_one_split(name: str, root: Path = Path("data")) -> bool:
@@ -206,23 +198,13 @@ def _own_or_shared(base: Path, images: str) -> Path:
 
 
 def _in_folder(folder: Path) -> DatasetPaths:
-    train, val = _first_file(folder, _TRAIN_FILES), _first_file(folder, _VAL_FILES)
-    if train is None and val is None:
-        train = val = _first_file(folder, _ONLY_FILES)
-    if train is not None or val is not None:
-        splits = _of_json(train) if train else None, _of_json(val) if val else None
-    else:
-        splits = recognise(folder)
+    splits = recognise(folder)
     if splits == (None, None):
         raise ValueError(
-            f"no annotations in {str(folder)!r}: expected {_TRAIN_FILES[0]} and {_VAL_FILES[0]}, "
-            f"{EXPECTED}; catalogued names: {', '.join(_CATALOG)}"
+            f"no annotations in {str(folder)!r}: expected annotations/instances_train.json and "
+            f"instances_val.json, {EXPECTED}; catalogued names: {', '.join(_CATALOG)}"
         )
     return DatasetPaths(folder.resolve().name, *splits)
-
-
-def _first_file(folder: Path, names: Sequence[str]) -> Path | None:
-    return next((folder / name for name in names if (folder / name).is_file()), None)
 
 
 def _of_json(file: Path) -> SplitPaths:

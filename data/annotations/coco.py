@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import gc
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from pycocotools.coco import COCO
 
 from data.classes import Categories
 from data.images import read_image
+from data.options import AS_IS, DataOptions
 from data.problems import Problem, summarize
 from data.sample import Annotation, ImageInfo, Sample
 
@@ -23,10 +26,31 @@ from .entries import entries_of, read_categories, read_content
 from .images import Images, check_enough, read_images
 from .locate import image_path
 from .reader import ObjectReader, numbered
+from .table import Ints
 
 _logger = logging.getLogger(__name__)
 
 _NOT_FOR_WORKERS = ("coco", "image_ids")  # made from the tables when asked for
+
+
+class ObjectCounts(NamedTuple):
+    """What there is to learn from.
+
+    Attributes:
+        objects: crowds excepted.
+        crowds: regions that are ignored.
+        boxes_only: how many of the objects have no outline.
+        most_in_image: objects in one image.
+        most_of_class: objects of one class in one image.
+        crowd_classes: names of the classes that occur as crowds alone.
+    """
+
+    objects: int
+    crowds: int
+    boxes_only: int
+    most_in_image: int
+    most_of_class: int
+    crowd_classes: tuple[str, ...]
 
 
 class CocoInstances:
@@ -44,10 +68,12 @@ class CocoInstances:
             other classes are left out.
         keep_empty: keep the images without any object.
         content: what the file holds, if it was read already, or is made from another format.
+        options: what to make of crowds, and of objects with a box alone.
 
     Attributes:
         categories: the classes.
         left_out: how many annotations were left out, for each reason.
+        skipped: how many images were left out since not all of their objects have outlines.
 
     Raises:
         FileNotFoundError: the file, the folder or an image is missing.
@@ -61,6 +87,7 @@ class CocoInstances:
         categories: Categories | None = None,
         keep_empty: bool = True,
         content: Mapping[str, object] | None = None,
+        options: DataOptions = AS_IS,
     ) -> None:
         self._file = Path(annotation_file)
         self._folder = Path(image_folder)
@@ -78,12 +105,17 @@ class CocoInstances:
                 self._images, self._objects = images.table, objects.table()
                 self.left_out = objects.left_out
                 self._report(images, objects.contradicted)
-        self._objects = numbered(self._objects)
-        if not keep_empty:
-            filled, rows = np.unique(self._objects.images, return_inverse=True)
-            self._images = self._images.take(filled)
-            self._objects = replace(self._objects, images=rows)
-        self._starts = np.searchsorted(self._objects.images, np.arange(len(self._images) + 1))
+        table = numbered(self._objects)
+        is_crowd = table.is_crowd & (options.crowd == "ignore")
+        is_boxed = table.has_box_only & ~is_crowd
+        if options.boxes_only == "ignore":
+            is_crowd = is_crowd | is_boxed
+        self._objects = replace(table, is_crowd=is_crowd)
+        kept = np.arange(len(self._images))
+        if options.boxes_only == "skip":
+            kept = np.setdiff1d(kept, table.images[is_boxed])
+        self.skipped = len(self._images) - len(kept)
+        self._keep(kept if keep_empty else np.intersect1d(kept, table.images))
 
     def __getstate__(self) -> dict[str, object]:
         return {name: value for name, value in vars(self).items() if name not in _NOT_FOR_WORKERS}
@@ -149,6 +181,37 @@ class CocoInstances:
             segmentations=tuple(objects.segmentation(row, image_hw) for row in rows),
             image_id=int(self._images.ids[index]),
         )
+
+    def part(self, indices: Sequence[int]) -> CocoInstances:
+        """Return the dataset of some images, in the order that they have here."""
+        part = copy.copy(self)
+        part._keep(np.unique(np.asarray(indices, np.int64)))
+        return part
+
+    def counts(self) -> ObjectCounts:
+        """Count the objects."""
+        objects = self._objects
+        is_learned = ~objects.is_crowd
+        images, labels = objects.images[is_learned], objects.labels[is_learned]
+        of_class = np.bincount(images * len(self.categories) + labels)
+        learned, marked = set(labels.tolist()), set(objects.labels.tolist())
+        return ObjectCounts(
+            objects=len(labels),
+            crowds=len(objects) - len(labels),
+            boxes_only=int((objects.has_box_only & is_learned).sum()),
+            most_in_image=int(np.bincount(images).max(initial=0)),
+            most_of_class=int(of_class.max(initial=0)),
+            crowd_classes=tuple(self.categories.names[i] for i in sorted(marked - learned)),
+        )
+
+    def _keep(self, images: Ints) -> None:
+        """Keep some images, given in ascending order, and the objects in them."""
+        if len(images) < len(self._images):
+            rows = np.flatnonzero(np.isin(self._objects.images, images))
+            objects = self._objects.take(rows)
+            self._objects = replace(objects, images=np.searchsorted(images, objects.images))
+            self._images = self._images.take(images)
+        self._starts = np.searchsorted(self._objects.images, np.arange(len(self._images) + 1))
 
     def _rows(self, index: int) -> range:
         """Return the rows of the objects of an image."""

@@ -90,7 +90,7 @@ def contradicted(objects: ObjectTable, rows: Ints, sizes: Ints) -> NDArray[np.bo
         sizes: (M, 2) height and width of their images.
 
     Returns:
-        (M,) bool; False for objects without a box.
+        (M,) bool; False for objects without a box, or without an outline.
     """
     extents = np.zeros((len(objects), 4))
     extents[rows] = extents_and_areas(objects.take(rows), sizes[rows])[0]
@@ -106,7 +106,7 @@ def contradicted(objects: ObjectTable, rows: Ints, sizes: Ints) -> NDArray[np.bo
     fits = ~is_flat & (is_near | (shared >= _FITS_WELL * (both - shared)))
     result = np.zeros(len(objects), np.bool_)
     result[rows] = ~fits[rows] & ~np.isnan(boxes[rows, 0])
-    return result
+    return result & ~objects.has_box_only
 
 
 def extents_and_areas(
@@ -119,7 +119,7 @@ def extents_and_areas(
         sizes: (M, 2) height and width of their images.
 
     Returns:
-        (M, 4) xyxy extents and (M,) areas.
+        (M, 4) xyxy extents and (M,) areas, 0 where there is no outline.
     """
     extents, areas = np.zeros((len(objects), 4)), np.zeros(len(objects))
     drawn = np.flatnonzero(objects.polygons.lengths)

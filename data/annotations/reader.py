@@ -74,7 +74,7 @@ class ObjectReader:
         objects = scaled(self._columns(), self._images)
         sizes = self._images.sizes[objects.images]
         is_far = _are_far(objects, sizes)
-        is_outlined = _are_outlined(objects, sizes) & ~is_far
+        is_outlined = (_are_outlined(objects, sizes) | objects.has_box_only) & ~is_far
         if not self._boxes_as_given:
             objects = self._without_wrong_boxes(objects, np.flatnonzero(is_outlined), sizes)
         boxes, areas = _measured(objects, np.flatnonzero(is_outlined), sizes)
@@ -104,11 +104,15 @@ class ObjectReader:
         if category_id is None or category_id not in self._label_of:
             return "unknown category_id"
         row = self._row_of[image_id]
-        if reason := self._add_outline(entry.get("segmentation"), self._sizes[row]):
+        outline, box = entry.get("segmentation"), entry.get("bbox")
+        if is_no_outline(outline) and _are_numbers(box, 4):
+            self._polygons.append(0)
+            self._counts.append(0)
+        elif reason := self._add_outline(outline, self._sizes[row]):
             return reason
         self._rows.append(row)
         self._labels.append(self._label_of[category_id])
-        number, box, area = id_key(entry.get("id")), entry.get("bbox"), [entry.get("area")]
+        number, area = id_key(entry.get("id")), [entry.get("area")]
         self._ids.append(number if is_positive(number) and number <= MAX_ID else 0)
         self._is_crowd.append(entry.get("iscrowd") in (1, True, "1"))
         self._boxes.fromlist(box if _are_numbers(box, 4) else [_MISSING] * 4)
@@ -116,11 +120,13 @@ class ObjectReader:
         return ""
 
     def _add_outline(self, outline: object, size: list[int]) -> str:
+        if is_no_outline(outline):
+            return "neither an outline nor a box"
         outline = usual_form(outline)
         if isinstance(outline, dict):
             return self._add_run_lengths(outline, (size[0], size[1]))
         if not isinstance(outline, list):
-            return "no segmentation"
+            return "no polygon of three points"
         before = len(self._lengths)
         for part in outline:
             if isinstance(part, list) and len(part) % 2 == 0 and _are_numbers(part, len(part), 6):
@@ -169,6 +175,15 @@ class ObjectReader:
         )
 
 
+def is_no_outline(segmentation: object) -> bool:
+    """Tell what tools write for an object that has a box alone, such as nothing, [] or [[]]."""
+    if isinstance(segmentation, dict):
+        return segmentation == {} or segmentation.get("counts") in ("", [])
+    if isinstance(segmentation, list):
+        return all(part == [] for part in segmentation)
+    return not segmentation
+
+
 def numbered(objects: ObjectTable) -> ObjectTable:
     """Give objects new ids if theirs are missing, repeated, or 0, which COCOeval ignores."""
     if (np.diff(np.sort(objects.ids), prepend=0) > 0).all():
@@ -213,6 +228,9 @@ def _measured(
     no_box, no_area = np.isnan(boxes[:, 0]), np.isnan(areas)
     for row in rows[(no_box | no_area)[rows]].tolist():
         image_hw = (int(sizes[row, 0]), int(sizes[row, 1]))
+        if objects.has_box_only[row]:
+            areas[row] = boxes[row, 2:].prod()
+            continue
         box, area = measure(from_outline(objects.segmentation(row, image_hw), image_hw))
         if no_box[row]:
             boxes[row] = box

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -137,7 +138,7 @@ class ImageTable:
 
 @dataclass(frozen=True)
 class ObjectTable:
-    """M objects, each with polygons or else run lengths.
+    """M objects, each with polygons, or run lengths, or neither where it has a box alone.
 
     Numbers are kept in float64: in float32, a coordinate such as 9.7 moves, and where it is rounded
     to a pixel (of a fifth, as COCO does) it may then fall to the other side.
@@ -151,7 +152,7 @@ class ObjectTable:
         ids: (M,) the dataset's own numbers.
         polygons: for each object, the rows of its polygons in `points`.
         points: for each polygon, its float64 x, y, x, y, ... in pixels.
-        run_lengths: for each object, COCO's compressed run lengths; empty if it has polygons.
+        run_lengths: for each object, COCO's compressed run lengths; empty if it has none.
     """
 
     images: Ints
@@ -166,6 +167,11 @@ class ObjectTable:
 
     def __len__(self) -> int:
         return len(self.labels)
+
+    @cached_property
+    def has_box_only(self) -> NDArray[np.bool_]:
+        """(M,) which objects have no outline."""
+        return (self.polygons.lengths == 0) & (self.run_lengths.lengths == 0)
 
     def take(self, rows: Ints) -> ObjectTable:
         """Copy some objects, in the given order."""
@@ -183,6 +189,8 @@ class ObjectTable:
         )
 
     def segmentation(self, row: int, image_hw: tuple[int, int]) -> Polygons | RunLengths:
-        """Return the outline of one object in an image of this height and width."""
+        """Return the outline of one object in an image of this height and width, [] for none."""
         polygons: Polygons = [self.points[polygon].tolist() for polygon in self.polygons[row]]
-        return polygons or {"size": list(image_hw), "counts": self.run_lengths.text(row)}
+        if polygons or not self.run_lengths.lengths[row]:
+            return polygons
+        return {"size": list(image_hw), "counts": self.run_lengths.text(row)}

@@ -12,7 +12,7 @@ from data.annotations.entries import entries_of, id_key, read_categories, read_c
 from data.annotations.locate import ImageFinder, image_path
 from data.catalog import SHAPES, Split, resolve_dataset
 from data.files import is_file
-from data.formats.recognise import READERS, SplitPaths
+from data.formats.recognise import SplitPaths, read_split
 from data.problems import Problem
 
 from .images import check_images
@@ -125,7 +125,7 @@ def _read(split: SplitPaths) -> tuple[dict[str, object] | None, list[Problem]]:
     try:
         if split.format == "coco":
             return read_content(split.annotations), []
-        return READERS[split.format](split.images, split.annotations)
+        return read_split(split)
     except (ValueError, OSError) as error:
         return None, [Problem("annotations that cannot be read", str(error), "mend that first")]
 

@@ -6,10 +6,12 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
+import numpy as np
+
 from data.annotations.entries import Key, id_key
 from data.annotations.images import Images
 from data.annotations.outlines import extents_and_areas
-from data.annotations.reader import IMAGE_LEFT_OUT, ObjectReader
+from data.annotations.reader import IMAGE_LEFT_OUT, ObjectReader, is_no_outline
 from data.classes import Categories
 from data.files import is_number
 from data.problems import Problem, Unusable
@@ -25,7 +27,7 @@ _REDRAW = "draw it again, or delete it"
 _MENDS = {
     "unknown image_id": "give the id of a good image in 'images', or delete it",
     "unknown category_id": "give the id of a class in 'categories', or delete it",
-    "no segmentation": "draw its outline: masks are learned from it",
+    "neither an outline nor a box": "draw its outline: masks are learned from it",
 }
 
 
@@ -87,8 +89,9 @@ def _read(
             where = f"number {position}"
             problems.append(Problem("an annotation that is no object", where, _REDRAW))
             continue
-        # Of the box only a placeholder: it is compared with the outline later.
-        reader.read([entry | {"id": len(accepted) + 1, "bbox": [0, 0, 1, 1], "area": 1}])
+        # Of a box with an outline only a placeholder: the two are compared later.
+        placeholder = {} if is_no_outline(entry.get("segmentation")) else {"bbox": [0, 0, 1, 1]}
+        reader.read([entry | {"id": len(accepted) + 1, "area": 1} | placeholder])
         if reader.left_out:
             (reason,) = reader.left_out
             reader.left_out = Counter()
@@ -99,10 +102,19 @@ def _read(
     table = reader.table()
     numbers = (table.ids - 1).tolist()
     for lost in sorted(set(range(len(accepted))) - set(numbers)):
-        is_far = isinstance(accepted[lost]["segmentation"], list)  # the only fault of polygons here
-        reason = "outline far outside the image" if is_far else "run lengths of the wrong sum"
+        outline = accepted[lost].get("segmentation")
+        reason = "run lengths of the wrong sum"
+        if is_no_outline(outline):
+            reason = "an empty box"
+        elif isinstance(outline, list):  # the only fault of polygons here
+            reason = "outline far outside the image"
         problems.append(_left_out(reason, accepted[lost], images))
     extents, areas = extents_and_areas(table, images.table.sizes[table.images])
+    for row in np.flatnonzero(table.has_box_only).tolist():
+        image = table.images[row]
+        factors = (images.table.sizes[image] / images.table.annotated[image])[[1, 0, 1, 0]]
+        x, y, width, height = np.array(accepted[numbers[row]]["bbox"], np.float64) * factors
+        extents[row], areas[row] = (x, y, x + width, y + height), width * height
     columns = (numbers, table.images.tolist(), table.labels.tolist(), extents.tolist(), areas)
     usable = [
         _Object(accepted[number], image, label, tuple(extent), area)

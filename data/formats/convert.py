@@ -35,11 +35,13 @@ class Object(NamedTuple):
 
     Attributes:
         category: the name of its class, or the number where the format lists the classes.
-        outline: in pixels.
+        outline: in pixels; [] if only its box is known.
+        box: x, y, width, height in pixels; None for that of the outline.
     """
 
     category: str | int
     outline: Polygons | RunLengths
+    box: list[float] | None = None
 
 
 class CocoBuilder:
@@ -108,8 +110,9 @@ class CocoBuilder:
                 "category_id": number_of.get(category, category),
                 "segmentation": outline,
                 "iscrowd": 0,
+                **({"bbox": box} if box else {}),
             }
-            for number, (image_id, (category, outline)) in enumerate(self._objects, start=1)
+            for number, (image_id, (category, outline, box)) in enumerate(self._objects, start=1)
         ]
         content: dict[str, object] = {
             "images": self._images,

@@ -3,24 +3,31 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from pathlib import Path
 from typing import Literal, NamedTuple
 
 from .convert import Converted
-from .data_yaml import read_class_names, read_folders
+from .data_yaml import MAX_BYTES, read_class_names
 from .labelme import read_labelme
+from .splits import (
+    SplitName,
+    annotation_places,
+    images_beside,
+    split_of,
+)
 from .via import read_via
 from .yolo import read_yolo
+from .yolo_files import common_folder, find_places
 
 Format = Literal["coco", "yolo", "labelme", "via"]
 
-READERS: dict[Format, Callable[[Path, Path], Converted]] = {
+READERS: dict[Format, Callable[..., Converted]] = {
     "yolo": read_yolo,
     "labelme": read_labelme,
     "via": read_via,
 }
-"""For each format but COCO's own: image folder, annotations -> content in COCO's form."""
+"""For each format but COCO's own: image folder, annotations, and the part where there are parts."""
 
 EXPECTED = (
     "one JSON file of COCO or VIA, YOLO's data.yaml with images/ and labels/, or labelme files"
@@ -28,8 +35,7 @@ EXPECTED = (
 
 _NAMES = re.compile(rb"^(\xef\xbb\xbf)?names\s*:", re.MULTILINE)  # perhaps behind a byte order mark
 _HEAD = 1 << 16  # bytes of a JSON file, enough to see which keys it has
-_SUB_FOLDERS = ("", "annotations", "labels", "images")
-_VAL = ("val", "valid", "validation")
+_COCO_NAME = re.compile(r"annotations|instances", re.IGNORECASE)
 
 
 class SplitPaths(NamedTuple):
@@ -39,67 +45,68 @@ class SplitPaths(NamedTuple):
         format: how to read it.
         images: folder of the images.
         annotations: a file, for labelme a folder.
+        part: which of the splits that one file describes; "" for all of it.
     """
 
     format: Format
     images: Path
     annotations: Path
+    part: str = ""
 
 
 def recognise(folder: Path) -> tuple[SplitPaths | None, SplitPaths | None]:
     """Find the training and the validation split of a folder in any of the formats.
 
-    They are in `train` and `val` (or `valid`), or where a YOLO file says. A folder without such
-    folders serves as both.
+    Files and folders are named after their split, as `data.formats.splits` spells it, or a YOLO
+    file says where they are. A folder where nothing is named so serves as both.
 
     Returns:
         The two splits, None for what is not there.
 
     Raises:
         ValueError: there are several annotation files where one is expected, two formats, or a
-            YOLO file that cannot be read.
+            YOLO file that cannot be read; or the only split is one to test on.
     """
     names_file = _names_file(folder)
     if names_file is not None:
         return yolo_splits(names_file)
-    train = _json_part(folder / "train")
-    val = next(filter(None, (_json_part(folder / name) for name in _VAL)), None)
+    found = _json_parts(folder)
+    train, val = _only(found.get("train")), _only(found.get("val"))
     if train is None and val is None:
-        train = val = _json_part(folder)
+        train = val = _only(found.get(None))
     if train is None and val is None and _has_labels(folder):
         raise ValueError(f"{folder} has labels but no data.yaml that names their classes")
+    if train is None and val is None and "test" in found:
+        test = found["test"][0].annotations
+        raise ValueError(f"{folder} has a test split alone: give {test} to take it for what it is")
     if train and val and train.format != val.format:
         raise ValueError(f"{folder}: {train.format} for training but {val.format} for validation")
     return train, val
 
 
-def yolo_splits(names_file: Path) -> tuple[SplitPaths | None, SplitPaths | None]:
-    """Find the image folders of a YOLO dataset: those that its file names, else the usual ones.
+def read_split(split: SplitPaths) -> Converted:
+    """Read a split of any format but COCO's own.
 
     Raises:
-        ValueError: the file cannot be read, or there are no images.
+        ValueError: it cannot be read, or nothing can be used.
+    """
+    return READERS[split.format](split.images, split.annotations, *filter(None, [split.part]))
+
+
+def yolo_splits(names_file: Path) -> tuple[SplitPaths | None, SplitPaths | None]:
+    """Find the images of a YOLO dataset: in the folders that its file names, else the usual ones.
+
+    Raises:
+        ValueError: the file cannot be read, or a folder is not there.
     """
     read_class_names(names_file)
-    root = names_file.parent
-    named = read_folders(names_file) if names_file.suffix != ".txt" else {}
-    roots = [root / named.get("path", ""), root]
-    train, val = (
-        _first_folder(roots, [named[key]] if key in named else usual)
-        for key, usual in (
-            ("train", ("images/train", "train/images")),
-            ("val", ("images/val", "images/valid", "val/images", "valid/images")),
-        )
-    )
-    if train is None and val is None and not {"train", "val"} & named.keys():
-        train = val = _first_folder(roots, ("images",))
-    if train is None and val is None:
-        listed = [named[key] for key in ("train", "val") if key in named]
-        listed = listed or ["images/train", "train/images", "images"]
-        raise ValueError(f"{names_file}: no such folder: {', '.join(listed)}")
-    return (
-        SplitPaths("yolo", train, names_file) if train else None,
-        SplitPaths("yolo", val, names_file) if val else None,
-    )
+    splits: dict[str, SplitPaths] = {}
+    for name, places in find_places(names_file).items():
+        if len(places) == 1 and places[0].is_dir():
+            splits[name] = SplitPaths("yolo", places[0], names_file)
+        else:
+            splits[name] = SplitPaths("yolo", common_folder(names_file, places), names_file, name)
+    return splits.get("train"), splits.get("val")
 
 
 def format_of_json(file: Path) -> Format | None:
@@ -119,14 +126,8 @@ def format_of_json(file: Path) -> Format | None:
 
 def image_folder_of(annotation_file: Path) -> Path:
     """Guess the image folder: named like the split, else `images`, else where the file is."""
-    beside = annotation_file.parent
-    split = annotation_file.stem.rpartition("_")[2]
-    places = [split, f"images/{split}", "images"]
-    folders = [beside / place for place in places]
-    if beside.name == "annotations":
-        above = [beside.parent / place for place in places]
-        folders = [*above[:2], *folders, above[2]]
-    return next((folder for folder in folders if folder.is_dir()), beside)
+    name = annotation_file.stem
+    return images_beside(annotation_file.parent, name.rpartition("_")[2], split_of(name))
 
 
 def _names_file(folder: Path) -> Path | None:
@@ -146,40 +147,48 @@ def _has_labels(folder: Path) -> bool:
 
 def _names_classes(file: Path) -> bool:
     try:
-        return _NAMES.search(file.read_bytes()) is not None
+        with file.open("rb") as stream:
+            return _NAMES.search(stream.read(MAX_BYTES)) is not None
     except OSError:
         return False
 
 
-def _first_folder(roots: Iterable[Path], names: Iterable[str]) -> Path | None:
-    """Find a folder under one of the roots, also if its path was written on another machine."""
-    for name in names:
-        parts = Path(name.replace("\\", "/")).parts
-        for root in roots:
-            for start in range(max(1, len(parts) - 1)):
-                folder = root.joinpath(*parts[start:])
-                if folder.is_dir():
-                    return folder
-    return None
+def _json_parts(folder: Path) -> dict[SplitName | None, list[SplitPaths]]:
+    """Find files of COCO and VIA and folders of labelme's by their split, None for no split.
 
-
-def _json_part(folder: Path) -> SplitPaths | None:
-    """Find one file of COCO or VIA, or a folder of labelme's."""
-    for name in _SUB_FOLDERS:
-        others: dict[Path, Format] = {}
-        for file in sorted((folder / name).glob("*.json")):
-            kind = format_of_json(file)
+    Of each split, all that is in the likeliest place.
+    """
+    found: dict[SplitName | None, list[SplitPaths]] = {}
+    for place, split in annotation_places(folder):
+        here: dict[SplitName | None, list[SplitPaths]] = {}
+        for file in sorted(place.glob("*.json")):
+            kind = format_of_json(file) or ("coco" if _COCO_NAME.search(file.stem) else None)
             if kind == "labelme":
-                beside = folder / "images"
-                images = beside if beside.is_dir() else folder / name
-                return SplitPaths(kind, images, folder / name)
+                images = images_beside(place, "images", split)
+                here = {split: [SplitPaths(kind, images, place)]}
+                break
             if kind is not None:
-                others[file] = kind
-        if len(others) > 1:
-            raise _several(list(others))
-        for file, kind in others.items():
-            return SplitPaths(kind, image_folder_of(file), file)
-    return None
+                part = SplitPaths(kind, image_folder_of(file), file)
+                here.setdefault(_agreed(split_of(file.stem), split, file), []).append(part)
+        for name, parts in here.items():
+            found.setdefault(name, parts)
+    return found
+
+
+def _agreed(own: SplitName | None, folder: SplitName | None, file: Path) -> SplitName | None:
+    if own and folder and own != folder:
+        raise ValueError(f"{file}: named after {own!r}, but in a folder named after {folder!r}")
+    return own or folder
+
+
+def _only(parts: list[SplitPaths] | None) -> SplitPaths | None:
+    """Return the only part, or the only one of COCO's instances beside its captions and others."""
+    if parts and len(parts) > 1:
+        instances = [part for part in parts if "instances" in part.annotations.stem.lower()]
+        parts = instances if len(instances) == 1 else parts
+        if len(parts) > 1:
+            raise _several([part.annotations for part in parts])
+    return parts[0] if parts else None
 
 
 def _several(files: list[Path]) -> ValueError:

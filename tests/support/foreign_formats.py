@@ -82,9 +82,9 @@ def write_yolo(content: dict[str, Any], folder: Path, split: str = "train") -> N
             lines.append(f"{names.index(name)} " + " ".join(map(str, shares.ravel().tolist())))
         stem = Path(image["file_name"]).stem
         (folder / "labels" / split / f"{stem}.txt").write_text("\n".join(lines))
-    (folder / "data.yaml").write_text(
-        f"path: /elsewhere\ntrain: images/train\nval: images/val # perhaps\nnames: {names}\n"
-    )
+    splits = [f"{file.name}: images/{file.name} # here" for file in (folder / "labels").iterdir()]
+    lines = ["path: /elsewhere", *splits, f"names: {names}"]
+    (folder / "data.yaml").write_text("\n".join(lines))
 
 
 def write_labelme(content: dict[str, Any], folder: Path) -> None:
