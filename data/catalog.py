@@ -21,7 +21,7 @@ from data.formats.recognise import (
 
 from .classes import Categories
 from .options import AS_IS, DataOptions
-from .problems import summarize
+from .problems import tell
 from .sample import Dataset
 
 _logger = logging.getLogger(__name__)
@@ -122,8 +122,7 @@ def open_dataset(
     content = None
     if paths.format != "coco":
         content, problems = read_split(paths)
-        if problems:
-            _logger.warning("%s: left out %s", paths.annotations, summarize(problems))
+        tell(lambda line: _logger.warning("%s: %s", paths.annotations, line), problems)
     return CocoInstances(
         paths.images, paths.annotations, categories, content=content, options=options
     )

@@ -18,7 +18,7 @@ from pycocotools.coco import COCO
 from data.classes import Categories
 from data.images import read_image
 from data.options import AS_IS, DataOptions
-from data.problems import Problem, summarize
+from data.problems import Problem, tell
 from data.sample import Annotation, ImageInfo, Sample
 
 from .as_coco import coco_content, coco_index
@@ -223,8 +223,7 @@ class CocoInstances:
         return height, width
 
     def _report(self, images: Images, contradicted: int) -> None:
-        if images.problems:
-            _logger.warning("%s: %s", self._file, summarize(images.problems))
+        tell(lambda line: _logger.warning("%s: %s", self._file, line), images.problems)
         if images.deep:
             _logger.info(
                 "%s: %d images have more than 8 bits: each is scaled by the bits that it uses",

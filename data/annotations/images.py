@@ -97,7 +97,7 @@ def read_images(entries: list[object], folder: Path, annotations: Path, report: 
             if isinstance(head, Unusable):
                 raise head
             image_hw, annotated, told = settled_size(stated, head)
-            problems += [Problem(told.what, where, told.mend)] if told else []
+            problems += [Problem(told.what, where, told.mend, is_used=True)] if told else []
             rows.append((key, image_hw, annotated, name, path))
             deep += head.is_deep
         except Unusable as error:

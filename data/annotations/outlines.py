@@ -60,7 +60,7 @@ def resized(
         mask = {"size": list(size), "counts": counts}
     way = cv2.INTER_AREA if to < size else cv2.INTER_LINEAR
     shares = cv2.resize(decode(mask, size) * np.float32(1), to[::-1], interpolation=way)
-    return encode(np.asarray(shares) > 0.5)
+    return encode(np.asarray(shares) >= 0.5)
 
 
 def scaled(objects: ObjectTable, images: ImageTable) -> ObjectTable:

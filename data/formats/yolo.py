@@ -9,7 +9,7 @@ from collections.abc import Set as AbstractSet
 from pathlib import Path
 
 from data.annotations.polygons import one_ring
-from data.files import is_file
+from data.files import is_file, read_text_of
 from data.problems import Unusable
 
 from .convert import CocoBuilder, Converted, Object, header_hw, polygon
@@ -96,9 +96,9 @@ def _stray(folders: Iterable[Path], used: AbstractSet[Path]) -> list[Path]:
 def _lines(file: Path) -> dict[int, str]:
     """Return the lines that are not empty, by number."""
     try:
-        lines = file.read_text(encoding="utf-8-sig").splitlines()
-    except (OSError, UnicodeDecodeError):
-        raise Unusable("labels that are no text", f"write {file.name} anew") from None
+        lines = read_text_of(file)[0].splitlines()
+    except ValueError:
+        raise Unusable("labels that cannot be read", f"write {file.name} anew") from None
     return {number: line for number, line in enumerate(lines, start=1) if line.strip()}
 
 
