@@ -178,7 +178,7 @@ def test_a_rotation_that_the_annotator_ignored(tmp_path: Path) -> None:
     write_images(tmp_path)
     exif = Image.Exif()
     exif[0x0112] = 6
-    Image.new("RGB", (60, 40)).save(tmp_path / "turned.jpg", exif=exif)
+    Image.linear_gradient("L").resize((60, 40)).save(tmp_path / "turned.jpg", exif=exif)
     for height, width in ((60, 40), (40, 60)):
         image = {"id": 1, "file_name": "turned.jpg", "height": height, "width": width}
         assert found(tmp_path, images=[image]) == []

@@ -2,22 +2,30 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
 
 from data.annotations.images import Images, read_images
 from data.annotations.locate import image_path
 from data.formats.convert import unreadable
-from data.images import read_image
+from data.images import image_content, read_head, read_image
 from data.problems import Problem, Unusable
 
 _ENDS = (b"\xff\xd9", b"\x00IEND\xaeB`\x82")  # of JPEG and PNG files that are not cut short
 _END_LENGTH = max(map(len, _ENDS))
+_READERS = 4  # threads
+_FLAT = 2  # levels of 255 between the darkest and the brightest pixel
+_DARK = 12  # of 255, which hardly a pixel reaches
 
 
 def check_images(
     entries: list[object], folder: Path, annotations: Path
 ) -> tuple[Images, list[Problem]]:
-    """Look at the head and the end of every image file; decode those that look cut short.
+    """Look at every image file, roughly at the pixels; decode those that look cut short.
 
     Args:
         entries: `images` of a COCO file, whatever they are.
@@ -34,17 +42,17 @@ def check_images(
     images = read_images(entries, folder, annotations, problems.append)
     problems += images.problems
     told = {problem.where for problem in images.problems}
-    paths: set[str] = set()
-    for row in range(len(images.table)):
-        name, path = images.table.file_names.text(row), images.table.paths.text(row)
-        try:
-            if path in paths:
-                raise Unusable("an image that is listed twice", "join the two entries")
-            paths.add(path)
-            _check_file(image_path(folder, path))
-        except Unusable as error:
-            if name not in told:
-                problems.append(Problem(error.what, name, error.mend))
+    table, rows = images.table, range(len(images.table))
+    paths = [image_path(folder, table.paths.text(row)) for row in rows]
+    seen: set[Path] = set()
+    with ThreadPoolExecutor(_READERS) as readers:
+        for row, path, flaw in zip(rows, paths, readers.map(_flaw, paths), strict=True):
+            name = table.file_names.text(row)
+            if path in seen:
+                flaw = Unusable("an image that is listed twice", "join the two entries")
+            seen.add(path)
+            if flaw and name not in told:
+                problems.append(Problem(flaw.what, name, flaw.mend))
     order = {name: row for row, name in enumerate(_names(entries))}
     return images, sorted(problems, key=lambda problem: order.get(problem.where, -1))
 
@@ -53,13 +61,32 @@ def _names(entries: list[object]) -> list[str]:
     return [str(entry.get("file_name")) for entry in entries if isinstance(entry, dict)]
 
 
-def _check_file(path: Path) -> None:
-    if _ends_well(path):
-        return
+def _flaw(path: Path) -> Unusable | None:
+    """Return what is wrong with a file, if anything."""
     try:
-        read_image(path)
+        gray = _grays(path)
     except (ValueError, OSError):
-        raise unreadable() from None
+        return unreadable()
+    if not np.ptp(gray) > _FLAT:
+        return Unusable(
+            "an image of one colour", "look at it: it may be broken, or of another kind"
+        )
+    if np.percentile(gray, 99) < _DARK:
+        mend = "look at it, and make it brighter, or delete it"
+        return Unusable("an image that is nearly black", mend)
+    return None
+
+
+def _grays(path: Path) -> NDArray[np.uint8]:
+    """Return the brightness of an image, a quarter as large if that is quick to read."""
+    is_sound = path.suffix.lower() != ".json" and _ends_well(path)
+    if is_sound and not read_head(path).is_deep:
+        content = np.frombuffer(image_content(path), np.uint8)
+        small = cv2.imdecode(content, cv2.IMREAD_REDUCED_GRAYSCALE_4)
+        if small is not None:
+            return small.astype(np.uint8)
+    brightest: NDArray[np.uint8] = read_image(path).max(axis=2)
+    return brightest
 
 
 def _ends_well(path: Path) -> bool:
