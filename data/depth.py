@@ -49,6 +49,6 @@ def _range_of(values: NDArray[Any]) -> tuple[float, float]:
     if top is None or (lowest < 0 and (values < 0).mean() > _MOST_NEGATIVE):
         is_normalised = lowest >= -1 and highest <= 1
         return (-1.0, 1.0) if is_normalised else (lowest, max(highest, lowest + 1))
-    if is_float and 0 < highest <= _TWELVE_OF_SIXTEEN:
+    if is_float and 0 < highest <= _TWELVE_OF_SIXTEEN * 1.001:  # rounded
         return 0.0, _TWELVE_OF_SIXTEEN
     return 0.0, top

@@ -58,8 +58,9 @@ def read_text_of(file: Path) -> tuple[str, str]:
     """
     try:
         return decode_text(file.read_bytes())
-    except OSError as error:
-        raise ValueError(f"cannot read {file}: {error.strerror}") from error
+    except (OSError, ValueError) as error:  # a name with a zero byte
+        reason = getattr(error, "strerror", None) or error
+        raise ValueError(f"cannot read {file}: {reason}") from error
 
 
 def decode_text(content: bytes) -> tuple[str, str]:

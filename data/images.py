@@ -70,10 +70,11 @@ def read_image(
         _prepare_for(content[:_HEAD])
         with _allowed(max_pixels), PilImage.open(io.BytesIO(content)) as header:
             _check_size(header, max_pixels)
+            is_deep = _is_deep(header)  # which only a picture tells that is not decoded yet
             rotate = _has_to_rotate(header, annotated_hw)
             if _is_plain_jpeg(header, content):
                 return _decode_fast(content, rotate)
-            return _decode_careful(header, rotate, content)
+            return _decode_careful(header, rotate, content if is_deep else b"")
     except Exception as error:  # decoders of hostile bytes raise nearly every type there is
         raise _refusal(name, error if content else ValueError("the file is empty")) from error
 
@@ -276,13 +277,14 @@ def _is_deep(header: PilImage.Image) -> bool:
     )
 
 
-def _decode_careful(image: PilImage.Image, rotate: bool, content: bytes = b"") -> Image:
+def _decode_careful(image: PilImage.Image, rotate: bool, deep_file: bytes = b"") -> Image:
+    """Decode a picture; of a file with more than 8 bits a channel, which Pillow cuts, anew."""
     orientation = image.getexif().get(_ORIENTATION, 1)
     if image.mode[0] in "IF":
         image = PilImage.fromarray(to_8_bits(np.asarray(image)))
-    elif content and _is_deep(image):
+    elif deep_file:
         flags = cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH | cv2.IMREAD_IGNORE_ORIENTATION
-        deep = cv2.imdecode(np.frombuffer(content, np.uint8), flags)
+        deep = cv2.imdecode(np.frombuffer(deep_file, np.uint8), flags)
         if deep is None:
             raise ValueError("broken image data")
         image = PilImage.fromarray(to_8_bits(deep)[..., ::-1])

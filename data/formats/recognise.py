@@ -113,7 +113,7 @@ def format_of_json(file: Path) -> Format | None:
     """Guess whose JSON file this is by the keys in its first 64 KiB."""
     try:
         with file.open("rb") as stream:
-            head = stream.read(_HEAD)
+            head = stream.read(_HEAD).replace(b"\0", b"")  # as UTF-16 has them
     except OSError:
         return None
     keys = set(re.findall(rb'"(\w{4,18})"\s*:', head))
