@@ -15,6 +15,7 @@ from .locate import ImageFinder, image_path
 from .table import ImageTable
 
 _NAMES = ("file_name", "filename", "path", "coco_url")  # of the file; the last one is LVIS's
+_LEAST_SIDE = 10  # pixels: of smaller pictures no proportion tells anything
 _READERS = 8  # threads: they wait for the disk
 
 HW = tuple[int, int]
@@ -173,7 +174,8 @@ def are_alike(image_hw: HW, other_hw: HW) -> bool:
     """Tell whether two sizes have the same proportion, up to the rounding of a side."""
     (height, width), (other_height, other_width) = image_hw, other_hw
     slack = max(height, width, other_height, other_width)
-    return abs(height * other_width - width * other_height) < slack
+    is_told = slack * _LEAST_SIDE <= min(height * other_width, width * other_height)
+    return is_told and abs(height * other_width - width * other_height) < slack
 
 
 def _sizes(actual: HW, stated: HW) -> str:
