@@ -73,10 +73,11 @@ def decode_text(content: bytes) -> tuple[str, str]:
         The text without a byte order mark, and the encoding.
     """
     encoding = json.detect_encoding(content)
+    with contextlib.suppress(UnicodeDecodeError):
+        return content.decode(encoding), encoding
     runs = re.findall(rb"[\x80-\xff]+", content)
     pairs = sum(len(run) % 2 == 0 for run in runs)
-    others = ("gb18030", "cp1252") if 2 * pairs > len(runs) else ("cp1252",)
-    for name in (encoding, *others):
+    for name in ("gb18030", "cp1252") if 2 * pairs > len(runs) else ("cp1252",):
         with contextlib.suppress(UnicodeDecodeError):
             return content.decode(name), name
     return content.decode("latin-1"), "latin-1"

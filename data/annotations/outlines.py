@@ -13,7 +13,7 @@ from data.files import is_number
 from data.images import MAX_PIXELS
 from data.sample import RunLengths
 
-from .run_lengths import check_counts, compress, decode, encode, from_outline, measure
+from .run_lengths import check_counts, compress, decode, encode, measure
 from .table import ImageTable, Ints, ObjectTable, Ragged
 
 _FITS = 1.5  # pixels between the sides of a box and of its outline: rounding, corners of pixels
@@ -28,6 +28,8 @@ def usual_form(segmentation: object) -> object:
     if not isinstance(segmentation, list) or not segmentation:
         return segmentation
     first = segmentation[0]
+    if isinstance(first, list) and len(first) > 2 and not isinstance(first[0], list):
+        return segmentation  # nearly always
     if isinstance(first, dict):
         return first if len(segmentation) == 1 else segmentation
     if is_number(first) or _is_point(first):
@@ -136,8 +138,8 @@ def extents_and_areas(
         areas[drawn] = np.add.reduceat(abs(np.add.reduceat(crosses, starts)) / 2, firsts)
     for row in np.flatnonzero(objects.run_lengths.lengths).tolist():
         image_hw = (int(sizes[row, 0]), int(sizes[row, 1]))
-        outline = objects.segmentation(row, image_hw)
-        (x, y, width, height), areas[row] = measure(from_outline(outline, image_hw))
+        counts = objects.run_lengths.text(row)
+        (x, y, width, height), areas[row] = measure({"size": [*image_hw], "counts": counts})
         extents[row] = x, y, x + width, y + height
     return extents, areas
 

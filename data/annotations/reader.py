@@ -98,7 +98,9 @@ class ObjectReader:
         """Append an annotation, or return the reason to leave it out."""
         if not isinstance(entry, dict):
             return "not an object"
-        image_id, category_id = id_key(entry.get("image_id")), id_key(entry.get("category_id"))
+        image_id, category_id = entry.get("image_id"), entry.get("category_id")
+        if type(image_id) is not int or type(category_id) is not int:
+            image_id, category_id = id_key(image_id), id_key(category_id)
         if image_id is None or image_id not in self._row_of:
             return IMAGE_LEFT_OUT if image_id in self._lost else "unknown image_id"
         if category_id is None or category_id not in self._label_of:
