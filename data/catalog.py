@@ -9,15 +9,18 @@ from pathlib import Path
 from typing import Literal
 
 from data.annotations.coco import CocoInstances
+from data.formats.cvat import is_cvat
 from data.formats.recognise import (
     EXPECTED,
-    SplitPaths,
+    OF_ONE_IMAGE,
+    cvat_splits,
     format_of_json,
     image_folder_of,
     read_split,
     recognise,
     yolo_splits,
 )
+from data.formats.splits import SplitPaths
 
 from .classes import Categories
 from .options import AS_IS, DataOptions
@@ -146,7 +149,7 @@ def resolve_dataset(name_or_path: str, root: Path = Path("data")) -> DatasetPath
     serve both training and validation.
 
     Args:
-        name_or_path: a catalogued name, a folder, a JSON file, or YOLO's data.yaml.
+        name_or_path: a catalogued name, a folder, a JSON file, CVAT's XML, or YOLO's data.yaml.
         root: the folder that holds the catalogued datasets.
 
     Raises:
@@ -159,6 +162,10 @@ def resolve_dataset(name_or_path: str, root: Path = Path("data")) -> DatasetPath
     if path.is_file() and path.suffix.lower() == ".json":
         split = _of_json(path)
         return DatasetPaths(path.stem, split, split)
+    if path.is_file() and path.suffix.lower() == ".xml" and is_cvat(path):
+        parts = cvat_splits(path)
+        whole = parts.get(None)
+        return DatasetPaths(path.stem, parts.get("train", whole), parts.get("val", whole))
     if path.is_file() and path.suffix.lower() in (".yaml", ".yml"):
         return DatasetPaths(path.resolve().parent.name, *yolo_splits(path))
     if path.is_dir():
@@ -167,7 +174,7 @@ def resolve_dataset(name_or_path: str, root: Path = Path("data")) -> DatasetPath
     hint = f" (did you mean {close[0]!r}?)" if close else ""
     raise ValueError(
         f"no dataset {name_or_path!r}{hint}: expected {SHAPES}, {', '.join(_CATALOG)}, "
-        "a folder, a .json file of COCO or VIA, or a data.yaml that exists"
+        "a folder, a .json file, CVAT's .xml, or a data.yaml that exists"
     )
 
 
@@ -208,6 +215,6 @@ def _in_folder(folder: Path) -> DatasetPaths:
 
 def _of_json(file: Path) -> SplitPaths:
     kind = format_of_json(file) or "coco"
-    if kind == "labelme":
-        raise ValueError(f"{file} is labelme's file of one image: give the folder of all of them")
+    if kind in OF_ONE_IMAGE:
+        raise ValueError(f"{file} is {kind}'s file of one image: give the folder of all of them")
     return SplitPaths(kind, image_folder_of(file), file)

@@ -5,8 +5,11 @@ from __future__ import annotations
 import contextlib
 import json
 import re
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import TypeGuard
+from xml.etree.ElementTree import Element, TreeBuilder
+from xml.parsers import expat
 
 IMAGE_SUFFIXES = frozenset(
     (
@@ -30,6 +33,8 @@ URL_HEAD = re.compile(
     r"(?::\d+(?=[:/?#]|$))?",
     re.IGNORECASE,
 )
+
+_CHUNK = 1 << 20  # bytes of XML that are read at once
 
 
 def read_json(file: Path) -> object:
@@ -81,6 +86,65 @@ def decode_text(content: bytes) -> tuple[str, str]:
         with contextlib.suppress(UnicodeDecodeError):
             return content.decode(name), name
     return content.decode("latin-1"), "latin-1"
+
+
+def xml_elements(file: Path, tags: Collection[str]) -> Iterator[Element]:
+    """Yield the outermost elements of some names, each as soon as it is read.
+
+    Entities are refused: they could expand a small file to gigabytes, or name other files.
+
+    Raises:
+        ValueError: the file is no XML, or cannot be read; one line that names it.
+    """
+    elements = _Elements(tags)
+    try:
+        with file.open("rb") as stream:
+            while chunk := stream.read(_CHUNK):
+                elements.parser.Parse(chunk, False)
+                yield from elements.take()
+        elements.parser.Parse(b"", True)
+    except OSError as error:
+        raise ValueError(f"cannot read {file}: {error.strerror}") from error
+    except (expat.ExpatError, ValueError, LookupError) as error:  # also an unknown encoding
+        raise ValueError(f"{file} is not valid XML: {error}") from error
+
+
+class _Elements:
+    """Collects the elements of some names, and lets go of all others."""
+
+    def __init__(self, tags: Collection[str]) -> None:
+        self.parser = expat.ParserCreate()
+        self.parser.StartElementHandler = self._start
+        self.parser.EndElementHandler = self._end
+        self.parser.CharacterDataHandler = self._text
+        self.parser.EntityDeclHandler = self._refuse
+        self._tags, self._depth = tags, 0
+        self._builder = TreeBuilder()
+        self._done: list[Element] = []
+
+    def take(self) -> list[Element]:
+        done, self._done = self._done, []
+        return done
+
+    def _start(self, tag: str, attributes: dict[str, str]) -> None:
+        if self._depth or tag in self._tags:
+            self._depth += 1
+            self._builder.start(tag, attributes)
+
+    def _end(self, tag: str) -> None:
+        if self._depth:
+            self._depth -= 1
+            self._builder.end(tag)
+            if not self._depth:
+                self._done.append(self._builder.close())
+                self._builder = TreeBuilder()
+
+    def _text(self, text: str) -> None:
+        if self._depth:
+            self._builder.data(text)
+
+    def _refuse(self, name: str, *_: object) -> None:
+        raise ValueError(f"it declares an entity, {name:.40}")
 
 
 def is_file(path: Path) -> bool:

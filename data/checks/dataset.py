@@ -12,7 +12,8 @@ from data.annotations.entries import entries_of, id_key, read_categories, read_c
 from data.annotations.locate import ImageFinder, image_path
 from data.catalog import SHAPES, Split, resolve_dataset
 from data.files import is_file
-from data.formats.recognise import SplitPaths, read_split
+from data.formats.recognise import read_split
+from data.formats.splits import SplitPaths
 from data.problems import Problem
 
 from .images import check_images

@@ -85,6 +85,12 @@ def read_places(file: Path) -> Named:
     return Named(root[0] if root else "", splits)
 
 
+def write_data_yaml(file: Path, content: Mapping[str, object]) -> None:
+    """Write such a file."""
+    text = yaml.safe_dump(content, allow_unicode=True, sort_keys=False)
+    file.write_text(text, encoding="utf-8")
+
+
 def _is_class(item: tuple[object, object]) -> bool:
     number, name = item
     is_number = isinstance(number, int) or (isinstance(number, str) and number.isdecimal())

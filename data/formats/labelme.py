@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import json
 import math
 from collections.abc import Iterable
 from pathlib import Path
@@ -12,20 +13,30 @@ import numpy as np
 
 from data.annotations.entries import stated_hw
 from data.annotations.locate import MISSING_IMAGE, ImageFinder, joined_name
-from data.annotations.polygons import one_ring
-from data.annotations.run_lengths import encode, from_outline, merge
-from data.files import IMAGE_SUFFIXES, is_number, read_json_of
+from data.annotations.run_lengths import encode
+from data.files import IMAGE_SUFFIXES, is_number, read_json_of, read_text_of
 from data.images import read_image
 from data.problems import Unusable
-from data.sample import Polygons, RunLengths
+from data.sample import RunLengths
 
-from .convert import CocoBuilder, Converted, Object, ellipse, header_hw, polygon
+from .convert import (
+    CocoBuilder,
+    Converted,
+    Object,
+    Part,
+    ellipse,
+    header_hw,
+    joined,
+    polygon,
+    rectangle,
+)
 from .drawn import Drawn
+from .output import Output, Picture
 
 _POLYGONS = ("polygon", "rotation", "rotated_rectangle", "oriented_rectangle", "quadrilateral")
 _DRAW_AGAIN = "draw the object again, or delete it"
-
-_Part = list[float] | RunLengths  # of an object: a flat polygon, or a mask
+_CLASS_LIST = "labels.txt"
+_SPECIAL = ("__ignore__", "_background_")
 
 
 class _Labels(NamedTuple):
@@ -76,7 +87,22 @@ def read_labelme(image_folder: Path, label_folder: Path) -> Converted:
             images[name] = _with_earlier(found, images.get(name), labels)
     for name, labels in images.items():
         found.add(name, labels.image_hw, labels.objects, labels.listed)
-    return found.finish(label_folder)
+    return found.finish(label_folder, listed=_class_list(label_folder))
+
+
+def write_labelme(output: Output, pictures: Iterable[Picture]) -> None:
+    """Write a JSON file for each image, and `labels.txt`, the classes for `labelme --labels`."""
+    folder = output.folder / output.split
+    folder.mkdir(parents=True, exist_ok=True)
+    for picture in pictures:
+        name = picture.name.rpartition("/")[2]
+        drawn = output.drawn(picture, is_joined=False)
+        content = labelme_content(name, picture.image_hw, drawn)
+        file = folder / f"{picture.stem}.json"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(json.dumps(content, ensure_ascii=False, indent=2), encoding="utf-8")
+    lines = "".join(f"{name}\n" for name in output.categories.names)
+    (folder / _CLASS_LIST).write_text(lines, encoding="utf-8")
 
 
 def labelme_content(
@@ -89,10 +115,10 @@ def labelme_content(
         image_hw: height and width of the image.
         objects: with their outlines; a hole is joined to its outline by a bridge without area.
     """
-    shapes = [
+    shapes: list[dict[str, object]] = [
         {
             "label": drawn.name,
-            "points": one_ring([part]).tolist(),
+            "points": ring,
             "group_id": number if len(drawn.polygons) > 1 else None,
             "description": drawn.note,
             "shape_type": "polygon",
@@ -100,7 +126,7 @@ def labelme_content(
             "mask": None,
         }
         for number, drawn in enumerate(objects, start=1)
-        for part in drawn.polygons
+        for ring in drawn.rings()
     ]
     return {
         "version": "5.5.0",
@@ -111,6 +137,15 @@ def labelme_content(
         "imageHeight": image_hw[0],
         "imageWidth": image_hw[1],
     }
+
+
+def _class_list(folder: Path) -> list[str]:
+    """Return the classes of `labels.txt`, with which labelme is started, but its special ones."""
+    try:
+        lines = read_text_of(folder / _CLASS_LIST)[0].splitlines()
+    except ValueError:
+        return []
+    return [name for line in lines if (name := line.strip()) and name not in _SPECIAL]
 
 
 def _files_below(folder: Path) -> list[Path]:
@@ -168,7 +203,7 @@ def _with_earlier(found: CocoBuilder, earlier: _Labels | None, labels: _Labels) 
 def _objects(
     found: CocoBuilder, shapes: list[object], image_hw: tuple[int, int], file: Path
 ) -> list[Object]:
-    parts: dict[tuple[str, str], list[_Part]] = {}
+    parts: dict[tuple[str, str], list[Part]] = {}
     for number, shape in enumerate(shapes, start=1):
         with found.leaving_out(f"{file}, shape {number}"):
             if not isinstance(shape, dict):
@@ -179,10 +214,10 @@ def _objects(
                 raise Unusable("a shape without a label", "give it the name of its class")
             key = f"shape {number}" if group is None else f"group {group!r:.80}"
             parts.setdefault((label.strip(), key), []).append(outline)
-    return [Object(label, _joined(outlines, image_hw)) for (label, _), outlines in parts.items()]
+    return [Object(label, joined(outlines, image_hw)) for (label, _), outlines in parts.items()]
 
 
-def _outline(shape: dict[str, object], image_hw: tuple[int, int]) -> _Part:
+def _outline(shape: dict[str, object], image_hw: tuple[int, int]) -> Part:
     kind = shape.get("shape_type") or "polygon"
     xs, ys = _coordinates(shape.get("points"))
     if kind in ("line", "linestrip", "point", "points"):
@@ -198,7 +233,10 @@ def _outline(shape: dict[str, object], image_hw: tuple[int, int]) -> _Part:
         return ellipse((x1, y1), (radius, radius), image_hw)
     if kind == "mask":
         return _bitmap(shape.get("mask"), corners, image_hw)
-    return _turned(corners, _angle(shape), image_hw)
+    x, y, *_ = corners
+    size = corners[2] - x, corners[5] - y
+    centre = x + size[0] / 2, y + size[1] / 2
+    return rectangle((x, y), size, image_hw, _angle(shape), centre)
 
 
 def _angle(shape: dict[str, object]) -> float:
@@ -207,16 +245,6 @@ def _angle(shape: dict[str, object]) -> float:
     if is_number(degrees):
         return math.radians(degrees)
     return radians if is_number(radians) else 0.0
-
-
-def _turned(corners: list[float], angle: float, image_hw: tuple[int, int]) -> list[float]:
-    if not angle:
-        return corners
-    xs, ys = corners[::2], corners[1::2]
-    x, y, cos, sin = sum(xs) / 4, sum(ys) / 4, math.cos(angle), math.sin(angle)
-    away = [(a - x, b - y) for a, b in zip(xs, ys, strict=True)]
-    turned = [(x + a * cos - b * sin, y + a * sin + b * cos) for a, b in away]
-    return polygon([a for a, _ in turned], [b for _, b in turned], image_hw)
 
 
 def _coordinates(points: object) -> tuple[list[object], list[object]]:
@@ -240,12 +268,3 @@ def _bitmap(mask: object, corners: list[float], image_hw: tuple[int, int]) -> Ru
     height, width = np.minimum(seen.shape, target.shape)
     target[:height, :width] = seen[:height, :width]
     return encode(canvas)
-
-
-def _joined(parts: list[_Part], image_hw: tuple[int, int]) -> Polygons | RunLengths:
-    """Join the parts of an object: to polygons if all are."""
-    polygons = [part for part in parts if isinstance(part, list)]
-    masks = [part for part in parts if not isinstance(part, list)]
-    if not masks:
-        return polygons
-    return merge([*masks, *(from_outline([polygon], image_hw) for polygon in polygons)])

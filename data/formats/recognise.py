@@ -5,53 +5,52 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from pathlib import Path
-from typing import Literal, NamedTuple
+
+from data.formats.label_maps.find import label_map_splits
+from data.formats.label_maps.panoptic import read_panoptic
+from data.formats.label_maps.pngs import read_pngs
+from data.formats.label_maps.voc import read_voc
 
 from .convert import Converted
+from .cvat import cvat_files, is_cvat, read_cvat, subsets
 from .data_yaml import MAX_BYTES, read_class_names
+from .label_studio import read_label_studio
 from .labelme import read_labelme
-from .splits import (
-    SplitName,
-    annotation_places,
-    images_beside,
-    split_of,
-)
+from .sam import read_sam
+from .splits import Format, SplitName, SplitPaths, annotation_places, images_beside, split_of
 from .via import read_via
 from .yolo import read_yolo
 from .yolo_files import common_folder, find_places
-
-Format = Literal["coco", "yolo", "labelme", "via"]
 
 READERS: dict[Format, Callable[..., Converted]] = {
     "yolo": read_yolo,
     "labelme": read_labelme,
     "via": read_via,
+    "cvat": read_cvat,
+    "label_studio": read_label_studio,
+    "sam": read_sam,
+    "panoptic": read_panoptic,
+    "voc": read_voc,
+    "pngs": read_pngs,
 }
 """For each format but COCO's own: image folder, annotations, and the part where there are parts."""
 
+OF_ONE_IMAGE = ("labelme", "sam")
+"""Formats with a file for each image, so that a folder is a split."""
+
 EXPECTED = (
-    "one JSON file of COCO or VIA, YOLO's data.yaml with images/ and labels/, or labelme files"
+    "one JSON file of COCO (also panoptic), VIA or Label Studio, CVAT's XML, YOLO's data.yaml with "
+    "images/ and labels/, files of labelme or SA-1B, VOC's SegmentationObject, or masks as PNG"
 )
 
 _NAMES = re.compile(rb"^(\xef\xbb\xbf)?names\s*:", re.MULTILINE)  # perhaps behind a byte order mark
 _HEAD = 1 << 16  # bytes of a JSON file, enough to see which keys it has
+_LABEL_STUDIO = {
+    *(b"original_width", b"polygonlabels", b"brushlabels", b"annotation_id", b"completed_by"),
+    *(b"file_upload", b"was_cancelled", b"completions"),
+}
+_SAM = re.compile(rb'"image"\s*:\s*\{')
 _COCO_NAME = re.compile(r"annotations|instances", re.IGNORECASE)
-
-
-class SplitPaths(NamedTuple):
-    """The files of one split.
-
-    Attributes:
-        format: how to read it.
-        images: folder of the images.
-        annotations: a file, for labelme a folder.
-        part: which of the splits that one file describes; "" for all of it.
-    """
-
-    format: Format
-    images: Path
-    annotations: Path
-    part: str = ""
 
 
 def recognise(folder: Path) -> tuple[SplitPaths | None, SplitPaths | None]:
@@ -70,10 +69,14 @@ def recognise(folder: Path) -> tuple[SplitPaths | None, SplitPaths | None]:
     names_file = _names_file(folder)
     if names_file is not None:
         return yolo_splits(names_file)
-    found = _json_parts(folder)
+    found = _annotation_parts(folder)
     train, val = _only(found.get("train")), _only(found.get("val"))
     if train is None and val is None:
         train = val = _only(found.get(None))
+    if train is None and val is None:
+        train, val = label_map_splits(folder)
+    if train is None and val is None and (tasks := cvat_files(folder, 2)):
+        train = val = SplitPaths("cvat", folder, folder if len(tasks) > 1 else tasks[0])
     if train is None and val is None and _has_labels(folder):
         raise ValueError(f"{folder} has labels but no data.yaml that names their classes")
     if train is None and val is None and "test" in found:
@@ -110,15 +113,23 @@ def yolo_splits(names_file: Path) -> tuple[SplitPaths | None, SplitPaths | None]
 
 
 def format_of_json(file: Path) -> Format | None:
-    """Guess whose JSON file this is by the keys in its first 64 KiB."""
+    """Guess whose JSON file this is by the keys at its beginning and its end."""
     try:
         with file.open("rb") as stream:
             head = stream.read(_HEAD).replace(b"\0", b"")  # as UTF-16 has them
+            stream.seek(max(0, file.stat().st_size - _HEAD))
+            tail = stream.read()
     except OSError:
         return None
     keys = set(re.findall(rb'"(\w{4,18})"\s*:', head))
+    if head.removeprefix(b"\xef\xbb\xbf").lstrip()[:1] == b"[":
+        return "label_studio" if keys & _LABEL_STUDIO else None
     if keys & {b"_via_settings", b"_via_img_metadata"} or {b"filename", b"regions"} <= keys:
         return "via"
+    if b'"segments_info"' in head or b'"isthing"' in head + tail:
+        return "panoptic"
+    if b"images" not in keys and _SAM.search(head):
+        return "sam"
     if keys & {b"images", b"annotations", b"categories"}:
         return "coco"
     return "labelme" if keys & {b"shapes", b"imagePath", b"imageData"} else None
@@ -153,26 +164,51 @@ def _names_classes(file: Path) -> bool:
         return False
 
 
-def _json_parts(folder: Path) -> dict[SplitName | None, list[SplitPaths]]:
-    """Find files of COCO and VIA and folders of labelme's by their split, None for no split.
+def _annotation_parts(folder: Path) -> dict[SplitName | None, list[SplitPaths]]:
+    """Find files of annotations, and folders of such, by their split, None for no split.
 
     Of each split, all that is in the likeliest place.
     """
     found: dict[SplitName | None, list[SplitPaths]] = {}
     for place, split in annotation_places(folder):
-        here: dict[SplitName | None, list[SplitPaths]] = {}
-        for file in sorted(place.glob("*.json")):
-            kind = format_of_json(file) or ("coco" if _COCO_NAME.search(file.stem) else None)
-            if kind == "labelme":
-                images = images_beside(place, "images", split)
-                here = {split: [SplitPaths(kind, images, place)]}
-                break
-            if kind is not None:
-                part = SplitPaths(kind, image_folder_of(file), file)
-                here.setdefault(_agreed(split_of(file.stem), split, file), []).append(part)
-        for name, parts in here.items():
+        for name, parts in (_json_parts(place, split) or _xml_parts(place, split)).items():
             found.setdefault(name, parts)
     return found
+
+
+def _json_parts(place: Path, split: SplitName | None) -> dict[SplitName | None, list[SplitPaths]]:
+    here: dict[SplitName | None, list[SplitPaths]] = {}
+    for file in sorted(place.glob("*.json")):
+        kind = format_of_json(file) or ("coco" if _COCO_NAME.search(file.stem) else None)
+        if kind in OF_ONE_IMAGE:
+            return {split: [SplitPaths(kind, images_beside(place, "images", split), place)]}
+        if kind is not None:
+            part = SplitPaths(kind, image_folder_of(file), file)
+            here.setdefault(_agreed(split_of(file.stem), split, file), []).append(part)
+    return here
+
+
+def _xml_parts(place: Path, split: SplitName | None) -> dict[SplitName | None, list[SplitPaths]]:
+    """Find CVAT's files: one of a task or project, or those of several tasks."""
+    files = [file for file in sorted(place.glob("*.xml")) if is_cvat(file)]
+    named = {split_of(file.stem) for file in files}
+    if len(files) > 1 and named == {None}:
+        return {split: [SplitPaths("cvat", images_beside(place, "images", split), place)]}
+    here: dict[SplitName | None, list[SplitPaths]] = {}
+    for file in files:
+        for name, part in cvat_splits(file).items():
+            here.setdefault(name or _agreed(split_of(file.stem), split, file), []).append(part)
+    return here
+
+
+def cvat_splits(file: Path) -> dict[SplitName | None, SplitPaths]:
+    """Return the splits that the subsets of a project are named after; None is the key of all."""
+    images = image_folder_of(file)
+    splits = {split_of(name) for name in subsets(file)} & {"train", "val", "test"}
+    if splits <= {"train"} or "train" not in splits:
+        return {None: SplitPaths("cvat", images, file)}
+    names: list[SplitName] = ["train", "val"]
+    return {name: SplitPaths("cvat", images, file, name) for name in names if name in splits}
 
 
 def _agreed(own: SplitName | None, folder: SplitName | None, file: Path) -> SplitName | None:

@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from collections.abc import Set as AbstractSet
+from functools import partial
 from pathlib import Path
 
-from data.annotations.polygons import one_ring
-from data.files import is_file, read_text_of
+import numpy as np
+
+from data.annotations.polygons import Ring, one_ring
+from data.files import read_text_of
 from data.problems import Unusable
 
 from .convert import CocoBuilder, Converted, Object, header_hw, polygon
-from .data_yaml import read_class_names
+from .data_yaml import read_class_names, write_data_yaml
 from .drawn import Drawn
+from .output import Output, Picture
 from .yolo_files import find_places, images_of, label_folder
 
 _LARGEST_SHARE = 2.0  # beyond it, coordinates are pixels
@@ -38,14 +42,16 @@ def read_yolo(image_folder: Path, names_file: Path, part: str = "") -> Converted
     """
     categories = read_class_names(names_file)
     places = find_places(names_file)[part] if part else [image_folder]
-    files = {
-        path: _text_file(path, place) for place in places for path in images_of(names_file, place)
-    }
     found = CocoBuilder()
+    files: dict[Path, Path] = {}
+    for place in places:
+        for image in images_of(names_file, place):
+            with found.leaving_out(str(place)):
+                if isinstance(image, Unusable):
+                    raise image
+                files[image] = _text_file(image, place)
     for image, file in files.items():
         with found.leaving_out(str(image)):
-            if not is_file(image):
-                raise Unusable("a missing image", f"put it there, or take it out of {names_file}")
             image_hw = header_hw(image)
             lines = _lines(file) if file.is_file() else {}
             objects: list[Object] = []
@@ -63,6 +69,33 @@ def read_yolo(image_folder: Path, names_file: Path, part: str = "") -> Converted
     return found.finish(names_file if part else label_folder(image_folder), categories)
 
 
+def write_yolo(output: Output, pictures: Iterable[Picture]) -> None:
+    """Write a text file for each image into `labels`, and `data.yaml`."""
+    labels = output.folder / "labels" / output.split
+    for picture in pictures:
+        image_hw = picture.image_hw
+        seen = partial(_as_read, image_hw)
+        file = labels / f"{picture.stem}.txt"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        drawn = output.drawn(picture, is_joined=True, written=seen)
+        text = yolo_text(image_hw, drawn) + "".join(_boxes(output, picture))
+        file.write_text(text, encoding="ascii")
+    content = {split: f"images/{split}" for split in output.splits if split}
+    names = dict(enumerate(output.categories.names))
+    write_data_yaml(output.folder / "data.yaml", content | {"names": names})
+
+
+def _boxes(output: Output, picture: Picture) -> Iterator[str]:
+    """Yield the lines of objects that have a box alone: centre and size."""
+    height, width = picture.image_hw
+    for found in picture.annotations:
+        if not found["segmentation"]:
+            x, y, w, h = found["bbox"]
+            shares = ((x + w / 2) / width, (y + h / 2) / height, w / width, h / height)
+            label = output.categories.label_of[found["category_id"]]
+            yield f"{label} {' '.join(f'{share:.6f}' for share in shares)}\n"
+
+
 def yolo_text(image_hw: tuple[int, int], objects: Iterable[Drawn]) -> str:
     """Return the text file of an image; parts and holes are joined to one ring, see `one_ring`.
 
@@ -70,11 +103,23 @@ def yolo_text(image_hw: tuple[int, int], objects: Iterable[Drawn]) -> str:
         image_hw: height and width of the image.
         objects: with their outlines; those without one are left out.
     """
-    lines = []
-    for drawn in filter(lambda drawn: drawn.polygons, objects):
-        shares = one_ring(drawn.polygons) / (image_hw[1], image_hw[0])
-        lines.append(f"{drawn.label} " + " ".join(f"{share:.6f}" for share in shares.reshape(-1)))
-    return "".join(f"{line}\n" for line in lines)
+    return "".join(
+        f"{drawn.label} {_shares(image_hw, one_ring(drawn.polygons))}\n"
+        for drawn in objects
+        if drawn.polygons
+    )
+
+
+def _shares(image_hw: tuple[int, int], ring: Ring) -> str:
+    shares = (ring / image_hw[::-1]).clip(0, 1)  # others refuse what is outside the image
+    return " ".join(f"{share:.6f}" for share in shares.reshape(-1))
+
+
+def _as_read(image_hw: tuple[int, int], ring: Ring) -> Ring:
+    """Return what is read of a ring that was written."""
+    shares = np.array(_shares(image_hw, ring).split(), float)
+    points: Ring = shares.reshape(-1, 2) * np.array(image_hw[::-1], float)
+    return points
 
 
 def _text_file(image: Path, place: Path) -> Path:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator, Sequence
-from pathlib import Path, PureWindowsPath
+from pathlib import Path
 
+from data.annotations.locate import ImageFinder
 from data.files import IMAGE_SUFFIXES, is_file
+from data.problems import Unusable
 
 from .data_yaml import read_places
 from .splits import SplitName, image_places, split_folder
@@ -52,31 +54,28 @@ def find_places(names_file: Path) -> dict[str, list[Path]]:
 
 def common_folder(names_file: Path, places: Iterable[Path]) -> Path:
     """Return the folder that holds all images of folders and lists."""
-    folders = [
-        place if place.is_dir() else Path(os.path.commonpath(_bases(names_file, place)))
-        for place in places
-    ]
-    return Path(os.path.commonpath(folders))
+    folders = [place if place.is_dir() else _root(names_file) for place in places]
+    return Path(os.path.commonpath([folder.absolute() for folder in folders]))
 
 
-def images_of(names_file: Path, place: Path) -> Iterator[Path]:
+def images_of(names_file: Path, place: Path) -> Iterator[Path | Unusable]:
     """Yield the images in a folder and below it, or those that a text file lists.
 
-    Those of a list may lack: no file is there, or it is not in the folders of the list or of the
-    dataset.
+    For one of a list that is not there, or not of this dataset, comes the reason.
     """
     if place.is_dir():
         yield from images_below(place)
         return
     if place.stat().st_size > _MAX_LIST:
         raise ValueError(f"{place} has more than {_MAX_LIST} bytes: it is no list of images")
-    bases = _bases(names_file, place)
     try:
         lines = place.read_text(encoding="utf-8-sig").splitlines()
     except UnicodeDecodeError as error:
         raise ValueError(f"{place} is not a text file in UTF-8") from error
-    for line in filter(None, map(str.strip, lines)):
-        yield _listed(line, bases)
+    root = _root(names_file)
+    names = list(dict.fromkeys(filter(None, map(str.strip, lines))))
+    for found in ImageFinder(root, place).find_all(names):
+        yield found if isinstance(found, Unusable) else root / found
 
 
 def images_below(folder: Path) -> Iterator[Path]:
@@ -111,10 +110,10 @@ def _roots(beside: Path, root: str) -> list[Path]:
     return [beside / path, beside, here / path, *collections]
 
 
-def _bases(names_file: Path, listing: Path) -> list[Path]:
-    """Return the folders in which the images of a list may be: its own, and the dataset's."""
+def _root(names_file: Path) -> Path:
+    """Return the folder of the dataset, to which the images of a list are relative."""
     root = _roots(names_file.parent, read_places(names_file).root)[0]
-    return [folder.absolute() for folder in (listing.parent, root) if folder.is_dir()]
+    return root if root.is_dir() else names_file.parent
 
 
 def _usual(roots: Iterable[Path], split: SplitName) -> Path | None:
@@ -140,15 +139,3 @@ def _first(roots: Sequence[Path], name: str) -> Path | None:
         if place.is_dir() or (place.suffix.lower() == ".txt" and is_file(place)):
             return place
     return None
-
-
-def _listed(line: str, bases: list[Path]) -> Path:
-    """Return the image of a line, which never leaves the folders where it may be."""
-    path = PureWindowsPath(line)  # reads both kinds of slashes
-    parts = [part for part in path.parts if part not in (path.anchor, "..")]
-    for start in range(len(parts)):
-        for base in bases:
-            image = base.joinpath(*parts[start:])
-            if is_file(image):
-                return image
-    return bases[0].joinpath(*parts)
