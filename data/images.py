@@ -163,6 +163,21 @@ def as_uint8(image: cv2.typing.MatLike) -> Image:
     return image.astype(np.uint8, copy=False)
 
 
+def format_suffix(path: Path) -> str:
+    """Return the usual suffix of the format that an image file has, such as ".jpg".
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it is not an image.
+    """
+    content = image_content(path)
+    try:
+        with PilImage.open(io.BytesIO(content)) as header:
+            return {"JPEG": ".jpg"}.get(header.format or "", f".{header.format}".lower())
+    except Exception as error:  # as above
+        raise _refusal(path, error) from error
+
+
 def _opened(path: Path) -> BinaryIO:
     """Open an image file, or the picture that is embedded in a labelme file."""
     try:

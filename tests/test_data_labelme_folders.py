@@ -15,6 +15,7 @@ from support.foreign_formats import HW, SQUARES, TRIANGLE, drawn, opened, write_
 
 from data.annotations.coco import CocoInstances
 from data.checks.dataset import check_dataset
+from data.conversion import convert_dataset
 from data.formats.labelme import read_labelme
 from data.images import image_content, read_head, read_image
 
@@ -82,6 +83,20 @@ def test_pictures_in_a_tree_of_their_own(tmp_path: Path) -> None:
     assert list(seen(dataset).values()) == [[50, IN_SQUARE], [70, IN_CORNER]]
 
 
+@pytest.mark.parametrize("above", ["", "train/", "labels/train/"])
+def test_all_files_in_sub_folders(tmp_path: Path, above: str) -> None:
+    shades(tmp_path / above / "s1", a=50)
+    shades(tmp_path / above / "s2", a=70)
+    shades(tmp_path / "val" / "s3", b=90)
+    for site in ("s1", "s2"):
+        label(tmp_path / above / site / "a.json", SQUARE)
+    if above:
+        label(tmp_path / "val" / "s3" / "b.json", CORNER)
+        assert list(seen(opened(tmp_path, "val")).values()) == [[90, IN_CORNER]]
+    train = seen(opened(tmp_path, "train"))
+    assert list(train.values()) == [[50, IN_SQUARE], [70, IN_SQUARE]]
+
+
 def test_what_else_lies_in_sub_folders_is_told(tmp_path: Path) -> None:
     shades(tmp_path, a=50)
     label(tmp_path / "a.json", SQUARE)
@@ -128,6 +143,20 @@ def test_embedded_pictures(tmp_path: Path, head: str, path: Any) -> None:
     assert check_dataset(str(tmp_path / "mine")) == {"train": []}
     assert read_head(tmp_path / "mine" / "x.json").image_hw == HW
     assert image_content(tmp_path / "mine" / "x.json").startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize("suffix", [".png", ".jpg", ".webp"])
+def test_an_embedded_picture_becomes_a_file(tmp_path: Path, suffix: str) -> None:
+    shades(tmp_path, a=50)
+    picture = cv2.imencode(suffix, cv2.imread(str(tmp_path / "a.png")))[1]
+    embedded = base64.b64encode(picture.tobytes()).decode()
+    label(tmp_path / "mine" / "sub" / "x.json", SQUARE, imagePath=None, imageData=embedded)
+    assert convert_dataset(str(tmp_path / "mine"), tmp_path / "out", "coco") == []
+    (shade, pixels) = seen(opened(tmp_path / "out", "train"))[
+        f"{tmp_path}/out/images/sub/x{suffix}"
+    ]
+    assert abs(shade - 50) <= 2
+    assert pixels == IN_SQUARE
 
 
 def test_the_file_comes_before_the_embedded_picture(tmp_path: Path) -> None:

@@ -134,9 +134,9 @@ class CocoInstances:
         return len(self._images)
 
     def image_info(self, index: int) -> ImageInfo:
-        """Return the name that the annotation file gives an image, and the size that it has."""
+        """Return where an image is, relative to the image folder, and the size that it has."""
         height, width = self._image_hw(index)
-        name = self._images.file_names.text(index)
+        name = self._images.paths.text(index)
         number = int(self._images.ids[index])
         return {"id": number, "file_name": name, "height": height, "width": width}
 

@@ -74,7 +74,7 @@ def read_labelme(image_folder: Path, label_folder: Path) -> Converted:
     found = CocoBuilder()
     finder = ImageFinder(image_folder, label_folder)
     images: dict[str, _Labels] = {}
-    for file in _files_below(label_folder):
+    for file in json_files_below(label_folder):
         with found.leaving_out(str(file)):
             content, shapes = _content(found, file)
             inside = file.parent.relative_to(label_folder).as_posix()
@@ -148,7 +148,7 @@ def _class_list(folder: Path) -> list[str]:
     return [name for line in lines if (name := line.strip()) and name not in _SPECIAL]
 
 
-def _files_below(folder: Path) -> list[Path]:
+def json_files_below(folder: Path) -> list[Path]:
     """Return the JSON files in a folder and below it, but for hidden folders."""
     files = (file.relative_to(folder) for file in folder.rglob("*.json"))
     return sorted(folder / file for file in files if not any(p[0] == "." for p in file.parts))
