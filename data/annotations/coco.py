@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 from pycocotools.coco import COCO
 
 from data.classes import Categories
@@ -203,6 +204,19 @@ class CocoInstances:
             most_of_class=int(of_class.max(initial=0)),
             crowd_classes=tuple(self.categories.names[i] for i in sorted(marked - learned)),
         )
+
+    def has_class(self) -> NDArray[np.bool_]:
+        """Tell which of N images have objects of which of C classes, (N, C)."""
+        result = np.zeros((len(self), len(self.categories)), np.bool_)
+        rows = np.flatnonzero(~self._objects.is_crowd)
+        result[self._objects.images[rows], self._objects.labels[rows]] = True
+        return result
+
+    def has_outline(self) -> NDArray[np.bool_]:
+        """Tell which of N images have objects with an outline, (N,)."""
+        result = np.zeros(len(self), np.bool_)
+        result[self._objects.images[~self._objects.is_crowd & ~self._objects.has_box_only]] = True
+        return result
 
     def _keep(self, images: Ints) -> None:
         """Keep some images, given in ascending order, and the objects in them."""

@@ -171,7 +171,8 @@ class ObjectTable:
     @cached_property
     def has_box_only(self) -> NDArray[np.bool_]:
         """(M,) which objects have no outline."""
-        return (self.polygons.lengths == 0) & (self.run_lengths.lengths == 0)
+        has_none: NDArray[np.bool_] = self.polygons.lengths + self.run_lengths.lengths == 0
+        return has_none
 
     def take(self, rows: Ints) -> ObjectTable:
         """Copy some objects, in the given order."""

@@ -14,6 +14,7 @@ from data.catalog import SHAPES, Split, resolve_dataset
 from data.files import is_file
 from data.formats.recognise import read_split
 from data.formats.splits import SplitPaths
+from data.options import AS_IS, DataOptions
 from data.problems import Problem
 
 from .images import check_images
@@ -23,27 +24,31 @@ BOTH = "train and val"
 """The name under which problems between two splits are filed."""
 
 
-def check_dataset(name: str, root: Path = Path("data")) -> dict[str, list[Problem]]:
+def check_dataset(
+    name: str, root: Path = Path("data"), options: DataOptions = AS_IS
+) -> dict[str, list[Problem]]:
     """Look for what is wrong in the splits of a dataset, and between them.
 
     Args:
         name: see `data.catalog.resolve_dataset`.
         root: the folder of the catalogued datasets.
+        options: how it is taken.
 
     Returns:
         The problems of "train", "val" and `BOTH`, as far as there are such splits. One that serves
-        as both is "train".
+        as both, or that is to be split in two, is "train".
 
     Raises:
         ValueError: no such dataset.
     """
     if name == SHAPES:  # generated, right by construction
         return {}
-    paths = resolve_dataset(name, root)
+    paths = resolve_dataset(name, root, options)
     problems: dict[str, list[Problem]] = {}
     contents: list[dict[str, object]] = []
     files: list[list[Path]] = []
-    splits: tuple[Split, ...] = ("train",) if paths.is_shared else ("train", "val")
+    is_one = paths.is_shared or paths.val_share is not None
+    splits: tuple[Split, ...] = ("train",) if is_one else ("train", "val")
     for split in splits:
         if not paths.has(split):
             continue

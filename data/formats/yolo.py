@@ -162,9 +162,8 @@ def _parsed(line: str, image_hw: tuple[int, int]) -> Object:
         raise Unusable("coordinates in pixels", "divide x by the width and y by the height")
     height, width = image_hw
     if is_box:
-        x, y, w, h = (
-            share * side for share, side in zip(shares[:4], (width, height) * 2, strict=True)
-        )
-        return Object(int(label), [], [x - w / 2, y - h / 2, w, h])
+        x, y, w, h = shares[:4]
+        box = [(x - w / 2) * width, (y - h / 2) * height, w * width, h * height]
+        return Object(int(label), [], box)
     xs, ys = [x * width for x in shares[::2]], [y * height for y in shares[1::2]]
     return Object(int(label), [polygon(xs, ys, image_hw)])

@@ -54,7 +54,8 @@ class Outputs:
 def validation_set(config: Config) -> Dataset:
     """Open the validation images of the configured dataset, with the labels of the model."""
     try:
-        return open_dataset(config.dataset, "val", Categories.from_names(config.model.names))
+        classes = Categories.from_names(config.model.names)
+        return open_dataset(config.dataset, "val", classes, options=config.data)
     except FileNotFoundError as error:
         message = f"{error}; --dataset takes other data, --image and --video need none"
         raise FileNotFoundError(message) from None
