@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -23,8 +23,9 @@ from data.formats.recognise import (
 from data.formats.splits import SplitPaths
 
 from .classes import Categories
+from .held_out import held_out
 from .options import AS_IS, DataOptions
-from .problems import summarize
+from .problems import tell
 from .sample import Dataset
 
 _logger = logging.getLogger(__name__)
@@ -43,16 +44,18 @@ class DatasetPaths:
         name: what the user called it, or the last part of the path.
         train: None if there is no training split.
         val: None if there is no validation split.
+        val_share: of the training images, which are held out to be the validation split.
     """
 
     name: str
     train: SplitPaths | None
     val: SplitPaths | None
+    val_share: float | None = None
 
     @property
     def is_shared(self) -> bool:
         """Whether training and validation are the same images."""
-        return self.train == self.val
+        return self.train == self.val and self.val_share is None
 
     def has(self, split: Split) -> bool:
         """Tell whether there is such a split."""
@@ -120,42 +123,69 @@ def open_dataset(
         FileNotFoundError: its files are not there.
     """
     if name == SHAPES:
+        if options.val:
+            raise ValueError(f"val={options.val}: dataset {SHAPES!r} has a val split of its own")
         return _generated(split, categories, length)
-    paths = resolve_dataset(name, root).split(split)
+    paths = resolve_dataset(name, root, options)
+    part = paths.split(split)
+    if paths.val_share is None:
+        return _opened(part, categories, options)
+    whole = _opened(part, None, options)
+    chosen = held_out(whole, paths.val_share)
+    if split == "train":
+        chosen = sorted(set(range(len(whole))).difference(chosen))
+    return (whole if categories is None else _opened(part, categories, options)).part(chosen)
+
+
+def _opened(
+    paths: SplitPaths, categories: Categories | None, options: DataOptions
+) -> CocoInstances:
     content = None
     if paths.format != "coco":
         content, problems = read_split(paths)
-        if problems:
-            _logger.warning("%s: left out %s", paths.annotations, summarize(problems))
+        tell(lambda line: _logger.warning("%s: %s", paths.annotations, line), problems)
     return CocoInstances(
         paths.images, paths.annotations, categories, content=content, options=options
     )
 
 
-def has_one_split(name: str, root: Path = Path("data")) -> bool:
-    """Tell whether the same images serve for training and validation; `name` as in `open_dataset`.
+def has_one_split(name: str, root: Path = Path("data"), options: DataOptions = AS_IS) -> bool:
+    """Tell whether the same images serve for training and validation; see `open_dataset`.
 
     Raises:
         ValueError: no such dataset.
     """
-    return name != SHAPES and resolve_dataset(name, root).is_shared
+    return name != SHAPES and resolve_dataset(name, root, options).is_shared
 
 
-def resolve_dataset(name_or_path: str, root: Path = Path("data")) -> DatasetPaths:
+def resolve_dataset(
+    name_or_path: str, root: Path = Path("data"), options: DataOptions = AS_IS
+) -> DatasetPaths:
     """Find a dataset by its catalogued name, its folder, or its annotation file.
 
     A folder of COCO's format holds `annotations/instances_train.json` and `instances_val.json` with
-    the images in `train` and `val`, or one annotation file with the images beside it or in
-    `images`; for other formats see `data.formats.recognise`. Annotations that are not split in two
-    serve both training and validation.
+    the images in `train` and `val`, or the like, see `data.formats.splits`; or one annotation file
+    with the images beside it or in `images`; for other formats see `data.formats.recognise`.
+    Annotations that are not split in two serve both training and validation.
 
     Args:
         name_or_path: a catalogued name, a folder, a JSON file, CVAT's XML, or YOLO's data.yaml.
         root: the folder that holds the catalogued datasets.
+        options: may name a validation split, or a share of the training images to be one.
 
     Raises:
         ValueError: none of these is found; the message lists what was expected.
     """
+    paths = _found(name_or_path, root)
+    if options.val_share is not None:
+        return replace(paths, val=paths.train, val_share=options.val_share)
+    if options.val:
+        other = _found(options.val, root)
+        return replace(paths, val=other.val or other.train)
+    return paths
+
+
+def _found(name_or_path: str, root: Path) -> DatasetPaths:
     name = name_or_path.removesuffix("_dataset")  # as the original calls them
     if name in _CATALOG:
         return _catalogued(name, root)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 from collections.abc import Collection, Iterator
@@ -42,12 +43,49 @@ def read_json(file: Path) -> object:
     Raises:
         ValueError: it is none, or cannot be read; one line that names it.
     """
+    return read_json_of(file)[0]
+
+
+def read_json_of(file: Path) -> tuple[object, str]:
+    """Read a JSON file, and tell its encoding; the rest is as in `read_json`."""
+    text, encoding = read_text_of(file)
     try:
-        return json.loads(file.read_bytes())
-    except OSError as error:
-        raise ValueError(f"cannot read {file}: {error.strerror}") from error
+        return json.loads(text), encoding
     except (ValueError, RecursionError) as error:
         raise ValueError(f"{file} is not valid JSON: {error}") from error
+
+
+def read_text_of(file: Path) -> tuple[str, str]:
+    """Read a text file, and tell its encoding, see `decode_text`.
+
+    Raises:
+        ValueError: it cannot be read; one line that names it.
+    """
+    try:
+        return decode_text(file.read_bytes())
+    except (OSError, ValueError) as error:  # a name with a zero byte
+        reason = getattr(error, "strerror", None) or error
+        raise ValueError(f"cannot read {file}: {reason}") from error
+
+
+def decode_text(content: bytes) -> tuple[str, str]:
+    """Decode a text whose encoding nobody noted.
+
+    UTF-8, 16 and 32 are told for sure. What is none of them comes from an old program: of Chinese
+    ones the letters beyond ASCII are pairs of bytes, of Western ones single bytes.
+
+    Returns:
+        The text without a byte order mark, and the encoding.
+    """
+    encoding = json.detect_encoding(content)
+    with contextlib.suppress(UnicodeDecodeError):
+        return content.decode(encoding), encoding
+    runs = re.findall(rb"[\x80-\xff]+", content)
+    pairs = sum(len(run) % 2 == 0 for run in runs)
+    for name in ("gb18030", "cp1252") if 2 * pairs > len(runs) else ("cp1252",):
+        with contextlib.suppress(UnicodeDecodeError):
+            return content.decode(name), name
+    return content.decode("latin-1"), "latin-1"
 
 
 def xml_elements(file: Path, tags: Collection[str]) -> Iterator[Element]:

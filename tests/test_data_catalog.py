@@ -76,8 +76,15 @@ def test_bad_categories(entries: list[object], message: str) -> None:
             (9, 11, 3),
             {9: 0, 3: 2},
         ),
-        # two spellings of one class
-        (Categories(("cat", "Cat"), (1, 2)), Categories.from_names(["cat"]), (2,), {1: 0, 2: 0}),
+        # classes that differ in case
+        (Categories(("cat", "Cat"), (1, 2)), Categories.from_names(["cat"]), (1,), {1: 0}),
+        (Categories(("CAT", "Cat"), (1, 2)), Categories(("cat",), (9,)), (3,), {}),
+        (
+            Categories(("a", "A", "b"), (1, 2, 3)),
+            Categories.from_names(["A", "a", "b", "B"]),
+            (2, 1, 3, 7),
+            {1: 1, 2: 0, 3: 2},
+        ),
         # by id, since no name agrees
         (
             Categories(("Hund", "Katze"), (18, 17)),

@@ -205,11 +205,15 @@ def test_a_list_of_images(tmp_path: Path, lines: str, listing: str) -> None:
 def test_a_list_names_no_image_outside_the_dataset(tmp_path: Path) -> None:
     write_images(tmp_path / "secret", ("s.png", "t.png"))
     folder = yolo_of(tmp_path / "mine", "train: train.txt", (TRAIN,))
-    names = ["../secret/s.png", str(tmp_path / "secret/t.png"), "images/train/a.png", "gone.png"]
-    (folder / "train.txt").write_text("\n".join(names))
+    own = ["images/train/a.png", "images/train/b.png"]
+    (folder / "train.txt").write_text("\n".join(["../secret/s.png", *own, "gone.png"]))
     content, problems = read_yolo(folder, folder / "data.yaml", "train")
-    assert [image["file_name"] for image in content["images"]] == ["images/train/a.png"]
-    assert [problem.what for problem in problems] == ["a missing image"] * 3
+    assert [image["file_name"] for image in content["images"]] == own
+    assert [problem.what for problem in problems] == ["a missing image"] * 2
+    names = [*own, str(tmp_path / "secret/t.png"), "gone.png", "lost.png"]
+    (folder / "train.txt").write_text("\n".join(names))
+    with pytest.raises(ValueError, match="3 of 5 images are missing"):
+        read_yolo(folder, folder / "data.yaml", "train")
 
 
 @pytest.mark.parametrize(
@@ -269,7 +273,7 @@ def test_images_and_labels_of_yolo_that_do_not_belong_together(tmp_path: Path) -
     assert [image["file_name"] for image in content["images"]] == ["a.png", "c.png"]
     assert [problem.what for problem in problems] == [
         "an x without its y",
-        "labels that are no text",
+        "a line that is not numbers",
         "an image that cannot be read",
         "labels without an image",
     ]

@@ -13,15 +13,19 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 from pycocotools.coco import COCO
 
 from data.classes import Categories
 from data.images import read_image
 from data.options import AS_IS, DataOptions
+from data.problems import Problem, tell
 from data.sample import Annotation, ImageInfo, Sample
 
 from .as_coco import coco_content, coco_index
-from .entries import entries_of, read_categories, read_content, read_images
+from .entries import entries_of, read_categories, read_content
+from .images import Images, check_enough, read_images
+from .locate import image_path
 from .reader import ObjectReader, numbered
 from .table import Ints
 
@@ -92,15 +96,16 @@ class CocoInstances:
             content = read_content(self._file) if content is None else content
             with _blaming(self._file):
                 self.categories, label_of = read_categories(content, categories)
-                self._images = read_images(entries_of(content, "images"), self._folder)
-                objects = ObjectReader(self._images, label_of)
+                listed = entries_of(content, "images")
+                images = read_images(listed, self._folder, self._file, _refuse)
+                check_enough(images)
+                objects = ObjectReader(images, label_of)
                 if "annotations" in content:
                     objects.read(entries_of(content, "annotations"))
-                del content  # gigabytes for COCO: the table is made in their place
-                self._objects = objects.table()
+                del content, listed  # gigabytes for COCO: the table is made in their place
+                self._images, self._objects = images.table, objects.table()
                 self.left_out = objects.left_out
-                self._report_left_out()
-        self._warned_of_size = False
+                self._report(images, objects.contradicted)
         table = numbered(self._objects)
         is_crowd = table.is_crowd & (options.crowd == "ignore")
         is_boxed = table.has_box_only & ~is_crowd
@@ -130,15 +135,15 @@ class CocoInstances:
         return len(self._images)
 
     def image_info(self, index: int) -> ImageInfo:
-        """Return what the annotation file says of an image; `height` and `width` never lack."""
+        """Return where an image is, relative to the image folder, and the size that it has."""
         height, width = self._image_hw(index)
-        name = self._images.file_names.text(index)
+        name = self._images.paths.text(index)
         number = int(self._images.ids[index])
         return {"id": number, "file_name": name, "height": height, "width": width}
 
     def image_path(self, index: int) -> Path:
         """Return where an image is stored."""
-        return self._folder / self._images.file_names.text(index)
+        return image_path(self._folder, self._images.paths.text(index))
 
     def annotations(self, index: int) -> list[Annotation]:
         """Return the objects of an image in COCO's form, every key filled in."""
@@ -166,7 +171,7 @@ class CocoInstances:
         objects, rows, image_hw = self._objects, self._rows(index), self._image_hw(index)
         image = read_image(self.image_path(index), image_hw)
         if image.shape[:2] != image_hw:
-            self._warn_of_size(index, image.shape[:2])
+            raise ValueError(f"{self.image_path(index)} has changed: it had another size")
         boxes = objects.boxes[rows].astype(np.float32)
         boxes[:, 2:] += boxes[:, :2]
         return Sample(
@@ -200,6 +205,19 @@ class CocoInstances:
             crowd_classes=tuple(self.categories.names[i] for i in sorted(marked - learned)),
         )
 
+    def has_class(self) -> NDArray[np.bool_]:
+        """Tell which of N images have objects of which of C classes, (N, C)."""
+        result = np.zeros((len(self), len(self.categories)), np.bool_)
+        rows = np.flatnonzero(~self._objects.is_crowd)
+        result[self._objects.images[rows], self._objects.labels[rows]] = True
+        return result
+
+    def has_outline(self) -> NDArray[np.bool_]:
+        """Tell which of N images have objects with an outline, (N,)."""
+        result = np.zeros(len(self), np.bool_)
+        result[self._objects.images[~self._objects.is_crowd & ~self._objects.has_box_only]] = True
+        return result
+
     def _keep(self, images: Ints) -> None:
         """Keep some images, given in ascending order, and the objects in them."""
         if len(images) < len(self._images):
@@ -218,7 +236,18 @@ class CocoInstances:
         height, width = self._images.sizes[index].tolist()
         return height, width
 
-    def _report_left_out(self) -> None:
+    def _report(self, images: Images, contradicted: int) -> None:
+        tell(lambda line: _logger.warning("%s: %s", self._file, line), images.problems)
+        if images.deep:
+            _logger.info(
+                "%s: %d images have more than 8 bits: each is scaled by the bits that it uses",
+                *(self._file, images.deep),
+            )
+        if contradicted:
+            _logger.warning(
+                "%s: %d boxes do not fit their outlines, which are used instead",
+                *(self._file, contradicted),
+            )
         left_out = self.left_out.total()
         found = left_out + len(self._objects)
         reasons = ", ".join(f"{reason} ({n})" for reason, n in self.left_out.most_common())
@@ -229,16 +258,9 @@ class CocoInstances:
                 "%s: left out %d of %d annotations: %s", self._file, left_out, found, reasons
             )
 
-    def _warn_of_size(self, index: int, actual_hw: tuple[int, ...]) -> None:
-        if not self._warned_of_size:
-            height, width = self._image_hw(index)
-            _logger.warning(
-                "%s is %d x %d pixels, but %d x %d according to %s; the image is trusted, "
-                "here and in all further cases",
-                *(self.image_path(index), actual_hw[1], actual_hw[0]),
-                *(width, height, self._file),
-            )
-        self._warned_of_size = True
+
+def _refuse(problem: Problem) -> None:
+    raise ValueError(str(problem))
 
 
 @contextlib.contextmanager

@@ -12,10 +12,12 @@ from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import parse_qs, unquote, urlsplit
 
-from data.files import IMAGE_SUFFIXES
+from data.files import IMAGE_SUFFIXES, is_url
 from data.problems import Unusable
 
-_MISSING = "a missing image"
+MISSING_IMAGE = "a missing image"
+"""The problem with a name for which there is no file."""
+
 _AMBIGUOUS = "an image that could be several files"
 _PART_FOLDERS = frozenset(
     ("annotations", "annotation", "anns", "labels", "label", "json", "jsons", "xml", "images")
@@ -29,6 +31,18 @@ _DRIVE = re.compile(r"[A-Za-z]:(?=/)")
 _UPLOAD = re.compile(
     r"(?<![^/])[0-9a-f]{8}-(?=[^/]+$)"
 )  # what Label Studio puts before the name of an upload
+
+
+def joined_name(folder: str, name: str) -> str:
+    """Return a name relative to where the folder is that it is relative to; either may be ""."""
+    is_free = not folder or _is_absolute(name.replace("\\", "/")) or is_url(name)
+    return name if is_free else f"{folder}/{name}"
+
+
+def image_path(folder: Path, relative: str) -> Path:
+    """Return the path of an image that was found, without the links that `..` would follow."""
+    path = folder / relative
+    return Path(os.path.normpath(path)) if relative.startswith("..") else path
 
 
 class _Found(NamedTuple):
@@ -70,13 +84,17 @@ class ImageFinder:
         self._listings: dict[str, frozenset[str]] = {}
         self._real_folders: dict[str, bool] = {}
 
-    def find(self, name: str) -> Path:
+    def find(self, name: str, loosely: bool = True) -> Path:
         """Return the absolute path of the image of one name.
+
+        Args:
+            name: in any of the forms.
+            loosely: take an image that only ends like it, too.
 
         Raises:
             Unusable: there is none, or there are several.
         """
-        return Path(self._find(name).path)
+        return Path(self._find(name, loosely).path)
 
     def relative(self, path: Path | str) -> str:
         """Return the path of an image as text, relative to the image folder and with slashes."""
@@ -106,12 +124,12 @@ class ImageFinder:
                 results.append(hit)
             elif not hit.is_exact and (hit.path in exact or claims[hit.path] > 1):
                 mend = f"only {hit.path} is called so, and is the image of another entry"
-                results.append(Unusable(_MISSING, mend))
+                results.append(Unusable(MISSING_IMAGE, mend))
             else:
                 results.append(self.relative(hit.path))
         return results
 
-    def _find(self, name: str) -> _Found:
+    def _find(self, name: str, loosely: bool = True) -> _Found:
         if name in self._names:
             return _Found(self._folder + os.sep + name, is_exact=True)
         spellings = list(dict.fromkeys(_spellings(name)))
@@ -125,11 +143,12 @@ class ImageFinder:
             hits = [path for path in paths if self._is_listed(path) and self._stays(path)]
             if hits:
                 return _Found(_only(hits), is_exact=True)
-        for spelling in dict.fromkeys([*spellings, _UPLOAD.sub("", spellings[-1], count=1)]):
+        ends = dict.fromkeys([*spellings, _UPLOAD.sub("", spellings[-1], count=1)])
+        for spelling in ends if loosely else ():
             hits = [path for path in self._ending_like(spelling) if self._stays(path)]
             if hits:
                 return _Found(_only(hits), is_exact=False)
-        raise Unusable(_MISSING, f"put it into {self._folder}, or delete its entry")
+        raise Unusable(MISSING_IMAGE, f"put it into {self._folder}, or delete its entry")
 
     @cached_property
     def _bases(self) -> list[str]:

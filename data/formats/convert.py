@@ -22,12 +22,16 @@ Part = list[float] | RunLengths
 _CORNERS = 64  # of a circle: its polygon covers 99.8 % of it
 
 
+MISSING_IMAGES = ("a missing image", "labels without an image")
+"""What is said of images that annotations tell of, and that are not there."""
+
+
 class Converted(NamedTuple):
     """Annotations of another format in COCO's form.
 
     Attributes:
         content: `images`, `annotations` and `categories`, as in a COCO file.
-        problems: what was left out.
+        problems: what was left out, or should be mended.
     """
 
     content: dict[str, object]
@@ -91,6 +95,10 @@ class CocoBuilder:
         except Unusable as error:
             self.problems.append(Problem(error.what, where, error.mend))
 
+    def note(self, what: str, where: Path | str, mend: str) -> None:
+        """Tell of what was taken as it is meant, but should be mended."""
+        self.problems.append(Problem(what, str(where), mend, is_used=True))
+
     def finish(
         self, source: Path, categories: Categories | None = None, listed: Iterable[str] = ()
     ) -> Converted:
@@ -103,10 +111,17 @@ class CocoBuilder:
             listed: the names that the format lists as classes.
 
         Raises:
-            ValueError: there is not one object that can be used.
+            ValueError: there is not one object that can be used, or more than half of the images
+                are missing.
         """
         if not self._objects:
             raise ValueError(f"{source}: nothing can be used: {summarize(self.problems)}")
+        missing = sum(problem.what in MISSING_IMAGES for problem in self.problems)
+        if missing > len(self._images):
+            total = missing + len(self._images)
+            raise ValueError(
+                f"{source}: {missing} of {total} images are missing: {summarize(self.problems)}"
+            )
         if categories is None:
             names = sorted({str(found.category) for _, found in self._objects})
             categories = Categories.from_names(list(dict.fromkeys([*listed, *names])))
@@ -170,7 +185,7 @@ def polygon(xs: object, ys: object, image_hw: tuple[int, int]) -> list[float]:
         Unusable: they are not that.
     """
     if not isinstance(xs, list) or not isinstance(ys, list) or len(xs) != len(ys):
-        raise Unusable("an outline without points", "draw it again")
+        raise Unusable("an outline without points", "draw it again, or delete it")
     values: Iterable[object] = [value for point in zip(xs, ys, strict=True) for value in point]
     numbers = [float(value) for value in values if is_number(value)]
     if len(numbers) < 2 * len(xs):

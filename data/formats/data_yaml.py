@@ -12,6 +12,7 @@ from typing import NamedTuple
 import yaml
 
 from data.classes import Categories
+from data.files import read_text_of
 
 MAX_BYTES = 1 << 20
 """Of a file: a thousand classes take some 30 kB."""
@@ -120,8 +121,6 @@ def _text(file: Path) -> str:
     try:
         if file.stat().st_size > MAX_BYTES:
             raise ValueError(f"{file} has more than {MAX_BYTES} bytes: no such file lists classes")
-        return file.read_text(encoding="utf-8-sig")
     except OSError as error:
         raise ValueError(f"cannot read {file}: {error.strerror}") from error
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{file} is not a text file in UTF-8") from error
+    return read_text_of(file)[0]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 
 from data.formats.label_maps.find import label_map_splits
@@ -15,7 +15,7 @@ from .convert import Converted
 from .cvat import cvat_files, is_cvat, read_cvat, subsets
 from .data_yaml import MAX_BYTES, read_class_names
 from .label_studio import read_label_studio
-from .labelme import read_labelme
+from .labelme import json_files_below, read_labelme
 from .sam import read_sam
 from .splits import Format, SplitName, SplitPaths, annotation_places, images_beside, split_of
 from .via import read_via
@@ -50,6 +50,7 @@ _LABEL_STUDIO = {
     *(b"file_upload", b"was_cancelled", b"completions"),
 }
 _SAM = re.compile(rb'"image"\s*:\s*\{')
+_LOOKED_AT = 9  # JSON files that tell whether a folder is labelme's
 _COCO_NAME = re.compile(r"annotations|instances", re.IGNORECASE)
 
 
@@ -116,7 +117,7 @@ def format_of_json(file: Path) -> Format | None:
     """Guess whose JSON file this is by the keys at its beginning and its end."""
     try:
         with file.open("rb") as stream:
-            head = stream.read(_HEAD)
+            head = stream.read(_HEAD).replace(b"\0", b"")  # as UTF-16 has them
             stream.seek(max(0, file.stat().st_size - _HEAD))
             tail = stream.read()
     except OSError:
@@ -173,7 +174,22 @@ def _annotation_parts(folder: Path) -> dict[SplitName | None, list[SplitPaths]]:
     for place, split in annotation_places(folder):
         for name, parts in (_json_parts(place, split) or _xml_parts(place, split)).items():
             found.setdefault(name, parts)
-    return found
+    return found | _deeper_parts(folder, found)
+
+
+def _deeper_parts(
+    folder: Path, found: Collection[SplitName | None]
+) -> dict[SplitName | None, list[SplitPaths]]:
+    """Find labelme's files of splits that were not found, if all of them are in sub-folders."""
+    deeper: dict[SplitName | None, list[SplitPaths]] = {}
+    named = [(place, split) for place, split in annotation_places(folder) if split]
+    for place, split in [*named, (folder, None)]:
+        if split in (*found, *deeper, "test") or (split is None and (found or deeper)):
+            continue
+        if any(format_of_json(file) == "labelme" for file in json_files_below(place)[:_LOOKED_AT]):
+            parts = [SplitPaths("labelme", images_beside(place, "images", split), place)]
+            deeper[split] = parts
+    return deeper
 
 
 def _json_parts(place: Path, split: SplitName | None) -> dict[SplitName | None, list[SplitPaths]]:

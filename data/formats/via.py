@@ -6,9 +6,10 @@ import json
 from collections.abc import Iterable
 from pathlib import Path
 
+from data.annotations.locate import ImageFinder
 from data.annotations.polygons import one_ring
-from data.files import is_file, is_number, read_json
-from data.problems import Problem, Unusable
+from data.files import is_number, read_json_of
+from data.problems import Unusable
 
 from .convert import CocoBuilder, Converted, Object, ellipse, header_hw, polygon
 from .output import Output, Picture
@@ -32,21 +33,25 @@ def read_via(image_folder: Path, file: Path) -> Converted:
     Raises:
         ValueError: it is no such file, or nothing can be used.
     """
-    project = read_json(file)
+    project, encoding = read_json_of(file)
     content = project.get("_via_img_metadata", project) if isinstance(project, dict) else project
     if not isinstance(project, dict) or not isinstance(content, dict):
         raise ValueError(f"{file}: expected VIA's images by name, found a {type(content).__name__}")
     entries = list(content.values())
     attribute = _class_attribute(entries)
     found = CocoBuilder()
+    finder = ImageFinder(image_folder, file)
+    if not encoding.startswith("utf"):
+        mend = f"it was read as {encoding}: save it as UTF-8"
+        found.note("a file of unknown encoding", file, mend)
     if attribute is None and any(_attributes(region) for e in entries for region in _regions(e)):
         mend = f"call the one with the class {' or '.join(_CLASS_ATTRIBUTES)}"
-        found.problems.append(Problem("attributes that name no class", str(file), mend))
+        found.note("attributes that name no class", file, mend)
     for number, entry in enumerate(entries, start=1):
         name = entry.get("filename") if isinstance(entry, dict) else None
         where = f"{file}, {f'{name:.80}' if isinstance(name, str) else f'image {number}'}"
         with found.leaving_out(where):
-            name, image_hw = _image(name, image_folder)
+            name, image_hw = _image(name, finder)
             objects = _objects(found, entry, attribute, image_hw, where)
             found.add(name, image_hw, objects, len(_regions(entry)))
     return found.finish(file, listed=_options(project, attribute))
@@ -93,12 +98,11 @@ def _options(content: dict[str, object], attribute: str | None) -> list[str]:
     return [name.strip() for name in found] if isinstance(found, dict) else []
 
 
-def _image(name: object, folder: Path) -> tuple[str, tuple[int, int]]:
+def _image(name: object, finder: ImageFinder) -> tuple[str, tuple[int, int]]:
     if not isinstance(name, str):
         raise Unusable("an image without 'filename'", "export the annotations again")
-    if not is_file(folder / name):
-        raise Unusable("regions without an image", f"put the image into {folder}")
-    return name, header_hw(folder / name)
+    image = finder.find(name)
+    return finder.relative(image), header_hw(image)
 
 
 def _regions(entry: object) -> list[object]:

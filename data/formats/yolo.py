@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from data.annotations.polygons import Ring, one_ring
+from data.files import read_text_of
 from data.problems import Unusable
 
 from .convert import CocoBuilder, Converted, Object, header_hw, polygon
@@ -140,9 +141,9 @@ def _stray(folders: Iterable[Path], used: AbstractSet[Path]) -> list[Path]:
 def _lines(file: Path) -> dict[int, str]:
     """Return the lines that are not empty, by number."""
     try:
-        lines = file.read_text(encoding="utf-8-sig").splitlines()
-    except (OSError, UnicodeDecodeError):
-        raise Unusable("labels that are no text", f"write {file.name} anew") from None
+        lines = read_text_of(file)[0].splitlines()
+    except ValueError:
+        raise Unusable("labels that cannot be read", f"write {file.name} anew") from None
     return {number: line for number, line in enumerate(lines, start=1) if line.strip()}
 
 
@@ -161,9 +162,8 @@ def _parsed(line: str, image_hw: tuple[int, int]) -> Object:
         raise Unusable("coordinates in pixels", "divide x by the width and y by the height")
     height, width = image_hw
     if is_box:
-        x, y, w, h = (
-            share * side for share, side in zip(shares[:4], (width, height) * 2, strict=True)
-        )
-        return Object(int(label), [], [x - w / 2, y - h / 2, w, h])
+        x, y, w, h = shares[:4]
+        box = [(x - w / 2) * width, (y - h / 2) * height, w * width, h * height]
+        return Object(int(label), [], box)
     xs, ys = [x * width for x in shares[::2]], [y * height for y in shares[1::2]]
     return Object(int(label), [polygon(xs, ys, image_hw)])

@@ -56,6 +56,7 @@ def write_images(folder: Path, names: tuple[str, ...] = ("a.png", "b.png")) -> P
     folder.mkdir(parents=True, exist_ok=True)
     for name in names:
         pixels = np.full((*HW, 3), 10 + sum(name.encode()) % 200, np.uint8)
+        pixels[:, HW[1] // 2 :] += 8
         cv2.imwrite(str(folder / name), pixels)
     return folder
 

@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image as PilImage
 
-from data.annotations.entries import entries_of, parse_images, read_content
+from data.annotations.entries import entries_of, id_key, read_content
+from data.annotations.images import parse_images
 from data.annotations.locate import ImageFinder
 from data.annotations.run_lengths import encode, measure
 from data.classes import Categories
@@ -41,9 +42,10 @@ def read_panoptic(image_folder: Path, file: Path) -> Converted:
     for number, entry in enumerate(entries_of(content, "annotations"), start=1):
         where = f"{file}, annotation {number}"
         with found.leaving_out(where):
-            if not isinstance(entry, dict) or type(entry.get("image_id")) is not int:
+            if not isinstance(entry, dict):
                 raise Unusable("an annotation that is no object", "export it again")
-            image = images.pop(entry["image_id"], None)
+            key = id_key(entry.get("image_id"))
+            image = images.pop(key, None) if key is not None else None
             if image is None:
                 raise Unusable("an annotation with unknown image_id", "correct it, or delete it")
             path = pictures.find(image.file_name)
