@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image as PilImage
 
+from data.annotations.locate import MISSING_IMAGE
 from data.annotations.run_lengths import encode
 from data.classes import PASCAL_CLASSES
 from data.formats.convert import CocoBuilder, Converted, Object, header_hw
@@ -68,7 +69,7 @@ def read_voc(image_folder: Path, source: Path) -> Converted:
     for name in _listed(source, root):
         with found.leaving_out(f"{root / OBJECTS / name}.png"):
             if name not in images:
-                raise Unusable("a missing image", f"put it into {image_folder}, or take it out")
+                raise Unusable(MISSING_IMAGE, f"put it into {image_folder}, or take it out")
             objects_map = read_ids(mask_file(root / OBJECTS, f"{name}.png"))
             class_map = read_ids(mask_file(root / CLASSES, f"{name}.png"))
             image_hw = header_hw(images[name])
