@@ -116,6 +116,11 @@ SHAPES = {
         "b.png": ((2, 3), [("dog", run_lengths(np.eye(2, 3, dtype=bool)))]),
         "c.png": ((1, 5), [("cat", run_lengths(np.array([[1, 0, 1, 0, 1]], bool)))]),
     },
+    "folders": {
+        "x/y z/a.png": (HW, [("cat", [square(1, 1, 9)])]),
+        "x/b.png": (HW, [("dog", [square(2, 2, 9)])]),
+        "c.png": (HW, []),
+    },
     "names": {
         "ä ö.x.png": (HW, [("cat", [square(1, 1, 9)])]),
         '#1 & "2".png': (HW, [("dog", [square(2, 2, 9)])]),
@@ -159,6 +164,25 @@ def test_splits_and_the_classes_of_both(tmp_path: Path, format: str) -> None:
         assert dataset.categories.names == ("cat", "dog", "unused")
         expected = masks_of(opened(source, split))
         assert masks_of(dataset) == dict(zip(stems, expected.values(), strict=True))
+
+
+@pytest.mark.parametrize("format", FORMATS)
+def test_a_yolo_dataset_of_several_folders(tmp_path: Path, format: str) -> None:
+    source = write_coco(tmp_path / "in", {"": SHAPES["folders"]})
+    convert_dataset(str(source), tmp_path / "yolo", "yolo")
+    images = tmp_path / "yolo" / "images"
+    (images / "x").rename(images / "train")
+    (tmp_path / "yolo" / "labels" / "x").rename(tmp_path / "yolo" / "labels" / "train")
+    (images / "list.txt").write_text("images/c.png\n./train/b.png\n")
+    names = "names: [cat, dog, unused]\n"
+    places = "train: [images/train, images/list.txt]\nval: images/list.txt\n"
+    (tmp_path / "yolo" / "data.yaml").write_text(names + places)
+    assert convert_dataset(str(tmp_path / "yolo"), tmp_path / "out", format) == []
+    for split, stems in (("train", ["a", "b", "c"]), ("val", ["b", "c"])):
+        found = masks_of(opened(tmp_path / "out", split))
+        assert sorted(stem[0] for stem in found) == stems
+        expected = masks_of(opened(tmp_path / "yolo", split))
+        assert Counter(map(str, found.values())) == Counter(map(str, expected.values()))
 
 
 def test_crowds_stay_crowds_or_are_told(tmp_path: Path) -> None:

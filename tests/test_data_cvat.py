@@ -3,6 +3,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 from matplotlib.path import Path as Outline
@@ -65,19 +66,20 @@ def test_no_objects(tmp_path: Path) -> None:
         read(tmp_path, image("a.png"), image("b.png"))
 
 
-SQUARE = [20 - 8 * 2**0.5, 20, 20, 20 - 8 * 2**0.5, 20 + 8 * 2**0.5, 20, 20, 20 + 8 * 2**0.5]
-
-
 @pytest.mark.parametrize(
     ("tag", "attributes", "expected"),
     [
         ("polygon", f'points="{TRIANGLE}"', filled([10, 5, 50, 5, 10, 35])),
         ("box", 'xtl="5" ytl="6" xbr="25" ybr="16"', filled([5, 6, 25, 6, 25, 16, 5, 16])),
-        ("box", 'xtl="12" ytl="12" xbr="28" ybr="28" rotation="45.0"', filled(np.roll(SQUARE, 2))),
+        (
+            "box",
+            'xtl="15" ytl="16" xbr="45" ybr="24" rotation="30.0"',
+            filled(cv2.boxPoints(((30, 20), (30, 8), 30))),  # clockwise
+        ),
         (
             "ellipse",
-            'cx="30" cy="20" rx="15" ry="6" rotation="90"',
-            (np.hypot(*((np.mgrid[:40, :60].T - [19.5, 29.5]) / [15, 6]).T) <= 1).astype(np.uint8),
+            'cx="30" cy="20" rx="18" ry="6" rotation="30"',
+            filled(cv2.ellipse2Poly((30, 20), (18, 6), 30, 0, 360, 5)),
         ),
         (
             "mask",

@@ -17,7 +17,7 @@ from data.formats.output import Output, Picture
 from data.formats.yolo_files import images_below
 from data.problems import Unusable
 
-from .ids import read_ids, save
+from .ids import read_ids, read_lines, save
 
 ID_SUFFIX = "_instanceIds.png"
 MASKS, OWN_IMAGE = "masks", "images"
@@ -88,7 +88,7 @@ def _class_list(source: Path) -> list[str]:
     """Return the classes in the folder or above it, where the splits are."""
     for file in (source / _CLASS_LIST, source.parent / _CLASS_LIST):
         if file.is_file():
-            return list(filter(None, file.read_text(encoding="utf-8-sig").split("\n")))
+            return read_lines(file)
     return []
 
 
