@@ -265,14 +265,18 @@ def test_images_that_would_share_a_file(tmp_path: Path) -> None:
     assert len({tuple(objects) for objects in found.values()}) == 4
 
 
-def test_names_that_leave_the_folder(tmp_path: Path) -> None:
-    source = write_coco(
-        tmp_path / "in", {"": {"../../in/a.png": (HW, [("cat", [square(1, 2, 9)])])}}
-    )
+def test_images_outside_the_image_folder(tmp_path: Path) -> None:
+    """Their names lead out of it, but not out of the folder that is written."""
+    images = {name: (HW, [("cat", [square(1, 2, 9)])]) for name in ("../other/a.png", "b.png")}
+    source = write_coco(tmp_path / "in", {"": images})
+    assert opened(source, "train").image_info(0)["file_name"] == "../other/a.png"
     for format in FORMATS:
-        convert_dataset(str(source), tmp_path / "deep" / format, format)
-    inside = [path for path in tmp_path.rglob("a.png") if "deep" not in path.parts]
-    assert inside == [tmp_path / "in" / "a.png"]
+        out = tmp_path / "out" / format / "x"
+        convert_dataset(str(source), out, format)
+        assert sorted(masks_of(opened(out, "train"))) == ["a", "b"]
+        assert [path.name for path in out.parent.iterdir()] == ["x"]
+    outside = [path for path in tmp_path.rglob("a.png") if "out" not in path.parts]
+    assert outside == [tmp_path / "in" / "other" / "a.png"]
 
 
 @pytest.mark.parametrize("transfer", ["copy", "link", "none"])

@@ -16,6 +16,11 @@ from data.checks.dataset import check_dataset
 from data.formats.data_yaml import MAX_BYTES, read_class_names, read_places
 from data.formats.yolo import read_yolo
 
+# Twenty lists, each of nine times the one before: 10^19 texts.
+LAUGHS = "y0: &y0 [ha]\n" + "".join(
+    f"y{i}: &y{i} [{', '.join([f'*y{i - 1}'] * 9)}]\n" for i in range(1, 20)
+)
+
 
 @pytest.mark.parametrize(
     ("text", "names"),
@@ -29,7 +34,8 @@ from data.formats.yolo import read_yolo
         ("names: {0: cat, 7: 'a, b'}", {0: "cat", 7: "a, b"}),
         ("names: [a,\n  b,\n]\nnc: 2", {0: "a", 1: "b"}),
         ("names: &x [no, 1.0, ~]\nname: 1", {0: "no", 1: "1.0", 2: "~"}),
-        ("a: &a cat\nnames: [*a, *a]", {0: "cat", 1: "cat"}),
+        ("a: &a cat\nb: &b [*a, *a]\nnames: *b", {0: "cat", 1: "cat"}),
+        (LAUGHS + "names: [cat]", {0: "cat"}),
         ("names: !!python/object/apply:os.system ['exit 1']", {0: "exit 1"}),
         ("\ufeffnames: [a]\r\nroboflow:\r\n  names: x\r\n", {0: "a"}),
     ],
@@ -46,7 +52,7 @@ def test_class_names(tmp_path: Path, text: str, names: dict[int, str]) -> None:
     ["", "nc: 1", "names:", "names: []", "names: cat", "names: [a, [b]]", "names: {0: a, b}"]
     + [
         "names:\n  cat: 0",
-        "a: &a [x]\nb: &b [*a, *a]\nnames: *b",
+        LAUGHS + "names: *y19",
         "names: &x [*x]",
         "names: {cat: 0}",
         "names: [a, '']",

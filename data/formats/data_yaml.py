@@ -33,19 +33,6 @@ class Named(NamedTuple):
     splits: dict[str, list[str]]
 
 
-class _Loader(yaml.BaseLoader):
-    """PyYAML's safe loader that leaves scalars as they are written: a class "no" stays that."""
-
-    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
-        """Refuse references to lists, by which a few lines can stand for gigabytes."""
-        if self.check_event(yaml.AliasEvent):
-            anchor = self.peek_event().anchor  # type: ignore[no-untyped-call]
-            if not isinstance(self.anchors.get(anchor), yaml.ScalarNode):
-                raise yaml.MarkedYAMLError(problem=f"a reference to a list, *{anchor}")
-        node: yaml.Node | None = super().compose_node(parent, index)
-        return node
-
-
 def read_class_names(file: Path) -> Categories:
     """Read the classes with their numbers, also from a `classes.txt` with one name a line.
 
@@ -107,7 +94,9 @@ def _names(value: object, where: str) -> list[str]:
 
 def _content(file: Path) -> Mapping[object, object]:
     try:
-        content = yaml.load(_text(file), _Loader)  # constructs texts, lists and dicts alone
+        # Texts, lists and dicts alone, with texts as they are written: a class "no" stays that.
+        # References are shared, not copied, so few lines cannot stand for gigabytes.
+        content = yaml.load(_text(file), yaml.BaseLoader)
     except yaml.MarkedYAMLError as error:
         line = f"line {error.problem_mark.line + 1}: " if error.problem_mark else ""
         raise ValueError(f"{file}: no YAML to read 'names' from: {line}{error.problem}") from error
