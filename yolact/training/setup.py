@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import tempfile
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor, nn
@@ -27,8 +27,8 @@ from yolact.evaluation.coco import CocoEvaluator
 from yolact.evaluation.metrics import CocoMetrics
 from yolact.models.segmenter import AnySegmenter
 
-from .dataset_report import tell_about
-from .dense import fitted_to_density
+from .dataset_report import fitted_to_density, tell_about
+from .diagnosis import LossTrend
 from .log import Console, TrainingLog
 from .optim import (
     MIN_BATCH_NORM_IMAGES,
@@ -62,6 +62,8 @@ class Session:
         files: results.csv, curves and pictures; None where none are wanted.
         console: the line on the terminal.
         evaluator: of the last validation.
+        trend: of the losses.
+        diagnosed: whether it was said why nothing is found.
     """
 
     options: TrainOptions
@@ -74,6 +76,8 @@ class Session:
     files: RunFiles | None
     console: Console
     evaluator: CocoEvaluator | None = None
+    trend: LossTrend = field(default_factory=LossTrend)
+    diagnosed: bool = False
 
     def loader(self) -> DataLoader[tuple[Tensor, Target]]:
         """Make the loader of the batches from the present iteration on."""
@@ -94,6 +98,7 @@ class Session:
         """Show and log a step: its weighted losses, the rate in force, how long it took."""
         epoch, iteration = self.learner.epoch, self.learner.progress.iteration
         self.console.update(losses, seconds)
+        self.trend.add(losses)
         if self.files is not None:
             images = self.learner.config.train.batch_size
             self.files.train(losses, iteration, learning_rate, seconds, images)
