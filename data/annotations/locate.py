@@ -158,9 +158,7 @@ class ImageFinder:
         return [self._beside, *(parent for parent in above if _is_below(parent, self._root))]
 
     def _is_listed(self, path: str) -> bool:
-        """Tell whether there is such a file below the root or the image folder."""
-        if not (_is_below(path, self._root) or _is_below(path, self._folder)):
-            return False
+        """Tell whether there is such a file."""
         folder, _, name = path.rpartition(os.sep)
         if folder not in self._listings:
             self._listings[folder] = _files_in(folder)
