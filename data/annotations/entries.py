@@ -84,7 +84,7 @@ def entries_of(content: Mapping[str, object], key: str) -> list[object]:
 def read_categories(
     content: Mapping[str, object], wanted: Categories | None
 ) -> tuple[Categories, dict[Key, int]]:
-    """Return the classes, and the label of each category id in the file.
+    """Return the classes, and the label of each category id in the file, and of each name.
 
     Roboflow lists the group of all classes as the first of them: what only groups others, and has
     no object, is no class.
@@ -113,7 +113,8 @@ def read_categories(
         ]
     )
     categories, label_of = (own, own.label_of) if wanted is None else _matched(own, wanted)
-    return categories, {k: label_of[n] for k, n in numbers.items() if n in label_of}
+    names = dict(zip(own.names, own.category_ids, strict=True))
+    return categories, {k: label_of[n] for k, n in (names | numbers).items() if n in label_of}
 
 
 def _groups(
