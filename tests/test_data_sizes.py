@@ -195,7 +195,7 @@ def test_labelme_of_another_size(tmp_path: Path, image_hw: tuple[int, int]) -> N
     points = np.reshape(STAR, (-1, 2)).tolist()
     shapes = [
         {"label": "star", "shape_type": "polygon", "points": points},
-        {"label": "star", "shape_type": "mask", "points": [[8, 8], [99, 99]], "mask": mask},
+        {"label": "other", "shape_type": "mask", "points": [[8, 8], [99, 99]], "mask": mask},
         {"label": "disc", "shape_type": "circle", "points": [[80, 60], [80, 90]]},
     ]
     content = {"imagePath": "a.png", "imageHeight": HW[0], "imageWidth": HW[1], "shapes": shapes}

@@ -113,7 +113,7 @@ def read_categories(
         ]
     )
     categories, label_of = (own, own.label_of) if wanted is None else _matched(own, wanted)
-    names = dict(zip(own.names, own.category_ids, strict=True))
+    names: dict[Key, int] = dict(zip(own.names, own.category_ids, strict=True))
     return categories, {k: label_of[n] for k, n in (names | numbers).items() if n in label_of}
 
 
