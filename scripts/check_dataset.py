@@ -1,6 +1,6 @@
 """Describe a dataset, and list what looks wrong in it: the exit code is 1 if anything does.
 
-Any format that train.py takes is understood: COCO, YOLO segmentation, labelme, VIA.
+Any format that train.py takes is understood: docs/formats.md lists them.
 
 Examples:
   python scripts/check_dataset.py my_folder

@@ -21,6 +21,7 @@ from support.odd_masks import odd_bitmaps
 from data.annotations.coco import CocoInstances
 from data.catalog import open_dataset, resolve_dataset
 from data.conversion import WRITERS, convert_dataset
+from yolact.cli.main import main
 
 FORMATS = sorted(WRITERS)
 PAINTED = ("voc", "panoptic")  # a pixel has one object
@@ -115,6 +116,11 @@ SHAPES = {
         "b.png": ((2, 3), [("dog", run_lengths(np.eye(2, 3, dtype=bool)))]),
         "c.png": ((1, 5), [("cat", run_lengths(np.array([[1, 0, 1, 0, 1]], bool)))]),
     },
+    "folders": {
+        "x/y z/a.png": (HW, [("cat", [square(1, 1, 9)])]),
+        "x/b.png": (HW, [("dog", [square(2, 2, 9)])]),
+        "c.png": (HW, []),
+    },
     "names": {
         "ä ö.x.png": (HW, [("cat", [square(1, 1, 9)])]),
         '#1 & "2".png': (HW, [("dog", [square(2, 2, 9)])]),
@@ -158,6 +164,25 @@ def test_splits_and_the_classes_of_both(tmp_path: Path, format: str) -> None:
         assert dataset.categories.names == ("cat", "dog", "unused")
         expected = masks_of(opened(source, split))
         assert masks_of(dataset) == dict(zip(stems, expected.values(), strict=True))
+
+
+@pytest.mark.parametrize("format", FORMATS)
+def test_a_yolo_dataset_of_several_folders(tmp_path: Path, format: str) -> None:
+    source = write_coco(tmp_path / "in", {"": SHAPES["folders"]})
+    convert_dataset(str(source), tmp_path / "yolo", "yolo")
+    images = tmp_path / "yolo" / "images"
+    (images / "x").rename(images / "train")
+    (tmp_path / "yolo" / "labels" / "x").rename(tmp_path / "yolo" / "labels" / "train")
+    (images / "list.txt").write_text("images/c.png\n./train/b.png\n")
+    names = "names: [cat, dog, unused]\n"
+    places = "train: [images/train, images/list.txt]\nval: images/list.txt\n"
+    (tmp_path / "yolo" / "data.yaml").write_text(names + places)
+    assert convert_dataset(str(tmp_path / "yolo"), tmp_path / "out", format) == []
+    for split, stems in (("train", ["a", "b", "c"]), ("val", ["b", "c"])):
+        found = masks_of(opened(tmp_path / "out", split))
+        assert sorted(stem[0] for stem in found) == stems
+        expected = masks_of(opened(tmp_path / "yolo", split))
+        assert Counter(map(str, found.values())) == Counter(map(str, expected.values()))
 
 
 def test_crowds_stay_crowds_or_are_told(tmp_path: Path) -> None:
@@ -372,3 +397,73 @@ def test_many_random_objects(
     tmp_path: Path, format: str, seeds: list[tuple[int, int, int]]
 ) -> None:
     check_random(tmp_path, format, seeds)
+
+
+def test_the_command(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    """Results on standard output, what was left out in the log, which is standard error."""
+    source = write_coco(tmp_path / "in", {"": SHAPES["no object beside one"]})
+    content = json.loads((source / "annotations.json").read_text())
+    crowds = [content["annotations"][0] | {"id": i, "iscrowd": 1} for i in range(2, 26)]
+    content["annotations"] += crowds
+    (source / "annotations.json").write_text(json.dumps(content))
+    target = tmp_path / "out"
+    assert main(["convert", str(source), str(target), "--format=labelme", "--images=link"]) == 0
+    assert capsys.readouterr().out == f"{target}\n"
+    lines = [record.getMessage() for record in caplog.records]
+    what = "a crowd, which this format cannot tell"
+    assert [line.startswith(f"left out: {what}: b.png;") for line in lines[:-1]] == [True] * 20
+    assert lines[-1] == f"left out, in all: {what} (24), such as b.png"
+    assert len(opened(target, "train")) == 2
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--format=excel"], "invalid choice: 'excel'"),
+        (["--format"], "expected one argument"),
+        (["--format=yolo", "--images=move"], "invalid choice: 'move'"),
+    ],
+)
+def test_wrong_flags(flags: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as end:
+        main(["convert", "in", "out", *flags])
+    assert end.value.code == 2
+    assert message in capsys.readouterr().err
+
+
+def test_folders_that_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    source = write_coco(tmp_path / "in", {"": SHAPES["polygon"]})
+    full, file = tmp_path / "full", tmp_path / "file"
+    full.mkdir()
+    (full / "mine.txt").write_text("kept")
+    file.write_text("")
+    for target, message, code in (
+        (full, "full is not empty: name another folder, or add --overwrite", 2),
+        (file, "file is a file: name a folder to write", 2),
+        (source, "in is the dataset itself: name another folder to write", 2),
+        (tmp_path / "new", "no dataset", 1),
+    ):
+        name = "absent" if code == 1 else str(source)
+        assert main(["convert", name, str(target), "--format=yolo", "--images=none"]) == code
+        out, err = capsys.readouterr()
+        assert (out, err.count("\n")) == ("", 1)
+        assert message in err
+    assert main(["convert", str(source), str(full), "--format=yolo", "--overwrite"]) == 0
+    assert (full / "mine.txt").read_text() == "kept"
+    assert main(["convert", str(source), str(tmp_path / "a.pth")]) == 2
+    assert "is a folder: to convert a dataset, add --format=" in capsys.readouterr().err
+
+
+def test_the_help_of_both(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["convert", "--format=yolo", "--help"])
+    out = capsys.readouterr().out
+    assert out.startswith("usage: yolact convert ")
+    assert "  yolact convert my_data out --format=labelme\n" in out
+
+
+def test_generated_scenes_have_no_files(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="generated scenes have no files"):
+        convert_dataset("shapes", tmp_path, "coco")

@@ -244,7 +244,8 @@ def _run_lengths(mask: Element, image_hw: tuple[int, int]) -> RunLengths:
     """Read a mask: row by row, beginning with a run outside, in a window of the image."""
     x, y, width, height = map(int, _attributes(mask, "left", "top", "width", "height"))
     runs = _numbers(mask.get("rle", ""))
-    if min(runs) < 0 or sum(runs) != width * height or not 0 < width * height <= MAX_PIXELS:
+    is_window = min(width, height) > 0 and width * height <= MAX_PIXELS
+    if not is_window or min(runs) < 0 or sum(map(int, runs)) != width * height:
         raise Unusable("run lengths of the wrong sum", _DRAW_AGAIN)
     inside = np.arange(len(runs)) % 2 == 1
     bitmap = np.repeat(inside, np.array(runs, np.int64)).reshape(height, width)

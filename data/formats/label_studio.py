@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -21,6 +22,7 @@ from .convert import CocoBuilder, Converted, Object, Part, ellipse, header_hw, p
 
 _AGAIN = "draw the region again, or delete it"
 _HEADS = (32, 5, 4, 4, 4, 4)  # bits: length, size of a value, sizes of four kinds of run lengths
+_IMAGE = re.compile(rf"({'|'.join(map(re.escape, sorted(IMAGE_SUFFIXES)))})($|\?)", re.IGNORECASE)
 _CHANNELS = 4  # of the picture that is encoded; the last one is the mask
 
 
@@ -159,8 +161,7 @@ def _image_name(task: dict[str, object]) -> str:
     data = task.get("data", task)
     texts = {k: v for k, v in data.items() if isinstance(v, str)} if isinstance(data, dict) else {}
     named = [texts[key] for key in ("image", "img", "image_url", "url") if key in texts]
-    ends = tuple(IMAGE_SUFFIXES)
-    like = [text for text in texts.values() if text.partition("?")[0].lower().endswith(ends)]
+    like = [text for text in texts.values() if _IMAGE.search(text)]
     upload = task.get("file_upload")
     names = [*named, *like, *([upload] if isinstance(upload, str) else [])]
     if not names:

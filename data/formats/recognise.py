@@ -127,7 +127,7 @@ def format_of_json(file: Path) -> Format | None:
         return "label_studio" if keys & _LABEL_STUDIO else None
     if keys & {b"_via_settings", b"_via_img_metadata"} or {b"filename", b"regions"} <= keys:
         return "via"
-    if b'"segments_info"' in head or b'"isthing"' in head + tail:
+    if b'"segments_info"' in head + tail:
         return "panoptic"
     if b"images" not in keys and _SAM.search(head):
         return "sam"

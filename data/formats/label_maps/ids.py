@@ -47,6 +47,19 @@ def mask_file(folder: Path, name: str) -> Path:
     return folder / path
 
 
+def read_lines(file: Path) -> list[str]:
+    """Return the lines of a list of images or classes that are not empty.
+
+    Raises:
+        ValueError: it cannot be read.
+    """
+    try:
+        lines = file.read_text(encoding="utf-8-sig").splitlines()
+    except (OSError, UnicodeDecodeError):
+        raise ValueError(f"{file} is not a text file in UTF-8") from None
+    return list(filter(None, map(str.strip, lines)))
+
+
 def read_ids(file: Path) -> IdMap:
     """Read a picture without loss.
 

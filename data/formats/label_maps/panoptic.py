@@ -53,7 +53,7 @@ def read_panoptic(image_folder: Path, file: Path) -> Converted:
             ids = read_ids(mask_file(masks, str(png))).ids
             if ids.shape != (image.image_hw or header_hw(path)):
                 raise Unusable("a mask of another size than its image", "export it again")
-            segments = [s for s in _segments(entry) if s.get("category_id") in categories.label_of]
+            segments = [s for s in _segments(entry) if s["category_id"] in categories.label_of]
             objects = _objects(found, segments, ids, where)
             found.add(pictures.relative(path), ids.shape, objects, len(segments))
     for image in images.values():
@@ -106,7 +106,8 @@ def _segments(entry: dict[str, object]) -> list[dict[str, object]]:
     segments = entry.get("segments_info")
     if not isinstance(segments, list):
         raise Unusable("an annotation without 'segments_info'", "export it again")
-    return [segment for segment in segments if isinstance(segment, dict)]
+    dicts = [segment for segment in segments if isinstance(segment, dict)]
+    return [s | {key: id_key(s.get(key)) for key in ("id", "category_id")} for s in dicts]
 
 
 def _objects(
@@ -115,9 +116,9 @@ def _objects(
     objects: list[Object] = []
     present = set(np.unique(ids).tolist())
     for segment in segments:
-        with found.leaving_out(f"{where}, segment {segment.get('id')!r:.40}"):
-            number, category = segment.get("id"), segment.get("category_id")
-            if type(number) is not int or type(category) is not int or number not in present:
+        with found.leaving_out(f"{where}, segment {segment['id']!r:.40}"):
+            number, category = segment["id"], segment["category_id"]
+            if not isinstance(category, int) or number not in present:
                 raise Unusable("a segment without a pixel", "export it again, or delete it")
             is_crowd = segment.get("iscrowd") in (1, True)
             objects.append(Object(category, encode(ids == number), is_crowd=is_crowd))

@@ -10,13 +10,14 @@ from pathlib import Path
 import numpy as np
 from PIL import Image as PilImage
 
+from data.annotations.locate import MISSING_IMAGE
 from data.annotations.run_lengths import decode, encode
 from data.formats.convert import CocoBuilder, Converted, Object, header_hw
 from data.formats.output import Output, Picture
 from data.formats.yolo_files import images_below
 from data.problems import Unusable
 
-from .ids import read_ids, save
+from .ids import read_ids, read_lines, save
 
 ID_SUFFIX = "_instanceIds.png"
 MASKS, OWN_IMAGE = "masks", "images"
@@ -87,7 +88,7 @@ def _class_list(source: Path) -> list[str]:
     """Return the classes in the folder or above it, where the splits are."""
     for file in (source / _CLASS_LIST, source.parent / _CLASS_LIST):
         if file.is_file():
-            return list(filter(None, file.read_text(encoding="utf-8-sig").split("\n")))
+            return read_lines(file)
     return []
 
 
@@ -114,9 +115,10 @@ def _read_cityscapes(found: CocoBuilder, image_folder: Path, id_files: Iterable[
             name = _ENDS.sub("", file.stem)
             paths = [path for path in images[name] if path.parent.name == file.parent.name]
             paths = paths or images[name]
-            if len(paths) != 1:
-                what = "several images" if paths else "a missing image"
-                raise Unusable(f"{what} for a mask", f"put {name} into {image_folder}")
+            if not paths:
+                raise Unusable(MISSING_IMAGE, f"put {name} into {image_folder}, or delete its mask")
+            if len(paths) > 1:
+                raise Unusable("an image that could be several files", f"keep one {name}")
             image_hw = header_hw(paths[0])
             ids = read_ids(file).ids
             if ids.shape != image_hw:

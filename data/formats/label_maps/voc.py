@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image as PilImage
 
+from data.annotations.locate import MISSING_IMAGE
 from data.annotations.run_lengths import encode
 from data.classes import PASCAL_CLASSES
 from data.formats.convert import CocoBuilder, Converted, Object, header_hw
@@ -18,7 +19,7 @@ from data.formats.output import Output, Picture
 from data.formats.yolo_files import images_below
 from data.problems import Unusable
 
-from .ids import IdMap, Ids, ids_of_colours, mask_file, paint, read_ids, save
+from .ids import IdMap, Ids, ids_of_colours, mask_file, paint, read_ids, read_lines, save
 
 CLASSES, OBJECTS, IMAGES = "SegmentationClass", "SegmentationObject", "JPEGImages"
 """The folders of a dataset."""
@@ -68,7 +69,7 @@ def read_voc(image_folder: Path, source: Path) -> Converted:
     for name in _listed(source, root):
         with found.leaving_out(f"{root / OBJECTS / name}.png"):
             if name not in images:
-                raise Unusable("a missing image", f"put it into {image_folder}, or take it out")
+                raise Unusable(MISSING_IMAGE, f"put it into {image_folder}, or take it out")
             objects_map = read_ids(mask_file(root / OBJECTS, f"{name}.png"))
             class_map = read_ids(mask_file(root / CLASSES, f"{name}.png"))
             image_hw = header_hw(images[name])
@@ -100,7 +101,7 @@ def write_voc(output: Output, pictures: Iterable[Picture]) -> None:
         numbers = [_VOID if found["iscrowd"] else i for i, found in enumerate(objects, start=1)]
         for folder, values in ((CLASSES, labels), (OBJECTS, numbers)):
             pixels = np.array([0, *values], np.uint8)[ids]
-            png = PilImage.fromarray(pixels, "P")
+            png = PilImage.fromarray(pixels)
             png.putpalette(colour_map().tobytes())
             save(output.folder / folder / f"{picture.stem}.png", png)
         stems.append(picture.stem)
@@ -137,15 +138,15 @@ def _classes(file: Path) -> _Classes:
         names = {0: "background", **dict(enumerate(PASCAL_CLASSES.names, start=1))}
         return _Classes(names, {colour: n for n, colour in enumerate(colours)}, False)
     classes = _Classes({}, {colours[_VOID]: _VOID}, True)
-    for line in file.read_text(encoding="utf-8-sig").splitlines():
-        name, colour, *_ = [*line.rsplit(":", 3), ""]
-        channels = colour.split(",")
-        if line.startswith("# label") or not all(map(str.isdecimal, channels)):
+    for line in read_lines(file):
+        if line.startswith("# label"):
             continue
+        name, colour = [*line.rsplit(":", 3), ""][:2]
         number = 0 if name == "background" else len(classes.names.keys() - {0}) + 1
         classes.names[number] = name
+        channels = [int(channel) for channel in colour.split(",") if channel.strip().isdecimal()]
         if len(channels) == 3:
-            classes.numbers[int(ids_of_colours(np.array(channels, np.int64)))] = number
+            classes.numbers[int(ids_of_colours(np.array(channels)))] = number
     return classes
 
 
@@ -155,11 +156,7 @@ def _listed(source: Path, root: Path) -> Iterator[str]:
         for path in sorted((root / OBJECTS).rglob("*.png")):
             yield path.relative_to(root / OBJECTS).with_suffix("").as_posix()
         return
-    try:
-        lines = source.read_text(encoding="utf-8-sig").splitlines()
-    except (OSError, UnicodeDecodeError):
-        raise ValueError(f"{source} is not a text file in UTF-8") from None
-    yield from filter(None, map(str.strip, lines))
+    yield from read_lines(source)
 
 
 def _class_numbers(class_map: IdMap, classes: _Classes) -> Ids:
@@ -171,6 +168,8 @@ def _class_numbers(class_map: IdMap, classes: _Classes) -> Ids:
         known = ids_of_colours(class_map.palette)
         colours = known[class_map.ids.clip(max=len(known) - 1)]
     values, inverse = np.unique(colours, return_inverse=True)
+    if class_map.palette is not None and not classes.numbers.keys() >= set(values.tolist()):
+        return class_map.ids  # of a palette without meaning
     numbers = np.array([classes.numbers.get(value, 0) for value in values.tolist()], np.int64)
     return numbers[inverse].reshape(colours.shape)
 
