@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from data.annotations.coco import CocoInstances
-from data.catalog import has_one_split, open_dataset
+from data.catalog import has_one_split, open_dataset, resolve_dataset
 from data.checks.trainable import NOTHING, check_trainable
 from data.classes import Categories
 from data.loader import build_train_loader
@@ -242,6 +242,9 @@ def open_validation_data(
         raise UsageError(f"--patience={options.patience}: there is no validation to wait for")
     if data is not None and has_one_split(config.dataset, options=config.data):
         logger.warning("%s: the AP will be of training images; %s", config.dataset, mend)
+    own = resolve_dataset(config.dataset) if config.data.val else None
+    if own is not None and own.has("val") and not own.is_shared:
+        logger.warning("%s has a val split, which --val leaves unused", config.dataset)
     if data is not None and config.data.val:
         logger.info("%d images to validate on (--val=%s)", len(data), config.data.val)
     return data
