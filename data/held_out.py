@@ -15,6 +15,8 @@ from .alike import groups_of
 
 _logger = logging.getLogger(__name__)
 
+_MANY = 5000  # images, which take a while to look at
+
 
 def held_out(dataset: CocoInstances, share: float) -> list[int]:
     """Choose images to validate on: the same ones on every run, whatever the order of the file.
@@ -34,6 +36,8 @@ def held_out(dataset: CocoInstances, share: float) -> list[int]:
     names = [dataset.image_info(index)["file_name"] for index in range(len(dataset))]
     order = sorted(range(len(names)), key=lambda index: _natural(names[index]))
     names = [names[index] for index in order]
+    if len(names) > _MANY:
+        _logger.info("comparing %d images, so that copies and frames stay together", len(names))
     groups = groups_of(names, [dataset.image_path(index) for index in order])
     if len(names) > 1 and np.bincount(groups).max() > len(names) * (1 - share / 2):
         groups = _cut(groups, share)

@@ -18,11 +18,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL import Image as PilImage
-from PIL import ImageOps
+from PIL import ImageOps, UnidentifiedImageError
 from torch import Tensor
 
 from .depth import to_8_bits
 from .files import decode_text
+from .tiff import decode_tiff, is_tiff, tiff_hw
 
 Image = NDArray[np.uint8]
 """(H, W, 3) RGB."""
@@ -68,8 +69,10 @@ def read_image(
     content = source if isinstance(source, bytes) else image_content(Path(source))
     try:
         _prepare_for(content[:_HEAD])
-        with _allowed(max_pixels), PilImage.open(io.BytesIO(content)) as header:
-            _check_size(header, max_pixels)
+        with _allowed(max_pixels), _header(io.BytesIO(content)) as header:
+            if header is None:
+                return _decode_odd_tiff(content, max_pixels)
+            _check_size(header.size, max_pixels)
             is_deep = _is_deep(header)  # which only a picture tells that is not decoded yet
             rotate = _has_to_rotate(header, annotated_hw)
             if _is_plain_jpeg(header, content):
@@ -106,8 +109,10 @@ def read_head(path: Path) -> ImageHead:
         with _opened(path) as file:
             _prepare_for(file.read(_HEAD))
             has_exif = _has_exif_chunk(file)
-            with PilImage.open(file) as header:
-                _check_size(header)
+            with _header(file) as header:
+                if header is None:
+                    return _odd_tiff_head(image_content(path))
+                _check_size(header.size)
                 width, height = header.size
                 is_deep = _is_deep(header)
                 # Pillow's own method for PNG decodes the whole picture to get there.
@@ -147,7 +152,7 @@ def from_pil(image: PilImage.Image) -> Image:
         ValueError: its file is broken, or it has more than `MAX_PIXELS`, or none.
     """
     try:
-        _check_size(image)
+        _check_size(image.size)
         return _decode_careful(image, rotate=True)
     except Exception as error:  # as above
         raise _refusal("the PIL image", error) from error
@@ -223,8 +228,35 @@ def _allowed(max_pixels: int | None) -> Iterator[None]:
             PilImage.MAX_IMAGE_PIXELS = usual
 
 
-def _check_size(header: PilImage.Image, max_pixels: int | None = None) -> None:
-    (width, height), most = header.size, MAX_PIXELS if max_pixels is None else max_pixels
+@contextmanager
+def _header(file: BinaryIO) -> Iterator[PilImage.Image | None]:
+    """Open an image file; None stands for a TIFF that Pillow does not know."""
+    try:
+        header = PilImage.open(file)
+    except UnidentifiedImageError:
+        file.seek(0)
+        if not is_tiff(file.read(_HEAD)):
+            raise
+        yield None
+        return
+    with header:
+        yield header
+
+
+def _odd_tiff_head(content: bytes) -> ImageHead:
+    image_hw = tiff_hw(content)
+    _check_size(image_hw[::-1])
+    return ImageHead(image_hw, image_hw, is_deep=True)
+
+
+def _decode_odd_tiff(content: bytes, max_pixels: int | None) -> Image:
+    _check_size(tiff_hw(content)[::-1], max_pixels)
+    scaled = to_8_bits(decode_tiff(content))
+    return np.ascontiguousarray(scaled if scaled.ndim == 3 else np.dstack([scaled] * 3))
+
+
+def _check_size(size: tuple[int, int], max_pixels: int | None = None) -> None:
+    (width, height), most = size, MAX_PIXELS if max_pixels is None else max_pixels
     if width * height > most:
         raise ValueError(f"{width} x {height} pixels exceed {most:,}; {_MEND}{width * height}")
     if not width * height:

@@ -101,7 +101,7 @@ def test_where_it_is(tmp_path: Path) -> None:
     (problem,) = found(tmp_path, entry(bbox=[0, 0, 3, 3]))
     assert str(problem) == (
         "a bbox that does not fit its outline: a.png, annotation 7 (cat at 10, 5); "
-        "correct or delete the bbox"
+        "the outline is used instead: correct or delete the bbox"
     )
 
 

@@ -67,6 +67,9 @@ def test_scales(values: Any, expected: list[int]) -> None:
         encoded(TWELVE[..., None].repeat(3, 2)),
         encoded(TWELVE[..., None].repeat(3, 2), ".tiff"),
         encoded(np.dstack([TWELVE] * 3 + [TWELVE * 0])),  # transparent
+        encoded(SHADES / 255, ".tiff"),  # 64 bits
+        encoded(np.dstack([SHADES.astype(np.float32) / 255] * 3), ".tiff"),
+        encoded(np.dstack([SHADES.astype(np.int32)] * 3), ".tiff"),
     ],
 )
 def test_files_of_more_than_8_bits(content: bytes, tmp_path: Path) -> None:
@@ -75,13 +78,34 @@ def test_files_of_more_than_8_bits(content: bytes, tmp_path: Path) -> None:
     assert np.abs(image.astype(int) - SHADES[..., None]).max() <= 1
     (tmp_path / "a.png").write_bytes(content)
     assert read_head(tmp_path / "a.png") == ((6, 8), (6, 8), True)
-    opened = from_pil(Image.open(io.BytesIO(content)))
-    assert opened.shape == (6, 8, 3)
 
 
-def test_colours_keep_their_order() -> None:
-    blue_green_red = np.full((4, 4, 3), (1000, 2000, 3000), np.uint16)
-    assert read_image(encoded(blue_green_red))[0, 0].tolist() == [187, 125, 62]
+@pytest.mark.parametrize(("kind", "suffix"), [("u2", ".png"), ("u2", ".tiff"), ("f8", ".tiff")])
+def test_colours_keep_their_order(kind: str, suffix: str) -> None:
+    blue_green_red = np.full((4, 4, 3), (1000, 2000, 3000), kind)
+    assert read_image(encoded(blue_green_red, suffix))[0, 0].tolist() == [187, 125, 62]
+
+
+def test_pictures_of_pillow_are_scaled_alike() -> None:
+    picture = Image.open(io.BytesIO(encoded(TWELVE)))
+    assert (from_pil(picture) == read_image(encoded(TWELVE))).all()
+
+
+@pytest.mark.filterwarnings("ignore:Corrupt EXIF data")
+def test_broken_files_of_64_bits(tmp_path: Path) -> None:
+    content = encoded(SHADES / 255, ".tiff")
+    field = b"\x03\x00\x01\x00\x00\x00"  # one number of 16 bits
+    huge = content
+    for tag, side in ((b"\x00\x01", b"\x08\x00"), (b"\x01\x01", b"\x06\x00")):
+        assert tag + field + side in content
+        huge = huge.replace(tag + field + side, tag + field + b"\xff\xff")
+    (tmp_path / "huge.tif").write_bytes(huge)
+    for read in (read_image, read_head):
+        with pytest.raises(ValueError, match=r"huge.tif as an image: 65535 x 65535 pixels exceed"):
+            read(tmp_path / "huge.tif")
+    for broken in (content[: len(content) // 2], content[:40], b"II*\0" + b"\xff" * 99, b"MM\0*"):
+        with pytest.raises(ValueError, match="cannot read the given bytes as an image"):
+            read_image(broken)
 
 
 @pytest.mark.parametrize("channels", [1, 3])

@@ -80,6 +80,8 @@ def with_ids(change: Any) -> dict[str, Any]:
         changed("images", "id", str),  # and numbers elsewhere
         changed("annotations", "image_id", str),
         changed("annotations", "category_id", float),
+        changed("annotations", "category_id", lambda number: ("cat", "dog")[number - 1]),
+        changed("annotations", "image_id", lambda number: ("a.png", "b.png")[number - 1]),
         changed("annotations", "segmentation", lambda o: o[0] if len(o) == 1 else o),
         changed("annotations", "segmentation", as_points),
         changed("annotations", "segmentation", lambda o: PAIRS if len(o) == 1 else o),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 from pathlib import Path
 from typing import Any
@@ -183,6 +184,30 @@ def test_the_size_of_an_image(stated: Any, head: ImageHead, expected: Any) -> No
 )
 def test_sizes_of_one_shape(other: tuple[int, int], expected: bool) -> None:
     assert are_alike((1080, 1920), other) == are_alike(other, (1080, 1920)) == expected
+
+
+@pytest.mark.parametrize("image_hw", [(60, 80), (240, 320)])
+def test_labelme_of_another_size(tmp_path: Path, image_hw: tuple[int, int]) -> None:
+    """Polygons, circles and masks refer to the size that the file states."""
+    gray(image_hw).save(tmp_path / "a.png")
+    piece = raster(HW)[8:100, 8:100]
+    mask = base64.b64encode(cv2.imencode(".png", piece * 255)[1].tobytes()).decode()
+    points = np.reshape(STAR, (-1, 2)).tolist()
+    shapes = [
+        {"label": "star", "shape_type": "polygon", "points": points},
+        {"label": "other", "shape_type": "mask", "points": [[8, 8], [99, 99]], "mask": mask},
+        {"label": "disc", "shape_type": "circle", "points": [[80, 60], [80, 90]]},
+    ]
+    content = {"imagePath": "a.png", "imageHeight": HW[0], "imageWidth": HW[1], "shapes": shapes}
+    (tmp_path / "a.json").write_text(json.dumps(content))
+    found = opened(tmp_path, "train")
+    scale = image_hw[0] / HW[0]
+    disc = np.hypot(*(np.indices(image_hw) + 0.5 - np.reshape([60, 80], (2, 1, 1)) * scale))
+    expected = [raster(image_hw), raster(image_hw), disc <= 30 * scale]
+    seen = [found.coco.annToMask(entry) for entry in found.annotations(0)]
+    assert [iou(a, b) > 0.93 for a, b in zip(seen, expected, strict=True)] == [True] * 3
+    (problem,) = check_dataset(str(tmp_path))["train"]
+    assert problem.what == "an image of another size than annotated"
 
 
 @pytest.mark.parametrize("name", ["c13_resized", "c13_halfsize_rle/a.json"])

@@ -23,7 +23,7 @@ from yolact.cli.train_flags import parse_arguments
 from yolact.evaluation.coco import CocoEvaluator
 from yolact.evaluation.limits import fullest_image, room_for, with_room
 from yolact.training.anchor_fit import count_anchors
-from yolact.training.dense import fitted_to_density
+from yolact.training.dataset_report import fitted_to_density
 from yolact.training.setup import set_up
 
 

@@ -126,6 +126,10 @@ def test_unvalidated_training_is_told(tmp_path: Path, caplog: pytest.LogCaptureF
     caplog.clear()
     start("flat", "--val=0.34")
     assert "2 images to validate on (--val=0.34)" in caplog.text
+    assert "unused" not in caplog.text
+    write(tmp_path / "data" / "val", {"segmentation": SQUARE})
+    start("data", "--val=0.34")
+    assert "data has a val split, which --val leaves unused" in caplog.text
     assert "--val=0.2" not in caplog.text
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import count
 from pathlib import Path
@@ -84,7 +85,7 @@ def entries_of(content: Mapping[str, object], key: str) -> list[object]:
 def read_categories(
     content: Mapping[str, object], wanted: Categories | None
 ) -> tuple[Categories, dict[Key, int]]:
-    """Return the classes, and the label of each category id in the file.
+    """Return the classes, and the label of each category id in the file, and of each name.
 
     Roboflow lists the group of all classes as the first of them: what only groups others, and has
     no object, is no class.
@@ -103,7 +104,7 @@ def read_categories(
     numbers = numbers_of(key for key in keys if key is not None)
     groups = _groups(entries, keys, content)
     if groups:
-        names = ", ".join(str(entries[place]["name"]) for place in groups)  # type: ignore[index]
+        names = ", ".join(groups.values())
         _logger.info("no object is of class %s, which groups others: left out", names)
     own = Categories.from_coco_json(
         [
@@ -113,28 +114,29 @@ def read_categories(
         ]
     )
     categories, label_of = (own, own.label_of) if wanted is None else _matched(own, wanted)
-    return categories, {k: label_of[n] for k, n in numbers.items() if n in label_of}
+    number_of: dict[Key, int] = {**dict(zip(own.names, own.category_ids, strict=True)), **numbers}
+    return categories, {key: label_of[n] for key, n in number_of.items() if n in label_of}
 
 
 def _groups(
     entries: list[object], keys: Sequence[Key | None], content: Mapping[str, object]
-) -> list[int]:
-    """Return which entries of `categories` are the group of another one, and have no object."""
-    named = [entry if isinstance(entry, dict) else {} for entry in entries]
-    groups = [
-        place
-        for place, entry in enumerate(named)
-        if any(
-            other is not entry and isinstance(name, str) and name == entry.get("name")
-            for other in named
-            for name in [other.get("supercategory")]
-        )
-    ]
+) -> dict[int, str]:
+    """Return the entries of `categories` that only group others, and have no object, with names."""
+    texts = [_texts(entry) for entry in entries]
+    members = Counter(group for name, group in texts if group != name)
+    groups = {place: name for place, (name, _) in enumerate(texts) if name and members[name]}
     if not groups or "annotations" not in content:
-        return []
+        return {}
     objects = entries_of(content, "annotations")
     used = {id_key(each.get("category_id")) for each in objects if isinstance(each, dict)}
-    return [place for place in groups if keys[place] not in used]
+    return {place: name for place, name in groups.items() if used.isdisjoint({keys[place], name})}
+
+
+def _texts(entry: object) -> tuple[str, str]:
+    """Return the name and the group of an entry, "" for what it lacks."""
+    found = [entry.get(key) if isinstance(entry, dict) else "" for key in ("name", "supercategory")]
+    name, group = (text if isinstance(text, str) else "" for text in found)
+    return name, group
 
 
 def _matched(own: Categories, wanted: Categories) -> tuple[Categories, dict[int, int]]:
@@ -144,7 +146,7 @@ def _matched(own: Categories, wanted: Categories) -> tuple[Categories, dict[int,
     known = {name: own.category_ids[place] for place, name in enumerate(own.names)}
     labels = {name: label_of[number] for name, number in known.items() if number in label_of}
     other = {name: wanted.names[label] for name, label in labels.items()}
-    if not any(name.casefold() == other[name].casefold() for name in other):
+    if other and not any(name.casefold() == other[name].casefold() for name in other):
         _logger.warning("no class name agrees with the model's: classes are matched by id")
     elif spelled := [f"{name} as {other[name]}" for name in other if name != other[name]]:
         _logger.warning("classes that the model spells otherwise: %s", ", ".join(spelled))

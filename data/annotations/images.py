@@ -41,7 +41,7 @@ class Images(NamedTuple):
 
     Attributes:
         table: of those that can be used.
-        row_of: the row of each in the table, by the id that annotations give.
+        row_of: the row of each in the table, by the id that annotations give, or the file name.
         left_out: the ids of the others.
         problems: of images that were left out, or whose size is not the stated one.
         deep: how many have more than 8 bits a channel.
@@ -110,7 +110,7 @@ def read_images(entries: list[object], folder: Path, annotations: Path, report: 
         table=ImageTable.of(
             [numbers[key] for key in keys], sizes, annotated_sizes, list(file_names), list(found)
         ),
-        row_of={key: row for row, key in enumerate(keys)},
+        row_of=dict(zip((*file_names, *keys), [*range(len(keys))] * 2, strict=True)),
         left_out=frozenset(images.keys() - set(keys)),
         problems=problems,
         deep=deep,

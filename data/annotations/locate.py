@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
-from urllib.parse import parse_qs, unquote, urlsplit
+from urllib.parse import parse_qs, unquote, unquote_plus, urlsplit
 
 from data.files import IMAGE_SUFFIXES, is_url
 from data.problems import Unusable
@@ -143,7 +143,7 @@ class ImageFinder:
             hits = [path for path in paths if self._is_listed(path) and self._stays(path)]
             if hits:
                 return _Found(_only(hits), is_exact=True)
-        ends = dict.fromkeys([*spellings, _UPLOAD.sub("", spellings[-1], count=1)])
+        ends = dict.fromkeys([*spellings, *(_UPLOAD.sub("", each) for each in spellings)])
         for spelling in ends if loosely else ():
             hits = [path for path in self._ending_like(spelling) if self._stays(path)]
             if hits:
@@ -158,9 +158,7 @@ class ImageFinder:
         return [self._beside, *(parent for parent in above if _is_below(parent, self._root))]
 
     def _is_listed(self, path: str) -> bool:
-        """Tell whether there is such a file below the root or the image folder."""
-        if not (_is_below(path, self._root) or _is_below(path, self._folder)):
-            return False
+        """Tell whether there is such a file."""
         folder, _, name = path.rpartition(os.sep)
         if folder not in self._listings:
             self._listings[folder] = _files_in(folder)
@@ -270,6 +268,8 @@ def _spellings(name: str) -> Iterator[str]:
     path = query[0].replace("\\", "/") if query else address.path
     yield path
     yield unquote(path).replace("\\", "/")
+    yield unquote_plus(path).replace("\\", "/")
+    yield path.strip()
 
 
 def _files_in(folder: str) -> frozenset[str]:

@@ -23,6 +23,7 @@ _MIN_AREA = 0.5  # pixels
 _FITS, _FITS_WELL, _FITS_PERFECTLY = 0.5, 0.8, 0.9  # IoU of a bbox with its outline
 _SAME = 0.95  # IoU from which two objects of one class are one
 _NEIGHBOURS = 50  # with which each object is compared: a bound for hostile files
+_USED = "the outline is used instead"
 _REDRAW = "draw it again, or delete it"
 _MENDS = {
     "unknown image_id": "give the id of a good image in 'images', or delete it",
@@ -172,17 +173,19 @@ def _check_bbox(bbox: object, extent: Box) -> None:
     if bbox is None:
         return
     if not isinstance(bbox, list) or len(bbox) != 4 or not all(map(is_number, bbox)):
-        raise Unusable("a bbox that is not four numbers", "write x, y, width, height")
+        raise Unusable("a bbox that is not four numbers", f"{_USED}: write x, y, width, height")
     x, y, w, h = bbox
     overlap = _iou((x, y, x + w, y + h), extent)
     if overlap >= _FITS_WELL:
         return
     if _iou((x, y, w, h), extent) >= _FITS_PERFECTLY:
-        raise Unusable("a bbox given by two corners", "write x, y, width, height")
+        raise Unusable("a bbox given by two corners", f"{_USED}: write x, y, width, height")
     if _iou((x - w / 2, y - h / 2, x + w / 2, y + h / 2), extent) >= _FITS_PERFECTLY:
-        raise Unusable("a bbox given by its centre", "write the top left corner and the size")
+        raise Unusable("a bbox given by its centre", f"{_USED}: write corner and size")
     if overlap < _FITS:
-        raise Unusable("a bbox that does not fit its outline", "correct or delete the bbox")
+        raise Unusable(
+            "a bbox that does not fit its outline", f"{_USED}: correct or delete the bbox"
+        )
 
 
 def _iou(box: Box, other: Box) -> float:

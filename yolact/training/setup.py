@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import logging
 import tempfile
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from data.annotations.coco import CocoInstances
-from data.catalog import has_one_split, open_dataset
+from data.catalog import has_one_split, open_dataset, resolve_dataset
 from data.checks.trainable import NOTHING, check_trainable
 from data.classes import Categories
 from data.loader import build_train_loader
@@ -27,8 +27,8 @@ from yolact.evaluation.coco import CocoEvaluator
 from yolact.evaluation.metrics import CocoMetrics
 from yolact.models.segmenter import AnySegmenter
 
-from .dataset_report import tell_about
-from .dense import fitted_to_density
+from .dataset_report import fitted_to_density, tell_about
+from .diagnosis import LossTrend
 from .log import Console, TrainingLog
 from .optim import (
     MIN_BATCH_NORM_IMAGES,
@@ -62,6 +62,8 @@ class Session:
         files: results.csv, curves and pictures; None where none are wanted.
         console: the line on the terminal.
         evaluator: of the last validation.
+        trend: of the losses.
+        diagnosed: whether it was said why nothing is found.
     """
 
     options: TrainOptions
@@ -74,6 +76,8 @@ class Session:
     files: RunFiles | None
     console: Console
     evaluator: CocoEvaluator | None = None
+    trend: LossTrend = field(default_factory=LossTrend)
+    diagnosed: bool = False
 
     def loader(self) -> DataLoader[tuple[Tensor, Target]]:
         """Make the loader of the batches from the present iteration on."""
@@ -94,6 +98,7 @@ class Session:
         """Show and log a step: its weighted losses, the rate in force, how long it took."""
         epoch, iteration = self.learner.epoch, self.learner.progress.iteration
         self.console.update(losses, seconds)
+        self.trend.add(losses)
         if self.files is not None:
             images = self.learner.config.train.batch_size
             self.files.train(losses, iteration, learning_rate, seconds, images)
@@ -237,6 +242,9 @@ def open_validation_data(
         raise UsageError(f"--patience={options.patience}: there is no validation to wait for")
     if data is not None and has_one_split(config.dataset, options=config.data):
         logger.warning("%s: the AP will be of training images; %s", config.dataset, mend)
+    own = resolve_dataset(config.dataset) if config.data.val else None
+    if own is not None and own.has("val") and not own.is_shared:
+        logger.warning("%s has a val split, which --val leaves unused", config.dataset)
     if data is not None and config.data.val:
         logger.info("%d images to validate on (--val=%s)", len(data), config.data.val)
     return data
