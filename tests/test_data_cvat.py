@@ -20,6 +20,7 @@ HEAD = """<?xml version="1.0" encoding="utf-8"?>
   <meta><task><id>7</id><name>t</name><labels>
     <label><name>cat</name><color>#ff0000</color><type>any</type><attributes></attributes></label>
     <label><name>dog</name><type>any</type></label>
+    <label><name>blurred</name><type>tag</type></label>
     <label><name>1</name><type>points</type><parent>skeleton</parent></label>
   </labels></task><dumped>2026-01-01</dumped></meta>
 """

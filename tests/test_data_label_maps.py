@@ -259,6 +259,14 @@ def test_cityscapes(tmp_path: Path) -> None:
     assert (val.categories.names, len(val.annotations(0))) == (("bicycle",), 1)
 
 
+def test_the_archives_of_cityscapes(tmp_path: Path) -> None:
+    write_cityscapes(tmp_path, "train", "aachen", LEFT * 26_001)
+    for name in ("gtFine", "leftImg8bit"):
+        (tmp_path / f"{name}_trainvaltest").mkdir()
+        (tmp_path / name).rename(tmp_path / f"{name}_trainvaltest" / name)
+    assert len(opened(tmp_path, "train").annotations(0)) == 1
+
+
 def test_numbered_objects_beside_their_images(tmp_path: Path) -> None:
     write_images(tmp_path, ("a.png", "b.png"))
     save(tmp_path / "a_instanceIds.png", (LEFT * 1001 + RIGHT * 2001).astype(np.uint16))

@@ -172,8 +172,10 @@ def cvat_file(class_names: Iterable[str], images: Iterable[str]) -> Iterator[str
 
 
 def _class_name(label: Element) -> str | None:
-    """Return the name of a class, but for those of a skeleton's points."""
-    return None if label.find("parent") is not None else (label.findtext("name") or "").strip()
+    """Return the name of a class, unless it is of tags, lines, points, or parts of a skeleton."""
+    has_area = label.findtext("type", "any") not in (*_NO_AREA, *_OTHERS)
+    is_part = label.find("parent") is not None
+    return (label.findtext("name") or "").strip() if has_area and not is_part else None
 
 
 def _stated_hw(image: Element) -> tuple[int, int] | None:
