@@ -193,7 +193,7 @@ def _stated_hw(image: Element) -> tuple[int, int] | None:
 def _objects(
     found: CocoBuilder, image: Element, image_hw: tuple[int, int], where: str
 ) -> list[Object]:
-    parts: dict[tuple[str, str], list[Part]] = {}
+    groups: dict[tuple[str, str], dict[bool, list[Part]]] = {}
     for number, shape in enumerate(image, start=1):
         if shape.tag in _OTHERS:
             continue
@@ -202,9 +202,13 @@ def _objects(
             if not label:
                 raise Unusable("a shape without a label", "give it the name of its class")
             group = shape.get("group_id") or "0"
-            key = f"shape {number}" if group == "0" else f"group {group:.40}"
-            parts.setdefault((label, key), []).append(outline)
-    return [Object(label, joined(outlines, image_hw)) for (label, _), outlines in parts.items()]
+            key = label, f"shape {number}" if group == "0" else f"group {group:.40}"
+            groups.setdefault(key, {}).setdefault(shape.tag == "box", []).append(outline)
+    # The box in a group with outlines, as datumaro writes it, is the box around these.
+    return [
+        Object(label, joined(parts.get(False) or parts[True], image_hw))
+        for (label, _), parts in groups.items()
+    ]
 
 
 def _outline(shape: Element, image_hw: tuple[int, int]) -> Part:
