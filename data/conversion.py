@@ -23,7 +23,7 @@ from data.formats.yolo import write_yolo
 
 from .catalog import SHAPES, Split, open_dataset, resolve_dataset
 from .classes import Categories
-from .images import format_suffix, image_content
+from .images import format_suffix, image_content, is_embedded
 from .problems import Problem, Unusable
 
 Transfer = Literal["copy", "link", "none"]
@@ -81,7 +81,7 @@ class _Images:
     def put(self, source: Path, name: str, split: str) -> str:
         """Put an image there; return its name, which is new if another one has it."""
         path = PurePosixPath(*(part for part in PurePosixPath(name).parts if part not in _UP))
-        if _is_embedded(source):
+        if is_embedded(source):
             path = path.with_suffix(format_suffix(source))
         stem, number = path.with_suffix(""), 1
         while (key := self._key(stem, path.suffix, split)) in self.taken:
@@ -195,18 +195,13 @@ def _wrong_size(source: Path, image_hw: tuple[int, int]) -> Problem | None:
     return Problem("an image of another size than annotated", str(source), mend)
 
 
-def _is_embedded(source: Path) -> bool:
-    """Tell whether an image is in labelme's file rather than in one of its own."""
-    return source.suffix.lower() == ".json"
-
-
 def _transfer(source: Path, target: Path, transfer: Transfer) -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
     if target.exists():
         if target.samefile(source):
             return
         target.unlink()  # rather than to write through a link
-    if _is_embedded(source):
+    if is_embedded(source):
         target.write_bytes(image_content(source))
     elif transfer == "link":
         try:

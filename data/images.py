@@ -168,6 +168,11 @@ def as_uint8(image: cv2.typing.MatLike) -> Image:
     return image.astype(np.uint8, copy=False)
 
 
+def is_embedded(path: Path) -> bool:
+    """Tell whether an image is in labelme's file rather than in one of its own."""
+    return path.suffix.lower() == ".json"
+
+
 def format_suffix(path: Path) -> str:
     """Return the usual suffix of the format that an image file has, such as ".jpg".
 
@@ -186,7 +191,7 @@ def format_suffix(path: Path) -> str:
 def _opened(path: Path) -> BinaryIO:
     """Open an image file, or the picture that is embedded in a labelme file."""
     try:
-        if path.suffix.lower() == ".json":
+        if is_embedded(path):
             return io.BytesIO(_embedded(path.read_bytes()))
         return path.open("rb")
     except FileNotFoundError:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 _LONGEST = 300  # letters of a part of a message
 
@@ -23,7 +23,7 @@ class Problem:
     what: str
     where: str
     mend: str
-    is_used: bool = False
+    is_used: bool = field(default=False, kw_only=True)
 
     def __str__(self) -> str:
         """Return one line of sensible length, whatever files and classes are called."""

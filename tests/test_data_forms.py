@@ -133,6 +133,10 @@ def test_what_is_no_id(tmp_path: Path, value: Any) -> None:
         ([[1, 2, 3, 4, 5, 6], []], [[1, 2, 3, 4, 5, 6], []]),
         ([{"size": [1, 1]}], {"size": [1, 1]}),
         ([[[1, "a"], [3, 4]]], [[[1, "a"], [3, 4]]]),
+        ([["1", "2.5", "3", "4", "5", "6"]], [[1, 2.5, 3, 4, 5, 6]]),
+        (["1", 2, 3, 4, 5, 6], [[1, 2, 3, 4, 5, 6]]),
+        ([["1", "2"], [3, 4], [5, 6]], [[1, 2, 3, 4, 5, 6]]),
+        ([[[[[1]]]]], [[[[[1]]]]]),
         ([None, 1], [None, 1]),
     ],
 )
@@ -172,7 +176,8 @@ def test_the_outline_defines_the_box(tmp_path: Path, bbox: Any, told: bool) -> N
 
 
 def test_wrong_boxes_are_counted(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    written(tmp_path, changed_boxes([0, 0, 0, 0]))
+    dataset = written(tmp_path, changed_boxes([0, 0, 0, 0]))
+    assert dataset.mended == {"a bbox that does not fit its outline": 3}
     assert "3 boxes do not fit their outlines" in caplog.text
 
 

@@ -118,6 +118,14 @@ def test_both_candidates_are_named(tmp_path: Path) -> None:
     assert str(tmp_path / "data/s2/a.png") in refused.value.mend
 
 
+def test_what_lies_outside_is_told(tmp_path: Path) -> None:
+    found = finder(tmp_path, "b.png|../up.png", ". a.json")
+    for name, told in (("../up.png", True), (f"{tmp_path}/up.png", True), ("gone.png", False)):
+        with pytest.raises(Unusable) as refused:
+            found.find(name)
+        assert (f"it is not below {tmp_path}/data: put it into" in refused.value.mend) == told
+
+
 def test_no_names(tmp_path: Path) -> None:
     assert finder(tmp_path, "", ". a.json").find_all([]) == []
     assert ImageFinder(tmp_path / "gone", tmp_path / "gone.json").find_all([]) == []

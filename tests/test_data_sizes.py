@@ -80,6 +80,7 @@ def test_all_is_scaled_alike(
 ) -> None:
     found = opened(dataset(tmp_path, gray(image_hw), outline), "train")
     assert "an image of another size than annotated (1), such as a.png" in caplog.text
+    assert found.mended["an image of another size than annotated"] == 1
     sample = found.sample(0)
     assert sample.image.shape[:2] == image_hw
     info = found.image_info(0)

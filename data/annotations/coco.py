@@ -6,6 +6,7 @@ import contextlib
 import copy
 import gc
 import logging
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
@@ -74,6 +75,7 @@ class CocoInstances:
     Attributes:
         categories: the classes.
         left_out: how many annotations were left out, for each reason.
+        mended: how many images and boxes are not taken as they are annotated, for each reason.
         skipped: how many images were left out since not all of their objects have outlines.
 
     Raises:
@@ -105,6 +107,8 @@ class CocoInstances:
                 del content, listed  # gigabytes for COCO: the table is made in their place
                 self._images, self._objects = images.table, objects.table()
                 self.left_out = objects.left_out
+                self.mended = Counter(problem.what for problem in images.problems)
+                self.mended["a bbox that does not fit its outline"] = objects.contradicted
                 self._report(images, objects.contradicted)
         table = numbered(self._objects)
         is_crowd = table.is_crowd & (options.crowd == "ignore")

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import parse_qs, unquote, unquote_plus, urlsplit
 
-from data.files import IMAGE_SUFFIXES, is_url
+from data.files import IMAGE_SUFFIXES, is_file, is_url
 from data.problems import Unusable
 
 MISSING_IMAGE = "a missing image"
@@ -148,7 +148,9 @@ class ImageFinder:
             hits = [path for path in self._ending_like(spelling) if self._stays(path)]
             if hits:
                 return _Found(_only(hits), is_exact=False)
-        raise Unusable(MISSING_IMAGE, f"put it into {self._folder}, or delete its entry")
+        is_outside = any(is_file(Path(_joined(self._folder, each))) for each in spellings)
+        why = f"it is not below {self._root}: " if is_outside else ""
+        raise Unusable(MISSING_IMAGE, f"{why}put it into {self._folder}, or delete its entry")
 
     @cached_property
     def _bases(self) -> list[str]:

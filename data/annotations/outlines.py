@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping
 from dataclasses import replace
 
@@ -23,13 +24,16 @@ _FITS_WELL = 0.95  # IoU of a box with that of its outline
 def usual_form(segmentation: object) -> object:
     """Return polygons as lists in a list, and run lengths as an object, whatever they come in.
 
-    Tools write one polygon without the list around it, points as pairs, and run lengths in a list.
+    Tools write one polygon without the list around it, points as pairs, numbers as texts, and run
+    lengths in a list.
     """
     if not isinstance(segmentation, list) or not segmentation:
         return segmentation
     first = segmentation[0]
-    if isinstance(first, list) and len(first) > 2 and not isinstance(first[0], list):
+    if isinstance(first, list) and len(first) > 2 and is_number(first[0]):
         return segmentation  # nearly always
+    segmentation = [_as_numbers(part) for part in segmentation]
+    first = segmentation[0]
     if isinstance(first, dict):
         return first if len(segmentation) == 1 else segmentation
     if is_number(first) or _is_point(first):
@@ -142,6 +146,16 @@ def extents_and_areas(
         (x, y, width, height), areas[row] = measure({"size": [*image_hw], "counts": counts})
         extents[row] = x, y, x + width, y + height
     return extents, areas
+
+
+def _as_numbers(value: object, depth: int = 3) -> object:
+    """Read numbers that are written as texts, as deep as there are points."""
+    if isinstance(value, list) and depth:
+        return [_as_numbers(part, depth - 1) for part in value]
+    if isinstance(value, str):
+        with contextlib.suppress(ValueError):
+            return float(value)
+    return value
 
 
 def _is_point(value: object) -> bool:
