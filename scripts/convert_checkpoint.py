@@ -54,8 +54,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     args = parser.parse_args(argv)
     if args.half and args.to == "official":
         raise UsageError("--half is for our own files; official ones are float32")
-    if Path(args.source).is_dir():
-        raise UsageError(f"{args.source} is a folder: to convert a dataset, add --format=")
+    if Path(args.source).is_dir() or args.source.endswith((".json", ".yaml", ".yml")):
+        raise UsageError(f"{args.source} is no checkpoint: to convert a dataset, add --format=")
     checkpoint = read_checkpoint(resolve_weights(args.source))
     config = with_settings(checkpoint_config(checkpoint, args.config), args.set)
     if args.to == "official":

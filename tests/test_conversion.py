@@ -203,6 +203,16 @@ def test_images_outside_the_image_folder(tmp_path: Path) -> None:
     assert outside == [tmp_path / "in" / "other" / "a.png"]
 
 
+@pytest.mark.parametrize("format", FORMATS)
+def test_again_with_fewer_objects(tmp_path: Path, format: str) -> None:
+    square_of = {side: ("cat", [square(side, side, side)]) for side in (5, 20, 60)}
+    for sides in ((5, 20, 60), (20,)):
+        objects = [square_of[side] for side in sides]
+        source = write_coco(tmp_path / "in", {"": {"a.png": (HW, objects)}})
+        convert_dataset(str(source), tmp_path / "out", format)
+        assert masks_of(opened(tmp_path / "out", "train")) == masks_of(opened(source, "train"))
+
+
 @pytest.mark.parametrize("transfer", ["copy", "link", "none"])
 def test_what_becomes_of_the_images(tmp_path: Path, transfer: Any) -> None:
     source = write_coco(tmp_path / "in", {"": SHAPES["polygon"]})
@@ -370,7 +380,8 @@ def test_folders_that_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[
     for target, message, code in (
         (full, "full is not empty: name another folder, or add --overwrite", 2),
         (file, "file is a file: name a folder to write", 2),
-        (source, "in is the dataset itself: name another folder to write", 2),
+        (source, "in is in the dataset itself: name another folder to write", 2),
+        (source / "new", "new is in the dataset itself: name another folder to write", 2),
         (tmp_path / "new", "no dataset", 1),
     ):
         name = "absent" if code == 1 else str(source)
@@ -380,8 +391,9 @@ def test_folders_that_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[
         assert message in err
     assert main(["convert", str(source), str(full), "--format=yolo", "--overwrite"]) == 0
     assert (full / "mine.txt").read_text() == "kept"
-    assert main(["convert", str(source), str(tmp_path / "a.pth")]) == 2
-    assert "is a folder: to convert a dataset, add --format=" in capsys.readouterr().err
+    for name in (source, source / "annotations.json"):
+        assert main(["convert", str(name), str(tmp_path / "a.pth")]) == 2
+        assert "is no checkpoint: to convert a dataset, add --format=" in capsys.readouterr().err
 
 
 def test_the_help_of_both(capsys: pytest.CaptureFixture[str]) -> None:

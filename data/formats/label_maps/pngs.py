@@ -75,6 +75,8 @@ def write_pngs(output: Output, pictures: Iterable[Picture]) -> None:
     for picture in pictures:
         folder = output.folder / output.split / picture.stem / MASKS
         folder.mkdir(parents=True, exist_ok=True)
+        for old in folder.glob("*.png"):
+            old.unlink()  # of an earlier conversion, which had more objects
         for number, found in enumerate(picture.annotations, start=1):
             label = output.categories.label_of[found["category_id"]] + 1
             pixels = decode(found["segmentation"], picture.image_hw) * np.uint8(255)
