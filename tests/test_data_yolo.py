@@ -197,6 +197,7 @@ def test_a_dataset_beside_its_yaml_file(tmp_path: Path, place: str) -> None:
         "images\\train\\a.png\r\nimages\\extra\\b.png",
         "{root}/images/train/a.png\n\n{root}/images/extra/b.png",
         "/elsewhere/mine/images/train/a.png\nD:\\mine\\images\\extra\\b.png",
+        "data/images/train/a.png\ndata/images/extra/b.png",  # as CVAT writes it
         "../mine/images/train/a.png\n../../../images/extra/b.png\nimages/train/a.png",
     ],
 )
