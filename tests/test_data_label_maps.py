@@ -281,6 +281,13 @@ def test_pictures_of_objects_that_are_left_out(tmp_path: Path) -> None:
     ]
 
 
+def test_splits_of_segment_anything_s_files(tmp_path: Path) -> None:
+    for split, name in (("train", "a"), ("val", "b")):
+        write_images(tmp_path / split, (f"{name}.png",))
+        write_sam(tmp_path / split, name, [segment(DISC)])
+        assert opened(tmp_path, split).image_info(0)["file_name"] == f"{name}.png"
+
+
 def test_segment_anything_s_files(tmp_path: Path) -> None:
     write_images(tmp_path, ("a.png", "b.png"))
     write_sam(tmp_path, "a", [])
