@@ -286,3 +286,5 @@ def _blaming(file: Path) -> Iterator[None]:
         yield
     except ValueError as error:
         raise ValueError(f"{file}: {error}") from error
+    except FileNotFoundError as error:
+        raise FileNotFoundError(f"{file}: {error}") from error
