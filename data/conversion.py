@@ -34,7 +34,7 @@ class _Writer(NamedTuple):
 
     Attributes:
         write: writes the annotations of a split.
-        images: where its images go, with {split} or "images", {stem} and {name} of an image.
+        images: where its images go, with {split}, {stem}, {name} and {file} of an image.
         states_size: whether the annotations can be of another size than the image file.
         holds_crowds: whether it can tell crowds.
         holds_boxes: whether it has a way for objects with a box alone.
@@ -48,13 +48,13 @@ class _Writer(NamedTuple):
 
 
 WRITERS = {
-    "coco": _Writer(write_coco, "{split_or_images}/{name}", True, True, True),
+    "coco": _Writer(write_coco, "images/{split}/{name}", True, True, True),
     "yolo": _Writer(write_yolo, "images/{split}/{name}", holds_boxes=True),
     "labelme": _Writer(write_labelme, "{split}/{name}", states_size=True),
     "via": _Writer(write_via, "{split}/{name}"),
     "cvat": _Writer(write_cvat, "{split}/images/{name}", states_size=True),
     "voc": _Writer(write_voc, "JPEGImages/{name}", holds_crowds=True),
-    "panoptic": _Writer(write_panoptic, "{split_or_images}/{name}", True, holds_crowds=True),
+    "panoptic": _Writer(write_panoptic, "images/{split}/{name}", True, holds_crowds=True),
     "pngs": _Writer(write_pngs, "{split}/{stem}/images/{file}"),
 }
 """The formats that can be written."""
@@ -100,7 +100,6 @@ class _Images:
     def _place(self, stem: PurePosixPath, suffix: str, split: str) -> Path:
         place = self.pattern.format(
             split=split,
-            split_or_images=split or "images",
             name=f"{stem}{suffix}",
             file=f"{stem.name}{suffix}",
             stem=stem,

@@ -9,12 +9,23 @@ from typing import Any
 
 import numpy as np
 import pytest
+from support.files_of_tools import (
+    BOX,
+    TRIANGLE,
+    cvat_entry,
+    cvat_shape,
+    pack,
+    polygon,
+    region,
+    segment,
+    task,
+    write_cvat,
+    write_panoptic,
+    write_sam,
+)
 from support.foreign_formats import DISC, write_images
-from test_conversion import SHAPES, write_coco
-from test_data_cvat import TRIANGLE, image, shape
-from test_data_cvat import write as write_cvat
-from test_data_label_maps import segment, write_panoptic, write_sam
-from test_data_label_studio import BOX, pack, polygon, region, task
+from support.odd_masks import HW, odd_bitmaps
+from support.whole_datasets import run_lengths, square, write_coco
 
 from data.catalog import open_dataset
 
@@ -56,7 +67,9 @@ def sam(folder: Path) -> Path:
 
 
 def coco(folder: Path) -> Path:
-    write_coco(folder, {"": SHAPES["run lengths"] | SHAPES["parts"]})
+    masks = [("dog", run_lengths(mask)) for mask in odd_bitmaps()]
+    parts = [("cat", [square(10, 10, 20), square(60.5, 60.5, 21)])]
+    write_coco(folder, {"": {"a.png": (HW, masks), "b.png": (HW, parts)}})
     return folder / "annotations.json"
 
 
@@ -85,12 +98,14 @@ def is_refused(folder: Path) -> bool:
 def test_xml_with_junk_in_it(tmp_path: Path) -> None:
     write_images(tmp_path)
     shapes = [
-        shape("polygon", f'points="{TRIANGLE}" group_id="2"'),
-        shape("box", 'xtl="5" ytl="6" xbr="25" ybr="16" rotation="4"'),
-        shape("ellipse", 'cx="30" cy="20" rx="15" ry="6"'),
-        shape("mask", 'rle="1, 2, 4, 1" left="8" top="3" width="2" height="4"'),
+        cvat_shape("polygon", f'points="{TRIANGLE}" group_id="2"'),
+        cvat_shape("box", 'xtl="5" ytl="6" xbr="25" ybr="16" rotation="4"'),
+        cvat_shape("ellipse", 'cx="30" cy="20" rx="15" ry="6"'),
+        cvat_shape("mask", 'rle="1, 2, 4, 1" left="8" top="3" width="2" height="4"'),
     ]
-    sound = write_cvat(tmp_path, image("a.png", *shapes), image("b.png", shapes[0])).read_text()
+    sound = write_cvat(
+        tmp_path, cvat_entry("a.png", *shapes), cvat_entry("b.png", shapes[0])
+    ).read_text()
     values = sound.split('"')
     random = np.random.default_rng(0)
     refused = 0

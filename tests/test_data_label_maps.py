@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from PIL import Image as PilImage
+from support.files_of_tools import LEFT, RIGHT, save, segment, write_panoptic, write_sam
 from support.foreign_formats import DISC, HW, drawn, opened, write_images
 
 from data.catalog import resolve_dataset
@@ -19,8 +20,6 @@ from data.formats.label_maps.pngs import read_pngs
 from data.formats.label_maps.voc import colour_map, read_voc
 from data.formats.sam import read_sam
 
-LEFT, RIGHT = (np.zeros(HW, bool) for _ in range(2))
-LEFT[5:25, 3:20] = RIGHT[10:38, 30:58] = True
 VOID = 255
 
 
@@ -36,14 +35,6 @@ def objects(converted: Converted) -> list[tuple[str, int, int, bytes]]:
 
 def pixels(mask: NDArray[Any]) -> bytes:
     return mask.astype(np.uint8).tobytes()
-
-
-def save(file: Path, values: NDArray[Any], palette: bool = False) -> None:
-    file.parent.mkdir(parents=True, exist_ok=True)
-    picture = PilImage.fromarray(values.astype(np.uint8) if palette else values)
-    if palette:
-        picture.putpalette(colour_map().tobytes())
-    picture.save(file)
 
 
 def write_voc(root: Path, name: str, classes: NDArray[Any], ids: NDArray[Any]) -> None:
@@ -102,12 +93,18 @@ stem:51,221,255::
 """
 
 
-def test_cvat_s_segmentation_masks(tmp_path: Path) -> None:
-    """Colours of the labels in labelmap.txt, and Pascal's for the objects, all of them RGB."""
-    (tmp_path / "labelmap.txt").write_text(LABEL_MAP)
+@pytest.mark.parametrize("has_colours", [True, False])
+def test_cvat_s_segmentation_masks(tmp_path: Path, has_colours: bool) -> None:
+    """Colours of the labels in labelmap.txt, and Pascal's for the objects, all of them RGB.
+
+    Where labelmap.txt has no colours, those of the labels are Pascal's in their order, too.
+    """
+    text = LABEL_MAP if has_colours else re.sub(r":\d[\d,]+:", "::", LABEL_MAP)
+    (tmp_path / "labelmap.txt").write_text(text)
     write_images(tmp_path / "JPEGImages", ("a.png",))
     classes, ids = np.zeros((*HW, 3), np.uint8), np.zeros((*HW, 3), np.uint8)
-    classes[LEFT], classes[RIGHT] = (51, 221, 255), (250, 50, 83)
+    stem, leaf = ((51, 221, 255), (250, 50, 83)) if has_colours else colour_map()[[2, 1]]
+    classes[LEFT], classes[RIGHT] = stem, leaf
     ids[LEFT], ids[RIGHT] = colour_map()[[1, 2]]
     save(tmp_path / "SegmentationClass" / "a.png", classes)
     save(tmp_path / "SegmentationObject" / "a.png", ids)
@@ -149,42 +146,6 @@ def test_voc_files_that_are_left_out(tmp_path: Path) -> None:
         read_voc(tmp_path / "JPEGImages", outside)
 
 
-def write_panoptic(folder: Path, **changes: Any) -> Path:
-    """Two things, a crowd and the sky in a.png, sky alone in b.png, as COCO numbers them."""
-    write_images(folder / "val2017")
-    crowd = np.zeros(HW, bool)
-    crowd[30:, :20] = True
-    numbers = {7_000_001: LEFT, 300: RIGHT, 65_536: crowd, 12: ~(LEFT | RIGHT | crowd)}
-    colours = np.zeros((*HW, 3), np.uint8)
-    for number, mask in numbers.items():
-        colours[mask] = number % 256, number // 256 % 256, number // 65_536
-    place = folder / "annotations" / "panoptic_val2017"
-    save(place / "a.png", colours)
-    save(place / "b.png", np.full((*HW, 3), (12, 0, 0), np.uint8))
-    segments = [
-        {"id": 7_000_001, "category_id": 3, "iscrowd": 0, "bbox": [0, 0, 1, 1], "area": 1},
-        {"id": 300, "category_id": 1, "iscrowd": 0},
-        {"id": 65_536, "category_id": 1, "iscrowd": 1},
-        {"id": 12, "category_id": 187, "iscrowd": 0},
-    ]
-    size = {"height": HW[0], "width": HW[1]}
-    content = {
-        "images": [{"id": i, "file_name": f"{n}.png", **size} for i, n in ((9, "a"), (4, "b"))],
-        "annotations": [
-            {"image_id": 9, "file_name": "a.png", "segments_info": segments},
-            {"image_id": 4, "file_name": "b.png", "segments_info": segments[3:]},
-        ],
-        "categories": [
-            {"id": 1, "name": "person", "isthing": 1},
-            {"id": 3, "name": "car", "isthing": 1},
-            {"id": 187, "name": "sky-other", "isthing": 0},
-        ],
-    }
-    file = folder / "annotations" / "panoptic_val2017.json"
-    file.write_text(json.dumps(content | changes))
-    return file
-
-
 def test_panoptic_without_objects(tmp_path: Path) -> None:
     file = write_panoptic(tmp_path, annotations=[])
     with pytest.raises(ValueError, match=r"an image without an annotation \(2\)"):
@@ -202,6 +163,18 @@ def test_coco_s_panoptic_files(tmp_path: Path) -> None:
     assert dataset.categories.category_ids == (1, 3)
     assert [len(dataset.annotations(index)) for index in range(2)] == [3, 0]
     assert resolve_dataset(str(tmp_path)).split("val").format == "panoptic"
+
+
+def test_panoptic_classes_that_are_all_marked_as_stuff(tmp_path: Path) -> None:
+    file = write_panoptic(tmp_path)
+    content = json.loads(file.read_text())
+    content["categories"] = [entry | {"isthing": 0} for entry in content["categories"]]
+    file.write_text(json.dumps(content))
+    found = read_panoptic(tmp_path / "val2017", file)
+    assert [(problem.what, problem.is_used) for problem in found.problems] == [
+        ("no class that is a thing", True)
+    ]
+    assert len(objects(found)) == 5
 
 
 @pytest.mark.parametrize(
@@ -259,6 +232,14 @@ def test_cityscapes(tmp_path: Path) -> None:
     assert (val.categories.names, len(val.annotations(0))) == (("bicycle",), 1)
 
 
+def test_the_archives_of_cityscapes(tmp_path: Path) -> None:
+    write_cityscapes(tmp_path, "train", "aachen", LEFT * 26_001)
+    for name in ("gtFine", "leftImg8bit"):
+        (tmp_path / f"{name}_trainvaltest").mkdir()
+        (tmp_path / name).rename(tmp_path / f"{name}_trainvaltest" / name)
+    assert len(opened(tmp_path, "train").annotations(0)) == 1
+
+
 def test_numbered_objects_beside_their_images(tmp_path: Path) -> None:
     write_images(tmp_path, ("a.png", "b.png"))
     save(tmp_path / "a_instanceIds.png", (LEFT * 1001 + RIGHT * 2001).astype(np.uint16))
@@ -298,23 +279,6 @@ def test_pictures_of_objects_that_are_left_out(tmp_path: Path) -> None:
         "a mask of another size than its image",
         "masks without an image",
     ]
-
-
-def write_sam(folder: Path, name: str, entries: list[Any], **image: Any) -> None:
-    size = {"height": HW[0], "width": HW[1], "image_id": 5}
-    content = {"image": size | {"file_name": f"{name}.png"} | image, "annotations": entries}
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / f"{name}.json").write_text(json.dumps(content))
-
-
-def segment(mask: NDArray[Any], **more: Any) -> dict[str, Any]:
-    """An annotation of SA-1B, with run lengths that are not compressed."""
-    flat = mask.T.reshape(-1)
-    turns = np.flatnonzero(np.diff(flat, prepend=False))
-    counts = np.diff(turns, prepend=0, append=flat.size).tolist()
-    measured = {"predicted_iou": 0.9, "stability_score": 0.9, "crop_box": [0, 0, 9, 9]}
-    outline = {"size": list(HW), "counts": counts}
-    return {"id": 1, "segmentation": outline, "point_coords": [[1, 1]], **measured, **more}
 
 
 def test_segment_anything_s_files(tmp_path: Path) -> None:

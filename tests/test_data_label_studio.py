@@ -7,66 +7,12 @@ from typing import Any
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from support.files_of_tools import BOX, SIZE, pack, polygon, region, task
 from support.foreign_formats import DISC, HW, drawn, opened, write_images
 
 from data.catalog import resolve_dataset
 from data.formats.label_studio import decode_brush, read_label_studio
 from data.problems import Problem, Unusable
-
-UPLOAD = "/data/upload/1/0a1b2c3d-a.png"
-SIZE = {"original_width": HW[1], "original_height": HW[0], "image_rotation": 0}
-
-
-def pack(
-    mask: NDArray[np.bool_], word: int = 8, sizes: tuple[int, ...] = (3, 4, 8, 16)
-) -> list[int]:
-    """Encode a mask as Label Studio's editor does: rle-pack of red, green, blue and alpha."""
-    values = np.zeros((*mask.shape, 4), np.uint8)
-    values[mask] = 255 >> 8 - word
-    flat = values.reshape(-1).tolist()
-    bits = f"{len(flat):032b}{word - 1:05b}" + "".join(f"{size - 1:04b}" for size in sizes)
-    position = 0
-    while position < len(flat):
-        end = position
-        while end < len(flat) and flat[end] == flat[position] and end - position < 1 << sizes[-1]:
-            end += 1
-        if end - position == 1:  # literals, up to the next run
-            while end < len(flat) and end - position < 8 and flat[end] != flat[end - 1]:
-                end += 1
-            index, is_run = 0, False
-        else:
-            index = next(i for i, size in enumerate(sizes) if end - position <= 1 << size)
-            is_run = True
-        bits += f"{int(is_run)}{index:02b}{end - position - 1:0{sizes[index]}b}"
-        written = flat[position : position + 1] if is_run else flat[position:end]
-        bits += "".join(f"{value:0{word}b}" for value in written)
-        position = end
-    bits += "0" * (-len(bits) % 8)
-    return [int(bits[i : i + 8], 2) for i in range(0, len(bits), 8)]
-
-
-def region(kind: str, value: dict[str, Any], label: str = "cat", **more: Any) -> dict[str, Any]:
-    key = f"{kind}labels"
-    return {"id": "r", "type": key, "value": value | {key: [label]}, **SIZE, **more}
-
-
-def polygon(label: str = "cat") -> dict[str, Any]:
-    return region("polygon", {"points": [[10, 10], [60, 10], [10, 80]], "closed": True}, label)
-
-
-def task(
-    results: list[Any], name: str = "/data/upload/1/0a1b2c3d-a.png", **more: Any
-) -> dict[str, Any]:
-    """A task whose regions have ids of their own."""
-    results = [result | {"id": f"r{i}"} for i, result in enumerate(results)]
-    annotation = {"id": 1, "result": results, "was_cancelled": False, "ground_truth": False}
-    return {
-        "id": 5,
-        "annotations": [annotation],
-        "predictions": [],
-        "data": {"image": name},
-        **more,
-    }
 
 
 def read(folder: Path, tasks: Any) -> tuple[list[tuple[str, NDArray[Any]]], list[Problem]]:
@@ -122,7 +68,6 @@ def test_brush_strokes_that_are_broken(numbers: object, what: str) -> None:
         decode_brush(numbers, HW)
 
 
-BOX = {"x": 20, "y": 25, "width": 50, "height": 25}
 ROWS, COLUMNS = np.mgrid[:40, :60]
 
 

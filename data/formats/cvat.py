@@ -172,8 +172,10 @@ def cvat_file(class_names: Iterable[str], images: Iterable[str]) -> Iterator[str
 
 
 def _class_name(label: Element) -> str | None:
-    """Return the name of a class, but for those of a skeleton's points."""
-    return None if label.find("parent") is not None else (label.findtext("name") or "").strip()
+    """Return the name of a class, unless it is of tags, lines, points, or parts of a skeleton."""
+    has_area = label.findtext("type", "any") not in (*_NO_AREA, *_OTHERS)
+    is_part = label.find("parent") is not None
+    return (label.findtext("name") or "").strip() if has_area and not is_part else None
 
 
 def _stated_hw(image: Element) -> tuple[int, int] | None:
@@ -191,7 +193,7 @@ def _stated_hw(image: Element) -> tuple[int, int] | None:
 def _objects(
     found: CocoBuilder, image: Element, image_hw: tuple[int, int], where: str
 ) -> list[Object]:
-    parts: dict[tuple[str, str], list[Part]] = {}
+    groups: dict[tuple[str, str], dict[bool, list[Part]]] = {}
     for number, shape in enumerate(image, start=1):
         if shape.tag in _OTHERS:
             continue
@@ -200,9 +202,13 @@ def _objects(
             if not label:
                 raise Unusable("a shape without a label", "give it the name of its class")
             group = shape.get("group_id") or "0"
-            key = f"shape {number}" if group == "0" else f"group {group:.40}"
-            parts.setdefault((label, key), []).append(outline)
-    return [Object(label, joined(outlines, image_hw)) for (label, _), outlines in parts.items()]
+            key = label, f"shape {number}" if group == "0" else f"group {group:.40}"
+            groups.setdefault(key, {}).setdefault(shape.tag == "box", []).append(outline)
+    # The box in a group with outlines, as datumaro writes it, is the box around these.
+    return [
+        Object(label, joined(parts.get(False) or parts[True], image_hw))
+        for (label, _), parts in groups.items()
+    ]
 
 
 def _outline(shape: Element, image_hw: tuple[int, int]) -> Part:

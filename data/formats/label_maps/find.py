@@ -20,10 +20,13 @@ def label_map_splits(folder: Path) -> Splits:
     """Find the training and the validation split, None for what is not there."""
     for root in _voc_roots(folder):
         return _voc_splits(root)
-    for masks in ("gtFine", "gtCoarse"):
-        if (folder / masks).is_dir() and (folder / "leftImg8bit").is_dir():
-            return _png_splits(folder / "leftImg8bit", folder / masks)
-    return _png_splits(folder, folder)
+    images, masks = (next(_below(folder, name), folder) for name in ("leftImg8bit", "gtFine"))
+    return _png_splits(images, masks)
+
+
+def _below(folder: Path, name: str) -> Iterator[Path]:
+    """Yield what is called so in a folder, or in one of it: Cityscapes' two archives have such."""
+    yield from (path for depth in _DEPTHS[:2] for path in sorted(folder.glob(f"{depth}{name}")))
 
 
 def _voc_roots(folder: Path) -> Iterator[Path]:

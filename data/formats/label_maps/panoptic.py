@@ -34,9 +34,12 @@ def read_panoptic(image_folder: Path, file: Path) -> Converted:
         ValueError: it is no such file, or nothing can be used.
     """
     content = read_content(file)
-    things = [entry for entry in entries_of(content, "categories") if _is_thing(entry)]
-    categories = Categories.from_coco_json(things)
+    classes = entries_of(content, "categories")
+    things = [entry for entry in classes if _is_thing(entry)]
+    categories = Categories.from_coco_json(things or classes)
     found = CocoBuilder()
+    if not things:  # datumaro marks all as stuff
+        found.note("no class that is a thing", file, "all are taken: correct 'isthing'")
     images = parse_images(entries_of(content, "images"), found.problems.append)
     masks, pictures = _mask_folder(file), ImageFinder(image_folder, file)
     for number, entry in enumerate(entries_of(content, "annotations"), start=1):

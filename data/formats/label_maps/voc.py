@@ -145,8 +145,9 @@ def _classes(file: Path) -> _Classes:
         number = 0 if name == "background" else len(classes.names.keys() - {0}) + 1
         classes.names[number] = name
         channels = [int(channel) for channel in colour.split(",") if channel.strip().isdecimal()]
-        if len(channels) == 3:
-            classes.numbers[int(ids_of_colours(np.array(channels)))] = number
+        is_given = len(channels) == 3
+        code = int(ids_of_colours(np.array(channels))) if is_given else colours[number % _VOID]
+        classes.numbers[code] = number
     return classes
 
 
