@@ -92,6 +92,28 @@ def read_image_hw(path: Path) -> tuple[int, int]:
     return (width, height) if swapped else (height, width)
 
 
+def read_small(source: Path, side: int) -> Image:
+    """Read an image file as RGB, a JPEG shrunk by up to eight, for a look at it.
+
+    Args:
+        source: a path.
+        side: a JPEG is shrunk while both sides are at least this, in pixels.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: as `read_image`.
+    """
+    content = _content(source)
+    try:
+        _prepare_for(content[:_HEAD])
+        with PilImage.open(io.BytesIO(content)) as header:
+            _check_size(header)
+            header.draft(None, (side, side))
+            return _decode_careful(header, rotate=True)
+    except Exception as error:  # as above
+        raise _refusal(source, error if content else ValueError("the file is empty")) from error
+
+
 def from_pil(image: PilImage.Image) -> Image:
     """Convert a picture that Pillow opened or made, as `read_image` does a file.
 

@@ -1,0 +1,204 @@
+"""What is no mistake for certain, but deserves a look before training."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache, partial
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from data.annotations.run_lengths import from_outline
+from data.checks.dataset import BOTH
+from data.checks.duplicates import object_twins
+from data.checks.pictures import Twins, exact_twins, near_twins
+from data.problems import Problem
+from data.sample import Annotation, Dataset, RunLengths
+
+SMALLEST = 8
+"""In pixels of the network input: the stride of the finest features, that of C3 and P3."""
+
+FEW = 10
+"""Classes with fewer objects are told of."""
+
+HELD = 0.95
+"""Share of the objects that an input size should hold."""
+
+_STEP, _LARGEST = 32, 1024  # of advised input sizes
+_EXAMPLES = 6
+
+
+class Place(NamedTuple):
+    """Something to show: an image, and which of its annotations are meant.
+
+    Attributes:
+        split: which part of the dataset.
+        image: its index in it.
+        objects: positions in `Dataset.annotations(index)`.
+    """
+
+    split: str
+    image: int
+    objects: tuple[int, ...] = ()
+
+
+class SizedObject(NamedTuple):
+    """An object, and how large it is.
+
+    Attributes:
+        place: where it is.
+        name: of its class.
+        side: of a square as large as its mask, where the image is a square of side 1.
+    """
+
+    place: Place
+    name: str
+    side: float
+
+
+@dataclass(frozen=True)
+class Notice(Problem):
+    """Something that deserves a look.
+
+    Attributes:
+        places: examples.
+    """
+
+    places: tuple[Place, ...] = ()
+
+
+def picture_twins(
+    splits: Mapping[str, Dataset], files: Mapping[str, list[Path]]
+) -> Iterator[tuple[Twins, tuple[Place, ...]]]:
+    """Yield pictures that are there twice, in one split or in two, the exact copies first.
+
+    Args:
+        splits: the parts of the dataset.
+        files: of the images of each split; generated ones have none.
+    """
+    places = [Place(split, index) for split in splits for index in range(len(files[split]))]
+    flat = [file for split in splits for file in files[split]]
+    for twins in (*exact_twins(flat), *near_twins(flat)):
+        yield twins, tuple(places[index] for index in twins.indices)
+
+
+def near_copies(twins: Twins, places: tuple[Place, ...], names: list[str]) -> Notice:
+    """Describe pictures that look the same."""
+    shown = ", ".join(names[1:4]) + (f" and {len(names) - 4} more" if len(names) > 4 else "")
+    across = len({place.split for place in places}) > 1
+    what = "nearly the same image in both splits" if across else "nearly the same image twice"
+    mend = "keep them in one split, or what was trained on validates" if across else "keep one"
+    return Notice(what, f"{names[0]} is like {shown}", mend, places[:_EXAMPLES])
+
+
+def split_of(places: tuple[Place, ...]) -> str:
+    """Return the split that pictures are in, or the name for both."""
+    splits = {place.split for place in places}
+    return splits.pop() if len(splits) == 1 else BOTH
+
+
+def sized_objects(split: str, dataset: Dataset) -> list[SizedObject]:
+    """Gather the objects of a split, crowds excepted."""
+    names = dict(zip(dataset.categories.category_ids, dataset.categories.names, strict=True))
+    found = []
+    for index in range(len(dataset)):
+        info = dataset.image_info(index)
+        pixels = info["height"] * info["width"]
+        for place, part in enumerate(dataset.annotations(index)):
+            if not part["iscrowd"]:
+                side = math.sqrt(part["area"] / pixels)
+                found.append(
+                    SizedObject(Place(split, index, (place,)), names[part["category_id"]], side)
+                )
+    return found
+
+
+def two_classes(split: str, dataset: Dataset) -> Iterator[Notice]:
+    """Find objects of two classes in the same place."""
+    names = dict(zip(dataset.categories.category_ids, dataset.categories.names, strict=True))
+    for index in range(len(dataset)):
+        annotations, info = dataset.annotations(index), dataset.image_info(index)
+        for one, other in twins_of(dataset, index):
+            part = annotations[other]
+            first, second = (names[annotations[n]["category_id"]] for n in (one, other))
+            if first != second:
+                x, y, *_ = part["bbox"]
+                where = f"{info['file_name']}, annotation {part['id']}"
+                yield Notice(
+                    "an object that is annotated as two classes",
+                    f"{where} ({first} and {second} at {x:.0f}, {y:.0f})",
+                    "delete one, unless it is both",
+                    (Place(split, index, (one, other)),),
+                )
+
+
+def few_objects(objects: Iterable[SizedObject], names: Sequence[str]) -> Iterator[Notice]:
+    """Find classes of which there are few objects, or none.
+
+    Args:
+        objects: all that there are to learn from.
+        names: of the classes.
+    """
+    counts = Counter(found.name for found in objects)
+    for name in dict.fromkeys(names):
+        count = counts[name]
+        if count < FEW:
+            mend = "add images of it, or leave it out" if count else "take it out of the list"
+            number = f"{count} object{'' if count == 1 else 's'}"
+            yield Notice(f"a class of fewer than {FEW} objects", f"{name} has {number}", mend)
+
+
+def too_small(objects: Sequence[SizedObject], image_size: int) -> Iterator[Notice]:
+    """Tell of objects too small at an input size if there are more than a few.
+
+    Args:
+        objects: of one split.
+        image_size: side of the network input in pixels.
+    """
+    sides = image_size * np.array([found.side for found in objects])
+    small = np.flatnonzero(sides < SMALLEST)
+    if len(small) <= (1 - HELD) * len(sides):
+        return
+    size = held_at(objects)
+    mend = f"--set model.image_size={size} holds {HELD:.0%} of all"
+    if size > _LARGEST:
+        mend = f"{HELD:.0%} of all would need {size} px: cut the images into tiles"
+    where = f"{len(small)} of {len(sides)} cover less than {SMALLEST} x {SMALLEST} px there"
+    smallest = small[np.argsort(sides[small], kind="stable")][:_EXAMPLES].tolist()
+    yield Notice(
+        f"objects too small at {image_size} x {image_size}",
+        f"{where} ({len(small) / len(sides):.0%})",
+        mend,
+        tuple(objects[number].place for number in smallest),
+    )
+
+
+def held_at(objects: Sequence[SizedObject]) -> int:
+    """Return the input size, a multiple of 32, at which nearly all objects are large enough."""
+    typical = float(np.quantile([found.side for found in objects], 1 - HELD))
+    return _STEP * math.ceil(SMALLEST / max(typical, 1e-4) / _STEP)
+
+
+def twins_of(dataset: Dataset, index: int) -> Iterator[tuple[int, int]]:
+    """Yield pairs of objects of an image in the same place, whatever their classes."""
+    info = dataset.image_info(index)
+    image_hw = info["height"], info["width"]
+    annotations = dataset.annotations(index)
+    kept = [place for place, part in enumerate(annotations) if not part["iscrowd"]]
+
+    def mask(place: int) -> RunLengths | None:
+        outline = annotations[place]["segmentation"]
+        return from_outline(outline, image_hw) if outline else None
+
+    masks = [cache(partial(mask, place)) for place in kept]
+    for one, other in object_twins([_corners(annotations[place]) for place in kept], masks):
+        yield kept[one], kept[other]
+
+
+def _corners(part: Annotation) -> tuple[float, float, float, float]:
+    x, y, width, height = part["bbox"]
+    return x, y, x + width, y + height
