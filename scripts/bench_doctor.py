@@ -26,7 +26,7 @@ from data.annotations.run_lengths import decode, encode, measure
 from data.catalog import Split, open_dataset
 from data.checks.duplicates import Box, box_iou
 from data.images import read_image
-from data.sample import Annotation, ImageInfo
+from data.sample import Annotation, Dataset, ImageInfo
 from yolact import Predictor
 from yolact.cli.common import add_flags, flag, make_parser, run_command
 from yolact.doctor.findings import contradicted, examine
@@ -82,7 +82,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def suggestions(folder: str, predictor: Predictor) -> list[dict[str, Any]]:
     """Return what the doctor suggests to look at, in its order."""
-    splits = {split: open_dataset(folder, split) for split in SPLITS}
+    splits: dict[str, Dataset] = {split: open_dataset(folder, split) for split in SPLITS}
     findings = contradicted(examine(folder, splits, {}, 550), predictor)
     return list(findings.suggestions())
 
@@ -126,8 +126,8 @@ def spoil(source: str, folder: Path, name: str, side: int, rng: random.Random) -
         spoil_one(kind, contents[split], folder / split, info, part, rng)
         for kind, (split, info, part) in zip(kinds, one_each.values(), strict=False)
     ]
-    for split, content in contents.items():
-        write_json(folder / "annotations" / f"instances_{split}.json", dict(content))
+    for name, content in contents.items():
+        write_json(folder / "annotations" / f"instances_{name}.json", dict(content))
     return spoilt
 
 

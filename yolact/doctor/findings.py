@@ -21,11 +21,11 @@ from .notices import (
     SizedObject,
     few_objects,
     near_copies,
+    object_twins_of,
     picture_twins,
     sized_objects,
     split_of,
     too_small,
-    twins_of,
     two_classes,
 )
 from .suspects import Suspect, find_suspects
@@ -129,9 +129,9 @@ def examine(
     for split, dataset in splits.items():
         few = few_objects(objects[split], dataset.categories.names) if split == "train" else ()
         small = too_small(objects[split], image_size)
-        notices[split] += chain(two_classes(split, dataset), few, small)
-        pairs = ((i, pair) for i in range(len(dataset)) for pair in twins_of(dataset, i))
-        twins += (Place(split, index, pair) for index, pair in pairs)
+        own = list(object_twins_of(split, dataset))
+        notices[split] += chain(two_classes(dataset, own), few, small)
+        twins += own
     for twin, places in copies:
         if not twin.is_exact:
             names = [splits[p.split].image_info(p.image)["file_name"] for p in places]

@@ -117,23 +117,41 @@ def sized_objects(split: str, dataset: Dataset) -> list[SizedObject]:
     return found
 
 
-def two_classes(split: str, dataset: Dataset) -> Iterator[Notice]:
-    """Find objects of two classes in the same place."""
-    names = dict(zip(dataset.categories.category_ids, dataset.categories.names, strict=True))
+def object_twins_of(split: str, dataset: Dataset) -> Iterator[Place]:
+    """Yield pairs of objects of one image in the same place, whatever their classes."""
     for index in range(len(dataset)):
-        annotations, info = dataset.annotations(index), dataset.image_info(index)
-        for one, other in twins_of(dataset, index):
-            part = annotations[other]
-            first, second = (names[annotations[n]["category_id"]] for n in (one, other))
-            if first != second:
-                x, y, *_ = part["bbox"]
-                where = f"{info['file_name']}, annotation {part['id']}"
-                yield Notice(
-                    "an object that is annotated as two classes",
-                    f"{where} ({first} and {second} at {x:.0f}, {y:.0f})",
-                    "delete one, unless it is both",
-                    (Place(split, index, (one, other)),),
-                )
+        info = dataset.image_info(index)
+        for pair in twins_among(dataset.annotations(index), (info["height"], info["width"])):
+            yield Place(split, index, pair)
+
+
+def twins_among(
+    annotations: Sequence[Annotation], image_hw: tuple[int, int]
+) -> Iterator[tuple[int, int]]:
+    """Yield the earlier and the later of two objects in the same place, crowds excepted."""
+    kept = [place for place, part in enumerate(annotations) if not part["iscrowd"]]
+    boxes = [_corners(annotations[place]) for place in kept]
+    masks = [cache(partial(_mask, annotations[place], image_hw)) for place in kept]
+    for one, other in object_twins(boxes, masks):
+        yield kept[one], kept[other]
+
+
+def two_classes(dataset: Dataset, twins: Iterable[Place]) -> Iterator[Notice]:
+    """Describe those objects in the same place that are of two classes."""
+    names = dict(zip(dataset.categories.category_ids, dataset.categories.names, strict=True))
+    for place in twins:
+        annotations, info = dataset.annotations(place.image), dataset.image_info(place.image)
+        one, other = (annotations[number] for number in place.objects)
+        if one["category_id"] != other["category_id"]:
+            first, second = (names[part["category_id"]] for part in (one, other))
+            x, y, *_ = other["bbox"]
+            where = f"{info['file_name']}, annotation {other['id']}"
+            yield Notice(
+                "an object that is annotated as two classes",
+                f"{where} ({first} and {second} at {x:.0f}, {y:.0f})",
+                "delete one, unless it is both",
+                (place,),
+            )
 
 
 def few_objects(objects: Iterable[SizedObject], names: Sequence[str]) -> Iterator[Notice]:
@@ -183,20 +201,9 @@ def held_at(objects: Sequence[SizedObject]) -> int:
     return _STEP * math.ceil(SMALLEST / max(typical, 1e-4) / _STEP)
 
 
-def twins_of(dataset: Dataset, index: int) -> Iterator[tuple[int, int]]:
-    """Yield pairs of objects of an image in the same place, whatever their classes."""
-    info = dataset.image_info(index)
-    image_hw = info["height"], info["width"]
-    annotations = dataset.annotations(index)
-    kept = [place for place, part in enumerate(annotations) if not part["iscrowd"]]
-
-    def mask(place: int) -> RunLengths | None:
-        outline = annotations[place]["segmentation"]
-        return from_outline(outline, image_hw) if outline else None
-
-    masks = [cache(partial(mask, place)) for place in kept]
-    for one, other in object_twins([_corners(annotations[place]) for place in kept], masks):
-        yield kept[one], kept[other]
+def _mask(part: Annotation, image_hw: tuple[int, int]) -> RunLengths | None:
+    outline = part["segmentation"]
+    return from_outline(outline, image_hw) if outline else None
 
 
 def _corners(part: Annotation) -> tuple[float, float, float, float]:
