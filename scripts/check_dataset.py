@@ -74,10 +74,10 @@ def main(argv: Sequence[str] | None = None) -> None:
         print("no validation split: an AP would be of training images; put some into val/\n")
     tell("problems", problems, args.shown)
     tell("worth a look", {part: n for part, n in findings.notices.items() if n}, args.shown)
-    if predictor is not None:
+    if predictor is not None and findings.splits:
         findings = contradicted(findings, predictor, args.suspects)
         tell_suspects(findings, args.shown)
-    write_files(args, findings, config)
+    write_files(args, findings, config, splits.get("train"))
     count = sum(map(len, problems.values()))
     if count:
         raise ValueError(f"{args.dataset} has {count} problem{'s' * (count > 1)}, see above")
@@ -134,19 +134,23 @@ def tell(title: str, problems: Mapping[str, Sequence[Problem]], shown: int) -> N
 
 def tell_suspects(findings: Findings, shown: int) -> None:
     """Print the labels that a model contradicts."""
+    classes = {name for dataset in findings.splits.values() for name in dataset.categories.names}
     known = ", ".join(findings.shared[:10]) + (", ..." if len(findings.shared) > 10 else "")
+    others = len(classes) - len(findings.shared)
+    left = f" and none of the {others} other classes, whose labels are left out" * (others > 0)
     count = len(findings.suspects)
-    print(f"labels that the model contradicts: {count or 'none'}; it knows {known}")
+    print(f"labels that the model contradicts: {count or 'none'}; it knows {known}{left}")
     for suspect in findings.suspects[:shown]:
         print(f"  {caption(findings, suspect)}")
     if count > shown:
         print(f"  {count - shown} more")
 
 
-def write_files(args: argparse.Namespace, findings: Findings, config: Config) -> None:
+def write_files(
+    args: argparse.Namespace, findings: Findings, config: Config, train: Dataset | None
+) -> None:
     """Write the files that are asked for, and say where they are."""
-    if args.picture is not None and "train" in findings.splits:
-        train = findings.splits["train"]
+    if args.picture is not None and train is not None:
         print(picture_of_training_data(train, train_transform(config), args.picture))
     if args.sheet and findings.suspects:
         print(write_sheet(findings, args.sheet))

@@ -28,6 +28,7 @@ _MOST_FLIPPED = 24  # of the 128 bits
 _ALIKE = 0.985  # correlation of the grey pictures
 _NEXT = 32  # pictures with an equal part of the hash that each is compared with
 _WORKERS = 4
+_END = 4096  # bytes of a file that tell most of one size apart
 
 
 class Twins(NamedTuple):
@@ -45,40 +46,46 @@ class Twins(NamedTuple):
 def exact_twins(files: Sequence[Path]) -> list[Twins]:
     """Group the files that are equal byte for byte; of those that cannot be read there are none.
 
-    Only files of one size are read.
+    Only files of one size with one end are read as a whole.
     """
-    by_size: dict[int, list[int]] = defaultdict(list)
+    alike: dict[tuple[int, bytes], list[int]] = defaultdict(list)
     for index, file in enumerate(files):
-        if is_file(file):
-            by_size[file.stat().st_size].append(index)
+        if is_file(file) and (size := file.stat().st_size):
+            alike[size, _digest(file, max(0, size - _END))].append(index)
     groups: dict[bytes, list[int]] = defaultdict(list)
-    for index in (index for same in by_size.values() if len(same) > 1 for index in same):
+    for index in (index for same in alike.values() if len(same) > 1 for index in same):
         if digest := _digest(files[index]):
             groups[digest].append(index)
     found = (Twins(tuple(group), True) for group in groups.values() if len(group) > 1)
     return sorted(found)
 
 
-def near_twins(files: Sequence[Path]) -> list[Twins]:
-    """Group the pictures that look the same, but are not equal byte for byte.
+def near_twins(files: Sequence[Path], exact: Iterable[Twins] = ()) -> list[Twins]:
+    """Group the pictures that look the same.
 
-    Pictures without features, such as black ones, are like no other. Of equal files the first
-    stands for all.
+    Pictures without features, such as black ones, are like no other.
+
+    Args:
+        files: of the pictures.
+        exact: what `exact_twins` has found: of each group the first stands for all.
     """
-    copies = {index for twins in exact_twins(files) for index in twins.indices[1:]}
+    copies = {index for twins in exact for index in twins.indices[1:]}
     indices = [index for index in range(len(files)) if index not in copies]
     with ThreadPoolExecutor(_WORKERS) as workers:
         small = list(workers.map(_small_grey, [files[index] for index in indices]))
     kept = [place for place, picture in enumerate(small) if picture is not None]
     pictures = np.array([small[place] for place in kept], np.uint8).reshape(-1, _SIDE, _SIDE)
-    groups = _joined(_alike(pictures), len(kept))
+    groups = _joined(pictures)
     return sorted(Twins(tuple(indices[kept[place]] for place in group), False) for group in groups)
 
 
-def _digest(file: Path) -> bytes:
+def _digest(file: Path, start: int = 0) -> bytes:
+    """Return a fingerprint of a file from a byte on; of one that cannot be read, none."""
     try:
-        return hashlib.blake2b(file.read_bytes()).digest()
-    except OSError:  # not to be read, so like no other
+        with file.open("rb") as stream:
+            stream.seek(start)
+            return hashlib.blake2b(stream.read()).digest()
+    except OSError:
         return b""
 
 
@@ -101,9 +108,8 @@ def _hashes(pictures: NDArray[np.uint8]) -> NDArray[np.uint16]:
     return np.packbits(signs, axis=1).view(np.uint16)
 
 
-def _alike(pictures: NDArray[np.uint8]) -> Iterator[tuple[int, int]]:
-    """Yield the pairs of N pictures that look the same."""
-    hashes = _hashes(pictures)
+def _near_pairs(hashes: NDArray[np.uint16]) -> Iterator[tuple[int, int]]:
+    """Yield pairs of N pictures whose hashes nearly agree: at most 256 N of them."""
     for part in range(_PARTS):
         # Equal parts stand together, and among these what is nearly equal.
         order = np.lexsort((*hashes.T[::-1], hashes[:, part]))
@@ -113,27 +119,27 @@ def _alike(pictures: NDArray[np.uint8]) -> Iterator[tuple[int, int]]:
             first, second = first[meets], second[meets]
             flipped = np.unpackbits((hashes[first] ^ hashes[second]).view(np.uint8), axis=1)
             near = flipped.sum(axis=1) <= _MOST_FLIPPED
-            for pair in zip(first[near].tolist(), second[near].tolist(), strict=True):
-                if _correlation(pictures[pair[0]], pictures[pair[1]]) >= _ALIKE:
-                    yield pair
+            yield from zip(first[near].tolist(), second[near].tolist(), strict=True)
 
 
-def _correlation(one: NDArray[np.uint8], other: NDArray[np.uint8]) -> float:
-    return float(np.corrcoef(one.ravel(), other.ravel())[0, 1])
-
-
-def _joined(pairs: Iterable[tuple[int, int]], count: int) -> list[list[int]]:
-    """Join pairs of `count` things to groups of two or more."""
-    parent = list(range(count))
+def _joined(pictures: NDArray[np.uint8]) -> list[list[int]]:
+    """Group N small grey pictures that look the same, two or more in a group."""
+    parent = list(range(len(pictures)))
 
     def root(place: int) -> int:
         while parent[place] != place:
             parent[place] = place = parent[parent[place]]
         return place
 
-    for one, other in pairs:
-        parent[root(other)] = root(one)
+    for one, other in _near_pairs(_hashes(pictures)):
+        first, second = root(one), root(other)
+        if first != second and _correlation(pictures[one], pictures[other]) >= _ALIKE:
+            parent[max(first, second)] = min(first, second)
     groups: dict[int, list[int]] = defaultdict(list)
-    for place in range(count):
+    for place in range(len(pictures)):
         groups[root(place)].append(place)
     return [group for group in groups.values() if len(group) > 1]
+
+
+def _correlation(one: NDArray[np.uint8], other: NDArray[np.uint8]) -> float:
+    return float(np.corrcoef(one.ravel(), other.ravel())[0, 1])

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import chain
-from pathlib import Path
 from typing import Any
 
 from data.annotations.coco import CocoInstances
@@ -40,7 +39,7 @@ class Findings:
 
     Attributes:
         name: of the dataset.
-        splits: its parts.
+        splits: its parts, as far as they are files.
         image_size: side of the network input that was asked about.
         problems: what is wrong, for each part and between them.
         notices: what deserves a look, likewise.
@@ -52,7 +51,7 @@ class Findings:
     """
 
     name: str
-    splits: Mapping[str, Dataset]
+    splits: Mapping[str, CocoInstances]
     image_size: int
     problems: Mapping[str, Sequence[Problem]]
     notices: Mapping[str, Sequence[Notice]]
@@ -109,20 +108,20 @@ class Findings:
 
 def examine(
     name: str,
-    splits: Mapping[str, Dataset],
+    all_splits: Mapping[str, Dataset],
     problems: Mapping[str, Sequence[Problem]],
     image_size: int,
 ) -> Findings:
-    """Look at a dataset without a model.
+    """Look at a dataset without a model; generated scenes are right by construction.
 
     Args:
         name: of the dataset.
-        splits: its parts, as far as they can be opened.
+        all_splits: its parts, as far as they can be opened.
         problems: what `data.checks.dataset.check_dataset` has found.
         image_size: side of the network input in pixels.
     """
-    files = {split: _files(dataset) for split, dataset in splits.items()}
-    copies = list(picture_twins(splits, files))
+    splits = {s: dataset for s, dataset in all_splits.items() if isinstance(dataset, CocoInstances)}
+    copies = list(picture_twins(splits))
     objects = {split: sized_objects(split, dataset) for split, dataset in splits.items()}
     notices: dict[str, list[Notice]] = {part: [] for part in (*splits, *problems)}
     twins: list[Place] = []
@@ -151,14 +150,9 @@ def contradicted(
     names = list(predictor.model.class_names)
     known = [shared_classes(dataset.categories, names) for dataset in datasets]
     shared = list(dict.fromkeys(chain.from_iterable(known)))
-    suspects = find_suspects(look(predictor, findings.splits, progress), shared)
+    views = look(predictor, findings.splits, shared, progress)
+    suspects = find_suspects(views, shared)
     return replace(findings, suspects=suspects[:most], shared=shared)
-
-
-def _files(dataset: Dataset) -> list[Path]:
-    if not isinstance(dataset, CocoInstances):
-        return []  # generated, so without files
-    return [dataset.image_path(index) for index in range(len(dataset))]
 
 
 def _plain(problems: Sequence[Problem]) -> list[dict[str, str]]:

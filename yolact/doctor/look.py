@@ -22,17 +22,25 @@ logger = logging.getLogger(__name__)
 _LEAST = 0.75  # of the model's own threshold: what scores less says nothing
 
 
-def look(predictor: Predictor, splits: Mapping[str, Dataset], progress: bool = True) -> list[View]:
+def look(
+    predictor: Predictor,
+    splits: Mapping[str, Dataset],
+    shared: Sequence[str],
+    progress: bool = True,
+) -> list[View]:
     """Let a model look at all images of a dataset; those that cannot be read are left out.
 
     Args:
         predictor: of the model.
         splits: the parts of the dataset.
+        shared: names of the classes that count, see `shared_classes`.
         progress: show a bar on standard error.
     """
     views: list[View] = []
     fast = predictor.for_many()
-    thresholds = Thresholds(_LEAST * predictor.model.score_threshold)
+    known = {name.lower() for name in shared}
+    classes = tuple(i for i, n in enumerate(predictor.model.class_names) if n.lower() in known)
+    thresholds = Thresholds(_LEAST * predictor.model.score_threshold, labels=classes)
     for split, dataset in splits.items():
         names = dict(zip(dataset.categories.category_ids, dataset.categories.names, strict=True))
 

@@ -46,11 +46,10 @@ def write_mended(findings: Findings, folder: Path, link: bool = False) -> dict[s
     """
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise ValueError(f"{folder} is not empty: a mended copy needs a folder of its own")
-    datasets = {s: d for s, d in findings.splits.items() if isinstance(d, CocoInstances)}
-    if not datasets:
+    if not findings.splits:
         raise ValueError(f"{findings.name}: there is no split that could be opened and mended")
     counts = {}
-    for split, dataset in datasets.items():
+    for split, dataset in findings.splits.items():
         mended = _Mended(findings, split, dataset)
         mended.write(folder, link)
         counts[split] = mended.counts

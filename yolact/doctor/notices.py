@@ -7,11 +7,11 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, partial
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
+from data.annotations.coco import CocoInstances
 from data.annotations.run_lengths import from_outline
 from data.checks.dataset import BOTH
 from data.checks.duplicates import object_twins
@@ -72,17 +72,17 @@ class Notice(Problem):
 
 
 def picture_twins(
-    splits: Mapping[str, Dataset], files: Mapping[str, list[Path]]
+    splits: Mapping[str, CocoInstances],
 ) -> Iterator[tuple[Twins, tuple[Place, ...]]]:
     """Yield pictures that are there twice, in one split or in two, the exact copies first.
 
     Args:
         splits: the parts of the dataset.
-        files: of the images of each split; generated ones have none.
     """
-    places = [Place(split, index) for split in splits for index in range(len(files[split]))]
-    flat = [file for split in splits for file in files[split]]
-    for twins in (*exact_twins(flat), *near_twins(flat)):
+    places = [Place(split, i) for split, dataset in splits.items() for i in range(len(dataset))]
+    flat = [splits[place.split].image_path(place.image) for place in places]
+    exact = exact_twins(flat)
+    for twins in (*exact, *near_twins(flat, exact)):
         yield twins, tuple(places[index] for index in twins.indices)
 
 

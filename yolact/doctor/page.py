@@ -66,10 +66,8 @@ def _notices(findings: Findings) -> Iterator[Section]:
             Picture(_embed(image), f"{findings.info(place)['file_name']} ({place.split})")
             for place, image in pictures(findings, places[:_EXAMPLES])
         ]
-        text = "Worth a look: it may be meant so."
-        yield Section(
-            f"{what.capitalize()} ({len(rows)})", text, table=_table(rows), examples=shown
-        )
+        title = f"Worth a look: {what} ({len(rows)})"
+        yield Section(title, "", table=_table(rows), examples=shown)
 
 
 def _suspects(findings: Findings) -> Iterator[Section]:
@@ -95,10 +93,10 @@ def _histograms(findings: Findings) -> Iterator[Section]:
     every = list(chain.from_iterable(findings.objects.values()))
     if not every:
         return
-    size = findings.image_size
     text = (
-        f"At {size} x {size}, {HELD:.0%} of the objects cover more than {SMALLEST} x {SMALLEST} px "
-        f"from an input of {held_at(every)} px on; smaller ones fall between the finest features."
+        f"The input is {findings.image_size} x {findings.image_size}. From {held_at(every)} px on "
+        f"{HELD:.0%} of all objects cover more than {SMALLEST} x {SMALLEST} px, a cell of the "
+        "finest features."
     )
     with io.BytesIO() as content:
         draw_histograms(findings).savefig(content, format="png", dpi=110)

@@ -63,10 +63,11 @@ def draw(findings: Findings, shown: Suspect | Place, image: Image) -> Image:
     sees = [_Drawn(*seen)] if seen else []
     window = _window([*said, *sees], image)
     panels = [
-        Panel(
-            title if objects else f"{title} nothing", _placed(objects, window), bool(sees), colors
+        Panel(title if objects else nothing, _placed(objects, window), scores, colors)
+        for title, nothing, objects, scores, colors in (
+            ("annotated", "not annotated", said, False, [SAID] * len(said)),
+            ("the model sees", "the model sees none", sees, True, [SEES] * len(sees)),
         )
-        for title, objects, colors in (("annotated", said, [SAID]), ("model sees", sees, [SEES]))
     ]
     return side_by_side(_cut(image, window), panels, _SIDE)
 
