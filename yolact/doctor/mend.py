@@ -68,7 +68,7 @@ class _Mended:
     """
 
     def __init__(self, findings: Findings, split: str, dataset: CocoInstances) -> None:
-        self.counts: Counter[str] = Counter()
+        self.counts = Counter({f"annotations with {k}": n for k, n in dataset.left_out.items()})
         self._split, self._dataset = split, dataset
         self._copies: set[int] = set()
         self._same_file: dict[int, list[int]] = defaultdict(
