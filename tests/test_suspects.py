@@ -13,7 +13,7 @@ from yolact.doctor.views import Label, Seen, View, labels_of, moved_overlap
 HW = (100, 120)
 Rectangle = tuple[int, int, int, int]
 A, B, C = (10, 10, 40, 60), (60, 10, 100, 50), (70, 60, 110, 95)
-A_MOVED = (22, 10, 52, 60)
+A_MOVED, BETWEEN, BEYOND = (22, 10, 52, 60), (13, 10, 43, 60), (16, 10, 46, 60)
 
 
 def mask(box: Rectangle) -> RunLengths:
@@ -61,12 +61,8 @@ def suspects(one: View) -> list[Suspect]:
         [view([seen("CAT", A)], [("cat", A)])],
         [view([seen("cat", A)], [], [("cat", (0, 0, 90, 90))])],  # in a crowd
         [view([], [("horse", A)])],  # which the model does not know
-        # The second detection overlaps the first label more than its own.
-        [
-            view(
-                [seen("cat", A), seen("cat", (15, 10, 45, 60), 0.9)], [("cat", A), ("cat", A_MOVED)]
-            )
-        ],
+        # The second detection fits the first label as well as its own.
+        [view([seen("cat", A), seen("cat", BETWEEN, 0.9)], [("cat", A), ("cat", BEYOND)])],
     ],
 )
 def test_nothing_is_suspected(views: list[View]) -> None:
