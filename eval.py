@@ -40,6 +40,7 @@ from yolact.cli.from_flags import (
     engine_for,
     load_predictor,
     origin_of,
+    with_limits,
 )
 from yolact.cli.output_names import image_and_picture, images_and_pictures, source_and_video
 from yolact.cli.predict import segment_image, segment_images, segment_video
@@ -47,7 +48,6 @@ from yolact.cli.saving import saving
 from yolact.config import Config
 from yolact.drawing.window import has_display, show
 from yolact.evaluation.coco import CocoEvaluator
-from yolact.evaluation.limits import scored_detections, tell_limits
 from yolact.evaluation.result_files import load_results
 from yolact.results.detections import Detections
 
@@ -111,17 +111,15 @@ def average_precision(args: argparse.Namespace) -> None:
     if args.display and not has_display():
         raise ValueError("--display: there is no display; --images=in:out writes pictures")
     checkpoint, config = choose_model(args)
-    dataset, limit = validation_set(config), scored_detections(config.detect)
+    dataset = validation_set(config)
+    config, limit = with_limits(args, config, dataset)
     ids = dataset.categories.category_ids
     if args.resume:
         results = load_results(args.ap_data_file, origin_of(args, checkpoint, config))
         evaluator = CocoEvaluator(dataset.coco, ids, results, limit)
-        tell_limits(dataset.coco, results.images, config, "raise --max_detections")
     else:
         evaluator = CocoEvaluator(dataset.coco, ids, limit=limit)
         order = image_order(args, dataset)[: args.max_images if args.max_images >= 0 else None]
-        images = [dataset.image_ids[index] for index in order]
-        tell_limits(dataset.coco, images, config, "raise --max_detections")
         engine = engine_for(args, checkpoint, config)
         detect_in_dataset(
             load_predictor(args, checkpoint, config, engine),

@@ -4,24 +4,28 @@ from __future__ import annotations
 
 import difflib
 import logging
-from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
 from data.annotations.coco import CocoInstances
+from data.formats.cvat import is_cvat
 from data.formats.recognise import (
     EXPECTED,
-    READERS,
-    SplitPaths,
+    OF_ONE_IMAGE,
+    cvat_splits,
     format_of_json,
     image_folder_of,
+    read_split,
     recognise,
     yolo_splits,
 )
+from data.formats.splits import SplitPaths
 
 from .classes import Categories
-from .problems import summarize
+from .held_out import held_out
+from .options import AS_IS, DataOptions
+from .problems import tell
 from .sample import Dataset
 
 _logger = logging.getLogger(__name__)
@@ -40,16 +44,18 @@ class DatasetPaths:
         name: what the user called it, or the last part of the path.
         train: None if there is no training split.
         val: None if there is no validation split.
+        val_share: of the training images, which are held out to be the validation split.
     """
 
     name: str
     train: SplitPaths | None
     val: SplitPaths | None
+    val_share: float | None = None
 
     @property
     def is_shared(self) -> bool:
         """Whether training and validation are the same images."""
-        return self.train == self.val
+        return self.train == self.val and self.val_share is None
 
     def has(self, split: Split) -> bool:
         """Tell whether there is such a split."""
@@ -93,18 +99,6 @@ _CATALOG: dict[str, tuple[str, dict[Split, tuple[str, str]]]] = {
     ),
 }
 
-_TRAIN_FILES = (
-    "annotations/instances_train.json",
-    "annotations/instances_train2017.json",
-    "train/_annotations.coco.json",
-)
-_VAL_FILES = (
-    "annotations/instances_val.json",
-    "annotations/instances_val2017.json",
-    "valid/_annotations.coco.json",
-)
-_ONLY_FILES = ("annotations.json", "_annotations.coco.json")
-
 
 def open_dataset(
     name: str,
@@ -112,6 +106,7 @@ def open_dataset(
     categories: Categories | None = None,
     root: Path = Path("data"),
     length: int | None = None,
+    options: DataOptions = AS_IS,
 ) -> Dataset:
     """Open one split of a dataset.
 
@@ -121,46 +116,76 @@ def open_dataset(
         categories: classes of a trained model, to which labels are matched.
         root: the folder of the catalogued datasets.
         length: scenes to generate, for "shapes" alone.
+        options: how to take the files of the dataset.
 
     Raises:
         ValueError: no such dataset, or it lacks this split.
         FileNotFoundError: its files are not there.
     """
     if name == SHAPES:
+        if options.val:
+            raise ValueError(f"val={options.val}: dataset {SHAPES!r} has a val split of its own")
         return _generated(split, categories, length)
-    kind, images, annotations = resolve_dataset(name, root).split(split)
+    paths = resolve_dataset(name, root, options)
+    part = paths.split(split)
+    if paths.val_share is None:
+        return _opened(part, categories, options)
+    whole = _opened(part, None, options)
+    chosen = held_out(whole, paths.val_share)
+    if split == "train":
+        chosen = sorted(set(range(len(whole))).difference(chosen))
+    return (whole if categories is None else _opened(part, categories, options)).part(chosen)
+
+
+def _opened(
+    paths: SplitPaths, categories: Categories | None, options: DataOptions
+) -> CocoInstances:
     content = None
-    if kind != "coco":
-        content, problems = READERS[kind](images, annotations)
-        if problems:
-            _logger.warning("%s: left out %s", annotations, summarize(problems))
-    return CocoInstances(images, annotations, categories, content=content)
+    if paths.format != "coco":
+        content, problems = read_split(paths)
+        tell(lambda line: _logger.warning("%s: %s", paths.annotations, line), problems)
+    return CocoInstances(
+        paths.images, paths.annotations, categories, content=content, options=options
+    )
 
 
-def has_one_split(name: str, root: Path = Path("data")) -> bool:
-    """Tell whether the same images serve for training and validation; `name` as in `open_dataset`.
+def has_one_split(name: str, root: Path = Path("data"), options: DataOptions = AS_IS) -> bool:
+    """Tell whether the same images serve for training and validation; see `open_dataset`.
 
     Raises:
         ValueError: no such dataset.
     """
-    return name != SHAPES and resolve_dataset(name, root).is_shared
+    return name != SHAPES and resolve_dataset(name, root, options).is_shared
 
 
-def resolve_dataset(name_or_path: str, root: Path = Path("data")) -> DatasetPaths:
+def resolve_dataset(
+    name_or_path: str, root: Path = Path("data"), options: DataOptions = AS_IS
+) -> DatasetPaths:
     """Find a dataset by its catalogued name, its folder, or its annotation file.
 
     A folder of COCO's format holds `annotations/instances_train.json` and `instances_val.json` with
-    the images in `train` and `val`, or one annotation file with the images beside it or in
-    `images`; for other formats see `data.formats.recognise`. Annotations that are not split in two
-    serve both training and validation.
+    the images in `train` and `val`, or the like, see `data.formats.splits`; or one annotation file
+    with the images beside it or in `images`; for other formats see `data.formats.recognise`.
+    Annotations that are not split in two serve both training and validation.
 
     Args:
-        name_or_path: a catalogued name, a folder, a JSON file, or YOLO's data.yaml.
+        name_or_path: a catalogued name, a folder, a JSON file, CVAT's XML, or YOLO's data.yaml.
         root: the folder that holds the catalogued datasets.
+        options: may name a validation split, or a share of the training images to be one.
 
     Raises:
         ValueError: none of these is found; the message lists what was expected.
     """
+    paths = _found(name_or_path, root)
+    if options.val_share is not None:
+        return replace(paths, val=paths.train, val_share=options.val_share)
+    if options.val:
+        other = _found(options.val, root)
+        return replace(paths, val=other.val or other.train)
+    return paths
+
+
+def _found(name_or_path: str, root: Path) -> DatasetPaths:
     name = name_or_path.removesuffix("_dataset")  # as the original calls them
     if name in _CATALOG:
         return _catalogued(name, root)
@@ -168,6 +193,10 @@ def resolve_dataset(name_or_path: str, root: Path = Path("data")) -> DatasetPath
     if path.is_file() and path.suffix.lower() == ".json":
         split = _of_json(path)
         return DatasetPaths(path.stem, split, split)
+    if path.is_file() and path.suffix.lower() == ".xml" and is_cvat(path):
+        parts = cvat_splits(path)
+        whole = parts.get(None)
+        return DatasetPaths(path.stem, parts.get("train", whole), parts.get("val", whole))
     if path.is_file() and path.suffix.lower() in (".yaml", ".yml"):
         return DatasetPaths(path.resolve().parent.name, *yolo_splits(path))
     if path.is_dir():
@@ -176,7 +205,7 @@ def resolve_dataset(name_or_path: str, root: Path = Path("data")) -> DatasetPath
     hint = f" (did you mean {close[0]!r}?)" if close else ""
     raise ValueError(
         f"no dataset {name_or_path!r}{hint}: expected {SHAPES}, {', '.join(_CATALOG)}, "
-        "a folder, a .json file of COCO or VIA, or a data.yaml that exists"
+        "a folder, a .json file, CVAT's .xml, or a data.yaml that exists"
     )
 
 
@@ -206,27 +235,17 @@ def _own_or_shared(base: Path, images: str) -> Path:
 
 
 def _in_folder(folder: Path) -> DatasetPaths:
-    train, val = _first_file(folder, _TRAIN_FILES), _first_file(folder, _VAL_FILES)
-    if train is None and val is None:
-        train = val = _first_file(folder, _ONLY_FILES)
-    if train is not None or val is not None:
-        splits = _of_json(train) if train else None, _of_json(val) if val else None
-    else:
-        splits = recognise(folder)
+    splits = recognise(folder)
     if splits == (None, None):
         raise ValueError(
-            f"no annotations in {str(folder)!r}: expected {_TRAIN_FILES[0]} and {_VAL_FILES[0]}, "
-            f"{EXPECTED}; catalogued names: {', '.join(_CATALOG)}"
+            f"no annotations in {str(folder)!r}: expected annotations/instances_train.json and "
+            f"instances_val.json, {EXPECTED}; catalogued names: {', '.join(_CATALOG)}"
         )
     return DatasetPaths(folder.resolve().name, *splits)
 
 
-def _first_file(folder: Path, names: Sequence[str]) -> Path | None:
-    return next((folder / name for name in names if (folder / name).is_file()), None)
-
-
 def _of_json(file: Path) -> SplitPaths:
     kind = format_of_json(file) or "coco"
-    if kind == "labelme":
-        raise ValueError(f"{file} is labelme's file of one image: give the folder of all of them")
+    if kind in OF_ONE_IMAGE:
+        raise ValueError(f"{file} is {kind}'s file of one image: give the folder of all of them")
     return SplitPaths(kind, image_folder_of(file), file)

@@ -22,10 +22,16 @@ class RunLengths(TypedDict):
 
 
 Polygons = list[list[float]]
-"""Flat x, y, x, y, ... lists in pixels; a pixel is inside if it is inside any of them."""
+"""Flat x, y, x, y, ... lists in pixels; a pixel is inside if it is inside any of them. None at all
+stand for an object of which only the box is known."""
 
 Outline = Polygons | RunLengths | NDArray[np.bool_]
 """The outline of an object; an array is an (H, W) bitmap."""
+
+
+def has_mask(outline: Outline) -> bool:
+    """Tell whether more than the box of an object is known."""
+    return not isinstance(outline, list) or bool(outline)
 
 
 class ImageInfo(TypedDict):

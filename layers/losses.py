@@ -84,19 +84,29 @@ def dice_loss(mask_logits: Tensor, target_masks: Tensor, boxes: Tensor) -> Tenso
     return 1 - (2 * both + 1) / (each + 1)
 
 
-def semantic_loss(semantic_logits: Tensor, masks: Tensor, labels: Tensor) -> Tensor:
+def semantic_loss(
+    semantic_logits: Tensor, masks: Tensor, labels: Tensor, unknown: Tensor | None = None
+) -> Tensor:
     """Per-pixel binary cross entropy of one image, averaged over pixels (YOLACT sec. 5).
 
     Args:
         semantic_logits: (C, h, w).
         masks: (M, h, w) in {0, 1} on the same grid.
         labels: (M,) 0-based.
+        unknown: (C, h, w) in {0, 1}: where it is not known whether a class is there; what a mask
+            covers is known.
     """
-    target = torch.zeros_like(semantic_logits)
-    index = labels[:, None, None].expand(masks.shape)
-    target.scatter_reduce_(0, index, masks.to(target.dtype), reduce="amax")
-    loss = F.binary_cross_entropy_with_logits(semantic_logits, target, reduction="sum")
+    target = paint_classes(masks, labels, len(semantic_logits))
+    weight = None if unknown is None else 1 - unknown * (1 - target)
+    loss = F.binary_cross_entropy_with_logits(semantic_logits, target, weight, reduction="sum")
     return loss / semantic_logits[0].numel()
+
+
+def paint_classes(masks: Tensor, labels: Tensor, num_classes: int) -> Tensor:
+    """Unite (M, h, w) masks in {0, 1} of (M,) labels, 0-based, by class: (C, h, w) float32."""
+    painted = torch.zeros((num_classes, *masks.shape[1:]), device=masks.device)
+    index = labels[:, None, None].expand(masks.shape)
+    return painted.scatter_reduce_(0, index, masks.to(painted.dtype), reduce="amax")
 
 
 def mask_iou(masks1: Tensor, masks2: Tensor) -> Tensor:

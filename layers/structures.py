@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple, TypeVar, cast
 
 import numpy as np
 import torch
@@ -104,6 +104,8 @@ class Target(TensorGroup):
         labels: (M,) int64, 0-based foreground classes.
         masks: (M, S, S) bool.
         is_crowd: (M,) bool; crowds are ignored regions, never objects to learn.
+        has_mask: (M,) bool, by default all; of the others only the box is known, and their masks
+            are empty.
 
     Raises:
         ValueError: the parts disagree about M.
@@ -113,6 +115,12 @@ class Target(TensorGroup):
     labels: Tensor
     masks: Tensor
     is_crowd: Tensor
+    has_mask: Tensor = cast(Tensor, None)
+
+    def __post_init__(self) -> None:
+        if self.has_mask is None:
+            object.__setattr__(self, "has_mask", torch.ones_like(self.is_crowd))
+        super().__post_init__()
 
 
 @dataclass(frozen=True)

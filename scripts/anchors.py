@@ -17,12 +17,15 @@ import torch
 from torch import Tensor
 
 from data.catalog import has_one_split, open_dataset
+from data.options import AS_IS, DataOptions
 from yolact.cli.common import (
+    DATA,
     add_flags,
     flag,
     make_parser,
     named_config,
     run_command,
+    with_data,
     with_settings,
 )
 from yolact.config import ModelConfig
@@ -42,6 +45,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             flag("--config", "preset", str, "yolact_base"),
             flag("--scales", "anchor sides on each level; by default as many as now", int),
             flag("--ratios", "shapes; by default as many as now", int),
+            *DATA,
             flag("--set", "as in train.py", str, [], action="append", metavar="PATH=VALUE"),
         ),
     )
@@ -54,7 +58,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         if not 1 <= count <= 9:
             raise UsageError(f"--{name}={count}: expected 1 to 9")
     torch.set_num_threads(1)  # tensors are small: a second thread would only be waited for
-    splits = boxes_by_split(args.dataset)
+    splits = boxes_by_split(args.dataset, with_data(config, args).data)
     if not len(splits["train"]):
         raise ValueError(f"dataset {args.dataset!r} has no objects to fit anchors to")
     proposed = propose_anchors(splits["train"], model, scales, ratios)
@@ -66,13 +70,14 @@ def main(argv: Sequence[str] | None = None) -> None:
     print(" ".join(f'--set "{setting}"' for setting in anchor_settings(proposed)))
 
 
-def boxes_by_split(name: str) -> dict[str, Tensor]:
+def boxes_by_split(name: str, options: DataOptions = AS_IS) -> dict[str, Tensor]:
     """Return the boxes of the training split and, if it is another one, of the validation split."""
-    train = open_dataset(name, "train")
+    train = open_dataset(name, "train", options=options)
     boxes = {"train": measure_objects(train).boxes}
-    if not has_one_split(name):
+    if not has_one_split(name, options=options):
         with contextlib.suppress(ValueError, FileNotFoundError):  # it has none
-            boxes["val"] = measure_objects(open_dataset(name, "val", train.categories)).boxes
+            val = open_dataset(name, "val", train.categories, options=options)
+            boxes["val"] = measure_objects(val).boxes
     return boxes
 
 

@@ -1,10 +1,11 @@
 """Describe a dataset, and list what looks wrong in it: the exit code is 1 if anything is wrong.
 
-Any format that train.py takes is understood: COCO, YOLO segmentation, labelme, VIA. With a model it
-also lists the labels that the model contradicts.
+Any format that train.py takes is understood. With a model it also lists the labels that the model
+contradicts.
 
 Examples:
   python scripts/check_dataset.py my_folder
+  python scripts/check_dataset.py my_folder --val=0.2
   python scripts/check_dataset.py my_folder --config=yolact_resnet50 --picture=training.jpg
   python scripts/check_dataset.py my_folder --with=mine.pth --sheet=suspects.jpg --report=check.html
   python scripts/check_dataset.py my_folder --fix=mended
@@ -17,16 +18,20 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from data.annotations.coco import CocoInstances
 from data.catalog import SHAPES, Split, open_dataset
 from data.checks.dataset import check_dataset
+from data.checks.trainable import check_trainable
 from data.problems import Problem
 from data.sample import Dataset
 from yolact.cli.common import (
+    DATA,
     add_flags,
     flag,
     make_parser,
     named_config,
     run_command,
+    with_data,
     with_settings,
 )
 from yolact.config import Config
@@ -44,6 +49,7 @@ FLAGS = (
     flag("--config", "preset, for its input size and anchors", str, "yolact_base"),
     flag("--picture", "JPEG file to show augmented training images in", Path),
     flag("--shown", "problems to list of each kind", int, 10),
+    *DATA,
     flag("--set", "as in train.py", str, [], action="append", metavar="PATH=VALUE"),
 )
 MODEL_FLAGS = (
@@ -63,15 +69,15 @@ FILE_FLAGS = (
 def main(argv: Sequence[str] | None = None) -> None:
     """Print the report, then the problems."""
     args = read_flags(argv)
-    config = with_settings(named_config(args.config), args.set)
-    problems = check_dataset(args.dataset)
-    splits = open_splits(args.dataset, problems)
+    config = with_data(with_settings(named_config(args.config), args.set), args)
+    problems = check_dataset(args.dataset, options=config.data)
+    splits = open_splits(config, problems)
     predictor = Predictor.from_checkpoint(args.model, args.device) if args.model else None
     findings = examine(args.dataset, splits, problems, config.model.image_size)
     for split, dataset in splits.items():
         print(describe_dataset(dataset, config, split), end="\n\n")
-    if "val" not in problems and args.dataset != SHAPES:
-        print("no validation split: an AP would be of training images; put some into val/\n")
+    if "val" not in splits and args.dataset != SHAPES:
+        print("no validation split: --val=0.2 holds out images, --val=path names others\n")
     tell("problems", problems, args.shown)
     tell("worth a look", {part: n for part, n in findings.notices.items() if n}, args.shown)
     if predictor is not None and findings.splits:
@@ -107,21 +113,29 @@ def read_flags(argv: Sequence[str] | None) -> argparse.Namespace:
     return args
 
 
-def open_splits(name: str, problems: dict[str, list[Problem]]) -> dict[str, Dataset]:
-    """Open the splits that there are; one that cannot be opened has at least one problem."""
+def open_splits(config: Config, problems: dict[str, list[Problem]]) -> dict[str, Dataset]:
+    """Open the splits that there are, and add what is wrong with their objects as a whole.
+
+    One that cannot be opened has at least one problem.
+    """
+    name, options = config.dataset, config.data
     splits: dict[str, Dataset] = {}
     wanted: tuple[Split, ...] = ("train", "val")
     for split in wanted:
-        if split not in problems and name != SHAPES:
+        held_out = split == "val" and options.val_share is not None and "train" in splits
+        if split not in problems and name != SHAPES and not held_out:
             continue
         classes = splits["train"].categories if "train" in splits else None
         try:
-            splits[split] = open_dataset(name, split, classes)
+            splits[split] = data = open_dataset(name, split, classes, options=options)
         except (ValueError, FileNotFoundError) as error:
-            if not problems[split]:
+            if not problems.setdefault(split, []):
                 problems[split].append(
                     Problem("a split that cannot be used", str(error), "mend it")
                 )
+            continue
+        if isinstance(data, CocoInstances):
+            problems.setdefault(split, []).extend(check_trainable(data, split))
     return splits
 
 

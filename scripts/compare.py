@@ -32,16 +32,16 @@ from yolact.cli.common import (
     device_name,
     flag,
     make_parser,
+    options_for,
     run_command,
 )
 from yolact.cli.eval_flags import parse_arguments as parse_eval_arguments
-from yolact.cli.from_flags import choose_model, engine_for, load_predictor
+from yolact.cli.from_flags import choose_model, engine_for, load_predictor, with_limits
 from yolact.drawing.plots import in_style, save_figure
 from yolact.engines.exported import is_exported
 from yolact.engines.names import EngineName
 from yolact.errors import UsageError
 from yolact.evaluation.coco import CocoEvaluator, eval_order, evaluate
-from yolact.evaluation.limits import scored_detections, tell_limits
 from yolact.evaluation.speed import (
     WARM_UP,
     BenchmarkReport,
@@ -122,17 +122,16 @@ def score(args: argparse.Namespace, model: str) -> Entry:
     """Load a model and compute its average precision."""
     each = eval_arguments(args, model)
     checkpoint, config = choose_model(each)
-    dataset = open_dataset(args.dataset, "val", Categories.from_names(config.model.names))
+    classes, options = Categories.from_names(config.model.names), options_for(args.dataset, config)
+    dataset = open_dataset(args.dataset, "val", classes, options=options)
     order = eval_order(dataset.image_ids)[: args.max_images if args.max_images >= 0 else None]
-    images = [dataset.image_ids[index] for index in order]
-    tell_limits(dataset.coco, images, config, "raise --max_detections")
+    config, limit = with_limits(each, config, dataset)
     engine = engine_for(each, checkpoint, config)
     on_gpu = engine.device.type == "cuda"
     before = torch.cuda.memory_allocated(engine.device) if on_gpu else 0
     if on_gpu:
         torch.cuda.reset_peak_memory_stats(engine.device)
     predictor = load_predictor(each, checkpoint, config, engine)
-    limit = scored_detections(config.detect)
     evaluator = CocoEvaluator(dataset.coco, dataset.categories.category_ids, limit=limit)
     metrics = evaluate(predictor.find_all, dataset, evaluator, order=order).summarize()
     peak = torch.cuda.max_memory_allocated(engine.device) - before if on_gpu else np.nan

@@ -36,6 +36,7 @@ from yolact.cli.common import (
     checkpoint_config,
     flag,
     make_parser,
+    options_for,
     run_command,
 )
 from yolact.config import ModelConfig
@@ -164,7 +165,8 @@ def export(args: argparse.Namespace, model: AnySegmenter, config: Config, path: 
 def open_split(args: argparse.Namespace, config: Config, split: Split) -> Dataset:
     """Open a part of the dataset with the labels of the model."""
     categories = Categories.from_names(config.model.names)
-    return open_dataset(args.dataset or config.dataset, split, categories)
+    options = options_for(args.dataset, config)
+    return open_dataset(args.dataset or config.dataset, split, categories, options=options)
 
 
 def check(model: AnySegmenter, path: Path, dynamic: bool, tolerance: float) -> None:

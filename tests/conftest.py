@@ -24,6 +24,12 @@ def data_root() -> Path:
 
 
 @pytest.fixture(scope="session")
+def cases_root() -> Path:
+    """A folder with exports of annotation tools that are hard to read."""
+    return existing("YOLACT_CASES", BESIDE / "cases")
+
+
+@pytest.fixture(scope="session")
 def golden_root() -> Path:
     """A folder with reference outputs of the original network."""
     return existing("YOLACT_GOLDEN", BESIDE / "golden")

@@ -8,6 +8,7 @@ import pytest
 
 from data.catalog import DatasetPaths, has_one_split, open_dataset, resolve_dataset
 from data.classes import COCO_CLASSES, PASCAL_CLASSES, SHAPE_CLASSES, Categories
+from data.formats.splits import split_of
 
 ROOT = Path(__file__).parents[1]
 
@@ -25,7 +26,7 @@ def touch(root: Path, *files: str) -> None:
 def places(paths: DatasetPaths) -> tuple[Path | None, ...]:
     """Images and annotations for training, then for validation."""
     splits = (paths.train, paths.val)
-    return tuple(place for split in splits for place in (split[1:] if split else (None, None)))
+    return tuple(place for split in splits for place in (split[1:3] if split else (None, None)))
 
 
 def test_no_categories() -> None:
@@ -75,8 +76,15 @@ def test_bad_categories(entries: list[object], message: str) -> None:
             (9, 11, 3),
             {9: 0, 3: 2},
         ),
-        # two spellings of one class
-        (Categories(("cat", "Cat"), (1, 2)), Categories.from_names(["cat"]), (2,), {1: 0, 2: 0}),
+        # classes that differ in case
+        (Categories(("cat", "Cat"), (1, 2)), Categories.from_names(["cat"]), (1,), {1: 0}),
+        (Categories(("CAT", "Cat"), (1, 2)), Categories(("cat",), (9,)), (3,), {}),
+        (
+            Categories(("a", "A", "b"), (1, 2, 3)),
+            Categories.from_names(["A", "a", "b", "B"]),
+            (2, 1, 3, 7),
+            {1: 1, 2: 0, 3: 2},
+        ),
         # by id, since no name agrees
         (
             Categories(("Hund", "Katze"), (18, 17)),
@@ -315,13 +323,139 @@ def test_formats_are_recognised(
     assert paths.is_shared == (expected[:2] == expected[2:])
 
 
+def layout(*files: str) -> dict[str, str]:
+    """Files of COCO, and of labelme where they are called after an image."""
+    return {
+        file: LABELME if Path(file).stem == "a" else COCO if file.endswith(".json") else ""
+        for file in files
+    }
+
+
+@pytest.mark.parametrize(
+    ("files", "expected"),
+    [
+        (  # as CVAT names its tasks
+            (
+                *("annotations/instances_Train.json", "annotations/instances_Validation.json"),
+                *("images/Train/a.png", "images/Validation/b.png"),
+            ),
+            ("images/Train", "annotations/instances_Train.json")
+            + ("images/Validation", "annotations/instances_Validation.json"),
+        ),
+        (
+            ("train/_annotations.coco.json", "val/_annotations.coco.json", "test/x_test.json"),
+            ("train", "train/_annotations.coco.json", "val", "val/_annotations.coco.json"),
+        ),
+        (
+            (
+                "annotations/instances_train.json",
+                "annotations/instances_valid.json",
+                "images/a.jpg",
+            ),
+            ("images", "annotations/instances_train.json")
+            + ("images", "annotations/instances_valid.json"),
+        ),
+        (
+            (
+                *("annotations_train2017.json", "annotations_val2017.json"),
+                *("train2017/a.jpg", "val2017/a.jpg", "train_masks/a.png"),
+            ),
+            ("train2017", "annotations_train2017.json", "val2017", "annotations_val2017.json"),
+        ),
+        (
+            ("TRAIN.json", "Dev.json", "images/training/a.jpg", "images/dev/b.jpg"),
+            ("images/training", "TRAIN.json", "images/dev", "Dev.json"),
+        ),
+        (
+            ("trn/Annotations/coco.json", "trn/Images/a.jpg", "validation/labels.json"),
+            ("trn/Images", "trn/Annotations/coco.json", "validation", "validation/labels.json"),
+        ),
+        (
+            (
+                *("annotations/instances_train.json", "annotations/captions_train.json"),
+                *("annotations/person_keypoints_train.json", "train/b.jpg"),
+            ),
+            ("train", "annotations/instances_train.json", None, None),
+        ),
+        (
+            ("labels/Training/a.json", "labels/Valid/a.json", "images/Training/a.jpg")
+            + ("images/Valid/a.jpg",),
+            ("images/Training", "labels/Training", "images/Valid", "labels/Valid"),
+        ),
+        (
+            ("train/images/b.jpg", "train/labels/a.json", "Test/labels/a.json"),
+            ("train/images", "train/labels", None, None),
+        ),
+        (("instances_trainval.json", "images/b.jpg"), ("images", "instances_trainval.json") * 2),
+    ],
+)
+def test_splits_in_every_spelling(
+    tmp_path: Path, files: tuple[str, ...], expected: tuple[str | None, ...]
+) -> None:
+    write(tmp_path, layout(*files))
+    assert places(resolve_dataset(str(tmp_path))) == tuple(p and tmp_path / p for p in expected)
+
+
+@pytest.mark.parametrize("train", ["images/Train", "Training/images"])
+@pytest.mark.parametrize("val", ["images/VALID", "dev/images"])
+def test_splits_of_yolo_in_every_spelling(tmp_path: Path, train: str, val: str) -> None:
+    write(tmp_path, {"data.yaml": YAML, f"{train}/a.jpg": "", f"{val}/a.jpg": ""})
+    paths = resolve_dataset(str(tmp_path))
+    assert places(paths)[::2] == (tmp_path / train, tmp_path / val)
+
+
+@pytest.mark.parametrize(
+    ("name", "split"),
+    [
+        ("", None),
+        ("instances_default", None),
+        ("straining_valve_testament", None),
+        ("trainval", None),
+        ("train_val", None),
+        ("instances_Train", "train"),
+        ("train2017", "train"),
+        ("TrainSet", "train"),
+        ("my-validation-01", "val"),
+        ("DEV", "val"),
+        ("image_info_test-dev2017", "test"),
+    ],
+)
+def test_names_of_splits(name: str, split: str | None) -> None:
+    assert split_of(name) == split
+
+
+@pytest.mark.parametrize("name", ["c03_layout_cvat", "c03_layout_val_ann"])
+def test_splits_of_exports(cases_root: Path, name: str) -> None:
+    train = open_dataset(str(cases_root / name), "train")
+    val = open_dataset(str(cases_root / name), "val", train.categories)
+    names = [[data.image_info(i)["file_name"] for i in range(3)] for data in (train, val)]
+    assert names == [["s00.png", "s01.png", "s02.png"], ["s10.png", "s11.png", "s12.png"]]
+    for data in (train, val):
+        assert [len(data.sample(index).labels) for index in range(3)] == [2, 2, 2]
+
+
 @pytest.mark.parametrize(
     ("files", "argument", "message"),
     [
+        (
+            {"test/instances.json": COCO},
+            "",
+            "has a test split alone: give .*test/instances.json",
+        ),
+        (
+            {"train/instances_val.json": COCO},
+            "",
+            "named after 'val', but in a folder named after 'train'",
+        ),
+        (
+            {"instances_train.json": COCO, "instances_training.json": COCO},
+            "",
+            "several annotation files: instances_train.json, instances_training.json",
+        ),
         ({"labels/a.txt": "0"}, "", r"labels but no data\.yaml"),
         ({"a.yaml": YAML, "b.yaml": YAML}, "", "several annotation files: a.yaml, b.yaml"),
         ({"data.yaml": YAML}, "", r"no such folder: images/train, train/images, images"),
-        ({"data.yaml": f"train: images/train\n{YAML}", "images/a": ""}, "", "folder: images/train"),
+        ({"data.yaml": f"train: images/train\n{YAML}", "images/a": ""}, "", "/images/train;"),
         ({"data.yaml": "names: 5"}, "", "cannot read 'names'"),
         ({"a.json": VIA, "b.json": COCO}, "", "several annotation files: a.json, b.json"),
         ({"train/a.json": VIA, "val/a.json": LABELME}, "", "via for training but labelme"),

@@ -48,6 +48,7 @@ def found(folder: Path, *annotations: Any, **changes: Any) -> list[Problem]:
         (entry(segmentation=[WHOLE]), entry(segmentation=ROWS, bbox=[0, 0, 20, 40])),
         (entry(), entry(iscrowd=1), entry(iscrowd=1)),
         (entry(segmentation=[[-1, -1, 61, 0, 61, 41]]),),  # rounding
+        (entry(segmentation=[], bbox=[5, 5, 20, 9]), entry(segmentation=None, bbox=[0, 0, 9, 9])),
     ],
 )
 def test_nothing_wrong(tmp_path: Path, annotations: tuple[Any, ...]) -> None:
@@ -62,8 +63,10 @@ def test_nothing_wrong(tmp_path: Path, annotations: tuple[Any, ...]) -> None:
         ({"image_id": "absent"}, "unknown image_id"),
         ({"category_id": 3}, "unknown category_id"),
         ({"category_id": None}, "unknown category_id"),
-        ({"segmentation": None}, "no segmentation"),
-        ({"segmentation": []}, "no polygon of three points"),
+        ({"segmentation": None}, "neither an outline nor a box"),
+        ({"segmentation": [], "bbox": [5, 5, 0, 9]}, "an empty box"),
+        ({"segmentation": [], "bbox": [5, 5, "9", 9]}, "neither an outline nor a box"),
+        ({"segmentation": [], "bbox": [50, 5, 20, 9]}, "partly outside the image"),
         ({"segmentation": [[1, 2, 3, 4]]}, "no polygon of three points"),
         ({"segmentation": [[1, 2, 3, float("nan"), 5, 6]]}, "no polygon of three points"),
         ({"segmentation": [[1, 2, 3, 10**400, 5, 6]]}, "no polygon of three points"),
@@ -98,7 +101,7 @@ def test_where_it_is(tmp_path: Path) -> None:
     (problem,) = found(tmp_path, entry(bbox=[0, 0, 3, 3]))
     assert str(problem) == (
         "a bbox that does not fit its outline: a.png, annotation 7 (cat at 10, 5); "
-        "correct or delete the bbox"
+        "the outline is used instead: correct or delete the bbox"
     )
 
 
@@ -124,7 +127,7 @@ def test_duplicates(tmp_path: Path) -> None:
     ("changes", "what"),
     [
         ({"images": None}, "a list that is missing"),
-        ({"annotations": {}}, "a list that is missing"),
+        ({"annotations": 7}, "a list that is missing"),
         ({"categories": 5}, "a list that is missing"),
         ({"categories": [{"id": 1}]}, "classes that cannot be read"),
         ({"categories": [{"id": 1, "name": "a"}, {"id": 2, "name": "a"}]}, "listed twice"),
@@ -175,7 +178,7 @@ def test_a_rotation_that_the_annotator_ignored(tmp_path: Path) -> None:
     write_images(tmp_path)
     exif = Image.Exif()
     exif[0x0112] = 6
-    Image.new("RGB", (60, 40)).save(tmp_path / "turned.jpg", exif=exif)
+    Image.linear_gradient("L").resize((60, 40)).save(tmp_path / "turned.jpg", exif=exif)
     for height, width in ((60, 40), (40, 60)):
         image = {"id": 1, "file_name": "turned.jpg", "height": height, "width": width}
         assert found(tmp_path, images=[image]) == []
@@ -238,11 +241,15 @@ def test_a_dataset_that_cannot_be_read(tmp_path: Path) -> None:
     assert "is not valid JSON" in str(problem)
 
 
-def test_boxes_of_yolo_are_problems(tmp_path: Path) -> None:
+def test_boxes_of_yolo_are_objects(tmp_path: Path) -> None:
     write_images(tmp_path / "images" / "train")
     write_yolo(two_images(), tmp_path)
-    (tmp_path / "labels" / "train" / "b.txt").write_text("0 0.5 0.5 0.1 0.1\n" * 3)
-    assert len(check_dataset(str(tmp_path))["train"]) == 3
+    file = tmp_path / "labels" / "train" / "b.txt"
+    file.write_text("0 0.5 0.5 0.1 0.1\n1 0.2 0.5 0.1 0.1\n")
+    assert check_dataset(str(tmp_path)) == {"train": []}
+    file.write_text("0 0.5 0.5 0.1 0.1\n" * 3)
+    problems = check_dataset(str(tmp_path))["train"]
+    assert [problem.what for problem in problems] == ["an object that is annotated twice"] * 2
 
 
 def test_a_line_is_a_line() -> None:

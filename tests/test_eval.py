@@ -137,24 +137,22 @@ def test_more_objects_than_can_be_found_are_told(
     shutil.copytree("scenes", "crowded", dirs_exist_ok=True)
     annotations = Path("crowded/annotations/instances_val.json")
     content = json.loads(annotations.read_text())
-    first, kept = content["annotations"][0], len(content["annotations"])
+    first = content["annotations"][0]
     more = [{**first, "id": 10**6 + number} for number in range(400)]
     annotations.write_text(json.dumps({**content, "annotations": content["annotations"] + more}))
-    assert evaluate("--dataset=crowded") == 0
+    assert evaluate("--dataset=crowded", "--max_detections=100") == 0
     assert caplog.text.count("1 of 3 images has more than 100 objects (up to 4") == 1
     assert "): detections beyond that are dropped or do not count; raise --max_det" in caplog.text
     out = capsys.readouterr().out
     assert out.count("maxDets=100 ]") == 2 * 10
     few = len(json.loads(Path("results/ap_data.json").read_text())["detections"])
     caplog.clear()
-    assert evaluate("--dataset=crowded", f"--max_detections={400 + kept}") == 0
-    assert "more than" not in caplog.text
+    assert evaluate("--dataset=crowded") == 0
+    assert "objects: 500 detections are kept of each and count in an AP" in caplog.text
     out = capsys.readouterr().out
-    assert out.count(f"maxDets={400 + kept} ]") == 2 * 10
+    assert out.count("maxDets=500 ]") == 2 * 10
     many = len(json.loads(Path("results/ap_data.json").read_text())["detections"])
     assert many > few == 300
-    assert evaluate("--dataset=crowded", "--max_images=0") == 0
-    assert "more than" not in caplog.text
 
 
 @pytest.mark.parametrize("flags", [["--report_threshold=0.2"], ["--detect", "--resume"]])
@@ -214,6 +212,20 @@ def test_files_for_others(capsys: pytest.CaptureFixture[str]) -> None:
     assert set(boxes[0]) == {"image_id", "category_id", "bbox", "score"}
     assert isinstance(masks[0]["segmentation"]["counts"], str)
     assert json.loads(Path("web/yolact_resnet18.json").read_text())["images"]
+
+
+def test_files_for_others_name_no_category_that_the_dataset_lacks(tmp_path: Path) -> None:
+    content = json.loads(next(Path("scenes").rglob("*val*.json")).read_text())
+    content["categories"] = content["categories"][2:4]
+    known = {entry["id"] for entry in content["categories"]}
+    content["annotations"] = [a for a in content["annotations"] if a["category_id"] in known]
+    (tmp_path / "few.json").write_text(json.dumps(content))
+    (tmp_path / "images").symlink_to(Path("scenes/val").resolve())
+    files = [f"--bbox_det_file={tmp_path}/b.json", f"--mask_det_file={tmp_path}/m.json"]
+    assert evaluate("--output_coco_json", *files, f"--dataset={tmp_path}/few.json") == 0
+    for name in ("b.json", "m.json"):
+        found = json.loads((tmp_path / name).read_text())
+        assert {part["category_id"] for part in found} == known
 
 
 def test_benchmark_shows_every_stage(capsys: pytest.CaptureFixture[str]) -> None:

@@ -36,6 +36,9 @@ NAMES = SHAPE_CLASSES.names
         (("a", "b"), ("a", "c"), "other classes: class 1 is 'c', not 'b'"),
         (("a", "a", "b"), ("a", "b", "b"), "other classes: class 1 is 'b', not 'a'"),
         (("a", "b"), ("a", "b", "c"), "which has 3 classes, not 2"),
+        (("A", "a", "b"), ("A", "a", "b"), ""),
+        (("A", "a", "b"), ("a", "A", "b"), "in another order: class 0 is 'a', not 'A'"),
+        (("A", "a"), ("a", "b"), "other classes: class 0 is 'a', not 'A'"),
     ],
 )
 def test_difference(before: tuple[str, ...], now: tuple[str, ...], said: str) -> None:
@@ -59,6 +62,8 @@ def checkpoint_of(names: tuple[str, ...], path: str = "cats_1_2.pth") -> Checkpo
         (("a", "b"), ("b", "c"), True, "class 0 is 'b', not 'a'"),
         (("a", "b"), ("a", "c"), True, "class 1 is 'c', not 'b'"),
         (("a", "b"), ("a",), True, "1 classes, not 2"),
+        (("a", "b"), ("c", "b", "a"), True, "3 classes, not 2"),
+        (("A", "a"), ("a", "A"), True, ("A", "a")),
         (("a", "b"), ("b", "a"), False, ("a", "b")),
         (("a", "b"), ("a", "c"), False, ("a", "c")),
         (("a", "b"), ("a",), False, ("a",)),

@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from data.classes import COCO_CLASSES
+from data.options import DataOptions
 from layers.detect import Nms
 
 Scales = tuple[tuple[float, ...], ...]
@@ -230,6 +231,7 @@ class Config:
     Attributes:
         name: the preset's name, which also names checkpoints and logs.
         dataset: a catalogued name, a folder, a JSON file, or "shapes".
+        data: how that is taken where there is a choice.
         score_threshold: from which on a detection is shown, in Python and in pictures, unless the
             user says otherwise; training measures it (best F1 on the validation images). An AP
             counts lower scores, too.
@@ -242,6 +244,7 @@ class Config:
     augment: AugmentConfig = field(default_factory=AugmentConfig)
     detect: DetectConfig = field(default_factory=DetectConfig)
     dataset: str = "coco2017"
+    data: DataOptions = field(default_factory=DataOptions)
     score_threshold: float = 0.15  # what the authors suggest for pictures
 
     def __post_init__(self) -> None:

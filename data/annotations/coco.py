@@ -3,27 +3,55 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import gc
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 from pycocotools.coco import COCO
 
 from data.classes import Categories
 from data.images import read_image
+from data.options import AS_IS, DataOptions
+from data.problems import Problem, tell
 from data.sample import Annotation, ImageInfo, Sample
 
 from .as_coco import coco_content, coco_index
-from .entries import entries_of, read_categories, read_content, read_images
+from .entries import entries_of, read_categories, read_content
+from .images import Images, check_enough, read_images
+from .locate import image_path
 from .reader import ObjectReader, numbered
+from .table import Ints
 
 _logger = logging.getLogger(__name__)
 
 _NOT_FOR_WORKERS = ("coco", "image_ids")  # made from the tables when asked for
+
+
+class ObjectCounts(NamedTuple):
+    """What there is to learn from.
+
+    Attributes:
+        objects: crowds excepted.
+        crowds: regions that are ignored.
+        boxes_only: how many of the objects have no outline.
+        most_in_image: objects in one image.
+        most_of_class: objects of one class in one image.
+        crowd_classes: names of the classes that occur as crowds alone.
+    """
+
+    objects: int
+    crowds: int
+    boxes_only: int
+    most_in_image: int
+    most_of_class: int
+    crowd_classes: tuple[str, ...]
 
 
 class CocoInstances:
@@ -41,10 +69,12 @@ class CocoInstances:
             other classes are left out.
         keep_empty: keep the images without any object.
         content: what the file holds, if it was read already, or is made from another format.
+        options: what to make of crowds, and of objects with a box alone.
 
     Attributes:
         categories: the classes.
         left_out: how many annotations were left out, for each reason.
+        skipped: how many images were left out since not all of their objects have outlines.
 
     Raises:
         FileNotFoundError: the file, the folder or an image is missing.
@@ -58,6 +88,7 @@ class CocoInstances:
         categories: Categories | None = None,
         keep_empty: bool = True,
         content: Mapping[str, object] | None = None,
+        options: DataOptions = AS_IS,
     ) -> None:
         self._file = Path(annotation_file)
         self._folder = Path(image_folder)
@@ -65,21 +96,27 @@ class CocoInstances:
             content = read_content(self._file) if content is None else content
             with _blaming(self._file):
                 self.categories, label_of = read_categories(content, categories)
-                self._images = read_images(entries_of(content, "images"), self._folder)
-                objects = ObjectReader(self._images, label_of)
+                listed = entries_of(content, "images")
+                images = read_images(listed, self._folder, self._file, _refuse)
+                check_enough(images)
+                objects = ObjectReader(images, label_of)
                 if "annotations" in content:
                     objects.read(entries_of(content, "annotations"))
-                del content  # gigabytes for COCO: the table is made in their place
-                self._objects = objects.table()
+                del content, listed  # gigabytes for COCO: the table is made in their place
+                self._images, self._objects = images.table, objects.table()
                 self.left_out = objects.left_out
-                self._report_left_out()
-        self._objects = numbered(self._objects)
-        if not keep_empty:
-            filled, images = np.unique(self._objects.images, return_inverse=True)
-            self._images = self._images.take(filled)
-            self._objects = replace(self._objects, images=images)
-        self._starts = np.searchsorted(self._objects.images, np.arange(len(self._images) + 1))
-        self._warned_of_size = False
+                self._report(images, objects.contradicted)
+        table = numbered(self._objects)
+        is_crowd = table.is_crowd & (options.crowd == "ignore")
+        is_boxed = table.has_box_only & ~is_crowd
+        if options.boxes_only == "ignore":
+            is_crowd = is_crowd | is_boxed
+        self._objects = replace(table, is_crowd=is_crowd)
+        kept = np.arange(len(self._images))
+        if options.boxes_only == "skip":
+            kept = np.setdiff1d(kept, table.images[is_boxed])
+        self.skipped = len(self._images) - len(kept)
+        self._keep(kept if keep_empty else np.intersect1d(kept, table.images))
 
     def __getstate__(self) -> dict[str, object]:
         return {name: value for name, value in vars(self).items() if name not in _NOT_FOR_WORKERS}
@@ -98,15 +135,15 @@ class CocoInstances:
         return len(self._images)
 
     def image_info(self, index: int) -> ImageInfo:
-        """Return what the annotation file says of an image; `height` and `width` never lack."""
+        """Return where an image is, relative to the image folder, and the size that it has."""
         height, width = self._image_hw(index)
-        name = self._images.file_names.text(index)
+        name = self._images.paths.text(index)
         number = int(self._images.ids[index])
         return {"id": number, "file_name": name, "height": height, "width": width}
 
     def image_path(self, index: int) -> Path:
         """Return where an image is stored."""
-        return self._folder / self._images.file_names.text(index)
+        return image_path(self._folder, self._images.paths.text(index))
 
     def annotations(self, index: int) -> list[Annotation]:
         """Return the objects of an image in COCO's form, every key filled in."""
@@ -134,7 +171,7 @@ class CocoInstances:
         objects, rows, image_hw = self._objects, self._rows(index), self._image_hw(index)
         image = read_image(self.image_path(index), image_hw)
         if image.shape[:2] != image_hw:
-            self._warn_of_size(index, image.shape[:2])
+            raise ValueError(f"{self.image_path(index)} has changed: it had another size")
         boxes = objects.boxes[rows].astype(np.float32)
         boxes[:, 2:] += boxes[:, :2]
         return Sample(
@@ -146,6 +183,50 @@ class CocoInstances:
             image_id=int(self._images.ids[index]),
         )
 
+    def part(self, indices: Sequence[int]) -> CocoInstances:
+        """Return the dataset of some images, in the order that they have here."""
+        part = copy.copy(self)
+        part._keep(np.unique(np.asarray(indices, np.int64)))
+        return part
+
+    def counts(self) -> ObjectCounts:
+        """Count the objects."""
+        objects = self._objects
+        is_learned = ~objects.is_crowd
+        images, labels = objects.images[is_learned], objects.labels[is_learned]
+        of_class = np.bincount(images * len(self.categories) + labels)
+        learned, marked = set(labels.tolist()), set(objects.labels.tolist())
+        return ObjectCounts(
+            objects=len(labels),
+            crowds=len(objects) - len(labels),
+            boxes_only=int((objects.has_box_only & is_learned).sum()),
+            most_in_image=int(np.bincount(images).max(initial=0)),
+            most_of_class=int(of_class.max(initial=0)),
+            crowd_classes=tuple(self.categories.names[i] for i in sorted(marked - learned)),
+        )
+
+    def has_class(self) -> NDArray[np.bool_]:
+        """Tell which of N images have objects of which of C classes, (N, C)."""
+        result = np.zeros((len(self), len(self.categories)), np.bool_)
+        rows = np.flatnonzero(~self._objects.is_crowd)
+        result[self._objects.images[rows], self._objects.labels[rows]] = True
+        return result
+
+    def has_outline(self) -> NDArray[np.bool_]:
+        """Tell which of N images have objects with an outline, (N,)."""
+        result = np.zeros(len(self), np.bool_)
+        result[self._objects.images[~self._objects.is_crowd & ~self._objects.has_box_only]] = True
+        return result
+
+    def _keep(self, images: Ints) -> None:
+        """Keep some images, given in ascending order, and the objects in them."""
+        if len(images) < len(self._images):
+            rows = np.flatnonzero(np.isin(self._objects.images, images))
+            objects = self._objects.take(rows)
+            self._objects = replace(objects, images=np.searchsorted(images, objects.images))
+            self._images = self._images.take(images)
+        self._starts = np.searchsorted(self._objects.images, np.arange(len(self._images) + 1))
+
     def _rows(self, index: int) -> range:
         """Return the rows of the objects of an image."""
         index = range(len(self))[index]  # from the end, if negative
@@ -155,7 +236,18 @@ class CocoInstances:
         height, width = self._images.sizes[index].tolist()
         return height, width
 
-    def _report_left_out(self) -> None:
+    def _report(self, images: Images, contradicted: int) -> None:
+        tell(lambda line: _logger.warning("%s: %s", self._file, line), images.problems)
+        if images.deep:
+            _logger.info(
+                "%s: %d images have more than 8 bits: each is scaled by the bits that it uses",
+                *(self._file, images.deep),
+            )
+        if contradicted:
+            _logger.warning(
+                "%s: %d boxes do not fit their outlines, which are used instead",
+                *(self._file, contradicted),
+            )
         left_out = self.left_out.total()
         found = left_out + len(self._objects)
         reasons = ", ".join(f"{reason} ({n})" for reason, n in self.left_out.most_common())
@@ -166,16 +258,9 @@ class CocoInstances:
                 "%s: left out %d of %d annotations: %s", self._file, left_out, found, reasons
             )
 
-    def _warn_of_size(self, index: int, actual_hw: tuple[int, ...]) -> None:
-        if not self._warned_of_size:
-            height, width = self._image_hw(index)
-            _logger.warning(
-                "%s is %d x %d pixels, but %d x %d according to %s; the image is trusted, "
-                "here and in all further cases",
-                *(self.image_path(index), actual_hw[1], actual_hw[0]),
-                *(width, height, self._file),
-            )
-        self._warned_of_size = True
+
+def _refuse(problem: Problem) -> None:
+    raise ValueError(str(problem))
 
 
 @contextlib.contextmanager

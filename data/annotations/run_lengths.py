@@ -198,6 +198,8 @@ def _undo_differences(numbers: Ints, starts: Ints) -> Ints:
 
 
 def _from_polygons(polygons: Polygons, image_hw: tuple[int, int]) -> RunLengths:
+    if not polygons:
+        return encode(np.zeros(image_hw, np.bool_))
     parts = mask_utils.frPyObjects(polygons, *image_hw)
     return _as_text(parts[0] if len(parts) == 1 else mask_utils.merge(parts))
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -94,23 +95,35 @@ class ImageTable:
 
     Attributes:
         ids: (N,) the dataset's own identifiers.
-        sizes: (N, 2) height and width in pixels.
-        file_names: N texts.
+        sizes: (N, 2) height and width in pixels, as the image is read.
+        annotated: (N, 2) the size that annotations refer to, of the same proportion.
+        file_names: N texts, as they were found.
+        paths: N texts, relative to the image folder.
     """
 
     ids: Ints
     sizes: Ints
+    annotated: Ints
     file_names: Ragged
+    paths: Ragged
 
     @classmethod
     def of(
-        cls, ids: Iterable[int], sizes: Iterable[tuple[int, int]], file_names: Iterable[str]
+        cls,
+        ids: Iterable[int],
+        sizes: Iterable[tuple[int, int]],
+        annotated: Iterable[tuple[int, int]],
+        file_names: Sequence[str],
+        paths: Sequence[str],
     ) -> ImageTable:
         """Put images into a table; a size is height and width."""
+        names = Ragged.of_texts(file_names)
         return cls(
             ids=np.array(list(ids), np.int64),
             sizes=np.array(list(sizes), np.int64).reshape(-1, 2),
-            file_names=Ragged.of_texts(file_names),
+            annotated=np.array(list(annotated), np.int64).reshape(-1, 2),
+            file_names=names,
+            paths=names if file_names == paths else Ragged.of_texts(paths),
         )
 
     def __len__(self) -> int:
@@ -118,12 +131,14 @@ class ImageTable:
 
     def take(self, rows: Ints) -> ImageTable:
         """Copy some images, in the given order."""
-        return ImageTable(self.ids[rows], self.sizes[rows], self.file_names.take(rows))
+        names = self.file_names.take(rows)
+        paths = names if self.paths is self.file_names else self.paths.take(rows)
+        return ImageTable(self.ids[rows], self.sizes[rows], self.annotated[rows], names, paths)
 
 
 @dataclass(frozen=True)
 class ObjectTable:
-    """M objects, each with polygons or else run lengths.
+    """M objects, each with polygons, or run lengths, or neither where it has a box alone.
 
     Numbers are kept in float64: in float32, a coordinate such as 9.7 moves, and where it is rounded
     to a pixel (of a fifth, as COCO does) it may then fall to the other side.
@@ -137,7 +152,7 @@ class ObjectTable:
         ids: (M,) the dataset's own numbers.
         polygons: for each object, the rows of its polygons in `points`.
         points: for each polygon, its float64 x, y, x, y, ... in pixels.
-        run_lengths: for each object, COCO's compressed run lengths; empty if it has polygons.
+        run_lengths: for each object, COCO's compressed run lengths; empty if it has none.
     """
 
     images: Ints
@@ -152,6 +167,12 @@ class ObjectTable:
 
     def __len__(self) -> int:
         return len(self.labels)
+
+    @cached_property
+    def has_box_only(self) -> NDArray[np.bool_]:
+        """(M,) which objects have no outline."""
+        has_none: NDArray[np.bool_] = self.polygons.lengths + self.run_lengths.lengths == 0
+        return has_none
 
     def take(self, rows: Ints) -> ObjectTable:
         """Copy some objects, in the given order."""
@@ -169,6 +190,8 @@ class ObjectTable:
         )
 
     def segmentation(self, row: int, image_hw: tuple[int, int]) -> Polygons | RunLengths:
-        """Return the outline of one object in an image of this height and width."""
+        """Return the outline of one object in an image of this height and width, [] for none."""
         polygons: Polygons = [self.points[polygon].tolist() for polygon in self.polygons[row]]
-        return polygons or {"size": list(image_hw), "counts": self.run_lengths.text(row)}
+        if polygons or not self.run_lengths.lengths[row]:
+            return polygons
+        return {"size": list(image_hw), "counts": self.run_lengths.text(row)}

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from data.annotations.run_lengths import decode
-from data.sample import Outline, Polygons
+from data.sample import Outline, Polygons, has_mask
 
 from .placement import Placement
 
@@ -31,7 +31,7 @@ def rasterise(
     Raises:
         ValueError: the run lengths do not describe a bitmap.
     """
-    if placement.is_empty:
+    if placement.is_empty or not has_mask(outline):
         return
     if isinstance(outline, list):
         _draw_polygons(outline, placement, out)

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from data.images import Image, to_tensor
-from data.sample import Sample
+from data.sample import Sample, has_mask
 from layers.structures import Target
 
 from .colours import distort_colours
@@ -115,6 +115,7 @@ def place_target(sample: Sample, placement: Placement, kept: NDArray[np.intp]) -
         labels=torch.from_numpy(sample.labels[kept]),
         masks=torch.from_numpy(masks),
         is_crowd=torch.from_numpy(sample.is_crowd[kept]),
+        has_mask=torch.tensor([has_mask(sample.segmentations[i]) for i in kept], dtype=torch.bool),
     )
 
 

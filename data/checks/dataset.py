@@ -6,10 +6,12 @@ from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 
-from data.annotations.entries import entries_of, read_content
+from data.annotations.entries import entries_of, id_key, read_categories, read_content
+from data.annotations.locate import ImageFinder, image_path
 from data.catalog import SHAPES, Split, resolve_dataset
-from data.classes import Categories
-from data.formats.recognise import READERS, SplitPaths
+from data.formats.recognise import read_split
+from data.formats.splits import SplitPaths
+from data.options import AS_IS, DataOptions
 from data.problems import Problem
 
 from .images import check_images
@@ -20,27 +22,31 @@ BOTH = "train and val"
 """The name under which problems between two splits are filed."""
 
 
-def check_dataset(name: str, root: Path = Path("data")) -> dict[str, list[Problem]]:
+def check_dataset(
+    name: str, root: Path = Path("data"), options: DataOptions = AS_IS
+) -> dict[str, list[Problem]]:
     """Look for what is wrong in the splits of a dataset, and between them.
 
     Args:
         name: see `data.catalog.resolve_dataset`.
         root: the folder of the catalogued datasets.
+        options: how it is taken.
 
     Returns:
         The problems of "train", "val" and `BOTH`, as far as there are such splits. One that serves
-        as both is "train".
+        as both, or that is to be split in two, is "train".
 
     Raises:
         ValueError: no such dataset.
     """
     if name == SHAPES:  # generated, right by construction
         return {}
-    paths = resolve_dataset(name, root)
+    paths = resolve_dataset(name, root, options)
     problems: dict[str, list[Problem]] = {}
     contents: list[dict[str, object]] = []
     files: list[list[Path]] = []
-    splits: tuple[Split, ...] = ("train",) if paths.is_shared else ("train", "val")
+    is_one = paths.is_shared or paths.val_share is not None
+    splits: tuple[Split, ...] = ("train",) if is_one else ("train", "val")
     for split in splits:
         if not paths.has(split):
             continue
@@ -48,22 +54,26 @@ def check_dataset(name: str, root: Path = Path("data")) -> dict[str, list[Proble
         content, problems[split] = _read(part)
         if content is None:
             continue
-        problems[split] += check_annotations(content, part.images)
+        problems[split] += check_annotations(content, part.images, part.annotations)
         contents.append(content)
-        names = _values(content, "images", "file_name")
-        files.append([part.images / str(name) for name in names])
+        names = [str(name) for name in _values(content, "images", "file_name")]
+        found = ImageFinder(part.images, part.annotations).find_all(names)
+        files.append([image_path(part.images, name) for name in found if isinstance(name, str)])
         problems[split] += find_copies(files[-1])
     if len(contents) == 2:
         problems[BOTH] = [*find_leaks(*files), *_unknown_classes(*contents)]
     return problems
 
 
-def check_annotations(content: dict[str, object], image_folder: Path) -> list[Problem]:
+def check_annotations(
+    content: dict[str, object], image_folder: Path, file: Path | None = None
+) -> list[Problem]:
     """Look for what is wrong in COCO-style annotations and their images.
 
     Args:
         content: `images`, `annotations` and `categories`; whatever a JSON file may hold.
         image_folder: where the images are.
+        file: the file that names them, if it is not among them.
 
     Returns:
         At most one problem for each image, class and annotation, and each pair of duplicates.
@@ -71,19 +81,24 @@ def check_annotations(content: dict[str, object], image_folder: Path) -> list[Pr
     problems = [
         Problem("a list that is missing", repr(key), "a COCO file has all three")
         for key in ("images", "annotations", "categories")
-        if not isinstance(content.get(key), list)
+        if not isinstance(content.get(key), list | dict)
     ]
     if problems:
         return problems
     try:
-        categories = Categories.from_coco_json(entries_of(content, "categories"))
+        categories, label_of = read_categories(content, None)
     except ValueError as error:
         return [Problem("classes that cannot be read", str(error), "correct 'categories'")]
     for name, count in Counter(categories.names).items():
         if count > 1:
             problems.append(Problem("a class that is listed twice", name, "give it one id"))
-    images, image_problems = check_images(entries_of(content, "images"), image_folder)
-    object_problems = check_objects(entries_of(content, "annotations"), images, categories)
+    try:
+        listed = entries_of(content, "images")
+        images, image_problems = check_images(listed, image_folder, file or image_folder)
+    except FileNotFoundError as error:
+        return [*problems, Problem("images that are not there", str(error), "name their folder")]
+    objects = entries_of(content, "annotations")
+    object_problems = check_objects(objects, images, categories, label_of)
     return [*problems, *image_problems, *object_problems]
 
 
@@ -116,28 +131,33 @@ def _read(split: SplitPaths) -> tuple[dict[str, object] | None, list[Problem]]:
     try:
         if split.format == "coco":
             return read_content(split.annotations), []
-        return READERS[split.format](split.images, split.annotations)
+        return read_split(split)
     except (ValueError, OSError) as error:
         return None, [Problem("annotations that cannot be read", str(error), "mend that first")]
 
 
 def _unknown_classes(train: dict[str, object], val: dict[str, object]) -> list[Problem]:
     """Find classes that have validation objects but are not those of the training split."""
-    known = {str(name).lower() for name in _values(train, "categories", "name")}
-    used = set(map(str, _values(val, "annotations", "category_id")))
-    entries = val.get("categories")
-    problems = []
-    for entry in entries if isinstance(entries, list) else []:
-        name = str(entry.get("name")) if isinstance(entry, dict) else ""
-        if name and name.lower() not in known and str(entry.get("id")) in used:
-            mend = "call it the same in both, or add training images of it"
-            problems.append(Problem("a class that only val has", name, mend))
-    return problems
+    try:
+        (known, _), (own, label_of) = read_categories(train, None), read_categories(val, None)
+    except ValueError:  # which was told before
+        return []
+    keys = map(id_key, _values(val, "annotations", "category_id"))
+    used = {label_of.get(key) for key in keys if key is not None}
+    _, shared = own.matched_to(known)
+    mend = "call it the same in both, or add training images of it"
+    return [
+        Problem("a class that only val has", name, mend)
+        for label, (name, number) in enumerate(zip(own.names, own.category_ids, strict=True))
+        if label in used
+        and not (number in shared and known.names[shared[number]].casefold() == name.casefold())
+    ]
 
 
 def _values(content: dict[str, object], key: str, name: str) -> list[object]:
     """Return one value of each entry of a list, as far as they are there."""
-    entries = content.get(key)
-    if not isinstance(entries, list):
+    try:
+        entries = entries_of(content, key)
+    except ValueError:
         return []
     return [entry[name] for entry in entries if isinstance(entry, dict) and name in entry]

@@ -6,11 +6,13 @@ import argparse
 import logging
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, get_args
 
 import torch
 
+from data.options import BoxesOnly, Crowd, DataOptions
 from yolact.checkpoint import Checkpoint, find_checkpoints, preset_of_name
 from yolact.config import Config
 from yolact.engines.names import Precision
@@ -97,6 +99,21 @@ MACHINE = (
 )
 
 
+DATA = (
+    flag("--val", "to validate on: another dataset, or a share of the images as in 0.2"),
+    flag(
+        "--crowd",
+        "what is marked as a crowd: ignored as published, or objects like all others",
+        choices=get_args(Crowd),
+    ),
+    flag(
+        "--boxes_only",
+        "objects without an outline: used for boxes and classes, ignored, or their images skipped",
+        choices=get_args(BoxesOnly),
+    ),
+)
+
+
 def make_parser(program: str, description: str | None) -> argparse.ArgumentParser:
     """Return a parser without flags; abbreviations are not guessed."""
     if sys.argv[0].startswith("yolact "):  # run as one of its commands
@@ -116,6 +133,28 @@ def add_flags(parser: argparse.ArgumentParser, title: str, flags: Sequence[Flag]
 def add_machine_flags(parser: argparse.ArgumentParser) -> None:
     """Add the flags about the device, the precision, and single settings."""
     add_flags(parser, "machine and settings", MACHINE)
+
+
+def with_data(config: Config, args: argparse.Namespace) -> Config:
+    """Set the dataset that the flags name, and how it is taken.
+
+    Raises:
+        UsageError: an impossible value.
+    """
+    given = {name: getattr(args, name) for name in ("val", "crowd", "boxes_only")}
+    chosen = {name: value for name, value in given.items() if value is not None}
+    try:
+        options = replace(options_for(args.dataset, config), **chosen)
+    except ValueError as error:
+        raise UsageError(f"--{error}") from None
+    return replace(config, dataset=args.dataset or config.dataset, data=options)
+
+
+def options_for(dataset: str | None, config: Config) -> DataOptions:
+    """Return how a dataset is taken: as a configuration says if it is the same one."""
+    if dataset is None or Path(dataset).resolve() == Path(config.dataset).resolve():
+        return config.data
+    return DataOptions()
 
 
 def device_name(args: argparse.Namespace) -> str:

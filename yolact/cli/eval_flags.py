@@ -19,7 +19,7 @@ from yolact.report.write import MAX_SHOWN
 from yolact.results.thresholds import Thresholds
 from yolact.tiles.segment import Tiling
 
-from .common import add_flags, add_machine_flags, flag, make_parser, str2bool
+from .common import DATA, add_flags, add_machine_flags, flag, make_parser, str2bool
 from .evaluate import Outputs
 from .modes import mode_of, refuse_idle_flags
 from .output_names import RESULTS
@@ -164,7 +164,7 @@ def parse_arguments(description: str | None, argv: Sequence[str] | None) -> argp
     add_flags(parser, "large images, in tiles", TILES)
     add_flags(parser, "drawing", DRAWING)
     add_flags(parser, "files, in the folder of the output", SAVING)
-    add_flags(parser, "evaluation on a dataset", METRICS)
+    add_flags(parser, "evaluation on a dataset", (*DATA, *METRICS))
     add_flags(parser, "speed", SPEED)
     add_machine_flags(parser)
     args = parser.parse_args(argv)

@@ -54,7 +54,8 @@ class Outputs:
 def validation_set(config: Config) -> Dataset:
     """Open the validation images of the configured dataset, with the labels of the model."""
     try:
-        return open_dataset(config.dataset, "val", Categories.from_names(config.model.names))
+        classes = Categories.from_names(config.model.names)
+        return open_dataset(config.dataset, "val", classes, options=config.data)
     except FileNotFoundError as error:
         message = f"{error}; --dataset takes other data, --image and --video need none"
         raise FileNotFoundError(message) from None
@@ -112,7 +113,7 @@ def write_outputs(
         ValueError: files about an AP, but no annotations.
     """
     if outputs.coco_json or outputs.web_json:
-        _write_for_others(evaluator, config, outputs)
+        _write_for_others(evaluator, dataset, config, outputs)
         return
     if not evaluator.has_ground_truth:
         message = "no annotations, so no AP; --output_coco_json writes what a test server takes"
@@ -133,9 +134,11 @@ def write_outputs(
         print(write_report(outputs.report, evaluator, dataset, config, about, masks, *chosen))
 
 
-def _write_for_others(evaluator: CocoEvaluator, config: Config, outputs: Outputs) -> None:
+def _write_for_others(
+    evaluator: CocoEvaluator, dataset: Dataset, config: Config, outputs: Outputs
+) -> None:
     if outputs.coco_json:
-        write_coco_json(*outputs.coco_json, evaluator.results)
+        write_coco_json(*outputs.coco_json, evaluator.results, dataset.categories.absent)
         print(*outputs.coco_json, sep="\n")
     if outputs.web_json:
         names = dict(zip(evaluator.category_ids, config.model.names, strict=True))

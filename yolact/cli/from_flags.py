@@ -8,18 +8,35 @@ from functools import partial
 from pathlib import Path
 from typing import Literal
 
+from data.options import AS_IS
+from data.sample import Dataset
 from layers.detect import Nms
 from yolact.checkpoint import Checkpoint, resolve_weights
-from yolact.config import Config, DetectConfig
+from yolact.config import Config
 from yolact.drawing.detections import Draw, draw_detections
 from yolact.engines.exported import engine_for_file, read_trained
 from yolact.engines.names import Engine
+from yolact.evaluation.limits import (
+    detection_settings,
+    fullest_image,
+    room_for,
+    scored_detections,
+    tell_limits,
+    with_room,
+)
 from yolact.evaluation.result_origin import Origin, digest_of, settings_of
 from yolact.evaluation.way_of_2019 import draw_plain
 from yolact.models.segmenter import MaskMode
 from yolact.predictor import Predictor
 
-from .common import checkpoint_config, device_name, named_config, newest_checkpoint, with_settings
+from .common import (
+    checkpoint_config,
+    device_name,
+    named_config,
+    newest_checkpoint,
+    with_data,
+    with_settings,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -37,11 +54,10 @@ def choose_model(args: argparse.Namespace) -> tuple[Checkpoint, Config]:
     cross_class = args.agnostic_nms or args.cross_class_nms
     nms = chosen_nms(args.fast_nms, cross_class, config.detect.nms)
     changes = [f"detect.nms={nms}"]
-    if args.dataset:
-        changes.append(f"dataset={args.dataset}")
+    config = with_data(config, args)
     chosen = with_settings(config, [*changes, *args.set])
     if args.max_detections:
-        changes += _room_for(args.max_detections, chosen.detect)
+        changes += detection_settings(args.max_detections, chosen.detect)
         chosen = with_settings(config, [*changes, *args.set])
     return checkpoint, chosen
 
@@ -61,13 +77,18 @@ def chosen_nms(fast: bool | None, cross_class: bool | None, own: Nms) -> Nms:
     return "fast" if fast or (own == "cross_class" and cross_class is False) else own
 
 
-def _room_for(detections: int, own: DetectConfig) -> list[str]:
-    """Let so many detections be found, and twice as many boxes into suppression, as published.
+def with_limits(args: argparse.Namespace, config: Config, dataset: Dataset) -> tuple[Config, int]:
+    """Fit the number of detections to the fullest image, unless the flags say it.
 
-    Across classes, `top_k` alone limits what is found.
+    Returns:
+        The configuration, and how many detections of an image and class an AP counts.
     """
-    top_k = detections if own.nms == "cross_class" else max(own.top_k, 2 * detections)
-    return [f"detect.max_detections={detections}", f"detect.top_k={top_k}"]
+    said = ("detect.max_detections", "detect.top_k")
+    if args.max_detections or any(text.strip().startswith(said) for text in args.set):
+        tell_limits(dataset.coco, dataset.image_ids, config, "raise --max_detections")
+        return config, scored_detections(config.detect)
+    most, most_of_class = fullest_image(dataset.coco)
+    return with_room(config, most, most_of_class), room_for(most)
 
 
 def mask_mode(args: argparse.Namespace) -> MaskMode:
@@ -121,10 +142,12 @@ def origin_of(
 ) -> Origin:
     """Say where the detections of an evaluation come from; without an engine, as far as known."""
     dataset = Path(config.dataset)
+    name = str(dataset.resolve()) if dataset.exists() else config.dataset
+    taken = [f"{k}={v}" for k, v in vars(config.data).items() if v != getattr(AS_IS, k)]
     return Origin(
         weights=str(checkpoint.path),
         digest=digest_of(checkpoint.path),
-        dataset=str(dataset.resolve()) if dataset.exists() else config.dataset,
+        dataset=" ".join([name, *taken]),
         masks=mask_mode(args),
         score_threshold=args.score_threshold or 0.0,
         engine=engine.name if engine else args.engine,

@@ -25,6 +25,7 @@ from yolact.training.optim import autoscale, with_iterations
 from yolact.training.options import TrainOptions
 
 from .common import (
+    DATA,
     add_flags,
     add_machine_flags,
     checkpoint_config,
@@ -33,6 +34,7 @@ from .common import (
     make_parser,
     named_config,
     newest_checkpoint,
+    with_data,
     with_settings,
 )
 
@@ -104,6 +106,7 @@ def parse_arguments(description: str | None, argv: Sequence[str] | None) -> Star
     """
     parser = make_parser("train.py", description)
     add_flags(parser, "what to train", WHAT)
+    add_flags(parser, "how the data are taken (by default as published)", DATA)
     add_flags(parser, "optimisation (by default as the preset says)", HOW)
     add_flags(parser, "what is kept", OUTPUT)
     add_machine_flags(parser)
@@ -236,8 +239,13 @@ def configure(args: argparse.Namespace, checkpoint: Checkpoint | None, resume: b
     if not resume:
         config = config.override(*RECIPES[args.recipe or "original"])
     config = replace(config, train=_schedule(args, config.train))
-    if args.dataset:
-        config = replace(config, dataset=args.dataset)
+    before = config.data.val
+    config = with_data(config, args)
+    if resume and args.val not in (None, before):
+        raise UsageError(
+            f"--val={args.val}: --resume keeps to {before or 'the split of its run'}, or "
+            "trained images would validate; --weights starts a new run"
+        )
     changed = with_settings(config, args.set)
     iterations = changed.train.max_iterations
     if resume or iterations == config.train.max_iterations:
@@ -252,7 +260,7 @@ def _preset(name: str | None, checkpoint: Checkpoint | None, resume: bool) -> Co
     config = checkpoint_config(checkpoint, None)
     if not resume:
         known = get_config(config.name) if config.name in list_configs() else Config(config.name)
-        return replace(known, model=config.model, dataset=config.dataset)
+        return replace(known, model=config.model, dataset=config.dataset, data=config.data)
     return named_config(name) if name and named_config(name).name != config.name else config
 
 

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import shutil
 from collections import Counter, defaultdict
 from collections.abc import Iterator
 from itertools import chain
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,8 +13,9 @@ from numpy.typing import NDArray
 from data.annotations.as_coco import coco_content
 from data.annotations.coco import CocoInstances
 from data.annotations.run_lengths import from_outline, measure
-from data.images import read_image, read_image_hw
-from data.sample import Annotation, ImageInfo
+from data.conversion import WRITERS, ImagePlaces
+from data.images import read_image
+from data.sample import Annotation
 from yolact.files import write_json
 
 from .findings import Findings
@@ -24,22 +24,25 @@ from .notices import twins_among
 _MIN_AREA = 0.5  # pixels; what covers less is no object
 _TOLERANCE = 1.5  # pixels that an outline may lie outside, which is rounding
 
+Points = NDArray[np.float64]
+"""(P, 2) x, y in pixels."""
+
 
 def write_mended(findings: Findings, folder: Path, link: bool = False) -> dict[str, Counter[str]]:
     """Write a copy of a dataset without what a machine can tell to be wrong.
 
     Of images that are equal byte for byte the first stays, so the one in `train` before the one in
     `val`, with its labels; an image that is listed twice keeps those of both. Of two objects of one
-    class in the same place the first stays, too. Images of another size than
-    annotated go, and objects without area inside of the image. Boxes are made from the outlines.
+    class in the same place the first stays, too. Objects without area inside of the image go. Sizes
+    are those of the files, boxes those of the outlines.
 
     Args:
         findings: of the dataset.
         folder: gets `annotations/`, and a folder of images for each split.
-        link: link the images instead of copying them.
+        link: link the images instead of copying them, where the system can.
 
     Returns:
-        What was left out of each split, and what was corrected.
+        What was left out of each split, and what was cut.
 
     Raises:
         ValueError: the folder has something in it, or the dataset has no files.
@@ -49,15 +52,13 @@ def write_mended(findings: Findings, folder: Path, link: bool = False) -> dict[s
     if not findings.splits:
         raise ValueError(f"{findings.name}: there is no split that could be opened and mended")
     counts = {}
+    images = ImagePlaces(folder, WRITERS["coco"].images, "link" if link else "copy")
     for split, dataset in findings.splits.items():
         mended = _Mended(findings, split, dataset)
-        mended.write(folder, link)
+        content = mended.content(images)
+        write_json(folder / "annotations" / f"instances_{split}.json", content)
         counts[split] = mended.counts
     return counts
-
-
-Points = NDArray[np.float64]
-"""(P, 2) x, y in pixels."""
 
 
 class _Mended:
@@ -82,41 +83,30 @@ class _Mended:
                 if is_first and dataset.image_path(index) == dataset.image_path(own[0]):
                     self._same_file[own[0]].append(index)
 
-    def write(self, folder: Path, link: bool) -> None:
-        """Write annotations and images."""
+    def content(self, images: ImagePlaces) -> dict[str, object]:
+        """Return the annotations, and put the images in their places."""
         content = coco_content(self._dataset)
         content["images"], content["annotations"] = [], []
         for index in range(len(self._dataset)):
-            info = self._image(index)
-            if info is None:
-                continue
-            target = folder / self._split / _safe_name(info["file_name"], index)
-            info["file_name"] = target.relative_to(folder / self._split).as_posix()
-            _place(self._dataset.image_path(index), target, link)
-            content["images"].append(info)
-            content["annotations"] += self._objects(index, (info["height"], info["width"]))
-        write_json(folder / "annotations" / f"instances_{self._split}.json", {**content})
+            info, source = self._dataset.image_info(index), self._dataset.image_path(index)
+            image_hw = info["height"], info["width"]
+            if self._is_good(index, image_hw):
+                info["file_name"] = images.put(source, info["file_name"], self._split)
+                content["images"].append(info)
+                content["annotations"] += self._objects(index, image_hw)
+        return {**content}
 
-    def _image(self, index: int) -> ImageInfo | None:
-        """Return the entry of an image with its real size, None to leave it out."""
-        info, path = self._dataset.image_info(index), self._dataset.image_path(index)
+    def _is_good(self, index: int, image_hw: tuple[int, int]) -> bool:
         if index in self._copies:
             self.counts["images that were there twice"] += 1
-            return None
-        stated = info["height"], info["width"]
+            return False
         try:
-            actual = read_image_hw(path)
-            if actual != stated:  # so it may be turned, by a note in it that the annotator ignored
-                height, width = read_image(path, stated).shape[:2]
-                actual = height, width
+            actual_hw = read_image(self._dataset.image_path(index), image_hw).shape[:2]
         except (OSError, ValueError):
             self.counts["images that cannot be read"] += 1
-            return None
-        if sorted(actual) != sorted(stated):
-            self.counts["images of another size than annotated"] += 1
-            return None
-        self.counts["sizes corrected"] += actual != stated
-        return {**info, "height": actual[0], "width": actual[1]}
+            return False
+        self.counts["images of another size than annotated"] += actual_hw != image_hw
+        return actual_hw == image_hw
 
     def _objects(self, index: int, image_hw: tuple[int, int]) -> Iterator[Annotation]:
         """Yield the objects of an image that can be used, with boxes around their outlines."""
@@ -137,9 +127,6 @@ class _Mended:
             if not outline:  # a box alone
                 yield part
                 continue
-            if isinstance(outline, dict) and tuple(outline["size"]) != image_hw:
-                self.counts["masks of another size than their image"] += 1
-                continue
             mask = from_outline(outline, image_hw)
             box, area = measure(mask)
             if area < _MIN_AREA:
@@ -152,7 +139,6 @@ class _Mended:
                 else:
                     self.counts["outlines cut at the border of the image"] += 1
                     outline = mask
-            self.counts["boxes corrected"] += not np.allclose(box, part["bbox"], atol=_TOLERANCE)
             yield {**part, "segmentation": outline, "bbox": box, "area": area}
 
 
@@ -167,21 +153,3 @@ def _box_around(points: Points, image_hw: tuple[int, int]) -> list[float]:
     inside = points.clip(0, image_hw[::-1])
     low, high = inside.min(axis=0), inside.max(axis=0)
     return [*low.tolist(), *(high - low).tolist()]
-
-
-def _safe_name(name: str, index: int) -> PurePosixPath:
-    """Return a name of an image, which may be anything, as a path that stays where it is put."""
-    parts = [part for part in name.replace("\\", "/").split("/") if part not in ("", ".", "..")]
-    kept = [part.replace(":", "_") for part in parts]
-    return PurePosixPath(*kept) if kept else PurePosixPath(f"{index}.jpg")
-
-
-def _place(source: Path, target: Path, link: bool) -> None:
-    """Copy or link a file, never over another one."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    if link:
-        target.symlink_to(source.resolve())
-    elif target.exists():
-        raise ValueError(f"two images would become {target}: rename one of them")
-    else:
-        shutil.copyfile(source, target)

@@ -92,7 +92,7 @@ def near_copies(twins: Twins, places: tuple[Place, ...], names: list[str]) -> No
     across = len({place.split for place in places}) > 1
     what = "nearly the same image in both splits" if across else "nearly the same image twice"
     mend = "keep them in one split, or what was trained on validates" if across else "keep one"
-    return Notice(what, f"{names[0]} is like {shown}", mend, places[:_EXAMPLES])
+    return Notice(what, f"{names[0]} is like {shown}", mend, places=places[:_EXAMPLES])
 
 
 def split_of(places: tuple[Place, ...]) -> str:
@@ -150,7 +150,7 @@ def two_classes(dataset: Dataset, twins: Iterable[Place]) -> Iterator[Notice]:
                 "an object that is annotated as two classes",
                 f"{where} ({first} and {second} at {x:.0f}, {y:.0f})",
                 "delete one, unless it is both",
-                (place,),
+                places=(place,),
             )
 
 
@@ -191,7 +191,7 @@ def too_small(objects: Sequence[SizedObject], image_size: int) -> Iterator[Notic
         f"objects too small at {image_size} x {image_size}",
         f"{where} ({len(small) / len(sides):.0%})",
         mend,
-        tuple(objects[number].place for number in smallest),
+        places=tuple(objects[number].place for number in smallest),
     )
 
 

@@ -29,6 +29,51 @@ def kept_detections(config: Config) -> tuple[int, int]:
     return (top_k, top_k) if detection.nms == "cross_class" else (most, min(most, top_k))
 
 
+def room_for(objects: int) -> int:
+    """Return how many detections hold so many objects: COCO's 100 at least, else full hundreds."""
+    return max(STANDARD_LIMIT, -(-objects // 100) * 100)
+
+
+def detection_settings(detections: int, own: DetectConfig) -> tuple[str, ...]:
+    """Let so many detections be found, and twice as many boxes into suppression, as published.
+
+    Across classes, `top_k` alone limits what is found.
+    """
+    top_k = detections if own.nms == "cross_class" else max(own.top_k, 2 * detections)
+    return f"detect.max_detections={detections}", f"detect.top_k={top_k}"
+
+
+def with_room(config: Config, most: int, most_of_class: int) -> Config:
+    """Let as many detections be found and counted as there are objects, and tell if that is more.
+
+    Args:
+        config: of the model.
+        most: objects in one image.
+        most_of_class: objects of one class in one image.
+    """
+    of_image, of_class = kept_detections(config)
+    if most <= of_image and most_of_class <= min(of_class, scored_detections(config.detect)):
+        return config
+    room = max(room_for(most), config.detect.max_detections)
+    logger.warning(
+        "an image has %d objects: %d detections are kept of each and count in an AP, where %d "
+        "are usual (--max_detections to evaluate, --set detect.max_detections to train)",
+        *(most, room, STANDARD_LIMIT),
+    )
+    return config.override(*detection_settings(room, config.detect))
+
+
+def fullest_image(coco: COCO) -> tuple[int, int]:
+    """Return the most objects that an image has, and the most of one class; crowds excepted."""
+    images: dict[int, Counter[int]] = {}
+    for part in coco.anns.values():
+        if not part.get("iscrowd"):
+            images.setdefault(part["image_id"], Counter())[part["category_id"]] += 1
+    counts = images.values()
+    most = max((sum(each.values()) for each in counts), default=0)
+    return most, max((max(each.values()) for each in counts), default=0)
+
+
 def tell_limits(coco: COCO, image_ids: Iterable[int], config: Config, mend: str) -> None:
     """Warn of images with more objects than are kept, or than an AP counts.
 

@@ -19,6 +19,8 @@ from pycocotools import mask as mask_utils
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
+from data.annotations.as_coco import coco_index
+
 from .matches import collect_matches
 from .metrics import OVERLAPS, STANDARD_LIMIT, CocoMetrics, Scores, coco_titles
 from .result_files import CocoResults, Result
@@ -42,7 +44,7 @@ def score(
     masks = (_mask_annotation(results, result) for result in results.detections)
     box, mask = (
         _score(truth, index_annotations(results, found, category_ids), kind, category_ids, limit)
-        for kind, found in (("bbox", boxes), ("segm", masks))
+        for truth, kind, found in ((truth, "bbox", boxes), (_of_masks(truth), "segm", masks))
     )
     return CocoMetrics(box, mask, limit)
 
@@ -50,13 +52,16 @@ def score(
 def ground_truth(coco: COCO, results: CocoResults, category_ids: Sequence[int]) -> COCO:
     """Copy the annotations of the images looked at, so that pycocotools may scribble on them.
 
-    They are numbered anew: pycocotools takes an annotation with id 0 for one never found.
+    They are numbered anew: pycocotools takes an annotation with id 0 for one never found. An object
+    without an outline is marked as `box_only`, and its box is its outline: what is found there
+    does not count where masks are compared.
     """
     groups = (coco.imgToAnns.get(image_id, ()) for image_id in results.images)
     truth = index_annotations(results, itertools.chain.from_iterable(groups), category_ids)
     for annotation in truth.dataset["annotations"]:
         annotation.setdefault("iscrowd", 0)
-        if not annotation.get("segmentation"):
+        annotation["box_only"] = not annotation.get("segmentation")
+        if annotation["box_only"]:
             annotation["segmentation"] = [_corners(annotation["bbox"])]
         if "area" not in annotation or "bbox" not in annotation:
             run_lengths = truth.annToRLE(annotation)
@@ -70,15 +75,13 @@ def index_annotations(
 ) -> COCO:
     """Index copies of annotations, numbered from 1, of the images looked at."""
     images = results.images.items()
-    coco = COCO()
-    coco.dataset = {
-        "images": [{"id": i, "height": hw[0], "width": hw[1]} for i, hw in images],
-        "annotations": [{**a, "id": number} for number, a in enumerate(annotations, start=1)],
-        "categories": [{"id": category_id} for category_id in sorted(set(category_ids))],
-    }
-    with contextlib.redirect_stdout(io.StringIO()):  # it announces the index
-        coco.createIndex()
-    return coco
+    return coco_index(
+        {
+            "images": [{"id": i, "height": hw[0], "width": hw[1]} for i, hw in images],
+            "annotations": [{**a, "id": number} for number, a in enumerate(annotations, start=1)],
+            "categories": [{"id": category_id} for category_id in sorted(set(category_ids))],
+        }
+    )
 
 
 def _score(truth: COCO, found: COCO, kind: str, category_ids: Sequence[int], limit: int) -> Scores:
@@ -100,6 +103,15 @@ def _score(truth: COCO, found: COCO, kind: str, category_ids: Sequence[int], lim
         per_class={label: _percent(precision[:, :, label]) for label in labels},
         matches=matches,
     )
+
+
+def _of_masks(truth: COCO) -> COCO:
+    """Turn objects without outlines to crowds, which pycocotools ignores with what lies in them."""
+    annotations = truth.dataset["annotations"]
+    if not any(annotation["box_only"] for annotation in annotations):
+        return truth
+    copied = [{**a, "iscrowd": int(a["iscrowd"] or a["box_only"])} for a in annotations]
+    return coco_index({**truth.dataset, "annotations": copied})
 
 
 def _percent(values: NDArray[np.float64] | float) -> float:

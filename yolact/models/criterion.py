@@ -16,6 +16,7 @@ from layers.losses import (
     mask_iou,
     mask_iou_loss,
     mask_loss,
+    paint_classes,
     semantic_loss,
     shrink_masks,
 )
@@ -31,8 +32,9 @@ from .mask_rescorer import MaskRescorer
 class Criterion:
     """Losses of a batch, by name, weighted and averaged.
 
-    All are divided by the number of positive anchors in the batch, except the semantic loss, which
-    is divided by the number of images.
+    All are divided by the number of positive anchors in the batch, those of masks by how many of
+    these belong to an object with a mask, except the semantic loss, which is divided by the number
+    of images.
 
     Args:
         config: thresholds and weights.
@@ -57,7 +59,7 @@ class Criterion:
 
     def _losses(self, predictions: Predictions, targets: Sequence[Target]) -> dict[str, Tensor]:
         config, anchors = self.config, predictions.anchors
-        classes, rescored = [], []
+        classes, rescored, outlined = [], [], []
         box = mask = predictions.box_deltas.sum() * 0
         for i, target in enumerate(targets):
             objects, boxes, crowd_boxes = _split_crowds(target)
@@ -75,28 +77,31 @@ class Criterion:
             index = matches.objects[positive]
             deltas = predictions.box_deltas[i, positive]
             box = box + self._box_loss(deltas, boxes[index], anchors[positive])
+            has_mask = objects.has_mask[index]
             image_mask, image_rescored = self._mask_losses(
                 predictions.prototypes[i],
-                predictions.coefficients[i, positive],
+                predictions.coefficients[i, positive][has_mask],
                 objects,
                 boxes,
-                index,
+                index[has_mask],
             )
             mask = mask + image_mask
             rescored.append(image_rescored)
+            outlined.append(has_mask.sum())
         all_classes = torch.stack(classes)
         confidence = confidence_loss(predictions.class_logits, all_classes, config.negative_ratio)
         # Of all processes: each one's share of the losses then adds up to those of the whole batch.
-        positives = distributed.mean((all_classes > BACKGROUND).sum().float())
-        positives = positives.clamp(min=1 / distributed.world_size())
+        counts = torch.stack(((all_classes > BACKGROUND).sum(), torch.stack(outlined).sum()))
+        counts = distributed.mean(counts.float()).clamp(min=1 / distributed.world_size())
+        positives, with_mask = counts.unbind()
         losses = {
             "box": config.box_weight * box / positives,
             "confidence": config.confidence_weight * confidence / positives,
-            "mask": config.mask_weight * mask / positives,
+            "mask": config.mask_weight * mask / with_mask,
             "semantic": self._semantic(predictions, targets),
         }
         if self.mask_rescorer is not None:
-            losses["mask_iou"] = config.mask_iou_weight * torch.stack(rescored).sum() / positives
+            losses["mask_iou"] = config.mask_iou_weight * torch.stack(rescored).sum() / with_mask
         return losses
 
     def _box_loss(self, deltas: Tensor, boxes: Tensor, anchors: Tensor) -> Tensor:
@@ -150,9 +155,14 @@ class Criterion:
             raise ValueError("the criterion needs predictions made in training mode")
         total = logits.sum() * 0
         for image_logits, target in zip(logits, targets, strict=True):
-            objects, _, _ = _split_crowds(target)
+            objects, boxes, _ = _split_crowds(target)
             masks = shrink_masks(objects.masks, image_logits.shape[-2:])
-            total = total + semantic_loss(image_logits, masks, objects.labels)
+            unknown = None
+            if not objects.has_mask.all():
+                windows = box_windows(boxes, image_logits.shape[-2:])[~objects.has_mask]
+                labels = objects.labels[~objects.has_mask]
+                unknown = paint_classes(windows, labels, len(image_logits))
+            total = total + semantic_loss(image_logits, masks, objects.labels, unknown)
         return self.config.semantic_weight * total / len(targets)
 
 

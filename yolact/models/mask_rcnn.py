@@ -14,7 +14,13 @@ from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.models.detection.backbone_utils import BackboneWithFPN
 from torchvision.models.detection.faster_rcnn import FastRCNNPredictor, TwoMLPHead
 from torchvision.models.detection.mask_rcnn import MaskRCNN, MaskRCNNHeads, MaskRCNNPredictor
-from torchvision.models.detection.roi_heads import expand_boxes, expand_masks, maskrcnn_inference
+from torchvision.models.detection.roi_heads import (
+    expand_boxes,
+    expand_masks,
+    fastrcnn_loss,
+    maskrcnn_inference,
+    maskrcnn_loss,
+)
 
 from data.classes import COCO_CLASSES
 from layers.structures import Target
@@ -122,10 +128,31 @@ class TwoStageNetwork(nn.Module):
         features = self.fpn(self.backbone(inputs.tensors))
         features = {name: level.float() for name, level in features.items()}  # or so be the anchors
         proposals, rpn_losses = self.rpn(inputs, features, targets)
-        if not self.training:
+        if targets is None:
             return self._detect(features, proposals, inputs)
-        _, roi_losses = self.roi_heads(features, proposals, inputs.image_sizes, targets)
-        return {**roi_losses, **rpn_losses}
+        return {**self._losses(features, proposals, inputs.image_sizes, targets), **rpn_losses}
+
+    def _losses(
+        self,
+        features: dict[str, Tensor],
+        proposals: list[Tensor],
+        sizes: list[tuple[int, int]],
+        targets: list[dict[str, Tensor]],
+    ) -> dict[str, Tensor]:
+        """Return the losses of the heads as torchvision does, but masks only where they are."""
+        heads = self.roi_heads
+        boxes, objects, labels, deltas = heads.select_training_samples(proposals, targets)
+        pooled = heads.box_head(heads.box_roi_pool(features, boxes, sizes))
+        class_loss, box_loss = fastrcnn_loss(*heads.box_predictor(pooled), labels, deltas)
+        for i, target in enumerate(targets):
+            chosen = labels[i] > 0
+            if len(target["has_mask"]):
+                chosen = chosen & target["has_mask"][objects[i]]
+            boxes[i], objects[i] = boxes[i][chosen], objects[i][chosen]
+        pooled = heads.mask_head(heads.mask_roi_pool(features, boxes, sizes))
+        truth = ([target[name] for target in targets] for name in ("masks", "labels"))
+        mask_loss = maskrcnn_loss(heads.mask_predictor(pooled), boxes, *truth, objects)
+        return {"loss_classifier": class_loss, "loss_box_reg": box_loss, "loss_mask": mask_loss}
 
     def _detect(
         self, features: dict[str, Tensor], proposals: list[Tensor], inputs: RoiInputs
@@ -325,6 +352,7 @@ def _roi_target(target: Target, side: int) -> dict[str, Tensor]:
         "boxes": objects.boxes.float() * scale,
         "labels": objects.labels + 1,
         "masks": masks[:, 0],
+        "has_mask": objects.has_mask,
     }
 
 

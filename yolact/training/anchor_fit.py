@@ -45,6 +45,11 @@ def best_overlaps(boxes: Tensor, model: ModelConfig) -> Tensor:
     return best
 
 
+def count_anchors(model: ModelConfig) -> int:
+    """Return how many anchors an input image has."""
+    return sum(cells**2 for cells in _cells(model)) * model.num_anchors
+
+
 def propose_anchors(boxes: Tensor, model: ModelConfig, scales: int, ratios: int) -> ModelConfig:
     """Search anchors that meet the objects of a dataset better.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,10 +13,11 @@ from torch import Tensor
 
 from data.annotations.coco import CocoInstances
 from data.checks.dataset import check_dataset
-from data.sample import Dataset
-from yolact.config import Config
+from data.sample import Dataset, has_mask
+from yolact.config import Config, DetectConfig
+from yolact.evaluation.limits import with_room
 
-from .anchor_fit import best_overlaps
+from .anchor_fit import best_overlaps, count_anchors
 from .pictures import LEARNED_SIDE, picture_of_training_data, train_transform
 
 logger = logging.getLogger(__name__)
@@ -40,6 +42,7 @@ class ObjectStatistics:
         images: (M,) 0..N-1, the image of each object.
         num_images: N, how many were looked at.
         num_crowds: in these images.
+        num_boxes: of the objects, how many have no outline.
         total_images: of the dataset.
         names: one class name for each label value.
     """
@@ -50,6 +53,7 @@ class ObjectStatistics:
     images: Tensor
     num_images: int
     num_crowds: int
+    num_boxes: int
     total_images: int
     names: tuple[str, ...]
 
@@ -59,7 +63,7 @@ def measure_objects(dataset: Dataset, max_images: int = MAX_IMAGES) -> ObjectSta
     label_of = dataset.categories.label_of
     indices = np.linspace(0, len(dataset) - 1, min(len(dataset), max_images)).round().astype(int)
     rows: list[tuple[float, ...]] = []
-    crowds = 0
+    crowds = boxes = 0
     for number, index in enumerate(indices.tolist()):
         info = dataset.image_info(index)
         height, width = info["height"], info["width"]
@@ -67,6 +71,7 @@ def measure_objects(dataset: Dataset, max_images: int = MAX_IMAGES) -> ObjectSta
             x, y, w, h = part["bbox"]
             crowds += part["iscrowd"]
             if not part["iscrowd"]:
+                boxes += not has_mask(part["segmentation"])
                 box = ((x + w / 2) / width, (y + h / 2) / height, w / width, h / height)
                 label = label_of[part["category_id"]]
                 rows.append((*box, part["area"] / (height * width), label, number))
@@ -78,6 +83,7 @@ def measure_objects(dataset: Dataset, max_images: int = MAX_IMAGES) -> ObjectSta
         images=table[:, 6].long(),
         num_images=len(indices),
         num_crowds=crowds,
+        num_boxes=boxes,
         total_images=len(dataset),
         names=dataset.categories.names,
     )
@@ -104,9 +110,11 @@ def describe_dataset(dataset: Dataset, config: Config, split: str = "train") -> 
 def _headline(found: ObjectStatistics, split: str) -> str:
     counts = torch.bincount(found.images, minlength=found.num_images).tolist()
     sampled = f"{found.num_images} of " if found.num_images < found.total_images else ""
+    boxes = f", {found.num_boxes} with a box alone" if found.num_boxes else ""
+    most = f"{max(counts, default=0)} at most in one image{boxes}"
     return (
         f"{split}: {sampled}{_count(found.total_images, 'image')}, "
-        f"{_count(len(found.labels), 'object')} ({max(counts, default=0)} at most in one image), "
+        f"{_count(len(found.labels), 'object')} ({most}), "
         f"{_count(found.num_crowds, 'crowd')}, {_count(len(found.names), 'class', 'classes')}, "
         f"{_count(counts.count(0), 'image')} without objects"
     )
@@ -165,21 +173,52 @@ def _name(name: str) -> str:
     return "".join(letter if letter.isprintable() else "?" for letter in name[:30])
 
 
+def fitted_to_density(config: Config, datasets: Iterable[Dataset | None]) -> Config:
+    """Let as many detections be found as the images have objects, and tell what falls short.
+
+    Args:
+        config: left alone where `max_detections` or `top_k` is not as published: then it is meant.
+        datasets: to learn and to validate on.
+    """
+    known = [data.counts() for data in datasets if isinstance(data, CocoInstances)]
+    most = max((found.most_in_image for found in known), default=0)
+    of_class = max((found.most_of_class for found in known), default=0)
+    published, own = DetectConfig(), config.detect
+    if (own.max_detections, own.top_k) == (published.max_detections, published.top_k):
+        config = with_room(config, most, of_class)
+    if config.model.architecture == "mask_rcnn":
+        return config
+    masks, anchors = config.loss.masks_to_train, count_anchors(config.model)
+    if most > masks:
+        logger.warning(
+            "an image has %d objects, but each step learns %d masks of an image, a random part: "
+            "--set loss.masks_to_train=%d learns all, and takes more memory",
+            *(most, masks, most),
+        )
+    if most > anchors:
+        logger.warning(
+            "an image has %d objects, but there are %d anchors, one object each: raise "
+            "model.image_size (--set), or cut the images in parts",
+            *(most, anchors),
+        )
+    return config
+
+
 def tell_about(data: Dataset, config: Config, folder: Path) -> None:
     """Log what is in the training images, and show some in `folder` as they are learned from."""
     if isinstance(data, CocoInstances):
         logger.info(describe_dataset(data, config))
         if len(data) <= _CHECKED_IMAGES:
-            _tell_problems(config.dataset)
+            _tell_problems(config)
     picture = folder / "train_pictures.jpg"
     logger.info("%s", picture_of_training_data(data, train_transform(config), picture))
 
 
-def _tell_problems(dataset: str) -> None:
+def _tell_problems(config: Config) -> None:
     """Log what is suspicious in a dataset: a few lines, and how many more there are."""
-    for split, problems in check_dataset(dataset).items():
+    for split, problems in check_dataset(config.dataset, options=config.data).items():
         for problem in problems[:_TOLD_PROBLEMS]:
             logger.warning("%s: %s", split, problem)
         if len(problems) > _TOLD_PROBLEMS:
             more = len(problems) - _TOLD_PROBLEMS
-            logger.warning("%s: %d more, see yolact check %s", split, more, dataset)
+            logger.warning("%s: %d more, see yolact check %s", split, more, config.dataset)

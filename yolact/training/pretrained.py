@@ -77,7 +77,7 @@ def categories_to_train(
     difference = class_difference(learned, own.names) if learned else ""
     if not difference:
         return own
-    if _sorted(learned) == _sorted(own.names):
+    if _are_same(learned, own.names):
         order = f"the order of {checkpoint.path} is kept"
         logger.warning("dataset %r, %s; %s", dataset, difference, order)
         return Categories.from_names(learned)
@@ -93,21 +93,31 @@ def categories_to_train(
 
 
 def class_difference(before: Sequence[str], now: Sequence[str]) -> str:
-    """Say in which way two lists of classes differ; empty if at most in upper and lower case."""
-    lower = [[name.lower() for name in names] for names in (before, now)]
-    if lower[0] == lower[1]:
+    """Say in which way two lists of classes differ; empty if at most in upper and lower case.
+
+    The case does count where names of one list differ in nothing else, such as A and a.
+    """
+    keys = _keys(before, now)
+    if keys[0] == keys[1]:
         return ""
     if len(before) != len(now):
         return f"which has {len(now)} classes, not {len(before)}"
-    label = next(i for i, (a, b) in enumerate(zip(*lower, strict=True)) if a != b)
-    what = (
-        "the same classes in another order" if _sorted(before) == _sorted(now) else "other classes"
-    )
+    label = next(i for i, (a, b) in enumerate(zip(*keys, strict=True)) if a != b)
+    what = "the same classes in another order" if _are_same(before, now) else "other classes"
     return f"which has {what}: class {label} is {now[label]!r}, not {before[label]!r}"
 
 
-def _sorted(names: Sequence[str]) -> list[str]:
-    return sorted(name.lower() for name in names)
+def _are_same(before: Sequence[str], now: Sequence[str]) -> bool:
+    first, second = _keys(before, now)
+    return sorted(first) == sorted(second)
+
+
+def _keys(*lists: Sequence[str]) -> list[list[str]]:
+    """Return the names in lower case, unless two of one list become the same."""
+    lower = [[name.lower() for name in names] for names in lists]
+    if all(len(set(names)) == len(names) for names in lower):
+        return lower
+    return [list(names) for names in lists]
 
 
 def _learned_classes(checkpoint: Checkpoint) -> tuple[str, ...]:

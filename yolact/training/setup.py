@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import logging
 import tempfile
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from data.catalog import has_one_split, open_dataset
+from data.annotations.coco import CocoInstances
+from data.catalog import has_one_split, open_dataset, resolve_dataset
+from data.checks.trainable import NOTHING, check_trainable
 from data.classes import Categories
 from data.loader import build_train_loader
 from data.sample import Dataset
@@ -25,7 +27,8 @@ from yolact.evaluation.coco import CocoEvaluator
 from yolact.evaluation.metrics import CocoMetrics
 from yolact.models.segmenter import AnySegmenter
 
-from .dataset_report import tell_about
+from .dataset_report import fitted_to_density, tell_about
+from .diagnosis import LossTrend
 from .log import Console, TrainingLog
 from .optim import (
     MIN_BATCH_NORM_IMAGES,
@@ -59,6 +62,8 @@ class Session:
         files: results.csv, curves and pictures; None where none are wanted.
         console: the line on the terminal.
         evaluator: of the last validation.
+        trend: of the losses.
+        diagnosed: whether it was said why nothing is found.
     """
 
     options: TrainOptions
@@ -71,6 +76,8 @@ class Session:
     files: RunFiles | None
     console: Console
     evaluator: CocoEvaluator | None = None
+    trend: LossTrend = field(default_factory=LossTrend)
+    diagnosed: bool = False
 
     def loader(self) -> DataLoader[tuple[Tensor, Target]]:
         """Make the loader of the batches from the present iteration on."""
@@ -91,6 +98,7 @@ class Session:
         """Show and log a step: its weighted losses, the rate in force, how long it took."""
         epoch, iteration = self.learner.epoch, self.learner.progress.iteration
         self.console.update(losses, seconds)
+        self.trend.add(losses)
         if self.files is not None:
             images = self.learner.config.train.batch_size
             self.files.train(losses, iteration, learning_rate, seconds, images)
@@ -141,10 +149,11 @@ def set_up(config: Config, options: TrainOptions, checkpoint: Checkpoint | None 
     Raises:
         UsageError: configuration, options, data and processes do not fit together.
     """
-    train_data = open_training_data(config.dataset, checkpoint, options.resume)
+    train_data = open_training_data(config, checkpoint, options.resume)
     if train_data.categories.names != config.model.names:
         config = config.with_classes(train_data.categories.names)
-    val_data = open_validation_data(config.dataset, options, train_data.categories)
+    val_data = open_validation_data(config, options, train_data.categories)
+    config = fitted_to_density(config, (train_data, val_data))
     device = distributed.join(pick_device(options.device))
     config = replace(config, train=fit_schedule(config.train, options, len(train_data)))
 
@@ -173,34 +182,71 @@ def set_up(config: Config, options: TrainOptions, checkpoint: Checkpoint | None 
     return Session(options, learner, parallel, train_data, val_data, saver, log, files, console)
 
 
-def open_training_data(dataset: str, checkpoint: Checkpoint | None, resume: bool) -> Dataset:
-    """Open the training split, its classes in the order that a checkpoint has learned."""
-    data = open_dataset(dataset, "train")
-    if checkpoint is None:
-        return data
-    categories = categories_to_train(data.categories, dataset, checkpoint, resume)
-    return data if categories is data.categories else open_dataset(dataset, "train", categories)
+def open_training_data(config: Config, checkpoint: Checkpoint | None, resume: bool) -> Dataset:
+    """Open the training split, its classes in the order that a checkpoint has learned.
+
+    Raises:
+        ValueError: there is nothing in it to learn.
+    """
+    name = config.dataset
+    data = open_dataset(name, "train", options=config.data)
+    if checkpoint is not None:
+        categories = categories_to_train(data.categories, name, checkpoint, resume)
+        if categories is not data.categories:
+            data = open_dataset(name, "train", categories, options=config.data)
+    if isinstance(data, CocoInstances):
+        tell_what_is_learned(data, name)
+    return data
+
+
+def tell_what_is_learned(data: CocoInstances, name: str) -> None:
+    """Say what of the objects is not learned, or not all.
+
+    Raises:
+        ValueError: there is not one.
+    """
+    for problem in check_trainable(data, name):
+        if problem.what == NOTHING:
+            raise ValueError(str(problem))
+        logger.warning("%s", problem)
+    if data.skipped:
+        logger.warning("%s: %d images skipped, whose objects have boxes alone", name, data.skipped)
+    found = data.counts()
+    if found.boxes_only:
+        rest = "no mask is learned" if found.boxes_only == found.objects else "masks of the others"
+        logger.warning(
+            "%s: %d of %d objects have no outline: of these box and class are learned, %s "
+            "(--boxes_only=ignore or skip)",
+            *(name, found.boxes_only, found.objects, rest),
+        )
 
 
 def open_validation_data(
-    dataset: str, options: TrainOptions, categories: Categories
+    config: Config, options: TrainOptions, categories: Categories
 ) -> Dataset | None:
     """Open the validation split, unless none is wanted; without one, say so and go on.
 
     Raises:
         UsageError: there is none to be patient with.
+        ValueError: the one that `--val` asks for cannot be opened.
     """
-    data = None
+    data, mend = None, "--val=0.2 holds out a fifth of the images, --val=path names others"
     if options.validation_size > 0:
         try:
-            data = open_dataset(dataset, "val", categories)
+            data = open_dataset(config.dataset, "val", categories, options=config.data)
         except (ValueError, FileNotFoundError) as error:
-            logger.warning("no validation: %s", error)
+            if config.data.val:
+                raise
+            logger.warning("no validation: %s; %s", error, mend)
     if data is None and options.patience:
         raise UsageError(f"--patience={options.patience}: there is no validation to wait for")
-    if data is not None and has_one_split(dataset):
-        mend = "put images with their annotations into val/"
-        logger.warning("%s: the AP will be of training images; %s", dataset, mend)
+    if data is not None and has_one_split(config.dataset, options=config.data):
+        logger.warning("%s: the AP will be of training images; %s", config.dataset, mend)
+    own = resolve_dataset(config.dataset) if config.data.val else None
+    if own is not None and own.has("val") and not own.is_shared:
+        logger.warning("%s has a val split, which --val leaves unused", config.dataset)
+    if data is not None and config.data.val:
+        logger.info("%d images to validate on (--val=%s)", len(data), config.data.val)
     return data
 
 

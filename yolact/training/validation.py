@@ -23,6 +23,7 @@ from yolact.predictor import Predictor
 from yolact.report.write import write_report
 from yolact.results.detections import Detections
 
+from .diagnosis import diagnosis, finds_nothing, read_signs
 from .interrupt import Stopped
 from .pictures import write_validation_pictures
 from .setup import Session
@@ -95,6 +96,8 @@ def validate(session: Session, stop: Event) -> CocoMetrics | None:
         session.evaluator = evaluator
         learner.progress.validated = learner.progress.iteration
         session.record_validation(metrics, time.perf_counter() - start)
+        if distributed.rank() == 0:
+            tell_diagnosis(session, data, evaluator)
         if session.files is not None:
             _draw(session.options.folder, data, predict)
     finally:
@@ -102,6 +105,25 @@ def validate(session: Session, stop: Event) -> CocoMetrics | None:
     learner.config = with_best_threshold(learner.config, metrics)
     session.saver.save_best(metrics.mask.overlaps["all"])
     return metrics
+
+
+def tell_diagnosis(session: Session, data: Dataset, evaluator: CocoEvaluator) -> None:
+    """Say once in a run what may be wrong, if a validation finds nothing."""
+    if session.diagnosed or not finds_nothing(evaluator.summarize()):
+        return
+    session.diagnosed = True
+    learner = session.learner
+    signs = read_signs(
+        evaluator,
+        session.train_data,
+        data,
+        learner.evaluated_model,
+        learner.config,
+        learner.progress,
+        session.trend,
+    )
+    for line in diagnosis(signs):
+        logger.warning("%s", line)
 
 
 def with_best_threshold(config: Config, metrics: CocoMetrics) -> Config:
