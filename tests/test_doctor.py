@@ -221,6 +221,8 @@ def test_a_mended_copy(tmp_path: Path, link: bool) -> None:
     before = tree(source)
     counts = write_mended(opened(source), target, link)["train"]
     assert +counts == {
+        "a bbox that does not fit its outline": 1,
+        "an image with height and width swapped": 1,
         "images that were there twice": 1,
         "objects that were annotated twice": 1,
         "outlines cut at the border of the image": 1,

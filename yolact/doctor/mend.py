@@ -70,6 +70,7 @@ class _Mended:
 
     def __init__(self, findings: Findings, split: str, dataset: CocoInstances) -> None:
         self.counts = Counter({f"annotations with {k}": n for k, n in dataset.left_out.items()})
+        self.counts += dataset.mended
         self._split, self._dataset = split, dataset
         self._copies: set[int] = set()
         self._same_file: dict[int, list[int]] = defaultdict(
