@@ -13,6 +13,7 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
+from support.browser import grave_violations, need_browser, open_browser, open_page
 from support.rectangles import NAMES, RectangleDetector, drawing
 
 from data.catalog import open_dataset
@@ -399,3 +400,18 @@ def test_the_command_with_a_model(
     assert told in out
     assert re.search(r"  swapped 0\.\d\d  1\.png: labelled blue, the model sees red 0\.90\n", out)
     assert read_image(sheet).shape[1] > 300
+
+
+def test_the_page_in_a_browser(tmp_path: Path) -> None:
+    need_browser()
+    spoil(tmp_path / "data")
+    page = write_page(looked_at(tmp_path / "data"), tmp_path / "check.html")
+    requested: list[str] = []
+    with open_browser() as browser, open_page(browser) as view:
+        view.on("request", lambda request: requested.append(request.url))
+        view.goto(page.as_uri())
+        assert grave_violations(view) == []
+        assert view.evaluate("[...document.images].every(image => image.naturalWidth > 0)")
+        view.set_viewport_size({"width": 390, "height": 800})
+        assert view.evaluate("document.documentElement.scrollWidth") == 390
+    assert [url for url in requested if not url.startswith("data:")] == [page.as_uri()]
