@@ -215,6 +215,23 @@ def test_problems_and_notices(tmp_path: Path) -> None:
     ]
 
 
+def test_of_many_images_that_are_alike_one_is_suggested(tmp_path: Path) -> None:
+    annotations = content(3)
+    write(tmp_path, annotations)
+    pixels = read_image(tmp_path / "train" / "1.png")[..., ::-1]
+    for number in range(100, 105):
+        name = f"{number}.jpg"
+        cv2.imwrite(str(tmp_path / "train" / name), pixels, (cv2.IMWRITE_JPEG_QUALITY, number - 30))
+        entry = {"id": number, "file_name": name, "height": HW[0], "width": HW[1]}
+        annotations["images"].append(entry)
+    rewrite(tmp_path, annotations)
+    findings = opened(tmp_path)
+    (suggestion,) = findings.suggestions()
+    assert (suggestion["kind"], suggestion["of"], suggestion["images"]) == ("near copy", "1.png", 6)
+    (notice,) = (n for n in findings.notices["train"] if "nearly" in n.what)
+    assert notice.where == "1.png is like 100.jpg, 101.jpg, 102.jpg and 2 more"
+
+
 @pytest.mark.parametrize("link", [False, True])
 def test_a_mended_copy(tmp_path: Path, link: bool) -> None:
     source, target = tmp_path / "data", tmp_path / "mended"
