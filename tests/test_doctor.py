@@ -13,6 +13,7 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
+from support.browser import grave_violations, need_browser, open_browser, open_page
 from support.rectangles import NAMES, RectangleDetector, drawing
 
 from data.catalog import open_dataset
@@ -214,6 +215,23 @@ def test_problems_and_notices(tmp_path: Path) -> None:
     ]
 
 
+def test_of_many_images_that_are_alike_one_is_suggested(tmp_path: Path) -> None:
+    annotations = content(3)
+    write(tmp_path, annotations)
+    pixels = read_image(tmp_path / "train" / "1.png")[..., ::-1]
+    for number in range(100, 105):
+        name = f"{number}.jpg"
+        cv2.imwrite(str(tmp_path / "train" / name), pixels, (cv2.IMWRITE_JPEG_QUALITY, number - 30))
+        entry = {"id": number, "file_name": name, "height": HW[0], "width": HW[1]}
+        annotations["images"].append(entry)
+    rewrite(tmp_path, annotations)
+    findings = opened(tmp_path)
+    (suggestion,) = findings.suggestions()
+    assert (suggestion["kind"], suggestion["of"], suggestion["images"]) == ("near copy", "1.png", 6)
+    (notice,) = (n for n in findings.notices["train"] if "nearly" in n.what)
+    assert notice.where == "1.png is like 100.jpg, 101.jpg, 102.jpg and 2 more"
+
+
 @pytest.mark.parametrize("link", [False, True])
 def test_a_mended_copy(tmp_path: Path, link: bool) -> None:
     source, target = tmp_path / "data", tmp_path / "mended"
@@ -399,3 +417,18 @@ def test_the_command_with_a_model(
     assert told in out
     assert re.search(r"  swapped 0\.\d\d  1\.png: labelled blue, the model sees red 0\.90\n", out)
     assert read_image(sheet).shape[1] > 300
+
+
+def test_the_page_in_a_browser(tmp_path: Path) -> None:
+    need_browser()
+    spoil(tmp_path / "data")
+    page = write_page(looked_at(tmp_path / "data"), tmp_path / "check.html")
+    requested: list[str] = []
+    with open_browser() as browser, open_page(browser) as view:
+        view.on("request", lambda request: requested.append(request.url))
+        view.goto(page.as_uri())
+        assert grave_violations(view) == []
+        assert view.evaluate("[...document.images].every(image => image.naturalWidth > 0)")
+        view.set_viewport_size({"width": 390, "height": 800})
+        assert view.evaluate("document.documentElement.scrollWidth") == 390
+    assert [url for url in requested if not url.startswith("data:")] == [page.as_uri()]

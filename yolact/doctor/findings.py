@@ -68,10 +68,12 @@ class Findings:
     def suggestions(self) -> Iterator[dict[str, Any]]:
         """Yield what to look at, one after the other: copies first, which need no model."""
         for twins, places in self.copies:
-            kind = "copy" if twins.is_exact else "near copy"
-            for place in places[1:]:
-                first = self.info(places[0])["file_name"]
-                yield {"kind": kind, "score": 1.0, **self._where(place), "of": first}
+            first = self.info(places[0])["file_name"]
+            # Frames of a video are alike by hundreds: one of them speaks for all.
+            for place in places[1:] if twins.is_exact else places[1:2]:
+                kind = "copy" if twins.is_exact else "near copy"
+                alike = {"of": first, "images": len(places)}
+                yield {"kind": kind, "score": 1.0, **self._where(place), **alike}
         for place in self.twins:
             yield {"kind": "twice", "score": 1.0, **self._where(place)}
         for suspect in self.suspects:
