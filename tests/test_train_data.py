@@ -21,7 +21,7 @@ from yolact.cli.common import run_command
 from yolact.cli.evaluate import validation_set
 from yolact.cli.from_flags import choose_model
 from yolact.cli.train_flags import parse_arguments
-from yolact.training.setup import set_up
+from yolact.training.setup import open_training_data, set_up
 
 SQUARE = [[10, 10, 40, 10, 40, 40, 10, 40]]
 
@@ -131,6 +131,27 @@ def test_unvalidated_training_is_told(tmp_path: Path, caplog: pytest.LogCaptureF
     start("data", "--val=0.34")
     assert "data has a val split, which --val leaves unused" in caplog.text
     assert "--val=0.2" not in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("objects", "told"),
+    [
+        (({"segmentation": SQUARE},), "6 of 6 outlines are rectangles, and masks will be learned"),
+        (({"segmentation": SQUARE}, {"bbox": [1, 1, 30, 30]}), "6 of 6 outlines are rectangles"),
+        (({"segmentation": SQUARE}, {"segmentation": [[1, 1, 40, 1, 9, 9]]}), ""),
+        (({"bbox": [1, 1, 30, 30]},), ""),
+    ],
+)
+def test_masks_drawn_as_boxes_are_told(
+    tmp_path: Path,
+    objects: tuple[dict[str, Any], ...],
+    told: str,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    config, *_ = parse_arguments(None, train_flags(write(tmp_path, *objects), tmp_path, 1))
+    open_training_data(config, None, False)
+    assert ("rectangles" in caplog.text) == bool(told)
+    assert told in caplog.text
 
 
 def test_the_same_images_validate_later(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from data.annotations.coco import CocoInstances
+from data.annotations.coco import CocoInstances, ObjectCounts
 from data.catalog import has_one_split, open_dataset, resolve_dataset
 from data.checks.trainable import NOTHING, check_trainable
 from data.classes import Categories
@@ -45,6 +45,8 @@ from .saver import Saver, restore
 from .state import Learner, Progress
 
 logger = logging.getLogger(__name__)
+
+_DRAWN_AS_BOXES = 0.95  # of the outlines, from which they are told to be rectangles
 
 
 @dataclass
@@ -218,6 +220,17 @@ def tell_what_is_learned(data: CocoInstances, name: str) -> None:
             "%s: %d of %d objects have no outline: of these box and class are learned, %s "
             "(--boxes_only=ignore or skip)",
             *(name, found.boxes_only, found.objects, rest),
+        )
+    _tell_rectangles(found, name)
+
+
+def _tell_rectangles(found: ObjectCounts, name: str) -> None:
+    outlines = found.objects - found.boxes_only
+    if outlines and found.rectangles >= _DRAWN_AS_BOXES * outlines:
+        logger.warning(
+            "%s: %d of %d outlines are rectangles, and masks will be learned so: where they are "
+            "boxes around objects, draw the outlines",
+            *(name, found.rectangles, outlines),
         )
 
 
