@@ -179,7 +179,10 @@ def test_the_same_images_validate_later(tmp_path: Path, capsys: pytest.CaptureFi
     assert run_command(train.main, [*resumed, "--val=0.5"]) == 2
     assert "--val=0.5: --resume keeps to 0.34" in capsys.readouterr().err
     assert run_command(train.main, [*resumed, "--val=0.34"]) == 0
-    started = train_flags(folder, tmp_path, 1, f"--weights={path}", "--val=0.5")
+    started = train_flags(folder, tmp_path, 1, f"--weights={path}")
+    started = [flag for flag in started if not flag.startswith(("--config", "--dataset"))]
+    assert parse_arguments(None, started)[0].data == expected  # the same dataset
+    started = [*started, f"--dataset={other}", "--val=0.5"]
     assert parse_arguments(None, started)[0].data == DataOptions("0.5")
 
 
