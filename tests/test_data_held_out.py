@@ -125,7 +125,7 @@ def test_the_same_on_every_run_and_in_every_order(tmp_path: Path) -> None:
 
 def test_the_same_however_classes_are_numbered_and_known(tmp_path: Path) -> None:
     held_out = []
-    rng = np.random.default_rng(1)
+    rng = np.random.default_rng(5)
     chosen = np.column_stack([rng.permutation(60) < 24 for _ in range(3)])  # none is rarer
     for named in ("cba", "abc", "bca"):
 
