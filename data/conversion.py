@@ -64,7 +64,7 @@ _UP = ("..", "/", ".")  # parts of names that lead out of a folder
 
 
 @dataclass
-class _Images:
+class ImagePlaces:
     """Puts images where a format wants them, under names of their own.
 
     Attributes:
@@ -79,8 +79,15 @@ class _Images:
     taken: set[str] = field(default_factory=set)
 
     def put(self, source: Path, name: str, split: str) -> str:
-        """Put an image there; return its name, which is new if another one has it."""
-        path = PurePosixPath(*(part for part in PurePosixPath(name).parts if part not in _UP))
+        """Put an image there; return its name, which is new if another one has it.
+
+        Args:
+            source: the file.
+            name: of the image, which may be anything: it leads nowhere out of the folder.
+            split: what it is in.
+        """
+        parts = PurePosixPath(name.replace("\\", "/")).parts
+        path = PurePosixPath(*(part for part in parts if part not in _UP))
         if is_embedded(source):
             path = path.with_suffix(format_suffix(source))
         stem, number = path.with_suffix(""), 1
@@ -131,7 +138,7 @@ def convert_dataset(
     datasets = _open(name, root)
     categories = _all_classes([dataset.categories for dataset in datasets.values()])
     writer, problems = WRITERS[format], list[Problem]()
-    images = _Images(folder, writer.images, transfer)
+    images = ImagePlaces(folder, writer.images, transfer)
     for split, dataset in datasets.items():
         holds = writer.holds_crowds, writer.holds_boxes
         output = Output(folder, split, list(datasets), categories, *holds, problems)
@@ -161,7 +168,7 @@ def _all_classes(lists: Sequence[Categories]) -> Categories:
 
 
 def _pictures(
-    dataset: CocoInstances, output: Output, images: _Images, states_size: bool
+    dataset: CocoInstances, output: Output, images: ImagePlaces, states_size: bool
 ) -> Iterator[Picture]:
     """Yield the images, after each is put where it belongs."""
     names = dict(zip(dataset.categories.category_ids, dataset.categories.names, strict=True))

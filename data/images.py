@@ -145,6 +145,31 @@ def image_content(path: Path) -> bytes:
         return file.read()
 
 
+def read_small(source: Path, side: int) -> Image:
+    """Read an image file as RGB, a JPEG shrunk by up to eight, for a look at it.
+
+    Args:
+        source: a path.
+        side: a JPEG is shrunk while both sides are at least this, in pixels.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: as `read_image`.
+    """
+    content = image_content(source)
+    try:
+        _prepare_for(content[:_HEAD])
+        with _header(io.BytesIO(content)) as header:
+            if header is None:
+                return _decode_odd_tiff(content, None)
+            _check_size(header.size)
+            is_deep = _is_deep(header)
+            header.draft(None, (side, side))
+            return _decode_careful(header, True, content if is_deep else b"")
+    except Exception as error:  # as above
+        raise _refusal(source, error if content else ValueError("the file is empty")) from error
+
+
 def from_pil(image: PilImage.Image) -> Image:
     """Convert a picture that Pillow opened or made, as `read_image` does a file.
 

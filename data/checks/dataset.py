@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Iterable
-from functools import cache
 from pathlib import Path
 
 from data.annotations.entries import entries_of, id_key, read_categories, read_content
 from data.annotations.locate import ImageFinder, image_path
 from data.catalog import SHAPES, Split, resolve_dataset
-from data.files import is_file
 from data.formats.recognise import read_split
 from data.formats.splits import SplitPaths
 from data.options import AS_IS, DataOptions
@@ -19,6 +16,7 @@ from data.problems import Problem
 
 from .images import check_images
 from .objects import check_objects
+from .pictures import exact_twins
 
 BOTH = "train and val"
 """The name under which problems between two splits are filed."""
@@ -61,6 +59,7 @@ def check_dataset(
         names = [str(name) for name in _values(content, "images", "file_name")]
         found = ImageFinder(part.images, part.annotations).find_all(names)
         files.append([image_path(part.images, name) for name in found if isinstance(name, str)])
+        problems[split] += find_copies(files[-1])
     if len(contents) == 2:
         problems[BOTH] = [*find_leaks(*files), *_unknown_classes(*contents)]
     return problems
@@ -103,27 +102,28 @@ def check_annotations(
     return [*problems, *image_problems, *object_problems]
 
 
+def find_copies(files: Iterable[Path]) -> list[Problem]:
+    """Find the files of one split whose content is that of an earlier one."""
+    names = list(dict.fromkeys(files))
+    mend = "delete it, with its objects: it counts twice"
+    return [
+        Problem("an image that is there twice", f"{names[copy]} is {names[first]}", mend)
+        for (first, *copies), _ in exact_twins(names)
+        for copy in copies
+    ]
+
+
 def find_leaks(train: Iterable[Path], val: Iterable[Path]) -> list[Problem]:
     """Find the files of one list whose content is also in the other."""
-
-    @cache
-    def digest(path: Path) -> bytes:
-        try:
-            return hashlib.blake2b(path.read_bytes()).digest()
-        except OSError:  # not to be read, so like no other
-            return bytes(path)
-
-    by_size: dict[int, list[Path]] = defaultdict(list)
-    for path in filter(is_file, train):
-        by_size[path.stat().st_size].append(path)
-    leaks = []
-    for path in filter(is_file, val):
-        others = by_size.get(path.stat().st_size, [])
-        twin = next((other for other in others if digest(other) == digest(path)), None)
-        if twin is not None:
-            mend = "take it out of one: what was trained on cannot validate"
-            leaks.append(Problem("an image in both splits", f"{path} is {twin}", mend))
-    return leaks
+    known = list(train)
+    names, count = [*known, *val], len(known)
+    mend = "take it out of one: what was trained on cannot validate"
+    return [
+        Problem("an image in both splits", f"{names[copy]} is {names[first]}", mend)
+        for (first, *copies), _ in exact_twins(names)
+        for copy in copies
+        if first < count <= copy
+    ]
 
 
 def _read(split: SplitPaths) -> tuple[dict[str, object] | None, list[Problem]]:

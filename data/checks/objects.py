@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import cache, partial
 from typing import NamedTuple
 
 import numpy as np
@@ -12,17 +13,18 @@ from data.annotations.entries import Key, id_key
 from data.annotations.images import Images
 from data.annotations.outlines import extents_and_areas
 from data.annotations.reader import IMAGE_LEFT_OUT, ObjectReader, is_no_outline
+from data.annotations.run_lengths import from_outline
+from data.annotations.table import ObjectTable
 from data.classes import Categories
 from data.files import is_number
 from data.problems import Problem, Unusable
+from data.sample import RunLengths
 
-Box = tuple[float, float, float, float]
+from .duplicates import Box, box_iou, object_twins
 
 _TOLERANCE = 1.5  # pixels that an outline may lie outside: rounding, and corners of pixels
 _MIN_AREA = 0.5  # pixels
 _FITS, _FITS_WELL, _FITS_PERFECTLY = 0.5, 0.8, 0.9  # IoU of a bbox with its outline
-_SAME = 0.95  # IoU from which two objects of one class are one
-_NEIGHBOURS = 50  # with which each object is compared: a bound for hostile files
 _USED = "the outline is used instead"
 _REDRAW = "draw it again, or delete it"
 _MENDS = {
@@ -41,6 +43,7 @@ class _Object(NamedTuple):
         label: of its class.
         extent: x1, y1, x2, y2 around its outline.
         area: of its polygons, or of its run lengths.
+        outline: returns its mask, None for a box alone.
     """
 
     entry: dict[str, object]
@@ -48,6 +51,7 @@ class _Object(NamedTuple):
     label: int
     extent: Box
     area: float
+    outline: Callable[[], RunLengths | None]
 
 
 def check_objects(
@@ -117,11 +121,21 @@ def _read(
         x, y, width, height = np.array(accepted[numbers[row]]["bbox"], np.float64) * factors
         extents[row], areas[row] = (x, y, x + width, y + height), width * height
     columns = (numbers, table.images.tolist(), table.labels.tolist(), extents.tolist(), areas)
+    sizes = images.table.sizes.tolist()
     usable = [
-        _Object(accepted[number], image, label, tuple(extent), area)
-        for number, image, label, extent, area in zip(*columns, strict=True)
+        _Object(
+            *(accepted[number], image, label, tuple(extent), area),
+            outline=partial(_mask, table, row, tuple(sizes[image])),
+        )
+        for row, (number, image, label, extent, area) in enumerate(zip(*columns, strict=True))
     ]
     return usable, problems
+
+
+def _mask(table: ObjectTable, row: int, image_hw: tuple[int, int]) -> RunLengths | None:
+    if table.has_box_only[row]:
+        return None
+    return from_outline(table.segmentation(row, image_hw), image_hw)
 
 
 def _left_out(reason: str, entry: dict[str, object], images: Images) -> Problem:
@@ -175,12 +189,12 @@ def _check_bbox(bbox: object, extent: Box) -> None:
     if not isinstance(bbox, list) or len(bbox) != 4 or not all(map(is_number, bbox)):
         raise Unusable("a bbox that is not four numbers", f"{_USED}: write x, y, width, height")
     x, y, w, h = bbox
-    overlap = _iou((x, y, x + w, y + h), extent)
+    overlap = box_iou((x, y, x + w, y + h), extent)
     if overlap >= _FITS_WELL:
         return
-    if _iou((x, y, w, h), extent) >= _FITS_PERFECTLY:
+    if box_iou((x, y, w, h), extent) >= _FITS_PERFECTLY:
         raise Unusable("a bbox given by two corners", f"{_USED}: write x, y, width, height")
-    if _iou((x - w / 2, y - h / 2, x + w / 2, y + h / 2), extent) >= _FITS_PERFECTLY:
+    if box_iou((x - w / 2, y - h / 2, x + w / 2, y + h / 2), extent) >= _FITS_PERFECTLY:
         raise Unusable("a bbox given by its centre", f"{_USED}: write corner and size")
     if overlap < _FITS:
         raise Unusable(
@@ -188,24 +202,13 @@ def _check_bbox(bbox: object, extent: Box) -> None:
         )
 
 
-def _iou(box: Box, other: Box) -> float:
-    width = min(box[2], other[2]) - max(box[0], other[0])
-    height = min(box[3], other[3]) - max(box[1], other[1])
-    if width <= 0 or height <= 0:
-        return 0.0
-    areas = ((b[2] - b[0]) * (b[3] - b[1]) for b in (box, other))
-    return width * height / (sum(areas) - width * height)
-
-
 def _duplicates(objects: Iterable[_Object]) -> Iterator[_Object]:
-    """Find objects with an earlier one of the same class at the same place, crowds excepted."""
+    """Find objects with an earlier one of the same class in the same place, crowds excepted."""
     groups: dict[tuple[int, int], list[_Object]] = defaultdict(list)
     for found in objects:
         if found.entry.get("iscrowd") not in (1, True):
             groups[found.image, found.label].append(found)
     for group in groups.values():
-        group.sort(key=lambda found: found.extent)
-        for i, found in enumerate(group):
-            near = group[max(0, i - _NEIGHBOURS) : i]
-            if any(_iou(other.extent, found.extent) >= _SAME for other in near):
-                yield found
+        masks = [cache(found.outline) for found in group]
+        for _, later in object_twins([found.extent for found in group], masks):
+            yield group[later]
