@@ -18,6 +18,7 @@ SCRIPTS = (
     "scripts/check_dataset.py",
     "scripts/anchors.py",
     "scripts/convert_checkpoint.py",
+    "scripts/convert_dataset.py",
 )
 """What the command `yolact` runs."""
 

@@ -2,7 +2,7 @@
 
 Examples:
   python train.py --config=yolact_base                            COCO, as published
-  python train.py --config=yolact_resnet50 --dataset=my_folder    your own: COCO, YOLO, labelme, VIA
+  python train.py --config=yolact_resnet50 --dataset=my_folder    your own: COCO, YOLO, CVAT, ...
   python train.py --dataset=my_folder --weights=yolact_resnet50   the same, fine-tuned
   python train.py --dataset=my_folder --val=0.2                   a fifth held out to validate on
   python train.py --config=yolact_resnet18_shapes                 no download, no GPU

@@ -7,6 +7,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
+from itertools import chain, pairwise
 from pathlib import Path, PurePath
 
 import cv2
@@ -21,26 +22,27 @@ Prints = NDArray[np.float32]
 
 _SIDE = 16  # of a print, in pixels
 _FLATTEST = 3.0  # gray levels; the print of a flatter image tells nothing
-# The difference of two prints as a share of their contrast. Measured: at most 0.5 between frames
-# half a second apart, of three clips; 1.6 between photographs of COCO, once in 1800 below 0.7.
-_COPY, _NEXT_FRAME = 0.1, 0.6
+# Measured: at most 0.5 between frames half a second apart, of three clips; 1.6 between photographs
+# of COCO, and of 5400 pairs ten below 0.7.
+_NEXT_FRAME = 0.7
+_COPY = 0.1  # how far all of a print differs, as a share of its contrast
 _NOISE = 0.5  # gray levels that a print differs by after another compression
 _BLOCK = 1024  # prints that are compared at once
 
 _EXPORTED = re.compile(r"[_.](jpe?g|png|bmp|webp|tiff?)\.rf\.\w+$", re.IGNORECASE)  # by Roboflow
 _NUMBER = re.compile(r"(\d+)(?!.*\d)")  # the last one of a name
-_VIDEO = re.compile(
-    r"(?<![a-z])(video|vid|clip|frame|seq|sequence|scene|shot|cam|camera|mov|movie|track)s?(?![a-z])",
-    re.IGNORECASE,
+_VIDEO = re.compile(  # also as in clipA_1
+    r"(?<![A-Za-z])"
+    r"(?i:video|vid|clip|frame|seq|sequence|scene|shot|cam|camera|mov|movie|track)s?(?![a-z])"
 )
 
 
 def groups_of(names: Sequence[str], files: Sequence[Path]) -> NDArray[np.int64]:
     """Group images that are alike, or that are frames of one video.
 
-    Frames have names that differ in their last number. They are of one video where the name or its
-    folder says "video", "clip", "frame" or the like; else where neighbours look alike. Copies, also
-    augmented ones as Roboflow names them, belong together whatever they are called.
+    Frames follow one another by name and look alike; or their names differ in the last number, and
+    say "video", "clip", "frame" or the like, or their folder does. Copies belong together whatever
+    they are called, and augmented ones as Roboflow names them.
 
     Args:
         names: of N images, relative to their folder, each once.
@@ -57,7 +59,7 @@ def groups_of(names: Sequence[str], files: Sequence[Path]) -> NDArray[np.int64]:
             first[index] = index = first[first[index]]
         return index
 
-    for pair in (*_frames(names, prints), *_copies(prints)):
+    for pair in chain(_neighbours(names, prints), _called_alike(names), _copies(prints)):
         earlier, later = sorted(map(root, pair))
         first[later] = earlier
     return np.array([root(index) for index in range(len(names))], np.int64)
@@ -72,30 +74,46 @@ def prints_of(files: tuple[Path, ...]) -> Prints:
 
 
 def difference(prints: Prints, others: Prints) -> NDArray[np.float32]:
-    """Compare N prints with N others: (N,) the difference as a share of their contrast."""
-    contrast = np.sqrt(prints.std(axis=1) * others.std(axis=1))
-    apart: NDArray[np.float32] = np.sqrt(((prints - others) ** 2).mean(axis=1)) / contrast
+    """Compare N prints with N others: (N,) how far pixels differ, as a share of the contrast.
+
+    A camera that moves a little, or adapts its exposure, makes little difference.
+    """
+    coarse, other = (_coarse(each) for each in (prints, others))
+    contrast = np.sqrt(coarse.std(axis=1) * other.std(axis=1))
+    apart: NDArray[np.float32] = np.sqrt(((coarse - other) ** 2).mean(axis=1)) / contrast
     return apart
 
 
-def _frames(names: Sequence[str], prints: Prints) -> Iterator[tuple[int, int]]:
-    """Yield pairs of neighbouring frames of one video, and of exports of one image."""
-    sequences: dict[str, list[tuple[int, str, int]]] = defaultdict(list)
+def natural_key(name: str) -> tuple[list[str | int], str]:
+    """Return a key that sorts frame 9 before frame 10; texts and numbers take turns in it."""
+    parts = re.split(r"(\d+)", name)
+    return [int(part) if i % 2 else part for i, part in enumerate(parts)], name
+
+
+def _neighbours(names: Sequence[str], prints: Prints) -> Iterator[tuple[int, int]]:
+    """Yield pairs of images that follow one another by name, or the next but one, and are alike."""
+    order = np.array(sorted(range(len(names)), key=lambda index: natural_key(names[index])), int)
+    for step in (1, 2):
+        pairs = np.column_stack((order[:-step], order[step:]))
+        alike = difference(prints[pairs[:, 0]], prints[pairs[:, 1]]) < _NEXT_FRAME
+        yield from map(tuple, pairs[alike].tolist())
+
+
+def _called_alike(names: Sequence[str]) -> Iterator[tuple[int, int]]:
+    """Yield pairs of frames that follow one another in a video, and of exports of one image."""
+    sequences: dict[str, list[tuple[int, int]]] = defaultdict(list)
     for index, name in enumerate(names):
         path = PurePath(name.replace("\\", "/"))
-        folder, stem = path.parent.as_posix(), _EXPORTED.sub("", path.stem)
+        stem = _EXPORTED.sub("", path.stem)
         number = _NUMBER.search(stem)
         key = stem if number is None else f"{stem[: number.start()]}#{stem[number.end() :]}"
-        sequences[f"{folder}/{key}"].append((int(number[1]) if number else 0, name, index))
-    for key, members in sequences.items():
-        members.sort()
-        numbers = np.array([number for number, *_ in members], np.float64)
-        order = np.array([index for *_, index in members])
-        joined = difference(prints[order[:-1]], prints[order[1:]]) < _NEXT_FRAME
-        joined |= numbers[:-1] == numbers[1:]
-        if "#" in key and _VIDEO.search(key):
-            joined[:] = True
-        yield from zip(order[:-1][joined].tolist(), order[1:][joined].tolist(), strict=True)
+        place = (path.parent / key).as_posix()
+        sequences[place].append((int(number[1]) if number else 0, index))
+    for place, members in sequences.items():
+        is_video = "#" in place and _VIDEO.search(place) is not None
+        for (frame, index), (later_frame, later) in pairwise(sorted(members)):
+            if is_video or frame == later_frame:
+                yield index, later
 
 
 def _copies(prints: Prints) -> Iterator[tuple[int, int]]:
@@ -114,6 +132,14 @@ def _copies(prints: Prints) -> Iterator[tuple[int, int]]:
             for row, column in np.argwhere(near).tolist():
                 if first + row < start + column:
                     yield int(seen[first + row]), int(seen[start + column])
+
+
+def _coarse(prints: Prints) -> Prints:
+    """Return the gray values in (N, 64), without their mean."""
+    half = _SIDE // 2
+    coarse = prints.reshape(-1, half, 2, half, 2).mean(axis=(2, 4)).reshape(-1, half**2)
+    centred: Prints = coarse - coarse.mean(axis=1, keepdims=True)
+    return centred
 
 
 def _distances(prints: Prints, others: Prints) -> NDArray[np.float32]:

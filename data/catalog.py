@@ -9,20 +9,23 @@ from pathlib import Path
 from typing import Literal
 
 from data.annotations.coco import CocoInstances
+from data.formats.cvat import is_cvat
 from data.formats.recognise import (
     EXPECTED,
-    READERS,
-    SplitPaths,
+    OF_ONE_IMAGE,
+    cvat_splits,
     format_of_json,
     image_folder_of,
+    read_split,
     recognise,
     yolo_splits,
 )
+from data.formats.splits import SplitPaths
 
 from .classes import Categories
 from .held_out import held_out
 from .options import AS_IS, DataOptions
-from .problems import summarize
+from .problems import tell
 from .sample import Dataset
 
 _logger = logging.getLogger(__name__)
@@ -134,14 +137,16 @@ def open_dataset(
     return (whole if categories is None else _opened(part, categories, options)).part(chosen)
 
 
-def _opened(part: SplitPaths, categories: Categories | None, options: DataOptions) -> CocoInstances:
-    kind, images, annotations = part
+def _opened(
+    paths: SplitPaths, categories: Categories | None, options: DataOptions
+) -> CocoInstances:
     content = None
-    if kind != "coco":
-        content, problems = READERS[kind](images, annotations)
-        if problems:
-            _logger.warning("%s: left out %s", annotations, summarize(problems))
-    return CocoInstances(images, annotations, categories, content=content, options=options)
+    if paths.format != "coco":
+        content, problems = read_split(paths)
+        tell(lambda line: _logger.warning("%s: %s", paths.annotations, line), problems)
+    return CocoInstances(
+        paths.images, paths.annotations, categories, content=content, options=options
+    )
 
 
 def has_one_split(name: str, root: Path = Path("data"), options: DataOptions = AS_IS) -> bool:
@@ -164,7 +169,7 @@ def resolve_dataset(
     Annotations that are not split in two serve both training and validation.
 
     Args:
-        name_or_path: a catalogued name, a folder, a JSON file, or YOLO's data.yaml.
+        name_or_path: a catalogued name, a folder, a JSON file, CVAT's XML, or YOLO's data.yaml.
         root: the folder that holds the catalogued datasets.
         options: may name a validation split, or a share of the training images to be one.
 
@@ -188,6 +193,10 @@ def _found(name_or_path: str, root: Path) -> DatasetPaths:
     if path.is_file() and path.suffix.lower() == ".json":
         split = _of_json(path)
         return DatasetPaths(path.stem, split, split)
+    if path.is_file() and path.suffix.lower() == ".xml" and is_cvat(path):
+        parts = cvat_splits(path)
+        whole = parts.get(None)
+        return DatasetPaths(path.stem, parts.get("train", whole), parts.get("val", whole))
     if path.is_file() and path.suffix.lower() in (".yaml", ".yml"):
         return DatasetPaths(path.resolve().parent.name, *yolo_splits(path))
     if path.is_dir():
@@ -196,7 +205,7 @@ def _found(name_or_path: str, root: Path) -> DatasetPaths:
     hint = f" (did you mean {close[0]!r}?)" if close else ""
     raise ValueError(
         f"no dataset {name_or_path!r}{hint}: expected {SHAPES}, {', '.join(_CATALOG)}, "
-        "a folder, a .json file of COCO or VIA, or a data.yaml that exists"
+        "a folder, a .json file, CVAT's .xml, or a data.yaml that exists"
     )
 
 
@@ -237,6 +246,6 @@ def _in_folder(folder: Path) -> DatasetPaths:
 
 def _of_json(file: Path) -> SplitPaths:
     kind = format_of_json(file) or "coco"
-    if kind == "labelme":
-        raise ValueError(f"{file} is labelme's file of one image: give the folder of all of them")
+    if kind in OF_ONE_IMAGE:
+        raise ValueError(f"{file} is {kind}'s file of one image: give the folder of all of them")
     return SplitPaths(kind, image_folder_of(file), file)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TypedDict
 
@@ -22,6 +22,7 @@ class Categories:
     Attributes:
         names: one name for each label value.
         category_ids: the annotation file's own id of each.
+        absent: numbers among these that stand for classes which the file does not have.
 
     Raises:
         ValueError: the two differ in length, or an id occurs twice.
@@ -29,6 +30,7 @@ class Categories:
 
     names: tuple[str, ...]
     category_ids: tuple[int, ...]
+    absent: frozenset[int] = field(default=frozenset(), compare=False)
 
     def __post_init__(self) -> None:
         if len(self.names) != len(self.category_ids):
@@ -79,23 +81,36 @@ class Categories:
     def matched_to(self, other: Categories) -> tuple[Categories, dict[int, int]]:
         """Take over the names and labels of another list of classes, a trained model's.
 
-        Classes are matched by name, whatever their case. Only if not one name agrees, as in a
-        translated file, are they matched by id.
+        Classes are matched by name; where the case differs, by a name that is the only one of its
+        kind on either side. Only if not one name agrees, as in a translated file, are they matched
+        by id.
 
         Returns:
             The other's classes with the ids of this file (unused numbers where it has no such
             class), and the label of each category id that both know.
         """
-        label_of_name = {name.lower(): label for label, name in enumerate(other.names)}
         pairs = zip(self.category_ids, self.names, strict=True)
-        by_name = {number: label_of_name.get(name.lower()) for number, name in pairs}
-        known = {number: label for number, label in by_name.items() if label is not None}
+        exact = {name: label for label, name in enumerate(other.names)}
+        known = {number: exact[name] for number, name in pairs if name in exact}
+        taken = set(known.values())
+        own = [n for n in self.category_ids if n not in known]
+        folded = _only_ones((self.names[self.label_of[n]], n) for n in own)
+        others = _only_ones((n, label) for n, label in exact.items() if label not in taken)
+        known |= {number: others[name] for name, number in folded.items() if name in others}
         if not known:
             known = {n: other.label_of[n] for n in self.category_ids if n in other.label_of}
         number_of = {label: number for number, label in known.items()}
         unused = max(self.category_ids, default=0) + 1
-        numbers = (number_of.get(label, unused + label) for label in range(len(other)))
-        return Categories(other.names, tuple(numbers)), known
+        numbers = tuple(number_of.get(label, unused + label) for label in range(len(other)))
+        return Categories(other.names, numbers, frozenset(numbers) - known.keys()), known
+
+
+def _only_ones(names: Iterable[tuple[str, int]]) -> dict[str, int]:
+    """Return what belongs to each name in lower case, unless several names become one."""
+    found: dict[str, list[int]] = {}
+    for name, value in names:
+        found.setdefault(name.casefold(), []).append(value)
+    return {name: values[0] for name, values in found.items() if len(values) == 1}
 
 
 # fmt: off

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import TypeGuard
+from xml.etree.ElementTree import Element, TreeBuilder
+from xml.parsers import expat
 
 IMAGE_SUFFIXES = frozenset(
     (
@@ -30,6 +34,8 @@ URL_HEAD = re.compile(
     re.IGNORECASE,
 )
 
+_CHUNK = 1 << 20  # bytes of XML that are read at once
+
 
 def read_json(file: Path) -> object:
     """Read a JSON file.
@@ -37,12 +43,108 @@ def read_json(file: Path) -> object:
     Raises:
         ValueError: it is none, or cannot be read; one line that names it.
     """
+    return read_json_of(file)[0]
+
+
+def read_json_of(file: Path) -> tuple[object, str]:
+    """Read a JSON file, and tell its encoding; the rest is as in `read_json`."""
+    text, encoding = read_text_of(file)
     try:
-        return json.loads(file.read_bytes())
-    except OSError as error:
-        raise ValueError(f"cannot read {file}: {error.strerror}") from error
+        return json.loads(text), encoding
     except (ValueError, RecursionError) as error:
         raise ValueError(f"{file} is not valid JSON: {error}") from error
+
+
+def read_text_of(file: Path) -> tuple[str, str]:
+    """Read a text file, and tell its encoding, see `decode_text`.
+
+    Raises:
+        ValueError: it cannot be read; one line that names it.
+    """
+    try:
+        return decode_text(file.read_bytes())
+    except (OSError, ValueError) as error:  # a name with a zero byte
+        reason = getattr(error, "strerror", None) or error
+        raise ValueError(f"cannot read {file}: {reason}") from error
+
+
+def decode_text(content: bytes) -> tuple[str, str]:
+    """Decode a text whose encoding nobody noted.
+
+    UTF-8, 16 and 32 are told for sure. What is none of them comes from an old program: of Chinese
+    ones the letters beyond ASCII are pairs of bytes, of Western ones single bytes.
+
+    Returns:
+        The text without a byte order mark, and the encoding.
+    """
+    encoding = json.detect_encoding(content)
+    with contextlib.suppress(UnicodeDecodeError):
+        return content.decode(encoding), encoding
+    runs = re.findall(rb"[\x80-\xff]+", content)
+    pairs = sum(len(run) % 2 == 0 for run in runs)
+    for name in ("gb18030", "cp1252") if 2 * pairs > len(runs) else ("cp1252",):
+        with contextlib.suppress(UnicodeDecodeError):
+            return content.decode(name), name
+    return content.decode("latin-1"), "latin-1"
+
+
+def xml_elements(file: Path, tags: Collection[str]) -> Iterator[Element]:
+    """Yield the outermost elements of some names, each as soon as it is read.
+
+    Entities are refused: they could expand a small file to gigabytes, or name other files.
+
+    Raises:
+        ValueError: the file is no XML, or cannot be read; one line that names it.
+    """
+    elements = _Elements(tags)
+    try:
+        with file.open("rb") as stream:
+            while chunk := stream.read(_CHUNK):
+                elements.parser.Parse(chunk, False)
+                yield from elements.take()
+        elements.parser.Parse(b"", True)
+    except OSError as error:
+        raise ValueError(f"cannot read {file}: {error.strerror}") from error
+    except (expat.ExpatError, ValueError, LookupError) as error:  # also an unknown encoding
+        raise ValueError(f"{file} is not valid XML: {error}") from error
+
+
+class _Elements:
+    """Collects the elements of some names, and lets go of all others."""
+
+    def __init__(self, tags: Collection[str]) -> None:
+        self.parser = expat.ParserCreate()
+        self.parser.StartElementHandler = self._start
+        self.parser.EndElementHandler = self._end
+        self.parser.CharacterDataHandler = self._text
+        self.parser.EntityDeclHandler = self._refuse
+        self._tags, self._depth = tags, 0
+        self._builder = TreeBuilder()
+        self._done: list[Element] = []
+
+    def take(self) -> list[Element]:
+        done, self._done = self._done, []
+        return done
+
+    def _start(self, tag: str, attributes: dict[str, str]) -> None:
+        if self._depth or tag in self._tags:
+            self._depth += 1
+            self._builder.start(tag, attributes)
+
+    def _end(self, tag: str) -> None:
+        if self._depth:
+            self._depth -= 1
+            self._builder.end(tag)
+            if not self._depth:
+                self._done.append(self._builder.close())
+                self._builder = TreeBuilder()
+
+    def _text(self, text: str) -> None:
+        if self._depth:
+            self._builder.data(text)
+
+    def _refuse(self, name: str, *_: object) -> None:
+        raise ValueError(f"it declares an entity, {name:.40}")
 
 
 def is_file(path: Path) -> bool:

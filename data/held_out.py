@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import re
 from hashlib import sha256
 
 import numpy as np
@@ -11,7 +10,7 @@ from numpy.typing import NDArray
 
 from data.annotations.coco import CocoInstances
 
-from .alike import groups_of
+from .alike import groups_of, natural_key
 
 _logger = logging.getLogger(__name__)
 
@@ -34,7 +33,7 @@ def held_out(dataset: CocoInstances, share: float) -> list[int]:
         Indices in ascending order; of two images or more, at least one, and at least one is left.
     """
     names = [dataset.image_info(index)["file_name"] for index in range(len(dataset))]
-    order = sorted(range(len(names)), key=lambda index: _natural(names[index]))
+    order = sorted(range(len(names)), key=lambda index: natural_key(names[index]))
     names = [names[index] for index in order]
     if len(names) > _MANY:
         _logger.info("comparing %d images, so that copies and frames stay together", len(names))
@@ -95,12 +94,6 @@ def _gathered(kinds: NDArray[np.bool_], groups: NDArray[np.int64]) -> NDArray[np
     counts = np.zeros((groups.max(initial=-1) + 1, kinds.shape[1]), np.int64)
     np.add.at(counts, groups, kinds)
     return counts
-
-
-def _natural(name: str) -> tuple[list[str | int], str]:
-    """Return a key that sorts 9 before 10; texts and numbers take turns in it."""
-    parts = re.split(r"(\d+)", name)
-    return [int(part) if i % 2 else part for i, part in enumerate(parts)], name
 
 
 def _shuffled(names: list[str], groups: NDArray[np.int64]) -> list[int]:

@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
+import base64
 import io
+import json
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
 from importlib import import_module
 from pathlib import Path
+from typing import BinaryIO, NamedTuple
 
 import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL import Image as PilImage
-from PIL import ImageOps
+from PIL import ImageOps, UnidentifiedImageError
 from torch import Tensor
+
+from .depth import to_8_bits
+from .files import decode_text
+from .tiff import decode_tiff, is_tiff, tiff_hw
 
 Image = NDArray[np.uint8]
 """(H, W, 3) RGB."""
@@ -27,6 +34,7 @@ MAX_PIXELS = 178_000_000
 _LIMIT = threading.Lock()  # of Pillow's, while it is another one
 _MEND = "to predict in tiles allow max_pixels="
 _JPEG_END = b"\xff\xd9"
+_PNG = b"\x89PNG\r\n\x1a\n"
 _TRANSPOSED = (5, 6, 7, 8)  # EXIF orientations that swap the sides
 _ORIENTATION = 0x0112
 _HEAD = 32  # bytes of a file that tell HEIF
@@ -40,9 +48,9 @@ def read_image(
 ) -> Image:
     """Read an image file as RGB.
 
-    Grayscale is repeated, transparency dropped, 16 bits scaled to 8, palettes and CMYK converted,
-    and the rotation that a camera noted in EXIF is applied. Of an animation the first frame is
-    read. Floats are 0 to 255, or 0 to 1 where none is larger than 1.
+    Grayscale is repeated, transparency dropped, more than 8 bits scaled to 8 (see `data.depth`),
+    palettes and CMYK converted, and the rotation that a camera noted in EXIF is applied. Of an
+    animation the first frame is read. Of a labelme file it is the picture embedded in it.
 
     Args:
         source: a path, or the bytes of a file.
@@ -58,17 +66,62 @@ def read_image(
         ValueError: the file is not an image, is cut short, or is too large.
     """
     name = "the given bytes" if isinstance(source, bytes) else str(source)
-    content = source if isinstance(source, bytes) else _content(Path(source))
+    content = source if isinstance(source, bytes) else image_content(Path(source))
     try:
         _prepare_for(content[:_HEAD])
-        with _allowed(max_pixels), PilImage.open(io.BytesIO(content)) as header:
-            _check_size(header, max_pixels)
+        with _allowed(max_pixels), _header(io.BytesIO(content)) as header:
+            if header is None:
+                return _decode_odd_tiff(content, max_pixels)
+            _check_size(header.size, max_pixels)
+            is_deep = _is_deep(header)  # which only a picture tells that is not decoded yet
             rotate = _has_to_rotate(header, annotated_hw)
             if _is_plain_jpeg(header, content):
                 return _decode_fast(content, rotate)
-            return _decode_careful(header, rotate)
+            return _decode_careful(header, rotate, content if is_deep else b"")
     except Exception as error:  # decoders of hostile bytes raise nearly every type there is
         raise _refusal(name, error if content else ValueError("the file is empty")) from error
+
+
+class ImageHead(NamedTuple):
+    """What the head of an image file tells.
+
+    Attributes:
+        image_hw: height and width after the rotation noted in EXIF.
+        stored_hw: the same before it.
+        is_deep: whether a channel has more than 8 bits.
+    """
+
+    image_hw: tuple[int, int]
+    stored_hw: tuple[int, int]
+    is_deep: bool
+
+
+def read_head(path: Path) -> ImageHead:
+    """Read the head of an image file.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: the file is not an image, or has more than `MAX_PIXELS`.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"no such image: {path}")
+    try:
+        with _opened(path) as file:
+            _prepare_for(file.read(_HEAD))
+            has_exif = _has_exif_chunk(file)
+            with _header(file) as header:
+                if header is None:
+                    return _odd_tiff_head(image_content(path))
+                _check_size(header.size)
+                width, height = header.size
+                is_deep = _is_deep(header)
+                # Pillow's own method for PNG decodes the whole picture to get there.
+                exif = header.getexif() if has_exif else PilImage.Image.getexif(header)
+                swapped = exif.get(_ORIENTATION) in _TRANSPOSED
+    except Exception as error:  # as above
+        raise _refusal(path, error) from error
+    stored_hw = height, width
+    return ImageHead(stored_hw[::-1] if swapped else stored_hw, stored_hw, is_deep)
 
 
 def read_image_hw(path: Path) -> tuple[int, int]:
@@ -78,18 +131,43 @@ def read_image_hw(path: Path) -> tuple[int, int]:
         FileNotFoundError: there is no such file.
         ValueError: the file is not an image, or has more than `MAX_PIXELS`.
     """
-    if not path.is_file():
-        raise FileNotFoundError(f"no such image: {path}")
+    return read_head(path).image_hw
+
+
+def image_content(path: Path) -> bytes:
+    """Return the bytes of an image file; of a labelme file, those of the picture embedded in it.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it cannot be read, or there is no picture in it.
+    """
+    with _opened(path) as file:
+        return file.read()
+
+
+def read_small(source: Path, side: int) -> Image:
+    """Read an image file as RGB, a JPEG shrunk by up to eight, for a look at it.
+
+    Args:
+        source: a path.
+        side: a JPEG is shrunk while both sides are at least this, in pixels.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: as `read_image`.
+    """
+    content = image_content(source)
     try:
-        with path.open("rb") as file:
-            _prepare_for(file.read(_HEAD))
-        with PilImage.open(path) as header:
-            _check_size(header)
-            width, height = header.size
-            swapped = header.getexif().get(_ORIENTATION) in _TRANSPOSED
+        _prepare_for(content[:_HEAD])
+        with _header(io.BytesIO(content)) as header:
+            if header is None:
+                return _decode_odd_tiff(content, None)
+            _check_size(header.size)
+            is_deep = _is_deep(header)
+            header.draft(None, (side, side))
+            return _decode_careful(header, True, content if is_deep else b"")
     except Exception as error:  # as above
-        raise _refusal(path, error) from error
-    return (width, height) if swapped else (height, width)
+        raise _refusal(source, error if content else ValueError("the file is empty")) from error
 
 
 def from_pil(image: PilImage.Image) -> Image:
@@ -99,7 +177,7 @@ def from_pil(image: PilImage.Image) -> Image:
         ValueError: its file is broken, or it has more than `MAX_PIXELS`, or none.
     """
     try:
-        _check_size(image)
+        _check_size(image.size)
         return _decode_careful(image, rotate=True)
     except Exception as error:  # as above
         raise _refusal("the PIL image", error) from error
@@ -115,13 +193,44 @@ def as_uint8(image: cv2.typing.MatLike) -> Image:
     return image.astype(np.uint8, copy=False)
 
 
-def _content(path: Path) -> bytes:
+def is_embedded(path: Path) -> bool:
+    """Tell whether an image is in labelme's file rather than in one of its own."""
+    return path.suffix.lower() == ".json"
+
+
+def format_suffix(path: Path) -> str:
+    """Return the usual suffix of the format that an image file has, such as ".jpg".
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it is not an image.
+    """
+    content = image_content(path)
     try:
-        return path.read_bytes()
+        with PilImage.open(io.BytesIO(content)) as header:
+            return {"JPEG": ".jpg"}.get(header.format or "", f".{header.format}".lower())
+    except Exception as error:  # as above
+        raise _refusal(path, error) from error
+
+
+def _opened(path: Path) -> BinaryIO:
+    """Open an image file, or the picture that is embedded in a labelme file."""
+    try:
+        if is_embedded(path):
+            return io.BytesIO(_embedded(path.read_bytes()))
+        return path.open("rb")
     except FileNotFoundError:
         raise FileNotFoundError(f"no such image: {path}") from None
     except (OSError, ValueError) as error:  # a name with a zero byte
         raise _refusal(path, error) from error
+
+
+def _embedded(labels: bytes) -> bytes:
+    content = json.loads(decode_text(labels)[0])
+    picture = content.get("imageData") if isinstance(content, dict) else None
+    if not isinstance(picture, str) or not picture:
+        raise ValueError("there is no picture in it")
+    return base64.b64decode(picture.rpartition(",")[2])  # perhaps an address of type data:
 
 
 def _refusal(name: Path | str, error: Exception) -> ValueError:
@@ -149,8 +258,35 @@ def _allowed(max_pixels: int | None) -> Iterator[None]:
             PilImage.MAX_IMAGE_PIXELS = usual
 
 
-def _check_size(header: PilImage.Image, max_pixels: int | None = None) -> None:
-    (width, height), most = header.size, MAX_PIXELS if max_pixels is None else max_pixels
+@contextmanager
+def _header(file: BinaryIO) -> Iterator[PilImage.Image | None]:
+    """Open an image file; None stands for a TIFF that Pillow does not know."""
+    try:
+        header = PilImage.open(file)
+    except UnidentifiedImageError:
+        file.seek(0)
+        if not is_tiff(file.read(_HEAD)):
+            raise
+        yield None
+        return
+    with header:
+        yield header
+
+
+def _odd_tiff_head(content: bytes) -> ImageHead:
+    image_hw = tiff_hw(content)
+    _check_size(image_hw[::-1])
+    return ImageHead(image_hw, image_hw, is_deep=True)
+
+
+def _decode_odd_tiff(content: bytes, max_pixels: int | None) -> Image:
+    _check_size(tiff_hw(content)[::-1], max_pixels)
+    scaled = to_8_bits(decode_tiff(content))
+    return np.ascontiguousarray(scaled if scaled.ndim == 3 else np.dstack([scaled] * 3))
+
+
+def _check_size(size: tuple[int, int], max_pixels: int | None = None) -> None:
+    (width, height), most = size, MAX_PIXELS if max_pixels is None else max_pixels
     if width * height > most:
         raise ValueError(f"{width} x {height} pixels exceed {most:,}; {_MEND}{width * height}")
     if not width * height:
@@ -200,15 +336,37 @@ def _decode_fast(content: bytes, rotate: bool) -> Image:
     return as_uint8(cv2.cvtColor(image, cv2.COLOR_BGR2RGB, dst=image))
 
 
-def _decode_careful(image: PilImage.Image, rotate: bool) -> Image:
-    image.load()
+def _has_exif_chunk(file: BinaryIO) -> bool:
+    """Tell whether a PNG file has EXIF, which may be behind its pixels; rewind it."""
+    file.seek(0)
+    is_png, found = file.read(len(_PNG)) == _PNG, False
+    while is_png and not found and len(chunk := file.read(8)) == 8:
+        found = chunk[4:] == b"eXIf"
+        file.seek(int.from_bytes(chunk[:4], "big") + 4, io.SEEK_CUR)
+    file.seek(0)
+    return found
+
+
+def _is_deep(header: PilImage.Image) -> bool:
+    """Tell whether a channel has more than 8 bits; of three, Pillow would keep the upper 8."""
+    return header.mode[0] in "IF" or any(
+        ";16" in str(tile[3]) for tile in getattr(header, "tile", ())
+    )
+
+
+def _decode_careful(image: PilImage.Image, rotate: bool, deep_file: bytes = b"") -> Image:
+    """Decode a picture; of a file with more than 8 bits a channel, which Pillow cuts, anew."""
+    orientation = image.getexif().get(_ORIENTATION, 1)
+    if image.mode[0] in "IF":
+        image = PilImage.fromarray(to_8_bits(np.asarray(image)))
+    elif deep_file:
+        flags = cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH | cv2.IMREAD_IGNORE_ORIENTATION
+        deep = cv2.imdecode(np.frombuffer(deep_file, np.uint8), flags)
+        if deep is None:
+            raise ValueError("broken image data")
+        image = PilImage.fromarray(to_8_bits(deep)[..., ::-1])
     if rotate:
+        image.load()
+        image.getexif()[_ORIENTATION] = orientation  # which scaling lost
         image = ImageOps.exif_transpose(image)
-    if image.mode.startswith("I"):  # 16-bit grayscale
-        values = np.asarray(image).clip(0, 65535) / 257
-    elif image.mode == "F":
-        values = np.nan_to_num(np.asarray(image)).clip(0, 255)
-        values = values * 255 if values.max() <= 1 else values
-    else:
-        return np.array(image.convert("RGB"))
-    return np.repeat(np.round(values).astype(np.uint8)[..., None], 3, axis=2)
+    return np.array(image.convert("RGB"))

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 
 _LONGEST = 300  # letters of a part of a message
 
@@ -17,11 +17,13 @@ class Problem:
         what: the kind of problem, in the same words for all of its kind.
         where: the file, and the annotation or line in it.
         mend: what to do about it.
+        is_used: whether it is trained on nevertheless, as it seems to be meant.
     """
 
     what: str
     where: str
     mend: str
+    is_used: bool = field(default=False, kw_only=True)
 
     def __str__(self) -> str:
         """Return one line of sensible length, whatever files and classes are called."""
@@ -40,6 +42,16 @@ class Unusable(ValueError):
     def __init__(self, what: str, mend: str) -> None:
         super().__init__(what)
         self.what, self.mend = what, mend
+
+
+def tell(log: Callable[[str], object], problems: Sequence[Problem]) -> None:
+    """Log what was left out and what was not, in a line each."""
+    lost = [problem for problem in problems if not problem.is_used]
+    used = [problem for problem in problems if problem.is_used]
+    if lost:
+        log(f"left out {summarize(lost)}")
+    if used:
+        log(f"used, but to be mended: {summarize(used)}")
 
 
 def summarize(problems: Sequence[Problem]) -> str:

@@ -1,7 +1,7 @@
 """Measure how fast a dataset of COCO's size loads, and how much memory it takes in the workers.
 
-The dataset is made up, of empty image files with annotations drawn from another dataset. Workers
-then ask for all annotations of all images, in a random order.
+The dataset is made up, of image files without pixels, with annotations drawn from another dataset.
+Workers then ask for all annotations of all images, in a random order.
 
 Example:
   python scripts/bench_index.py path/to/coco_small
@@ -46,7 +46,7 @@ class AnnotationCounts(MapDataset[int]):
 
 
 def generate(source: Dataset, folder: Path, images: int, annotations: int) -> Path:
-    """Write an annotation file and empty image files.
+    """Write an annotation file, and image files without pixels.
 
     Every image has the size of a random one of the source, and every annotation is a random one of
     that image, in a random image.
@@ -75,7 +75,8 @@ def generate(source: Dataset, folder: Path, images: int, annotations: int) -> Pa
                 "id": number,
                 "file_name": f"{number:012}.jpg",
             }
-            (folder / image["file_name"]).touch()
+            head = f"P5 {image['width']} {image['height']} 255\n"
+            (folder / image["file_name"]).write_text(head)
             out.write(", " * (number > 0) + json.dumps(image))
         out.write('], "annotations": [')
         for number in range(1, annotations + 1):

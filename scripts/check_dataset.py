@@ -1,17 +1,21 @@
-"""Describe a dataset, and list what looks wrong in it: the exit code is 1 if anything does.
+"""Describe a dataset, and list what looks wrong in it: the exit code is 1 if anything is wrong.
 
-Any format that train.py takes is understood: COCO, YOLO segmentation, labelme, VIA.
+Any format that train.py takes is understood. With a model it also lists the labels that the model
+contradicts.
 
 Examples:
   python scripts/check_dataset.py my_folder
   python scripts/check_dataset.py my_folder --val=0.2
   python scripts/check_dataset.py my_folder --config=yolact_resnet50 --picture=training.jpg
+  python scripts/check_dataset.py my_folder --with=mine.pth --sheet=suspects.jpg --report=check.html
+  python scripts/check_dataset.py my_folder --fix=mended
 """
 
 from __future__ import annotations
 
+import argparse
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from data.annotations.coco import CocoInstances
@@ -31,54 +35,91 @@ from yolact.cli.common import (
     with_settings,
 )
 from yolact.config import Config
+from yolact.doctor.findings import MOST, Findings, contradicted, examine
+from yolact.doctor.mend import write_mended
+from yolact.doctor.page import write_page
+from yolact.doctor.pictures import caption, write_sheet
 from yolact.errors import UsageError
+from yolact.files import write_json
+from yolact.predictor import Predictor
 from yolact.training.dataset_report import describe_dataset
 from yolact.training.pictures import picture_of_training_data, train_transform
+
+FLAGS = (
+    flag("--config", "preset, for its input size and anchors", str, "yolact_base"),
+    flag("--picture", "JPEG file to show augmented training images in", Path),
+    flag("--shown", "problems to list of each kind", int, 10),
+    *DATA,
+    flag("--set", "as in train.py", str, [], action="append", metavar="PATH=VALUE"),
+)
+MODEL_FLAGS = (
+    flag("--with", "model whose detections are compared with the labels", dest="model"),
+    flag("--suspects", "labels to list that it contradicts, at most", int, MOST),
+    flag("--sheet", "JPEG file with a picture of each of them", Path),
+    flag("--device", "auto, cpu, cuda, cuda:1 or mps", str, "auto"),
+)
+FILE_FLAGS = (
+    flag("--report", "HTML file with everything, and examples as pictures", Path),
+    flag("--json", "file for everything as JSON", Path),
+    flag("--fix", "new folder for a mended copy, as COCO", Path, metavar="FOLDER"),
+    flag("--link", "link the images of the copy instead of copying them", bool),
+)
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Print the report, then the problems."""
-    parser = make_parser("check_dataset.py", __doc__)
-    parser.add_argument("dataset", help="as in train.py")
-    add_flags(
-        parser,
-        "options",
-        (
-            flag("--config", "preset, for its input size and anchors", str, "yolact_base"),
-            flag("--picture", "JPEG file to show augmented training images in", Path),
-            flag("--shown", "problems to list of each kind", int, 10),
-            *DATA,
-            flag("--set", "as in train.py", str, [], action="append", metavar="PATH=VALUE"),
-        ),
-    )
-    args = parser.parse_args(argv)
-    if args.shown < 1:
-        raise UsageError(f"--shown={args.shown}: expected at least 1")
-    config = with_settings(named_config(args.config), args.set)
-    config = with_data(config, args)
+    args = read_flags(argv)
+    config = with_data(with_settings(named_config(args.config), args.set), args)
     problems = check_dataset(args.dataset, options=config.data)
     splits = open_splits(config, problems)
+    predictor = Predictor.from_checkpoint(args.model, args.device) if args.model else None
+    findings = examine(args.dataset, splits, problems, config.model.image_size)
     for split, dataset in splits.items():
         print(describe_dataset(dataset, config, split), end="\n\n")
     if "val" not in splits and args.dataset != SHAPES:
         print("no validation split: --val=0.2 holds out images, --val=path names others\n")
-    for part, found in problems.items():
-        headline = f"problems in {part}: {len(found) or 'none'}"
-        print("\n  ".join([headline, *lines(found, args.shown)]))
-    if args.picture is not None and "train" in splits:
-        print(picture_of_training_data(splits["train"], train_transform(config), args.picture))
+    tell("problems", problems, args.shown)
+    tell("worth a look", {part: n for part, n in findings.notices.items() if n}, args.shown)
+    if predictor is not None and findings.splits:
+        findings = contradicted(findings, predictor, args.suspects)
+        tell_suspects(findings, args.shown)
+    write_files(args, findings, config, splits.get("train"))
     count = sum(map(len, problems.values()))
     if count:
         raise ValueError(f"{args.dataset} has {count} problem{'s' * (count > 1)}, see above")
 
 
-def open_splits(config: Config, problems: dict[str, list[Problem]]) -> dict[Split, Dataset]:
+def read_flags(argv: Sequence[str] | None) -> argparse.Namespace:
+    """Read the command line.
+
+    Raises:
+        UsageError: a flag that does nothing without another, or a count below 1.
+    """
+    parser = make_parser("check_dataset.py", __doc__)
+    parser.add_argument("dataset", help="as in train.py")
+    add_flags(parser, "options", FLAGS)
+    add_flags(parser, "labels that a model contradicts", MODEL_FLAGS)
+    add_flags(parser, "files", FILE_FLAGS)
+    args = parser.parse_args(argv)
+    for name in ("shown", "suspects"):
+        if getattr(args, name) < 1:
+            raise UsageError(f"--{name}={getattr(args, name)}: expected at least 1")
+    if args.sheet and not args.model:
+        raise UsageError(f"--sheet={args.sheet}: needs --with=model.pth, whose view it shows")
+    if args.link and not args.fix:
+        raise UsageError("--link: needs --fix=folder, whose images it links")
+    if args.fix and args.fix.exists() and (not args.fix.is_dir() or any(args.fix.iterdir())):
+        raise UsageError(f"--fix={args.fix}: expected a new or an empty folder")
+    return args
+
+
+def open_splits(config: Config, problems: dict[str, list[Problem]]) -> dict[str, Dataset]:
     """Open the splits that there are, and add what is wrong with their objects as a whole.
 
     One that cannot be opened has at least one problem.
     """
     name, options = config.dataset, config.data
-    splits: dict[Split, Dataset] = {}
+    splits: dict[str, Dataset] = {}
     wanted: tuple[Split, ...] = ("train", "val")
     for split in wanted:
         held_out = split == "val" and options.val_share is not None and "train" in splits
@@ -96,6 +137,46 @@ def open_splits(config: Config, problems: dict[str, list[Problem]]) -> dict[Spli
         if isinstance(data, CocoInstances):
             problems.setdefault(split, []).extend(check_trainable(data, split))
     return splits
+
+
+def tell(title: str, problems: Mapping[str, Sequence[Problem]], shown: int) -> None:
+    """Print the problems of each part."""
+    for part, found in problems.items():
+        headline = f"{title} in {part}: {len(found) or 'none'}"
+        print("\n  ".join([headline, *lines(found, shown)]))
+
+
+def tell_suspects(findings: Findings, shown: int) -> None:
+    """Print the labels that a model contradicts."""
+    classes = {name for dataset in findings.splits.values() for name in dataset.categories.names}
+    known = ", ".join(findings.shared[:10]) + (", ..." if len(findings.shared) > 10 else "")
+    others = len(classes) - len(findings.shared)
+    left = f" and none of the {others} other classes, whose labels are left out" * (others > 0)
+    count = len(findings.suspects)
+    print(f"labels that the model contradicts: {count or 'none'}; it knows {known}{left}")
+    for suspect in findings.suspects[:shown]:
+        print(f"  {caption(findings, suspect)}")
+    if count > shown:
+        print(f"  {count - shown} more")
+
+
+def write_files(
+    args: argparse.Namespace, findings: Findings, config: Config, train: Dataset | None
+) -> None:
+    """Write the files that are asked for, and say where they are."""
+    if args.picture is not None and train is not None:
+        print(picture_of_training_data(train, train_transform(config), args.picture))
+    if args.sheet and findings.suspects:
+        print(write_sheet(findings, args.sheet))
+    if args.report:
+        print(write_page(findings, args.report))
+    if args.json:
+        write_json(args.json, findings.to_record(), indent=1)
+        print(args.json)
+    if args.fix:
+        for split, counts in write_mended(findings, args.fix, args.link).items():
+            told = ", ".join(f"{what} {count}" for what, count in (+counts).items())
+            print(f"{args.fix}: {split}: {told or 'nothing to mend'}")
 
 
 def lines(problems: Sequence[Problem], shown: int) -> list[str]:

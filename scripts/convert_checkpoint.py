@@ -1,6 +1,7 @@
 """Convert checkpoints: those of 2019 to ours and back, without loss, and other projects' to ours.
 
 The file's tensors tell whose it is: mmdetection, YolactEdge, Yolact_minimal, or YOLACT of 2019.
+Datasets are converted by convert_dataset.py; `yolact convert` does both, datasets with --format.
 
 Examples:
   python scripts/convert_checkpoint.py yolact_base_54_800000.pth ours.pth
@@ -53,6 +54,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     args = parser.parse_args(argv)
     if args.half and args.to == "official":
         raise UsageError("--half is for our own files; official ones are float32")
+    if Path(args.source).is_dir() or args.source.endswith((".json", ".yaml", ".yml")):
+        raise UsageError(f"{args.source} is no checkpoint: to convert a dataset, add --format=")
     checkpoint = read_checkpoint(resolve_weights(args.source))
     config = with_settings(checkpoint_config(checkpoint, args.config), args.set)
     if args.to == "official":

@@ -26,7 +26,7 @@ def touch(root: Path, *files: str) -> None:
 def places(paths: DatasetPaths) -> tuple[Path | None, ...]:
     """Images and annotations for training, then for validation."""
     splits = (paths.train, paths.val)
-    return tuple(place for split in splits for place in (split[1:] if split else (None, None)))
+    return tuple(place for split in splits for place in (split[1:3] if split else (None, None)))
 
 
 def test_no_categories() -> None:
@@ -76,8 +76,15 @@ def test_bad_categories(entries: list[object], message: str) -> None:
             (9, 11, 3),
             {9: 0, 3: 2},
         ),
-        # two spellings of one class
-        (Categories(("cat", "Cat"), (1, 2)), Categories.from_names(["cat"]), (2,), {1: 0, 2: 0}),
+        # classes that differ in case
+        (Categories(("cat", "Cat"), (1, 2)), Categories.from_names(["cat"]), (1,), {1: 0}),
+        (Categories(("CAT", "Cat"), (1, 2)), Categories(("cat",), (9,)), (3,), {}),
+        (
+            Categories(("a", "A", "b"), (1, 2, 3)),
+            Categories.from_names(["A", "a", "b", "B"]),
+            (2, 1, 3, 7),
+            {1: 1, 2: 0, 3: 2},
+        ),
         # by id, since no name agrees
         (
             Categories(("Hund", "Katze"), (18, 17)),
@@ -448,7 +455,7 @@ def test_splits_of_exports(cases_root: Path, name: str) -> None:
         ({"labels/a.txt": "0"}, "", r"labels but no data\.yaml"),
         ({"a.yaml": YAML, "b.yaml": YAML}, "", "several annotation files: a.yaml, b.yaml"),
         ({"data.yaml": YAML}, "", r"no such folder: images/train, train/images, images"),
-        ({"data.yaml": f"train: images/train\n{YAML}", "images/a": ""}, "", "folder: images/train"),
+        ({"data.yaml": f"train: images/train\n{YAML}", "images/a": ""}, "", "/images/train;"),
         ({"data.yaml": "names: 5"}, "", "cannot read 'names'"),
         ({"a.json": VIA, "b.json": COCO}, "", "several annotation files: a.json, b.json"),
         ({"train/a.json": VIA, "val/a.json": LABELME}, "", "via for training but labelme"),

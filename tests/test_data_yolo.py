@@ -4,14 +4,22 @@ from pathlib import Path
 
 import pytest
 from support.foreign_formats import (
+    HW,
     opened,
     two_images,
     write_images,
     write_yolo,
 )
 
-from data.formats.data_yaml import read_class_names, read_folders
+from data.catalog import Split
+from data.checks.dataset import check_dataset
+from data.formats.data_yaml import MAX_BYTES, read_class_names, read_places
 from data.formats.yolo import read_yolo
+
+# Twenty lists, each of nine times the one before: 10^19 texts.
+LAUGHS = "y0: &y0 [ha]\n" + "".join(
+    f"y{i}: &y{i} [{', '.join([f'*y{i - 1}'] * 9)}]\n" for i in range(1, 20)
+)
 
 
 @pytest.mark.parametrize(
@@ -25,6 +33,10 @@ from data.formats.yolo import read_yolo
         ("names: ['it''s']", {0: "it's"}),
         ("names: {0: cat, 7: 'a, b'}", {0: "cat", 7: "a, b"}),
         ("names: [a,\n  b,\n]\nnc: 2", {0: "a", 1: "b"}),
+        ("names: &x [no, 1.0, ~]\nname: 1", {0: "no", 1: "1.0", 2: "~"}),
+        ("a: &a cat\nb: &b [*a, *a]\nnames: *b", {0: "cat", 1: "cat"}),
+        (LAUGHS + "names: [cat]", {0: "cat"}),
+        ("names: !!python/object/apply:os.system ['exit 1']", {0: "exit 1"}),
         ("\ufeffnames: [a]\r\nroboflow:\r\n  names: x\r\n", {0: "a"}),
     ],
 )
@@ -40,7 +52,11 @@ def test_class_names(tmp_path: Path, text: str, names: dict[int, str]) -> None:
     ["", "nc: 1", "names:", "names: []", "names: cat", "names: [a, [b]]", "names: {0: a, b}"]
     + [
         "names:\n  cat: 0",
-        "names: &x [a]",
+        LAUGHS + "names: *y19",
+        "names: &x [*x]",
+        "names: {cat: 0}",
+        "names: [a, '']",
+        "names:\n\t- a",
         "names: ['a', 'b'",
         "names: " + "[" * 9999,
         "\x00: \x01",
@@ -54,14 +70,173 @@ def test_class_names_that_are_not_understood(tmp_path: Path, text: str) -> None:
     assert "\n" not in str(caught.value)
 
 
-def test_folders_of_a_yaml_file(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("text", "root", "splits"),
+    [
+        ("names: [a]", "", {}),
+        ("train:\nval: ~\ntest: x\n", "", {}),
+        (
+            "path: D:\\my data # there\ntrain: 'images/a b'\nval:\n",
+            "D:\\my data",
+            {"train": ["images/a b"]},
+        ),
+        ("train: [a, b]\nvalid: c", "", {"train": ["a", "b"], "val": ["c"]}),
+        (
+            "train: # 3 images\n  - a\n  - b\nval: l.txt",
+            "",
+            {"train": ["a", "b"], "val": ["l.txt"]},
+        ),
+        ("train: a\ndownload: |\n  train: b\n  raise SystemExit", "", {"train": ["a"]}),
+    ],
+)
+def test_places_of_a_yaml_file(
+    tmp_path: Path, text: str, root: str, splits: dict[str, list[str]]
+) -> None:
     file = tmp_path / "data.yaml"
-    file.write_text("path: D:\\my data # there\ntrain: 'images/a b'\nval:\n")
-    assert read_folders(file) == {"path": "D:\\my data", "train": "images/a b"}
-    for value in ("[a, b]", "\n - a\n - b", "train.txt"):
-        file.write_text(f"train: {value}")
-        with pytest.raises(ValueError, match="expected one folder"):
-            read_folders(file)
+    file.write_text(text)
+    assert read_places(file) == (root, splits)
+
+
+@pytest.mark.parametrize("value", ["{a: b}", "[[a]]", "\n - a: b"])
+def test_places_that_are_not_understood(tmp_path: Path, value: str) -> None:
+    file = tmp_path / "data.yaml"
+    file.write_text(f"train: {value}")
+    with pytest.raises(ValueError, match="train: expected a folder as in images/train, or a list"):
+        read_places(file)
+
+
+def test_a_yaml_file_without_end(tmp_path: Path) -> None:
+    file = tmp_path / "data.yaml"
+    file.write_text("names: [a]\n" + "#" * MAX_BYTES)
+    with pytest.raises(ValueError, match="more than 1048576 bytes"):
+        read_class_names(file)
+
+
+def yolo_of(folder: Path, yaml: str, places: tuple[str, ...]) -> Path:
+    """Two images, with three objects, in each folder of images, and a dataset file."""
+    for place in places:
+        labels = folder / place.replace("images", "labels")
+        labels.mkdir(parents=True)
+        (labels / "a.txt").write_text(LINE)
+        (labels / "b.txt").write_text(LINE * 2)
+        write_images(folder / place)
+    (folder / "data.yaml").write_text(f"names: [leaf]\n{yaml}")
+    return folder
+
+
+def count(folder: Path, split: Split) -> tuple[int, int]:
+    dataset = opened(folder, split)
+    for index in range(len(dataset)):
+        assert dataset.sample(index).image.shape == (*HW, 3)
+    return len(dataset), sum(len(dataset.annotations(i)) for i in range(len(dataset)))
+
+
+LINE = "0 0.1 0.1 0.5 0.1 0.5 0.5\n"
+TRAIN, VAL, EXTRA = "images/train", "images/val", "images/extra"
+
+
+@pytest.mark.parametrize(
+    ("yaml", "places", "train", "val"),
+    [
+        ("train: images/train\nval: images/val", (TRAIN, VAL), (2, 3), (2, 3)),
+        (
+            "path: .\ntrain:\n- images/train\n- images/val\nval: images/val",
+            (TRAIN, VAL),
+            (4, 6),
+            (2, 3),
+        ),
+        (
+            "train: [images/train, images/extra]\nval: [images/val]",
+            (TRAIN, VAL, EXTRA),
+            (4, 6),
+            (2, 3),
+        ),
+        (
+            "train: [images/train, images/train]\nvalidation: images/val",
+            (TRAIN, VAL),
+            (2, 3),
+            (2, 3),
+        ),
+        (
+            "path: ../datasets/leaf8\ntrain: images/train\nval: images/val",
+            (TRAIN, VAL),
+            (2, 3),
+            (2, 3),
+        ),
+        (
+            "train: ../train/images\nval: ../valid/images",
+            ("train/images", "valid/images"),
+            (2, 3),
+            (2, 3),
+        ),
+        ("train: C:\\me\\images\\train\nval: /me/images/val", (TRAIN, VAL), (2, 3), (2, 3)),
+        ("train: .\nval: .", ("a/images", "b/images"), (4, 6), (4, 6)),
+    ],
+)
+def test_where_a_yaml_file_finds_its_images(
+    tmp_path: Path, yaml: str, places: tuple[str, ...], train: tuple[int, int], val: tuple[int, int]
+) -> None:
+    folder = yolo_of(tmp_path / "mine", yaml, places)
+    assert (count(folder, "train"), count(folder, "val")) == (train, val)
+
+
+@pytest.mark.parametrize("place", ["datasets/leaf8", "../datasets/leaf8"])
+def test_a_dataset_beside_its_yaml_file(tmp_path: Path, place: str) -> None:
+    beside = tmp_path / "project"
+    folder = yolo_of(beside / place, "", (TRAIN, VAL))
+    (folder / "data.yaml").unlink()
+    file = beside / "leaf8.yaml"
+    file.write_text("path: leaf8\ntrain: images/train\nval: images/val\nnames: {0: leaf}")
+    assert (count(file, "train"), count(file, "val")) == ((2, 3), (2, 3))
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        "./images/train/a.png\n./images/extra/b.png\n",
+        "images\\train\\a.png\r\nimages\\extra\\b.png",
+        "{root}/images/train/a.png\n\n{root}/images/extra/b.png",
+        "/elsewhere/mine/images/train/a.png\nD:\\mine\\images\\extra\\b.png",
+        "data/images/train/a.png\ndata/images/extra/b.png",  # as CVAT writes it
+        "../mine/images/train/a.png\n../../../images/extra/b.png\nimages/train/a.png",
+    ],
+)
+@pytest.mark.parametrize("listing", ["train.txt", "images/listed.txt"])
+def test_a_list_of_images(tmp_path: Path, lines: str, listing: str) -> None:
+    folder = tmp_path / "mine"
+    yolo_of(folder, f"path: .\ntrain: {listing}\nval: images/val", (TRAIN, VAL, EXTRA))
+    (folder / listing).write_text(lines.format(root=folder))
+    assert (count(folder, "train"), count(folder, "val")) == ((2, 3), (2, 3))
+
+
+def test_a_list_names_no_image_outside_the_dataset(tmp_path: Path) -> None:
+    write_images(tmp_path / "secret", ("s.png", "t.png"))
+    folder = yolo_of(tmp_path / "mine", "train: train.txt", (TRAIN,))
+    own = ["images/train/a.png", "images/train/b.png"]
+    (folder / "train.txt").write_text("\n".join(["../secret/s.png", *own, "gone.png"]))
+    content, problems = read_yolo(folder, folder / "data.yaml", "train")
+    assert [image["file_name"] for image in content["images"]] == own
+    assert [problem.what for problem in problems] == ["a missing image"] * 2
+    names = [*own, str(tmp_path / "secret/t.png"), "gone.png", "lost.png"]
+    (folder / "train.txt").write_text("\n".join(names))
+    with pytest.raises(ValueError, match="3 of 5 images are missing"):
+        read_yolo(folder, folder / "data.yaml", "train")
+
+
+@pytest.mark.parametrize(
+    "yaml",
+    [
+        "train: images/trian\nval: images/val",
+        "train: images/train\nval: images/valid",
+        "train: [images/train, images/trian]\nval: images/val",
+        "path: ../elsewhere\ntrain: images/train\nval: lost/val",
+        "train: images/train\nval: val.txt",
+    ],
+)
+def test_a_split_that_is_not_there(tmp_path: Path, yaml: str) -> None:
+    folder = yolo_of(tmp_path, yaml, (TRAIN, VAL))
+    with pytest.raises(ValueError, match="(train|val): no such folder or list of images: /"):
+        check_dataset(str(folder))
 
 
 @pytest.mark.parametrize(
@@ -105,7 +280,7 @@ def test_images_and_labels_of_yolo_that_do_not_belong_together(tmp_path: Path) -
     assert [image["file_name"] for image in content["images"]] == ["a.png", "c.png"]
     assert [problem.what for problem in problems] == [
         "an x without its y",
-        "labels that are no text",
+        "a line that is not numbers",
         "an image that cannot be read",
         "labels without an image",
     ]

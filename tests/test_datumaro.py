@@ -1,4 +1,4 @@
-"""Results, read by datumaro, which CVAT imports and exports with: pip install datumaro."""
+"""Results and datasets, read by datumaro, which CVAT imports with: pip install datumaro."""
 
 from __future__ import annotations
 
@@ -9,8 +9,11 @@ from typing import Any
 import numpy as np
 import pytest
 from pycocotools import mask as mask_utils
+from support.foreign_formats import opened
 from support.odd_masks import HW, NAMES, iou, odd_bitmaps, odd_detections, photo
+from support.whole_datasets import masks_of, run_lengths, write_coco
 
+from data.conversion import convert_dataset
 from yolact import CocoFile
 
 datumaro = pytest.importorskip("datumaro", reason="needs datumaro")
@@ -57,6 +60,52 @@ def test_read_by_datumaro(
             masks[names[annotation.label].name] |= pixels_of(annotation)
     for mask, expected in zip(masks.values(), odd_bitmaps(), strict=True):
         assert iou(mask, expected) >= least
+
+
+def converted(folder: Path, format: str) -> Path:
+    """Write all of those masks in train and a part of them in val, in one of our formats."""
+    names = ("cat", "dog", "cat", "dog")
+    objects = [(name, run_lengths(m)) for name, m in zip(names, odd_bitmaps(), strict=True)]
+    images = {"train": {"a.png": (HW, objects)}, "val": {"b.png": (HW, objects[:2])}}
+    source = write_coco(folder / "in", images, ("cat", "dog"))
+    assert convert_dataset(str(source), folder / "out", format) == []
+    return folder / "out"
+
+
+@pytest.mark.parametrize(
+    ("ours", "format"),
+    [
+        ("coco", "coco_instances"),
+        ("panoptic", "coco_panoptic"),
+        ("voc", "voc_segmentation"),
+        ("cvat", "cvat"),
+    ],
+)
+def test_converted_datasets(tmp_path: Path, ours: str, format: str) -> None:
+    dataset = datumaro.Dataset.import_from(str(converted(tmp_path, ours)), format)
+    names = dataset.categories()[datumaro.AnnotationType.label]
+    expected = list(zip(("cat", "dog", "cat", "dog"), odd_bitmaps(), strict=True))
+    for item in dataset:
+        found = [
+            (names[annotation.label].name, pixels_of(annotation))
+            for annotation in item.annotations
+            if annotation.type.name in ("mask", "polygon")
+        ]
+        wanted = expected[: 4 if item.id == "a" else 2]
+        assert sorted((name, mask.sum()) for name, mask in found) == sorted(
+            (name, mask.sum()) for name, mask in wanted
+        )
+        assert all(any((mask == other).all() for _, other in wanted) for _, mask in found)
+
+
+@pytest.mark.parametrize("format", ["cvat", "voc_segmentation", "coco_panoptic"])
+def test_what_datumaro_writes(tmp_path: Path, format: str) -> None:
+    source = converted(tmp_path, "coco")
+    dataset = datumaro.Dataset.import_from(str(source), "coco_instances")
+    dataset.export(str(tmp_path / "theirs"), format, save_media=True)
+    for split in ("train", "val"):
+        found = masks_of(opened(tmp_path / "theirs", split))
+        assert found == masks_of(opened(source, split))
 
 
 def pixels_of(annotation: Any) -> np.ndarray:

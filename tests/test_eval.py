@@ -214,6 +214,20 @@ def test_files_for_others(capsys: pytest.CaptureFixture[str]) -> None:
     assert json.loads(Path("web/yolact_resnet18.json").read_text())["images"]
 
 
+def test_files_for_others_name_no_category_that_the_dataset_lacks(tmp_path: Path) -> None:
+    content = json.loads(next(Path("scenes").rglob("*val*.json")).read_text())
+    content["categories"] = content["categories"][2:4]
+    known = {entry["id"] for entry in content["categories"]}
+    content["annotations"] = [a for a in content["annotations"] if a["category_id"] in known]
+    (tmp_path / "few.json").write_text(json.dumps(content))
+    (tmp_path / "images").symlink_to(Path("scenes/val").resolve())
+    files = [f"--bbox_det_file={tmp_path}/b.json", f"--mask_det_file={tmp_path}/m.json"]
+    assert evaluate("--output_coco_json", *files, f"--dataset={tmp_path}/few.json") == 0
+    for name in ("b.json", "m.json"):
+        found = json.loads((tmp_path / name).read_text())
+        assert {part["category_id"] for part in found} == known
+
+
 def test_benchmark_shows_every_stage(capsys: pytest.CaptureFixture[str]) -> None:
     assert evaluate("--benchmark", "--max_images=3") == 0
     out = capsys.readouterr().out

@@ -16,7 +16,7 @@ NOT_RUN = {
     "api",  # generated; its examples are for reading
 }
 PAGES = sorted(page for page in DOCS.glob("*.md") if page.stem not in NOT_RUN)
-SLOW = {"checkpoints", "evaluate", "export", "outputs", "video"}  # more than ten seconds
+SLOW = {"checkpoints", "doctor", "evaluate", "export", "outputs", "video"}  # more than ten seconds
 """Pages of which only `make test-all` makes the round."""
 
 

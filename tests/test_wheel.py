@@ -17,7 +17,7 @@ import pytest
 import yolact
 from layers.native import load_kernels
 from yolact.checkpoint import BUNDLED
-from yolact.cli.main import COMMANDS, SCRIPTS
+from yolact.cli.main import COMMANDS, CONVERT_DATASET, SCRIPTS
 
 ROOT = Path(__file__).resolve().parent.parent
 NEEDED = (
@@ -125,7 +125,7 @@ def modules_of_the_checkout() -> set[str]:
     packages = [f for name in ("layers", "data", "yolact") for f in (ROOT / name).rglob("*.py")]
     modules = {str(file.relative_to(ROOT)).removeprefix(PREFIX) for file in packages}
     return {PREFIX + module for module in modules} | {
-        f"yolact/scripts/{script}.py" for script in SCRIPTS.values()
+        f"yolact/scripts/{script}.py" for script in (*SCRIPTS.values(), CONVERT_DATASET)
     }
 
 

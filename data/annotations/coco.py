@@ -6,6 +6,7 @@ import contextlib
 import copy
 import gc
 import logging
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
@@ -19,10 +20,13 @@ from pycocotools.coco import COCO
 from data.classes import Categories
 from data.images import read_image
 from data.options import AS_IS, DataOptions
+from data.problems import Problem, tell
 from data.sample import Annotation, ImageInfo, Sample
 
 from .as_coco import coco_content, coco_index
-from .entries import entries_of, read_categories, read_content, read_images
+from .entries import entries_of, read_categories, read_content
+from .images import Images, check_enough, read_images
+from .locate import image_path
 from .reader import ObjectReader, numbered
 from .table import Ints
 
@@ -38,6 +42,7 @@ class ObjectCounts(NamedTuple):
         objects: crowds excepted.
         crowds: regions that are ignored.
         boxes_only: how many of the objects have no outline.
+        rectangles: how many have one that is drawn as a box.
         most_in_image: objects in one image.
         most_of_class: objects of one class in one image.
         crowd_classes: names of the classes that occur as crowds alone.
@@ -46,6 +51,7 @@ class ObjectCounts(NamedTuple):
     objects: int
     crowds: int
     boxes_only: int
+    rectangles: int
     most_in_image: int
     most_of_class: int
     crowd_classes: tuple[str, ...]
@@ -71,6 +77,7 @@ class CocoInstances:
     Attributes:
         categories: the classes.
         left_out: how many annotations were left out, for each reason.
+        mended: how many images and boxes are not taken as they are annotated, for each reason.
         skipped: how many images were left out since not all of their objects have outlines.
 
     Raises:
@@ -93,15 +100,18 @@ class CocoInstances:
             content = read_content(self._file) if content is None else content
             with _blaming(self._file):
                 self.categories, label_of = read_categories(content, categories)
-                self._images = read_images(entries_of(content, "images"), self._folder)
-                objects = ObjectReader(self._images, label_of)
+                listed = entries_of(content, "images")
+                images = read_images(listed, self._folder, self._file, _refuse)
+                check_enough(images)
+                objects = ObjectReader(images, label_of)
                 if "annotations" in content:
                     objects.read(entries_of(content, "annotations"))
-                del content  # gigabytes for COCO: the table is made in their place
-                self._objects = objects.table()
+                del content, listed  # gigabytes for COCO: the table is made in their place
+                self._images, self._objects = images.table, objects.table()
                 self.left_out = objects.left_out
-                self._report_left_out()
-        self._warned_of_size = False
+                self.mended = Counter(problem.what for problem in images.problems)
+                self.mended["a bbox that does not fit its outline"] = objects.contradicted
+                self._report(images, objects.contradicted)
         table = numbered(self._objects)
         is_crowd = table.is_crowd & (options.crowd == "ignore")
         is_boxed = table.has_box_only & ~is_crowd
@@ -131,15 +141,15 @@ class CocoInstances:
         return len(self._images)
 
     def image_info(self, index: int) -> ImageInfo:
-        """Return what the annotation file says of an image; `height` and `width` never lack."""
+        """Return where an image is, relative to the image folder, and the size that it has."""
         height, width = self._image_hw(index)
-        name = self._images.file_names.text(index)
+        name = self._images.paths.text(index)
         number = int(self._images.ids[index])
         return {"id": number, "file_name": name, "height": height, "width": width}
 
     def image_path(self, index: int) -> Path:
         """Return where an image is stored."""
-        return self._folder / self._images.file_names.text(index)
+        return image_path(self._folder, self._images.paths.text(index))
 
     def annotations(self, index: int) -> list[Annotation]:
         """Return the objects of an image in COCO's form, every key filled in."""
@@ -167,7 +177,7 @@ class CocoInstances:
         objects, rows, image_hw = self._objects, self._rows(index), self._image_hw(index)
         image = read_image(self.image_path(index), image_hw)
         if image.shape[:2] != image_hw:
-            self._warn_of_size(index, image.shape[:2])
+            raise ValueError(f"{self.image_path(index)} has changed: it had another size")
         boxes = objects.boxes[rows].astype(np.float32)
         boxes[:, 2:] += boxes[:, :2]
         return Sample(
@@ -196,6 +206,7 @@ class CocoInstances:
             objects=len(labels),
             crowds=len(objects) - len(labels),
             boxes_only=int((objects.has_box_only & is_learned).sum()),
+            rectangles=int((objects.are_rectangles() & is_learned).sum()),
             most_in_image=int(np.bincount(images).max(initial=0)),
             most_of_class=int(of_class.max(initial=0)),
             crowd_classes=tuple(self.categories.names[i] for i in sorted(marked - learned)),
@@ -232,7 +243,18 @@ class CocoInstances:
         height, width = self._images.sizes[index].tolist()
         return height, width
 
-    def _report_left_out(self) -> None:
+    def _report(self, images: Images, contradicted: int) -> None:
+        tell(lambda line: _logger.warning("%s: %s", self._file, line), images.problems)
+        if images.deep:
+            _logger.info(
+                "%s: %d images have more than 8 bits: each is scaled by the bits that it uses",
+                *(self._file, images.deep),
+            )
+        if contradicted:
+            _logger.warning(
+                "%s: %d boxes do not fit their outlines, which are used instead",
+                *(self._file, contradicted),
+            )
         left_out = self.left_out.total()
         found = left_out + len(self._objects)
         reasons = ", ".join(f"{reason} ({n})" for reason, n in self.left_out.most_common())
@@ -243,16 +265,9 @@ class CocoInstances:
                 "%s: left out %d of %d annotations: %s", self._file, left_out, found, reasons
             )
 
-    def _warn_of_size(self, index: int, actual_hw: tuple[int, ...]) -> None:
-        if not self._warned_of_size:
-            height, width = self._image_hw(index)
-            _logger.warning(
-                "%s is %d x %d pixels, but %d x %d according to %s; the image is trusted, "
-                "here and in all further cases",
-                *(self.image_path(index), actual_hw[1], actual_hw[0]),
-                *(width, height, self._file),
-            )
-        self._warned_of_size = True
+
+def _refuse(problem: Problem) -> None:
+    raise ValueError(str(problem))
 
 
 @contextlib.contextmanager
@@ -274,3 +289,5 @@ def _blaming(file: Path) -> Iterator[None]:
         yield
     except ValueError as error:
         raise ValueError(f"{file}: {error}") from error
+    except FileNotFoundError as error:
+        raise FileNotFoundError(f"{file}: {error}") from error

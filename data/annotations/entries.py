@@ -1,40 +1,48 @@
-"""The parts of a COCO file, checked: its lists, classes and images.
-
-What is wrong with an image is told to a `Report`: training refuses the file, the checker goes on.
-"""
+"""The parts of a COCO file, in every form that tools write: its lists, identifiers and classes."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+import re
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import count
 from pathlib import Path
-from typing import NamedTuple
 
 from data.classes import Categories
-from data.files import is_file, is_positive, read_json
-from data.images import MAX_PIXELS, read_image_hw
-from data.problems import Problem, Unusable
-
-from .table import ImageTable
+from data.files import is_positive, read_json_of
+from data.images import MAX_PIXELS
+from data.problems import Unusable
 
 _logger = logging.getLogger(__name__)
 
 MAX_ID = 2**63 - 1
 """The largest identifier that fits into a table."""
 
-Report = Callable[[Problem], object]
+Key = int | str
+"""An identifier: a whole number, or a text that is none."""
+
+_WHOLE = re.compile(r"\s*([+-]?[0-9]{1,19})(?:\.0*)?\s*")
 
 
-class ImageEntry(NamedTuple):
-    """An image of a COCO file.
+def id_key(value: object) -> Key | None:
+    """Return the identifier that a JSON value stands for: 7 for 7, 7.0 and "7"; None for none."""
+    if type(value) is int:
+        return value
+    if isinstance(value, float):
+        return int(value) if value.is_integer() else None
+    if not isinstance(value, str) or not value.strip():
+        return None
+    number = _WHOLE.fullmatch(value)
+    return int(number[1]) if number else value.strip()
 
-    Attributes:
-        file_name: relative to the image folder.
-        image_hw: height and width in pixels, None if not both are given.
-    """
 
-    file_name: str
-    image_hw: tuple[int, int] | None
+def numbers_of(keys: Iterable[Key]) -> dict[Key, int]:
+    """Give every identifier that is a text a number that no other one has."""
+    keys = dict.fromkeys(keys)
+    numbers: dict[Key, int] = {key: key for key in keys if isinstance(key, int)}
+    unused = (number for number in count(1) if number not in numbers)
+    return numbers | {key: next(unused) for key in keys if isinstance(key, str)}
 
 
 def read_content(file: Path) -> dict[str, object]:
@@ -46,7 +54,9 @@ def read_content(file: Path) -> dict[str, object]:
     """
     if not file.exists():
         raise FileNotFoundError(f"no such annotation file: {file}")
-    content = read_json(file)
+    content, encoding = read_json_of(file)
+    if not encoding.startswith("utf"):
+        _logger.warning("%s is not UTF-8: read as %s", file, encoding)
     if not isinstance(content, dict):
         raise ValueError(
             f"{file}: expected an object with 'images', 'annotations' and 'categories', "
@@ -56,12 +66,17 @@ def read_content(file: Path) -> dict[str, object]:
 
 
 def entries_of(content: Mapping[str, object], key: str) -> list[object]:
-    """Return a list of the file.
+    """Return a list of the file; some tools write an object instead, with the ids as its keys.
 
     Raises:
         ValueError: there is none.
     """
     entries = content.get(key)
+    if isinstance(entries, dict):
+        entries = [
+            {"id": number} | entry if isinstance(entry, dict) else entry
+            for number, entry in entries.items()
+        ]
     if not isinstance(entries, list):
         raise ValueError(f"expected a list {key!r}, found {', '.join(content) or 'nothing'}")
     return entries
@@ -69,8 +84,11 @@ def entries_of(content: Mapping[str, object], key: str) -> list[object]:
 
 def read_categories(
     content: Mapping[str, object], wanted: Categories | None
-) -> tuple[Categories, dict[int, int]]:
-    """Return the classes, and the label of each category id in the file.
+) -> tuple[Categories, dict[Key, int]]:
+    """Return the classes, and the label of each category id in the file, and of each name.
+
+    Roboflow lists the group of all classes as the first of them: what only groups others, and has
+    no object, is no class.
 
     Args:
         content: of the file.
@@ -80,54 +98,59 @@ def read_categories(
         ValueError: there are none, or none that is wanted.
     """
     if wanted is not None and "categories" not in content:
-        return wanted, wanted.label_of
-    own = Categories.from_coco_json(entries_of(content, "categories"))
-    return (own, own.label_of) if wanted is None else _matched(own, wanted)
+        return wanted, {number: label for number, label in wanted.label_of.items()}
+    entries = entries_of(content, "categories")
+    keys = [id_key(entry.get("id")) if isinstance(entry, dict) else None for entry in entries]
+    numbers = numbers_of(key for key in keys if key is not None)
+    groups = _groups(entries, keys, content)
+    if groups:
+        names = ", ".join(groups.values())
+        _logger.info("no object is of class %s, which groups others: left out", names)
+    own = Categories.from_coco_json(
+        [
+            entry | {"id": numbers[key]} if isinstance(entry, dict) and key is not None else entry
+            for place, (entry, key) in enumerate(zip(entries, keys, strict=True))
+            if place not in groups
+        ]
+    )
+    categories, label_of = (own, own.label_of) if wanted is None else _matched(own, wanted)
+    number_of: dict[Key, int] = {**dict(zip(own.names, own.category_ids, strict=True)), **numbers}
+    return categories, {key: label_of[n] for key, n in number_of.items() if n in label_of}
+
+
+def _groups(
+    entries: list[object], keys: Sequence[Key | None], content: Mapping[str, object]
+) -> dict[int, str]:
+    """Return the entries of `categories` that only group others, and have no object, with names."""
+    texts = [_texts(entry) for entry in entries]
+    members = Counter(group for name, group in texts if group != name)
+    groups = {place: name for place, (name, _) in enumerate(texts) if name and members[name]}
+    if not groups or "annotations" not in content:
+        return {}
+    objects = entries_of(content, "annotations")
+    used = {id_key(each.get("category_id")) for each in objects if isinstance(each, dict)}
+    return {place: name for place, name in groups.items() if used.isdisjoint({keys[place], name})}
+
+
+def _texts(entry: object) -> tuple[str, str]:
+    """Return the name and the group of an entry, "" for what it lacks."""
+    found = [entry.get(key) if isinstance(entry, dict) else "" for key in ("name", "supercategory")]
+    name, group = (text if isinstance(text, str) else "" for text in found)
+    return name, group
 
 
 def _matched(own: Categories, wanted: Categories) -> tuple[Categories, dict[int, int]]:
     matched, label_of = own.matched_to(wanted)
     if len(own) and not label_of:
         raise ValueError(f"none of its classes is known to the model: {', '.join(own.names)}")
-    if not {name.lower() for name in own.names} & {name.lower() for name in wanted.names}:
+    known = {name: own.category_ids[place] for place, name in enumerate(own.names)}
+    labels = {name: label_of[number] for name, number in known.items() if number in label_of}
+    other = {name: wanted.names[label] for name, label in labels.items()}
+    if other and not any(name.casefold() == other[name].casefold() for name in other):
         _logger.warning("no class name agrees with the model's: classes are matched by id")
+    elif spelled := [f"{name} as {other[name]}" for name in other if name != other[name]]:
+        _logger.warning("classes that the model spells otherwise: %s", ", ".join(spelled))
     return matched, label_of
-
-
-def parse_images(entries: list[object], report: Report) -> dict[int, ImageEntry]:
-    """Return the images by id, but for entries with a problem, which are reported."""
-    images: dict[int, ImageEntry] = {}
-    for position, entry in enumerate(entries, start=1):
-        try:
-            number, image = _parsed(entry)
-            if number in images:
-                raise Unusable("an image id that occurs twice", f"give it another than {number}")
-            images[number] = image
-        except Unusable as error:
-            report(Problem(error.what, f"entry {position} of 'images'", error.mend))
-    return images
-
-
-def read_images(entries: list[object], folder: Path) -> ImageTable:
-    """Read the images of a dataset to train on; a size that is missing is that of the file.
-
-    Raises:
-        FileNotFoundError: the folder or an image is missing.
-        ValueError: an entry has a problem.
-    """
-    if not folder.is_dir():
-        raise FileNotFoundError(f"no such image folder: {folder}")
-    images = parse_images(entries, _refuse)
-    listed = {path.name for path in folder.iterdir()}  # faster than to ask for each
-    names = [image.file_name for image in images.values()]
-    missing = [name for name in names if name not in listed and not is_file(folder / name)]
-    if missing:
-        raise FileNotFoundError(
-            f"{len(missing)} of {len(entries)} images are not in {folder}, "
-            f"such as {missing[0]:.300}"
-        )
-    sizes = [image.image_hw or read_image_hw(folder / image.file_name) for image in images.values()]
-    return ImageTable.of(list(images), sizes, names)
 
 
 def stated_hw(
@@ -138,7 +161,7 @@ def stated_hw(
     Raises:
         Unusable: no image is as large.
     """
-    height, width = entry.get(height_key), entry.get(width_key)
+    height, width = id_key(entry.get(height_key)), id_key(entry.get(width_key))
     if not (is_positive(height) and is_positive(width)):
         return None
     if height * width > MAX_PIXELS:
@@ -146,19 +169,3 @@ def stated_hw(
             "an image of impossible size", f"correct its {height_key!r} and {width_key!r}"
         )
     return height, width
-
-
-def _refuse(problem: Problem) -> None:
-    raise ValueError(str(problem))
-
-
-def _parsed(entry: object) -> tuple[int, ImageEntry]:
-    """Return the id and the rest of an entry."""
-    if not isinstance(entry, dict) or type(entry.get("id")) is not int:
-        raise Unusable("an image without a whole number as its 'id'", "number it")
-    if abs(entry["id"]) > MAX_ID:
-        raise Unusable("an image 'id' that is too large", "give it one of at most 63 bits")
-    if not isinstance(entry.get("file_name"), str) or not entry["file_name"]:
-        raise Unusable("an image without a 'file_name'", "name its file")
-    image_hw = stated_hw(entry)
-    return entry["id"], ImageEntry(entry["file_name"], image_hw)

@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-Ring = NDArray[np.float32]
+Ring = NDArray[np.floating]
 """(P, 2) x, y of a closed line, in pixels; the last point joins the first."""
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 from array import array
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import TypeGuard
 
@@ -17,9 +17,11 @@ from numpy.typing import NDArray
 
 from data.files import is_positive
 
-from .entries import MAX_ID
+from .entries import MAX_ID, Key, id_key
+from .images import Images, are_alike
+from .outlines import contradicted, resized, scaled, usual_form
 from .run_lengths import compress, cover_exactly, from_outline, measure
-from .table import ImageTable, Ints, ObjectTable, Ragged
+from .table import Ints, ObjectTable, Ragged
 
 _logger = logging.getLogger(__name__)
 
@@ -27,7 +29,11 @@ _FAR = 1e9  # pixels; no image is as large
 MAX_REACH = 10
 """Image sides that an outline may reach: farther ones are mistakes, and costly to draw."""
 
+IMAGE_LEFT_OUT = "an image that is left out"
+"""The reason to leave out objects about which there is nothing more to say."""
+
 _MISSING = float("nan")
+_WRONG_SIZE = "run lengths without size, or of another size"
 _WRONG_COUNTS = "run lengths without counts, or of the wrong sum"
 
 
@@ -37,17 +43,23 @@ class ObjectReader:
     Args:
         images: of the dataset.
         label_of: the label of each category id in use.
+        boxes_as_given: leave boxes as they are, even if they contradict their outlines.
 
     Attributes:
         left_out: how many annotations could not be used, for each reason.
+        contradicted: how many had a box that is not that of their outline, which is used instead.
     """
 
-    def __init__(self, images: ImageTable, label_of: dict[int, int]) -> None:
+    def __init__(
+        self, images: Images, label_of: Mapping[Key, int], boxes_as_given: bool = False
+    ) -> None:
         self.left_out: Counter[str] = Counter()
-        self._images = images
+        self.contradicted = 0
+        self._images = images.table
+        self._row_of, self._lost = images.row_of, images.left_out
         self._label_of = label_of
-        self._row_of = {number: row for row, number in enumerate(images.ids.tolist())}
-        self._sizes = images.sizes.tolist()
+        self._boxes_as_given = boxes_as_given
+        self._sizes = images.table.sizes.tolist()
         self._rows, self._labels, self._ids = array("q"), array("q"), array("q")
         self._is_crowd, self._boxes, self._areas = array("b"), array("d"), array("d")
         self._polygons, self._lengths, self._points = array("q"), array("q"), array("d")
@@ -59,10 +71,12 @@ class ObjectReader:
 
     def table(self) -> ObjectTable:
         """Return the usable objects in the order of the images, and count the others."""
-        objects = self._columns()
+        objects = scaled(self._columns(), self._images)
         sizes = self._images.sizes[objects.images]
         is_far = _are_far(objects, sizes)
         is_outlined = (_are_outlined(objects, sizes) | objects.has_box_only) & ~is_far
+        if not self._boxes_as_given:
+            objects = self._without_wrong_boxes(objects, np.flatnonzero(is_outlined), sizes)
         boxes, areas = _measured(objects, np.flatnonzero(is_outlined), sizes)
         boxes = _clipped(boxes, sizes)
         is_empty = (boxes[:, 2:] <= 0).any(axis=1)
@@ -74,14 +88,22 @@ class ObjectReader:
         in_order = rows[np.argsort(objects.images[rows], kind="stable")]
         return replace(objects, boxes=boxes, areas=areas).take(in_order)
 
+    def _without_wrong_boxes(self, objects: ObjectTable, rows: Ints, sizes: Ints) -> ObjectTable:
+        is_wrong = contradicted(objects, rows, sizes)
+        self.contradicted = int(is_wrong.sum())
+        boxes = np.where(is_wrong[:, None], _MISSING, objects.boxes)
+        return replace(objects, boxes=boxes, areas=np.where(is_wrong, _MISSING, objects.areas))
+
     def _add(self, entry: object) -> str:
         """Append an annotation, or return the reason to leave it out."""
         if not isinstance(entry, dict):
             return "not an object"
         image_id, category_id = entry.get("image_id"), entry.get("category_id")
-        if type(image_id) is not int or image_id not in self._row_of:
-            return "unknown image_id"
-        if type(category_id) is not int or category_id not in self._label_of:
+        if type(image_id) is not int or type(category_id) is not int:
+            image_id, category_id = id_key(image_id), id_key(category_id)
+        if image_id is None or image_id not in self._row_of:
+            return IMAGE_LEFT_OUT if image_id in self._lost else "unknown image_id"
+        if category_id is None or category_id not in self._label_of:
             return "unknown category_id"
         row = self._row_of[image_id]
         outline, box = entry.get("segmentation"), entry.get("bbox")
@@ -92,9 +114,9 @@ class ObjectReader:
             return reason
         self._rows.append(row)
         self._labels.append(self._label_of[category_id])
-        number, area = entry.get("id"), [entry.get("area")]
+        number, area = id_key(entry.get("id")), [entry.get("area")]
         self._ids.append(number if is_positive(number) and number <= MAX_ID else 0)
-        self._is_crowd.append(entry.get("iscrowd") in (1, True))
+        self._is_crowd.append(entry.get("iscrowd") in (1, True, "1"))
         self._boxes.fromlist(box if _are_numbers(box, 4) else [_MISSING] * 4)
         self._areas.append(area[0] if _are_numbers(area, 1) else _MISSING)
         return ""
@@ -102,8 +124,9 @@ class ObjectReader:
     def _add_outline(self, outline: object, size: list[int]) -> str:
         if is_no_outline(outline):
             return "neither an outline nor a box"
+        outline = usual_form(outline)
         if isinstance(outline, dict):
-            return self._add_run_lengths(outline, size)
+            return self._add_run_lengths(outline, (size[0], size[1]))
         if not isinstance(outline, list):
             return "no polygon of three points"
         before = len(self._lengths)
@@ -117,18 +140,24 @@ class ObjectReader:
         self._counts.append(0)
         return ""
 
-    def _add_run_lengths(self, outline: dict[str, object], size: list[int]) -> str:
+    def _add_run_lengths(self, outline: dict[str, object], image_hw: tuple[int, int]) -> str:
         """Append run lengths; those that are compressed already are checked later."""
         counts = outline.get("counts")
-        if outline.get("size") != size:
-            return "run lengths without size, or of another size"
-        if isinstance(counts, str):
-            text = counts.encode("utf-8", "surrogatepass")
-        else:
-            try:
-                text = compress(counts, (size[0], size[1]))["counts"].encode("ascii")
-            except ValueError:
-                return _WRONG_COUNTS
+        size = outline.get("size")
+        if not isinstance(size, list) or len(size) != 2 or not all(map(is_positive, size)):
+            return _WRONG_SIZE
+        own_hw = size[0], size[1]
+        try:
+            if own_hw != image_hw:
+                if not are_alike(own_hw, image_hw):
+                    return _WRONG_SIZE
+                text = resized(outline, own_hw, image_hw)["counts"].encode("ascii")
+            elif isinstance(counts, str):
+                text = counts.encode("utf-8", "surrogatepass")
+            else:
+                text = compress(counts, image_hw)["counts"].encode("ascii")
+        except ValueError:
+            return _WRONG_COUNTS
         self._polygons.append(0)
         self._counts.append(len(text))
         self._texts += text

@@ -95,23 +95,35 @@ class ImageTable:
 
     Attributes:
         ids: (N,) the dataset's own identifiers.
-        sizes: (N, 2) height and width in pixels.
-        file_names: N texts.
+        sizes: (N, 2) height and width in pixels, as the image is read.
+        annotated: (N, 2) the size that annotations refer to, of the same proportion.
+        file_names: N texts, as they were found.
+        paths: N texts, relative to the image folder.
     """
 
     ids: Ints
     sizes: Ints
+    annotated: Ints
     file_names: Ragged
+    paths: Ragged
 
     @classmethod
     def of(
-        cls, ids: Iterable[int], sizes: Iterable[tuple[int, int]], file_names: Iterable[str]
+        cls,
+        ids: Iterable[int],
+        sizes: Iterable[tuple[int, int]],
+        annotated: Iterable[tuple[int, int]],
+        file_names: Sequence[str],
+        paths: Sequence[str],
     ) -> ImageTable:
         """Put images into a table; a size is height and width."""
+        names = Ragged.of_texts(file_names)
         return cls(
             ids=np.array(list(ids), np.int64),
             sizes=np.array(list(sizes), np.int64).reshape(-1, 2),
-            file_names=Ragged.of_texts(file_names),
+            annotated=np.array(list(annotated), np.int64).reshape(-1, 2),
+            file_names=names,
+            paths=names if file_names == paths else Ragged.of_texts(paths),
         )
 
     def __len__(self) -> int:
@@ -119,7 +131,9 @@ class ImageTable:
 
     def take(self, rows: Ints) -> ImageTable:
         """Copy some images, in the given order."""
-        return ImageTable(self.ids[rows], self.sizes[rows], self.file_names.take(rows))
+        names = self.file_names.take(rows)
+        paths = names if self.paths is self.file_names else self.paths.take(rows)
+        return ImageTable(self.ids[rows], self.sizes[rows], self.annotated[rows], names, paths)
 
 
 @dataclass(frozen=True)
@@ -159,6 +173,18 @@ class ObjectTable:
         """(M,) which objects have no outline."""
         has_none: NDArray[np.bool_] = self.polygons.lengths + self.run_lengths.lengths == 0
         return has_none
+
+    def are_rectangles(self) -> NDArray[np.bool_]:
+        """Tell which objects have one polygon of four corners, along the axes, (M,)."""
+        result = np.zeros(len(self), np.bool_)
+        rows = np.flatnonzero(self.polygons.lengths == 1)
+        polygons = self.polygons.values[self.polygons.starts[rows]]
+        four = np.isin(self.points.lengths[polygons], (8, 10))  # perhaps closed by the first point
+        rows, starts = rows[four], self.points.starts[polygons[four]]
+        corners = self.points.values[starts[:, None] + np.arange(8)].reshape(-1, 4, 2)
+        low, high = corners.min(axis=1, keepdims=True), corners.max(axis=1, keepdims=True)
+        result[rows] = ((corners == low) | (corners == high)).all(axis=(1, 2))
+        return result
 
     def take(self, rows: Ints) -> ObjectTable:
         """Copy some objects, in the given order."""

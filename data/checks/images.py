@@ -2,79 +2,91 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import NamedTuple
 
-from data.annotations.entries import parse_images
-from data.files import is_file
-from data.formats.convert import header_hw, unreadable
-from data.images import Image, read_image
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from data.annotations.images import Images, read_images
+from data.annotations.locate import image_path
+from data.formats.convert import unreadable
+from data.images import image_content, read_head, read_image
 from data.problems import Problem, Unusable
 
 _ENDS = (b"\xff\xd9", b"\x00IEND\xaeB`\x82")  # of JPEG and PNG files that are not cut short
 _END_LENGTH = max(map(len, _ENDS))
-
-
-class CheckedImage(NamedTuple):
-    """An image that annotations may refer to.
-
-    Attributes:
-        file_name: relative to the image folder.
-        image_hw: height and width in pixels, of the entry or else of the file.
-    """
-
-    file_name: str
-    image_hw: tuple[int, int]
+_READERS = 4  # threads
+_FLAT = 2  # levels of 255 between the darkest and the brightest pixel
+_DARK = 12  # of 255, which hardly a pixel reaches
 
 
 def check_images(
-    entries: list[object], folder: Path
-) -> tuple[dict[int, CheckedImage], list[Problem]]:
-    """Look at the head and the end of every image file; decode those that look cut short.
+    entries: list[object], folder: Path, annotations: Path
+) -> tuple[Images, list[Problem]]:
+    """Look at every image file, roughly at the pixels; decode those that look cut short.
 
     Args:
         entries: `images` of a COCO file, whatever they are.
         folder: where the image files are.
+        annotations: the file that names them.
 
     Returns:
-        The images whose size is known, by id, and the problems, at most one for each entry.
+        The images that training would use, and the problems, at most one for each entry.
+
+    Raises:
+        FileNotFoundError: there is no such folder.
     """
-    images: dict[int, CheckedImage] = {}
     problems: list[Problem] = []
-    names: set[str] = set()
-    for number, (name, stated_hw) in parse_images(entries, problems.append).items():
-        if stated_hw is not None:
-            images[number] = CheckedImage(name, stated_hw)
-        try:
-            actual_hw = _read_hw(folder / name)
-            images.setdefault(number, CheckedImage(name, actual_hw))
-            if name in names:
-                raise Unusable("an image that is listed twice", "join the two entries")
-            names.add(name)
-            if stated_hw == actual_hw[::-1] and not _is_unrotated(folder / name, actual_hw):
-                images[number] = CheckedImage(name, actual_hw)
-                raise Unusable("an image with height and width swapped", "swap them in its entry")
-            if stated_hw is not None and sorted(stated_hw) != sorted(actual_hw):
-                raise _other_size(stated_hw, actual_hw)
-        except Unusable as error:
-            problems.append(Problem(error.what, name, error.mend))
-    return images, problems
+    images = read_images(entries, folder, annotations, problems.append)
+    problems += images.problems
+    told = {problem.where for problem in images.problems}
+    table, rows = images.table, range(len(images.table))
+    paths = [image_path(folder, table.paths.text(row)) for row in rows]
+    seen: set[Path] = set()
+    with ThreadPoolExecutor(_READERS) as readers:
+        for row, path, flaw in zip(rows, paths, readers.map(_flaw, paths), strict=True):
+            name = table.file_names.text(row)
+            if path in seen:
+                flaw = Unusable("an image that is listed twice", "join the two entries")
+            seen.add(path)
+            if flaw and name not in told:
+                problems.append(Problem(flaw.what, name, flaw.mend))
+    order = {name: row for row, name in enumerate(_names(entries))}
+    return images, sorted(problems, key=lambda problem: order.get(problem.where, -1))
 
 
-def _read_hw(path: Path) -> tuple[int, int]:
-    if not is_file(path):
-        raise Unusable("a missing image", f"put it into {path.parent}, or delete its entry")
-    image_hw = header_hw(path)
-    if not _ends_well(path):
-        _decode(path)
-    return image_hw
+def _names(entries: list[object]) -> list[str]:
+    return [str(entry.get("file_name")) for entry in entries if isinstance(entry, dict)]
 
 
-def _decode(path: Path, stated_hw: tuple[int, int] | None = None) -> Image:
+def _flaw(path: Path) -> Unusable | None:
+    """Return what is wrong with a file, if anything."""
     try:
-        return read_image(path, stated_hw)
+        gray = _grays(path)
     except (ValueError, OSError):
-        raise unreadable() from None
+        return unreadable()
+    if not np.ptp(gray) > _FLAT:
+        return Unusable(
+            "an image of one colour", "look at it: it may be broken, or of another kind"
+        )
+    if np.percentile(gray, 99) < _DARK:
+        mend = "look at it, and make it brighter, or delete it"
+        return Unusable("an image that is nearly black", mend)
+    return None
+
+
+def _grays(path: Path) -> NDArray[np.uint8]:
+    """Return the brightness of an image, a quarter as large if that is quick to read."""
+    is_sound = path.suffix.lower() != ".json" and _ends_well(path)
+    if is_sound and not read_head(path).is_deep:
+        content = np.frombuffer(image_content(path), np.uint8)
+        small = cv2.imdecode(content, cv2.IMREAD_REDUCED_GRAYSCALE_4)
+        if small is not None:
+            return small.astype(np.uint8)
+    brightest: NDArray[np.uint8] = read_image(path).max(axis=2)
+    return brightest
 
 
 def _ends_well(path: Path) -> bool:
@@ -82,18 +94,3 @@ def _ends_well(path: Path) -> bool:
         file.seek(0, 2)
         file.seek(max(0, file.tell() - _END_LENGTH))
         return file.read().endswith(_ENDS)
-
-
-def _is_unrotated(path: Path, actual_hw: tuple[int, int]) -> bool:
-    """Tell whether an annotator who ignores the rotation noted in the file sees height as width."""
-    height, width = actual_hw
-    return height == width or _decode(path, (width, height)).shape[:2] == (width, height)
-
-
-def _other_size(stated_hw: tuple[int, int], actual_hw: tuple[int, int]) -> Unusable:
-    (height, width), (other_height, other_width) = actual_hw, stated_hw
-    return Unusable(
-        "an image of another size than annotated",
-        f"it has {width} x {height} pixels, annotated are {other_width} x {other_height}: "
-        "annotate this file, or put the annotated one in its place",
-    )

@@ -3,28 +3,29 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import cache, partial
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
-from data.annotations.reader import ObjectReader, is_no_outline
-from data.annotations.run_lengths import from_outline, measure
-from data.annotations.table import ImageTable, ObjectTable
+from data.annotations.entries import Key, id_key
+from data.annotations.images import Images
+from data.annotations.outlines import extents_and_areas
+from data.annotations.reader import IMAGE_LEFT_OUT, ObjectReader, is_no_outline
+from data.annotations.run_lengths import from_outline
+from data.annotations.table import ObjectTable
 from data.classes import Categories
 from data.files import is_number
 from data.problems import Problem, Unusable
+from data.sample import RunLengths
 
-from .images import CheckedImage
-
-Box = tuple[float, float, float, float]
+from .duplicates import Box, box_iou, object_twins
 
 _TOLERANCE = 1.5  # pixels that an outline may lie outside: rounding, and corners of pixels
 _MIN_AREA = 0.5  # pixels
 _FITS, _FITS_WELL, _FITS_PERFECTLY = 0.5, 0.8, 0.9  # IoU of a bbox with its outline
-_SAME = 0.95  # IoU from which two objects of one class are one
-_NEIGHBOURS = 50  # with which each object is compared: a bound for hostile files
+_USED = "the outline is used instead"
 _REDRAW = "draw it again, or delete it"
 _MENDS = {
     "unknown image_id": "give the id of a good image in 'images', or delete it",
@@ -38,37 +39,41 @@ class _Object(NamedTuple):
 
     Attributes:
         entry: as it was found.
-        image_id: of the image that it is in.
+        image: row of the image that it is in.
         label: of its class.
         extent: x1, y1, x2, y2 around its outline.
         area: of its polygons, or of its run lengths.
+        outline: returns its mask, None for a box alone.
     """
 
     entry: dict[str, object]
-    image_id: int
+    image: int
     label: int
     extent: Box
     area: float
+    outline: Callable[[], RunLengths | None]
 
 
 def check_objects(
-    entries: list[object], images: Mapping[int, CheckedImage], categories: Categories
+    entries: list[object], images: Images, categories: Categories, label_of: Mapping[Key, int]
 ) -> list[Problem]:
     """Look for annotations that training would leave out, and for those that teach it wrong.
 
     Args:
         entries: `annotations` of a COCO file, whatever they are.
-        images: by id.
+        images: of the dataset.
         categories: the classes.
+        label_of: the label of each category id.
 
     Returns:
         At most one problem for each annotation, and one for each duplicate.
     """
-    usable, problems = _read(entries, images, categories)
+    usable, problems = _read(entries, images, label_of)
+    sizes, annotated = images.table.sizes.tolist(), images.table.annotated.tolist()
     for found in usable:
         try:
-            _check_place(found, images[found.image_id].image_hw)
-            _check_bbox(found.entry.get("bbox"), found.extent)
+            _check_place(found, sizes[found.image])
+            _check_bbox(found.entry.get("bbox"), _scaled(found, sizes, annotated))
         except Unusable as error:
             problems.append(Problem(error.what, _seen(found, images, categories), error.mend))
     for twin in _duplicates(usable):
@@ -78,12 +83,10 @@ def check_objects(
 
 
 def _read(
-    entries: list[object], images: Mapping[int, CheckedImage], categories: Categories
+    entries: list[object], images: Images, label_of: Mapping[Key, int]
 ) -> tuple[list[_Object], list[Problem]]:
     """Sort out what training would leave out, by its own rules."""
-    sizes = [image.image_hw for image in images.values()]
-    names = (image.file_name for image in images.values())
-    reader = ObjectReader(ImageTable.of(images, sizes, names), categories.label_of)
+    reader = ObjectReader(images, label_of, boxes_as_given=True)
     accepted: list[dict[str, object]] = []
     problems: list[Problem] = []
     for position, entry in enumerate(entries, start=1):
@@ -97,7 +100,8 @@ def _read(
         if reader.left_out:
             (reason,) = reader.left_out
             reader.left_out = Counter()
-            problems.append(_left_out(reason, entry, images))
+            if reason != IMAGE_LEFT_OUT:
+                problems.append(_left_out(reason, entry, images))
         else:
             accepted.append(entry)
     table = reader.table()
@@ -110,48 +114,34 @@ def _read(
         elif isinstance(outline, list):  # the only fault of polygons here
             reason = "outline far outside the image"
         problems.append(_left_out(reason, accepted[lost], images))
-    extents, areas = _measure(table, sizes)
+    extents, areas = extents_and_areas(table, images.table.sizes[table.images])
     for row in np.flatnonzero(table.has_box_only).tolist():
-        x, y, width, height = np.array(accepted[numbers[row]]["bbox"], np.float64)
+        image = table.images[row]
+        factors = (images.table.sizes[image] / images.table.annotated[image])[[1, 0, 1, 0]]
+        x, y, width, height = np.array(accepted[numbers[row]]["bbox"], np.float64) * factors
         extents[row], areas[row] = (x, y, x + width, y + height), width * height
-    image_ids = list(images)
     columns = (numbers, table.images.tolist(), table.labels.tolist(), extents.tolist(), areas)
+    sizes = images.table.sizes.tolist()
     usable = [
-        _Object(accepted[number], image_ids[image], label, tuple(extent), area)
-        for number, image, label, extent, area in zip(*columns, strict=True)
+        _Object(
+            *(accepted[number], image, label, tuple(extent), area),
+            outline=partial(_mask, table, row, tuple(sizes[image])),
+        )
+        for row, (number, image, label, extent, area) in enumerate(zip(*columns, strict=True))
     ]
     return usable, problems
 
 
-def _measure(
-    table: ObjectTable, sizes: list[tuple[int, int]]
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Return the (M, 4) xyxy extents and the (M,) areas of outlines, 0 where there is none."""
-    extents, areas = np.zeros((len(table), 4)), np.zeros(len(table))
-    drawn = np.flatnonzero(table.polygons.lengths)
-    starts, firsts = table.points.starts[:-1] // 2, table.polygons.starts[:-1][drawn]
-    if len(drawn):
-        points = table.points.values.reshape(-1, 2)
-        ends = table.points.starts[1:] // 2 - 1
-        following = np.arange(1, len(points) + 1)
-        following[ends] = starts
-        low, high = np.minimum.reduceat(points, starts), np.maximum.reduceat(points, starts)
-        crosses = points[:, 0] * points[following, 1] - points[:, 1] * points[following, 0]
-        extents[drawn, :2] = np.minimum.reduceat(low, firsts)
-        extents[drawn, 2:] = np.maximum.reduceat(high, firsts)
-        areas[drawn] = np.add.reduceat(abs(np.add.reduceat(crosses, starts)) / 2, firsts)
-    for row in np.flatnonzero((table.polygons.lengths == 0) & ~table.has_box_only).tolist():
-        image_hw = sizes[table.images[row]]
-        outline = table.segmentation(row, image_hw)
-        (x, y, width, height), areas[row] = measure(from_outline(outline, image_hw))
-        extents[row] = x, y, x + width, y + height
-    return extents, areas
+def _mask(table: ObjectTable, row: int, image_hw: tuple[int, int]) -> RunLengths | None:
+    if table.has_box_only[row]:
+        return None
+    return from_outline(table.segmentation(row, image_hw), image_hw)
 
 
-def _left_out(reason: str, entry: dict[str, object], images: Mapping[int, CheckedImage]) -> Problem:
-    where, image_id = _number(entry), entry.get("image_id")
-    if type(image_id) is int and image_id in images:
-        where = f"{images[image_id].file_name}, {where}"
+def _left_out(reason: str, entry: dict[str, object], images: Images) -> Problem:
+    where, key = _number(entry), id_key(entry.get("image_id"))
+    if key is not None and key in images.row_of:
+        where = f"{images.table.file_names.text(images.row_of[key])}, {where}"
     return Problem(f"an annotation with {reason}", where, _MENDS.get(reason, _REDRAW))
 
 
@@ -159,13 +149,21 @@ def _number(entry: dict[str, object]) -> str:
     return f"annotation {entry.get('id')!r:.40}"
 
 
-def _seen(found: _Object, images: Mapping[int, CheckedImage], categories: Categories) -> str:
+def _seen(found: _Object, images: Images, categories: Categories) -> str:
     """Say which annotation of which image this is, and what is seen where."""
     place = f"{categories.names[found.label]} at {found.extent[0]:.0f}, {found.extent[1]:.0f}"
-    return f"{images[found.image_id].file_name}, {_number(found.entry)} ({place})"
+    return f"{images.table.file_names.text(found.image)}, {_number(found.entry)} ({place})"
 
 
-def _check_place(found: _Object, image_hw: tuple[int, int]) -> None:
+def _scaled(found: _Object, sizes: list[list[int]], annotated: list[list[int]]) -> Box:
+    """Return the extent of an object in the size that the annotations refer to."""
+    (height, width), (own_height, own_width) = annotated[found.image], sizes[found.image]
+    x, y = width / own_width, height / own_height
+    x1, y1, x2, y2 = found.extent
+    return x1 * x, y1 * y, x2 * x, y2 * y
+
+
+def _check_place(found: _Object, image_hw: Sequence[int]) -> None:
     """Refuse what is outside the image, or has no area."""
     x1, y1, x2, y2 = found.extent
     if not _is_inside(found.extent, image_hw):
@@ -178,7 +176,7 @@ def _check_place(found: _Object, image_hw: tuple[int, int]) -> None:
         raise Unusable("an outline without area", _REDRAW)
 
 
-def _is_inside(box: Box, image_hw: tuple[int, int]) -> bool:
+def _is_inside(box: Box, image_hw: Sequence[int]) -> bool:
     x1, y1, x2, y2 = box
     height, width = image_hw
     return min(x1, y1) >= -_TOLERANCE and x2 <= width + _TOLERANCE and y2 <= height + _TOLERANCE
@@ -189,37 +187,28 @@ def _check_bbox(bbox: object, extent: Box) -> None:
     if bbox is None:
         return
     if not isinstance(bbox, list) or len(bbox) != 4 or not all(map(is_number, bbox)):
-        raise Unusable("a bbox that is not four numbers", "write x, y, width, height")
+        raise Unusable("a bbox that is not four numbers", f"{_USED}: write x, y, width, height")
     x, y, w, h = bbox
-    overlap = _iou((x, y, x + w, y + h), extent)
+    overlap = box_iou((x, y, x + w, y + h), extent)
     if overlap >= _FITS_WELL:
         return
-    if _iou((x, y, w, h), extent) >= _FITS_PERFECTLY:
-        raise Unusable("a bbox given by two corners", "write x, y, width, height")
-    if _iou((x - w / 2, y - h / 2, x + w / 2, y + h / 2), extent) >= _FITS_PERFECTLY:
-        raise Unusable("a bbox given by its centre", "write the top left corner and the size")
+    if box_iou((x, y, w, h), extent) >= _FITS_PERFECTLY:
+        raise Unusable("a bbox given by two corners", f"{_USED}: write x, y, width, height")
+    if box_iou((x - w / 2, y - h / 2, x + w / 2, y + h / 2), extent) >= _FITS_PERFECTLY:
+        raise Unusable("a bbox given by its centre", f"{_USED}: write corner and size")
     if overlap < _FITS:
-        raise Unusable("a bbox that does not fit its outline", "correct or delete the bbox")
-
-
-def _iou(box: Box, other: Box) -> float:
-    width = min(box[2], other[2]) - max(box[0], other[0])
-    height = min(box[3], other[3]) - max(box[1], other[1])
-    if width <= 0 or height <= 0:
-        return 0.0
-    areas = ((b[2] - b[0]) * (b[3] - b[1]) for b in (box, other))
-    return width * height / (sum(areas) - width * height)
+        raise Unusable(
+            "a bbox that does not fit its outline", f"{_USED}: correct or delete the bbox"
+        )
 
 
 def _duplicates(objects: Iterable[_Object]) -> Iterator[_Object]:
-    """Find objects with an earlier one of the same class at the same place, crowds excepted."""
+    """Find objects with an earlier one of the same class in the same place, crowds excepted."""
     groups: dict[tuple[int, int], list[_Object]] = defaultdict(list)
     for found in objects:
         if found.entry.get("iscrowd") not in (1, True):
-            groups[found.image_id, found.label].append(found)
+            groups[found.image, found.label].append(found)
     for group in groups.values():
-        group.sort(key=lambda found: found.extent)
-        for i, found in enumerate(group):
-            near = group[max(0, i - _NEIGHBOURS) : i]
-            if any(_iou(other.extent, found.extent) >= _SAME for other in near):
-                yield found
+        masks = [cache(found.outline) for found in group]
+        for _, later in object_twins([found.extent for found in group], masks):
+            yield group[later]

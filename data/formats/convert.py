@@ -9,13 +9,21 @@ from pathlib import Path
 from typing import NamedTuple
 
 from data.annotations.reader import MAX_REACH
+from data.annotations.run_lengths import from_outline, merge
 from data.classes import Categories
 from data.files import is_number
 from data.images import read_image_hw
 from data.problems import Problem, Unusable, summarize
 from data.sample import ImageInfo, Polygons, RunLengths
 
+Part = list[float] | RunLengths
+"""Of an object: a flat polygon, or a mask."""
+
 _CORNERS = 64  # of a circle: its polygon covers 99.8 % of it
+
+
+MISSING_IMAGES = ("a missing image", "labels without an image")
+"""What is said of images that annotations tell of, and that are not there."""
 
 
 class Converted(NamedTuple):
@@ -23,7 +31,7 @@ class Converted(NamedTuple):
 
     Attributes:
         content: `images`, `annotations` and `categories`, as in a COCO file.
-        problems: what was left out.
+        problems: what was left out, or should be mended.
     """
 
     content: dict[str, object]
@@ -37,11 +45,13 @@ class Object(NamedTuple):
         category: the name of its class, or the number where the format lists the classes.
         outline: in pixels; [] if only its box is known.
         box: x, y, width, height in pixels; None for that of the outline.
+        is_crowd: whether it is a region of many, where nothing is learned.
     """
 
     category: str | int
     outline: Polygons | RunLengths
     box: list[float] | None = None
+    is_crowd: bool = False
 
 
 class CocoBuilder:
@@ -85,22 +95,36 @@ class CocoBuilder:
         except Unusable as error:
             self.problems.append(Problem(error.what, where, error.mend))
 
-    def finish(self, source: Path, categories: Categories | None = None) -> Converted:
+    def note(self, what: str, where: Path | str, mend: str) -> None:
+        """Tell of what was taken as it is meant, but should be mended."""
+        self.problems.append(Problem(what, str(where), mend, is_used=True))
+
+    def finish(
+        self, source: Path, categories: Categories | None = None, listed: Iterable[str] = ()
+    ) -> Converted:
         """Return everything in COCO's form.
 
         Args:
             source: what was read, for the message.
             categories: the classes, where objects have their numbers; by default the names that
-                occur, in the order of the alphabet.
+                are listed, then others that occur, in the order of the alphabet.
+            listed: the names that the format lists as classes.
 
         Raises:
-            ValueError: there is not one object that can be used.
+            ValueError: there is not one object that can be used, or more than half of the images
+                are missing.
         """
         if not self._objects:
             raise ValueError(f"{source}: nothing can be used: {summarize(self.problems)}")
+        missing = sum(problem.what in MISSING_IMAGES for problem in self.problems)
+        if missing > len(self._images):
+            total = missing + len(self._images)
+            raise ValueError(
+                f"{source}: {missing} of {total} images are missing: {summarize(self.problems)}"
+            )
         if categories is None:
             names = sorted({str(found.category) for _, found in self._objects})
-            categories = Categories.from_names(names)
+            categories = Categories.from_names(list(dict.fromkeys([*listed, *names])))
         pairs = zip(categories.names, categories.category_ids, strict=True)
         number_of: dict[str | int, int] = dict(pairs)
         annotations = [
@@ -109,10 +133,11 @@ class CocoBuilder:
                 "image_id": image_id,
                 "category_id": number_of.get(category, category),
                 "segmentation": outline,
-                "iscrowd": 0,
+                "iscrowd": int(is_crowd),
                 **({"bbox": box} if box else {}),
             }
-            for number, (image_id, (category, outline, box)) in enumerate(self._objects, start=1)
+            for number, (image_id, found) in enumerate(self._objects, start=1)
+            for category, outline, box, is_crowd in [found]
         ]
         content: dict[str, object] = {
             "images": self._images,
@@ -139,6 +164,15 @@ def unreadable() -> Unusable:
     return Unusable("an image that cannot be read", "replace the file, or delete it")
 
 
+def joined(parts: Sequence[Part], image_hw: tuple[int, int]) -> Polygons | RunLengths:
+    """Join the parts of an object: to polygons if all are."""
+    polygons = [part for part in parts if isinstance(part, list)]
+    masks = [part for part in parts if not isinstance(part, list)]
+    if not masks:
+        return polygons
+    return merge([*masks, *(from_outline([polygon], image_hw) for polygon in polygons)])
+
+
 def polygon(xs: object, ys: object, image_hw: tuple[int, int]) -> list[float]:
     """Join coordinates to COCO's flat polygon.
 
@@ -151,7 +185,7 @@ def polygon(xs: object, ys: object, image_hw: tuple[int, int]) -> list[float]:
         Unusable: they are not that.
     """
     if not isinstance(xs, list) or not isinstance(ys, list) or len(xs) != len(ys):
-        raise Unusable("an outline without points", "draw it again")
+        raise Unusable("an outline without points", "draw it again, or delete it")
     values: Iterable[object] = [value for point in zip(xs, ys, strict=True) for value in point]
     numbers = [float(value) for value in values if is_number(value)]
     if len(numbers) < 2 * len(xs):
@@ -161,6 +195,34 @@ def polygon(xs: object, ys: object, image_hw: tuple[int, int]) -> list[float]:
     if max(map(abs, numbers)) > MAX_REACH * max(image_hw):
         raise Unusable("an outline far outside the image", "draw it on this image, or delete it")
     return numbers
+
+
+def rectangle(
+    corner: tuple[float, float],
+    size: tuple[float, float],
+    image_hw: tuple[int, int],
+    angle: float = 0.0,
+    pivot: tuple[float, float] | None = None,
+) -> list[float]:
+    """Return the polygon of a rectangle.
+
+    Args:
+        corner: x and y of the top left one, in pixels.
+        size: width and height, in pixels.
+        image_hw: height and width of the image.
+        angle: by which it is turned, in radians from x towards y.
+        pivot: x and y around which it is turned, by default the corner.
+
+    Raises:
+        Unusable: it goes far outside the image.
+    """
+    (x, y), (width, height), (pivot_x, pivot_y) = corner, size, pivot or corner
+    corners = [(x, y), (x + width, y), (x + width, y + height), (x, y + height)]
+    cos, sin = math.cos(angle), math.sin(angle)
+    from_pivot = [(x - pivot_x, y - pivot_y) for x, y in corners]
+    xs = [pivot_x + a * cos - b * sin for a, b in from_pivot]
+    ys = [pivot_y + a * sin + b * cos for a, b in from_pivot]
+    return polygon(xs, ys, image_hw)
 
 
 def ellipse(

@@ -1,13 +1,46 @@
-"""CVAT for images 1.1: one XML file for a set of images, whose masks are exact."""
+"""CVAT for images 1.1: an XML file for a set of images, read and written; masks are exact."""
 
 from __future__ import annotations
 
+import math
+import os
+import re
 from collections.abc import Iterable, Iterator
+from pathlib import Path
 from typing import NamedTuple
+from xml.etree.ElementTree import Element
 from xml.sax.saxutils import quoteattr
 
 import numpy as np
 from numpy.typing import NDArray
+
+from data.annotations.locate import ImageFinder
+from data.annotations.run_lengths import decode, encode
+from data.files import xml_elements
+from data.images import MAX_PIXELS
+from data.problems import Unusable
+from data.sample import RunLengths
+
+from .convert import (
+    CocoBuilder,
+    Converted,
+    Object,
+    Part,
+    ellipse,
+    header_hw,
+    joined,
+    polygon,
+    rectangle,
+)
+from .drawn import Drawn
+from .output import Output, Picture
+from .splits import images_beside, split_of
+
+_DRAW_AGAIN = "draw the object again, or delete it"
+_TAGS = (b"<version>", b"<meta>", b"<image ")  # that follow CVAT's first one
+_SUBSET = re.compile(rb"""<image\b[^>]*\ssubset=["']([^"']+)""")
+_NO_AREA = ("points", "polyline", "skeleton", "cuboid")
+_OTHERS = ("tag", "attribute")  # of an image rather than of an object
 
 
 class CvatMask(NamedTuple):
@@ -24,6 +57,92 @@ class CvatMask(NamedTuple):
     corner: tuple[int, int]
 
 
+class _Image(NamedTuple):
+    """An image with all that its entries say, for tasks may share it."""
+
+    image_hw: tuple[int, int]
+    objects: list[Object]
+    listed: list[int]
+
+
+def read_cvat(image_folder: Path, source: Path, part: str = "") -> Converted:
+    """Read the objects of CVAT's images.
+
+    Polygons, masks, rectangles and ellipses are objects; shapes of one label and group are parts
+    of one object. An image of several tasks is one image with the objects of all.
+
+    Args:
+        image_folder: to which the image names are relative.
+        source: an XML file, or a folder: then all of CVAT's files in it and below.
+        part: "train" or "val": images of subsets that are called so; "" for all.
+
+    Raises:
+        ValueError: a file cannot be read, or nothing can be used.
+    """
+    found = CocoBuilder()
+    images: dict[str, _Image] = {}
+    names: list[str] = []
+    for file in [source] if source.is_file() else cvat_files(source):
+        folder = image_folder if source.is_file() else images_beside(file.parent, file.stem, None)
+        finder = ImageFinder(folder, file)
+        for number, element in enumerate(xml_elements(file, ("label", "image", "track"))):
+            if element.tag == "label":
+                names += [name for name in [_class_name(element)] if name]
+                continue
+            where = f"{file}, {element.get('name') or f'{element.tag} {number}'}"
+            with found.leaving_out(where):
+                if element.tag == "track":
+                    raise Unusable("a track of a video", "export it as CVAT for images 1.1")
+                split = split_of(element.get("subset", ""))
+                if part == "train" and split is None:
+                    raise Unusable("an image of no split", "put it into a subset in CVAT")
+                if part and split != part:
+                    continue
+                path = finder.find(element.get("name", ""))
+                image_hw = _stated_hw(element) or header_hw(path)
+                name = os.path.relpath(path, image_folder.absolute()).replace(os.sep, "/")
+                image = images.setdefault(name, _Image(image_hw, [], []))
+                image.objects.extend(_objects(found, element, image.image_hw, where))
+                image.listed.append(sum(shape.tag not in _OTHERS for shape in element))
+    for name, image in images.items():
+        found.add(name, image.image_hw, image.objects, sum(image.listed))
+    return found.finish(source, listed=names)
+
+
+def cvat_files(folder: Path, depth: int = 4) -> list[Path]:
+    """Return CVAT's files in a folder and so many folders below each other."""
+    patterns = ("*/" * below + "*.xml" for below in range(depth + 1))
+    files = (file for pattern in patterns for file in sorted(folder.glob(pattern)))
+    return [file for file in files if is_cvat(file)]
+
+
+def is_cvat(file: Path) -> bool:
+    """Tell CVAT's XML from that of others, such as Pascal VOC's, by its first element."""
+    try:
+        with file.open("rb") as stream:
+            head = stream.read(1 << 12)
+    except OSError:
+        return False
+    return b"<annotations>" in head and any(tag in head for tag in _TAGS)
+
+
+def subsets(file: Path) -> set[str]:
+    """Return the subsets of a project that images of a file are in, without reading all of it."""
+    return {name.decode("utf-8", "replace") for name in _SUBSET.findall(file.read_bytes())}
+
+
+def write_cvat(output: Output, pictures: Iterable[Picture]) -> None:
+    """Write `annotations.xml`, masks as masks and polygons as polygons."""
+    file = output.folder / output.split / "annotations.xml"
+    entries = (
+        _entry(number, picture.name, picture.image_hw, _shapes(output, picture))
+        for number, picture in enumerate(pictures)
+    )
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with file.open("w", encoding="utf-8") as stream:
+        stream.writelines(cvat_file(output.categories.names, entries))
+
+
 def cvat_image(
     number: int, name: str, image_hw: tuple[int, int], objects: Iterable[CvatMask]
 ) -> str:
@@ -35,9 +154,7 @@ def cvat_image(
         image_hw: height and width of the image.
         objects: its masks.
     """
-    height, width = image_hw
-    head = f'  <image id="{number}" name={_text(name)} width="{width}" height="{height}">\n'
-    return head + "".join(map(_mask, objects)) + "  </image>\n"
+    return _entry(number, name, image_hw, map(_mask, objects))
 
 
 def cvat_file(class_names: Iterable[str], images: Iterable[str]) -> Iterator[str]:
@@ -49,6 +166,124 @@ def cvat_file(class_names: Iterable[str], images: Iterable[str]) -> Iterator[str
     yield "  </labels></task></meta>\n"
     yield from images
     yield "</annotations>\n"
+
+
+def _class_name(label: Element) -> str | None:
+    """Return the name of a class, unless it is of tags, lines, points, or parts of a skeleton."""
+    has_area = label.findtext("type", "any") not in (*_NO_AREA, *_OTHERS)
+    is_part = label.find("parent") is not None
+    return (label.findtext("name") or "").strip() if has_area and not is_part else None
+
+
+def _stated_hw(image: Element) -> tuple[int, int] | None:
+    try:
+        height, width = int(image.get("height", "")), int(image.get("width", ""))
+    except ValueError:
+        return None
+    if height < 1 or width < 1:
+        return None
+    if height * width > MAX_PIXELS:
+        raise Unusable("an image of impossible size", "correct its 'height' and 'width'")
+    return height, width
+
+
+def _objects(
+    found: CocoBuilder, image: Element, image_hw: tuple[int, int], where: str
+) -> list[Object]:
+    groups: dict[tuple[str, str], dict[bool, list[Part]]] = {}
+    for number, shape in enumerate(image, start=1):
+        if shape.tag in _OTHERS:
+            continue
+        with found.leaving_out(f"{where}, {shape.tag} {number}"):
+            outline, label = _outline(shape, image_hw), shape.get("label", "").strip()
+            if not label:
+                raise Unusable("a shape without a label", "give it the name of its class")
+            group = shape.get("group_id") or "0"
+            key = label, f"shape {number}" if group == "0" else f"group {group:.40}"
+            groups.setdefault(key, {}).setdefault(shape.tag == "box", []).append(outline)
+    # The box in a group with outlines, as datumaro writes it, is the box around these.
+    return [
+        Object(label, joined(parts.get(False) or parts[True], image_hw))
+        for (label, _), parts in groups.items()
+    ]
+
+
+def _outline(shape: Element, image_hw: tuple[int, int]) -> Part:
+    if shape.tag in _NO_AREA:
+        raise Unusable(f"a {shape.tag}, which has no area", "draw a polygon")
+    angle = math.radians(_numbers(shape.get("rotation") or "0")[0])
+    if shape.tag == "polygon":
+        points = [_numbers(point) for point in shape.get("points", "").split(";")]
+        if any(len(point) != 2 for point in points):
+            raise Unusable("an outline without points", _DRAW_AGAIN)
+        return polygon([x for x, _ in points], [y for _, y in points], image_hw)
+    if shape.tag == "box":
+        x1, y1, x2, y2 = _attributes(shape, "xtl", "ytl", "xbr", "ybr")
+        centre = ((x1 + x2) / 2, (y1 + y2) / 2)
+        return rectangle((x1, y1), (x2 - x1, y2 - y1), image_hw, angle, centre)
+    if shape.tag == "ellipse":
+        x, y, radius_x, radius_y = _attributes(shape, "cx", "cy", "rx", "ry")
+        return ellipse((x, y), (radius_x, radius_y), image_hw, angle)
+    if shape.tag == "mask":
+        return _run_lengths(shape, image_hw)
+    raise Unusable("a shape of unknown type", _DRAW_AGAIN)
+
+
+def _attributes(shape: Element, *names: str) -> list[float]:
+    return _numbers(",".join(shape.get(name, "") for name in names))
+
+
+def _numbers(text: str) -> list[float]:
+    try:
+        numbers = [float(number) for number in text.split(",")]
+    except ValueError:
+        numbers = [math.nan]
+    if not math.isfinite(sum(numbers)):
+        raise Unusable("a coordinate that is no number", _DRAW_AGAIN)
+    return numbers
+
+
+def _run_lengths(mask: Element, image_hw: tuple[int, int]) -> RunLengths:
+    """Read a mask: row by row, beginning with a run outside, in a window of the image."""
+    x, y, width, height = map(int, _attributes(mask, "left", "top", "width", "height"))
+    runs = _numbers(mask.get("rle", ""))
+    is_window = min(width, height) > 0 and width * height <= MAX_PIXELS
+    if not is_window or min(runs) < 0 or sum(map(int, runs)) != width * height:
+        raise Unusable("run lengths of the wrong sum", _DRAW_AGAIN)
+    inside = np.arange(len(runs)) % 2 == 1
+    bitmap = np.repeat(inside, np.array(runs, np.int64)).reshape(height, width)
+    try:
+        return encode(bitmap, image_hw, (x, y))
+    except ValueError:
+        raise Unusable("a mask outside the image", _DRAW_AGAIN) from None
+
+
+def _entry(number: int, name: str, image_hw: tuple[int, int], shapes: Iterable[str]) -> str:
+    height, width = image_hw
+    head = f'  <image id="{number}" name={_text(name)} width="{width}" height="{height}">\n'
+    return head + "".join(shapes) + "  </image>\n"
+
+
+def _shapes(output: Output, picture: Picture) -> Iterator[str]:
+    for number, (name, outline) in enumerate(output.named(picture), start=1):
+        if isinstance(outline, list):
+            drawn = Drawn(name, 0, output.polygons(outline, picture.image_hw))
+            yield from _polygons(drawn, number)
+        else:
+            bitmap = decode(outline, picture.image_hw).astype(np.bool_)
+            rows, columns = np.flatnonzero(bitmap.any(axis=1)), np.flatnonzero(bitmap.any(axis=0))
+            window = bitmap[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+            yield _mask(CvatMask(name, window, (int(columns[0]), int(rows[0]))))
+
+
+def _polygons(drawn: Drawn, number: int) -> Iterator[str]:
+    group = f' group_id="{number}"' if len(drawn.polygons) > 1 else ""
+    for ring in drawn.rings():
+        points = ";".join(f"{x!r},{y!r}" for x, y in ring)
+        yield (
+            f'    <polygon label={_text(drawn.name)} source="manual" occluded="0" '
+            f'points="{points}" z_order="0"{group}></polygon>\n'
+        )
 
 
 def _mask(found: CvatMask) -> str:

@@ -1,27 +1,36 @@
-"""The `data.yaml` of a YOLO dataset: the names of its classes, and its folders.
+"""The `data.yaml` of a YOLO dataset: the names of its classes, and where its images are.
 
-Of YAML it reads what such files contain: texts, and `names` as a list or by number, in brackets
-or on lines of their own. Everything else is skipped, or refused where it matters.
+Such files come with scripts to download the images (`download`): these are never run.
 """
 
 from __future__ import annotations
 
-import json
-import re
+from collections.abc import Mapping
 from pathlib import Path
+from typing import NamedTuple
+
+import yaml
 
 from data.classes import Categories
+from data.files import read_text_of
 
-_KEY = re.compile(r"([A-Za-z_][\w-]*)[ ]*:(?:\s(.*))?$")
-_QUOTED = r"""'(?:[^']|'')*' | "(?:[^"\\]|\\.)*" """
-# A quote opens a text only where one can begin, so not in "don't".
-_QUOTED_OR_COMMENT = re.compile(rf"(?<!\w)(?:{_QUOTED}) | (?:^|\s)\#.*", re.VERBOSE)
-_TEXT = re.compile(rf"{_QUOTED} | [^-'\"\[\]{{}},&*!|>%@`?] .* | -\S.*", re.VERBOSE)
-_ITEM = re.compile(
-    rf"\s* (?:(\d{{1,6}})\s*:)? \s* ({_QUOTED} | [^'\",\[\]{{}}:] [^,\[\]{{}}:]*) (?:,|$)",
-    re.VERBOSE,
-)
-_LINE = re.compile(r"(?:-|(\d{1,6})\s*:)\s+(.*)$")
+MAX_BYTES = 1 << 20
+"""Of a file: a thousand classes take some 30 kB."""
+
+_SPELLINGS = {"train": ("train",), "val": ("val", "valid", "validation")}
+_NOTHING = ("", "~", "null", "Null", "NULL")  # how YAML writes it
+
+
+class Named(NamedTuple):
+    """Where a file says that the images are.
+
+    Attributes:
+        root: the folder of the dataset, as it is written there; "" if it is not.
+        splits: folders and lists of images, as they are written, by "train" and "val".
+    """
+
+    root: str
+    splits: dict[str, list[str]]
 
 
 def read_class_names(file: Path) -> Categories:
@@ -31,107 +40,76 @@ def read_class_names(file: Path) -> Categories:
         ValueError: there are none, or not in a form that is understood.
     """
     if file.suffix.lower() == ".txt":
-        return Categories.from_numbers(enumerate(filter(None, map(str.strip, _lines(file)))))
-    keys = _top_level(file)
-    if "names" not in keys:
-        raise ValueError(f"{file}: expected 'names' of the classes, found {_listed(keys)}")
-    first, *below = keys["names"]
-    names = _flow(" ".join([first, *below])) if first else _block(below)
-    if not names:
+        lines = map(str.strip, _text(file).splitlines())
+        return Categories.from_numbers(enumerate(filter(None, lines)))
+    content = _content(file)
+    if "names" not in content:
+        listed = ", ".join(map(str, content))[:80] or "nothing"
+        raise ValueError(f"{file}: expected 'names' of the classes, found {listed}")
+    names = content["names"]
+    numbered = dict(enumerate(names)) if isinstance(names, list) else names
+    if not isinstance(numbered, dict) or not numbered or not all(map(_is_class, numbered.items())):
         raise ValueError(
             f"{file}: cannot read 'names': expected [cat, dog], or lines like '0: cat' or '- cat'"
         )
-    return Categories.from_numbers(names.items())
+    return Categories.from_numbers((int(number), name) for number, name in numbered.items())
 
 
-def read_folders(file: Path) -> dict[str, str]:
+def read_places(file: Path) -> Named:
     """Read `path`, `train` and `val`, as far as they are there.
 
     Raises:
-        ValueError: one is not a folder's name.
+        ValueError: one is neither a name nor a list of names.
     """
-    keys = _top_level(file)
-    values = {key: " ".join(keys.get(key, [])).strip() for key in ("path", "train", "val")}
-    folders = {key: _text(value) for key, value in values.items()}
-    for key, folder in folders.items():
-        if folder is None or folder.endswith(".txt"):
-            raise ValueError(
-                f"{file}: {key}: {values[key]:.80}: expected one folder, as in images/train"
-            )
-    return {key: folder for key, folder in folders.items() if folder}
+    content = _content(file)
+    splits = {
+        split: names
+        for split, spellings in _SPELLINGS.items()
+        for key in [next((key for key in spellings if key in content), "")]
+        if key and (names := _names(content[key], f"{file}: {key}"))
+    }
+    root = _names(content.get("path", ""), f"{file}: path")
+    return Named(root[0] if root else "", splits)
 
 
-def _lines(file: Path) -> list[str]:
+def write_data_yaml(file: Path, content: Mapping[str, object]) -> None:
+    """Write such a file."""
+    text = yaml.safe_dump(content, allow_unicode=True, sort_keys=False)
+    file.write_text(text, encoding="utf-8")
+
+
+def _is_class(item: tuple[object, object]) -> bool:
+    number, name = item
+    is_number = isinstance(number, int) or (isinstance(number, str) and number.isdecimal())
+    return is_number and len(str(number)) < 7 and isinstance(name, str) and bool(name.strip())
+
+
+def _names(value: object, where: str) -> list[str]:
+    values = value if isinstance(value, list) else [value]
+    names = [name for name in values if isinstance(name, str)]
+    if len(names) < len(values):
+        raise ValueError(f"{where}: expected a folder as in images/train, or a list of them")
+    return [name for name in names if name not in _NOTHING]
+
+
+def _content(file: Path) -> Mapping[object, object]:
     try:
-        return file.read_text(encoding="utf-8-sig").splitlines()
+        # Texts, lists and dicts alone, with texts as they are written: a class "no" stays that.
+        # References are shared, not copied, so few lines cannot stand for gigabytes.
+        content = yaml.load(_text(file), yaml.BaseLoader)
+    except yaml.MarkedYAMLError as error:
+        line = f"line {error.problem_mark.line + 1}: " if error.problem_mark else ""
+        raise ValueError(f"{file}: no YAML to read 'names' from: {line}{error.problem}") from error
+    except (yaml.YAMLError, RecursionError) as error:
+        reason = str(error).splitlines()[0]
+        raise ValueError(f"{file}: no YAML to read 'names' from: {reason:.80}") from error
+    return content if isinstance(content, dict) else {}
+
+
+def _text(file: Path) -> str:
+    try:
+        if file.stat().st_size > MAX_BYTES:
+            raise ValueError(f"{file} has more than {MAX_BYTES} bytes: no such file lists classes")
     except OSError as error:
         raise ValueError(f"cannot read {file}: {error.strerror}") from error
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{file} is not a text file") from error
-
-
-def _listed(keys: dict[str, list[str]]) -> str:
-    return ", ".join(keys)[:80] or "nothing"
-
-
-def _top_level(file: Path) -> dict[str, list[str]]:
-    """Return what stands behind each key, and on the lines below it, without comments."""
-    keys: dict[str, list[str]] = {}
-    value: list[str] = []
-    for line in _lines(file):
-        line = _QUOTED_OR_COMMENT.sub(_kept, line)
-        key = _KEY.match(line)
-        if key:
-            value = keys[key[1]] = [(key[2] or "").strip()]
-        elif line.strip():
-            value.append(line.strip())
-    return keys
-
-
-def _kept(match: re.Match[str]) -> str:
-    return match[0] if match[0][0] in "'\"" else ""
-
-
-def _flow(text: str) -> dict[int, str] | None:
-    """Read [cat, dog] or {0: cat, 1: dog}; None if it is neither."""
-    if text[0] + text[-1] not in ("[]", "{}"):
-        return None
-    names: dict[int, str] = {}
-    position, end = 1, len(text.rstrip("]} ,"))
-    while position < end:
-        item = _ITEM.match(text, position, end)
-        if item is None or (item[1] is None) != (text[0] == "["):
-            return None
-        names[int(item[1] or len(names))] = _unquoted(item[2].strip())
-        position = item.end()
-    return names
-
-
-def _block(lines: list[str]) -> dict[int, str] | None:
-    """Read lines like "- cat" or "0: cat"; None if one is neither."""
-    names: dict[int, str] = {}
-    for line in lines:
-        item = _LINE.match(line)
-        name = item and _text(item[2])
-        if item is None or not name:
-            return None
-        names[int(item[1] or len(names))] = name
-    return names
-
-
-def _text(value: str) -> str | None:
-    """Read a text, plain or in quotes; None if it is something else."""
-    if not value:
-        return ""
-    return _unquoted(value) if _TEXT.fullmatch(value) else None
-
-
-def _unquoted(text: str) -> str:
-    if text[0] == "'":
-        return text[1:-1].replace("''", "'")
-    if text[0] != '"':
-        return text
-    try:
-        return str(json.loads(re.sub(r"\\x(..)", r"\\u00\1", text)))
-    except ValueError:  # an escape that JSON does not know
-        return text[1:-1]
+    return read_text_of(file)[0]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from data.annotations.polygons import Polygon
+from data.annotations.polygons import Polygon, one_ring
 
 
 class Drawn(NamedTuple):
@@ -22,3 +22,7 @@ class Drawn(NamedTuple):
     label: int
     polygons: Sequence[Polygon]
     note: str = ""
+
+    def rings(self) -> list[list[list[float]]]:
+        """Return the x and y of the points of each part, holes joined to its outline."""
+        return [one_ring([part]).tolist() for part in self.polygons]

@@ -3,54 +3,106 @@
 from __future__ import annotations
 
 import base64
+import json
 import math
-import os
 from collections.abc import Iterable
-from pathlib import Path, PureWindowsPath
+from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
 from data.annotations.entries import stated_hw
-from data.annotations.polygons import one_ring
-from data.annotations.run_lengths import encode, from_outline, merge
-from data.files import IMAGE_SUFFIXES, is_file, read_json
+from data.annotations.locate import MISSING_IMAGE, ImageFinder, joined_name
+from data.annotations.run_lengths import encode
+from data.files import IMAGE_SUFFIXES, is_number, read_json_of, read_text_of
 from data.images import read_image
 from data.problems import Unusable
-from data.sample import Polygons, RunLengths
+from data.sample import RunLengths
 
-from .convert import CocoBuilder, Converted, Object, ellipse, header_hw, polygon
+from .convert import (
+    CocoBuilder,
+    Converted,
+    Object,
+    Part,
+    ellipse,
+    header_hw,
+    joined,
+    polygon,
+    rectangle,
+)
 from .drawn import Drawn
+from .output import Output, Picture
 
+_POLYGONS = ("polygon", "rotation", "rotated_rectangle", "oriented_rectangle", "quadrilateral")
 _DRAW_AGAIN = "draw the object again, or delete it"
+_CLASS_LIST = "labels.txt"
+_SPECIAL = ("__ignore__", "_background_")
 
-_Part = list[float] | RunLengths  # of an object: a flat polygon, or a mask
+
+class _Labels(NamedTuple):
+    """What files say of one image.
+
+    Attributes:
+        file: the first of them.
+        image_hw: height and width of the image, according to it.
+        objects: those that can be used.
+        listed: how many shapes there are.
+    """
+
+    file: Path
+    image_hw: tuple[int, int]
+    objects: list[Object]
+    listed: int
 
 
 def read_labelme(image_folder: Path, label_folder: Path) -> Converted:
-    """Read every labelme file of a folder.
+    """Read every labelme file of a folder and of the folders in it.
 
-    Polygons, rectangles, circles and masks are objects; shapes of one label and `group_id` are
-    parts of one object. An image is looked for at its `imagePath`, then under the last part of
-    that, or the JSON file's own name, beside the JSON file and in the image folder.
+    Polygons, rectangles (rotated ones, too), circles and masks are objects; shapes of one label and
+    `group_id` are parts of one object. An image is looked for at its `imagePath`, then under the
+    JSON file's own name, beside the JSON file and in the image folder; then the picture embedded in
+    the file is taken, else an image that ends like `imagePath`, see `ImageFinder`. Several files of
+    one image are joined.
 
     Args:
         image_folder: to which the image names are relative.
         label_folder: where the JSON files are.
 
     Raises:
-        ValueError: nothing can be used.
+        ValueError: nothing can be used, or more than half of the images are missing.
     """
     found = CocoBuilder()
-    for file in sorted(label_folder.glob("*.json")):
+    finder = ImageFinder(image_folder, label_folder)
+    images: dict[str, _Labels] = {}
+    for file in json_files_below(label_folder):
         with found.leaving_out(str(file)):
-            content, shapes = _content(file)
-            image = _image_of(content.get("imagePath"), file, image_folder)
+            content, shapes = _content(found, file)
+            inside = file.parent.relative_to(label_folder).as_posix()
+            image = _image_of(content, file, "" if inside == "." else inside, finder)
             stated = stated_hw(content, "imageHeight", "imageWidth")
             image_hw = stated or header_hw(image)
             objects = _objects(found, shapes, image_hw, file)
-            name = Path(os.path.relpath(image, image_folder)).as_posix()
-            found.add(name, image_hw, objects, len(shapes))
-    return found.finish(label_folder)
+            labels = _Labels(file, image_hw, objects, len(shapes))
+            name = finder.relative(image)
+            images[name] = _with_earlier(found, images.get(name), labels)
+    for name, labels in images.items():
+        found.add(name, labels.image_hw, labels.objects, labels.listed)
+    return found.finish(label_folder, listed=_class_list(label_folder))
+
+
+def write_labelme(output: Output, pictures: Iterable[Picture]) -> None:
+    """Write a JSON file for each image, and `labels.txt`, the classes for `labelme --labels`."""
+    folder = output.folder / output.split
+    folder.mkdir(parents=True, exist_ok=True)
+    for picture in pictures:
+        name = picture.name.rpartition("/")[2]
+        drawn = output.drawn(picture, is_joined=False)
+        content = labelme_content(name, picture.image_hw, drawn)
+        file = folder / f"{picture.stem}.json"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(json.dumps(content, ensure_ascii=False, indent=2), encoding="utf-8")
+    lines = "".join(f"{name}\n" for name in output.categories.names)
+    (folder / _CLASS_LIST).write_text(lines, encoding="utf-8")
 
 
 def labelme_content(
@@ -63,10 +115,10 @@ def labelme_content(
         image_hw: height and width of the image.
         objects: with their outlines; a hole is joined to its outline by a bridge without area.
     """
-    shapes = [
+    shapes: list[dict[str, object]] = [
         {
             "label": drawn.name,
-            "points": one_ring([part]).tolist(),
+            "points": ring,
             "group_id": number if len(drawn.polygons) > 1 else None,
             "description": drawn.note,
             "shape_type": "polygon",
@@ -74,7 +126,7 @@ def labelme_content(
             "mask": None,
         }
         for number, drawn in enumerate(objects, start=1)
-        for part in drawn.polygons
+        for ring in drawn.rings()
     ]
     return {
         "version": "5.5.0",
@@ -87,34 +139,71 @@ def labelme_content(
     }
 
 
-def _content(file: Path) -> tuple[dict[str, object], list[object]]:
+def _class_list(folder: Path) -> list[str]:
+    """Return the classes of `labels.txt`, with which labelme is started, but its special ones."""
+    try:
+        lines = read_text_of(folder / _CLASS_LIST)[0].splitlines()
+    except ValueError:
+        return []
+    return [name for line in lines if (name := line.strip()) and name not in _SPECIAL]
+
+
+def json_files_below(folder: Path) -> list[Path]:
+    """Return the JSON files in a folder and below it, but for hidden folders."""
+    files = (file.relative_to(folder) for file in folder.rglob("*.json"))
+    return sorted(folder / file for file in files if not any(p[0] == "." for p in file.parts))
+
+
+def _content(found: CocoBuilder, file: Path) -> tuple[dict[str, object], list[object]]:
     """Return everything in a file, and its shapes."""
     try:
-        content = read_json(file)
+        content, encoding = read_json_of(file)
     except ValueError:
-        raise Unusable("a file that is not valid JSON", "label the image again") from None
+        mend = "it was cut short or edited: restore it, or label the image again"
+        raise Unusable("a file that is not valid JSON", mend) from None
     if not isinstance(content, dict) or not isinstance(content.get("shapes"), list):
         raise Unusable("a JSON file without 'shapes'", "keep only labelme's files here")
+    if not encoding.startswith("utf"):
+        mend = f"it was read as {encoding}: save it as UTF-8"
+        found.note("a file of unknown encoding", file, mend)
     return content, content["shapes"]
 
 
-def _image_of(image_path: object, file: Path, image_folder: Path) -> Path:
-    folders = (file.parent, image_folder)
-    candidates = [f / f"{file.stem}{suffix}" for f in folders for suffix in sorted(IMAGE_SUFFIXES)]
-    if isinstance(image_path, str):
-        path = PureWindowsPath(image_path)  # reads both kinds of slashes
-        named = [file.parent / path.as_posix(), *(folder / path.name for folder in folders)]
-        candidates = [*named, *candidates]
-    image = next(filter(is_file, candidates), None)
-    if image is None:
-        raise Unusable("labels without an image", f"put {image_path!r:.80} beside the JSON file")
-    return image
+def _image_of(content: dict[str, object], file: Path, inside: str, finder: ImageFinder) -> Path:
+    """Return the image of a file, or the file itself if it holds the picture."""
+    path = content.get("imagePath")
+    names = [joined_name(inside, path), path] if isinstance(path, str) and path else []
+    own = [joined_name(inside, f"{file.stem}{suffix}") for suffix in sorted(IMAGE_SUFFIXES)]
+    for name in (*names, *own):
+        try:
+            return finder.find(name, loosely=False)
+        except Unusable as error:
+            if error.what != MISSING_IMAGE:
+                raise
+    if isinstance(content.get("imageData"), str) and content["imageData"]:
+        return file
+    if not names:
+        raise Unusable(MISSING_IMAGE, f"put {file.stem}.jpg or .png beside the JSON file")
+    return finder.find(names[0])
+
+
+def _with_earlier(found: CocoBuilder, earlier: _Labels | None, labels: _Labels) -> _Labels:
+    """Join what several files say of one image, without what they say twice."""
+    if earlier is None:
+        return labels
+    where = f"{labels.file} and {earlier.file}"
+    if labels.image_hw != earlier.image_hw:
+        mend = "delete one of the files"
+        raise Unusable("an image with two label files that give it other sizes", mend)
+    found.note("an image with two label files", where, "they were joined: delete one, if it is old")
+    new = [each for each in labels.objects if each not in earlier.objects]
+    return earlier._replace(objects=[*earlier.objects, *new], listed=earlier.listed + labels.listed)
 
 
 def _objects(
     found: CocoBuilder, shapes: list[object], image_hw: tuple[int, int], file: Path
 ) -> list[Object]:
-    parts: dict[tuple[str, str], list[_Part]] = {}
+    parts: dict[tuple[str, str], list[Part]] = {}
     for number, shape in enumerate(shapes, start=1):
         with found.leaving_out(f"{file}, shape {number}"):
             if not isinstance(shape, dict):
@@ -125,15 +214,15 @@ def _objects(
                 raise Unusable("a shape without a label", "give it the name of its class")
             key = f"shape {number}" if group is None else f"group {group!r:.80}"
             parts.setdefault((label.strip(), key), []).append(outline)
-    return [Object(label, _joined(outlines, image_hw)) for (label, _), outlines in parts.items()]
+    return [Object(label, joined(outlines, image_hw)) for (label, _), outlines in parts.items()]
 
 
-def _outline(shape: dict[str, object], image_hw: tuple[int, int]) -> _Part:
+def _outline(shape: dict[str, object], image_hw: tuple[int, int]) -> Part:
     kind = shape.get("shape_type") or "polygon"
     xs, ys = _coordinates(shape.get("points"))
     if kind in ("line", "linestrip", "point", "points"):
         raise Unusable(f"a {kind}, which has no area", "draw a polygon")
-    if kind == "polygon" or (kind == "rectangle" and len(xs) == 4):
+    if kind in _POLYGONS or (kind == "rectangle" and len(xs) == 4):
         return polygon(xs, ys, image_hw)
     if kind not in ("rectangle", "circle", "mask") or len(xs) != 2:
         raise Unusable("a shape of unknown type", _DRAW_AGAIN)
@@ -142,7 +231,20 @@ def _outline(shape: dict[str, object], image_hw: tuple[int, int]) -> _Part:
         x1, y1, *_, x2, y2 = corners[:6]
         radius = math.hypot(x2 - x1, y2 - y1)
         return ellipse((x1, y1), (radius, radius), image_hw)
-    return corners if kind == "rectangle" else _bitmap(shape.get("mask"), corners, image_hw)
+    if kind == "mask":
+        return _bitmap(shape.get("mask"), corners, image_hw)
+    x, y, *_ = corners
+    size = corners[2] - x, corners[5] - y
+    centre = x + size[0] / 2, y + size[1] / 2
+    return rectangle((x, y), size, image_hw, _angle(shape), centre)
+
+
+def _angle(shape: dict[str, object]) -> float:
+    """Return by how much a rectangle is turned about its centre, in radians from x towards y."""
+    degrees, radians = shape.get("rotation"), shape.get("direction")
+    if is_number(degrees):
+        return math.radians(degrees)
+    return radians if is_number(radians) else 0.0
 
 
 def _coordinates(points: object) -> tuple[list[object], list[object]]:
@@ -166,12 +268,3 @@ def _bitmap(mask: object, corners: list[float], image_hw: tuple[int, int]) -> Ru
     height, width = np.minimum(seen.shape, target.shape)
     target[:height, :width] = seen[:height, :width]
     return encode(canvas)
-
-
-def _joined(parts: list[_Part], image_hw: tuple[int, int]) -> Polygons | RunLengths:
-    """Join the parts of an object: to polygons if all are."""
-    polygons = [part for part in parts if isinstance(part, list)]
-    masks = [part for part in parts if not isinstance(part, list)]
-    if not masks:
-        return polygons
-    return merge([*masks, *(from_outline([polygon], image_hw) for polygon in polygons)])

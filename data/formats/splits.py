@@ -6,9 +6,29 @@ import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
 SplitName = Literal["train", "val", "test"]
+Format = Literal[
+    "coco", "yolo", "labelme", "via", "cvat", "label_studio", "sam", "panoptic", "voc", "pngs"
+]
+
+
+class SplitPaths(NamedTuple):
+    """The files of one split.
+
+    Attributes:
+        format: how to read it.
+        images: folder of the images.
+        annotations: a file, or a folder of such files.
+        part: which of the splits that one file describes; "" for all of it.
+    """
+
+    format: Format
+    images: Path
+    annotations: Path
+    part: str = ""
+
 
 _SPELLINGS: dict[SplitName, tuple[str, ...]] = {
     "train": ("train", "training", "trn", "trainset"),

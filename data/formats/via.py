@@ -1,13 +1,18 @@
-"""VIA, the VGG Image Annotator: one JSON file for all images, a project or an export."""
+"""VIA, the VGG Image Annotator: one JSON file, project or export; read and written."""
 
 from __future__ import annotations
 
+import json
+from collections.abc import Iterable
 from pathlib import Path
 
-from data.files import is_file, is_number, read_json
-from data.problems import Problem, Unusable
+from data.annotations.locate import ImageFinder
+from data.annotations.polygons import one_ring
+from data.files import is_number, read_json_of
+from data.problems import Unusable
 
 from .convert import CocoBuilder, Converted, Object, ellipse, header_hw, polygon
+from .output import Output, Picture
 
 _CLASS_ATTRIBUTES = ("class", "label", "name", "type")
 _UNNAMED = "object"
@@ -28,33 +33,76 @@ def read_via(image_folder: Path, file: Path) -> Converted:
     Raises:
         ValueError: it is no such file, or nothing can be used.
     """
-    content = read_json(file)
-    if isinstance(content, dict):
-        content = content.get("_via_img_metadata", content)
-    if not isinstance(content, dict):
+    project, encoding = read_json_of(file)
+    content = project.get("_via_img_metadata", project) if isinstance(project, dict) else project
+    if not isinstance(project, dict) or not isinstance(content, dict):
         raise ValueError(f"{file}: expected VIA's images by name, found a {type(content).__name__}")
     entries = list(content.values())
     attribute = _class_attribute(entries)
     found = CocoBuilder()
+    finder = ImageFinder(image_folder, file)
+    if not encoding.startswith("utf"):
+        mend = f"it was read as {encoding}: save it as UTF-8"
+        found.note("a file of unknown encoding", file, mend)
     if attribute is None and any(_attributes(region) for e in entries for region in _regions(e)):
         mend = f"call the one with the class {' or '.join(_CLASS_ATTRIBUTES)}"
-        found.problems.append(Problem("attributes that name no class", str(file), mend))
+        found.note("attributes that name no class", file, mend)
     for number, entry in enumerate(entries, start=1):
         name = entry.get("filename") if isinstance(entry, dict) else None
         where = f"{file}, {f'{name:.80}' if isinstance(name, str) else f'image {number}'}"
         with found.leaving_out(where):
-            name, image_hw = _image(name, image_folder)
+            name, image_hw = _image(name, finder)
             objects = _objects(found, entry, attribute, image_hw, where)
             found.add(name, image_hw, objects, len(_regions(entry)))
-    return found.finish(file)
+    return found.finish(file, listed=_options(project, attribute))
 
 
-def _image(name: object, folder: Path) -> tuple[str, tuple[int, int]]:
+def write_via(output: Output, pictures: Iterable[Picture]) -> None:
+    """Write a project of version 2, in which every object is one polygon."""
+    images: dict[str, object] = {}
+    for picture in pictures:
+        regions = [
+            {
+                "shape_attributes": {
+                    "name": "polygon",
+                    "all_points_x": ring[:, 0].tolist(),
+                    "all_points_y": ring[:, 1].tolist(),
+                },
+                "region_attributes": {"class": drawn.name},
+            }
+            for drawn in output.drawn(picture, is_joined=True)
+            for ring in [one_ring(drawn.polygons)]
+        ]
+        size = picture.file.stat().st_size
+        entry = {"filename": picture.name, "size": size, "regions": regions, "file_attributes": {}}
+        images[f"{picture.name}{size}"] = entry
+    options = dict.fromkeys(output.categories.names, "")
+    chooser = {"type": "dropdown", "description": "", "options": options, "default_options": {}}
+    project = {
+        "_via_settings": {"core": {"default_filepath": ""}, "project": {"name": "via_project"}},
+        "_via_img_metadata": images,
+        "_via_attributes": {"region": {"class": chooser}, "file": {}},
+        "_via_data_format_version": "2.0.10",
+        "_via_image_id_list": list(images),
+    }
+    file = output.folder / output.split / "via_project.json"
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(json.dumps(project, ensure_ascii=False), encoding="utf-8")
+
+
+def _options(content: dict[str, object], attribute: str | None) -> list[str]:
+    """Return the classes that a project offers."""
+    found: object = content
+    for key in ("_via_attributes", "region", attribute, "options"):
+        found = found.get(key) if isinstance(found, dict) else None
+    return [name.strip() for name in found] if isinstance(found, dict) else []
+
+
+def _image(name: object, finder: ImageFinder) -> tuple[str, tuple[int, int]]:
     if not isinstance(name, str):
         raise Unusable("an image without 'filename'", "export the annotations again")
-    if not is_file(folder / name):
-        raise Unusable("regions without an image", f"put the image into {folder}")
-    return name, header_hw(folder / name)
+    image = finder.find(name)
+    return finder.relative(image), header_hw(image)
 
 
 def _regions(entry: object) -> list[object]:

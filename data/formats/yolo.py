@@ -3,22 +3,29 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Iterable, Iterator
+from collections.abc import Set as AbstractSet
+from functools import partial
 from pathlib import Path
 
-from data.annotations.polygons import one_ring
-from data.files import IMAGE_SUFFIXES
+import numpy as np
+
+from data.annotations.polygons import Ring, one_ring
+from data.files import read_text_of
 from data.problems import Unusable
 
 from .convert import CocoBuilder, Converted, Object, header_hw, polygon
-from .data_yaml import read_class_names
+from .data_yaml import read_class_names, write_data_yaml
 from .drawn import Drawn
+from .output import Output, Picture
+from .yolo_files import find_places, images_of, label_folder
 
 _LARGEST_SHARE = 2.0  # beyond it, coordinates are pixels
 _LINE = "write: class x1 y1 x2 y2 x3 y3 ..."
 
 
-def read_yolo(image_folder: Path, names_file: Path) -> Converted:
+def read_yolo(image_folder: Path, names_file: Path, part: str = "") -> Converted:
     """Read the objects of the images in a folder and its sub-folders.
 
     The text files are in `labels` where the images are in `images`, else beside the images. A line
@@ -26,20 +33,24 @@ def read_yolo(image_folder: Path, names_file: Path) -> Converted:
     centre and size, perhaps with a score. An image without a text file has no objects.
 
     Args:
-        image_folder: where the images are.
+        image_folder: to which the image names are relative.
         names_file: `data.yaml` or `classes.txt`, see `data.formats.data_yaml.read_class_names`.
+        part: "train" or "val", if `names_file` says where its images are; "" for all in the folder.
 
     Raises:
         ValueError: the names cannot be read, or nothing can be used.
     """
     categories = read_class_names(names_file)
-    labels = _label_folder(image_folder)
-    stray = set(labels.rglob("*.txt")) - {labels / "classes.txt"}
+    places = find_places(names_file)[part] if part else [image_folder]
     found = CocoBuilder()
-    for image in _images_in(image_folder):
-        name = image.relative_to(image_folder)
-        file = labels / name.with_suffix(".txt")
-        stray.discard(file)
+    files: dict[Path, Path] = {}
+    for place in places:
+        for image in images_of(names_file, place):
+            with found.leaving_out(str(place)):
+                if isinstance(image, Unusable):
+                    raise image
+                files[image] = _text_file(image, place)
+    for image, file in files.items():
         with found.leaving_out(str(image)):
             image_hw = header_hw(image)
             lines = _lines(file) if file.is_file() else {}
@@ -50,11 +61,39 @@ def read_yolo(image_folder: Path, names_file: Path) -> Converted:
                     if parsed.category not in categories.label_of:
                         raise Unusable("a class number without a name", f"name it in {names_file}")
                     objects.append(parsed)
-            found.add(name.as_posix(), image_hw, objects, len(lines))
-    for file in sorted(stray) if labels != image_folder else ():
+            name = Path(os.path.relpath(image, image_folder)).as_posix()
+            found.add(name, image_hw, objects, len(lines))
+    for file in _stray(filter(Path.is_dir, places), set(files.values())):
         with found.leaving_out(str(file)):
             raise Unusable("labels without an image", f"put the image into {image_folder}")
-    return found.finish(labels, categories)
+    return found.finish(names_file if part else label_folder(image_folder), categories)
+
+
+def write_yolo(output: Output, pictures: Iterable[Picture]) -> None:
+    """Write a text file for each image into `labels`, and `data.yaml`."""
+    labels = output.folder / "labels" / output.split
+    for picture in pictures:
+        image_hw = picture.image_hw
+        seen = partial(_as_read, image_hw)
+        file = labels / f"{picture.stem}.txt"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        drawn = output.drawn(picture, is_joined=True, written=seen)
+        text = yolo_text(image_hw, drawn) + "".join(_boxes(output, picture))
+        file.write_text(text, encoding="ascii")
+    content = {split: f"images/{split}" for split in output.splits if split}
+    names = dict(enumerate(output.categories.names))
+    write_data_yaml(output.folder / "data.yaml", content | {"names": names})
+
+
+def _boxes(output: Output, picture: Picture) -> Iterator[str]:
+    """Yield the lines of objects that have a box alone: centre and size."""
+    height, width = picture.image_hw
+    for found in picture.annotations:
+        if not found["segmentation"]:
+            x, y, w, h = found["bbox"]
+            shares = ((x + w / 2) / width, (y + h / 2) / height, w / width, h / height)
+            label = output.categories.label_of[found["category_id"]]
+            yield f"{label} {' '.join(f'{share:.6f}' for share in shares)}\n"
 
 
 def yolo_text(image_hw: tuple[int, int], objects: Iterable[Drawn]) -> str:
@@ -64,35 +103,47 @@ def yolo_text(image_hw: tuple[int, int], objects: Iterable[Drawn]) -> str:
         image_hw: height and width of the image.
         objects: with their outlines; those without one are left out.
     """
-    lines = []
-    for drawn in filter(lambda drawn: drawn.polygons, objects):
-        shares = one_ring(drawn.polygons) / (image_hw[1], image_hw[0])
-        lines.append(f"{drawn.label} " + " ".join(f"{share:.6f}" for share in shares.reshape(-1)))
-    return "".join(f"{line}\n" for line in lines)
+    return "".join(
+        f"{drawn.label} {_shares(image_hw, one_ring(drawn.polygons))}\n"
+        for drawn in objects
+        if drawn.polygons
+    )
 
 
-def _label_folder(image_folder: Path) -> Path:
-    parts = image_folder.absolute().parts
-    if "images" in parts:
-        last = len(parts) - 1 - parts[::-1].index("images")
-        labels = Path(*parts[:last], "labels", *parts[last + 1 :])
-        if labels.is_dir():
-            return labels
-    return image_folder
+def _shares(image_hw: tuple[int, int], ring: Ring) -> str:
+    shares = (ring / image_hw[::-1]).clip(0, 1)  # others refuse what is outside the image
+    return " ".join(f"{share:.6f}" for share in shares.reshape(-1))
 
 
-def _images_in(folder: Path) -> Iterator[Path]:
-    for path in sorted(folder.rglob("*")):
-        if path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith("."):
-            yield path
+def _as_read(image_hw: tuple[int, int], ring: Ring) -> Ring:
+    """Return what is read of a ring that was written."""
+    shares = np.array(_shares(image_hw, ring).split(), float)
+    points: Ring = shares.reshape(-1, 2) * np.array(image_hw[::-1], float)
+    return points
+
+
+def _text_file(image: Path, place: Path) -> Path:
+    """Return where the objects of an image are written, which is in a folder or a list."""
+    if place.is_dir():
+        file = label_folder(place) / image.relative_to(place).with_suffix(".txt")
+        if file.is_file():
+            return file
+    return label_folder(image.parent) / f"{image.stem}.txt"
+
+
+def _stray(folders: Iterable[Path], used: AbstractSet[Path]) -> list[Path]:
+    """Return the text files beside `images` that belong to no image."""
+    labels = {label_folder(folder) for folder in folders if label_folder(folder) != folder}
+    files = {file for folder in labels for file in folder.rglob("*.txt")}
+    return sorted(files - used - {folder / "classes.txt" for folder in labels})
 
 
 def _lines(file: Path) -> dict[int, str]:
     """Return the lines that are not empty, by number."""
     try:
-        lines = file.read_text(encoding="utf-8-sig").splitlines()
-    except (OSError, UnicodeDecodeError):
-        raise Unusable("labels that are no text", f"write {file.name} anew") from None
+        lines = read_text_of(file)[0].splitlines()
+    except ValueError:
+        raise Unusable("labels that cannot be read", f"write {file.name} anew") from None
     return {number: line for number, line in enumerate(lines, start=1) if line.strip()}
 
 

@@ -56,6 +56,7 @@ def write_images(folder: Path, names: tuple[str, ...] = ("a.png", "b.png")) -> P
     folder.mkdir(parents=True, exist_ok=True)
     for name in names:
         pixels = np.full((*HW, 3), 10 + sum(name.encode()) % 200, np.uint8)
+        pixels[:, HW[1] // 2 :] += 8
         cv2.imwrite(str(folder / name), pixels)
     return folder
 
@@ -82,9 +83,9 @@ def write_yolo(content: dict[str, Any], folder: Path, split: str = "train") -> N
             lines.append(f"{names.index(name)} " + " ".join(map(str, shares.ravel().tolist())))
         stem = Path(image["file_name"]).stem
         (folder / "labels" / split / f"{stem}.txt").write_text("\n".join(lines))
-    (folder / "data.yaml").write_text(
-        f"path: /elsewhere\ntrain: images/train\nval: images/val # perhaps\nnames: {names}\n"
-    )
+    splits = [f"{file.name}: images/{file.name} # here" for file in (folder / "labels").iterdir()]
+    lines = ["path: /elsewhere", *splits, f"names: {names}"]
+    (folder / "data.yaml").write_text("\n".join(lines))
 
 
 def write_labelme(content: dict[str, Any], folder: Path) -> None:

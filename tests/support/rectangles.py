@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from types import SimpleNamespace
 
 import cv2
 import numpy as np
@@ -37,6 +38,7 @@ class RectangleDetector:
         masks: False finds boxes alone.
         reach: pixels between patches that it takes for one.
         most_at_once: pixels of the largest batch so far.
+        model: what is asked of a predictor's.
     """
 
     masks: bool = True
@@ -44,6 +46,9 @@ class RectangleDetector:
     workers: int = 2
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     most_at_once: int = 0
+    model: SimpleNamespace = field(
+        default_factory=lambda: SimpleNamespace(class_names=NAMES, score_threshold=0.3)
+    )
 
     def for_many(self) -> RectangleDetector:
         return self

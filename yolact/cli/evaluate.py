@@ -113,7 +113,7 @@ def write_outputs(
         ValueError: files about an AP, but no annotations.
     """
     if outputs.coco_json or outputs.web_json:
-        _write_for_others(evaluator, config, outputs)
+        _write_for_others(evaluator, dataset, config, outputs)
         return
     if not evaluator.has_ground_truth:
         message = "no annotations, so no AP; --output_coco_json writes what a test server takes"
@@ -134,9 +134,11 @@ def write_outputs(
         print(write_report(outputs.report, evaluator, dataset, config, about, masks, *chosen))
 
 
-def _write_for_others(evaluator: CocoEvaluator, config: Config, outputs: Outputs) -> None:
+def _write_for_others(
+    evaluator: CocoEvaluator, dataset: Dataset, config: Config, outputs: Outputs
+) -> None:
     if outputs.coco_json:
-        write_coco_json(*outputs.coco_json, evaluator.results)
+        write_coco_json(*outputs.coco_json, evaluator.results, dataset.categories.absent)
         print(*outputs.coco_json, sep="\n")
     if outputs.web_json:
         names = dict(zip(evaluator.category_ids, config.model.names, strict=True))

@@ -27,6 +27,9 @@ SCRIPTS = {
 }
 """The script that each subcommand runs."""
 
+CONVERT_DATASET = "convert_dataset"
+"""The script that `convert` runs with `--format`."""
+
 COMMANDS = (*SCRIPTS, "serve")
 
 HELP = """usage: yolact COMMAND ...
@@ -39,7 +42,7 @@ HELP = """usage: yolact COMMAND ...
   anchors    propose anchors that fit a dataset
   benchmark  measure the speed; `yolact benchmark all`: of every engine
   serve      open a web page and a JSON endpoint on this machine
-  convert    convert a checkpoint of another project, or of 2019, to ours, or ours to 2019's
+  convert    convert a dataset (--format), or a checkpoint of another project or of 2019
 
 yolact COMMAND --help lists the flags; yolact --version prints the version."""
 
@@ -107,10 +110,16 @@ def _run(command: str, argv: Sequence[str]) -> int:
             arguments = script_arguments(command, argv or [])
         except ValueError as error:
             raise UsageError(error) from None
-        return load_script(SCRIPTS[command])(arguments)
+        return load_script(script_of(command, arguments))(arguments)
 
     sys.argv[0] = f"yolact {command}"  # what usage and errors call the program
     return run_command(run_script, argv)
+
+
+def script_of(command: str, argv: Sequence[str]) -> str:
+    """Return the script that a command runs: `convert` has one for datasets, which have formats."""
+    is_dataset = command == "convert" and any(text.split("=")[0] == "--format" for text in argv)
+    return CONVERT_DATASET if is_dataset else SCRIPTS[command]
 
 
 def script_arguments(command: str, argv: Sequence[str]) -> list[str]:
@@ -152,6 +161,6 @@ def load_script(name: str) -> Callable[[Sequence[str]], None]:
 def as_commands(text: str) -> str:
     """Write the examples of a script's help for this command: `python eval.py` as `yolact eval`."""
     names = {script: command for command, script in SCRIPTS.items() if script != "eval"}
-    names["eval"] = "eval"
+    names |= {"eval": "eval", CONVERT_DATASET: "convert"}
     pattern = rf"python (?:scripts/)?({'|'.join(names)})\.py"
     return re.sub(pattern, lambda match: f"yolact {names[match[1]]}", text)

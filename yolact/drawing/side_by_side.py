@@ -22,7 +22,7 @@ Bitmap = NDArray[np.uint8] | NDArray[np.bool_]
 
 _MASK_GRID = 112  # side of the grid on which a mask is kept to be drawn
 _MAX_ENLARGED = 2.0
-GAP, _TITLE_HEIGHT = 8, 24
+GAP, TITLE_HEIGHT = 8, 24
 _PAPER, _INK = 255, (40, 40, 40)
 _FONT = cv2.FONT_HERSHEY_DUPLEX
 
@@ -97,7 +97,7 @@ def side_by_side(image: Image, panels: Sequence[Panel], side: int) -> Image:
         for shown, text in ((~named, False), (named, True)):
             chosen = [color for color, is_shown in zip(colors, shown, strict=True) if is_shown]
             drawn = draw_detections(drawn, objects[shown], text=text, scores=scores, colors=chosen)
-        columns.append(_titled(title, drawn))
+        columns.append(titled(title, drawn))
     return join_pictures(columns, 1, GAP)
 
 
@@ -148,10 +148,11 @@ def with_room(objects: Instances, scores: bool) -> NDArray[np.bool_]:
     return named
 
 
-def _titled(text: str, picture: Image) -> Image:
+def titled(text: str, picture: Image) -> Image:
+    """Write a line above a picture, which becomes as wide as that."""
     width, _ = cv2.getTextSize(text, _FONT, 0.45, 1)[0]
     width = max(picture.shape[1], width + 8)
-    line = np.full((_TITLE_HEIGHT, width, 3), _PAPER, np.uint8)
+    line = np.full((TITLE_HEIGHT, width, 3), _PAPER, np.uint8)
     cv2.putText(line, text, (2, 17), _FONT, 0.45, _INK, 1, cv2.LINE_AA)
     return np.concatenate((line, pad_picture(picture, picture.shape[0], width)))
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import logging
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -90,16 +90,24 @@ def merge_results(parts: Iterable[CocoResults]) -> CocoResults:
     return CocoResults({image_id: images[image_id] for image_id in order}, detections)
 
 
-def write_coco_json(path_box: Path | str, path_mask: Path | str, results: CocoResults) -> None:
+def write_coco_json(
+    path_box: Path | str,
+    path_mask: Path | str,
+    results: CocoResults,
+    absent: Collection[int] = (),
+) -> None:
     """Write COCO's two result files, as its evaluation server takes them.
 
     Args:
         path_box: gets the boxes, rounded to tenths of a pixel.
         path_mask: gets the masks.
         results: `CocoEvaluator.results`.
+        absent: category ids that the dataset does not have: objects of these are left out.
     """
     boxes, masks = [], []
     for result in results.detections:
+        if result.category_id in absent:
+            continue
         names = {"image_id": result.image_id, "category_id": result.category_id}
         boxes.append({**names, "bbox": _tenths(result.box), "score": result.box_score})
         masks.append(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import math
 from collections.abc import Mapping, Sequence
@@ -17,6 +18,7 @@ FOLDER = "viewer"
 """What the page needs beside it."""
 
 STYLES = ("base.css", "viewer.css", "numbers.css")
+SINGLE_STYLES = ("base.css", "numbers.css")
 DATA = "data.js"
 SCRIPTS = ("matching.js", "drawing.js", "gallery.js", "enlarged.js", "main.js")
 
@@ -29,13 +31,14 @@ class Picture(NamedTuple):
 
 
 class Section(NamedTuple):
-    """A part of the page: text, a picture and a table, which may be missing."""
+    """A part of the page: text, pictures and a table, which may be missing."""
 
     title: str
     text: str
     picture: Picture | None = None
     table: Table | None = None
     bars: Sequence[str] = ()  # columns of percents that are drawn as bars, too
+    examples: Sequence[Picture] = ()  # small ones, with what stands for them below
 
 
 class Page(NamedTuple):
@@ -85,19 +88,64 @@ def render_page(page: Page) -> str:
     )
 
 
+def render_single(
+    title: str, subtitle: str, cards: Mapping[str, int], parts: Sequence[Section]
+) -> str:
+    """Return a page that needs nothing beside it, if its pictures are `embedded`.
+
+    Args:
+        title: of the page.
+        subtitle: beside it.
+        cards: the few numbers that matter most.
+        parts: of the page, in order.
+    """
+    template = Template((ASSETS / "single.html").read_text(encoding="utf-8"))
+    style = "".join((ASSETS / name).read_text(encoding="utf-8") for name in SINGLE_STYLES)
+    return template.substitute(
+        title=escape(title),
+        headline=escape(title).replace("_", "_<wbr>"),
+        subtitle=escape(subtitle),
+        mark=embedded((ASSETS / "mark.svg").read_bytes(), "svg+xml"),
+        style=style,
+        cards="".join(f"<div><b>{_number(v)}</b>{escape(k)}</div>" for k, v in cards.items()),
+        sections="\n".join(map(_section, parts)),
+    )
+
+
+def embedded(content: bytes, kind: str) -> str:
+    """Return an address that is the picture itself; `kind` is jpeg, png or svg+xml."""
+    return f"data:image/{kind};base64,{base64.b64encode(content).decode('ascii')}"
+
+
 def _section(section: Section) -> str:
-    parts = [f"<h2>{escape(section.title)}</h2>", f"<p>{escape(section.text)}</p>"]
+    parts = [f"<h2>{escape(section.title)}</h2>"]
+    if section.text:
+        parts.append(f"<p>{escape(section.text)}</p>")
     if section.picture is not None:
-        name, text = map(escape, section.picture)
-        image = f'<img loading="lazy" src="{name}" alt="{text}">'
-        parts.append(f'<figure><a href="{name}">{image}</a></figure>')
+        parts.append(f"<figure>{_image(section.picture)}</figure>")
+    if section.examples:
+        parts.append(f'<div class="examples">{"".join(map(_example, section.examples))}</div>')
     if section.table is not None and section.table.rows:
         parts.append(_table(section.table, section.bars))
     return "\n".join(parts)
 
 
+def _image(picture: Picture) -> str:
+    name, text = map(escape, picture)
+    if name.startswith("data:"):  # it is here already, and no page that could be opened
+        return f'<img src="{name}" alt="{text}">'
+    return f'<a href="{name}"><img loading="lazy" src="{name}" alt="{text}"></a>'
+
+
+def _example(picture: Picture) -> str:
+    name, text = map(escape, picture)
+    return f'<figure><img src="{name}" alt=""><figcaption>{text}</figcaption></figure>'
+
+
 def _table(table: Table, bars: Sequence[str]) -> str:
-    head = "".join(f"<th>{escape(column)}</th>" for column in table.columns)
+    first = zip(table.columns, table.rows[0], strict=True)
+    kinds = [(escape(column), ' class="text"' * isinstance(cell, str)) for column, cell in first]
+    head = "".join(f"<th{kind}>{column}</th>" for column, kind in kinds)
     rows = []
     for row in table.rows:
         cells = [_cell(c, n in bars) for c, n in zip(row, table.columns, strict=True)]

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
+from data.depth import to_8_bits
 from data.images import Image
 
 _CHANNELS = (1, 3, 4)
@@ -36,7 +37,7 @@ def from_array(array: NDArray[Any]) -> Image:
 
     Args:
         array: (H, W, 3) RGB, (H, W) or (H, W, 1) gray, or (H, W, 4) RGBA, whose alpha is dropped.
-            uint8; or uint16, which is divided by 257; or float in [0, 1].
+            uint8; or uint16, which is scaled by the bits that it uses; or float in [0, 1].
 
     Raises:
         ValueError: another shape or type, a float outside [0, 1], or no pixels.
@@ -72,7 +73,7 @@ def _to_uint8(values: NDArray[Any]) -> Image:
     if kind == "u" and size == 1:
         return values
     if kind == "u" and size == 2:
-        return ((values.astype(np.uint32) + 128) // 257).astype(np.uint8)  # rounded
+        return to_8_bits(values)  # as a file of such values
     if kind != "f":
         raise ValueError(
             f"image of type {values.dtype}: expected uint8, uint16, or float from 0 to 1"

@@ -1,0 +1,145 @@
+"""Pictures that are there twice: byte for byte, or nearly the same to look at.
+
+Nearly the same is what a perceptual hash (Zauner 2010: signs of the lowest frequencies of a cosine
+transform) and the small grey pictures behind it agree in. No picture is compared with all others:
+of each hash eight parts are looked up, and two pictures meet where one of them is equal.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from data.files import is_file
+from data.images import read_small
+
+_SIDE = 32  # of the small grey pictures, in pixels
+_PARTS, _BITS = 8, 16  # of a hash
+_LEAST_CONTRAST = 4.0  # standard deviation of grey values: flatter pictures have no features
+_MOST_FLIPPED = 24  # of the 128 bits
+_ALIKE = 0.985  # correlation of the grey pictures
+_NEXT = 32  # pictures with an equal part of the hash that each is compared with
+_WORKERS = 4
+_END = 4096  # bytes of a file that tell most of one size apart
+
+
+class Twins(NamedTuple):
+    """Pictures that are the same.
+
+    Attributes:
+        indices: of the files, two or more, in order.
+        is_exact: whether they are equal byte for byte.
+    """
+
+    indices: tuple[int, ...]
+    is_exact: bool
+
+
+def exact_twins(files: Sequence[Path]) -> list[Twins]:
+    """Group the files that are equal byte for byte; of those that cannot be read there are none.
+
+    Only files of one size with one end are read as a whole.
+    """
+    alike: dict[tuple[int, bytes], list[int]] = defaultdict(list)
+    for index, file in enumerate(files):
+        if is_file(file) and (size := file.stat().st_size):
+            alike[size, _digest(file, max(0, size - _END))].append(index)
+    groups: dict[bytes, list[int]] = defaultdict(list)
+    for index in (index for same in alike.values() if len(same) > 1 for index in same):
+        if digest := _digest(files[index]):
+            groups[digest].append(index)
+    found = (Twins(tuple(group), True) for group in groups.values() if len(group) > 1)
+    return sorted(found)
+
+
+def near_twins(files: Sequence[Path], exact: Iterable[Twins] = ()) -> list[Twins]:
+    """Group the pictures that look the same.
+
+    Pictures without features, such as black ones, are like no other.
+
+    Args:
+        files: of the pictures.
+        exact: what `exact_twins` has found: of each group the first stands for all.
+    """
+    copies = {index for twins in exact for index in twins.indices[1:]}
+    indices = [index for index in range(len(files)) if index not in copies]
+    with ThreadPoolExecutor(_WORKERS) as workers:
+        small = list(workers.map(_small_grey, [files[index] for index in indices]))
+    kept = [place for place, picture in enumerate(small) if picture is not None]
+    pictures = np.array([small[place] for place in kept], np.uint8).reshape(-1, _SIDE, _SIDE)
+    groups = _joined(pictures)
+    return sorted(Twins(tuple(indices[kept[place]] for place in group), False) for group in groups)
+
+
+def _digest(file: Path, start: int = 0) -> bytes:
+    """Return a fingerprint of a file from a byte on; of one that cannot be read, none."""
+    try:
+        with file.open("rb") as stream:
+            stream.seek(start)
+            return hashlib.blake2b(stream.read()).digest()
+    except OSError:
+        return b""
+
+
+def _small_grey(file: Path) -> NDArray[np.uint8] | None:
+    """Return a (32, 32) picture; None if it cannot be read, or has no features."""
+    try:
+        grey = cv2.cvtColor(read_small(file, 2 * _SIDE), cv2.COLOR_RGB2GRAY)
+    except (OSError, ValueError):
+        return None
+    small = np.asarray(cv2.resize(grey, (_SIDE, _SIDE), interpolation=cv2.INTER_AREA), np.uint8)
+    return small if small.std() >= _LEAST_CONTRAST else None
+
+
+def _hashes(pictures: NDArray[np.uint8]) -> NDArray[np.uint16]:
+    """Return (N, 8) parts of hashes, those of the lowest frequencies first."""
+    rows, columns = np.indices((_SIDE, _SIDE))
+    order = np.argsort((rows + columns).ravel(), kind="stable")[1 : 1 + _PARTS * _BITS]
+    waves = [cv2.dct(picture.astype(np.float32)).ravel()[order] for picture in pictures]
+    signs = np.array(waves, np.float32).reshape(-1, _PARTS * _BITS) > 0
+    return np.packbits(signs, axis=1).view(np.uint16)
+
+
+def _near_pairs(hashes: NDArray[np.uint16]) -> Iterator[tuple[int, int]]:
+    """Yield pairs of N pictures whose hashes nearly agree: at most 256 N of them."""
+    for part in range(_PARTS):
+        # Equal parts stand together, and among these what is nearly equal.
+        order = np.lexsort((*hashes.T[::-1], hashes[:, part]))
+        for step in range(1, _NEXT + 1):
+            first, second = order[:-step], order[step:]
+            meets = hashes[first, part] == hashes[second, part]
+            first, second = first[meets], second[meets]
+            flipped = np.unpackbits((hashes[first] ^ hashes[second]).view(np.uint8), axis=1)
+            near = flipped.sum(axis=1) <= _MOST_FLIPPED
+            yield from zip(first[near].tolist(), second[near].tolist(), strict=True)
+
+
+def _joined(pictures: NDArray[np.uint8]) -> list[list[int]]:
+    """Group N small grey pictures that look the same, two or more in a group."""
+    parent = list(range(len(pictures)))
+
+    def root(place: int) -> int:
+        while parent[place] != place:
+            parent[place] = place = parent[parent[place]]
+        return place
+
+    for one, other in _near_pairs(_hashes(pictures)):
+        first, second = root(one), root(other)
+        if first != second and _correlation(pictures[one], pictures[other]) >= _ALIKE:
+            parent[max(first, second)] = min(first, second)
+    groups: dict[int, list[int]] = defaultdict(list)
+    for place in range(len(pictures)):
+        groups[root(place)].append(place)
+    return [group for group in groups.values() if len(group) > 1]
+
+
+def _correlation(one: NDArray[np.uint8], other: NDArray[np.uint8]) -> float:
+    return float(np.corrcoef(one.ravel(), other.ravel())[0, 1])

@@ -1,0 +1,118 @@
+"""Readers of files in which anything may stand where anything is expected."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from support.files_of_tools import (
+    BOX,
+    TRIANGLE,
+    cvat_entry,
+    cvat_shape,
+    pack,
+    polygon,
+    region,
+    segment,
+    task,
+    write_cvat,
+    write_panoptic,
+    write_sam,
+)
+from support.foreign_formats import DISC, write_images
+from support.odd_masks import HW, odd_bitmaps
+from support.whole_datasets import run_lengths, square, write_coco
+
+from data.catalog import open_dataset
+
+JUNK: list[Any] = [
+    *(None, True, -1, 0, 7, 1e308, 10**30, 0.5, "", "x", "-5", "nan", "\0", "../../etc/passwd"),
+    *([], {}, [[]], [None], {"a": 1}, [1, 2, 3], ["x"] * 3, [[1e9, 1]] * 3),
+]
+
+
+def spoiled(content: Any, random: np.random.Generator) -> Any:
+    """Put junk into one place, chosen by a walk from the root."""
+    if isinstance(content, (dict, list)) and content and random.random() < 0.93:
+        keys = list(content) if isinstance(content, dict) else range(len(content))
+        key = keys[int(random.integers(len(keys)))]
+        copy: Any = content.copy()
+        copy[key] = spoiled(content[key], random)
+        return copy
+    return JUNK[int(random.integers(len(JUNK)))]
+
+
+def label_studio(folder: Path) -> Path:
+    regions = [
+        polygon(),
+        region("brush", {"format": "rle", "rle": pack(DISC)}),
+        region("rectangle", BOX | {"rotation": 5}),
+        region("ellipse", {"x": 50, "y": 50, "radiusX": 25, "radiusY": 12.5, "rotation": 9}),
+    ]
+    minimal = {"image": "b.png", "id": 1, "label": [regions[0]["value"]]}
+    (folder / "a.json").write_text(json.dumps([task(regions), minimal]))
+    write_images(folder)
+    return folder / "a.json"
+
+
+def sam(folder: Path) -> Path:
+    write_images(folder)
+    write_sam(folder, "b", [segment(DISC)])
+    write_sam(folder, "a", [segment(DISC, label="x")] * 2)
+    return folder / "a.json"
+
+
+def coco(folder: Path) -> Path:
+    masks = [("dog", run_lengths(mask)) for mask in odd_bitmaps()]
+    parts = [("cat", [square(10, 10, 20), square(60.5, 60.5, 21)])]
+    write_coco(folder, {"": {"a.png": (HW, masks), "b.png": (HW, parts)}})
+    return folder / "annotations.json"
+
+
+@pytest.mark.parametrize("write", [label_studio, sam, write_panoptic, coco])
+def test_json_with_junk_in_it(tmp_path: Path, write: Callable[[Path], Path]) -> None:
+    """It is read, or refused in one line."""
+    file = write(tmp_path)
+    sound = json.loads(file.read_text())
+    random = np.random.default_rng(0)
+    refused = 0
+    for _ in range(120):
+        file.write_text(json.dumps(spoiled(sound, random)))
+        refused += is_refused(tmp_path)
+    assert refused < 110
+
+
+def is_refused(folder: Path) -> bool:
+    try:
+        open_dataset(str(folder), "train" if not (folder / "val2017").exists() else "val")
+    except (ValueError, OSError) as error:
+        assert "\n" not in str(error)
+        return True
+    return False
+
+
+def test_xml_with_junk_in_it(tmp_path: Path) -> None:
+    write_images(tmp_path)
+    shapes = [
+        cvat_shape("polygon", f'points="{TRIANGLE}" group_id="2"'),
+        cvat_shape("box", 'xtl="5" ytl="6" xbr="25" ybr="16" rotation="4"'),
+        cvat_shape("ellipse", 'cx="30" cy="20" rx="15" ry="6"'),
+        cvat_shape("mask", 'rle="1, 2, 4, 1" left="8" top="3" width="2" height="4"'),
+    ]
+    sound = write_cvat(
+        tmp_path, cvat_entry("a.png", *shapes), cvat_entry("b.png", shapes[0])
+    ).read_text()
+    values = sound.split('"')
+    random = np.random.default_rng(0)
+    refused = 0
+    for _ in range(200):
+        spot = int(random.integers(5, len(values) // 2)) * 2 + 1  # what stands in quotes
+        junk = random.choice(["", "x", "-1", "nan", "1e308", "9" * 30, "-2", "1,2;3", "0.5", ";"])
+        changed = [*values[:spot], str(junk), *values[spot + 1 :]]
+        (tmp_path / "annotations.xml").write_text('"'.join(changed))
+        refused += is_refused(tmp_path)
+    assert refused < 50

@@ -1,0 +1,327 @@
+"""Formats whose masks are pictures, as their own tools write them."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from support.files_of_tools import LEFT, RIGHT, save, segment, write_panoptic, write_sam
+from support.foreign_formats import DISC, HW, drawn, opened, write_images
+
+from data.catalog import resolve_dataset
+from data.formats.convert import Converted
+from data.formats.label_maps.panoptic import read_panoptic
+from data.formats.label_maps.pngs import read_pngs
+from data.formats.label_maps.voc import colour_map, read_voc
+from data.formats.sam import read_sam
+
+VOID = 255
+
+
+def objects(converted: Converted) -> list[tuple[str, int, int, bytes]]:
+    """Image, class, crowd and pixels of all objects."""
+    content = converted.content
+    names = {entry["id"]: entry["name"] for entry in content["categories"]}
+    return [
+        (names[a["category_id"]], a["image_id"], a["iscrowd"], drawn(a["segmentation"]).tobytes())
+        for a in content["annotations"]
+    ]
+
+
+def pixels(mask: NDArray[Any]) -> bytes:
+    return mask.astype(np.uint8).tobytes()
+
+
+def write_voc(root: Path, name: str, classes: NDArray[Any], ids: NDArray[Any]) -> None:
+    save(root / "SegmentationClass" / f"{name}.png", classes, palette=True)
+    save(root / "SegmentationObject" / f"{name}.png", ids, palette=True)
+
+
+def test_the_colours_of_voc() -> None:
+    assert colour_map()[[0, 1, 2, 15, 20, 255]].tolist() == [
+        *([0, 0, 0], [128, 0, 0], [0, 128, 0], [192, 128, 128], [0, 64, 128], [224, 224, 192]),
+    ]
+
+
+def test_voc_without_objects(tmp_path: Path) -> None:
+    write_images(tmp_path / "JPEGImages", ("a.png",))
+    write_voc(tmp_path, "a", np.zeros(HW), np.zeros(HW))
+    with pytest.raises(ValueError, match="there are no objects"):
+        read_voc(tmp_path / "JPEGImages", tmp_path)
+
+
+@pytest.mark.parametrize("above", ["", "VOC2012", "VOCdevkit/VOC2012"])
+def test_pascal_s_own_files(tmp_path: Path, above: str) -> None:
+    """Void lines around objects are nothing, a void area is a crowd of every class."""
+    root = tmp_path / above
+    write_images(root / "JPEGImages", ("a.png", "b.png", "c.png"))
+    ids = np.zeros(HW)
+    ids[4:26, 2:21] = ids[9:39, 29:59] = VOID
+    ids[LEFT], ids[RIGHT] = 1, 2
+    classes = np.where(ids == 1, 15, np.where(ids == 2, 12, ids))
+    write_voc(root, "a", classes, ids)
+    crowd = np.zeros(HW, bool)
+    crowd[20:40, 0:30] = True
+    write_voc(root, "b", np.where(RIGHT, 15, crowd * VOID), np.where(RIGHT, 1, crowd * VOID))
+    write_voc(root, "c", np.zeros(HW), np.zeros(HW))
+    lists = root / "ImageSets" / "Segmentation"
+    lists.mkdir(parents=True)
+    for name, stems in (("train", "a\nc\n"), ("val", "b\n"), ("trainval", "a\nb\nc\n")):
+        (lists / f"{name}.txt").write_text(stems)
+    train = read_voc(root / "JPEGImages", lists / "train.txt")
+    assert train.problems == []
+    assert objects(train) == [("person", 1, 0, pixels(LEFT)), ("dog", 1, 0, pixels(RIGHT))]
+    first, *crowds = objects(read_voc(root / "JPEGImages", lists / "val.txt"))
+    assert first == ("person", 1, 0, pixels(RIGHT))
+    assert len(crowds) == len({name for name, *_ in crowds}) == 20
+    assert {rest for _, *rest in map(tuple, crowds) for rest in [tuple(rest)]} == {
+        (1, 1, pixels(crowd & ~RIGHT))
+    }
+    assert len(opened(tmp_path, "train")) == 2
+    assert [opened(tmp_path, "val").image_info(0)["file_name"]] == ["b.png"]
+
+
+LABEL_MAP = """# label:color_rgb:parts:actions
+background:0,0,0::
+leaf: a:250,50,83::
+stem:51,221,255::
+"""
+
+
+@pytest.mark.parametrize("has_colours", [True, False])
+def test_cvat_s_segmentation_masks(tmp_path: Path, has_colours: bool) -> None:
+    """Colours of the labels in labelmap.txt, and Pascal's for the objects, all of them RGB.
+
+    Where labelmap.txt has no colours, those of the labels are Pascal's in their order, too.
+    """
+    text = LABEL_MAP if has_colours else re.sub(r":\d[\d,]+:", "::", LABEL_MAP)
+    (tmp_path / "labelmap.txt").write_text(text)
+    write_images(tmp_path / "JPEGImages", ("a.png",))
+    classes, ids = np.zeros((*HW, 3), np.uint8), np.zeros((*HW, 3), np.uint8)
+    stem, leaf = ((51, 221, 255), (250, 50, 83)) if has_colours else colour_map()[[2, 1]]
+    classes[LEFT], classes[RIGHT] = stem, leaf
+    ids[LEFT], ids[RIGHT] = colour_map()[[1, 2]]
+    save(tmp_path / "SegmentationClass" / "a.png", classes)
+    save(tmp_path / "SegmentationObject" / "a.png", ids)
+    lists = tmp_path / "ImageSets" / "Segmentation"
+    lists.mkdir(parents=True)
+    (lists / "default.txt").write_text("a\n")
+    dataset = opened(tmp_path, "train")
+    assert dataset.categories.names == ("leaf: a", "stem")
+    found = objects(read_voc(tmp_path / "JPEGImages", lists / "default.txt"))
+    assert sorted(found) == [("leaf: a", 1, 0, pixels(RIGHT)), ("stem", 1, 0, pixels(LEFT))]
+    assert resolve_dataset(str(tmp_path)).is_shared
+
+
+def test_voc_files_that_are_left_out(tmp_path: Path) -> None:
+    names = [f"{letter}.png" for letter in "abcdef"]
+    write_images(tmp_path / "JPEGImages", tuple(names))
+    for name in "abcdef":
+        write_voc(tmp_path, name, LEFT * 15, LEFT * 1)
+    (tmp_path / "JPEGImages" / "b.png").unlink()
+    (tmp_path / "SegmentationClass" / "c.png").unlink()
+    save(tmp_path / "SegmentationObject" / "d.png", np.ones((3, 3)), palette=True)
+    save(tmp_path / "SegmentationClass" / "e.png", np.zeros(HW), palette=True)
+    (tmp_path / "SegmentationClass" / "f.png").write_bytes(b"\x89PNG")
+    content, problems = read_voc(tmp_path / "JPEGImages", tmp_path)
+    assert [image["file_name"] for image in content["images"]] == ["a.png"]
+    assert [problem.what for problem in problems] == [
+        "a missing image",
+        "a missing mask",
+        "a mask of another size than its image",
+        "an object without a class",
+        "an image that cannot be read",
+    ]
+    outside = tmp_path / "list.txt"
+    outside.write_text("../../a\na\n")
+    content, (problem,) = read_voc(tmp_path / "JPEGImages", outside)
+    assert (len(content["images"]), problem.what) == (1, "a missing image")
+    outside.write_text("../../a\n/etc/passwd\na\n")
+    with pytest.raises(ValueError, match="2 of 3 images are missing"):
+        read_voc(tmp_path / "JPEGImages", outside)
+
+
+def test_panoptic_without_objects(tmp_path: Path) -> None:
+    file = write_panoptic(tmp_path, annotations=[])
+    with pytest.raises(ValueError, match=r"an image without an annotation \(2\)"):
+        read_panoptic(tmp_path / "val2017", file)
+
+
+def test_coco_s_panoptic_files(tmp_path: Path) -> None:
+    file = write_panoptic(tmp_path)
+    converted = read_panoptic(tmp_path / "val2017", file)
+    assert converted.problems == []
+    (car, person, crowd) = objects(converted)
+    assert (car, person) == (("car", 1, 0, pixels(LEFT)), ("person", 1, 0, pixels(RIGHT)))
+    assert crowd[:3] == ("person", 1, 1)
+    dataset = opened(tmp_path, "val")
+    assert dataset.categories.category_ids == (1, 3)
+    assert [len(dataset.annotations(index)) for index in range(2)] == [3, 0]
+    assert resolve_dataset(str(tmp_path)).split("val").format == "panoptic"
+
+
+def test_panoptic_classes_that_are_all_marked_as_stuff(tmp_path: Path) -> None:
+    file = write_panoptic(tmp_path)
+    content = json.loads(file.read_text())
+    content["categories"] = [entry | {"isthing": 0} for entry in content["categories"]]
+    file.write_text(json.dumps(content))
+    found = read_panoptic(tmp_path / "val2017", file)
+    assert [(problem.what, problem.is_used) for problem in found.problems] == [
+        ("no class that is a thing", True)
+    ]
+    assert len(objects(found)) == 5
+
+
+@pytest.mark.parametrize(
+    ("changes", "what"),
+    [
+        ({"file_name": "../../val2017/a.png"}, "a mask outside the dataset"),
+        ({"file_name": "/etc/passwd"}, "a mask outside the dataset"),
+        ({"file_name": "c.png"}, "a missing mask"),
+        ({"file_name": 5}, "a missing mask"),
+        ({"image_id": 5}, "an annotation with unknown image_id"),
+        ({"image_id": "x"}, "an annotation with unknown image_id"),
+        ({"segments_info": None}, "an annotation without 'segments_info'"),
+        ({"segments_info": [{"id": 5, "category_id": 1}]}, "a segment without a pixel"),
+        ({"segments_info": [{"category_id": 1}]}, "a segment without a pixel"),
+    ],
+)
+def test_panoptic_annotations_that_are_left_out(
+    tmp_path: Path, changes: dict[str, Any], what: str
+) -> None:
+    file = write_panoptic(tmp_path)
+    content = json.loads(file.read_text())
+    first = content["annotations"][0]
+    content["images"].append({"id": 3, "file_name": "a.png"})
+    content["annotations"] = [first | {"image_id": 3}, first | changes]
+    file.write_text(json.dumps(content))
+    converted = read_panoptic(tmp_path / "val2017", file)
+    assert what in [problem.what for problem in converted.problems]
+    assert len(objects(converted)) == 3
+
+
+def write_cityscapes(folder: Path, split: str, city: str, ids: NDArray[Any]) -> None:
+    stem = f"{city}_000000_000019"
+    save(folder / "gtFine" / split / city / f"{stem}_gtFine_instanceIds.png", ids.astype(np.uint16))
+    save(folder / "gtFine" / split / city / f"{stem}_gtFine_labelIds.png", ids.astype(np.uint8))
+    write_images(folder / "leftImg8bit" / split / city, (f"{stem}_leftImg8bit.png",))
+
+
+def test_cityscapes(tmp_path: Path) -> None:
+    crowd = np.zeros(HW, bool)
+    crowd[30:, :20] = True
+    ids = np.full(HW, 23)  # sky
+    ids[LEFT], ids[RIGHT], ids[crowd] = 26_003, 24_000, 26
+    write_cityscapes(tmp_path, "train", "aachen", ids)
+    write_cityscapes(tmp_path, "train", "bonn", np.full(HW, 7))
+    write_cityscapes(tmp_path, "val", "ulm", np.where(LEFT, 33_001, 0))
+    found = read_pngs(tmp_path / "leftImg8bit/train", tmp_path / "gtFine/train")
+    assert found.problems == []
+    assert objects(found) == [
+        ("car", 1, 1, pixels(crowd)),
+        ("person", 1, 0, pixels(RIGHT)),
+        ("car", 1, 0, pixels(LEFT)),
+    ]
+    train, val = opened(tmp_path, "train"), opened(tmp_path, "val")
+    assert [len(train.annotations(index)) for index in range(len(train))] == [3, 0]
+    assert (val.categories.names, len(val.annotations(0))) == (("bicycle",), 1)
+
+
+def test_the_archives_of_cityscapes(tmp_path: Path) -> None:
+    write_cityscapes(tmp_path, "train", "aachen", LEFT * 26_001)
+    for name in ("gtFine", "leftImg8bit"):
+        (tmp_path / f"{name}_trainvaltest").mkdir()
+        (tmp_path / name).rename(tmp_path / f"{name}_trainvaltest" / name)
+    assert len(opened(tmp_path, "train").annotations(0)) == 1
+
+
+def test_numbered_objects_beside_their_images(tmp_path: Path) -> None:
+    write_images(tmp_path, ("a.png", "b.png"))
+    save(tmp_path / "a_instanceIds.png", (LEFT * 1001 + RIGHT * 2001).astype(np.uint16))
+    save(tmp_path / "c_instanceIds.png", (LEFT * 1001).astype(np.uint16))
+    found = read_pngs(tmp_path, tmp_path)
+    assert objects(found) == [("class 1", 1, 0, pixels(LEFT)), ("class 2", 1, 0, pixels(RIGHT))]
+    assert [problem.what for problem in found.problems] == ["a missing image"]
+    assert len(opened(tmp_path, "train")) == 1
+
+
+@pytest.mark.parametrize("folder", ["stage1_train", "train", ""])
+def test_a_picture_for_each_object(tmp_path: Path, folder: str) -> None:
+    """As in the Data Science Bowl of 2018, where names are hashes and all objects are nuclei."""
+    root = tmp_path / folder
+    for name, masks in (("0a7d", [LEFT, RIGHT]), ("ffe1", [DISC])):
+        write_images(root / name / "images", (f"{name}.png",))
+        for number, mask in enumerate(masks):
+            save(root / name / "masks" / f"{number}e5f.png", (mask * 255).astype(np.uint8))
+    write_images(tmp_path / "stage1_test" / "77" / "images", ("77.png",))
+    expected = [(1, pixels(LEFT)), (1, pixels(RIGHT)), (2, pixels(DISC))]
+    assert objects(read_pngs(root, root)) == [("object", i, 0, mask) for i, mask in expected]
+    dataset = opened(tmp_path, "train")
+    assert (len(dataset), dataset.categories.names) == (2, ("object",))
+
+
+def test_pictures_of_objects_that_are_left_out(tmp_path: Path) -> None:
+    write_images(tmp_path / "a" / "images", ("a.png",))
+    save(tmp_path / "a" / "masks" / "1.png", (LEFT * 255).astype(np.uint8))
+    save(tmp_path / "a" / "masks" / "2.png", np.zeros(HW, np.uint8))
+    save(tmp_path / "a" / "masks" / "3.png", np.ones((2, 2), np.uint8))
+    write_images(tmp_path / "b" / "images")
+    save(tmp_path / "b" / "masks" / "1.png", (LEFT * 255).astype(np.uint8))
+    found = read_pngs(tmp_path, tmp_path)
+    assert len(objects(found)) == 1
+    assert [problem.what for problem in found.problems] == [
+        "a mask without a pixel",
+        "a mask of another size than its image",
+        "masks without an image",
+    ]
+
+
+def test_splits_of_segment_anything_s_files(tmp_path: Path) -> None:
+    for split, name in (("train", "a"), ("val", "b")):
+        write_images(tmp_path / split, (f"{name}.png",))
+        write_sam(tmp_path / split, name, [segment(DISC)])
+        assert opened(tmp_path, split).image_info(0)["file_name"] == f"{name}.png"
+
+
+def test_segment_anything_s_files(tmp_path: Path) -> None:
+    write_images(tmp_path, ("a.png", "b.png"))
+    write_sam(tmp_path, "a", [])
+    with pytest.raises(ValueError, match="there are no objects"):
+        read_sam(tmp_path, tmp_path)
+    write_sam(tmp_path, "b", [segment(DISC), segment(LEFT, category_name="leaf")])
+    found = read_sam(tmp_path, tmp_path)
+    assert found.problems == []
+    assert objects(found) == [("object", 2, 0, pixels(DISC)), ("leaf", 2, 0, pixels(LEFT))]
+    dataset = opened(tmp_path, "train")
+    assert [len(dataset.annotations(index)) for index in range(2)] == [0, 2]
+    assert resolve_dataset(str(tmp_path)).split("train").format == "sam"
+    with pytest.raises(ValueError, match="sam's file of one image: give the folder"):
+        resolve_dataset(str(tmp_path / "a.json"))
+
+
+@pytest.mark.parametrize(
+    ("entry", "what"),
+    [
+        (5, "an annotation that is no object"),
+        ({}, "run lengths without size"),
+        ({"segmentation": {"size": [2, 2], "counts": [4]}}, "run lengths without size"),
+        ({"segmentation": {"size": list(HW), "counts": [4]}}, "of the wrong sum"),
+        ({"segmentation": {"size": list(HW), "counts": "oo"}}, "of the wrong sum"),
+    ],
+)
+def test_annotations_of_sam_that_are_left_out(tmp_path: Path, entry: Any, what: str) -> None:
+    write_images(tmp_path, ("a.png", "b.png"))
+    write_sam(tmp_path, "a", [segment(DISC), entry])
+    write_sam(tmp_path, "b", [segment(DISC)], file_name="../b.png/x.png")
+    (tmp_path / "c.json").write_text('{"image": {')
+    found = read_sam(tmp_path, tmp_path)
+    assert [what in found.problems[0].what, len(found.problems), len(objects(found))] == [
+        True,
+        3,
+        1,
+    ]

@@ -1,0 +1,161 @@
+"""Everything that is found in a dataset, in the order in which to look at it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import chain
+from typing import Any
+
+from data.annotations.coco import CocoInstances
+from data.checks.pictures import Twins
+from data.problems import Problem
+from data.sample import Dataset, ImageInfo
+from yolact.predictor import Predictor
+
+from .look import look, shared_classes
+from .notices import (
+    Notice,
+    Place,
+    SizedObject,
+    few_objects,
+    near_copies,
+    object_twins_of,
+    picture_twins,
+    sized_objects,
+    split_of,
+    too_small,
+    two_classes,
+)
+from .suspects import Suspect, find_suspects
+
+MOST = 50
+"""So many labels that a model contradicts are told of."""
+
+
+@dataclass(frozen=True)
+class Findings:
+    """What was found in a dataset.
+
+    Attributes:
+        name: of the dataset.
+        splits: its parts, as far as they are files.
+        image_size: side of the network input that was asked about.
+        problems: what is wrong, for each part and between them.
+        notices: what deserves a look, likewise.
+        copies: pictures that are there twice, and where.
+        twins: objects that are annotated twice.
+        objects: of each split, crowds excepted.
+        suspects: labels that a model contradicts, the likeliest mistakes first.
+        shared: classes of the data that the model knows.
+    """
+
+    name: str
+    splits: Mapping[str, CocoInstances]
+    image_size: int
+    problems: Mapping[str, Sequence[Problem]]
+    notices: Mapping[str, Sequence[Notice]]
+    copies: Sequence[tuple[Twins, tuple[Place, ...]]]
+    twins: Sequence[Place]
+    objects: Mapping[str, Sequence[SizedObject]]
+    suspects: Sequence[Suspect] = field(default=())
+    shared: Sequence[str] = field(default=())
+
+    def info(self, place: Place | Suspect) -> ImageInfo:
+        """Describe the image of a place."""
+        return self.splits[place.split].image_info(place.image)
+
+    def suggestions(self) -> Iterator[dict[str, Any]]:
+        """Yield what to look at, one after the other: copies first, which need no model."""
+        for twins, places in self.copies:
+            first = self.info(places[0])["file_name"]
+            # Frames of a video are alike by hundreds: one of them speaks for all.
+            for place in places[1:] if twins.is_exact else places[1:2]:
+                kind = "copy" if twins.is_exact else "near copy"
+                alike = {"of": first, "images": len(places)}
+                yield {"kind": kind, "score": 1.0, **self._where(place), **alike}
+        for place in self.twins:
+            yield {"kind": "twice", "score": 1.0, **self._where(place)}
+        for suspect in self.suspects:
+            label, seen = suspect.label, suspect.seen
+            looks = seen and {"class": seen.name, "score": round(seen.score, 4), "box": seen.box}
+            place = Place(suspect.split, suspect.image, (label.place,) if label else ())
+            yield {
+                "kind": suspect.kind,
+                "score": round(suspect.score, 4),
+                **self._where(place),
+                "labelled": label and {"class": label.name, "box": label.box},
+                "seen": looks,
+            }
+
+    def to_record(self) -> dict[str, Any]:
+        """Return everything as JSON holds it."""
+        return {
+            "dataset": self.name,
+            "image_size": self.image_size,
+            "images": {split: len(dataset) for split, dataset in self.splits.items()},
+            "objects": {split: len(objects) for split, objects in self.objects.items()},
+            "problems": {part: _plain(found) for part, found in self.problems.items()},
+            "notices": {part: _plain(found) for part, found in self.notices.items()},
+            "classes_of_the_model": list(self.shared),
+            "suggestions": list(self.suggestions()),
+        }
+
+    def _where(self, place: Place) -> dict[str, Any]:
+        info, annotations = self.info(place), self.splits[place.split].annotations(place.image)
+        number = annotations[place.objects[-1]]["id"] if place.objects else None
+        names = {"split": place.split, "image_id": info["id"], "file_name": info["file_name"]}
+        return names | {"annotation_id": number}
+
+
+def examine(
+    name: str,
+    all_splits: Mapping[str, Dataset],
+    problems: Mapping[str, Sequence[Problem]],
+    image_size: int,
+) -> Findings:
+    """Look at a dataset without a model; generated scenes are right by construction.
+
+    Args:
+        name: of the dataset.
+        all_splits: its parts, as far as they can be opened.
+        problems: what `data.checks.dataset.check_dataset` has found.
+        image_size: side of the network input in pixels.
+    """
+    splits = {s: dataset for s, dataset in all_splits.items() if isinstance(dataset, CocoInstances)}
+    copies = list(picture_twins(splits))
+    objects = {split: sized_objects(split, dataset) for split, dataset in splits.items()}
+    notices: dict[str, list[Notice]] = {part: [] for part in (*splits, *problems)}
+    twins: list[Place] = []
+    for split, dataset in splits.items():
+        few = few_objects(objects[split], dataset.categories.names) if split == "train" else ()
+        small = too_small(objects[split], image_size)
+        own = list(object_twins_of(split, dataset))
+        notices[split] += chain(two_classes(dataset, own), few, small)
+        twins += own
+    for twin, places in copies:
+        if not twin.is_exact:
+            names = [splits[p.split].image_info(p.image)["file_name"] for p in places]
+            notices.setdefault(split_of(places), []).append(near_copies(twin, places, names))
+    return Findings(name, splits, image_size, problems, notices, copies, twins, objects)
+
+
+def contradicted(
+    findings: Findings, predictor: Predictor, most: int = MOST, progress: bool = True
+) -> Findings:
+    """Add the labels that a model contradicts, at most so many.
+
+    Raises:
+        ValueError: the model knows none of the classes.
+    """
+    datasets = findings.splits.values()
+    names = list(predictor.model.class_names)
+    known = [shared_classes(dataset.categories, names) for dataset in datasets]
+    shared = list(dict.fromkeys(chain.from_iterable(known)))
+    views = look(predictor, findings.splits, shared, progress)
+    suspects = find_suspects(views, shared)
+    return replace(findings, suspects=suspects[:most], shared=shared)
+
+
+def _plain(problems: Sequence[Problem]) -> list[dict[str, str]]:
+    return [{"what": p.what, "where": p.where, "mend": p.mend} for p in problems]

@@ -1,0 +1,93 @@
+"""A model run over a dataset, its detections beside the labels."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from collections.abc import Mapping, Sequence
+
+from tqdm import tqdm
+
+from data.classes import Categories
+from data.sample import Dataset
+from yolact.predictor import Predictor
+from yolact.results.detections import Detections
+from yolact.results.thresholds import Thresholds
+from yolact.threads import map_ahead
+
+from .views import Seen, View, labels_of
+
+logger = logging.getLogger(__name__)
+
+_LEAST = 0.75  # of the model's own threshold: what scores less says nothing
+
+
+def look(
+    predictor: Predictor,
+    splits: Mapping[str, Dataset],
+    shared: Sequence[str],
+    progress: bool = True,
+) -> list[View]:
+    """Let a model look at all images of a dataset; those that cannot be read are left out.
+
+    Args:
+        predictor: of the model.
+        splits: the parts of the dataset.
+        shared: names of the classes that count, see `shared_classes`.
+        progress: show a bar on standard error.
+    """
+    views: list[View] = []
+    fast = predictor.for_many()
+    known = {name.lower() for name in shared}
+    classes = tuple(i for i, n in enumerate(predictor.model.class_names) if n.lower() in known)
+    thresholds = Thresholds(_LEAST * predictor.model.score_threshold, labels=classes)
+    for split, dataset in splits.items():
+        names = dict(zip(dataset.categories.category_ids, dataset.categories.names, strict=True))
+
+        def detect(index: int, dataset: Dataset = dataset) -> Detections | None:
+            try:
+                image = dataset.sample(index).image
+            except (OSError, ValueError) as error:
+                logger.warning("not looked at: %s", error)
+                return None
+            return fast.segment([image], thresholds)[0]
+
+        indices = range(len(dataset))
+        with contextlib.closing(map_ahead(detect, indices, fast.workers, fast.workers)) as found:
+            bar = tqdm(found, f"look at {split}", len(dataset), unit="img", disable=not progress)
+            for index, detections in enumerate(bar):
+                info = dataset.image_info(index)
+                image_hw = info["height"], info["width"]
+                if detections is None or detections.image_hw != image_hw:
+                    continue  # of another size than its labels, which is a problem of its own
+                labels, crowds = labels_of(dataset.annotations(index), names, image_hw)
+                views.append(View(split, index, image_hw, _seen(detections), labels, crowds))
+    return views
+
+
+def shared_classes(data: Categories, model_names: Sequence[str]) -> list[str]:
+    """Return the classes of the data that a model knows, whatever their case.
+
+    Raises:
+        ValueError: there are none.
+    """
+    known = {name.lower() for name in model_names}
+    shared = [name for name in data.names if name.lower() in known]
+    if not shared:
+        raise ValueError(
+            f"the model knows none of the classes of the data: it knows {_some(model_names)}, "
+            f"the data have {_some(data.names)}"
+        )
+    return shared
+
+
+def _some(names: Sequence[str]) -> str:
+    more = f" and {len(names) - 5} more" if len(names) > 5 else ""
+    return ", ".join(names[:5]) + more
+
+
+def _seen(found: Detections) -> tuple[Seen, ...]:
+    corners = found.boxes.tolist()
+    boxes = [[x1, y1, x2 - x1, y2 - y1] for x1, y1, x2, y2 in corners]
+    rows = zip(found.names(), found.scores.tolist(), boxes, found.rle(), strict=True)
+    return tuple(Seen(*row) for row in rows)

@@ -1,0 +1,156 @@
+"""A mended copy of a dataset, as COCO: what is there twice or cannot be used is gone."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Iterator
+from itertools import chain
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from data.annotations.as_coco import coco_content
+from data.annotations.coco import CocoInstances
+from data.annotations.run_lengths import from_outline, measure
+from data.conversion import WRITERS, ImagePlaces
+from data.images import read_image
+from data.sample import Annotation
+from yolact.files import write_json
+
+from .findings import Findings
+from .notices import twins_among
+
+_MIN_AREA = 0.5  # pixels; what covers less is no object
+_TOLERANCE = 1.5  # pixels that an outline may lie outside, which is rounding
+
+Points = NDArray[np.float64]
+"""(P, 2) x, y in pixels."""
+
+
+def write_mended(findings: Findings, folder: Path, link: bool = False) -> dict[str, Counter[str]]:
+    """Write a copy of a dataset without what a machine can tell to be wrong.
+
+    Of images that are equal byte for byte the first stays, so the one in `train` before the one in
+    `val`, with its labels; an image that is listed twice keeps those of both. Of two objects of one
+    class in the same place the first stays, too. Objects without area inside of the image go. Sizes
+    are those of the files, boxes those of the outlines.
+
+    Args:
+        findings: of the dataset.
+        folder: gets `annotations/`, and a folder of images for each split.
+        link: link the images instead of copying them, where the system can.
+
+    Returns:
+        What was left out of each split, and what was cut.
+
+    Raises:
+        ValueError: the folder has something in it, or the dataset has no files.
+    """
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise ValueError(f"{folder} is not empty: a mended copy needs a folder of its own")
+    if not findings.splits:
+        raise ValueError(f"{findings.name}: there is no split that could be opened and mended")
+    counts = {}
+    images = ImagePlaces(folder, WRITERS["coco"].images, "link" if link else "copy")
+    for split, dataset in findings.splits.items():
+        mended = _Mended(findings, split, dataset)
+        content = mended.content(images)
+        write_json(folder / "annotations" / f"instances_{split}.json", content)
+        counts[split] = mended.counts
+    return counts
+
+
+class _Mended:
+    """A split while it is mended.
+
+    Attributes:
+        counts: what was left out or corrected so far.
+    """
+
+    def __init__(self, findings: Findings, split: str, dataset: CocoInstances) -> None:
+        self.counts = Counter({f"annotations with {k}": n for k, n in dataset.left_out.items()})
+        self.counts += dataset.mended
+        self._split, self._dataset = split, dataset
+        self._copies: set[int] = set()
+        self._same_file: dict[int, list[int]] = defaultdict(
+            list
+        )  # of an image that is listed twice
+        for twins, places in findings.copies:
+            own = [place.image for place in places if place.split == split]
+            is_first = places[0].split == split
+            for index in own[is_first:] if twins.is_exact else ():
+                self._copies.add(index)
+                if is_first and dataset.image_path(index) == dataset.image_path(own[0]):
+                    self._same_file[own[0]].append(index)
+
+    def content(self, images: ImagePlaces) -> dict[str, object]:
+        """Return the annotations, and put the images in their places."""
+        content = coco_content(self._dataset)
+        content["images"], content["annotations"] = [], []
+        for index in range(len(self._dataset)):
+            info, source = self._dataset.image_info(index), self._dataset.image_path(index)
+            image_hw = info["height"], info["width"]
+            if self._is_good(index, image_hw):
+                info["file_name"] = images.put(source, info["file_name"], self._split)
+                content["images"].append(info)
+                content["annotations"] += self._objects(index, image_hw)
+        return {**content}
+
+    def _is_good(self, index: int, image_hw: tuple[int, int]) -> bool:
+        if index in self._copies:
+            self.counts["images that were there twice"] += 1
+            return False
+        try:
+            actual_hw = read_image(self._dataset.image_path(index), image_hw).shape[:2]
+        except (OSError, ValueError):
+            self.counts["images that cannot be read"] += 1
+            return False
+        self.counts["images of another size than annotated"] += actual_hw != image_hw
+        return actual_hw == image_hw
+
+    def _objects(self, index: int, image_hw: tuple[int, int]) -> Iterator[Annotation]:
+        """Yield the objects of an image that can be used, with boxes around their outlines."""
+        number = self._dataset.image_info(index)["id"]
+        sources = (index, *self._same_file[index])
+        parts = list(chain.from_iterable(map(self._dataset.annotations, sources)))
+        twins = {
+            later
+            for earlier, later in twins_among(parts, image_hw)
+            if parts[earlier]["category_id"] == parts[later]["category_id"]
+        }
+        self.counts["objects that were annotated twice"] += len(twins)
+        for place, found in enumerate(parts):
+            if place in twins:
+                continue
+            part: Annotation = {**found, "image_id": number}
+            outline = part["segmentation"]
+            if not outline:  # a box alone
+                yield part
+                continue
+            mask = from_outline(outline, image_hw)
+            box, area = measure(mask)
+            if area < _MIN_AREA:
+                self.counts["objects without area inside of the image"] += 1
+                continue
+            if isinstance(outline, list):
+                points = np.concatenate([np.reshape(ring, (-1, 2)) for ring in outline])
+                if _is_inside(points, image_hw):
+                    box = _box_around(points, image_hw)
+                else:
+                    self.counts["outlines cut at the border of the image"] += 1
+                    outline = mask
+            yield {**part, "segmentation": outline, "bbox": box, "area": area}
+
+
+def _is_inside(points: Points, image_hw: tuple[int, int]) -> bool:
+    """Tell whether an outline leaves the image by no more than rounding does."""
+    limits = np.array(image_hw[::-1]) + _TOLERANCE
+    return bool((points >= -_TOLERANCE).all() and (points <= limits).all())
+
+
+def _box_around(points: Points, image_hw: tuple[int, int]) -> list[float]:
+    """Return x, y, width, height around an outline, as far as it is in the image."""
+    inside = points.clip(0, image_hw[::-1])
+    low, high = inside.min(axis=0), inside.max(axis=0)
+    return [*low.tolist(), *(high - low).tolist()]

@@ -1,0 +1,186 @@
+"""Detections and labels of one image, and how much they overlap."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from pycocotools import mask as mask_utils
+
+from data.annotations.run_lengths import decode, from_outline
+from data.sample import Annotation, RunLengths
+
+Overlaps = NDArray[np.float64]
+"""(N, M) in [0, 1]: N detections, M labels."""
+
+_MET = 0.5  # overlap from which a detection has found a label
+
+
+class Seen(NamedTuple):
+    """A detection.
+
+    Attributes:
+        name: of its class.
+        score: in [0, 1].
+        box: x, y, width, height in pixels.
+        mask: in pixels of the image.
+    """
+
+    name: str
+    score: float
+    box: list[float]
+    mask: RunLengths
+
+
+class Label(NamedTuple):
+    """An annotated object.
+
+    Attributes:
+        name: of its class.
+        place: among the annotations of its image.
+        box: x, y, width, height in pixels.
+        mask: in pixels of the image.
+    """
+
+    name: str
+    place: int
+    box: list[float]
+    mask: RunLengths
+
+
+@dataclass(frozen=True)
+class View:
+    """One image with N detections, the best first, and M labels.
+
+    Attributes:
+        split: which part of the dataset.
+        image: its index in it.
+        image_hw: height and width in pixels.
+        seen: the detections.
+        labels: the labels that are no crowds.
+        crowds: the others.
+    """
+
+    split: str
+    image: int
+    image_hw: tuple[int, int]
+    seen: tuple[Seen, ...]
+    labels: tuple[Label, ...]
+    crowds: tuple[Label, ...]
+
+    @cached_property
+    def is_same(self) -> NDArray[np.bool_]:
+        """(N, M) whether detection and label are of one class, whatever the case of its name."""
+        names = [label.name.lower() for label in self.labels]
+        same = [[seen.name.lower() == name for name in names] for seen in self.seen]
+        return np.array(same, np.bool_).reshape(len(self.seen), len(self.labels))
+
+    @cached_property
+    def mask_overlaps(self) -> Overlaps:
+        """Intersection over union of masks."""
+        return _overlaps([s.mask for s in self.seen], [x.mask for x in self.labels])
+
+    @cached_property
+    def overlaps(self) -> Overlaps:
+        """The larger of the overlaps of masks and of boxes, for masks of models are coarse."""
+        boxes = _overlaps([s.box for s in self.seen], [x.box for x in self.labels])
+        return np.maximum(self.mask_overlaps, boxes)
+
+    @cached_property
+    def covered(self) -> Overlaps:
+        """The share of each detection's mask that lies in each label's."""
+        return _overlaps([s.mask for s in self.seen], [x.mask for x in self.labels], inside=True)
+
+    @cached_property
+    def is_in_crowd(self) -> NDArray[np.bool_]:
+        """(N,) whether most of a detection lies in a crowd of its class."""
+        shares = _overlaps([s.mask for s in self.seen], [x.mask for x in self.crowds], inside=True)
+        names = [crowd.name.lower() for crowd in self.crowds]
+        same = [[seen.name.lower() == name for name in names] for seen in self.seen]
+        return np.array((shares * np.array(same).reshape(shares.shape) >= _MET).any(axis=1))
+
+    @cached_property
+    def matches(self) -> dict[int, int]:
+        """Detection -> the label of its class that it has found; each label once."""
+        found: dict[int, int] = {}
+        free = np.ones(len(self.labels), np.bool_)
+        for number in range(len(self.seen)):
+            fits = self.overlaps[number] * self.is_same[number] * free
+            if len(fits) and fits.max() >= _MET:
+                found[number] = int(fits.argmax())
+                free[found[number]] = False
+        return found
+
+    def relative_side(self, label: int) -> float:
+        """Return the side of a square as large as a label's mask, as a share of the image's."""
+        height, width = self.image_hw
+        return float((mask_utils.area(self.labels[label].mask) / (height * width)) ** 0.5)
+
+
+def labels_of(
+    annotations: Sequence[Annotation], names: dict[int, str], image_hw: tuple[int, int]
+) -> tuple[tuple[Label, ...], tuple[Label, ...]]:
+    """Return the labels of an image, and its crowds.
+
+    Args:
+        annotations: of the image.
+        names: category id -> class name.
+        image_hw: height and width of the image.
+    """
+    kinds: tuple[list[Label], list[Label]] = [], []
+    for place, part in enumerate(annotations):
+        x, y, w, h = part["bbox"]
+        outline = part["segmentation"] or [[x, y, x + w, y, x + w, y + h, x, y + h]]
+        mask = from_outline(outline, image_hw)
+        label = Label(names[part["category_id"]], place, part["bbox"], mask)
+        kinds[bool(part["iscrowd"])].append(label)
+    return tuple(kinds[0]), tuple(kinds[1])
+
+
+def moved_overlap(one: RunLengths, other: RunLengths) -> float:
+    """Return how much two masks overlap once one is moved onto the other.
+
+    It is moved so that an edge or the middle of its box meets the other's, in both directions:
+    where one of the masks is cut off at a border of the image, the whole edge tells how far.
+    """
+    parts = [_cut(decode(mask, (0, 0))) for mask in (one, other)]
+    size = np.max([part.shape for part in parts], axis=0)
+    best = 0.0
+    for down in (0.0, 0.5, 1.0):
+        for right in (0.0, 0.5, 1.0):
+            laid = [_laid(part, size, (down, right)) for part in parts]
+            union = int(np.count_nonzero(laid[0] | laid[1]))
+            best = max(best, int(np.count_nonzero(laid[0] & laid[1])) / max(union, 1))
+    return best
+
+
+def _cut(bitmap: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    rows, columns = (np.flatnonzero(bitmap.any(axis=axis)) for axis in (1, 0))
+    if not len(rows):
+        return bitmap[:0, :0]
+    return bitmap[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+
+
+def _laid(
+    part: NDArray[np.uint8], size: NDArray[np.int64], shares: tuple[float, float]
+) -> NDArray[np.uint8]:
+    """Lay a mask on a larger field: at its start for share 0, at its end for 1."""
+    field = np.zeros(size, np.uint8)
+    (height, width), (down, right) = part.shape, shares
+    top, left = round((size[0] - height) * down), round((size[1] - width) * right)
+    field[top : top + height, left : left + width] = part
+    return field
+
+
+def _overlaps(
+    detections: Sequence[RunLengths | list[float]],
+    labels: Sequence[RunLengths | list[float]],
+    inside: bool = False,
+) -> Overlaps:
+    """Return overlaps of masks or boxes, or the shares of detections inside of labels."""
+    result = mask_utils.iou(list(detections), list(labels), [int(inside)] * len(labels))
+    return np.asarray(result, np.float64).reshape(len(detections), len(labels))
