@@ -12,6 +12,8 @@ from data.classes import COCO_CLASSES
 from data.options import DataOptions
 from layers.detect import Nms
 
+from .timm_networks import TIMM_PREFIX, pixel_statistics
+
 Scales = tuple[tuple[float, ...], ...]
 BACKBONES = (
     "resnet18",
@@ -24,8 +26,6 @@ BACKBONES = (
     "mobilenet_v3_small",
 )
 """Those of the project; any other is called "timm/<name>", a network of timm's."""
-
-TIMM_PREFIX = "timm/"
 
 Architecture = Literal["yolact", "mask_rcnn"]
 
@@ -333,9 +333,7 @@ def _assign(part: Any, path: list[str], text: str, whole: str) -> Any:
     elif name == "num_classes" and values[name] != len(part.class_names):
         values["class_names"] = ()
     elif name == "backbone" and values[name].startswith(TIMM_PREFIX):
-        from .models.backbones.from_timm import statistics  # timm is slow to load
-
-        values["pixel_mean"], values["pixel_std"] = statistics(values[name])
+        values["pixel_mean"], values["pixel_std"] = pixel_statistics(values[name])
     return replace(part, **values)
 
 

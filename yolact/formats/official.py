@@ -7,7 +7,8 @@ from collections.abc import Iterable, Mapping
 
 from torch import Tensor
 
-from yolact.config import TIMM_PREFIX, ModelConfig
+from yolact.config import ModelConfig
+from yolact.timm_networks import TIMM_PREFIX
 
 from .names import State, Table, translate
 

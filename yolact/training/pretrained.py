@@ -18,12 +18,13 @@ from yolact.checkpoint import (
     load_weights,
     read_checkpoint,
 )
-from yolact.config import TIMM_PREFIX, Config, ModelConfig
+from yolact.config import Config, ModelConfig
 from yolact.download import DownloadError, fetch_weights
 from yolact.errors import UsageError
 from yolact.formats.official import clean_official
 from yolact.models.backbones import Darknet53, MobileNet
 from yolact.models.segmenter import AnySegmenter
+from yolact.timm_networks import TIMM_PREFIX
 
 from .options import TrainOptions
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from yolact.config import TIMM_PREFIX
+from yolact.timm_networks import TIMM_PREFIX
 
 from .darknet import Darknet53
 from .light import MobileNet

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,7 @@ import timm
 import torch
 from torch import Tensor, nn
 
-from yolact.config import TIMM_PREFIX
+from yolact.timm_networks import TIMM_PREFIX, settings_of
 
 _STRIDES = (8, 16, 32)  # of C3, C4, C5
 
@@ -55,13 +54,14 @@ def create_features(name: str, **options: Any) -> nn.Module:
     Raises:
         ValueError: there is none, see `TimmBackbone`.
     """
-    wanted = name.removeprefix(TIMM_PREFIX)
-    settings = _settings(wanted, name)
+    settings = settings_of(name)
     if settings.fixed_input_size:
         side = settings.input_size[-1]
         raise ValueError(f"model.backbone={name}: takes images of {side} x {side} pixels only")
     try:
-        features: nn.Module = timm.create_model(wanted, features_only=True, **options)
+        features: nn.Module = timm.create_model(
+            name.removeprefix(TIMM_PREFIX), features_only=True, **options
+        )
     except (AttributeError, RuntimeError, TypeError, AssertionError) as error:
         raise ValueError(f"model.backbone={name}: gives no feature maps ({error})") from None
     return features
@@ -131,21 +131,6 @@ def _packaged_state(name: str) -> dict[str, Tensor] | None:
     file = getattr(package, f"Efficientnet{variant.capitalize()}ModelFile").get_model_file_path()
     tensors = torch.load(file, map_location="cpu", weights_only=True).values()
     return dict(zip(create_features(name).state_dict(), tensors, strict=False))
-
-
-def statistics(name: str) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Return the mean and deviation of RGB pixels in 0..255 that a network was trained with."""
-    settings = _settings(name.removeprefix(TIMM_PREFIX), name)
-    mean, std = (tuple(255 * v for v in values) for values in (settings.mean, settings.std))
-    return mean, std
-
-
-def _settings(wanted: str, name: str) -> Any:
-    if not timm.is_model(wanted):
-        close = difflib.get_close_matches(wanted, timm.list_models(), 3, 0.5)
-        hint = f"; near it are {', '.join(TIMM_PREFIX + other for other in close)}" if close else ""
-        raise ValueError(f"model.backbone={name}: timm has no such network{hint}")
-    return timm.get_pretrained_cfg(wanted) or timm.models.PretrainedCfg()
 
 
 def _first_line(error: Exception) -> str:
