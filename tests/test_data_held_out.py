@@ -39,6 +39,7 @@ def write(
     pictures: dict[str, NDArray[np.uint8]],
     classes: Callable[[int], Sequence[int]] = lambda _: (1,),
     order: Sequence[int] | None = None,
+    named: str = "cba",
 ) -> Path:
     """Write a dataset; the classes of each image are 1, 2 and 3, one object of each."""
     images, objects = [], []
@@ -53,7 +54,7 @@ def write(
     content = {
         "images": [images[i] for i in order or range(len(images))],
         "annotations": objects,
-        "categories": [{"id": i, "name": name} for i, name in ((1, "c"), (2, "b"), (3, "a"))],
+        "categories": [{"id": i, "name": name} for i, name in enumerate(named, start=1)],
     }
     (folder / "annotations.json").write_text(json.dumps(content))
     return folder
@@ -120,6 +121,22 @@ def test_the_same_on_every_run_and_in_every_order(tmp_path: Path) -> None:
     command = [sys.executable, "-c", code, str(tmp_path / "a"), str(ROOT)]
     again = subprocess.run(command, capture_output=True, text=True, check=True)
     assert again.stdout.split() == before
+
+
+def test_the_same_however_classes_are_numbered_and_known(tmp_path: Path) -> None:
+    held_out = []
+    rng = np.random.default_rng(5)
+    chosen = np.column_stack([rng.permutation(60) < 24 for _ in range(3)])  # none is rarer
+    for named in ("cba", "abc", "bca"):
+
+        def classes(number: int, named: str = named) -> Sequence[int]:
+            return [1 + named.index("abc"[i]) for i in np.flatnonzero(chosen[number])]
+
+        write(tmp_path / named, stills(60), classes, named=named)
+        held_out.append(names(split(tmp_path / named)[1]))
+        known = Categories.from_names(("b",))
+        held_out.append(names(split(tmp_path / named, categories=known)[1]))
+    assert len({tuple(each) for each in held_out}) == 1
 
 
 def clips(pattern: str, moving: bool, counts: Sequence[int] = (8, 6, 10, 7, 9)) -> dict[str, Any]:

@@ -62,8 +62,8 @@ def test_missing_images(
 ) -> None:
     names = [f"{number}.png" for number in range(total)]
     picture = np.tile(np.arange(HW[1], dtype=np.uint8), (HW[0], 1))
-    for name in names[:there]:
-        cv2.imwrite(str(tmp_path / name), picture)
+    for shade, name in enumerate(names[:there]):
+        cv2.imwrite(str(tmp_path / name), picture + shade)
     write(tmp_path, names)
     problems = check_dataset(str(tmp_path))["train"]
     if 2 * there >= total:

@@ -48,7 +48,7 @@ def test_no_objects(tmp_path: Path) -> None:
     for options in (AS_IS, DataOptions(crowd="objects"), DataOptions(boxes_only="skip")):
         dataset = opened(write(tmp_path), options)
         assert len(dataset) == 3
-        assert dataset.counts() == (0, 0, 0, 0, 0, ())
+        assert dataset.counts() == (0, 0, 0, 0, 0, 0, ())
 
 
 @pytest.mark.parametrize(
@@ -61,7 +61,7 @@ def test_an_object_with_a_box_alone(
     tmp_path: Path, written: dict[str, Any], area: dict[str, Any]
 ) -> None:
     dataset = opened(write(tmp_path, {"bbox": BOX, **written, **area}, {"segmentation": SQUARE}))
-    assert dataset.counts() == (2, 0, 1, 1, 1, ())
+    assert dataset.counts() == (2, 0, 1, 1, 1, 1, ())
     (part,) = dataset.annotations(0)
     assert (part["segmentation"], part["bbox"], part["area"]) == ([], BOX, 20)
     sample = dataset.sample(0)
@@ -73,7 +73,7 @@ def test_an_object_with_a_box_alone(
 def test_boxes_alone_are_ignored_or_their_images_skipped(tmp_path: Path) -> None:
     write(tmp_path, {"bbox": BOX}, {"segmentation": SQUARE}, {"bbox": BOX, "iscrowd": 1}, images=4)
     ignored = opened(tmp_path, DataOptions(boxes_only="ignore"))
-    assert ignored.counts() == (1, 2, 0, 1, 1, ())
+    assert ignored.counts() == (1, 2, 0, 1, 1, 1, ())
     assert [ignored.sample(index).is_crowd.tolist() for index in range(4)] == [
         [True],
         [False],
@@ -100,7 +100,27 @@ def test_crowds_taken_as_objects(tmp_path: Path, outline: Any) -> None:
 
 def test_a_class_of_crowds_alone(tmp_path: Path) -> None:
     write(tmp_path, *({"segmentation": SQUARE, "iscrowd": 1} for _ in range(3)))
-    assert opened(tmp_path).counts() == (0, 3, 0, 0, 0, ("cat",))
+    assert opened(tmp_path).counts() == (0, 3, 0, 0, 0, 0, ("cat",))
+
+
+@pytest.mark.parametrize(
+    ("outline", "rectangles"),
+    [
+        (SQUARE, 1),
+        ([[*SQUARE[0], 2, 2]], 1),  # closed
+        ([[2, 6, 6, 6, 6, 2, 2, 2]], 1),
+        ([[2, 2, 6, 2, 6, 6.5, 2, 6]], 0),
+        ([[2, 2, 6, 3, 6, 6, 2, 6]], 0),
+        ([[2, 2, 6, 2, 6, 6]], 0),
+        (SQUARE * 2, 0),
+        (RUNS, 0),
+        ([], 0),
+    ],
+)
+def test_outlines_drawn_as_boxes(tmp_path: Path, outline: Any, rectangles: int) -> None:
+    first = {"segmentation": [[1, 1, 9, 1, 9, 9]]}
+    dataset = opened(write(tmp_path, first, {"segmentation": outline, "bbox": BOX}))
+    assert dataset.counts().rectangles == rectangles
 
 
 def test_a_part_of_a_dataset(tmp_path: Path) -> None:
@@ -134,7 +154,7 @@ def test_options_that_are_none(options: dict[str, Any], message: str) -> None:
 
 def test_boxes_alone_of_an_export(cases_root: Path) -> None:
     folder = cases_root / "c08_boxonly_missing"
-    assert opened(folder).counts() == (12, 0, 6, 2, 2, ())
+    assert opened(folder).counts() == (12, 0, 6, 6, 2, 2, ())
     assert [len(opened(folder).sample(index).labels) for index in range(6)] == [2] * 6
     assert len(opened(folder, DataOptions(boxes_only="skip"))) == 3
     assert opened(folder, DataOptions(boxes_only="ignore")).counts()[:2] == (6, 6)

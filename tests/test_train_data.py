@@ -21,7 +21,7 @@ from yolact.cli.common import run_command
 from yolact.cli.evaluate import validation_set
 from yolact.cli.from_flags import choose_model
 from yolact.cli.train_flags import parse_arguments
-from yolact.training.setup import set_up
+from yolact.training.setup import open_training_data, set_up
 
 SQUARE = [[10, 10, 40, 10, 40, 40, 10, 40]]
 
@@ -133,6 +133,27 @@ def test_unvalidated_training_is_told(tmp_path: Path, caplog: pytest.LogCaptureF
     assert "--val=0.2" not in caplog.text
 
 
+@pytest.mark.parametrize(
+    ("objects", "told"),
+    [
+        (({"segmentation": SQUARE},), "6 of 6 outlines are rectangles, and masks will be learned"),
+        (({"segmentation": SQUARE}, {"bbox": [1, 1, 30, 30]}), "6 of 6 outlines are rectangles"),
+        (({"segmentation": SQUARE}, {"segmentation": [[1, 1, 40, 1, 9, 9]]}), ""),
+        (({"bbox": [1, 1, 30, 30]},), ""),
+    ],
+)
+def test_masks_drawn_as_boxes_are_told(
+    tmp_path: Path,
+    objects: tuple[dict[str, Any], ...],
+    told: str,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    config, *_ = parse_arguments(None, train_flags(write(tmp_path, *objects), tmp_path, 1))
+    open_training_data(config, None, False)
+    assert ("rectangles" in caplog.text) == bool(told)
+    assert told in caplog.text
+
+
 def test_the_same_images_validate_later(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """A checkpoint keeps how its data were taken; they apply to no other dataset."""
     folder = write(tmp_path / "data", {"bbox": [1, 1, 30, 30]}, CROWD)
@@ -158,7 +179,10 @@ def test_the_same_images_validate_later(tmp_path: Path, capsys: pytest.CaptureFi
     assert run_command(train.main, [*resumed, "--val=0.5"]) == 2
     assert "--val=0.5: --resume keeps to 0.34" in capsys.readouterr().err
     assert run_command(train.main, [*resumed, "--val=0.34"]) == 0
-    started = train_flags(folder, tmp_path, 1, f"--weights={path}", "--val=0.5")
+    started = train_flags(folder, tmp_path, 1, f"--weights={path}")
+    started = [flag for flag in started if not flag.startswith(("--config", "--dataset"))]
+    assert parse_arguments(None, started)[0].data == expected  # the same dataset
+    started = [*started, f"--dataset={other}", "--val=0.5"]
     assert parse_arguments(None, started)[0].data == DataOptions("0.5")
 
 

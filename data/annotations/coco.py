@@ -42,6 +42,7 @@ class ObjectCounts(NamedTuple):
         objects: crowds excepted.
         crowds: regions that are ignored.
         boxes_only: how many of the objects have no outline.
+        rectangles: how many have one that is drawn as a box.
         most_in_image: objects in one image.
         most_of_class: objects of one class in one image.
         crowd_classes: names of the classes that occur as crowds alone.
@@ -50,6 +51,7 @@ class ObjectCounts(NamedTuple):
     objects: int
     crowds: int
     boxes_only: int
+    rectangles: int
     most_in_image: int
     most_of_class: int
     crowd_classes: tuple[str, ...]
@@ -204,6 +206,7 @@ class CocoInstances:
             objects=len(labels),
             crowds=len(objects) - len(labels),
             boxes_only=int((objects.has_box_only & is_learned).sum()),
+            rectangles=int((objects.are_rectangles() & is_learned).sum()),
             most_in_image=int(np.bincount(images).max(initial=0)),
             most_of_class=int(of_class.max(initial=0)),
             crowd_classes=tuple(self.categories.names[i] for i in sorted(marked - learned)),

@@ -174,6 +174,18 @@ class ObjectTable:
         has_none: NDArray[np.bool_] = self.polygons.lengths + self.run_lengths.lengths == 0
         return has_none
 
+    def are_rectangles(self) -> NDArray[np.bool_]:
+        """Tell which objects have one polygon of four corners, along the axes, (M,)."""
+        result = np.zeros(len(self), np.bool_)
+        rows = np.flatnonzero(self.polygons.lengths == 1)
+        polygons = self.polygons.values[self.polygons.starts[rows]]
+        four = np.isin(self.points.lengths[polygons], (8, 10))  # perhaps closed by the first point
+        rows, starts = rows[four], self.points.starts[polygons[four]]
+        corners = self.points.values[starts[:, None] + np.arange(8)].reshape(-1, 4, 2)
+        low, high = corners.min(axis=1, keepdims=True), corners.max(axis=1, keepdims=True)
+        result[rows] = ((corners == low) | (corners == high)).all(axis=(1, 2))
+        return result
+
     def take(self, rows: Ints) -> ObjectTable:
         """Copy some objects, in the given order."""
         polygons = self.polygons.take(rows)

@@ -32,7 +32,7 @@ def paste_objects(
         The new image, and its target with the crowds last.
     """
     chosen = torch.from_numpy(rng.random(len(other)) < _SHARE_PASTED) & ~other.is_crowd
-    pasted = other[chosen & other.has_mask & other.masks.flatten(1).any(dim=1)]
+    pasted = other[chosen & other.masks.flatten(1).any(dim=1)]
     if not len(pasted):
         return image, target
     covered = pasted.masks.any(dim=0)  # (S, S)

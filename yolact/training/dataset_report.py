@@ -11,8 +11,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from data.annotations.coco import CocoInstances
+from data.annotations.coco import CocoInstances, ObjectCounts
 from data.checks.dataset import check_dataset
+from data.checks.trainable import NOTHING, check_trainable
 from data.sample import Dataset, has_mask
 from yolact.config import Config, DetectConfig
 from yolact.evaluation.limits import with_room
@@ -28,6 +29,7 @@ MAX_IMAGES = 2000
 _SIZES = (("small", 0, 32), ("medium", 32, 96), ("large", 96, 10**9))  # COCO's, side in pixels
 _MAX_ROWS = 20  # of the table of classes
 _LOW_RECALL = 0.9
+_DRAWN_AS_BOXES = 0.95  # of the outlines, from which they are told to be rectangles
 _CHECKED_IMAGES, _TOLD_PROBLEMS = 5000, 5  # of larger datasets the check would take minutes
 
 
@@ -171,6 +173,39 @@ def _size_table(found: ObjectStatistics, config: Config) -> list[str]:
 def _name(name: str) -> str:
     """Shorten a class name, which may be anything, for a table."""
     return "".join(letter if letter.isprintable() else "?" for letter in name[:30])
+
+
+def tell_what_is_learned(data: CocoInstances, name: str) -> None:
+    """Say what of the objects is not learned, or not all.
+
+    Raises:
+        ValueError: there is not one.
+    """
+    for problem in check_trainable(data, name):
+        if problem.what == NOTHING:
+            raise ValueError(str(problem))
+        logger.warning("%s", problem)
+    if data.skipped:
+        logger.warning("%s: %d images skipped, whose objects have boxes alone", name, data.skipped)
+    found = data.counts()
+    if found.boxes_only:
+        rest = "no mask is learned" if found.boxes_only == found.objects else "masks of the others"
+        logger.warning(
+            "%s: %d of %d objects have no outline: of these box and class are learned, %s "
+            "(--boxes_only=ignore or skip)",
+            *(name, found.boxes_only, found.objects, rest),
+        )
+    _tell_rectangles(found, name)
+
+
+def _tell_rectangles(found: ObjectCounts, name: str) -> None:
+    outlines = found.objects - found.boxes_only
+    if outlines and found.rectangles >= _DRAWN_AS_BOXES * outlines:
+        logger.warning(
+            "%s: %d of %d outlines are rectangles, and masks will be learned so: where they are "
+            "boxes around objects, draw the outlines",
+            *(name, found.rectangles, outlines),
+        )
 
 
 def fitted_to_density(config: Config, datasets: Iterable[Dataset | None]) -> Config:

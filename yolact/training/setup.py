@@ -12,7 +12,6 @@ from torch.utils.data import DataLoader
 
 from data.annotations.coco import CocoInstances
 from data.catalog import has_one_split, open_dataset, resolve_dataset
-from data.checks.trainable import NOTHING, check_trainable
 from data.classes import Categories
 from data.loader import build_train_loader
 from data.sample import Dataset
@@ -27,7 +26,7 @@ from yolact.evaluation.coco import CocoEvaluator
 from yolact.evaluation.metrics import CocoMetrics
 from yolact.models.segmenter import AnySegmenter
 
-from .dataset_report import fitted_to_density, tell_about
+from .dataset_report import fitted_to_density, tell_about, tell_what_is_learned
 from .diagnosis import LossTrend
 from .log import Console, TrainingLog
 from .optim import (
@@ -197,28 +196,6 @@ def open_training_data(config: Config, checkpoint: Checkpoint | None, resume: bo
     if isinstance(data, CocoInstances):
         tell_what_is_learned(data, name)
     return data
-
-
-def tell_what_is_learned(data: CocoInstances, name: str) -> None:
-    """Say what of the objects is not learned, or not all.
-
-    Raises:
-        ValueError: there is not one.
-    """
-    for problem in check_trainable(data, name):
-        if problem.what == NOTHING:
-            raise ValueError(str(problem))
-        logger.warning("%s", problem)
-    if data.skipped:
-        logger.warning("%s: %d images skipped, whose objects have boxes alone", name, data.skipped)
-    found = data.counts()
-    if found.boxes_only:
-        rest = "no mask is learned" if found.boxes_only == found.objects else "masks of the others"
-        logger.warning(
-            "%s: %d of %d objects have no outline: of these box and class are learned, %s "
-            "(--boxes_only=ignore or skip)",
-            *(name, found.boxes_only, found.objects, rest),
-        )
 
 
 def open_validation_data(
