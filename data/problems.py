@@ -28,7 +28,7 @@ class Problem:
     def __str__(self) -> str:
         """Return one line of sensible length, whatever files and classes are called."""
         line = f"{self.what}: {self.where:.{_LONGEST}}; {self.mend:.{_LONGEST}}"
-        return "".join(letter if letter.isprintable() else "?" for letter in line)
+        return printable(line)
 
 
 class Unusable(ValueError):
@@ -58,4 +58,11 @@ def summarize(problems: Sequence[Problem]) -> str:
     """Count the problems of each kind, most frequent first, in one line with an example."""
     kinds = Counter(problem.what for problem in problems)
     counts = ", ".join(f"{what} ({count})" for what, count in kinds.most_common())
-    return f"{counts}, such as {problems[0].where}" if problems else "there are no objects"
+    if not problems:
+        return "there are no objects"
+    return printable(f"{counts}, such as {problems[0].where:.{_LONGEST}}")
+
+
+def printable(text: str) -> str:
+    """Return a text without what a terminal would act on, or cannot show."""
+    return "".join(letter if letter.isprintable() else "?" for letter in text)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from data.images import ImageHead, read_head
-from data.problems import Problem, Unusable, summarize
+from data.problems import Problem, Unusable, printable, summarize
 
 from .entries import MAX_ID, Key, id_key, numbers_of, stated_hw
 from .locate import ImageFinder, image_path
@@ -131,7 +131,7 @@ def check_enough(images: Images) -> None:
     message = (
         f"{lost} of {total} images cannot be used: {summarize(images.problems)}; {first.mend:.300}"
     )
-    raise (FileNotFoundError if "missing" in first.what else ValueError)(message)
+    raise (FileNotFoundError if "missing" in first.what else ValueError)(printable(message))
 
 
 def settled_size(stated: HW | None, head: ImageHead) -> tuple[HW, HW, Unusable | None]:
