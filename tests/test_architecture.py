@@ -226,7 +226,14 @@ NOT_LOADED = (
     *("data.annotations.coco", "data.annotations.reader", "data.augment", "data.checks"),
     *("data.formats", "data.loader"),
     *("data.catalog", "data.shapes", "data.video"),
-    *("yolact.cli", "yolact.drawing", "yolact.evaluation", "yolact.report", "yolact.training"),
+    *(
+        "yolact.cli",
+        "yolact.doctor",
+        "yolact.drawing",
+        "yolact.evaluation",
+        "yolact.report",
+        "yolact.training",
+    ),
     *("fastapi", "yolact.engines.openvino", "yolact.serve", "yolact.tiles", "yolact.video"),
 )
 
