@@ -208,8 +208,11 @@ RECIPES: dict[str, tuple[str, ...]] = {
     "original": (_SQUARES,),
     "modern": (
         _SQUARES,
+        "train.optimizer=adamw",
+        "train.learning_rate=5e-4",
+        "train.weight_decay=0.05",
+        "train.backbone_rate=0.3",
         "train.gradient_clip=10",
-        "train.learning_rate=5e-3",
         "train.schedule=cosine",
         "train.ema_decay=0.999",
         "augment.copy_paste=0.5",

@@ -49,7 +49,7 @@ WHAT = (
     flag("--resume", "checkpoint to go on from: a path, 'latest' or 'interrupt'"),
     flag(
         "--recipe",
-        "as published, or with clipping, cosine, averaging and copy-paste",
+        "as published, or AdamW with clipping, cosine, averaging and copy-paste",
         str,
         choices=RECIPES,
     ),
