@@ -62,7 +62,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         parser,
         "options",
         (
-            flag("--with", "model that looks", str, "yolact_resnet18_person", dest="model"),
+            flag("--with", "model that looks", str, "yolact_lite2_person", dest="model"),
             flag("--class", "of the objects to spoil", str, "person", dest="name"),
             flag("--side", "least width and height of these, in pixels", int, 96),
             flag("--first", "suggestions that count", int, 60),

@@ -1,7 +1,7 @@
 """Draw the pictures of docs/how_it_works.md: what prototypes are, and how they become masks.
 
 The bundled model looks at the portrait of Grace Hopper (US Navy, public domain) that comes with
-matplotlib, set beside its mirror image, so that there are two persons who touch.
+matplotlib.
 """
 
 from __future__ import annotations
@@ -49,8 +49,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description="Draw the pictures of docs/how_it_works.md.")
     parser.add_argument("--folder", type=Path, default=Path("docs"), help="for the two pictures")
     folder = parser.parse_args(arguments).folder
-    portrait = read_image(PORTRAIT)
-    image = np.concatenate([portrait, portrait[:, ::-1]], axis=1)
+    image = read_image(PORTRAIT)
     parts = look(image)
     for name, figure in (
         ("prototypes.jpg", draw_prototypes(image, parts)),
@@ -79,9 +78,9 @@ def look(image: Image) -> Parts:
 
 def draw_prototypes(image: Image, parts: Parts) -> Figure:
     """Draw the image with its objects, and the prototypes that weigh most in them."""
-    figure = Figure(figsize=(9, 5.8), layout="constrained")
-    first, *others = figure.subplots(3, 3).flat
-    _show(first, parts.detections.plot(image), "two persons are found")
+    figure = Figure(figsize=(10, 5), layout="constrained")
+    first, *others = figure.subplots(2, 5).flat
+    _show(first, parts.detections.plot(image), "a person is found")
     weight = parts.coefficients.abs().amax(dim=0) * parts.prototypes.mean(dim=(1, 2))  # (K,)
     for axes, k in zip(others, weight.argsort(descending=True).tolist(), strict=False):
         _show(axes, parts.prototypes[k].numpy(), f"prototype {k}", image)
@@ -91,7 +90,7 @@ def draw_prototypes(image: Image, parts: Parts) -> Figure:
 def draw_combination(image: Image, parts: Parts) -> Figure:
     """Draw, in a row for each object, its coefficients, the sum, and the mask."""
     count = len(parts.detections)
-    figure = Figure(figsize=(10, 2 * count), layout="constrained")
+    figure = Figure(figsize=(10, 2.6 * count), layout="constrained")
     rows = figure.subplots(count, 4, squeeze=False, width_ratios=(1.3, 1, 1, 1))
     sums = torch.einsum("nk,khw->nhw", parts.coefficients, parts.prototypes).numpy()
     for i, (bars, total, soft, mask) in enumerate(rows):
