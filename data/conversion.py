@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Literal, NamedTuple
@@ -23,6 +24,7 @@ from data.formats.yolo import write_yolo
 
 from .catalog import SHAPES, Split, open_dataset, resolve_dataset
 from .classes import Categories
+from .files import IMAGE_SUFFIXES
 from .images import format_suffix, image_content, is_embedded
 from .problems import Problem, Unusable
 
@@ -38,6 +40,7 @@ class _Writer(NamedTuple):
         states_size: whether the annotations can be of another size than the image file.
         holds_crowds: whether it can tell crowds.
         holds_boxes: whether it has a way for objects with a box alone.
+        holds_any_name: whether classes may be called anything; elsewhere names stand in lines.
     """
 
     write: Callable[[Output, Iterable[Picture]], None]
@@ -45,22 +48,27 @@ class _Writer(NamedTuple):
     states_size: bool = False
     holds_crowds: bool = False
     holds_boxes: bool = False
+    holds_any_name: bool = False
 
 
 WRITERS = {
-    "coco": _Writer(write_coco, "images/{split}/{name}", True, True, True),
+    "coco": _Writer(write_coco, "images/{split}/{name}", True, True, True, True),
     "yolo": _Writer(write_yolo, "images/{split}/{name}", holds_boxes=True),
     "labelme": _Writer(write_labelme, "{split}/{name}", states_size=True),
     "via": _Writer(write_via, "{split}/{name}"),
     "cvat": _Writer(write_cvat, "{split}/images/{name}", states_size=True),
     "voc": _Writer(write_voc, "JPEGImages/{name}", holds_crowds=True),
-    "panoptic": _Writer(write_panoptic, "images/{split}/{name}", True, holds_crowds=True),
+    "panoptic": _Writer(
+        write_panoptic, "images/{split}/{name}", True, holds_crowds=True, holds_any_name=True
+    ),
     "pngs": _Writer(write_pngs, "{split}/{stem}/images/{file}"),
 }
 """The formats that can be written."""
 
 
 _UP = ("..", "/", ".")  # parts of names that lead out of a folder
+_NO_NAME = re.compile(r"^\.|^\s+|\s+(?=\.\w+$)")  # what lists of files and readers do not keep
+_NOT_IN_LINES = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]+")
 
 
 @dataclass
@@ -87,9 +95,11 @@ class ImagePlaces:
             split: what it is in.
         """
         parts = PurePosixPath(name.replace("\\", "/")).parts
-        path = PurePosixPath(*(part for part in parts if part not in _UP))
+        path = PurePosixPath(*(self._part(part) for part in parts if part not in _UP))
         if is_embedded(source):
             path = path.with_suffix(format_suffix(source))
+        elif self.transfer != "none" and path.suffix.lower() not in IMAGE_SUFFIXES:
+            path = path.with_name(f"{path.name}{format_suffix(source)}")
         stem, number = path.with_suffix(""), 1
         while (key := self._key(stem, path.suffix, split)) in self.taken:
             number += 1
@@ -99,6 +109,12 @@ class ImagePlaces:
         if self.transfer != "none":
             _transfer(source, target, self.transfer)
         return f"{stem}{path.suffix}"
+
+    def _part(self, part: str) -> str:
+        """Return a name that every format can hold, unless the files keep those that they have."""
+        if self.transfer == "none":
+            return part
+        return _NO_NAME.sub("_", _NOT_IN_LINES.sub("_", part))
 
     def _key(self, stem: PurePosixPath, suffix: str, split: str) -> str:
         """Return what may not be the same for two images: files beside them differ in suffix."""
@@ -130,19 +146,23 @@ def convert_dataset(
         What the format cannot hold, or could not be read of the images.
 
     Raises:
-        ValueError: no such dataset, or none that has files.
+        ValueError: no such dataset, none that has files, or classes that would be called the same.
         OSError: something cannot be written.
     """
     if name == SHAPES:
         raise ValueError(f"{SHAPES}: generated scenes have no files: write them by make_shapes.py")
     datasets = _open(name, root)
     categories = _all_classes([dataset.categories for dataset in datasets.values()])
+    number_of = dict(zip(categories.names, categories.category_ids, strict=True))
     writer, problems = WRITERS[format], list[Problem]()
+    if not writer.holds_any_name:
+        categories = _in_lines(categories, format, problems)
     images = ImagePlaces(folder, writer.images, transfer)
     for split, dataset in datasets.items():
         holds = writer.holds_crowds, writer.holds_boxes
         output = Output(folder, split, list(datasets), categories, *holds, problems)
-        writer.write(output, _pictures(dataset, output, images, writer.states_size))
+        pictures = _pictures(dataset, number_of, output, images, writer.states_size)
+        writer.write(output, pictures)
     return problems
 
 
@@ -167,13 +187,30 @@ def _all_classes(lists: Sequence[Categories]) -> Categories:
     return Categories.from_numbers((number, name) for name, number in numbers.items())
 
 
+def _in_lines(categories: Categories, format: str, problems: list[Problem]) -> Categories:
+    """Return the classes by names that can stand in a line, and note those that change."""
+    names = [_NOT_IN_LINES.sub(" ", name).strip() for name in categories.names]
+    for name, written in zip(categories.names, names, strict=True):
+        if not written or names.count(written) > 1:
+            raise ValueError(
+                f"class {name!r}: {format} would call it {written!r}, as no class or another one "
+                "is called; rename it, or choose coco"
+            )
+        if written != name:
+            what = "a class with a name that this format cannot hold"
+            problems.append(Problem(what, name, f"it is called {written} now", is_used=True))
+    return Categories.from_numbers(zip(categories.category_ids, names, strict=True))
+
+
 def _pictures(
-    dataset: CocoInstances, output: Output, images: ImagePlaces, states_size: bool
+    dataset: CocoInstances,
+    number_of: Mapping[str, int],
+    output: Output,
+    images: ImagePlaces,
+    states_size: bool,
 ) -> Iterator[Picture]:
     """Yield the images, after each is put where it belongs."""
     names = dict(zip(dataset.categories.category_ids, dataset.categories.names, strict=True))
-    pairs = zip(output.categories.names, output.categories.category_ids, strict=True)
-    number_of = dict(pairs)
     for index in range(len(dataset)):
         info, source = dataset.image_info(index), dataset.image_path(index)
         image_hw = info["height"], info["width"]

@@ -42,9 +42,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     check_target(args.source, args.target, args.overwrite)
     problems = convert_dataset(args.source, args.target, args.format, args.images)
     for problem in problems[:SHOWN]:
-        logger.warning("left out: %s", problem)
+        logger.warning("%s: %s", "changed" if problem.is_used else "left out", problem)
     if len(problems) > SHOWN:
-        logger.warning("left out, in all: %s", summarize(problems))
+        logger.warning("in all: %s", summarize(problems))
     print(args.target)
 
 

@@ -352,7 +352,7 @@ def test_the_command(
     lines = [record.getMessage() for record in caplog.records]
     what = "a crowd, which this format cannot tell"
     assert [line.startswith(f"left out: {what}: b.png;") for line in lines[:-1]] == [True] * 20
-    assert lines[-1] == f"left out, in all: {what} (24), such as b.png"
+    assert lines[-1] == f"in all: {what} (24), such as b.png"
     assert len(opened(target, "train")) == 2
 
 

@@ -38,7 +38,8 @@ from .splits import images_beside, split_of
 
 _DRAW_AGAIN = "draw the object again, or delete it"
 _TAGS = (b"<version>", b"<meta>", b"<image ")  # that follow CVAT's first one
-_SUBSET = re.compile(rb"""<image\b[^>]*\ssubset=["']([^"']+)""")
+_SUBSET = re.compile(rb"""<image\b[^<>]*\ssubset=["']([^"']+)""")
+_NOT_IN_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 _NO_AREA = ("points", "polyline", "skeleton", "cuboid")
 _OTHERS = ("tag", "attribute")  # of an image rather than of an object
 
@@ -299,5 +300,5 @@ def _mask(found: CvatMask) -> str:
 
 
 def _text(text: str) -> str:
-    """Quote a text for XML, without the control characters that it cannot hold."""
-    return quoteattr("".join(c for c in text if c.isprintable()))
+    """Quote a text for XML, without the characters that it cannot hold."""
+    return quoteattr(_NOT_IN_XML.sub("", text))

@@ -81,6 +81,7 @@ def write_yolo(output: Output, pictures: Iterable[Picture]) -> None:
         text = yolo_text(image_hw, drawn) + "".join(_boxes(output, picture))
         file.write_text(text, encoding="ascii")
     content = {split: f"images/{split}" for split in output.splits if split}
+    content = content or {"train": "images", "val": "images"}  # a dataset that is not split
     names = dict(enumerate(output.categories.names))
     write_data_yaml(output.folder / "data.yaml", content | {"names": names})
 

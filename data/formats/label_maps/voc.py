@@ -139,10 +139,11 @@ def _classes(file: Path) -> _Classes:
         return _Classes(names, {colour: n for n, colour in enumerate(colours)}, False)
     classes = _Classes({}, {colours[_VOID]: _VOID}, True)
     for line in read_lines(file):
-        if line.startswith("# label"):
+        if line.startswith("# label:color"):
             continue
         name, colour = [*line.rsplit(":", 3), ""][:2]
-        number = 0 if name == "background" else len(classes.names.keys() - {0}) + 1
+        is_first = name == "background" and 0 not in classes.names
+        number = 0 if is_first else len(classes.names.keys() - {0}) + 1
         classes.names[number] = name
         channels = [int(channel) for channel in colour.split(",") if channel.strip().isdecimal()]
         is_given = len(channels) == 3
