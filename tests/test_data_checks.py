@@ -151,6 +151,19 @@ def test_lists_and_images(tmp_path: Path, changes: dict[str, Any], what: str) ->
     assert "\n" not in str(problem)
 
 
+@pytest.mark.parametrize("image_hw", [(1, 1), (3, 40), (40, 2)])
+@pytest.mark.parametrize("suffix", ["png", "jpg"])
+def test_tiny_images(tmp_path: Path, image_hw: tuple[int, int], suffix: str) -> None:
+    """They are too small for a quick look at a quarter of them."""
+    (tmp_path / "images").mkdir()
+    noise = np.random.default_rng(0).integers(0, 255, (*image_hw, 3), np.uint8)
+    cv2.imwrite(str(tmp_path / "images" / f"a.{suffix}"), noise)
+    images = [{"id": 1, "file_name": f"a.{suffix}"}]
+    content = {"images": images, "annotations": [], "categories": [{"id": 1, "name": "a"}]}
+    problems = check_annotations(content, tmp_path / "images")
+    assert {problem.what for problem in problems} <= {"an image of one colour"}
+
+
 def test_objects_of_a_swapped_image_are_judged_by_its_file(tmp_path: Path) -> None:
     outline = [[45, 1, 58, 1, 50, 20]]
     images = [{"id": 1, "file_name": "a.png", "height": HW[1], "width": HW[0]}]

@@ -10,6 +10,7 @@ import cv2
 import numpy as np
 import pytest
 from pycocotools import mask as mask_utils
+from support.files_of_tools import polygon, task
 from support.foreign_formats import HW, SQUARES, TRIANGLE, drawn, opened, two_images, write_images
 
 from data.annotations.coco import CocoInstances
@@ -335,3 +336,42 @@ def test_real_picture_of_a_square(tmp_path: Path) -> None:
     seen = drawn(sample.segmentations[0]) > 0
     assert sample.image[seen].min() == 255
     assert sample.image[~seen].max() == 0
+
+
+def listed_twice(kind: str) -> dict[str, Any] | list[Any]:
+    """Two entries of one image, each with an object."""
+    if kind == "label studio":
+        return [task([polygon()]) | {"id": number} for number in (1, 2)]
+    if kind == "via":
+        corners = {"all_points_x": [1, 20, 20], "all_points_y": [1, 1, 20]}
+        region = {"shape_attributes": {"name": "polygon", **corners}, "region_attributes": {}}
+        return {key: {"filename": "a.png", "regions": [region]} for key in ("a.png1", "a.png2")}
+    content = two_images()
+    content["images"][1]["file_name"] = "./a.png"
+    del content["annotations"][2]
+    return content
+
+
+@pytest.mark.parametrize("kind", ["coco", "via", "label studio"])
+def test_an_image_that_is_listed_twice_is_one(
+    tmp_path: Path, kind: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As two, each would teach that the objects of the other are background."""
+    write_images(tmp_path)
+    (tmp_path / "a.json").write_text(json.dumps(listed_twice(kind)))
+    dataset = opened(tmp_path, "train")
+    assert [len(dataset.annotations(index)) for index in range(len(dataset))] == [2]
+    assert "an image that is listed twice (1), such as " in caplog.text
+    (told, *_) = check_dataset(str(tmp_path))["train"]
+    assert (told.what, told.is_used) == ("an image that is listed twice", True)
+
+
+def test_entries_of_one_image_that_differ_in_size(tmp_path: Path) -> None:
+    content = two_images()
+    entry = content["images"][0]
+    half = {"id": 50, "height": HW[0] // 2, "width": HW[1] // 2}
+    content["images"] += [entry | half]
+    content["annotations"].append(content["annotations"][0] | {"id": 90, "image_id": 50})
+    dataset = written(tmp_path, content)
+    assert len(dataset) == 2
+    assert dataset.left_out == {"an image that is left out": 1}

@@ -87,6 +87,8 @@ def read_images(entries: list[object], folder: Path, annotations: Path, report: 
     paths = ImageFinder(folder, annotations).find_all(names)
     problems: list[Problem] = []
     rows: list[tuple[Key, HW, HW, str, str]] = []
+    row_of: dict[Key, int] = {}
+    row_of_path: dict[str, int] = {}
     deep = 0
     for (key, (name, stated)), path, head in zip(
         images.items(), paths, _heads(folder, paths), strict=True
@@ -98,23 +100,35 @@ def read_images(entries: list[object], folder: Path, annotations: Path, report: 
             if isinstance(head, Unusable):
                 raise head
             image_hw, annotated, told = settled_size(stated, head)
+            row = row_of_path.setdefault(path, len(rows))
+            if row < len(rows):
+                told = _listed_twice(rows[row][2] == annotated)
+            else:
+                rows.append((key, image_hw, annotated, name, path))
+                deep += head.is_deep
+            row_of[key] = row
             problems += [Problem(told.what, where, told.mend, is_used=True)] if told else []
-            rows.append((key, image_hw, annotated, name, path))
-            deep += head.is_deep
         except Unusable as error:
             problems.append(Problem(error.what, where, error.mend))
-    keys = [row[0] for row in rows]
     numbers = numbers_of(images)
-    _, sizes, annotated_sizes, file_names, found = zip(*rows, strict=True) if rows else [()] * 5
+    keys, sizes, annotated_sizes, file_names, found = zip(*rows, strict=True) if rows else [()] * 5
     return Images(
         table=ImageTable.of(
             [numbers[key] for key in keys], sizes, annotated_sizes, list(file_names), list(found)
         ),
-        row_of=dict(zip((*file_names, *keys), [*range(len(keys))] * 2, strict=True)),
-        left_out=frozenset(images.keys() - set(keys)),
+        row_of={name: row for row, name in enumerate(file_names)} | row_of,
+        left_out=frozenset(images.keys() - row_of.keys()),
         problems=problems,
         deep=deep,
     )
+
+
+def _listed_twice(is_same_size: bool) -> Unusable:
+    """Say that an image has a second entry; of one size, both are taken as one image."""
+    what = "an image that is listed twice"
+    if not is_same_size:
+        raise Unusable(what, "the entries differ in size: delete one")
+    return Unusable(what, "all objects of both are taken: join the two entries")
 
 
 def check_enough(images: Images) -> None:

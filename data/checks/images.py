@@ -18,6 +18,7 @@ from data.problems import Problem, Unusable
 _ENDS = (b"\xff\xd9", b"\x00IEND\xaeB`\x82")  # of JPEG and PNG files that are not cut short
 _END_LENGTH = max(map(len, _ENDS))
 _READERS = 4  # threads
+_SHRUNK = 4  # times, for a quick look: of smaller pictures nothing is left
 _FLAT = 2  # levels of 255 between the darkest and the brightest pixel
 _DARK = 12  # of 255, which hardly a pixel reaches
 
@@ -44,13 +45,9 @@ def check_images(
     told = {problem.where for problem in images.problems}
     table, rows = images.table, range(len(images.table))
     paths = [image_path(folder, table.paths.text(row)) for row in rows]
-    seen: set[Path] = set()
     with ThreadPoolExecutor(_READERS) as readers:
-        for row, path, flaw in zip(rows, paths, readers.map(_flaw, paths), strict=True):
+        for row, flaw in zip(rows, readers.map(_flaw, paths), strict=True):
             name = table.file_names.text(row)
-            if path in seen:
-                flaw = Unusable("an image that is listed twice", "join the two entries")
-            seen.add(path)
             if flaw and name not in told:
                 problems.append(Problem(flaw.what, name, flaw.mend))
     order = {name: row for row, name in enumerate(_names(entries))}
@@ -80,7 +77,8 @@ def _flaw(path: Path) -> Unusable | None:
 def _grays(path: Path) -> NDArray[np.uint8]:
     """Return the brightness of an image, a quarter as large if that is quick to read."""
     is_sound = path.suffix.lower() != ".json" and _ends_well(path)
-    if is_sound and not read_head(path).is_deep:
+    head = read_head(path)
+    if is_sound and not head.is_deep and min(head.image_hw) >= _SHRUNK:
         content = np.frombuffer(image_content(path), np.uint8)
         small = cv2.imdecode(content, cv2.IMREAD_REDUCED_GRAYSCALE_4)
         if small is not None:

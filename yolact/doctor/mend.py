@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Iterator
-from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -32,9 +31,9 @@ def write_mended(findings: Findings, folder: Path, link: bool = False) -> dict[s
     """Write a copy of a dataset without what a machine can tell to be wrong.
 
     Of images that are equal byte for byte the first stays, so the one in `train` before the one in
-    `val`, with its labels; an image that is listed twice keeps those of both. Of two objects of one
-    class in the same place the first stays, too. Objects without area inside of the image go. Sizes
-    are those of the files, boxes those of the outlines.
+    `val`, with its labels. Of two objects of one class in the same place the first stays, too.
+    Objects without area inside of the image go. Sizes are those of the files, boxes those of the
+    outlines.
 
     Args:
         findings: of the dataset.
@@ -73,16 +72,10 @@ class _Mended:
         self.counts += dataset.mended
         self._split, self._dataset = split, dataset
         self._copies: set[int] = set()
-        self._same_file: dict[int, list[int]] = defaultdict(
-            list
-        )  # of an image that is listed twice
         for twins, places in findings.copies:
             own = [place.image for place in places if place.split == split]
             is_first = places[0].split == split
-            for index in own[is_first:] if twins.is_exact else ():
-                self._copies.add(index)
-                if is_first and dataset.image_path(index) == dataset.image_path(own[0]):
-                    self._same_file[own[0]].append(index)
+            self._copies.update(own[is_first:] if twins.is_exact else ())
 
     def content(self, images: ImagePlaces) -> dict[str, object]:
         """Return the annotations, and put the images in their places."""
@@ -111,9 +104,7 @@ class _Mended:
 
     def _objects(self, index: int, image_hw: tuple[int, int]) -> Iterator[Annotation]:
         """Yield the objects of an image that can be used, with boxes around their outlines."""
-        number = self._dataset.image_info(index)["id"]
-        sources = (index, *self._same_file[index])
-        parts = list(chain.from_iterable(map(self._dataset.annotations, sources)))
+        parts = self._dataset.annotations(index)
         twins = {
             later
             for earlier, later in twins_among(parts, image_hw)
@@ -123,10 +114,9 @@ class _Mended:
         for place, found in enumerate(parts):
             if place in twins:
                 continue
-            part: Annotation = {**found, "image_id": number}
-            outline = part["segmentation"]
+            outline = found["segmentation"]
             if not outline:  # a box alone
-                yield part
+                yield found
                 continue
             mask = from_outline(outline, image_hw)
             box, area = measure(mask)
@@ -140,7 +130,7 @@ class _Mended:
                 else:
                     self.counts["outlines cut at the border of the image"] += 1
                     outline = mask
-            yield {**part, "segmentation": outline, "bbox": box, "area": area}
+            yield {**found, "segmentation": outline, "bbox": box, "area": area}
 
 
 def _is_inside(points: Points, image_hw: tuple[int, int]) -> bool:
