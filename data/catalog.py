@@ -248,4 +248,4 @@ def _of_json(file: Path) -> SplitPaths:
     kind = format_of_json(file) or "coco"
     if kind in OF_ONE_IMAGE:
         raise ValueError(f"{file} is {kind}'s file of one image: give the folder of all of them")
-    return SplitPaths(kind, image_folder_of(file), file)
+    return SplitPaths(kind, image_folder_of(file, kind), file)

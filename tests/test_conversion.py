@@ -16,7 +16,15 @@ from PIL import Image as PilImage
 from pycocotools.coco import COCO
 from support.foreign_formats import opened
 from support.odd_masks import HW, odd_bitmaps
-from support.whole_datasets import Objects, masks_of, raster, run_lengths, square, write_coco
+from support.whole_datasets import (
+    Objects,
+    masks_of,
+    pictures_of,
+    raster,
+    run_lengths,
+    square,
+    write_coco,
+)
 
 from data.catalog import open_dataset, resolve_dataset
 from data.conversion import WRITERS, convert_dataset
@@ -75,6 +83,7 @@ def test_round_trip(tmp_path: Path, format: str, shapes: str) -> None:
     dataset = opened(tmp_path / "out", "train")
     assert dataset.categories.names == ("cat", "dog", "unused")
     assert masks_of(dataset) == masks_of(opened(source, "train"))
+    assert pictures_of(dataset) == pictures_of(opened(source, "train"))
 
 
 @pytest.mark.parametrize("format", FORMATS)

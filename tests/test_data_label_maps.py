@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from pathlib import Path
 from typing import Any
@@ -10,31 +9,15 @@ from typing import Any
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from support.files_of_tools import LEFT, RIGHT, save, segment, write_panoptic, write_sam
-from support.foreign_formats import DISC, HW, drawn, opened, write_images
+from support.files_of_tools import LEFT, RIGHT, as_bytes, objects, save, segment, write_sam
+from support.foreign_formats import DISC, HW, opened, write_images
 
 from data.catalog import resolve_dataset
-from data.formats.convert import Converted
-from data.formats.label_maps.panoptic import read_panoptic
 from data.formats.label_maps.pngs import read_pngs
 from data.formats.label_maps.voc import colour_map, read_voc
 from data.formats.sam import read_sam
 
 VOID = 255
-
-
-def objects(converted: Converted) -> list[tuple[str, int, int, bytes]]:
-    """Image, class, crowd and pixels of all objects."""
-    content = converted.content
-    names = {entry["id"]: entry["name"] for entry in content["categories"]}
-    return [
-        (names[a["category_id"]], a["image_id"], a["iscrowd"], drawn(a["segmentation"]).tobytes())
-        for a in content["annotations"]
-    ]
-
-
-def pixels(mask: NDArray[Any]) -> bytes:
-    return mask.astype(np.uint8).tobytes()
 
 
 def write_voc(root: Path, name: str, classes: NDArray[Any], ids: NDArray[Any]) -> None:
@@ -75,12 +58,12 @@ def test_pascal_s_own_files(tmp_path: Path, above: str) -> None:
         (lists / f"{name}.txt").write_text(stems)
     train = read_voc(root / "JPEGImages", lists / "train.txt")
     assert train.problems == []
-    assert objects(train) == [("person", 1, 0, pixels(LEFT)), ("dog", 1, 0, pixels(RIGHT))]
+    assert objects(train) == [("person", 1, 0, as_bytes(LEFT)), ("dog", 1, 0, as_bytes(RIGHT))]
     first, *crowds = objects(read_voc(root / "JPEGImages", lists / "val.txt"))
-    assert first == ("person", 1, 0, pixels(RIGHT))
+    assert first == ("person", 1, 0, as_bytes(RIGHT))
     assert len(crowds) == len({name for name, *_ in crowds}) == 20
     assert {rest for _, *rest in map(tuple, crowds) for rest in [tuple(rest)]} == {
-        (1, 1, pixels(crowd & ~RIGHT))
+        (1, 1, as_bytes(crowd & ~RIGHT))
     }
     assert len(opened(tmp_path, "train")) == 2
     assert [opened(tmp_path, "val").image_info(0)["file_name"]] == ["b.png"]
@@ -114,7 +97,7 @@ def test_cvat_s_segmentation_masks(tmp_path: Path, has_colours: bool) -> None:
     dataset = opened(tmp_path, "train")
     assert dataset.categories.names == ("leaf: a", "stem")
     found = objects(read_voc(tmp_path / "JPEGImages", lists / "default.txt"))
-    assert sorted(found) == [("leaf: a", 1, 0, pixels(RIGHT)), ("stem", 1, 0, pixels(LEFT))]
+    assert sorted(found) == [("leaf: a", 1, 0, as_bytes(RIGHT)), ("stem", 1, 0, as_bytes(LEFT))]
     assert resolve_dataset(str(tmp_path)).is_shared
 
 
@@ -146,65 +129,6 @@ def test_voc_files_that_are_left_out(tmp_path: Path) -> None:
         read_voc(tmp_path / "JPEGImages", outside)
 
 
-def test_panoptic_without_objects(tmp_path: Path) -> None:
-    file = write_panoptic(tmp_path, annotations=[])
-    with pytest.raises(ValueError, match=r"an image without an annotation \(2\)"):
-        read_panoptic(tmp_path / "val2017", file)
-
-
-def test_coco_s_panoptic_files(tmp_path: Path) -> None:
-    file = write_panoptic(tmp_path)
-    converted = read_panoptic(tmp_path / "val2017", file)
-    assert converted.problems == []
-    (car, person, crowd) = objects(converted)
-    assert (car, person) == (("car", 1, 0, pixels(LEFT)), ("person", 1, 0, pixels(RIGHT)))
-    assert crowd[:3] == ("person", 1, 1)
-    dataset = opened(tmp_path, "val")
-    assert dataset.categories.category_ids == (1, 3)
-    assert [len(dataset.annotations(index)) for index in range(2)] == [3, 0]
-    assert resolve_dataset(str(tmp_path)).split("val").format == "panoptic"
-
-
-def test_panoptic_classes_that_are_all_marked_as_stuff(tmp_path: Path) -> None:
-    file = write_panoptic(tmp_path)
-    content = json.loads(file.read_text())
-    content["categories"] = [entry | {"isthing": 0} for entry in content["categories"]]
-    file.write_text(json.dumps(content))
-    found = read_panoptic(tmp_path / "val2017", file)
-    assert [(problem.what, problem.is_used) for problem in found.problems] == [
-        ("no class that is a thing", True)
-    ]
-    assert len(objects(found)) == 5
-
-
-@pytest.mark.parametrize(
-    ("changes", "what"),
-    [
-        ({"file_name": "../../val2017/a.png"}, "a mask outside the dataset"),
-        ({"file_name": "/etc/passwd"}, "a mask outside the dataset"),
-        ({"file_name": "c.png"}, "a missing mask"),
-        ({"file_name": 5}, "a missing mask"),
-        ({"image_id": 5}, "an annotation with unknown image_id"),
-        ({"image_id": "x"}, "an annotation with unknown image_id"),
-        ({"segments_info": None}, "an annotation without 'segments_info'"),
-        ({"segments_info": [{"id": 5, "category_id": 1}]}, "a segment without a pixel"),
-        ({"segments_info": [{"category_id": 1}]}, "a segment without a pixel"),
-    ],
-)
-def test_panoptic_annotations_that_are_left_out(
-    tmp_path: Path, changes: dict[str, Any], what: str
-) -> None:
-    file = write_panoptic(tmp_path)
-    content = json.loads(file.read_text())
-    first = content["annotations"][0]
-    content["images"].append({"id": 3, "file_name": "a.png"})
-    content["annotations"] = [first | {"image_id": 3}, first | changes]
-    file.write_text(json.dumps(content))
-    converted = read_panoptic(tmp_path / "val2017", file)
-    assert what in [problem.what for problem in converted.problems]
-    assert len(objects(converted)) == 3
-
-
 def write_cityscapes(folder: Path, split: str, city: str, ids: NDArray[Any]) -> None:
     stem = f"{city}_000000_000019"
     save(folder / "gtFine" / split / city / f"{stem}_gtFine_instanceIds.png", ids.astype(np.uint16))
@@ -223,9 +147,9 @@ def test_cityscapes(tmp_path: Path) -> None:
     found = read_pngs(tmp_path / "leftImg8bit/train", tmp_path / "gtFine/train")
     assert found.problems == []
     assert objects(found) == [
-        ("car", 1, 1, pixels(crowd)),
-        ("person", 1, 0, pixels(RIGHT)),
-        ("car", 1, 0, pixels(LEFT)),
+        ("car", 1, 1, as_bytes(crowd)),
+        ("person", 1, 0, as_bytes(RIGHT)),
+        ("car", 1, 0, as_bytes(LEFT)),
     ]
     train, val = opened(tmp_path, "train"), opened(tmp_path, "val")
     assert [len(train.annotations(index)) for index in range(len(train))] == [3, 0]
@@ -245,7 +169,7 @@ def test_numbered_objects_beside_their_images(tmp_path: Path) -> None:
     save(tmp_path / "a_instanceIds.png", (LEFT * 1001 + RIGHT * 2001).astype(np.uint16))
     save(tmp_path / "c_instanceIds.png", (LEFT * 1001).astype(np.uint16))
     found = read_pngs(tmp_path, tmp_path)
-    assert objects(found) == [("class 1", 1, 0, pixels(LEFT)), ("class 2", 1, 0, pixels(RIGHT))]
+    assert objects(found) == [("class 1", 1, 0, as_bytes(LEFT)), ("class 2", 1, 0, as_bytes(RIGHT))]
     assert [problem.what for problem in found.problems] == ["a missing image"]
     assert len(opened(tmp_path, "train")) == 1
 
@@ -259,10 +183,33 @@ def test_a_picture_for_each_object(tmp_path: Path, folder: str) -> None:
         for number, mask in enumerate(masks):
             save(root / name / "masks" / f"{number}e5f.png", (mask * 255).astype(np.uint8))
     write_images(tmp_path / "stage1_test" / "77" / "images", ("77.png",))
-    expected = [(1, pixels(LEFT)), (1, pixels(RIGHT)), (2, pixels(DISC))]
+    expected = [(1, as_bytes(LEFT)), (1, as_bytes(RIGHT)), (2, as_bytes(DISC))]
     assert objects(read_pngs(root, root)) == [("object", i, 0, mask) for i, mask in expected]
     dataset = opened(tmp_path, "train")
     assert (len(dataset), dataset.categories.names) == (2, ("object",))
+
+
+@pytest.mark.parametrize("suffix", ["PNG", "tif", "bmp", "jpg"])
+def test_pictures_of_objects_in_every_format(tmp_path: Path, suffix: str) -> None:
+    """An image whose masks are not PNG is no negative."""
+    write_images(tmp_path / "a" / "images", ("a.png",))
+    save(tmp_path / "a" / "masks" / f"1.{suffix}", (LEFT * 255).astype(np.uint8))
+    (found,) = objects(read_pngs(tmp_path, tmp_path))
+    assert (drawn_pixels(found) != LEFT).mean() < (0.02 if suffix == "jpg" else 1e-9)
+
+
+def drawn_pixels(found: tuple[str, int, int, bytes]) -> NDArray[np.bool_]:
+    return np.frombuffer(found[3], np.uint8).reshape(HW).astype(bool)
+
+
+def test_a_photograph_in_place_of_masks(tmp_path: Path) -> None:
+    """It would have as many objects as colours, each looked for in all of its pixels."""
+    pixels = np.random.default_rng(0).integers(0, 256, (300, 300, 3), np.uint8)
+    save(tmp_path / "JPEGImages" / "a.png", pixels)
+    save(tmp_path / "SegmentationObject" / "a.png", pixels)
+    save(tmp_path / "SegmentationClass" / "a.png", np.ones((300, 300)), palette=True)
+    with pytest.raises(ValueError, match="a mask of too many objects"):
+        read_voc(tmp_path / "JPEGImages", tmp_path)
 
 
 def test_pictures_of_objects_that_are_left_out(tmp_path: Path) -> None:
@@ -296,7 +243,7 @@ def test_segment_anything_s_files(tmp_path: Path) -> None:
     write_sam(tmp_path, "b", [segment(DISC), segment(LEFT, category_name="leaf")])
     found = read_sam(tmp_path, tmp_path)
     assert found.problems == []
-    assert objects(found) == [("object", 2, 0, pixels(DISC)), ("leaf", 2, 0, pixels(LEFT))]
+    assert objects(found) == [("object", 2, 0, as_bytes(DISC)), ("leaf", 2, 0, as_bytes(LEFT))]
     dataset = opened(tmp_path, "train")
     assert [len(dataset.annotations(index)) for index in range(2)] == [0, 2]
     assert resolve_dataset(str(tmp_path)).split("train").format == "sam"

@@ -131,6 +131,7 @@ GOOD = shape("rectangle", [5, 5], [15, 15])
         (shape("circle", [1, 1], [1e200, 1e200]), "far outside"),
         (shape("mask", [1, 1], [5, 5], mask="no PNG"), "cannot be decoded"),
         (shape("mask", [1, 1], [5, 5]), "cannot be decoded"),
+        (shape("mask", [1, 1], [5, 5], mask=png(np.ones((2000, 2000), np.uint8))), "decoded"),
         (GOOD | {"label": " "}, "without a label"),
         (GOOD | {"label": None}, "without a label"),
         (GOOD | {"points": {}}, "without points"),

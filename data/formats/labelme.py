@@ -35,6 +35,7 @@ from .output import Output, Picture
 
 _POLYGONS = ("polygon", "rotation", "rotated_rectangle", "oriented_rectangle", "quadrilateral")
 _DRAW_AGAIN = "draw the object again, or delete it"
+_LARGE = 1 << 20  # pixels of a mask that any image may have
 _CLASS_LIST = "labels.txt"
 _SPECIAL = ("__ignore__", "_background_")
 
@@ -259,7 +260,8 @@ def _bitmap(mask: object, corners: list[float], image_hw: tuple[int, int]) -> Ru
     """Place a PNG, in base64, with its top left pixel at the first corner; cut what is outside."""
     try:
         content = base64.b64decode(mask) if isinstance(mask, str) else b""
-        piece = read_image(content)[..., 0] > 0
+        most = max(_LARGE, 4 * image_hw[0] * image_hw[1])  # what is outside is cut
+        piece = read_image(content, max_pixels=most)[..., 0] > 0
     except ValueError:
         raise Unusable("a mask that cannot be decoded", _DRAW_AGAIN) from None
     canvas = np.zeros(image_hw, np.bool_)

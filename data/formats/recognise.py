@@ -136,10 +136,15 @@ def format_of_json(file: Path) -> Format | None:
     return "labelme" if keys & {b"shapes", b"imagePath", b"imageData"} else None
 
 
-def image_folder_of(annotation_file: Path) -> Path:
-    """Guess the image folder: named like the split, else `images`, else where the file is."""
+def image_folder_of(annotation_file: Path, kind: Format) -> Path:
+    """Guess the image folder: named like the split, else `images`, else where the file is.
+
+    What is called like a panoptic file that names no split holds its masks.
+    """
     name = annotation_file.stem
-    return images_beside(annotation_file.parent, name.rpartition("_")[2], split_of(name))
+    split = split_of(name)
+    last = "images" if kind == "panoptic" and split is None else name.rpartition("_")[2]
+    return images_beside(annotation_file.parent, last, split)
 
 
 def _names_file(folder: Path) -> Path | None:
@@ -199,7 +204,7 @@ def _json_parts(place: Path, split: SplitName | None) -> dict[SplitName | None, 
         if kind in OF_ONE_IMAGE:
             return {split: [SplitPaths(kind, images_beside(place, "images", split), place)]}
         if kind is not None:
-            part = SplitPaths(kind, image_folder_of(file), file)
+            part = SplitPaths(kind, image_folder_of(file, kind), file)
             here.setdefault(_agreed(split_of(file.stem), split, file), []).append(part)
     return here
 
@@ -219,7 +224,7 @@ def _xml_parts(place: Path, split: SplitName | None) -> dict[SplitName | None, l
 
 def cvat_splits(file: Path) -> dict[SplitName | None, SplitPaths]:
     """Return the splits that the subsets of a project are named after; None is the key of all."""
-    images = image_folder_of(file)
+    images = image_folder_of(file, "cvat")
     splits = {split_of(name) for name in subsets(file)} & {"train", "val", "test"}
     if splits <= {"train"} or "train" not in splits:
         return {None: SplitPaths("cvat", images, file)}

@@ -10,9 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image as PilImage
 
+from data.formats.convert import Converted
 from data.formats.label_maps.voc import colour_map
 
-from .foreign_formats import HW, write_images
+from .foreign_formats import HW, drawn, write_images
 
 LEFT, RIGHT = (np.zeros(HW, bool) for _ in range(2))
 LEFT[5:25, 3:20] = RIGHT[10:38, 30:58] = True
@@ -163,3 +164,17 @@ def segment(mask: NDArray[Any], **more: Any) -> dict[str, Any]:
     measured = {"predicted_iou": 0.9, "stability_score": 0.9, "crop_box": [0, 0, 9, 9]}
     outline = {"size": list(HW), "counts": counts}
     return {"id": 1, "segmentation": outline, "point_coords": [[1, 1]], **measured, **more}
+
+
+def objects(converted: Converted) -> list[tuple[str, int, int, bytes]]:
+    """Image, class, crowd and pixels of all objects."""
+    content = converted.content
+    names = {entry["id"]: entry["name"] for entry in content["categories"]}
+    return [
+        (names[a["category_id"]], a["image_id"], a["iscrowd"], drawn(a["segmentation"]).tobytes())
+        for a in content["annotations"]
+    ]
+
+
+def as_bytes(mask: NDArray[Any]) -> bytes:
+    return mask.astype(np.uint8).tobytes()

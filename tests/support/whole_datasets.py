@@ -80,3 +80,11 @@ def masks_of(dataset: CocoInstances) -> dict[str, Counter[tuple[str, bool, bytes
             for mask in [raster(a["segmentation"], (info["height"], info["width"]))]
         )
     return result
+
+
+def pictures_of(dataset: CocoInstances) -> dict[str, bytes]:
+    """Pixels of all images, by the stem."""
+    return {
+        Path(dataset.image_info(index)["file_name"]).stem: dataset.sample(index).image.tobytes()
+        for index in range(len(dataset))
+    }

@@ -21,6 +21,9 @@ Ids = NDArray[np.int64]
 """(H, W) of an image, a number for each pixel."""
 
 
+_MOST_IDS = 20_000  # in one picture
+
+
 class IdMap(NamedTuple):
     """The pixels of a picture as they are stored.
 
@@ -64,7 +67,7 @@ def read_ids(file: Path) -> IdMap:
     """Read a picture without loss.
 
     Raises:
-        Unusable: it is missing, cut short, or no picture.
+        Unusable: it is missing, cut short, no picture, or one of more numbers than objects.
     """
     if not is_file(file):
         raise Unusable("a missing mask", f"put it into {file.parent}, or delete its entry")
@@ -81,6 +84,8 @@ def read_ids(file: Path) -> IdMap:
         values = ids_of_colours(values)
     elif values.ndim == 3:  # grey with transparency
         values = values[..., 0]
+    if values.max() > _MOST_IDS and len(np.unique(values)) > _MOST_IDS:
+        raise Unusable("a mask of too many objects", "it seems to be a photograph: put masks there")
     colours = None if palette is None else np.array(palette, np.uint8).reshape(-1, 3)
     return IdMap(values, colours, has_colours)
 

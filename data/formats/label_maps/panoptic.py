@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import numpy as np
 from PIL import Image as PilImage
 
-from data.annotations.entries import entries_of, id_key, read_content
+from data.annotations.entries import Key, entries_of, id_key, read_categories, read_content
 from data.annotations.images import parse_images
 from data.annotations.locate import ImageFinder
 from data.annotations.run_lengths import encode, measure
-from data.classes import Categories
 from data.formats.convert import CocoBuilder, Converted, Object, header_hw
 from data.formats.output import Output, Picture
 from data.problems import Unusable
@@ -36,7 +35,10 @@ def read_panoptic(image_folder: Path, file: Path) -> Converted:
     content = read_content(file)
     classes = entries_of(content, "categories")
     things = [entry for entry in classes if _is_thing(entry)]
-    categories = Categories.from_coco_json(things or classes)
+    categories, label_of = read_categories({"categories": things or classes}, None)
+    number_of = {key: categories.category_ids[label] for key, label in label_of.items()}
+    stuff = {id_key(entry["id"]) for entry in classes if isinstance(entry, dict) and "id" in entry}
+    stuff -= number_of.keys()
     found = CocoBuilder()
     if not things:  # datumaro marks all as stuff
         found.note("no class that is a thing", file, "all are taken: correct 'isthing'")
@@ -53,11 +55,14 @@ def read_panoptic(image_folder: Path, file: Path) -> Converted:
                 raise Unusable("an annotation with unknown image_id", "correct it, or delete it")
             path = pictures.find(image.file_name)
             png = entry.get("file_name") or f"{image.file_name.rpartition('.')[0]}.png"
-            ids = read_ids(mask_file(masks, str(png))).ids
+            mask = mask_file(masks, str(png))
+            if mask == path:
+                raise Unusable("a mask in place of its image", "put the images into 'images'")
+            ids = read_ids(mask).ids
             if ids.shape != (image.image_hw or header_hw(path)):
                 raise Unusable("a mask of another size than its image", "export it again")
-            segments = [s for s in _segments(entry) if s["category_id"] in categories.label_of]
-            objects = _objects(found, segments, ids, where)
+            segments = [s for s in _segments(entry) if s.get("category_id") not in stuff]
+            objects = _objects(found, segments, ids, number_of, where)
             found.add(pictures.relative(path), ids.shape, objects, len(segments))
     for image in images.values():
         with found.leaving_out(f"{file}, {image.file_name:.80}"):
@@ -109,20 +114,26 @@ def _segments(entry: dict[str, object]) -> list[dict[str, object]]:
     segments = entry.get("segments_info")
     if not isinstance(segments, list):
         raise Unusable("an annotation without 'segments_info'", "export it again")
-    dicts = [segment for segment in segments if isinstance(segment, dict)]
+    dicts = [segment if isinstance(segment, dict) else {} for segment in segments]
     return [s | {key: id_key(s.get(key)) for key in ("id", "category_id")} for s in dicts]
 
 
 def _objects(
-    found: CocoBuilder, segments: Iterable[dict[str, object]], ids: Ids, where: str
+    found: CocoBuilder,
+    segments: Iterable[dict[str, object]],
+    ids: Ids,
+    number_of: Mapping[Key, int],
+    where: str,
 ) -> list[Object]:
     objects: list[Object] = []
     present = set(np.unique(ids).tolist())
     for segment in segments:
         with found.leaving_out(f"{where}, segment {segment['id']!r:.40}"):
-            number, category = segment["id"], segment["category_id"]
-            if not isinstance(category, int) or number not in present:
+            number, key = segment["id"], segment["category_id"]
+            if not isinstance(key, int | str) or key not in number_of:
+                raise Unusable("a segment of an unknown class", "add the class to 'categories'")
+            if number not in present:
                 raise Unusable("a segment without a pixel", "export it again, or delete it")
             is_crowd = segment.get("iscrowd") in (1, True)
-            objects.append(Object(category, encode(ids == number), is_crowd=is_crowd))
+            objects.append(Object(number_of[key], encode(ids == number), is_crowd=is_crowd))
     return objects

@@ -60,7 +60,7 @@ def read_pngs(image_folder: Path, source: Path) -> Converted:
             if len(images) != 1:
                 raise Unusable("masks without an image", f"put it alone into ../{OWN_IMAGE}")
             image_hw = header_hw(images[0])
-            files = sorted(masks.glob("*.png"))
+            files = list(images_below(masks))
             objects: list[Object] = []
             for file in files:
                 with found.leaving_out(str(file)):
@@ -95,7 +95,8 @@ def _class_list(source: Path) -> list[str]:
 
 
 def _object(file: Path, image_hw: tuple[int, int], names: list[str]) -> Object:
-    pixels = read_ids(file).ids > 0
+    ids = read_ids(file).ids
+    pixels = ids > ids.max() // 2  # JPEG spreads a little light around the object
     if pixels.shape != image_hw:
         raise Unusable("a mask of another size than its image", "export it again")
     if not pixels.any():
