@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import matplotlib
 import numpy as np
@@ -80,6 +81,7 @@ def test_families_learn_are_kept_and_run_by_openvino(backbone: str, tmp_path: Pa
     [
         ("timm/", "no such network"),
         ("timm/resnet1", "no such network; near it are timm/resnet"),
+        ("timm/resnet18.of_mine", "no such weights"),
         ("timm/vit_tiny_patch16_224", "images of 224 x 224 pixels only"),
         ("timm/levit_128s", "no feature maps|has strides|pixels only"),
         ("resnet19", "expected one of resnet18"),
@@ -159,6 +161,34 @@ def test_files_that_are_no_weights(content: object, reason: str, tmp_path: Path)
     with pytest.raises((ValueError, OSError), match=reason) as refusal:
         pretrained_state("timm/resnet18d", file)
     assert f"--backbone_weights={file}" in str(refusal.value)
+
+
+class Code:
+    """Creates a file when it is unpickled."""
+
+    def __init__(self, file: Path) -> None:
+        self.file = file
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return Path.touch, (self.file,)
+
+
+def test_code_in_a_file_of_weights_is_not_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    torch.save({"state_dict": Code(tmp_path / "run")}, tmp_path / "net.pth")
+    load = timm.models.load_state_dict
+    asked: list[bool] = []
+
+    def kept(*args: Any, weights_only: bool = False, **more: Any) -> Any:
+        asked.append(weights_only)
+        return load(*args, weights_only=weights_only, **more)
+
+    monkeypatch.setattr(timm.models, "load_state_dict", kept)
+    with pytest.raises(ValueError, match="cannot be read"):
+        pretrained_state("timm/resnet18d", tmp_path / "net.pth")
+    assert asked == [True]
+    assert not (tmp_path / "run").exists()
 
 
 def test_without_a_network_the_ways_out_are_told(monkeypatch: pytest.MonkeyPatch) -> None:

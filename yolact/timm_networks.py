@@ -16,7 +16,7 @@ def settings_of(backbone: str) -> Any:
         backbone: "timm/" and a name of timm's.
 
     Raises:
-        ValueError: timm has no such network.
+        ValueError: timm has no such network, or no such weights of it.
     """
     import timm  # slow to load
 
@@ -25,7 +25,10 @@ def settings_of(backbone: str) -> Any:
         close = difflib.get_close_matches(name, timm.list_models(), 3, 0.5)
         hint = f"; near it are {', '.join(TIMM_PREFIX + other for other in close)}" if close else ""
         raise ValueError(f"model.backbone={backbone}: timm has no such network{hint}")
-    return timm.get_pretrained_cfg(name) or timm.models.PretrainedCfg()
+    try:
+        return timm.get_pretrained_cfg(name) or timm.models.PretrainedCfg()
+    except RuntimeError:  # of the part behind the dot
+        raise ValueError(f"model.backbone={backbone}: timm has no such weights") from None
 
 
 def pixel_statistics(backbone: str) -> tuple[tuple[float, ...], tuple[float, ...]]:

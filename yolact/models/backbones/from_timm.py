@@ -100,7 +100,9 @@ def _file_state(name: str, file: Path) -> dict[str, Tensor]:
         raise FileNotFoundError(f"--backbone_weights={file}: no such file")
     random = _seeded_state(name)
     try:
-        state = _seeded_state(name, pretrained=True, pretrained_cfg_overlay={"file": str(file)})
+        # Tensors alone: by itself, timm 1.0.9 would run code that a file holds.
+        tensors = timm.models.load_state_dict(str(file), weights_only=True)
+        state = _seeded_state(name, pretrained=True, pretrained_cfg_overlay={"state_dict": tensors})
     except Exception as error:  # of pickle, zip, safetensors: whatever is in the file
         raise ValueError(
             f"--backbone_weights={file}: cannot be read ({_first_line(error)})"
