@@ -69,9 +69,15 @@ class Categories:
 
     @classmethod
     def from_numbers(cls, names: Iterable[tuple[int, str]]) -> Categories:
-        """Take over category ids with their names, sorted by id."""
+        """Take over category ids with their names, sorted by id.
+
+        Halves of characters, which JSON can hold but no file, picture or font, become "?".
+        """
         ordered = sorted(names, key=lambda pair: pair[0])
-        return cls(tuple(name for _, name in ordered), tuple(number for number, _ in ordered))
+        return cls(
+            tuple(name.encode("utf-8", "replace").decode() for _, name in ordered),
+            tuple(number for number, _ in ordered),
+        )
 
     def to_coco_json(self) -> list[Category]:
         """Return the `categories` list of an annotation file."""

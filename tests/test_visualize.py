@@ -1,3 +1,4 @@
+import dataclasses
 import itertools
 import math
 import subprocess
@@ -21,6 +22,7 @@ from yolact.drawing.detections import (
 )
 from yolact.drawing.lincomb import diverging, draw_lincomb
 from yolact.drawing.plots import collect_curves
+from yolact.drawing.side_by_side import titled
 from yolact.drawing.window import has_display, show
 from yolact.evaluation.way_of_2019 import draw_plain
 from yolact.results.detections import Detections
@@ -58,6 +60,14 @@ def test_no_detections_give_a_copy(color_by: str) -> None:
     drawn = draw_detections(image, make_detections([]), color_by=color_by)
     assert np.array_equal(drawn, image)
     assert drawn is not image
+
+
+@pytest.mark.parametrize("name", ["half \ud800", "file \udcff.png", "nul \0", "line\nbreak", ""])
+def test_names_that_no_font_has(name: str) -> None:
+    """OpenCV crashes at some, and takes the process with it."""
+    found = dataclasses.replace(make_detections([[20, 30, 90, 100]]), class_names=(name,))
+    assert (draw_detections(grey(), found) != 100).any()
+    assert titled(name, grey()).shape[1] >= HW[1]
 
 
 def test_input_is_left_alone() -> None:

@@ -11,6 +11,7 @@ import cv2
 import torch
 
 from data.images import Image
+from data.problems import printable
 from layers.instances import Instances
 
 Draw = Callable[[Image, Instances], Image]
@@ -169,7 +170,7 @@ def _font_scale(text: str, image_hw: tuple[int, int]) -> float:
 @lru_cache(maxsize=1024)  # asked for several times, and again in the next frame of a video
 def _label_size(text: str, scale: float) -> tuple[int, int]:
     """Measure a text with its margin: width and height in pixels."""
-    (width, _), _ = cv2.getTextSize(text, FONT, scale, _font_weight(scale))
+    (width, _), _ = cv2.getTextSize(printable(text), FONT, scale, _font_weight(scale))
     return width + 2 * round(5 * scale), round(_LINE_HEIGHT * scale)
 
 
@@ -183,7 +184,9 @@ def _write(canvas: Image, text: str, place: Rectangle, color: Color) -> None:
     scale = _font_scale(text, _image_hw(canvas))
     cv2.rectangle(canvas, (x1, y1), (x2 - 1, y2 - 1), color, cv2.FILLED)
     origin = (x1 + round(5 * scale), y2 - round(9 * scale))
-    cv2.putText(canvas, text, origin, FONT, scale, ink_on(color), _font_weight(scale), cv2.LINE_AA)
+    ink, weight = ink_on(color), _font_weight(scale)
+    # OpenCV crashes at half of a character, which names from JSON and of files can hold.
+    cv2.putText(canvas, printable(text), origin, FONT, scale, ink, weight, cv2.LINE_AA)
 
 
 def _overlap(a: Rectangle, b: Rectangle) -> bool:

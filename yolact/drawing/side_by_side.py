@@ -13,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 
 from data.images import Image
+from data.problems import printable
 from layers.instances import Instances
 from yolact.files import whole_file
 
@@ -150,6 +151,7 @@ def with_room(objects: Instances, scores: bool) -> NDArray[np.bool_]:
 
 def titled(text: str, picture: Image) -> Image:
     """Write a line above a picture, which becomes as wide as that."""
+    text = printable(text)  # for OpenCV, see `data.problems.printable`
     width, _ = cv2.getTextSize(text, _FONT, 0.45, 1)[0]
     width = max(picture.shape[1], width + 8)
     line = np.full((TITLE_HEIGHT, width, 3), _PAPER, np.uint8)
