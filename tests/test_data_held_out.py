@@ -15,10 +15,11 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from data.alike import difference, groups_of, prints_of
+from data.alike import difference, groups_of
 from data.annotations.coco import CocoInstances
 from data.catalog import has_one_split, open_dataset, resolve_dataset
 from data.classes import Categories
+from data.copies import small_greys
 from data.held_out import choose_groups
 from data.options import DataOptions
 
@@ -190,20 +191,22 @@ def test_a_video_with_a_flash_and_changing_exposure(tmp_path: Path) -> None:
 
 
 def test_copies_stay_together(tmp_path: Path) -> None:
-    """Copies under other names, of other sizes and compressions, and Roboflow's augmentations."""
+    """Copies of other names, sizes, compressions and exposures, and Roboflow's augmentations."""
     pictures: dict[str, Any] = {}
     for number in range(20):
         pictures[f"{chr(97 + number)}.png"] = scene(number)
         pictures[f"copies/{chr(120 - number)}x.jpg"] = scene(number, noise=4)
         small = cv2.resize(scene(number), (61, 43), interpolation=cv2.INTER_AREA)
         pictures[f"{1000 - 7 * number}.png"] = small.astype(np.uint8)
+        bright = cv2.convertScaleAbs(scene(number), alpha=0.8, beta=40)
+        pictures[f"bright/{number}.png"] = bright.astype(np.uint8)
         name = f"p{chr(97 + number)}_jpg.rf.{{}}.jpg"
         pictures[name.format("0a1b")] = scene(50 + number)
         pictures[name.format("9f8e")] = scene(80 + number)
     train, val = split(write(tmp_path, pictures))
-    group_of = dict(zip(pictures, np.repeat(range(40), [3, 2] * 20), strict=True))
+    group_of = dict(zip(pictures, np.repeat(range(40), [4, 2] * 20), strict=True))
     assert {group_of[name] for name in names(train)}.isdisjoint(group_of[n] for n in names(val))
-    assert 17 <= len(val) <= 23
+    assert 20 <= len(val) <= 28
 
 
 def test_classes_are_no_videos(tmp_path: Path) -> None:
@@ -236,7 +239,7 @@ def test_blank_and_broken_images_are_no_copies(tmp_path: Path) -> None:
 
 
 def test_no_images_are_alike() -> None:
-    assert prints_of(()).shape == (0, 256)
+    assert small_greys(()).shape == (0, 32, 32)
     assert groups_of([], []).tolist() == []
     assert choose_groups(np.zeros((0, 1), np.int64), [], 0.5) == []
 
@@ -245,8 +248,8 @@ def test_what_looks_alike_is_measured(tmp_path: Path) -> None:
     files = [tmp_path / f"{number}.png" for number in range(4)]
     for file, picture in zip(files, (scene(1), scene(1, 0, 6), scene(1, 4), scene(2)), strict=True):
         cv2.imwrite(str(file), picture)
-    prints = prints_of(tuple(files))
-    copy, moved, other = (difference(prints[:1], prints[i : i + 1]).item() for i in (1, 2, 3))
+    greys = small_greys(tuple(files))
+    copy, moved, other = (difference(greys[:1], greys[i : i + 1]).item() for i in (1, 2, 3))
     assert copy < 0.05
     assert 0.1 < moved < 0.7
     assert other > 1

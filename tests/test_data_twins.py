@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from data.annotations.run_lengths import encode
 from data.checks.dataset import find_copies
 from data.checks.duplicates import Box, box_iou, object_twins
-from data.checks.pictures import Twins, exact_twins, near_twins
+from data.copies import Twins, exact_twins, near_twins
 from data.sample import RunLengths
 
 Pixels = NDArray[np.uint8]

@@ -9,6 +9,7 @@ from pathlib import Path
 from data.annotations.entries import entries_of, id_key, read_categories, read_content
 from data.annotations.locate import ImageFinder, image_path
 from data.catalog import SHAPES, Split, resolve_dataset
+from data.copies import exact_twins
 from data.formats.recognise import read_split
 from data.formats.splits import SplitPaths
 from data.options import AS_IS, DataOptions
@@ -16,7 +17,6 @@ from data.problems import Problem
 
 from .images import check_images
 from .objects import check_objects
-from .pictures import exact_twins
 
 BOTH = "train and val"
 """The name under which problems between two splits are filed."""

@@ -8,7 +8,7 @@ from itertools import chain
 from typing import Any
 
 from data.annotations.coco import CocoInstances
-from data.checks.pictures import Twins
+from data.copies import Twins
 from data.problems import Problem
 from data.sample import Dataset, ImageInfo
 from yolact.predictor import Predictor

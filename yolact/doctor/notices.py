@@ -15,7 +15,7 @@ from data.annotations.coco import CocoInstances
 from data.annotations.run_lengths import from_outline
 from data.checks.dataset import BOTH
 from data.checks.duplicates import object_twins
-from data.checks.pictures import Twins, exact_twins, near_twins
+from data.copies import Twins, exact_twins, near_twins
 from data.problems import Problem
 from data.sample import Annotation, Dataset, RunLengths
 

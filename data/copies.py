@@ -11,6 +11,7 @@ import hashlib
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
 
@@ -18,8 +19,11 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from data.files import is_file
-from data.images import read_small
+from .files import is_file
+from .images import read_small
+
+Greys = NDArray[np.uint8]
+"""(N, 32, 32) tiny versions of pictures; 0 everywhere where there is nothing to see."""
 
 _SIDE = 32  # of the small grey pictures, in pixels
 _PARTS, _BITS = 8, 16  # of a hash
@@ -69,14 +73,18 @@ def near_twins(files: Sequence[Path], exact: Iterable[Twins] = ()) -> list[Twins
         files: of the pictures.
         exact: what `exact_twins` has found: of each group the first stands for all.
     """
-    copies = {index for twins in exact for index in twins.indices[1:]}
-    indices = [index for index in range(len(files)) if index not in copies]
+    pictures = small_greys(tuple(files))
+    copies = [index for twins in exact for index in twins.indices[1:]]
+    kept = np.setdiff1d(np.flatnonzero(pictures.any(axis=(1, 2))), copies).tolist()
+    groups = _joined(pictures[kept])
+    return sorted(Twins(tuple(kept[place] for place in group), False) for group in groups)
+
+
+@lru_cache(maxsize=4)
+def small_greys(files: tuple[Path, ...]) -> Greys:
+    """Return a tiny version of each picture; of what is unreadable or flat there is none."""
     with ThreadPoolExecutor(_WORKERS) as workers:
-        small = list(workers.map(_small_grey, [files[index] for index in indices]))
-    kept = [place for place, picture in enumerate(small) if picture is not None]
-    pictures = np.array([small[place] for place in kept], np.uint8).reshape(-1, _SIDE, _SIDE)
-    groups = _joined(pictures)
-    return sorted(Twins(tuple(indices[kept[place]] for place in group), False) for group in groups)
+        return np.array([*workers.map(_small_grey, files)], np.uint8).reshape(-1, _SIDE, _SIDE)
 
 
 def _digest(file: Path, start: int = 0) -> bytes:
@@ -89,17 +97,17 @@ def _digest(file: Path, start: int = 0) -> bytes:
         return b""
 
 
-def _small_grey(file: Path) -> NDArray[np.uint8] | None:
-    """Return a (32, 32) picture; None if it cannot be read, or has no features."""
+def _small_grey(file: Path) -> Greys:
+    nothing = np.zeros((_SIDE, _SIDE), np.uint8)
     try:
         grey = cv2.cvtColor(read_small(file, 2 * _SIDE), cv2.COLOR_RGB2GRAY)
     except (OSError, ValueError):
-        return None
+        return nothing
     small = np.asarray(cv2.resize(grey, (_SIDE, _SIDE), interpolation=cv2.INTER_AREA), np.uint8)
-    return small if small.std() >= _LEAST_CONTRAST else None
+    return small if small.std() >= _LEAST_CONTRAST else nothing
 
 
-def _hashes(pictures: NDArray[np.uint8]) -> NDArray[np.uint16]:
+def _hashes(pictures: Greys) -> NDArray[np.uint16]:
     """Return (N, 8) parts of hashes, those of the lowest frequencies first."""
     rows, columns = np.indices((_SIDE, _SIDE))
     order = np.argsort((rows + columns).ravel(), kind="stable")[1 : 1 + _PARTS * _BITS]
@@ -122,7 +130,7 @@ def _near_pairs(hashes: NDArray[np.uint16]) -> Iterator[tuple[int, int]]:
             yield from zip(first[near].tolist(), second[near].tolist(), strict=True)
 
 
-def _joined(pictures: NDArray[np.uint8]) -> list[list[int]]:
+def _joined(pictures: Greys) -> list[list[int]]:
     """Group N small grey pictures that look the same, two or more in a group."""
     parent = list(range(len(pictures)))
 
