@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
@@ -154,7 +155,13 @@ def convert_dataset(
     datasets = _open(name, root)
     categories = _all_classes([dataset.categories for dataset in datasets.values()])
     number_of = dict(zip(categories.names, categories.category_ids, strict=True))
-    writer, problems = WRITERS[format], list[Problem]()
+    writer = WRITERS[format]
+    problems = [
+        Problem("a class that is listed twice", name, "it is written once", is_used=True)
+        for dataset in datasets.values()
+        for name, count in Counter(dataset.categories.names).items()
+        if count > 1
+    ]
     if not writer.holds_any_name:
         categories = _in_lines(categories, format, problems)
     images = ImagePlaces(folder, writer.images, transfer)

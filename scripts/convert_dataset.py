@@ -56,8 +56,9 @@ def check_target(source: str, target: Path, overwrite: bool) -> None:
     """
     if target.exists() and not target.is_dir():
         raise UsageError(f"{target} is a file: name a folder to write")
-    folder = Path(source).resolve()
-    if folder.is_dir() and folder in (target.resolve(), *target.resolve().parents):
+    read, written = Path(source).resolve(), target.resolve()
+    is_file, above = read.is_file(), (written, *written.parents)
+    if (is_file and written == read.parent) or (read.is_dir() and read in above):
         raise UsageError(f"{target} is in the dataset itself: name another folder to write")
     if not overwrite and target.is_dir() and any(target.iterdir()):
         raise UsageError(f"{target} is not empty: name another folder, or add --overwrite")

@@ -398,6 +398,9 @@ def test_folders_that_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[
         out, err = capsys.readouterr()
         assert (out, err.count("\n")) == ("", 1)
         assert message in err
+    own = [str(source / "annotations.json"), str(source), "--format=coco", "--overwrite"]
+    assert main(["convert", *own]) == 2
+    assert "in is in the dataset itself: " in capsys.readouterr().err
     assert main(["convert", str(source), str(full), "--format=yolo", "--overwrite"]) == 0
     assert (full / "mine.txt").read_text() == "kept"
     for name in (source, source / "annotations.json"):

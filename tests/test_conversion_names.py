@@ -68,6 +68,15 @@ def test_names_that_would_become_one(tmp_path: Path, classes: tuple[str, str]) -
     assert names == list(classes)
 
 
+def test_two_classes_of_one_name_are_told(tmp_path: Path) -> None:
+    source = write_coco(tmp_path / "in", {"": {"a.png": (HW, [("cat", [square(5, 5, 20)])])}})
+    listing = source / "annotations.json"
+    listing.write_text(listing.read_text().replace('"dog"', '"cat"'))
+    (told,) = convert_dataset(str(source), tmp_path / "out", "yolo")
+    assert str(told) == "a class that is listed twice: cat; it is written once"
+    assert open_dataset(str(tmp_path / "out"), "train").categories.names == ("cat", "unused")
+
+
 FILES = (
     *("new\nline.png", "tab\t.png", " lead.png", "trail .png", "u\u2028.png", "no\u00a0break.png"),
     *(".hidden.png", "no_suffix", "\udcff\udcfe.png", "x%20y.png", "a:b.png", "{stem}.png"),
