@@ -286,6 +286,29 @@ def test_images_and_labels_of_yolo_that_do_not_belong_together(tmp_path: Path) -
     ]
 
 
+@pytest.mark.parametrize(
+    ("images", "labels", "suffix"),
+    [
+        ("images/train", "labels/train", ".TXT"),
+        ("Images/train", "Labels/train", ".txt"),
+        ("train/IMAGES", "train/LABELS", ".TXT"),
+    ],
+)
+def test_names_of_systems_that_ignore_case(
+    tmp_path: Path, images: str, labels: str, suffix: str
+) -> None:
+    """No image becomes a negative, since its text file is called otherwise."""
+    write_images(tmp_path / images)
+    (tmp_path / labels).mkdir(parents=True)
+    for name, lines in (("a", 1), ("b", 2), ("gone", 1)):
+        (tmp_path / labels / f"{name}{suffix}").write_text(LINE * lines)
+    (tmp_path / "data.yaml").write_text(f"names: [leaf]\ntrain: {images}\n")
+    assert count(tmp_path, "train") == (2, 3)
+    assert [each.what for each in check_dataset(str(tmp_path))["train"]][:1] == [
+        "labels without an image"
+    ]
+
+
 def test_byte_order_marks_and_hidden_files(tmp_path: Path) -> None:
     images = write_images(tmp_path / "images" / "train", ("a.png", "b.png", ".c.png"))
     write_yolo(two_images(), tmp_path)

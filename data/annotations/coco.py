@@ -200,7 +200,8 @@ class CocoInstances:
         objects = self._objects
         is_learned = ~objects.is_crowd
         images, labels = objects.images[is_learned], objects.labels[is_learned]
-        of_class = np.bincount(images * len(self.categories) + labels)
+        # Not by bincount, which takes gigabytes for many images of many classes.
+        of_class = np.unique(images * len(self.categories) + labels, return_counts=True)[1]
         learned, marked = set(labels.tolist()), set(objects.labels.tolist())
         return ObjectCounts(
             objects=len(labels),

@@ -22,6 +22,7 @@ from .output import Output, Picture
 from .yolo_files import find_places, images_of, label_folder
 
 _LARGEST_SHARE = 2.0  # beyond it, coordinates are pixels
+_SUFFIXES = (".txt", ".TXT")
 _LINE = "write: class x1 y1 x2 y2 x3 y3 ..."
 
 
@@ -125,17 +126,17 @@ def _as_read(image_hw: tuple[int, int], ring: Ring) -> Ring:
 
 def _text_file(image: Path, place: Path) -> Path:
     """Return where the objects of an image are written, which is in a folder or a list."""
+    stems = [label_folder(image.parent) / image.stem]
     if place.is_dir():
-        file = label_folder(place) / image.relative_to(place).with_suffix(".txt")
-        if file.is_file():
-            return file
-    return label_folder(image.parent) / f"{image.stem}.txt"
+        stems.insert(0, label_folder(place) / image.relative_to(place).with_suffix(""))
+    files = [Path(f"{stem}{suffix}") for stem in stems for suffix in _SUFFIXES]
+    return next(filter(Path.is_file, files), files[-2])
 
 
 def _stray(folders: Iterable[Path], used: AbstractSet[Path]) -> list[Path]:
     """Return the text files beside `images` that belong to no image."""
     labels = {label_folder(folder) for folder in folders if label_folder(folder) != folder}
-    files = {file for folder in labels for file in folder.rglob("*.txt")}
+    files = {f for folder in labels for suffix in _SUFFIXES for f in folder.rglob(f"*{suffix}")}
     return sorted(files - used - {folder / "classes.txt" for folder in labels})
 
 

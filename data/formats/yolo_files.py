@@ -86,13 +86,18 @@ def images_below(folder: Path) -> Iterator[Path]:
 
 
 def label_folder(image_folder: Path) -> Path:
-    """Return the folder of the text files: `labels` in place of the last `images`, if it exists."""
+    """Return the folder of the text files: `labels` in place of the last `images`, if it exists.
+
+    Both may be written large.
+    """
     parts = image_folder.absolute().parts
-    if "images" in parts:
-        last = len(parts) - 1 - parts[::-1].index("images")
-        labels = Path(*parts[:last], "labels", *parts[last + 1 :])
-        if labels.is_dir():
-            return labels
+    names = [part.lower() for part in parts]
+    if "images" in names:
+        last = len(parts) - 1 - names[::-1].index("images")
+        for name in ("labels", "Labels", "LABELS"):
+            labels = Path(*parts[:last], name, *parts[last + 1 :])
+            if labels.is_dir():
+                return labels
     return image_folder
 
 
