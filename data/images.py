@@ -221,7 +221,7 @@ def _opened(path: Path) -> BinaryIO:
         return path.open("rb")
     except FileNotFoundError:
         raise FileNotFoundError(f"no such image: {path}") from None
-    except (OSError, ValueError) as error:  # a name with a zero byte
+    except (OSError, ValueError, RecursionError) as error:  # a name with a zero byte, deep JSON
         raise _refusal(path, error) from error
 
 
@@ -289,7 +289,7 @@ def _check_size(size: tuple[int, int], max_pixels: int | None = None) -> None:
     (width, height), most = size, MAX_PIXELS if max_pixels is None else max_pixels
     if width * height > most:
         raise ValueError(f"{width} x {height} pixels exceed {most:,}; {_MEND}{width * height}")
-    if not width * height:
+    if min(size) < 1:
         raise ValueError("it has no pixels")
 
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import io
+import struct
 from pathlib import Path
 from typing import Any
 
@@ -106,6 +107,25 @@ def test_broken_files_of_64_bits(tmp_path: Path) -> None:
     for broken in (content[: len(content) // 2], content[:40], b"II*\0" + b"\xff" * 99, b"MM\0*"):
         with pytest.raises(ValueError, match="cannot read the given bytes as an image"):
             read_image(broken)
+
+
+def test_a_size_below_0(tmp_path: Path) -> None:
+    """Two of them make a positive number of pixels."""
+    entries = [(tag, 9, 1, 2**32 - 1) for tag in (256, 257)]  # width and height, signed
+    entries += [(258, 3, 1, 64), (262, 3, 1, 1), (273, 4, 1, 8), (277, 3, 1, 1)]
+    listed = b"".join(struct.pack("<HHII", *entry) for entry in entries)
+    file = tmp_path / "a.tif"
+    file.write_bytes(b"II*\0" + struct.pack("<IH", 8, len(entries)) + listed + bytes(64))
+    for read in (read_head, read_image):
+        with pytest.raises(ValueError, match="it has no pixels"):
+            read(file)
+
+
+def test_a_labelme_file_without_end(tmp_path: Path) -> None:
+    (tmp_path / "a.json").write_text("[" * 200_000)
+    for read in (read_head, read_image):
+        with pytest.raises(ValueError, match="cannot read .*a.json as an image"):
+            read(tmp_path / "a.json")
 
 
 @pytest.mark.parametrize("channels", [1, 3])

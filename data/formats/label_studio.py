@@ -16,7 +16,7 @@ from data.annotations.locate import ImageFinder
 from data.annotations.run_lengths import encode
 from data.files import IMAGE_SUFFIXES, is_number, read_json
 from data.images import MAX_PIXELS
-from data.problems import Problem, Unusable
+from data.problems import Unusable
 
 from .convert import CocoBuilder, Converted, Object, Part, ellipse, header_hw, polygon, rectangle
 
@@ -144,7 +144,7 @@ def _entries(task: dict[str, object], found: CocoBuilder, where: str) -> list[di
     truths = [annotation for annotation in usable if annotation.get("ground_truth") is True]
     if len(usable) > 1 and len(truths) != 1:
         mend = "the newest is taken: mark one as ground truth, or delete the others"
-        found.problems.append(Problem("a task that is annotated several times", where, mend))
+        found.note("a task that is annotated several times", where, mend)
     chosen = max(truths or usable, key=_changed)
     result = chosen.get("result")
     return (
