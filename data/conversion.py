@@ -20,6 +20,7 @@ from data.formats.label_maps.pngs import write_pngs
 from data.formats.label_maps.voc import write_voc
 from data.formats.labelme import write_labelme
 from data.formats.output import Output, Picture
+from data.formats.splits import split_of
 from data.formats.via import write_via
 from data.formats.yolo import write_yolo
 
@@ -67,6 +68,7 @@ WRITERS = {
 """The formats that can be written."""
 
 
+_ALL = PurePosixPath("all")
 _UP = ("..", "/", ".")  # parts of names that lead out of a folder
 _NO_NAME = re.compile(r"^\.|^\s+|\s+(?=\.\w+$)")  # what lists of files and readers do not keep
 _NOT_IN_LINES = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]+")
@@ -97,6 +99,9 @@ class ImagePlaces:
         """
         parts = PurePosixPath(name.replace("\\", "/")).parts
         path = PurePosixPath(*(self._part(part) for part in parts if part not in _UP))
+        if not split and self.pattern.startswith("{split}/") and path.parts[1:]:
+            # A folder called like a split would be taken for it, and what is beside it for none.
+            path = _ALL / path if split_of(path.parts[0]) else path
         if is_embedded(source):
             path = path.with_suffix(format_suffix(source))
         elif self.transfer != "none" and path.suffix.lower() not in IMAGE_SUFFIXES:

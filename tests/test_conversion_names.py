@@ -8,7 +8,7 @@ import pytest
 from support.odd_masks import HW
 from support.whole_datasets import masks_of, square, write_coco
 
-from data.catalog import open_dataset
+from data.catalog import open_dataset, resolve_dataset
 from data.conversion import WRITERS, convert_dataset
 
 FORMATS = sorted(WRITERS)
@@ -99,11 +99,14 @@ def test_images_of_any_name(tmp_path: Path, format: str) -> None:
     assert sorted(map(str, after)) == sorted(map(str, before))
 
 
-def test_yolo_that_is_not_split_stays_so(tmp_path: Path) -> None:
+@pytest.mark.parametrize("folder", ["train", "val", "test/x"])
+@pytest.mark.parametrize("format", FORMATS)
+def test_what_is_not_split_stays_so(tmp_path: Path, format: str, folder: str) -> None:
     """Also if a folder in it is called like a split."""
-    images = {name: (HW, [("cat", [square(5, 5, 20)])]) for name in ("a.png", "train/b.png")}
+    images = {name: (HW, [("cat", [square(5, 5, 20)])]) for name in ("a.png", f"{folder}/b.png")}
     source = write_coco(tmp_path / "in", {"": images})
-    convert_dataset(str(source), tmp_path / "out", "yolo")
+    convert_dataset(str(source), tmp_path / "out", format)
+    assert resolve_dataset(str(tmp_path / "out")).is_shared
     assert masks_of(open_dataset(str(tmp_path / "out"), "train")).keys() == {"a", "b"}
 
 
