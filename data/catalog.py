@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import logging
+import os
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
@@ -20,9 +22,10 @@ from data.formats.recognise import (
     recognise,
     yolo_splits,
 )
-from data.formats.splits import SplitPaths
+from data.formats.splits import PLACES, SplitPaths, split_of
 
 from .classes import Categories
+from .files import IMAGE_SUFFIXES
 from .held_out import held_out
 from .options import AS_IS, DataOptions
 from .problems import tell
@@ -34,6 +37,9 @@ SHAPES = "shapes"
 """The name of the generated scenes."""
 
 Split = Literal["train", "val"]
+
+_ARCHIVES = (".zip", ".rar", ".7z", ".tar", ".gz", ".tgz", ".bz2", ".xz")
+_LOOKED_INTO = 20  # folders in one without annotations, to find those that are meant
 
 
 @dataclass(frozen=True)
@@ -201,6 +207,8 @@ def _found(name_or_path: str, root: Path) -> DatasetPaths:
         return DatasetPaths(path.resolve().parent.name, *yolo_splits(path))
     if path.is_dir():
         return _in_folder(path)
+    if path.is_file() and path.suffix.lower() in _ARCHIVES:
+        raise ValueError(f"{path} is an archive: unpack it, and give the folder")
     close = difflib.get_close_matches(name_or_path, _CATALOG, n=1, cutoff=0.6)
     hint = f" (did you mean {close[0]!r}?)" if close else ""
     raise ValueError(
@@ -237,11 +245,32 @@ def _own_or_shared(base: Path, images: str) -> Path:
 def _in_folder(folder: Path) -> DatasetPaths:
     splits = recognise(folder)
     if splits == (None, None):
-        raise ValueError(
-            f"no annotations in {str(folder)!r}: expected annotations/instances_train.json and "
-            f"instances_val.json, {EXPECTED}; catalogued names: {', '.join(_CATALOG)}"
-        )
+        raise ValueError(f"no annotations in {str(folder)!r}{_advice(folder)}")
     return DatasetPaths(folder.resolve().name, *splits)
+
+
+def _advice(folder: Path) -> str:
+    """Say what to give instead of a folder without annotations, which may not be unpacked."""
+    children = sorted(folder.iterdir())
+    archive = next((each for each in children if each.suffix.lower() in _ARCHIVES), None)
+    if archive is not None:
+        return f": unpack {archive.name} first"
+    if os.sep == "/" and any("\\" in child.name for child in children):
+        return ": its files have folders in their names, so unpack it with another program"
+    near = [child for child in children if child.is_dir()][:_LOOKED_INTO]
+    here = folder.absolute()
+    if here.name.lower() in PLACES or split_of(here.name):
+        near.append(here.parent)
+    for other in near:
+        with contextlib.suppress(ValueError):
+            if recognise(other) != (None, None):
+                return f": did you mean {str(other)!r}?"
+    images = sum(child.suffix.lower() in IMAGE_SUFFIXES for child in children)
+    found = f", which has {images} images and nothing about them" if images else ""
+    return (
+        f"{found}: expected annotations/instances_train.json and instances_val.json, {EXPECTED}; "
+        f"catalogued names: {', '.join(_CATALOG)}"
+    )
 
 
 def _of_json(file: Path) -> SplitPaths:

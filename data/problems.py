@@ -25,6 +25,12 @@ class Problem:
     mend: str
     is_used: bool = field(default=False, kw_only=True)
 
+    @classmethod
+    def of_error(cls, what: str, error: Exception, mend: str) -> Problem:
+        """Turn an error into a problem: behind its last semicolon it says what to do, or `mend`."""
+        where, _, own = str(error).rpartition("; ")
+        return cls(what, where, own) if where else cls(what, own, mend)
+
     def __str__(self) -> str:
         """Return one line of sensible length, whatever files and classes are called."""
         line = f"{self.what}: {self.where:.{_LONGEST}}; {self.mend:.{_LONGEST}}"

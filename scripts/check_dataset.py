@@ -130,9 +130,8 @@ def open_splits(config: Config, problems: dict[str, list[Problem]]) -> dict[str,
             splits[split] = data = open_dataset(name, split, classes, options=options)
         except (ValueError, FileNotFoundError) as error:
             if not problems.setdefault(split, []):
-                problems[split].append(
-                    Problem("a split that cannot be used", str(error), "mend it")
-                )
+                what = "a split that cannot be used"
+                problems[split].append(Problem.of_error(what, error, "mend it"))
             continue
         if isinstance(data, CocoInstances):
             problems.setdefault(split, []).extend(check_trainable(data, split))

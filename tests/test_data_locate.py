@@ -27,6 +27,15 @@ FOUND = {
     "quoted slash": ("images/b c.png", ". a.json", "images%5Cb%20c.png", ""),
     "an upload": ("images/ab0-a.png", "images a.json", "/data/upload/3/ab0-a.png", ""),
     "an upload, renamed": ("images/a.png", "images a.json", "/data/upload/3/0a1b2c3d-a.png", ""),
+    "an upload with a blank": ("my photo (2).png", ". a.json", "0a1b2c3d-my_photo_2.png", ""),
+    "an upload with signs": ("a&b #4 100%.png", ". a.json", "/data/x/0a1b2c3d-ab_4_100.png", ""),
+    "an upload with accents": (
+        "Gro\u0308\xdfe 1.png",
+        ". a.json",
+        "0a1b2c3d-Gr%C3%B6%C3%9Fe_1.png",
+        "",
+    ),
+    "an upload that lost them": ("Gro\u0308e 1.png", ". a.json", "0a1b2c3d-Groe_1.png", ""),
     "local files": (
         "images/s 1/a.png",
         "images a.json",
@@ -50,6 +59,8 @@ FOUND = {
         "d2/images/a.png",
     ),
     "a folder that is gone": ("imgs/a.png", ". a.json", "images/a.png", ""),
+    "an archive of Windows": ("images\\a.png", ". a.xml", "a.png", ""),
+    "a deep one": ("d1\\i\\a.png|d2\\i\\a.png", ". a.xml", "d2/i/a.png", "d2\\i\\a.png"),
     "a question mark": ("what?.png", ". a.json", "what?.png", ""),
     "a hash": ("a#1.png", ". a.json", "x/a#1.png", ""),
 }
@@ -63,6 +74,9 @@ REFUSED = {
     "two of one end": ("s1/i/a.png|s2/i/a.png", ". a.json", "x/i/a.png", AMBIGUOUS),
     "two cases": ("IMG.png|Img.png", ". a.json", "img.png", AMBIGUOUS),
     "two places": ("a/c/b.png|a/b.png", "a/images a/c/a.json", "b.png", AMBIGUOUS),
+    "an upload of two": ("a b.png|a_b.png", ". a.json", "0a1b2c3d-a_b.png", AMBIGUOUS),
+    "no upload": ("my photo.png", ". a.json", "my_photo.png", MISSING),
+    "two of Windows": ("d1\\a.png|d2\\a.png", ". a.xml", "a.png", AMBIGUOUS),
     "outside": ("b.png|../up.png", ". a.json", "../up.png", MISSING),
     "absolute outside": ("b.png|../up.png", ". a.json", "{top}/up.png", MISSING),
     "deep outside": ("b.png|../up.png", ". a.json", "x/../../up.png", MISSING),
@@ -116,6 +130,12 @@ def test_both_candidates_are_named(tmp_path: Path) -> None:
         finder(tmp_path, "s1/a.png|s2/a.png", ". a.json").find("a.png")
     assert str(tmp_path / "data/s1/a.png") in refused.value.mend
     assert str(tmp_path / "data/s2/a.png") in refused.value.mend
+
+
+def test_the_name_of_a_missing_upload_is_told(tmp_path: Path) -> None:
+    with pytest.raises(Unusable) as refused:
+        finder(tmp_path, "b.png", ". a.json").find("/data/upload/1/0a1b2c3d-my_photo.png")
+    assert refused.value.mend.startswith(f"put my_photo.png into {tmp_path}/data, or")
 
 
 def test_what_lies_outside_is_told(tmp_path: Path) -> None:

@@ -159,13 +159,13 @@ def stated_hw(
     """Return the size that a file states for an image, None if it does not.
 
     Raises:
-        Unusable: no image is as large.
+        Unusable: it is more than can be read.
     """
     height, width = id_key(entry.get(height_key)), id_key(entry.get(width_key))
     if not (is_positive(height) and is_positive(width)):
         return None
     if height * width > MAX_PIXELS:
-        raise Unusable(
-            "an image of impossible size", f"correct its {height_key!r} and {width_key!r}"
-        )
+        most = f"{width} x {height}, but at most {MAX_PIXELS:,} pixels are read"
+        mend = f"{most}: cut it into parts, or correct its {height_key!r} and {width_key!r}"
+        raise Unusable("an image of impossible size", mend)
     return height, width

@@ -31,6 +31,7 @@ _DRIVE = re.compile(r"[A-Za-z]:(?=/)")
 _UPLOAD = re.compile(
     r"(?<![^/])[0-9a-f]{8}-(?=[^/]+$)"
 )  # what Label Studio puts before the name of an upload
+_NOT_IN_UPLOADS = re.compile(r"[^-\w.]")  # what it leaves out of the name, as Django does
 
 
 def joined_name(folder: str, name: str) -> str:
@@ -143,14 +144,20 @@ class ImageFinder:
             hits = [path for path in paths if self._is_listed(path) and self._stays(path)]
             if hits:
                 return _Found(_only(hits), is_exact=True)
-        ends = dict.fromkeys([*spellings, *(_UPLOAD.sub("", each) for each in spellings)])
-        for spelling in ends if loosely else ():
-            hits = [path for path in self._ending_like(spelling) if self._stays(path)]
-            if hits:
+        for spelling in spellings if loosely else ():
+            if hits := [path for path in self._ending_like(spelling) if self._stays(path)]:
+                return _Found(_only(hits), is_exact=False)
+        uploads = dict.fromkeys(_UPLOAD.sub("", each) for each in spellings if _UPLOAD.search(each))
+        for upload in uploads if loosely else ():
+            paths = dict.fromkeys(
+                (*self._ending_like(upload), *self._uploads.get(_key(_last(upload)), []))
+            )
+            if hits := [path for path in paths if self._stays(path)]:
                 return _Found(_only(hits), is_exact=False)
         is_outside = any(is_file(Path(_joined(self._folder, each))) for each in spellings)
         why = f"it is not below {self._root}: " if is_outside else ""
-        raise Unusable(MISSING_IMAGE, f"{why}put it into {self._folder}, or delete its entry")
+        what = f"{unquote(_last(min(uploads))):.99}" if uploads else "it"
+        raise Unusable(MISSING_IMAGE, f"{why}put {what} into {self._folder}, or delete its entry")
 
     @cached_property
     def _bases(self) -> list[str]:
@@ -182,6 +189,18 @@ class ImageFinder:
     def _tree(self) -> _Tree:
         return _Tree.below([self._root, self._folder])
 
+    @cached_property
+    def _uploads(self) -> dict[str, list[str]]:
+        """The images under the names of uploads, where these are others."""
+        found: dict[str, list[str]] = defaultdict(list)
+        for path in sorted({path for paths in self._tree.by_end.values() for path in paths}):
+            name = path.rpartition(os.sep)[2]
+            forms = (unicodedata.normalize(form, name) for form in ("NFC", "NFD"))
+            uploads = {_key(_NOT_IN_UPLOADS.sub("", form.replace(" ", "_"))) for form in forms}
+            for upload in uploads - {_key(name)}:
+                found[upload].append(path)
+        return found
+
     def _ending_like(self, spelling: str) -> list[str]:
         """Return the images whose last parts agree best with a name, if no part contradicts."""
         parts = [_key(part) for part in spelling.split("/") if part not in ("", ".", "..")]
@@ -212,7 +231,8 @@ class _Tree(NamedTuple):
     """The images below some folders.
 
     Attributes:
-        by_end: absolute paths by the keys of the last part, and of the last two.
+        by_end: absolute paths by the keys of the last part, and of the last two. A backslash in the
+            name of a file parts it, too: so archives of Windows are unpacked elsewhere.
         folders: the keys of all folders on the way from the first of them to an image.
     """
 
@@ -224,10 +244,10 @@ class _Tree(NamedTuple):
         by_end: dict[str, list[str]] = defaultdict(list)
         above: set[str] = set()
         for path in sorted(set(_images_below(tops))):
-            folder, _, name = path.rpartition(os.sep)
+            folder, _, name = path.replace("\\", "/").rpartition("/")
             above.add(folder)
             by_end[_key(name)].append(path)
-            by_end[_key(f"{_last(folder.replace(os.sep, '/'))}/{name}")].append(path)
+            by_end[_key(f"{_last(folder)}/{name}")].append(path)
         return cls(by_end, {part for path in above for part in _keys_below(tops[0], path)})
 
 
@@ -299,7 +319,7 @@ def _joined(folder: str, name: str) -> str:
 def _keys_below(top: str, path: str) -> list[str]:
     """Return the keys of the parts of a path below a folder; of one elsewhere, of all parts."""
     inside = path[len(top) :] if _is_below(path, top) else path
-    return [_key(part) for part in inside.replace(os.sep, "/").split("/") if part]
+    return [_key(part) for part in re.split(r"[/\\]", inside) if part]
 
 
 def _key(part: str) -> str:

@@ -133,7 +133,7 @@ def _read(split: SplitPaths) -> tuple[dict[str, object] | None, list[Problem]]:
             return read_content(split.annotations), []
         return read_split(split)
     except (ValueError, OSError) as error:
-        return None, [Problem("annotations that cannot be read", str(error), "mend that first")]
+        return None, [Problem.of_error("annotations that cannot be read", error, "mend that first")]
 
 
 def _unknown_classes(train: dict[str, object], val: dict[str, object]) -> list[Problem]:

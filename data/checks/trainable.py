@@ -29,6 +29,8 @@ def check_trainable(dataset: CocoInstances, where: str) -> list[Problem]:
         elif dataset.skipped:
             where = f"{where}, {dataset.skipped} images with boxes alone are skipped"
             mend = "--boxes_only=use learns boxes and classes"
+        elif not len(dataset):
+            where, mend = f"{where}, which has no image", "label more images"
         return [Problem(NOTHING, where, mend)]
     problems = [
         Problem("a class of crowds alone, which is not learned", f"{where}, {name}", _AS_OBJECTS)

@@ -13,7 +13,7 @@ from data.annotations.run_lengths import from_outline, merge
 from data.classes import Categories
 from data.files import is_number
 from data.images import read_image_hw
-from data.problems import Problem, Unusable, summarize
+from data.problems import Problem, Unusable, printable, summarize
 from data.sample import ImageInfo, Polygons, RunLengths
 
 Part = list[float] | RunLengths
@@ -115,13 +115,11 @@ class CocoBuilder:
                 are missing.
         """
         if not self._objects:
-            raise ValueError(f"{source}: nothing can be used: {summarize(self.problems)}")
+            raise ValueError(f"{source}: nothing can be used: {self._told()}")
         missing = sum(problem.what in MISSING_IMAGES for problem in self.problems)
         if missing > len(self._images):
             total = missing + len(self._images)
-            raise ValueError(
-                f"{source}: {missing} of {total} images are missing: {summarize(self.problems)}"
-            )
+            raise ValueError(f"{source}: {missing} of {total} images are missing: {self._told()}")
         if categories is None:
             names = sorted({str(found.category) for _, found in self._objects})
             categories = Categories.from_names(list(dict.fromkeys([*listed, *names])))
@@ -145,6 +143,11 @@ class CocoBuilder:
             "categories": categories.to_coco_json(),
         }
         return Converted(content, self.problems)
+
+    def _told(self) -> str:
+        """Return what is wrong, with an example and what to do about that."""
+        mend = f"; {self.problems[0].mend:.300}" if self.problems else ""
+        return summarize(self.problems) + printable(mend)
 
 
 def header_hw(image: Path) -> tuple[int, int]:

@@ -14,6 +14,7 @@ from xml.sax.saxutils import quoteattr
 import numpy as np
 from numpy.typing import NDArray
 
+from data.annotations.entries import stated_hw
 from data.annotations.locate import ImageFinder
 from data.annotations.run_lengths import decode, encode
 from data.files import xml_elements
@@ -100,7 +101,7 @@ def read_cvat(image_folder: Path, source: Path, part: str = "") -> Converted:
                 if part and split != part:
                     continue
                 path = finder.find(element.get("name", ""))
-                image_hw = _stated_hw(element) or header_hw(path)
+                image_hw = stated_hw(element.attrib) or header_hw(path)
                 name = os.path.relpath(path, image_folder.absolute()).replace(os.sep, "/")
                 image = images.setdefault(name, _Image(image_hw, [], []))
                 image.objects.extend(_objects(found, element, image.image_hw, where))
@@ -174,18 +175,6 @@ def _class_name(label: Element) -> str | None:
     has_area = label.findtext("type", "any") not in (*_NO_AREA, *_OTHERS)
     is_part = label.find("parent") is not None
     return (label.findtext("name") or "").strip() if has_area and not is_part else None
-
-
-def _stated_hw(image: Element) -> tuple[int, int] | None:
-    try:
-        height, width = int(image.get("height", "")), int(image.get("width", ""))
-    except ValueError:
-        return None
-    if height < 1 or width < 1:
-        return None
-    if height * width > MAX_PIXELS:
-        raise Unusable("an image of impossible size", "correct its 'height' and 'width'")
-    return height, width
 
 
 def _objects(

@@ -40,7 +40,7 @@ _WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+")  # of snake_case, CamelCase,
 
 _IMAGES = ("images", "image", "imgs", "img")
 _ANNOTATIONS = ("annotations", "annotation", "labels", "label", "json", "jsons")
-_PLACES = (*_ANNOTATIONS, *_IMAGES)  # folders that no split and no class is named after
+PLACES = (*_ANNOTATIONS, *_IMAGES)  # folders that no split and no class is named after
 
 
 def split_of(name: str) -> SplitName | None:
@@ -76,13 +76,13 @@ def annotation_places(folder: Path) -> Iterator[tuple[Path, SplitName | None]]:
     First the folder, and `annotations` and alike in it; then the folders of splits in all of these,
     with `annotations` and alike in them.
     """
-    shared = [folder, *_called(folder, _PLACES)]
+    shared = [folder, *_called(folder, PLACES)]
     yield from ((place, None) for place in shared)
     for place in shared:
         for child in _folders_in(place):
             split = split_of(child.name)
             if split is not None:
-                yield from ((each, split) for each in (child, *_called(child, _PLACES)))
+                yield from ((each, split) for each in (child, *_called(child, PLACES)))
 
 
 def images_beside(folder: Path, name: str, split: SplitName | None) -> Path:
@@ -117,7 +117,7 @@ def images_beside(folder: Path, name: str, split: SplitName | None) -> Path:
 
 
 def _is_place(folder: Path) -> bool:
-    return folder.name.lower() in _PLACES
+    return folder.name.lower() in PLACES
 
 
 def _is_for_annotations(folder: Path) -> bool:

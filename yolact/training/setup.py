@@ -171,7 +171,8 @@ def set_up(config: Config, options: TrainOptions, checkpoint: Checkpoint | None 
 
     saver = make_saver(options, learner)
     log, files = make_logs(options, learner)
-    of = f"{len(train_data)} images of {config.dataset}, {config.num_classes} classes"
+    classes = f"{config.num_classes} class{'es' * (config.num_classes != 1)}"
+    of = f"{len(train_data)} images of {config.dataset}, {classes}"
     logger.info("%s: %s, on %s", config.name, of, device)
     logger.info(plan(learner, options.precision))
     if options.report and writes_logs(options) and not options.resume:
@@ -223,6 +224,8 @@ def open_validation_data(
     if own is not None and own.has("val") and not own.is_shared:
         logger.warning("%s has a val split, which --val leaves unused", config.dataset)
     if data is not None and config.data.val:
+        if not len(data):
+            raise UsageError(f"--val={config.data.val}: no image to validate on; label more")
         logger.info("%d images to validate on (--val=%s)", len(data), config.data.val)
     return data
 
