@@ -196,8 +196,9 @@ def test_validation_keeps_the_best_and_prints_a_table(
     assert [r["type"] for r in read_log(tmp_path / "yolact_resnet18.log")].count("val") == 2
 
 
+@pytest.mark.parametrize("prefix", ["", "other "])
 def test_fine_tuning_on_other_classes_lists_what_is_not_loaded(
-    dataset: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    dataset: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture, prefix: str
 ) -> None:
     assert run_command(train.main, flags(dataset, tmp_path, 1)) == 0
     (source,) = tmp_path.glob("*_1.pth")
@@ -207,14 +208,19 @@ def test_fine_tuning_on_other_classes_lists_what_is_not_loaded(
     (other / "annotations" / "instances_train.json").write_text(
         text.replace(
             '{"id": 8, "name": "crescent"}', '{"id": 8, "name": "moon"}, {"id": 9, "name": "x"}'
-        )
+        ).replace('"name": "', f'"name": "{prefix}')
     )
     (other / "train").symlink_to(dataset / "train")
     caplog.set_level("INFO")
     more = [f"--weights={source}", f"--dataset={other}", "--validation_size=2"]
     assert run_command(train.main, flags(dataset, tmp_path / "new", 1, *more)) == 0
     skipped = [r.message for r in caplog.records if r.message.startswith("not loaded")]
-    assert len(skipped) == 4  # weight and bias of the classes, and of the semantic branch
+    if prefix:
+        assert len(skipped) == 4  # weight and bias of the classes, and of the semantic branch
+    else:
+        assert not skipped
+        assert f"class layers start from those of {source} for circle, " in caplog.text
+        assert ", and anew for moon, x" in caplog.text
     assert "no validation" in caplog.text
 
 

@@ -224,7 +224,7 @@ def load_weights(model: AnySegmenter, checkpoint: Checkpoint) -> None:
     """
     skipped = load_matching_weights(model, checkpoint)
     if checkpoint.published and checkpoint.published.format is not OFFICIAL:
-        unused = _state_for(model, checkpoint).keys() - model.state_dict().keys()
+        unused = state_for(model, checkpoint).keys() - model.state_dict().keys()
         skipped += [f"{name}: not in this model" for name in sorted(unused)]
     if skipped:
         shown = "; ".join(skipped[:3]) + ("; ..." if len(skipped) > 3 else "")
@@ -240,7 +240,7 @@ def load_matching_weights(model: AnySegmenter, checkpoint: Checkpoint) -> list[s
         One line for each tensor of the model that keeps its initial value, and why.
     """
     own = model.state_dict()
-    state = _state_for(model, checkpoint)
+    state = state_for(model, checkpoint)
     skipped = []
     for name, tensor in own.items():
         if name not in state:
@@ -254,7 +254,7 @@ def load_matching_weights(model: AnySegmenter, checkpoint: Checkpoint) -> list[s
     return skipped
 
 
-def _state_for(model: AnySegmenter, checkpoint: Checkpoint) -> State:
+def state_for(model: AnySegmenter, checkpoint: Checkpoint) -> State:
     """Return the weights of a checkpoint under the names of a model."""
     return model.from_published(checkpoint.model) if checkpoint.official else checkpoint.model
 

@@ -17,6 +17,7 @@ from yolact.checkpoint import (
     load_matching_weights,
     load_weights,
     read_checkpoint,
+    state_for,
 )
 from yolact.config import Config, ModelConfig
 from yolact.download import DownloadError, fetch_weights
@@ -29,6 +30,9 @@ from yolact.timm_networks import TIMM_PREFIX
 from .options import TrainOptions
 
 logger = logging.getLogger(__name__)
+
+_CLASS_LAYERS = {"network.head.classes": 1, "network.semantic": 0}
+"""Layers with a channel for each class, in the first one of each anchor, behind the background."""
 
 
 def load_start_weights(
@@ -54,10 +58,57 @@ def load_start_weights(
         load_weights(model, checkpoint)
     else:
         skipped = load_matching_weights(model, checkpoint)
+        kept = keep_known_classes(model, config.model.names, checkpoint)
         for line in skipped:
-            logger.info("not loaded: %s", line)
+            if not line.startswith(kept):
+                logger.info("not loaded: %s", line)
         if len(skipped) == len(model.state_dict()):
             raise UsageError(f"--weights={checkpoint.path}: nothing in it fits {config.name}")
+
+
+def keep_known_classes(
+    model: AnySegmenter, names: Sequence[str], checkpoint: Checkpoint
+) -> tuple[str, ...]:
+    """Start classes from what a checkpoint with others has learned of them, and of the background.
+
+    New ones start at 0, below the background almost everywhere: random ones would outdo what is
+    known.
+
+    Args:
+        model: YOLACT, for which this is done; its other weights are loaded.
+        names: of its classes.
+        checkpoint: whose class layers have another size.
+
+    Returns:
+        The names of the tensors that are loaded in part.
+    """
+    learned = _learned_classes(checkpoint)
+    before, now = _keys(learned, names)
+    shared = [name for name in now if name in before]
+    own, state = model.state_dict(), state_for(model, checkpoint)
+    kept = []
+    for layer, others in _CLASS_LAYERS.items():
+        rows, their_rows = (
+            [*range(others), *(others + classes.index(name) for name in shared)]
+            for classes in (now, before)
+        )
+        for name in (f"{layer}.weight", f"{layer}.bias"):
+            theirs = state.get(name)
+            if not shared or name not in own or theirs is None or own[name].shape == theirs.shape:
+                continue
+            parts = own[name].zero_().view(-1, others + len(now), *theirs.shape[1:])
+            parts[:, rows] = theirs.view(-1, others + len(before), *theirs.shape[1:])[:, their_rows]
+            kept.append(name)
+    if kept:
+        new = _some([name for name in now if name not in shared])
+        rest = f", and anew for {new}" if new else ""
+        known = f"those of {checkpoint.path} for {_some(shared)}"
+        logger.info("class layers start from %s%s", known, rest)
+    return tuple(kept)
+
+
+def _some(names: Sequence[str]) -> str:
+    return ", ".join(names[:8]) + (f" and {len(names) - 8} more" if len(names) > 8 else "")
 
 
 def categories_to_train(
