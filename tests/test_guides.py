@@ -16,8 +16,8 @@ NOT_RUN = {
     "api",  # generated; its examples are for reading
 }
 PAGES = sorted(page for page in DOCS.glob("*.md") if page.stem not in NOT_RUN)
-SLOW = {"checkpoints", "doctor", "evaluate", "export", "outputs", "video"}  # more than ten seconds
-"""Pages of which only `make test-all` makes the round."""
+SLOW = {"checkpoints", "doctor", "evaluate", "export", "outputs", "own_data", "video"}
+"""Pages that take more than ten seconds, of which only `make test-all` makes the round."""
 
 
 @pytest.fixture
