@@ -15,6 +15,8 @@ from data.checks.dataset import check_dataset
 from data.checks.trainable import check_trainable
 from data.options import DataOptions
 from data.problems import Problem
+from yolact.doctor.findings import examine
+from yolact.doctor.notices import names_alike
 
 SPLITS: dict[Split, str] = {"train": "train", "val": "valid"}
 SHAPE = cvat_shape("polygon", 'points="1,1;9,1;9,9"')
@@ -142,3 +144,26 @@ def test_one_image_cannot_be_shared(tmp_path: Path) -> None:
     assert isinstance(data, CocoInstances)
     (problem,) = check_trainable(data, "val")
     assert str(problem) == "not one object to learn: val, which has no image; label more images"
+
+
+@pytest.mark.parametrize(
+    ("names", "expected"),
+    [
+        ((), []),
+        (("person", "dog", "hot dog", "cat"), []),
+        (("person", "Person", "dog"), ["'person', 'Person'"]),
+        (("a b", "a", "a_b", "AB"), ["'a b', 'a_b', 'AB'"]),
+        (("Größe", "GRÖSSE", "+", "-", "++"), ["'Größe', 'GRÖSSE'"]),
+    ],
+)
+def test_classes_that_may_be_one(names: tuple[str, ...], expected: list[str]) -> None:
+    assert [notice.where for notice in names_alike(names)] == expected
+
+
+def test_classes_that_may_be_one_are_told(tmp_path: Path) -> None:
+    content = two_images()
+    content["categories"] = [{"id": 1, "name": "cat"}, {"id": 2, "name": "Cat"}]
+    write_labelme(content, write_images(tmp_path))
+    data = open_dataset(str(tmp_path), "train")
+    notices = examine("mine", {"train": data}, {}, 550).notices["train"]
+    assert "classes of nearly the same name" in [notice.what for notice in notices]

@@ -42,7 +42,7 @@ WHAT = (
     flag("--config", "preset; by default that of --resume or --weights, else yolact_base"),
     flag(
         "--dataset",
-        "coco2017, coco2014, pascal_sbd, a folder (COCO, YOLO, labelme, VIA), a .json, or shapes",
+        "coco2017, coco2014, pascal_sbd, a folder (COCO, YOLO, CVAT, ...), a .json, or shapes",
     ),
     flag("--weights", "file or released name to start from; what does not fit is listed"),
     flag("--backbone_weights", "file with ImageNet weights of a timm/... backbone", Path),

@@ -19,6 +19,7 @@ from .notices import (
     Place,
     SizedObject,
     few_objects,
+    names_alike,
     near_copies,
     object_twins_of,
     picture_twins,
@@ -128,15 +129,16 @@ def examine(
     notices: dict[str, list[Notice]] = {part: [] for part in (*splits, *problems)}
     twins: list[Place] = []
     for split, dataset in splits.items():
-        few = few_objects(objects[split], dataset.categories.names) if split == "train" else ()
+        names = dataset.categories.names if split == "train" else ()
+        few = few_objects(objects[split], names)
         small = too_small(objects[split], image_size)
         own = list(object_twins_of(split, dataset))
-        notices[split] += chain(two_classes(dataset, own), few, small)
+        notices[split] += chain(two_classes(dataset, own), names_alike(names), few, small)
         twins += own
     for twin, places in copies:
         if not twin.is_exact:
-            names = [splits[p.split].image_info(p.image)["file_name"] for p in places]
-            notices.setdefault(split_of(places), []).append(near_copies(twin, places, names))
+            files = [splits[p.split].image_info(p.image)["file_name"] for p in places]
+            notices.setdefault(split_of(places), []).append(near_copies(twin, places, files))
     return Findings(name, splits, image_size, problems, notices, copies, twins, objects)
 
 

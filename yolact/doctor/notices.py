@@ -170,6 +170,18 @@ def few_objects(objects: Iterable[SizedObject], names: Sequence[str]) -> Iterato
             yield Notice(f"a class of fewer than {FEW} objects", f"{name} has {number}", mend)
 
 
+def names_alike(names: Iterable[str]) -> Iterator[Notice]:
+    """Find names that differ in case, blanks and signs alone, and so may be of one class."""
+    spellings: dict[str, list[str]] = {}
+    for name in dict.fromkeys(names):
+        key = "".join(filter(str.isalnum, name.casefold())) or name
+        spellings.setdefault(key, []).append(name)
+    for alike in spellings.values():
+        if len(alike) > 1:
+            mend = "if they are one, call it the same everywhere"
+            yield Notice("classes of nearly the same name", ", ".join(map(repr, alike)), mend)
+
+
 def too_small(objects: Sequence[SizedObject], image_size: int) -> Iterator[Notice]:
     """Tell of objects too small at an input size if there are more than a few.
 
