@@ -206,6 +206,12 @@ def test_flags_that_make_no_sense(
     assert "Traceback" not in error
 
 
+def test_one_image_is_too_few_to_share(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write(tmp_path / "data", {"segmentation": SQUARE}, images=1)
+    assert trained(tmp_path / "data", tmp_path, "--validation_size=5", "--val=0.2") == 2
+    assert "--val=0.2: no image to validate on; label more" in capsys.readouterr().err
+
+
 def test_boxes_alone_are_trained_on_and_scored(
     cases_root: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
