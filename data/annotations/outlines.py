@@ -65,8 +65,8 @@ def resized(
         check_counts(counts, size[0] * size[1])
         mask = {"size": list(size), "counts": counts}
     way = cv2.INTER_AREA if to < size else cv2.INTER_LINEAR
-    shares = cv2.resize(decode(mask, size) * np.float32(1), to[::-1], interpolation=way)
-    return encode(np.asarray(shares) >= 0.5)
+    shares = cv2.resize(decode(mask, size) * np.uint8(255), to[::-1], interpolation=way)
+    return encode(np.asarray(shares) > 127)
 
 
 def scaled(objects: ObjectTable, images: ImageTable) -> ObjectTable:
