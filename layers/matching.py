@@ -14,44 +14,20 @@ IGNORE, BACKGROUND = -1, 0
 
 
 class Matches(NamedTuple):
-    """The assignment of P anchors, of one image or, with a dimension before, of a batch.
+    """The assignment of P anchors in each of B images.
 
     Attributes:
-        classes: (P,) int64: -1 ignored, 0 background, 1..C foreground.
-        objects: (P,) int64 index of the object each anchor is closest to, or is forced to take.
+        classes: (B, P) int64: -1 ignored, 0 background, 1..C foreground.
+        objects: (B, P) int64 index, through the whole batch, of the object that each anchor is
+            closest to, or is forced to take.
     """
 
     classes: Tensor
     objects: Tensor
 
 
-def match_anchors(
-    anchors: Tensor,
-    boxes: Tensor,
-    labels: Tensor,
-    crowd_boxes: Tensor,
-    positive_iou: float = 0.5,
-    negative_iou: float = 0.4,
-    crowd_overlap: float = 0.7,
-) -> Matches:
-    """Assign an object, background or nothing to every anchor of one image.
-
-    Args:
-        anchors: (P, 4) cxcywh relative.
-        boxes: (M, 4) xyxy relative.
-        labels: (M,) 0-based.
-        crowd_boxes: (Q, 4) xyxy relative; anchors mostly inside one are not used as background.
-        positive_iou: at least this overlap makes an anchor positive.
-        negative_iou: below this overlap it is background; between the two it is ignored.
-        crowd_overlap: share of an anchor inside a crowd above which it is ignored.
-    """
-    thresholds = positive_iou, negative_iou, crowd_overlap
-    classes, objects = match_batch(anchors, boxes, labels, [len(boxes)], [crowd_boxes], *thresholds)
-    return Matches(classes[0], objects[0])
-
-
 @torch.no_grad()
-def match_batch(
+def match_anchors(
     anchors: Tensor,
     boxes: Tensor,
     labels: Tensor,
@@ -61,20 +37,20 @@ def match_batch(
     negative_iou: float = 0.4,
     crowd_overlap: float = 0.7,
 ) -> Matches:
-    """Match the anchors of B images at once: a GPU is waited for once, and not in each image.
+    """Assign an object, background or nothing to every anchor of B images.
+
+    All at once, so that a GPU is waited for once, and not in each image.
 
     Args:
         anchors: (P, 4) cxcywh relative.
         boxes: (M, 4) xyxy relative, of all images, one image after the other.
         labels: (M,) 0-based.
         counts: how many of the objects each image has.
-        crowd_boxes: (Q, 4) xyxy relative, for each image.
-        positive_iou: see `match_anchors`.
-        negative_iou: the same.
-        crowd_overlap: the same.
-
-    Returns:
-        (B, P) classes and objects; the latter count through the whole batch.
+        crowd_boxes: (Q, 4) xyxy relative, for each image; anchors mostly inside one are not used as
+            background.
+        positive_iou: at least this overlap makes an anchor positive.
+        negative_iou: below this overlap it is background; between the two it is ignored.
+        crowd_overlap: share of an anchor inside a crowd above which it is ignored.
     """
     anchor_boxes = cxcywh_to_xyxy(anchors.float())
     shape = len(counts), len(anchors)

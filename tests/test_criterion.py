@@ -151,9 +151,11 @@ def test_box_loss_by_hand() -> None:
 def matched(predictions: Predictions, truth: Target, iou: float = 0.5) -> list[tuple[int, int]]:
     """Anchor and object of each positive."""
     boxes, no_crowds = truth.boxes / SIDE, torch.zeros(0, 4)
-    matches = match_anchors(predictions.anchors, boxes, truth.labels, no_crowds, iou, iou)
-    positive = (matches.classes > 0).nonzero().flatten().tolist()
-    return [(anchor, int(matches.objects[anchor])) for anchor in positive]
+    matches = match_anchors(
+        predictions.anchors, boxes, truth.labels, [len(boxes)], [no_crowds], iou, iou
+    )
+    positive = (matches.classes[0] > 0).nonzero().flatten().tolist()
+    return [(anchor, int(matches.objects[0, anchor])) for anchor in positive]
 
 
 def test_mask_and_mask_iou_losses_by_hand() -> None:

@@ -6,13 +6,21 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from layers.boxes import box_iou, cxcywh_to_xyxy, xyxy_to_cxcywh
-from layers.matching import _strongest_pairs, match_anchors, match_batch
+from layers.matching import Matches, _strongest_pairs, match_anchors
 
 NONE: list[tuple[float, ...]] = []
 
 
 def rows(values: list[tuple[float, ...]]) -> Tensor:
     return torch.tensor(values, dtype=torch.float32).reshape(-1, 4)
+
+
+def match_one(
+    anchors: Tensor, boxes: Tensor, labels: Tensor, crowd_boxes: Tensor, *thresholds: float
+) -> Matches:
+    """Match the anchors of one image."""
+    matches = match_anchors(anchors, boxes, labels, [len(boxes)], [crowd_boxes], *thresholds)
+    return Matches(matches.classes[0], matches.objects[0])
 
 
 def match(
@@ -22,7 +30,7 @@ def match(
     crowds: list[tuple[float, ...]] = NONE,
 ) -> tuple[list[int], list[int]]:
     """Match xyxy anchors; return the class and the object of each."""
-    matches = match_anchors(
+    matches = match_one(
         xyxy_to_cxcywh(rows(anchors)), rows(objects), torch.tensor(labels).long(), rows(crowds)
     )
     assert matches.classes.dtype == matches.objects.dtype == torch.int64
@@ -126,7 +134,7 @@ def test_random_objects_all_get_an_anchor() -> None:
         low = torch.rand(count, 2, generator=generator) * 0.8
         size = torch.rand(count, 2, generator=generator) * 0.2 + 0.01
         labels = torch.arange(count)
-        matches = match_anchors(anchors, torch.cat((low, low + size), 1), labels, torch.zeros(0, 4))
+        matches = match_one(anchors, torch.cat((low, low + size), 1), labels, torch.zeros(0, 4))
         positive = matches.classes > 0
         assert set(matches.objects[positive].tolist()) == set(range(count))
         assert (matches.classes[positive] == labels[matches.objects[positive]] + 1).all()
@@ -134,7 +142,7 @@ def test_random_objects_all_get_an_anchor() -> None:
 
 def test_thresholds_are_the_callers() -> None:
     anchors, one = xyxy_to_cxcywh(rows([WHOLE, IOU_60, IOU_30])), torch.tensor([0])
-    matches = match_anchors(anchors, rows([WHOLE]), one, rows([]), 0.7, 0.2)
+    matches = match_one(anchors, rows([WHOLE]), one, rows([]), 0.7, 0.2)
     assert matches.classes.tolist() == [1, -1, -1]
 
 
@@ -180,7 +188,7 @@ def test_forced_anchors_equal_those_of_an_exhaustive_search(
         if seed % 5 == 1:
             priors[3::7] = torch.inf
         labels = torch.randint(0, 80, (objects,), generator=rng)
-        matches = match_anchors(priors, boxes, labels, rows([]))
+        matches = match_one(priors, boxes, labels, rows([]))
         classes, taken = reference(priors, boxes, labels)
         assert matches.classes.tolist() == classes.tolist(), seed
         assert matches.objects.tolist() == taken.tolist(), seed
@@ -209,7 +217,7 @@ def test_objects_are_matched_together() -> None:
         rng = torch.Generator().manual_seed(0)
         boxes, anchors = whole_boxes(objects, 50, rng), whole_boxes(500, 50, rng)
         with Operators() as counted:
-            match_anchors(xyxy_to_cxcywh(anchors), boxes, torch.arange(objects), rows([]))
+            match_one(xyxy_to_cxcywh(anchors), boxes, torch.arange(objects), rows([]))
         return counted.count
 
     assert operators(2) == operators(60)
@@ -219,9 +227,7 @@ def test_an_anchor_just_as_far_in_a_crowd_as_allowed_is_background() -> None:
     anchors, crowd = rows([(0.0, 0.0, 8.0, 1.0)]), rows([(0.0, 0.0, 6.0, 1.0)])
     nothing = torch.zeros(0, dtype=torch.int64)
     for limit, expected in ((0.75, 0), (0.74, -1)):
-        matches = match_anchors(
-            xyxy_to_cxcywh(anchors), rows([]), nothing, crowd, crowd_overlap=limit
-        )
+        matches = match_one(xyxy_to_cxcywh(anchors), rows([]), nothing, crowd, 0.5, 0.4, limit)
         assert matches.classes.tolist() == [expected]
 
 
@@ -230,8 +236,8 @@ def test_boxes_of_any_precision_are_matched_in_float32(dtype: torch.dtype) -> No
     rng = torch.Generator().manual_seed(0)
     boxes, crowds = whole_boxes(9, 20, rng).to(dtype), whole_boxes(2, 20, rng).to(dtype)
     anchors = xyxy_to_cxcywh(whole_boxes(90, 20, rng)).to(dtype)
-    matches = match_anchors(anchors, boxes, torch.arange(9), crowds)
-    exact = match_anchors(anchors.float(), boxes.float(), torch.arange(9), crowds.float())
+    matches = match_one(anchors, boxes, torch.arange(9), crowds)
+    exact = match_one(anchors.float(), boxes.float(), torch.arange(9), crowds.float())
     assert torch.equal(matches.classes, exact.classes)
     assert torch.equal(matches.objects, exact.objects)
 
@@ -242,11 +248,11 @@ def test_a_batch_is_matched_as_its_images_are(counts: list[int]) -> None:
     anchors = xyxy_to_cxcywh(whole_boxes(40, 50, rng))
     boxes, labels = whole_boxes(sum(counts), 50, rng), torch.arange(sum(counts)) % 7
     crowds = [whole_boxes(count % 2, 50, rng) for count in counts]
-    classes, objects = match_batch(anchors, boxes, labels, counts, crowds)
+    classes, objects = match_anchors(anchors, boxes, labels, counts, crowds)
     parts = zip(boxes.split(counts), labels.split(counts), crowds, strict=True)
     first = 0
     for image, (own, own_labels, crowd) in enumerate(parts):
-        matches = match_anchors(anchors, own, own_labels, crowd)
+        matches = match_one(anchors, own, own_labels, crowd)
         assert torch.equal(classes[image], matches.classes)
         if len(own):
             assert torch.equal(objects[image], first + matches.objects)

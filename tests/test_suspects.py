@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 
 from data.annotations.run_lengths import encode
+from data.classes import Categories
 from data.sample import RunLengths
+from yolact.doctor.look import shared_classes
 from yolact.doctor.suspects import Suspect, find_suspects
 from yolact.doctor.views import Label, Seen, View, labels_of, moved_overlap
 
@@ -58,7 +60,6 @@ def suspects(one: View) -> list[Suspect]:
         [view([], [])],
         [RIGHT],
         [RIGHT] * 5,
-        [view([seen("CAT", A)], [("cat", A)])],
         [view([seen("cat", A)], [], [("cat", (0, 0, 90, 90))])],  # in a crowd
         [view([], [("horse", A)])],  # which the model does not know
         # The second detection fits the first label as well as its own.
@@ -153,3 +154,23 @@ def test_labels_of_an_image() -> None:
     assert labels[0].mask == labels[1].mask  # a box alone is its own outline
     assert [crowd.place for crowd in crowds] == [2]
     assert labels_of([], {}, HW) == ((), ())
+
+
+@pytest.mark.parametrize(
+    ("data", "model", "shared"),
+    [
+        (["cat"], ["cat"], {0: "cat"}),
+        (["Cat", "tree"], ["dog", "cat"], {1: "Cat"}),
+        (["A", "a"], ["a", "A"], {0: "a", 1: "A"}),  # two classes, each by its own name
+        (["A", "a"], ["b", "a"], {1: "a"}),
+    ],
+)
+def test_classes_that_a_model_shares(
+    data: list[str], model: list[str], shared: dict[int, str]
+) -> None:
+    assert shared_classes(Categories.from_names(data), model) == shared
+
+
+def test_no_class_is_shared_by_its_number() -> None:
+    with pytest.raises(ValueError, match="knows none of the classes of the data: it knows dog"):
+        shared_classes(Categories.from_names(["cat"]), ["dog"])

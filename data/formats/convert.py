@@ -19,6 +19,9 @@ from data.sample import ImageInfo, Polygons, RunLengths
 Part = list[float] | RunLengths
 """Of an object: a flat polygon, or a mask."""
 
+DRAW_AGAIN = "draw the object again, or delete it"
+"""The mend of what is no outline."""
+
 _CORNERS = 64  # of a circle: its polygon covers 99.8 % of it
 
 
@@ -188,13 +191,13 @@ def polygon(xs: object, ys: object, image_hw: tuple[int, int]) -> list[float]:
         Unusable: they are not that.
     """
     if not isinstance(xs, list) or not isinstance(ys, list) or len(xs) != len(ys):
-        raise Unusable("an outline without points", "draw it again, or delete it")
+        raise Unusable("an outline without points", DRAW_AGAIN)
     values: Iterable[object] = [value for point in zip(xs, ys, strict=True) for value in point]
     numbers = [float(value) for value in values if is_number(value)]
     if len(numbers) < 2 * len(xs):
-        raise Unusable("a coordinate that is no number", "draw the object again")
+        raise Unusable("a coordinate that is no number", DRAW_AGAIN)
     if len(xs) < 3:
-        raise Unusable("an outline of fewer than three points", "draw it again, or delete it")
+        raise Unusable("an outline of fewer than three points", DRAW_AGAIN)
     if max(map(abs, numbers)) > MAX_REACH * max(image_hw):
         raise Unusable("an outline far outside the image", "draw it on this image, or delete it")
     return numbers

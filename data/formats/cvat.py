@@ -23,6 +23,7 @@ from data.problems import Unusable
 from data.sample import RunLengths
 
 from .convert import (
+    DRAW_AGAIN,
     CocoBuilder,
     Converted,
     Object,
@@ -37,7 +38,6 @@ from .drawn import Drawn
 from .output import Output, Picture
 from .splits import images_beside, split_of
 
-_DRAW_AGAIN = "draw the object again, or delete it"
 _TAGS = (b"<version>", b"<meta>", b"<image ")  # that follow CVAT's first one
 _SUBSET = re.compile(rb"""<image\b[^<>]*\ssubset=["']([^"']+)""")
 _NOT_IN_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
@@ -205,7 +205,7 @@ def _outline(shape: Element, image_hw: tuple[int, int]) -> Part:
     if shape.tag == "polygon":
         points = [_numbers(point) for point in shape.get("points", "").split(";")]
         if any(len(point) != 2 for point in points):
-            raise Unusable("an outline without points", _DRAW_AGAIN)
+            raise Unusable("an outline without points", DRAW_AGAIN)
         return polygon([x for x, _ in points], [y for _, y in points], image_hw)
     if shape.tag == "box":
         x1, y1, x2, y2 = _attributes(shape, "xtl", "ytl", "xbr", "ybr")
@@ -216,7 +216,7 @@ def _outline(shape: Element, image_hw: tuple[int, int]) -> Part:
         return ellipse((x, y), (radius_x, radius_y), image_hw, angle)
     if shape.tag == "mask":
         return _run_lengths(shape, image_hw)
-    raise Unusable("a shape of unknown type", _DRAW_AGAIN)
+    raise Unusable("a shape of unknown type", DRAW_AGAIN)
 
 
 def _attributes(shape: Element, *names: str) -> list[float]:
@@ -229,7 +229,7 @@ def _numbers(text: str) -> list[float]:
     except ValueError:
         numbers = [math.nan]
     if not math.isfinite(sum(numbers)):
-        raise Unusable("a coordinate that is no number", _DRAW_AGAIN)
+        raise Unusable("a coordinate that is no number", DRAW_AGAIN)
     return numbers
 
 
@@ -239,13 +239,13 @@ def _run_lengths(mask: Element, image_hw: tuple[int, int]) -> RunLengths:
     runs = _numbers(mask.get("rle", ""))
     is_window = min(width, height) > 0 and width * height <= MAX_PIXELS
     if not is_window or min(runs) < 0 or sum(map(int, runs)) != width * height:
-        raise Unusable("run lengths of the wrong sum", _DRAW_AGAIN)
+        raise Unusable("run lengths of the wrong sum", DRAW_AGAIN)
     inside = np.arange(len(runs)) % 2 == 1
     bitmap = np.repeat(inside, np.array(runs, np.int64)).reshape(height, width)
     try:
         return encode(bitmap, image_hw, (x, y))
     except ValueError:
-        raise Unusable("a mask outside the image", _DRAW_AGAIN) from None
+        raise Unusable("a mask outside the image", DRAW_AGAIN) from None
 
 
 def _entry(number: int, name: str, image_hw: tuple[int, int], shapes: Iterable[str]) -> str:

@@ -20,6 +20,7 @@ from data.problems import Unusable
 from data.sample import RunLengths
 
 from .convert import (
+    DRAW_AGAIN,
     CocoBuilder,
     Converted,
     Object,
@@ -34,7 +35,6 @@ from .drawn import Drawn
 from .output import Output, Picture
 
 _POLYGONS = ("polygon", "rotation", "rotated_rectangle", "oriented_rectangle", "quadrilateral")
-_DRAW_AGAIN = "draw the object again, or delete it"
 _LARGE = 1 << 20  # pixels of a mask that any image may have
 _CLASS_LIST = "labels.txt"
 _SPECIAL = ("__ignore__", "_background_")
@@ -208,7 +208,7 @@ def _objects(
     for number, shape in enumerate(shapes, start=1):
         with found.leaving_out(f"{file}, shape {number}"):
             if not isinstance(shape, dict):
-                raise Unusable("a shape that is no object", _DRAW_AGAIN)
+                raise Unusable("a shape that is no object", DRAW_AGAIN)
             outline = _outline(shape, image_hw)
             label, group = shape.get("label"), shape.get("group_id")
             if not isinstance(label, str) or not label.strip():
@@ -226,7 +226,7 @@ def _outline(shape: dict[str, object], image_hw: tuple[int, int]) -> Part:
     if kind in _POLYGONS or (kind == "rectangle" and len(xs) == 4):
         return polygon(xs, ys, image_hw)
     if kind not in ("rectangle", "circle", "mask") or len(xs) != 2:
-        raise Unusable("a shape of unknown type", _DRAW_AGAIN)
+        raise Unusable("a shape of unknown type", DRAW_AGAIN)
     corners = polygon([*xs, *xs[::-1]], [ys[0], *ys, ys[1]], image_hw)
     if kind == "circle":  # its centre, and a point on it
         x1, y1, *_, x2, y2 = corners[:6]
@@ -252,7 +252,7 @@ def _coordinates(points: object) -> tuple[list[object], list[object]]:
     if not isinstance(points, list) or not all(
         isinstance(point, list) and len(point) == 2 for point in points
     ):
-        raise Unusable("an outline without points", _DRAW_AGAIN)
+        raise Unusable("an outline without points", DRAW_AGAIN)
     return [x for x, _ in points], [y for _, y in points]
 
 
@@ -263,7 +263,7 @@ def _bitmap(mask: object, corners: list[float], image_hw: tuple[int, int]) -> Ru
         most = max(_LARGE, 4 * image_hw[0] * image_hw[1])  # what is outside is cut
         piece = read_image(content, max_pixels=most)[..., 0] > 0
     except ValueError:
-        raise Unusable("a mask that cannot be decoded", _DRAW_AGAIN) from None
+        raise Unusable("a mask that cannot be decoded", DRAW_AGAIN) from None
     canvas = np.zeros(image_hw, np.bool_)
     x, y = round(corners[0]), round(corners[1])
     seen, target = piece[max(-y, 0) :, max(-x, 0) :], canvas[max(y, 0) :, max(x, 0) :]

@@ -150,11 +150,13 @@ def contradicted(
     Raises:
         ValueError: the model knows none of the classes.
     """
-    datasets = findings.splits.values()
-    names = list(predictor.model.class_names)
-    known = [shared_classes(dataset.categories, names) for dataset in datasets]
-    shared = list(dict.fromkeys(chain.from_iterable(known)))
-    views = look(predictor, findings.splits, shared, progress)
+    names = predictor.model.class_names
+    known = {
+        split: shared_classes(dataset.categories, names)
+        for split, dataset in findings.splits.items()
+    }
+    shared = list(dict.fromkeys(chain.from_iterable(each.values() for each in known.values())))
+    views = look(predictor, findings.splits, known, progress)
     suspects = find_suspects(views, shared)
     return replace(findings, suspects=suspects[:most], shared=shared)
 

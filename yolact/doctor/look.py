@@ -25,7 +25,7 @@ _LEAST = 0.75  # of the model's own threshold: what scores less says nothing
 def look(
     predictor: Predictor,
     splits: Mapping[str, Dataset],
-    shared: Sequence[str],
+    shared: Mapping[str, Mapping[int, str]],
     progress: bool = True,
 ) -> list[View]:
     """Let a model look at all images of a dataset; those that cannot be read are left out.
@@ -33,18 +33,19 @@ def look(
     Args:
         predictor: of the model.
         splits: the parts of the dataset.
-        shared: names of the classes that count, see `shared_classes`.
+        shared: of each part, the classes that count, see `shared_classes`.
         progress: show a bar on standard error.
     """
     views: list[View] = []
     fast = predictor.for_many()
-    known = {name.lower() for name in shared}
-    classes = tuple(i for i, n in enumerate(predictor.model.class_names) if n.lower() in known)
-    thresholds = Thresholds(_LEAST * predictor.model.score_threshold, labels=classes)
+    least = _LEAST * predictor.model.score_threshold
     for split, dataset in splits.items():
+        thresholds = Thresholds(least, labels=tuple(shared[split]))
         names = dict(zip(dataset.categories.category_ids, dataset.categories.names, strict=True))
 
-        def detect(index: int, dataset: Dataset = dataset) -> Detections | None:
+        def detect(
+            index: int, dataset: Dataset = dataset, thresholds: Thresholds = thresholds
+        ) -> Detections | None:
             try:
                 image = dataset.sample(index).image
             except (OSError, ValueError) as error:
@@ -61,24 +62,27 @@ def look(
                 if detections is None or detections.image_hw != image_hw:
                     continue  # of another size than its labels, which is a problem of its own
                 labels, crowds = labels_of(dataset.annotations(index), names, image_hw)
-                views.append(View(split, index, image_hw, _seen(detections), labels, crowds))
+                seen = _seen(detections, shared[split])
+                views.append(View(split, index, image_hw, seen, labels, crowds))
     return views
 
 
-def shared_classes(data: Categories, model_names: Sequence[str]) -> list[str]:
-    """Return the classes of the data that a model knows, whatever their case.
+def shared_classes(data: Categories, model_names: Sequence[str]) -> dict[int, str]:
+    """Return the classes that a model and the data share: the model's label -> the data's name.
+
+    They agree in name, or in all but its case where that tells them apart.
 
     Raises:
         ValueError: there are none.
     """
-    known = {name.lower() for name in model_names}
-    shared = [name for name in data.names if name.lower() in known]
-    if not shared:
+    folded = {name.casefold() for name in model_names}
+    if folded.isdisjoint(name.casefold() for name in data.names):
         raise ValueError(
             f"the model knows none of the classes of the data: it knows {_some(model_names)}, "
             f"the data have {_some(data.names)}"
         )
-    return shared
+    _, known = data.matched_to(Categories.from_names(tuple(model_names)))
+    return {label: data.names[data.label_of[number]] for number, label in known.items()}
 
 
 def _some(names: Sequence[str]) -> str:
@@ -86,8 +90,9 @@ def _some(names: Sequence[str]) -> str:
     return ", ".join(names[:5]) + more
 
 
-def _seen(found: Detections) -> tuple[Seen, ...]:
+def _seen(found: Detections, names_of: Mapping[int, str]) -> tuple[Seen, ...]:
     corners = found.boxes.tolist()
     boxes = [[x1, y1, x2 - x1, y2 - y1] for x1, y1, x2, y2 in corners]
-    rows = zip(found.names(), found.scores.tolist(), boxes, found.rle(), strict=True)
+    names = [names_of[label] for label in found.labels.tolist()]
+    rows = zip(names, found.scores.tolist(), boxes, found.rle(), strict=True)
     return tuple(Seen(*row) for row in rows)

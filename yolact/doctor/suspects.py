@@ -92,7 +92,7 @@ def find_suspects(views: Sequence[View], known: Sequence[str]) -> list[Suspect]:
         known: names of the classes that the model and the data share; labels of other classes are
             suspected only where the model sees a shared one in their place.
     """
-    names = {name.lower() for name in known}
+    names = set(known)
     trust = _measured(views, names)
     found = [suspect for view in views for suspect in _of_view(view, names, trust)]
     return sorted(found, key=lambda suspect: -suspect.score)
@@ -109,7 +109,7 @@ def _measured(views: Sequence[View], known: set[str]) -> _Trust:
                 scores.append((seen.score, number in view.matches))
         for number, label in enumerate(view.labels):
             counts[label.name] += 1
-            if label.name.lower() in known:
+            if label.name in known:
                 sides.append((view.relative_side(number), number in met))
             for name, value in _evidence(view, number).items():
                 pairs[label.name, name] += value
@@ -140,7 +140,7 @@ def _of_view(view: View, known: set[str], trust: _Trust) -> Iterator[Suspect]:
             taken[view.labels.index(suspect.label)] = 1.0
         yield suspect
     for number, label in enumerate(view.labels):
-        if number not in taken and label.name.lower() in known:
+        if number not in taken and label.name in known:
             scores = np.array([seen.score for seen in view.seen])
             sees = (scores * view.overlaps[:, number] * view.is_same[:, number]).max(initial=0.0)
             doubt = trust.of_side(view.relative_side(number)) * (1 - float(sees))

@@ -74,9 +74,8 @@ class View:
 
     @cached_property
     def is_same(self) -> NDArray[np.bool_]:
-        """(N, M) whether detection and label are of one class, whatever the case of its name."""
-        names = [label.name.lower() for label in self.labels]
-        same = [[seen.name.lower() == name for name in names] for seen in self.seen]
+        """(N, M) whether detection and label are of one class."""
+        same = [[seen.name == label.name for label in self.labels] for seen in self.seen]
         return np.array(same, np.bool_).reshape(len(self.seen), len(self.labels))
 
     @cached_property
@@ -99,8 +98,7 @@ class View:
     def is_in_crowd(self) -> NDArray[np.bool_]:
         """(N,) whether most of a detection lies in a crowd of its class."""
         shares = _overlaps([s.mask for s in self.seen], [x.mask for x in self.crowds], inside=True)
-        names = [crowd.name.lower() for crowd in self.crowds]
-        same = [[seen.name.lower() == name for name in names] for seen in self.seen]
+        same = [[seen.name == crowd.name for crowd in self.crowds] for seen in self.seen]
         return np.array((shares * np.array(same).reshape(shares.shape) >= _MET).any(axis=1))
 
     @cached_property

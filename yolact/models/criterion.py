@@ -22,7 +22,7 @@ from layers.losses import (
     shrink_masks,
 )
 from layers.masks import box_windows
-from layers.matching import BACKGROUND, match_batch
+from layers.matching import BACKGROUND, match_anchors
 from layers.structures import Predictions, Target
 from yolact import distributed
 from yolact.config import LossConfig
@@ -60,7 +60,7 @@ class Criterion:
 
     def _losses(self, predictions: Predictions, targets: Sequence[Target]) -> dict[str, Tensor]:
         config, objects = self.config, _gather(targets)
-        matches = match_batch(
+        matches = match_anchors(
             predictions.anchors,
             objects.boxes,
             objects.labels,
