@@ -378,6 +378,7 @@ def test_an_image_enlarged(page: Page) -> None:
 
 def test_arrow_keys_in_a_slider_move_the_slider(page: Page) -> None:
     page.locator(".gallery a").first.click()
+    expect(page.locator("#file")).not_to_be_empty()  # the page follows its address a moment later
     name, value = page.locator("#file").inner_text(), page.locator("#score").input_value()
     page.focus("#score")
     page.keyboard.press("ArrowRight")
