@@ -294,6 +294,7 @@ def read_csv(path: Path) -> list[dict[str, str]]:
 
 
 def test_sliders_act_at_once_and_ask_for_nothing(page: Page) -> None:
+    page.wait_for_load_state("networkidle")  # its own pictures
     requests: list[str] = []
     page.on("request", lambda request: requests.append(request.url))
     icon = page.locator("link[rel=icon]").get_attribute("href") or "?"  # fetched when it pleases
