@@ -34,6 +34,11 @@ URL_HEAD = re.compile(
     re.IGNORECASE,
 )
 
+_USER_PASSWORD = re.compile(r"([a-z][a-z0-9+.-]+://[^/?#@:\s]*:)[^/?#\s]*@", re.IGNORECASE)
+_QUERY_PASSWORD = re.compile(
+    r"([?&](?:pass|passwd|password|pwd|token|access_token|api_?key|secret)=)[^&#\s]+", re.IGNORECASE
+)
+
 _CHUNK = 1 << 20  # bytes of XML that are read at once
 
 
@@ -170,3 +175,9 @@ def is_positive(value: object) -> TypeGuard[int]:
 def is_url(text: str) -> bool:
     """Tell a stream or web address such as `rtsp://camera/live` from a path."""
     return URL_HEAD.match(text) is not None
+
+
+def without_password(text: str) -> str:
+    """Return a text, such as an address or a message, with the passwords in addresses masked."""
+    text = _USER_PASSWORD.sub(r"\1***@", text)
+    return _QUERY_PASSWORD.sub(r"\1***", text)

@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 import cv2
 
 from data.files import IMAGE_SUFFIXES, VIDEO_SUFFIXES, is_url
-from data.video.writer import check_suffix
+from data.video.formats import format_of
 from yolact.sources.listing import expand_images, local_path
 
 from .inputs import parse_source
@@ -46,7 +46,7 @@ def source_and_video(text: str, has_display: Callable[[], bool]) -> tuple[str, P
     source, target = parse_source(text)
     video = _output(target, source, RESULTS / f"{Path(source).stem}.mp4", has_display)
     if video is not None:
-        check_suffix(video)
+        format_of(video)
     return source, video
 
 

@@ -235,7 +235,7 @@ class _Sink:
 
     def __init__(self, source: VideoSource, output: Path | None, display: bool, show_fps: bool):
         self._writer = (
-            VideoWriter(output, source.fps, source.image_hw, source.path) if output else None
+            VideoWriter(output, source.fps, source.image_hw, source.sound) if output else None
         )
         self._display, self._show_fps, self._is_live = display, show_fps, source.is_live
         self._times: deque[float] = deque(maxlen=31)

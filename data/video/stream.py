@@ -1,0 +1,111 @@
+"""Network streams, which break and are connected again."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import av
+from av.container import InputContainer
+from av.error import FFmpegError
+from av.packet import Packet
+
+from data.files import without_password
+from data.images import Image
+
+from .container import ContainerSource
+
+# A playlist from elsewhere names no files of this machine.
+_PROTOCOLS = "http,https,httpproxy,tls,tcp,udp,rtp,rtsp,rtmp,rtmps,rtmpt,srt,ftp,crypto,data"
+_PAUSE = 0.5  # seconds between two attempts to connect
+_CAMERAS = {"mpjpeg", "rtsp"}  # formats of what never ends by itself
+_UNTIMED = {"mpjpeg", "mjpeg"}  # formats without times: libav counts 25 frames/s
+
+
+class StreamSource(ContainerSource):
+    """A video from the network; what has a length is read like a file, everything else is live.
+
+    Where nothing comes for half of the timeout, or the connection breaks, it is connected again.
+
+    Args:
+        address: with the password, which no message shows.
+        timeout: seconds without data after which the stream is given up.
+
+    Raises:
+        OSError: nothing comes.
+        ValueError: no video comes.
+    """
+
+    def __init__(self, address: str, timeout: float):
+        self._address, self._timeout = address, timeout
+        self._began = time.monotonic()
+        container = _connect(address, timeout)
+        is_endless = container.size <= 0 or container.format.name == "hls"
+        is_live = not container.duration and is_endless
+        super().__init__(without_password(address), container, is_live=is_live)
+
+    def __iter__(self) -> Iterator[Image]:
+        """Yield the remaining frames.
+
+        Raises:
+            OSError: nothing has come for as long as the timeout, or a file has ended early.
+        """
+        yield from super().__iter__()
+        if told := self._missing():
+            raise OSError(f"{self.name}: {told}")
+
+    def _stamp(self, frame: av.VideoFrame) -> float | None:
+        is_timed = not self.is_live or self._container.format.name not in _UNTIMED
+        return super()._stamp(frame) if is_timed else time.monotonic()
+
+    def _packets(self) -> Iterator[Packet[Any]]:
+        newest, reason = time.monotonic(), ""
+        while True:
+            try:
+                for packet in self._container.demux(self._streams):
+                    yield packet
+                    newest = time.monotonic()
+                if not self._was_cut():
+                    return
+                reason = "it broke off"
+            except (FFmpegError, OSError) as error:
+                reason = error.strerror or str(error)
+            if not (self.is_live and self._connect_again(newest + self._timeout)):
+                raise OSError(
+                    f"{self.name}: no data for {time.monotonic() - newest:.0f} s ({reason}); "
+                    f"{self._delivered_frames} frames came before"
+                )
+
+    def _was_cut(self) -> bool:
+        """Tell whether what ended is a camera, and not its recording, which comes at once."""
+        lasted = time.monotonic() - self._began
+        is_paced = lasted > 0.5 * self._delivered_frames / (float(self._video.average_rate or 25))
+        return self.is_live and is_paced and self._container.format.name in _CAMERAS
+
+    def _connect_again(self, deadline: float) -> bool:
+        self._container.close()
+        while (left := deadline - time.monotonic()) > 0:
+            try:
+                self._use(_connect(self._address, left))
+            except (FFmpegError, OSError, ValueError):
+                time.sleep(min(_PAUSE, left))
+            else:
+                self._clock.restart(time.monotonic() - self._began)
+                return True
+        return False
+
+
+def _connect(address: str, timeout: float) -> InputContainer:
+    """Open a stream; libav itself connects again to a file that it can read in pieces."""
+    stall = timeout / 2
+    microseconds = str(round(1e6 * stall))
+    options = {
+        "protocol_whitelist": _PROTOCOLS,
+        "rtsp_transport": "tcp",
+        "rw_timeout": microseconds,
+        "reconnect": "1",
+        "reconnect_on_network_error": "0",
+        "reconnect_delay_max": str(max(1, round(stall))),
+    }
+    return av.open(address, options=options, timeout=(timeout, stall))
