@@ -1,7 +1,5 @@
-"""Files of frames and sound, written by PyAV, and by OpenCV where that is missing."""
+"""Files of frames and sound."""
 
-import logging
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from fractions import Fraction
@@ -13,29 +11,13 @@ from support.numbered_clip import HW, number_of, picture, read_numbers, write_cl
 from support.sound_clip import FPS, listen, write_sound_clip
 
 from data.video.reader import open_video
-from data.video.writer import OpenCvFile, VideoWriter, exact_fps
+from data.video.writer import VideoWriter, exact_fps
 
 FRAME = 1 / FPS
 
 
-def hide_av(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "av", None)
-    monkeypatch.delitem(sys.modules, "data.video.h264", raising=False)
-
-
-@pytest.fixture(params=["av", "opencv"])
-def encoder(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    """Run a test once with PyAV, and once as where it is not installed."""
-    name: str = request.param
-    if name == "av":
-        pytest.importorskip("av")
-    else:
-        hide_av(monkeypatch)
-    return name
-
-
 @pytest.fixture
-def clip(tmp_path: Path, encoder: str) -> Path:
+def clip(tmp_path: Path) -> Path:
     return write_clip(tmp_path / "clip.mp4", 10)
 
 
@@ -44,7 +26,7 @@ def names(folder: Path) -> list[str]:
 
 
 @pytest.mark.parametrize("suffix", [".mp4", ".m4v", ".mov", ".mkv", ".avi", ".MKV"])
-def test_round_trip(tmp_path: Path, encoder: str, suffix: str) -> None:
+def test_round_trip(tmp_path: Path, suffix: str) -> None:
     path = write_clip(tmp_path / f"clip{suffix}", 5)
     with open_video(path) as source:
         assert (source.image_hw, source.frame_count) == (HW, 5)
@@ -57,7 +39,7 @@ def test_round_trip(tmp_path: Path, encoder: str, suffix: str) -> None:
 
 @pytest.mark.parametrize("suffix", [".mp4", ".avi"])
 @pytest.mark.parametrize("color", [(220, 20, 20), (20, 200, 40), (30, 60, 220), (120, 120, 120)])
-def test_colors(tmp_path: Path, encoder: str, suffix: str, color: tuple[int, int, int]) -> None:
+def test_colors(tmp_path: Path, suffix: str, color: tuple[int, int, int]) -> None:
     path = tmp_path / f"color{suffix}"
     with VideoWriter(path, 10, HW) as writer:
         writer.write(np.full((*HW, 3), color, np.uint8))
@@ -68,9 +50,7 @@ def test_colors(tmp_path: Path, encoder: str, suffix: str, color: tuple[int, int
 
 @pytest.mark.parametrize("hw", [(49, 65), (48, 63), (51, 64)])
 @pytest.mark.parametrize("suffix", [".mp4", ".avi"])
-def test_odd_sizes_lose_at_most_one_line(
-    tmp_path: Path, encoder: str, hw: tuple[int, int], suffix: str
-) -> None:
+def test_odd_sizes_lose_at_most_one_line(tmp_path: Path, hw: tuple[int, int], suffix: str) -> None:
     path = tmp_path / f"odd{suffix}"
     with VideoWriter(path, 10, hw) as writer:
         writer.write(picture(3, hw))
@@ -80,7 +60,7 @@ def test_odd_sizes_lose_at_most_one_line(
     assert read_numbers(path) == [3, 4]
 
 
-def test_frame_of_another_size_is_kept(tmp_path: Path, encoder: str) -> None:
+def test_frame_of_another_size_is_kept(tmp_path: Path) -> None:
     with VideoWriter(tmp_path / "a.mp4", 10, HW) as writer:
         writer.write(picture(1))
         writer.write(picture(2, (96, 128)))
@@ -102,7 +82,6 @@ def test_frame_of_another_size_is_kept(tmp_path: Path, encoder: str) -> None:
 )
 def test_writer_refuses(
     tmp_path: Path,
-    encoder: str,
     name: str,
     fps: float,
     hw: tuple[int, int],
@@ -133,9 +112,7 @@ def test_good_file_is_replaced_only_by_a_finished_one(clip: Path) -> None:
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, RuntimeError])
-def test_interrupted_file_is_playable(
-    tmp_path: Path, encoder: str, error: type[BaseException]
-) -> None:
+def test_interrupted_file_is_playable(tmp_path: Path, error: type[BaseException]) -> None:
     with pytest.raises(error), VideoWriter(tmp_path / "a.mp4", 25, HW) as writer:
         writer.write(picture(1))
         writer.write(picture(2))
@@ -167,7 +144,7 @@ def test_full_disk(clip: Path, suffix: str, frames: int, capfd: pytest.CaptureFi
     with (
         largest_file(100_000),
         pytest.raises(OSError, match="cannot write .*out") as error,
-        VideoWriter(path, 25, (240, 320), clip) as writer,
+        VideoWriter(path, 25, (240, 320)) as writer,
     ):
         for number in range(frames):
             writer.write(noise(number))
@@ -175,47 +152,6 @@ def test_full_disk(clip: Path, suffix: str, frames: int, capfd: pytest.CaptureFi
     assert capfd.readouterr().err == ""
     assert names(path.parent) == sorted([clip.name, path.name])
     assert path.read_bytes() == b"old"
-
-
-def test_what_the_encoder_fails_at_is_given_up(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    class Broken(OpenCvFile):
-        def write(self, frame: np.ndarray, seconds: float | None) -> None:
-            if self._frames == 2:
-                raise OSError("no more")
-            super().write(frame, seconds)
-
-    monkeypatch.setattr("data.video.writer.OpenCvFile", Broken)
-    with (
-        pytest.raises(OSError, match="cannot write .*a.avi: no more"),
-        VideoWriter(tmp_path / "a.avi", 25, HW) as writer,
-    ):
-        for number in range(4):
-            writer.write(picture(number))
-    assert names(tmp_path) == []
-
-
-def test_without_av_one_line_tells_of_it(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    caplog.set_level(logging.INFO)
-    hide_av(monkeypatch)
-    write_clip(tmp_path / "a.avi", 1)
-    assert not caplog.messages
-    write_clip(tmp_path / "a.mp4", 1)
-    assert len(caplog.messages) == 1
-    assert "pip install av" in caplog.text
-
-
-def test_av_without_the_encoder(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    av = pytest.importorskip("av")
-    monkeypatch.setattr(av, "codecs_available", {"aac"})
-    caplog.set_level(logging.INFO)
-    assert read_numbers(write_clip(tmp_path / "a.mp4", 2)) == [0, 1]
-    assert len(caplog.messages) == 1
 
 
 @pytest.mark.parametrize(
@@ -261,16 +197,6 @@ def test_h264_that_browsers_play(tmp_path: Path, suffix: str, fps: float) -> Non
 TIMES = (0.0, 0.04, 0.2, 0.28, 0.30, 0.31, 0.40)
 
 
-def test_frames_are_shown_when_they_should(tmp_path: Path) -> None:
-    av = pytest.importorskip("av")
-    with VideoWriter(tmp_path / "a.mp4", 25, HW) as writer:
-        for number, seconds in enumerate(TIMES):
-            writer.write(picture(number), seconds)
-    with av.open(tmp_path / "a.mp4") as container:
-        times = [frame.time for frame in container.decode(video=0)]
-    assert times == pytest.approx(TIMES, abs=FRAME / 8)
-
-
 def test_frames_of_one_time_follow_each_other(tmp_path: Path) -> None:
     av = pytest.importorskip("av")
     with VideoWriter(tmp_path / "a.mp4", 25, HW) as writer:
@@ -288,18 +214,11 @@ def test_a_folder_without_permission(tmp_path: Path, monkeypatch: pytest.MonkeyP
         VideoWriter(tmp_path / "a.mp4", 25, HW)
 
 
-def test_where_frames_last_equally_long_they_are_repeated(tmp_path: Path) -> None:
-    with VideoWriter(tmp_path / "a.avi", 25, HW) as writer:
-        for number, seconds in enumerate(TIMES):
-            writer.write(picture(number), seconds)
-    assert read_numbers(tmp_path / "a.avi") == [0, 1, 2, 2, 2, 2, 3, 3, 4, 5, 6]
-
-
 def copy(source: Path, target: Path, most: int | None = None, skip: int | None = None) -> Path:
     """Write the frames of a file again, without one of them or the last ones if asked for."""
     with (
         open_video(source) as video,
-        VideoWriter(target, video.fps, video.image_hw, video.path) as writer,
+        VideoWriter(target, video.fps, video.image_hw, video.sound) as writer,
     ):
         for number, frame in enumerate(video):
             if number == most:
@@ -387,52 +306,4 @@ def test_a_source_without_sound(tmp_path: Path, caplog: pytest.LogCaptureFixture
     clip = write_clip(tmp_path / "a.mp4", 3)
     assert read_numbers(copy(clip, tmp_path / "o.mp4")) == [0, 1, 2]
     assert not caplog.messages
-    assert names(tmp_path) == ["a.mp4", "o.mp4"]
-
-
-def test_without_av_there_is_no_sound(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    clip = write_sound_clip(tmp_path / "a.mp4")
-    with monkeypatch.context() as patch:
-        hide_av(patch)
-        copy(clip, tmp_path / "o.mp4")
-    heard = listen(tmp_path / "o.mp4")
-    assert (heard.codec, heard.flashes) == (None, pytest.approx([0, 1]))
-
-
-@pytest.mark.parametrize("what", ["missing", "not a video", "no room"])
-def test_when_the_sound_fails_the_frames_stay(
-    tmp_path: Path, what: str, caplog: pytest.LogCaptureFixture
-) -> None:
-    source = write_sound_clip(tmp_path / "a.mkv", "pcm_s16le")
-    if what == "missing":
-        source.unlink()
-    elif what == "not a video":
-        source.write_bytes(b"hello" * 1000)
-    with (
-        largest_file(50_000 if what == "no room" else 10**9),
-        VideoWriter(tmp_path / "o.mkv", FPS, HW, source) as writer,
-    ):
-        for number in range(2 * FPS):
-            writer.write(picture(number // 5))
-    assert [record.levelname for record in caplog.records] == ["WARNING"]
-    assert "no sound" in caplog.text
-    assert len(read_numbers(tmp_path / "o.mkv")) == 2 * FPS
-    assert set(names(tmp_path)) - {"a.mkv"} == {"o.mkv"}
-
-
-def test_ctrl_c_during_the_sound_keeps_the_frames(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    pytest.importorskip("av")
-    from data.video.h264 import H264File
-
-    def interrupted(file: H264File, source: Path, target: Path) -> bool:
-        target.write_bytes(b"half")
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(H264File, "add_sound", interrupted)
-    clip = write_clip(tmp_path / "a.mp4", 3)
-    with pytest.raises(KeyboardInterrupt):
-        copy(clip, tmp_path / "o.mp4")
-    assert read_numbers(tmp_path / "o.mp4") == [0, 1, 2]
     assert names(tmp_path) == ["a.mp4", "o.mp4"]

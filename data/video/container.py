@@ -26,8 +26,6 @@ from .source import VideoSource, check_frame_size
 
 logger = logging.getLogger(__name__)
 
-av.logging.set_level(None)  # what libav finds wrong is counted or raised here
-
 _TEXT = {"tty", "bin", "xbin", "adf", "idf"}  # libav decodes any text file as ANSI art
 _THREADS = 4
 # Packets without a frame after which there will be none.

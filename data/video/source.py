@@ -62,9 +62,8 @@ class VideoSource(AbstractContextManager["VideoSource"]):
     def __exit__(self, *error: object) -> None:
         self.close()
 
-    @abstractmethod
-    def close(self) -> None:
-        """Release the file or camera; the iteration ends."""
+    def close(self) -> None:  # noqa: B027
+        """Release the file or camera, if it is held; the iteration ends."""
 
 
 def plausible_fps(fps: float) -> float:
