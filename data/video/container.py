@@ -21,6 +21,7 @@ from data.images import MAX_PIXELS, Image
 
 from .clock import Clock
 from .pixels import Upright
+from .raw import RawFormat
 from .sound import Sound
 from .source import VideoSource, check_frame_size
 
@@ -111,8 +112,6 @@ class ContainerSource(VideoSource):
         """Yield what the container holds; an error is an early end."""
         try:
             yield from self._container.demux(self._streams)
-        except TimeoutError as error:  # of a pipe
-            raise OSError(f"{self.name}: {error}") from error
         except (FFmpegError, OSError) as error:
             self._trouble = error.strerror or str(error)
 
@@ -171,6 +170,19 @@ class ContainerSource(VideoSource):
         """Say which part of the video is not there; "" if all is."""
         broken = f"{self.broken_frames} broken frames were left out" if self.broken_frames else ""
         return "; ".join(filter(None, (self._missing(), broken)))
+
+
+def open_container(file: Path | object, raw: RawFormat | None = None) -> InputContainer:
+    """Open a file by its path, or what has a method `read`.
+
+    Raises:
+        OSError: it is no video.
+    """
+    options = raw.options if raw else {}
+    if isinstance(file, Path):
+        # Files that name others, such as playlists, name no addresses.
+        file, options = f"file:{file}", {"protocol_whitelist": "file,crypto,data", **options}
+    return av.open(file, "r", "rawvideo" if raw else None, options)
 
 
 def _claimed_seconds(container: InputContainer, video: VideoStream) -> float | None:

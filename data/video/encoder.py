@@ -20,8 +20,7 @@ from data.images import Image
 
 from .formats import ENCODER_OPTIONS, Format, format_of
 from .pixels import ToYuv
-from .sound import Sound
-from .track import Track
+from .sound import Sound, Track
 
 logger = logging.getLogger(__name__)
 

@@ -3,72 +3,46 @@
 from __future__ import annotations
 
 import os
-import re
 import select
 import shutil
 import stat
 import sys
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
-from typing import BinaryIO, NamedTuple
+from typing import BinaryIO
+
+from data.images import Image
+
+from .container import ContainerSource, open_container
+from .raw import RawFormat
 
 _HEAD = 64  # bytes in which an MP4 tells whether its index comes first
 
 
-class RawFormat(NamedTuple):
-    """The pixels of a stream that has no header.
-
-    Attributes:
-        size: "640x480".
-        fps: frames per second.
-        pixels: libav's name of their format.
-    """
-
-    size: str
-    fps: float
-    pixels: str
-
-    @classmethod
-    def parse(cls, text: str) -> RawFormat:
-        """Read "640x480@30" or "640x480@30:yuv420p".
-
-        Raises:
-            ValueError: it is something else.
-        """
-        match = re.fullmatch(r"([1-9]\d*x[1-9]\d*)@(\d+(?:\.\d+)?)(?::(\w+))?", text)
-        if match is None or not float(match[2]):
-            raise ValueError(f"{text!r}: expected WxH@FPS[:PIXELS], as in 640x480@30:bgr24")
-        return cls(match[1], float(match[2]), match[3] or "rgb24")
-
-    @property
-    def options(self) -> dict[str, str]:
-        """What libav's reader of raw video is told."""
-        return {"video_size": self.size, "framerate": f"{self.fps:g}", "pixel_format": self.pixels}
-
-
 class Pipe:
-    """A pipe, which gives up when nothing comes.
+    """A pipe, which is given up when nothing comes.
 
     Args:
         file: opened without a buffer.
-        timeout: seconds without data after which `read` raises.
+        timeout: seconds without data after which it ends.
+
+    Attributes:
+        stalled: it has ended so.
     """
 
     def __init__(self, file: BinaryIO, timeout: float):
+        self.stalled = False
         self._file, self._timeout, self._head = file, timeout, b""
 
     def read(self, size: int = 1 << 16, /) -> bytes:
-        """Return up to so many bytes, none at the end.
-
-        Raises:
-            TimeoutError: nothing came for too long.
-        """
+        """Return up to so many bytes, none at the end."""
         if self._head:
             start, self._head = self._head[:size], self._head[size:]
             return start
-        if os.name == "posix" and not select.select([self._file], [], [], self._timeout)[0]:
-            raise TimeoutError(f"no data for {self._timeout:g} s")
-        return self._file.read(size) or b""
+        if os.name == "posix" and not self.stalled:
+            self.stalled = not select.select([self._file], [], [], self._timeout)[0]
+        return b"" if self.stalled else self._file.read(size) or b""
 
     def peek(self) -> bytes:
         """Return the first bytes, which are read again later."""
@@ -81,19 +55,46 @@ class Pipe:
         return self._head
 
 
-def open_pipe(path: Path | None, timeout: float) -> Pipe | BinaryIO:
-    """Open standard input, if None, or a FIFO; an MP4 that ends with its index is read whole.
+class PipeSource(ContainerSource):
+    """The video that comes through a pipe.
+
+    Args:
+        name: for messages.
+        path: of a FIFO; None for standard input.
+        timeout: seconds without data after which it counts as broken.
+        raw: format of frames without a header.
 
     Raises:
-        TimeoutError: nothing came for too long.
+        OSError: there is no such pipe, or no video in it.
         ValueError: standard input is a terminal.
     """
-    if path is None and sys.stdin.isatty():
-        raise ValueError("-: expected a video through a pipe, as in `cat a.mp4 | ...`")
-    file = open(0 if path is None else path, "rb", buffering=0, closefd=path is not None)  # noqa: SIM115, PTH123
+
+    def __init__(self, name: str, path: Path | None, timeout: float, raw: RawFormat | None = None):
+        if path is None and sys.stdin.isatty():
+            raise ValueError(f"{name}: expected a video through a pipe, as in `cat a.mp4 | ...`")
+        # Not through the buffer of sys.stdin, which `select` does not see.
+        file = path.open("rb", buffering=0) if path else os.fdopen(os.dup(0), "rb", buffering=0)
+        self._pipe, self._timeout = Pipe(file, timeout), timeout
+        super().__init__(name, open_container(_seekable(file, self._pipe), raw))
+
+    def __iter__(self) -> Iterator[Image]:
+        """Yield the remaining frames.
+
+        Raises:
+            OSError: nothing has come for as long as the timeout.
+        """
+        yield from super().__iter__()
+        if self._pipe.stalled:
+            raise OSError(
+                f"{self.name}: no data for {self._timeout:g} s; "
+                f"{self._delivered_frames} frames came before"
+            )
+
+
+def _seekable(file: BinaryIO, pipe: Pipe) -> BinaryIO | Pipe:
+    """Return what PyAV can read: a redirected file, or all of an MP4 that ends with its index."""
     if stat.S_ISREG(os.fstat(file.fileno()).st_mode):
         return file
-    pipe = Pipe(file, timeout)
     if not _ends_with_index(pipe.peek()):
         return pipe
     whole = tempfile.TemporaryFile()  # noqa: SIM115

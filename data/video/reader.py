@@ -10,6 +10,7 @@ from urllib.request import url2pathname
 from data.files import is_url, without_password
 
 from .images import ImageSequence, is_pattern
+from .raw import RawFormat
 from .source import VideoSource, plausible_fps
 
 __all__ = ["TIMEOUT", "VideoSource", "open_video", "plausible_fps"]
@@ -83,25 +84,17 @@ def _open_stream(address: str, timeout: float) -> VideoSource:
 
 
 def _open_file(text: str, path: Path, timeout: float, raw: str | None) -> VideoSource:
-    import av
     from av.error import FFmpegError
 
-    from .container import ContainerSource
-    from .pipe import RawFormat, open_pipe
+    from .container import ContainerSource, open_container
+    from .pipe import PipeSource
 
-    is_pipe = text == "-" or path.is_fifo()
-    if not is_pipe and not path.is_file():
-        raise ValueError(f"no such video file: {text}")
-    given = RawFormat.parse(raw) if raw else None
-    options = given.options if given else {}
+    format = RawFormat.parse(raw) if raw is not None else None
     try:
-        if is_pipe:
-            file: object = open_pipe(None if text == "-" else path, timeout)
-        else:
-            # Files that name others, such as playlists, name no addresses.
-            file, options = f"file:{path}", {"protocol_whitelist": "file,crypto,data", **options}
-        container = av.open(file, "r", "rawvideo" if given else None, options)
-        return ContainerSource(text, container, path=None if is_pipe else path)
+        if text == "-" or path.is_fifo():
+            return PipeSource(text, None if text == "-" else path, timeout, format)
+        if not path.is_file():
+            raise ValueError(f"no such video file: {text}")
+        return ContainerSource(text, open_container(path, format), path=path)
     except (FFmpegError, OSError) as error:
-        reason = f" ({error})" if isinstance(error, TimeoutError) else ""
-        raise ValueError(f"not a video, or one without frames: {text}{reason}") from error
+        raise ValueError(f"not a video, or one without frames: {text}") from error

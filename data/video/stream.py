@@ -97,13 +97,18 @@ class StreamSource(ContainerSource):
 
 
 def _connect(address: str, timeout: float) -> InputContainer:
-    """Open a stream; libav itself connects again to a file that it can read in pieces."""
+    """Open a stream; libav itself connects again to a file that it can read in pieces.
+
+    What comes before a stall is delivered: it looks at half a second only, to know the format.
+    """
     stall = timeout / 2
     microseconds = str(round(1e6 * stall))
     options = {
         "protocol_whitelist": _PROTOCOLS,
         "rtsp_transport": "tcp",
+        "timeout": microseconds,  # of RTSP
         "rw_timeout": microseconds,
+        "analyzeduration": "500000",
         "reconnect": "1",
         "reconnect_on_network_error": "0",
         "reconnect_delay_max": str(max(1, round(stall))),
