@@ -108,22 +108,27 @@ class ContainerSource(VideoSource):
             self.sound.stream = sound
             self._streams.append(sound)
 
-    def _packets(self) -> Iterator[Packet[Any]]:
-        """Yield what the container holds; an error is an early end."""
+    def _packets(self) -> Iterator[Packet[Any] | None]:
+        """Yield what the container holds; an error is an early end.
+
+        None stands for such an end: the decoder is to give what it still holds.
+        """
         try:
             yield from self._container.demux(self._streams)
         except (FFmpegError, OSError) as error:
             self._trouble = error.strerror or str(error)
+            yield None
 
     def _decoded(self) -> Iterator[Image]:
         for packet in self._packets():
-            if packet.stream.type == "audio":
+            if packet is not None and packet.stream.type == "audio":
                 self._hear(packet)
                 continue
-            self._note_end(packet)
+            if packet is not None:
+                self._note_end(packet)
             frames: list[av.VideoFrame] = []
             try:
-                frames = packet.decode()
+                frames = self._video.codec_context.decode(packet)
             except FFmpegError:
                 self.broken_frames, self._untimed = self.broken_frames + 1, self._untimed + 1
             self._failures = 0 if frames else self._failures + 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -19,7 +20,6 @@ from .container import ContainerSource
 # A playlist from elsewhere names no files of this machine.
 _PROTOCOLS = "http,https,httpproxy,tls,tcp,udp,rtp,rtsp,rtmp,rtmps,rtmpt,srt,ftp,crypto,data"
 _PAUSE = 0.5  # seconds between two attempts to connect
-_CAMERAS = {"mpjpeg", "rtsp"}  # formats of what never ends by itself
 _UNTIMED = {"mpjpeg", "mjpeg"}  # formats without times: libav counts 25 frames/s
 
 
@@ -39,8 +39,8 @@ class StreamSource(ContainerSource):
 
     def __init__(self, address: str, timeout: float):
         self._address, self._timeout = address, timeout
-        self._began = time.monotonic()
         container = _connect(address, timeout)
+        self._began = time.monotonic()
         is_endless = container.size <= 0 or container.format.name == "hls"
         is_live = not container.duration and is_endless
         super().__init__(without_password(address), container, is_live=is_live)
@@ -59,29 +59,30 @@ class StreamSource(ContainerSource):
         is_timed = not self.is_live or self._container.format.name not in _UNTIMED
         return super()._stamp(frame) if is_timed else time.monotonic()
 
-    def _packets(self) -> Iterator[Packet[Any]]:
-        newest, reason = time.monotonic(), ""
+    def _packets(self) -> Iterator[Packet[Any] | None]:
+        newest = time.monotonic()
         while True:
+            connected, before, reason = time.monotonic(), self._delivered_frames, "it broke off"
             try:
                 for packet in self._container.demux(self._streams):
                     yield packet
                     newest = time.monotonic()
-                if not self._was_cut():
+                if self._container.format.name != "rtsp":
                     return
-                reason = "it broke off"
             except (FFmpegError, OSError) as error:
-                reason = error.strerror or str(error)
+                # So libav calls the end of what was not announced to end.
+                is_open_end = error.errno == errno.EIO and self._container.size <= 0
+                came = (self._delivered_frames - before) / float(self._video.average_rate or 25)
+                yield None
+                if is_open_end and newest - connected < came / 2:  # as files come, not as cameras
+                    return
+                if not is_open_end:
+                    reason = error.strerror or str(error)
             if not (self.is_live and self._connect_again(newest + self._timeout)):
                 raise OSError(
                     f"{self.name}: no data for {time.monotonic() - newest:.0f} s ({reason}); "
                     f"{self._delivered_frames} frames came before"
                 )
-
-    def _was_cut(self) -> bool:
-        """Tell whether what ended is a camera, and not its recording, which comes at once."""
-        lasted = time.monotonic() - self._began
-        is_paced = lasted > 0.5 * self._delivered_frames / (float(self._video.average_rate or 25))
-        return self.is_live and is_paced and self._container.format.name in _CAMERAS
 
     def _connect_again(self, deadline: float) -> bool:
         self._container.close()
