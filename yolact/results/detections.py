@@ -41,6 +41,7 @@ class Detections(Instances):
         source: path or address of the image, with the number of the frame in a video; "" if none.
         picture: the image itself where it is kept; `image` reads it again where it is not.
         coefficients: (N, K), the weight of each prototype in each mask; None but from YOLACT.
+        carried: from other frames of a video, by optical flow.
 
     Example:
         >>> people = detections["person"].filter(min_score=0.5)
@@ -50,6 +51,7 @@ class Detections(Instances):
     source: str = ""
     picture: Image | None = None
     coefficients: Tensor | None = None
+    carried: bool = False
 
     def __repr__(self) -> str:
         names = Counter(self.names()).most_common()
@@ -238,8 +240,12 @@ class Detections(Instances):
         return exports.coco_objects(self, image_id, category_ids, tolerance)
 
     def to_dict(self) -> dict[str, Any]:
-        """Return all that is known in plain values, masks in COCO's run lengths."""
-        return exports.plain_values(self, self.source)
+        """Return all that is known in plain values, masks in COCO's run lengths.
+
+        `"key": False` marks what was carried from other frames of a video.
+        """
+        plain = exports.plain_values(self, self.source)
+        return plain | {"key": False} if self.carried else plain
 
     def to_json(self, indent: int | None = None) -> str:
         """Return `to_dict` as JSON."""
