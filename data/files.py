@@ -34,6 +34,9 @@ URL_HEAD = re.compile(
     re.IGNORECASE,
 )
 
+NUMBER = re.compile(r"%(?:0(\d+))?d")
+"""The place of the number in the names of numbered images; its group holds the fewest digits."""
+
 _USER_PASSWORD = re.compile(r"([a-z][a-z0-9+.-]+://[^/?#@:\s]*:)[^/?#\s]*@", re.IGNORECASE)
 _QUERY_PASSWORD = re.compile(
     r"([?&](?:pass|passwd|password|pwd|token|access_token|api_?key|secret)=)[^&#\s]+", re.IGNORECASE
@@ -175,6 +178,12 @@ def is_positive(value: object) -> TypeGuard[int]:
 def is_url(text: str) -> bool:
     """Tell a stream or web address such as `rtsp://camera/live` from a path."""
     return URL_HEAD.match(text) is not None
+
+
+def is_numbered(text: str) -> bool:
+    """Tell whether a name stands for numbered images, as `frames/%06d.png`."""
+    path = Path(text)
+    return NUMBER.search(path.name) is not None and path.suffix.lower() in IMAGE_SUFFIXES
 
 
 def without_password(text: str) -> str:

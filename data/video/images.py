@@ -8,14 +8,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from data.alike import natural_key
-from data.files import IMAGE_SUFFIXES
+from data.files import IMAGE_SUFFIXES, NUMBER
 from data.images import Image, read_image
 
 from .source import VideoSource
 
 logger = logging.getLogger(__name__)
-
-_NUMBER = re.compile(r"%(?:0(\d+))?d")
 
 
 class ImageSequence(VideoSource):
@@ -65,11 +63,6 @@ class ImageSequence(VideoSource):
                 self.broken_frames += 1
 
 
-def is_pattern(path: Path) -> bool:
-    """Tell whether a name stands for numbered images."""
-    return _NUMBER.search(path.name) is not None and path.suffix.lower() in IMAGE_SUFFIXES
-
-
 def _listed(path: Path) -> list[Path]:
     """List the images of a folder, or those of a pattern, in the order of their numbers."""
     is_folder = path.is_dir()
@@ -78,7 +71,7 @@ def _listed(path: Path) -> list[Path]:
     images = [f for f in files if f.suffix.lower() in IMAGE_SUFFIXES and not f.name.startswith(".")]
     if is_folder:
         return images
-    before, digits, after = _NUMBER.split(path.name, maxsplit=1)
+    before, digits, after = NUMBER.split(path.name, maxsplit=1)
     width = f"{{{digits},}}" if digits else "+"
     name = re.compile(rf"{re.escape(before)}\d{width}{re.escape(after)}")
     return [file for file in images if name.fullmatch(file.name)]

@@ -7,9 +7,9 @@ from pathlib import Path
 from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
-from data.files import is_url, without_password
+from data.files import is_numbered, is_url, without_password
 
-from .images import ImageSequence, is_pattern
+from .images import ImageSequence
 from .raw import RawFormat
 from .source import VideoSource, plausible_fps
 
@@ -42,7 +42,7 @@ def open_video(
         from .camera import CameraSource
 
         return CameraSource(camera, text)
-    if path is not None and (path.is_dir() or (is_pattern(path) and not path.exists())):
+    if path is not None and (path.is_dir() or (is_numbered(text) and not path.exists())):
         return ImageSequence(text)
     try:
         import av  # noqa: F401

@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import get_args
 
 from data.sample import Dataset
+from data.video.raw import RawFormat
+from data.video.reader import TIMEOUT
 from yolact.checkpoint import BUNDLED
 from yolact.config import Config
 from yolact.engines.names import EngineName
@@ -73,7 +75,14 @@ MODEL = (
 INPUT = (
     flag("--image", "IN[:OUT], a file or https address; shown, or written without a display"),
     flag("--images", "IN[:OUT], a folder with all below it, or a pattern such as 'in/**/*.jpg'"),
-    flag("--video", "IN[:OUT], a file, the number of a webcam, or a stream's address"),
+    flag(
+        "--video",
+        "IN[:OUT], a file, the number of a webcam, a stream's address, - for standard input, or "
+        "numbered images: their folder, or names as in frames/%%06d.png",
+    ),
+    flag("--timeout", "seconds without data after which a stream is given up", float, TIMEOUT),
+    flag("--raw", "WxH@FPS[:PIXELS] of a video without a header, as in 640x480@30:bgr24"),
+    flag("--overwrite", "let a result replace its own input", bool, False),
     flag("--video_multiframe", "frames for each run of the network", int, 1),
     flag(
         "--keyframes",
@@ -222,6 +231,12 @@ def check_ranges(args: argparse.Namespace) -> None:
         value = getattr(args, name)
         if value is not None and value < bound:
             raise UsageError(f"--{name}={value}: expected at least {bound}")
+    if not args.timeout > 0:
+        raise UsageError(f"--timeout={args.timeout}: expected more than 0")
+    try:
+        RawFormat.parse(args.raw or "1x1@1")
+    except ValueError as error:
+        raise UsageError(f"--raw={error}") from None
     with in_flags():
         Thresholds(args.score_threshold or 0.0, args.top_k)
         keyframes(args)
@@ -271,6 +286,8 @@ def video_options(args: argparse.Namespace) -> VideoOptions:
         emulate_playback=args.emulate_playback,
         plain=args.engine == "plain",
         keyframes=keyframes(args),
+        timeout=args.timeout,
+        raw=args.raw,
     )
 
 

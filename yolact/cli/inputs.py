@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from data.files import URL_HEAD, is_url
+from data.files import URL_HEAD, is_url, without_password
 from yolact.sources.listing import GLOB_CHARACTERS, glob, local_path
 
 _DRIVE = re.compile(r"(?:^|:)[a-z]:[\\/]", re.IGNORECASE)
@@ -35,7 +35,8 @@ def parse_source(text: str) -> tuple[str, str | None]:
     else:
         source, output = text[:cut], text[cut + 1 :]
     if not source or output == "":
-        raise ValueError(f"{text!r}: expected INPUT or INPUT:OUTPUT, with neither left empty")
+        shown = without_password(text)
+        raise ValueError(f"{shown!r}: expected INPUT or INPUT:OUTPUT, with neither left empty")
     return source, output
 
 

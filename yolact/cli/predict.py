@@ -13,8 +13,9 @@ from pathlib import Path
 
 import numpy as np
 
+from data.files import without_password
 from data.images import Image
-from data.video.reader import VideoSource, open_video
+from data.video.reader import TIMEOUT, VideoSource, open_video
 from yolact.drawing.detections import Draw
 from yolact.drawing.window import show
 from yolact.evaluation.way_of_2019 import run_video_plain
@@ -48,6 +49,8 @@ class VideoOptions:
         emulate_playback: read a file no faster than it plays.
         plain: in the way of 2019, without overlap of the stages.
         max_frames: stop after so many.
+        timeout: seconds without data after which a stream is given up.
+        raw: format of a video without a header, see `open_video`.
         keyframes: the network looks at every so many frames, or at those that "auto" chooses; "off"
             for all. None is "off" for a file, and for a camera "auto" where the network is slower.
     """
@@ -57,6 +60,8 @@ class VideoOptions:
     emulate_playback: bool = False
     plain: bool = False
     max_frames: int | None = None
+    timeout: float = TIMEOUT
+    raw: str | None = None
     keyframes: Asked | None = None
 
 
@@ -110,7 +115,7 @@ def segment_image(
 
 def segment_images(
     folder: Path,
-    pictures: list[tuple[Path, Path]],
+    pictures: list[tuple[str | Path, Path]],
     predictor: Predictor,
     draw: Draw,
     thresholds: Thresholds,
@@ -121,7 +126,7 @@ def segment_images(
 
     Args:
         folder: of all files.
-        pictures: each image, and the file of its picture.
+        pictures: the path or address of each image, and the file of its picture.
         predictor: finds the objects.
         draw: draws them.
         thresholds: which of them.
@@ -132,10 +137,11 @@ def segment_images(
         ValueError: at the end, if any could not be read.
     """
     fast, done = predictor if tiling else predictor.for_many(), 0  # tiles are many as they are
-    picture_of = {str(image): picture for image, picture in pictures}
-    shared = Path(os.path.commonpath([image.absolute().parent for image, _ in pictures]))
+    picture_of = {without_password(str(image)): picture for image, picture in pictures}
+    parents = [image.absolute().parent for image, _ in pictures if isinstance(image, Path)]
+    shared = Path(os.path.commonpath(parents)) if parents else None
     results = segment_many(
-        open_many(list(picture_of)),
+        open_many([str(image) for image, _ in pictures]),
         segmenting(fast, thresholds, tiling),
         1,
         fast.workers,
@@ -179,7 +185,7 @@ def segment_video(
             files = stack.enter_context(saving.folder(output.parent, table=output.stem))
 
         def on_frame(number: int, detections: Detections) -> None:
-            named = replace(detections, source=f"{source}#{number}")
+            named = replace(detections, source=f"{without_password(source)}#{number}")
             saving.print_json(named)
             if files is not None and output is not None:
                 files.add(named, f"{output.stem}_{number:06}")
@@ -208,7 +214,7 @@ def process_video(
     on_frame: Callable[[int, Detections], None] | None = None,
 ) -> VideoReport:
     """Run a video from end to end; `on_frame` is called as in `run_video`."""
-    with open_video(source) as video:
+    with open_video(source, options.timeout, options.raw) as video:
         # Where nobody waits for a single frame.
         if not (display or video.is_live or options.emulate_playback):
             predictor = predictor.for_many()

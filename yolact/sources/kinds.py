@@ -7,7 +7,7 @@ from pathlib import PurePosixPath
 from typing import Literal
 from urllib.parse import urlsplit
 
-from data.files import IMAGE_SUFFIXES, VIDEO_SUFFIXES, is_url
+from data.files import IMAGE_SUFFIXES, VIDEO_SUFFIXES, is_numbered, is_url
 
 from .listing import GLOB_CHARACTERS, local_path
 
@@ -19,7 +19,7 @@ def kind_of(source: str | os.PathLike[str], otherwise: Kind = "image") -> Kind:
 
     Args:
         source: a path is judged by what is there, else by how it is written; digits that name no
-            file are a camera.
+            file are a camera, `-` is standard input.
         otherwise: what a file or a web address is whose suffix does not tell.
     """
     text = os.fspath(source)
@@ -29,6 +29,10 @@ def kind_of(source: str | os.PathLike[str], otherwise: Kind = "image") -> Kind:
         return _by_suffix(suffix, otherwise) if is_web else "video"
     path = local_path(text)
     is_file = path.is_file()
+    if text in ("-", "/dev/stdin") or path.is_fifo() or path.is_char_device():
+        return "video"
+    if is_numbered(text) and not is_file:
+        return "video"
     if path.is_dir() or not is_file and GLOB_CHARACTERS & set(text):
         return "images"
     if text.isdecimal() and not is_file:

@@ -10,6 +10,8 @@ from urllib.error import HTTPError, URLError
 from urllib.parse import quote
 from urllib.request import HTTPRedirectHandler, Request, build_opener
 
+from data.files import without_password
+
 MAX_BYTES = 100 << 20
 SILENCE, PATIENCE = 10.0, 60.0  # seconds: without a byte, and in all
 _CHUNK = 1 << 16
@@ -33,7 +35,7 @@ def fetch(url: str) -> bytes:
     except (OSError, HTTPException, ValueError) as error:
         cause = error.reason if type(error) is URLError else error
         reason = " ".join(str(cause).split()) or type(error).__name__
-        raise OSError(f"cannot fetch {url}: {reason}") from error
+        raise OSError(without_password(f"cannot fetch {url}: {reason}")) from error
 
 
 def _is_web(url: str) -> bool:
