@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from data.files import URL_HEAD, is_url, without_password
+from data.files import IMAGE_SUFFIXES, URL_HEAD, VIDEO_SUFFIXES, is_url, without_password
 from yolact.sources.listing import GLOB_CHARACTERS, glob, local_path
 
 _DRIVE = re.compile(r"(?:^|:)[a-z]:[\\/]", re.IGNORECASE)
@@ -62,6 +62,10 @@ def _separator(text: str) -> int | None:
     colons = [cut for cut in colons if cut not in drives]
     if head is None:
         return colons[0] if colons else None
-    # A time such as "?t=12:30" belongs to the address; an output always has a suffix.
+    # A time such as "?t=12:30" belongs to the address: an output has a suffix, or follows one.
     after = [cut for cut in colons if cut >= head.end()]
-    return after[-1] if after and Path(text[after[-1] + 1 :]).suffix else None
+    is_output = after and (
+        Path(text[after[-1] + 1 :]).suffix
+        or Path(text[: after[-1]]).suffix.lower() in IMAGE_SUFFIXES | VIDEO_SUFFIXES
+    )
+    return after[-1] if is_output else None
