@@ -67,8 +67,9 @@ class Encoder:
         frame = self._to_frame(image)
         frame.pts, frame.time_base = self._tick(seconds), 1 / self._ticks
         with _plain_errors():
-            self._container.mux(self._stream.encode(frame))
+            # What is heard before the first frame comes first, for muxers that begin at 0.
             self._container.mux(self._heard(lambda track: track.until(self._now())))
+            self._container.mux(self._stream.encode(frame))
 
     def close(self) -> None:
         """Write what the encoders still hold, and the index."""
@@ -86,7 +87,9 @@ class Encoder:
         name = next((name for name in format.encoders if name in av.codecs_available), None)
         if name is None:
             raise OSError(f"this PyAV has none of {', '.join(format.encoders)}")
-        stream = self._container.add_stream(name, rate, ENCODER_OPTIONS.get(name))
+        # What AVI calls its rate is that of the ticks.
+        shown_rate = self._ticks if format.muxer == "avi" else rate
+        stream = self._container.add_stream(name, shown_rate, ENCODER_OPTIONS.get(name))
         self._stream = cast("VideoStream", stream)
         context = self._stream.codec_context
         context.height, context.width = image_hw

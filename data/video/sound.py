@@ -68,7 +68,8 @@ class Track:
     """
 
     def __init__(self, output: OutputContainer, format: Format, sound: Sound):
-        self._sound, self._newest = sound, -(2**62)
+        # AVI begins at 0, and its first frame would be shown then, those after it later.
+        self._sound, self._newest = sound, -1 if format.muxer == "avi" else -(2**62)
         source = sound.stream
         self._is_copied = source.codec.canonical_name in format.sound
         if self._is_copied:
@@ -80,13 +81,13 @@ class Track:
     def until(self, seconds: float) -> list[Packet[Any]]:
         """Return what begins before a time, as packets to write."""
         packets = self._sound.until(seconds)
-        return list(self._copies(packets) if self._is_copied else self._encoded(packets))
+        return list(self._in_order(packets if self._is_copied else self._encoded(packets)))
 
     def rest(self, seconds: float) -> list[Packet[Any]]:
         """Return the same, and what the encoder still holds."""
         return self.until(seconds) + ([] if self._is_copied else self._stream.encode(None))
 
-    def _copies(self, packets: Iterable[Packet[Any]]) -> Iterator[Packet[Any]]:
+    def _in_order(self, packets: Iterable[Packet[Any]]) -> Iterator[Packet[Any]]:
         for packet in packets:
             if packet.dts is not None and packet.dts > self._newest:
                 self._newest = packet.dts

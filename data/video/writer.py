@@ -156,8 +156,9 @@ def free_name(path: Path) -> Path:
 def exact_fps(fps: float) -> Fraction:
     """Return the ratio that a rounded frame rate stands for: 30000 / 1001 for 29.97."""
     television = Fraction(round(fps * 1.001) * 1000, 1001)
-    is_television = abs(fps - television) < 1e-4 * fps
-    return television if is_television else Fraction(fps).limit_denominator(1001)
+    if abs(fps - television) < 1e-4 * fps:
+        return television
+    return Fraction(fps).limit_denominator(1001 if fps >= 1 else 10**6)
 
 
 def _open_file(path: Path, fps: float, image_hw: tuple[int, int], sound: Sound | None) -> Encoder:
