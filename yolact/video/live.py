@@ -32,7 +32,7 @@ from .stages import (
     taken_from,
 )
 
-_LONGEST = 9  # flows from a frame that the network works on to the newest one; odd
+_LONGEST = 31  # flows from a frame that the network works on to the newest one; odd
 
 
 def live_stages(source: VideoSource, predict: Predict, draw: Draw, select: Select) -> Stages:
@@ -165,7 +165,7 @@ def follow(
 
 
 def _merged(path: list[Flow]) -> list[Flow]:
-    """Chain flows by two where there are many: a slow network costs no more than a fast one."""
+    """Chain flows by two where there are many, which is less exact, but bounded."""
     if len(path) <= _LONGEST:
         return path
     return [later.after(earlier) for earlier, later in zip(path[::2], path[1::2], strict=True)]
