@@ -144,7 +144,7 @@ def _film(rng: Rng, kind: Kind, frames: int, image_hw: tuple[int, int]) -> Itera
         if scene.wall is not None:
             columns, pixels = scene.wall
             image[:, columns], owner[:, columns] = pixels, -1
-        areas = [np.count_nonzero(stamp.solid) for _, stamp in placed]
+        areas = [int(np.count_nonzero(stamp.solid)) for _, stamp in placed]
         yield _true_frame(expose(rng, image, light), scene.movers, owner, areas)
 
 
