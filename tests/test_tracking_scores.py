@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from yolact.evaluation.tracking import TrackScorer, mask_overlaps, pairs
+from yolact.evaluation.tracking import TrackScorer
+from yolact.video.overlaps import mask_overlaps, pairs
 
 
 def squares(*corners: tuple[int, int], side: int = 4) -> np.ndarray:

@@ -7,11 +7,8 @@ from collections.abc import Hashable, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
-from scipy.optimize import linear_sum_assignment
 
-Masks = NDArray[np.bool_]
-Overlaps = NDArray[np.float64]
+from yolact.video.overlaps import Masks, Overlaps, mask_overlaps, pairs
 
 MATCHED = 0.5
 """Least overlap of an object and what counts as the same one."""
@@ -56,14 +53,12 @@ class TrackScorer:
             overlaps: (M, N) intersection over union of their masks, see `mask_overlaps`.
         """
         self._found += len(found_ids)
-        best = dict(pairs(overlaps))
-        for row, truth in enumerate(truth_ids):
-            overlap = float(overlaps[row, best[row]]) if row in best else 0.0
-            self._overlaps.append(overlap)
-            if overlap >= MATCHED:
-                found = found_ids[best[row]]
-                self._switches += self._last.get(truth, found) != found
-                self._last[truth] = found
+        found_best = [float(overlaps[pair]) for pair in pairs(overlaps)]
+        self._overlaps += found_best + [0.0] * (len(truth_ids) - len(found_best))
+        for row, column in pairs(np.where(overlaps >= MATCHED, overlaps, 0.0)):
+            truth, found = truth_ids[row], found_ids[column]
+            self._switches += self._last.get(truth, found) != found
+            self._last[truth] = found
         for row, column in np.argwhere(overlaps >= MATCHED):
             self._pairs[truth_ids[row], found_ids[column]] += 1
 
@@ -88,24 +83,6 @@ class TrackScorer:
             self._switches,
             1 - float(np.mean(self._steadiness)) if self._steadiness else np.nan,
         )
-
-
-def pairs(overlaps: Overlaps) -> list[tuple[int, int]]:
-    """Pair rows with columns, one to one, for the largest sum; pairs that do not touch are left."""
-    rows, columns = linear_sum_assignment(overlaps, maximize=True)
-    found = zip(rows.tolist(), columns.tolist(), strict=True)
-    return [pair for pair in found if overlaps[pair] > 0]
-
-
-def mask_overlaps(first: Masks, second: Masks) -> Overlaps:
-    """Return the intersection over union of masks, (M, H, W) with (N, H, W) -> (M, N)."""
-    a, b = (
-        masks.reshape(len(masks), int(np.prod(masks.shape[1:]))).astype(np.float32)
-        for masks in (first, second)
-    )
-    both = (a @ b.T).astype(np.float64)
-    either = a.sum(axis=1)[:, None] + b.sum(axis=1)[None] - both
-    return np.asarray(both / np.maximum(either, 1))
 
 
 def _agreeing(counts: Mapping[tuple[Hashable, Hashable], int]) -> int:

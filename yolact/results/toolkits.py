@@ -18,9 +18,7 @@ from .exports import columns, rows
 
 def to_dataframe(objects: Instances, source: str) -> Any:
     """Return a pandas table with the columns of `Row`."""
-    return _library("pandas").DataFrame(
-        list(rows(objects, source)), columns=columns(objects)
-    )
+    return _library("pandas").DataFrame(list(rows(objects, source)), columns=columns(objects))
 
 
 def to_supervision(objects: Instances) -> Any:
