@@ -18,6 +18,7 @@ from yolact.evaluation.coco import eval_order
 from yolact.report.write import MAX_SHOWN
 from yolact.results.thresholds import Thresholds
 from yolact.tiles.segment import Tiling
+from yolact.video.keyframes import Asked, check_keyframes
 
 from .common import DATA, add_flags, add_machine_flags, flag, make_parser, str2bool
 from .evaluate import Outputs
@@ -74,6 +75,11 @@ INPUT = (
     flag("--images", "IN[:OUT], a folder with all below it, or a pattern such as 'in/**/*.jpg'"),
     flag("--video", "IN[:OUT], a file, the number of a webcam, or a stream's address"),
     flag("--video_multiframe", "frames for each run of the network", int, 1),
+    flag(
+        "--keyframes",
+        "run the network on every so many frames of a video, or on those that 'auto' chooses, and "
+        "carry its results to the others; by default 'off', or 'auto' where a camera is faster",
+    ),
     flag("--emulate_playback", "read a video file no faster than it plays", bool, False),
     flag("--dataset", "as in train.py; by default the one that the model was trained on"),
 )
@@ -218,6 +224,9 @@ def check_ranges(args: argparse.Namespace) -> None:
             raise UsageError(f"--{name}={value}: expected at least {bound}")
     with in_flags():
         Thresholds(args.score_threshold or 0.0, args.top_k)
+        keyframes(args)
+    if args.keyframes and args.engine == "plain":
+        raise UsageError("--keyframes: not with --engine=plain")
 
 
 @contextmanager
@@ -261,7 +270,17 @@ def video_options(args: argparse.Namespace) -> VideoOptions:
         show_fps=args.display_fps,
         emulate_playback=args.emulate_playback,
         plain=args.engine == "plain",
+        keyframes=keyframes(args),
     )
+
+
+def keyframes(args: argparse.Namespace) -> Asked | None:
+    """Return which frames of a video the network looks at; None leaves it open."""
+    text = args.keyframes
+    asked: Asked | None = int(text) if text and text.isdecimal() else text
+    if asked is not None:
+        check_keyframes(asked)
+    return asked
 
 
 def outputs(args: argparse.Namespace) -> Outputs:

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import logging
 import os
+import time
 from collections.abc import Callable
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
+import numpy as np
+
 from data.images import Image
-from data.video.reader import open_video
+from data.video.reader import VideoSource, open_video
 from yolact.drawing.detections import Draw
 from yolact.drawing.window import show
 from yolact.evaluation.way_of_2019 import run_video_plain
@@ -24,10 +28,14 @@ from yolact.sources.many import open_many
 from yolact.sources.one import read
 from yolact.stream import Segment, segment_many
 from yolact.tiles.segment import Tiling, in_tiles
+from yolact.video.keyframes import Asked, KeyFrames
 from yolact.video.pipeline import VideoReport, run_video
+from yolact.video.stages import Predict
 
 from .output_names import RESULTS
 from .saving import Saving
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -40,6 +48,8 @@ class VideoOptions:
         emulate_playback: read a file no faster than it plays.
         plain: in the way of 2019, without overlap of the stages.
         max_frames: stop after so many.
+        keyframes: the network looks at every so many frames, or at those that "auto" chooses; "off"
+            for all. None is "off" for a file, and for a camera "auto" where the network is slower.
     """
 
     batch: int = 1
@@ -47,6 +57,7 @@ class VideoOptions:
     emulate_playback: bool = False
     plain: bool = False
     max_frames: int | None = None
+    keyframes: Asked | None = None
 
 
 def segment_image(
@@ -222,7 +233,31 @@ def process_video(
             emulate_playback=options.emulate_playback,
             on_frame=on_frame,
             max_frames=options.max_frames,
+            keyframes=key_frames(options.keyframes, video, predict, thresholds),
         )
+
+
+def key_frames(
+    asked: Asked | None, video: VideoSource, predict: Predict, thresholds: Thresholds
+) -> KeyFrames | None:
+    """Return which frames of a video the network looks at, and say so; None for all of them."""
+    if asked is None:
+        asked = "auto" if video.is_live and not _keeps_up(predict, video) else "off"
+    keys = KeyFrames.asked(asked, video.fps, thresholds.select)
+    if keys is not None:
+        which = f"every {keys.every} frames" if keys.every else "frames that need it"
+        which = "the newest frame" if video.is_live else which
+        logger.info("the network looks at %s, and optical flow carries on what it finds", which)
+    return keys
+
+
+def _keeps_up(predict: Predict, video: VideoSource) -> bool:
+    """Tell whether the network takes less time than lies between two frames."""
+    blank = np.zeros((*video.image_hw, 3), np.uint8)
+    predict([blank])  # the first run is slower
+    start = time.perf_counter()
+    predict([blank])
+    return time.perf_counter() - start < 1 / video.fps
 
 
 def describe(detections: Detections) -> list[str]:

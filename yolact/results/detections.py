@@ -41,6 +41,7 @@ class Detections(Instances):
         source: path or address of the image, with the number of the frame in a video; "" if none.
         picture: the image itself where it is kept; `image` reads it again where it is not.
         coefficients: (N, K), the weight of each prototype in each mask; None but from YOLACT.
+        carried: from other frames of a video, by optical flow.
         seconds: time of the frame in its video; None for an image.
 
     Example:
@@ -51,6 +52,7 @@ class Detections(Instances):
     source: str = ""
     picture: Image | None = None
     coefficients: Tensor | None = None
+    carried: bool = False
     seconds: float | None = None
 
     def __repr__(self) -> str:
@@ -240,8 +242,12 @@ class Detections(Instances):
         return exports.coco_objects(self, image_id, category_ids, tolerance)
 
     def to_dict(self) -> dict[str, Any]:
-        """Return all that is known in plain values, masks in COCO's run lengths."""
-        return exports.plain_values(self, self.source, self.seconds)
+        """Return all that is known in plain values, masks in COCO's run lengths.
+
+        `"key": False` marks what was carried from other frames of a video.
+        """
+        plain = exports.plain_values(self, self.source, self.seconds)
+        return plain | {"key": False} if self.carried else plain
 
     def to_json(self, indent: int | None = None) -> str:
         """Return `to_dict` as JSON."""

@@ -68,6 +68,11 @@ class Flow:
         places[..., 1] += np.arange(height, dtype=np.float32)[:, None]
         return places
 
+    @property
+    def length(self) -> float:
+        """How far the pixels moved, on average, in small pixels."""
+        return float(cv2.magnitude(self.offsets[..., 0], self.offsets[..., 1]).mean())
+
     def after(self, earlier: Flow) -> Flow:
         """Chain two flows: this one from A to B, `earlier` from B to C; the result from A to C."""
         further = _sample(earlier.offsets, self.places)
