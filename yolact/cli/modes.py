@@ -19,7 +19,7 @@ _ONLY_FOR: Mapping[frozenset[str], str] = {
     "save_coco save_labelme save_masks save_crops save_cutouts",
     frozenset({"image", "images"}): "tile overlap overview max_pixels",
     frozenset({"image"}): "display_lincomb mask_proto_debug",
-    frozenset({"video"}): "display_fps emulate_playback",
+    frozenset({"video"}): "display_fps emulate_playback track",
     frozenset({"video", "benchmark"}): "video_multiframe keyframes",
     _DATA: "val crowd boxes_only max_images shuffle seed no_sort json",
     _SCORED: "display per_class report report_threshold report_images ap_data_file resume "

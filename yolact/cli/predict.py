@@ -31,6 +31,7 @@ from yolact.tiles.segment import Tiling, in_tiles
 from yolact.video.keyframes import Asked, KeyFrames
 from yolact.video.pipeline import VideoReport, run_video
 from yolact.video.stages import Predict
+from yolact.video.tracks import Tracker
 
 from .output_names import RESULTS
 from .saving import Saving
@@ -50,6 +51,7 @@ class VideoOptions:
         max_frames: stop after so many.
         keyframes: the network looks at every so many frames, or at those that "auto" chooses; "off"
             for all. None is "off" for a file, and for a camera "auto" where the network is slower.
+        track: give the objects ids that last, and smooth their masks.
     """
 
     batch: int = 1
@@ -58,6 +60,7 @@ class VideoOptions:
     plain: bool = False
     max_frames: int | None = None
     keyframes: Asked | None = None
+    track: bool = False
 
 
 def segment_image(
@@ -234,6 +237,7 @@ def process_video(
             on_frame=on_frame,
             max_frames=options.max_frames,
             keyframes=key_frames(options.keyframes, video, predict, thresholds),
+            track=Tracker().update if options.track else None,
         )
 
 

@@ -6,6 +6,8 @@ same object; what was out of sight is known again by its colours, near to where 
 
 from __future__ import annotations
 
+from collections.abc import Generator
+from contextlib import closing
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
@@ -20,6 +22,7 @@ from yolact.results.detections import Detections
 
 from .appearance import likeness, looks
 from .flow import FlowEstimator, SmallFrame, carry, shrink
+from .keyframes import link
 from .overlaps import Masks, Overlaps, mask_overlaps, pairs
 
 LOST_SECONDS = 4.0
@@ -36,7 +39,6 @@ _SURE = 10  # detections that make it half as sure again
 _COAST = 0.2  # seconds for which an object that is missed is shown where the flow takes it
 _HIDDEN = 0.4  # share of it that others cover, from which it is not missed but hidden
 _NEW = 0.5  # share of a new detection in an average
-_CUT = 30.0  # mean error of the flow, in levels of grey, that only another scene explains
 
 
 @dataclass
@@ -152,12 +154,11 @@ class Tracker:
         """Carry everything to a new frame, and forget what is lost for long."""
         passed, self._now = max(seconds - self._now, 0.0), seconds
         none = replace(detections[:0], track_ids=torch.zeros(0, dtype=torch.int64))
-        if self._last is None or self._last[0].image_hw != small.image_hw:
-            self._tracks.clear()
+        if self._last is None:
             return none
         before, last = self._last
-        flow = self._estimate(small, before)
-        if flow.error(small, before).mean() > _CUT:
+        flow, _ = link(self._estimate, small, before)
+        if flow is None:
             self._tracks.clear()
             return none
         drift = -np.median(flow.offsets[::4, ::4].reshape(-1, 2), axis=0) * flow.pixel
@@ -247,6 +248,20 @@ class Tracker:
                 kept.append(row)
         missed = carried[kept]
         return missed[missed.has_pixels()]
+
+
+def tracked(frames: Generator[Detections, None, None]) -> Generator[Detections, None, None]:
+    """Follow the objects of a video.
+
+    Args:
+        frames: what was found in each, with its picture; closed at the end, whatever ends it.
+            Frames that do not know their time are a thirtieth of a second apart.
+    """
+    tracker = Tracker()
+    with closing(frames):
+        for number, found in enumerate(frames):
+            seconds = number / 30 if found.seconds is None else found.seconds
+            yield tracker.update(found.image, found, seconds)
 
 
 def _averaged(found: Detections, carried: Detections, origins: dict[int, int]) -> Detections:
