@@ -25,6 +25,7 @@ _LONG_SIDE = 320
 _SHORT_SIDE = 16  # the least that OpenCV's patches need
 _COARSE = 8  # small pixels between those that tell where to look for an object
 _SAMPLES = 16  # a side, that tell its motion
+_SPREAD = 7  # cells of a mask over which the flow inside of an object is averaged
 # Between two frames of one shot nothing grows or shrinks by more.
 _MOST_SCALE = 2.0
 
@@ -47,11 +48,18 @@ class Flow:
 
     Attributes:
         offsets: (h, w, 2) float32, x and y in small pixels: the one at `p` was at `p + offsets[p]`.
-        image_hw: height and width of both frames in pixels.
+        target: the frame that is asked about.
+        source: the frame that is known, of the same size.
     """
 
     offsets: Floats
-    image_hw: tuple[int, int]
+    target: SmallFrame
+    source: SmallFrame
+
+    @property
+    def image_hw(self) -> tuple[int, int]:
+        """Height and width of both frames in pixels."""
+        return self.target.image_hw
 
     @property
     def pixel(self) -> Floats:
@@ -76,12 +84,11 @@ class Flow:
     def after(self, earlier: Flow) -> Flow:
         """Chain two flows: this one from A to B, `earlier` from B to C; the result from A to C."""
         further = _sample(earlier.offsets, self.places)
-        return Flow(self.offsets + further, self.image_hw)
+        return Flow(self.offsets + further, self.target, earlier.source)
 
-    def error(self, target: SmallFrame, source: SmallFrame) -> NDArray[np.uint8]:
+    def error(self) -> NDArray[np.uint8]:
         """Return how far the source, moved along the flow, is from the target: (h, w), 0 to 255."""
-        moved = _sample(source.grey, self.places)
-        return as_uint8(cv2.absdiff(moved, target.grey))
+        return as_uint8(cv2.absdiff(_sample(self.source.grey, self.places), self.target.grey))
 
     def agrees(self, back: Flow) -> NDArray[np.bool_]:
         """Mark pixels of the target that the flow from source to target leads back to: (h, w).
@@ -101,6 +108,10 @@ class FlowEstimator:
 
     def __init__(self) -> None:
         self._method = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_ULTRAFAST)
+        # Twice as fine as the preset, on fewer patches: 1.4 instead of 0.7 ms for masks that
+        # overlap with the network's by 0.859 instead of 0.846, eight frames later.
+        self._method.setFinestScale(1)
+        self._method.setPatchStride(6)
 
     def __call__(self, target: SmallFrame, source: SmallFrame) -> Flow:
         """Return the flow between two frames.
@@ -112,7 +123,7 @@ class FlowEstimator:
             raise ValueError(f"frames of sizes {target.image_hw} and {source.image_hw}: no flow")
         guess = np.zeros((*target.grey.shape, 2), np.float32)
         offsets = self._method.calc(target.grey, source.grey, guess)
-        return Flow(offsets.astype(np.float32, copy=False), target.image_hw)
+        return Flow(offsets.astype(np.float32, copy=False), target, source)
 
 
 def shrink(image: Image) -> SmallFrame:
@@ -127,9 +138,11 @@ def shrink(image: Image) -> SmallFrame:
 def carry(found: Found, flow: Flow) -> Found:
     """Move the objects of the source frame to where the flow says they are in the target.
 
-    Each mask is resampled in its own window, and its box follows by the median motion and the
-    growth of the mask's pixels. Scores, labels and the number of objects stay; one that has left
-    the frame has an empty box.
+    Each mask is resampled in its own window. Across the outline of an object the flow is a mixture
+    of its motion and the background's, so two motions are tried: the flow as it is inside of the
+    object, and the median shift and growth of all of its pixels. The one that explains the picture
+    better moves the mask; the box follows the latter. Scores, labels and the number of objects
+    stay; one that has left the frame has an empty box.
 
     Args:
         found: N objects of the source.
@@ -143,11 +156,9 @@ def carry(found: Found, flow: Flow) -> Found:
     is_whole = bool((frames == image).all())  # so are YOLACT's
     windows = _windows(_filled(masks, image) if is_whole else frames, flow)
     motions = _motions(masks, frames, boxes, windows, flow)
-    if is_whole:
-        new_frames, new_masks = frames, _carry_whole(masks, windows, flow)
-    else:
-        new_frames = _move(frames, motions)
-        new_masks = _carry_framed(masks, frames, new_frames, flow)
+    new_frames = frames if is_whole else _move(frames, motions)
+    parts = zip(masks, frames, new_frames, windows, motions, strict=True)
+    new_masks = np.stack([_resample(*part, flow) for part in parts])
     moved = _move(boxes, motions).clip(0, np.tile(image[2:], 2))
     device = found.boxes.device
     return replace(
@@ -219,35 +230,55 @@ def _move(boxes: Floats, motions: Floats) -> Floats:
     return boxes * motions[:, :1] + motions[:, [1, 2, 1, 2]]
 
 
-def _carry_whole(masks: Floats, windows: Floats, flow: Flow) -> Floats:
-    """Resample (N, h, w) masks of the whole image in (N, 4) windows in pixels; the rest is 0."""
-    height, width = masks.shape[1:]
-    small = np.array(flow.offsets.shape[1::-1])
-    cell = (np.array((width, height)) / small).astype(np.float32)  # of a small pixel
-    offsets = cv2.resize(flow.offsets, (width, height)) * cell
-    places = Flow(offsets, flow.image_hw).places
-    bounds = windows / np.tile(flow.pixel / cell, 2)
-    low, high = np.floor(bounds[:, :2]).clip(0).astype(int), np.ceil(bounds[:, 2:]).astype(int)
-    carried = np.zeros_like(masks)
-    for mask, (x1, y1), (x2, y2), out in zip(masks, low, high, carried, strict=True):
-        window = places[y1:y2, x1:x2]
-        if window.size:
-            out[y1:y2, x1:x2] = _sample(mask, window)
-    return carried
+def _resample(
+    mask: Floats, frame: Floats, new_frame: Floats, window: Floats, motion: Floats, flow: Flow
+) -> Floats:
+    """Move an (h, w) mask from one frame to another, within a window, all xyxy in pixels."""
+    size = np.array(mask.shape[::-1], np.float32)
+    cell = (new_frame[2:] - new_frame[:2]).clip(1e-6) / size  # width and height in pixels
+    low = ((window[:2] - new_frame[:2]) // cell).clip(0).astype(int)
+    high = (-((new_frame[:2] - window[2:]) // cell)).clip(0, size).astype(int)
+    moved = np.zeros_like(mask)
+    if (low >= high).any():
+        return moved
+    cells: Floats = np.stack(np.meshgrid(*map(np.arange, low, high)), axis=-1).astype(np.float32)
+    new: Floats = (new_frame[:2] + (cells + 0.5) * cell).astype(
+        np.float32, copy=False
+    )  # (h, w, 2) in pixels
+    rigid: Floats = ((new - motion[1:]) / motion[0] - new).astype(np.float32, copy=False)
+    dense = _sample(flow.offsets, new / flow.pixel - 0.5) * flow.pixel
+    # A mask of the whole image goes on beyond its border, as the object does.
+    is_whole = (frame == (0, 0, *flow.image_hw[::-1])).all()
+    border = cv2.BORDER_REPLICATE if is_whole else cv2.BORDER_CONSTANT
+    scale = size / (frame[2:] - frame[:2]).clip(1e-6)
+
+    def carried(offsets: Floats) -> Floats:
+        places = (new + offsets - frame[:2]) * scale - 0.5
+        return _sample(mask, places.astype(np.float32, copy=False), border)
+
+    dense = _spread(dense, carried(dense) > 0.5, rigid)
+    tried = carried(dense), carried(rigid)
+    inside = ((tried[0] > 0.5) | (tried[1] > 0.5)).view(np.uint8)
+    errors = [_error(flow, new, offsets, inside) for offsets in (dense, rigid)]
+    moved[low[1] : high[1], low[0] : high[0]] = tried[errors[0] >= errors[1]]
+    return moved
 
 
-def _carry_framed(masks: Floats, old: Floats, new: Floats, flow: Flow) -> Floats:
-    """Resample (N, h, w) masks of old frames in new ones, (N, 4) xyxy in pixels."""
-    count, height, width = masks.shape
-    size = np.array((width, height), np.float32)
-    cells = np.stack(np.meshgrid(np.arange(width), np.arange(height)), axis=-1).reshape(-1, 2)
-    there = new[:, None, :2] + (cells + 0.5) * (_sides(new) / size)[:, None]  # (N, h * w, 2)
-    there = there.astype(np.float32)
-    was = there + _sample(flow.offsets, there / flow.pixel - 0.5) * flow.pixel
-    places = (was - old[:, None, :2]) / _sides(old)[:, None] * size - 0.5
-    places = places.reshape(count, height, width, 2)
-    pairs = zip(masks, places, strict=True)
-    return np.stack([_sample(mask, place, cv2.BORDER_CONSTANT) for mask, place in pairs])
+def _spread(offsets: Floats, inside: NDArray[np.bool_], otherwise: Floats) -> Floats:
+    """Average (h, w, 2) offsets over the neighbours inside; where there are none, take others."""
+    weights = inside[..., None].astype(np.float32)
+    size, border = (_SPREAD, _SPREAD), cv2.BORDER_CONSTANT
+    total = cv2.blur(offsets * weights, size, borderType=border)
+    count = cv2.blur(weights, size, borderType=border)[..., None]
+    mean: Floats = ((total + 1e-3 * otherwise) / (count + 1e-3)).astype(np.float32, copy=False)
+    return mean
+
+
+def _error(flow: Flow, new: Floats, offsets: Floats, inside: NDArray[np.uint8]) -> float:
+    """Return the mean difference of source and target inside of a mask, if it moves like this."""
+    now = _sample(flow.target.grey, new / flow.pixel - 0.5)
+    before = _sample(flow.source.grey, (new + offsets) / flow.pixel - 0.5)
+    return cv2.mean(cv2.absdiff(now, before), inside)[0]
 
 
 Picture = TypeVar("Picture", Floats, NDArray[np.uint8])

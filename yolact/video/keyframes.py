@@ -167,7 +167,7 @@ def link(estimate: FlowEstimator, now: SmallFrame, before: SmallFrame) -> tuple[
         return None, 1.0
     back = estimate(now, before)
     # Relative to the contrast, for dark videos have cuts, too.
-    unexplained = float((back.error(now, before) > 8 + now.grey.std() / 3).mean())
+    unexplained = float((back.error() > 8 + now.grey.std() / 3).mean())
     return (back if unexplained < _CUT else None), unexplained
 
 
@@ -232,11 +232,11 @@ def as_carried(found: Detections, image: Image) -> Detections:
 
 def _along(found: Detections, flows: Sequence[Flow | None]) -> list[Detections]:
     """Carry detections along 1, 2, ... flows, each from the next frame to the one before."""
-    carried, chain = [], None
+    carried = []
     for flow in flows:
         assert flow is not None
-        chain = flow if chain is None else flow.after(chain)
-        carried.append(carry(found, chain))
+        found = carry(found, flow)
+        carried.append(found)
     return carried
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
+from functools import reduce
 
 from data.video.reader import VideoSource
 from yolact.results.detections import Detections
@@ -30,6 +31,8 @@ from .stages import (
     read_stage,
     taken_from,
 )
+
+_LONGEST = 9  # flows from a frame that the network works on to the newest one; odd
 
 
 def live_stages(source: VideoSource, predict: Predict, finish: Finish, select: Select) -> Stages:
@@ -139,7 +142,7 @@ def follow(
     estimate = FlowEstimator()
     small: SmallFrame | None = None
     latest: Detections | None = None
-    chains: dict[int, Flow] = {}  # from this frame to each that the network still works on
+    paths: dict[int, list[Flow]] = {}  # from each frame that the network works on, to this one
     try:
         for frame in frames:
             before, small = small, shrink(frame.image)
@@ -150,29 +153,33 @@ def follow(
             back, _ = link(estimate, small, before)
             taken, found = desk.exchange(frame)
             if back is None:
-                chains, latest = {}, replace(latest[:0], image_hw=small.image_hw)
+                paths, latest = {}, replace(latest[:0], image_hw=small.image_hw)
             else:
-                chains = {position: back.after(chain) for position, chain in chains.items()}
                 if taken is not None:
-                    chains[taken] = back
-                latest = _newer(latest, back, found, chains)
+                    paths[taken] = []
+                paths = {position: _merged([*path, back]) for position, path in paths.items()}
+                latest = _newest(latest, back, found, paths)
             yield frame, select(as_carried(latest, frame.image))
     finally:
         desk.finish()
 
 
-def _newer(
+def _merged(path: list[Flow]) -> list[Flow]:
+    """Chain flows by two where there are many: a slow network costs no more than a fast one."""
+    if len(path) <= _LONGEST:
+        return path
+    return [later.after(earlier) for earlier, later in zip(path[::2], path[1::2], strict=True)]
+
+
+def _newest(
     latest: Detections,
     back: Flow,
     found: list[tuple[int, Detections]],
-    chains: dict[int, Flow],
+    paths: dict[int, list[Flow]],
 ) -> Detections:
-    """Carry the newest result to now; those from before a cut have no chain."""
-    known = [(position, result) for position, result in found if position in chains]
-    if not known:
-        return carry(latest, back)
-    position, result = known[-1]
-    newest = carry(result, chains[position])
-    for position, _ in known:
-        del chains[position]
-    return newest
+    """Carry the newest result to now; one from before a cut has no path."""
+    latest = carry(latest, back)
+    for position, result in found:
+        if position in paths:
+            latest = reduce(carry, paths.pop(position), result)
+    return latest
