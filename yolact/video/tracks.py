@@ -36,7 +36,7 @@ _CLEARLY = 0.15  # more likeness than that to its own track makes a detection an
 _YOUNG = 0.5  # seconds in which a new object can turn out to be one that was lost
 _STEADY = 3  # detections that make an object more than noise
 _SURE = 10  # detections that make it half as sure again
-_COAST = 0.2  # seconds for which an object that is missed is shown where the flow takes it
+_COAST = 0.12  # seconds for which an object that is missed is shown where the flow takes it
 _HIDDEN = 0.4  # share of it that others cover, from which it is not missed but hidden
 _NEW = 0.5  # share of a new detection in an average
 
@@ -174,7 +174,7 @@ class Tracker:
         alike = likeness(_stacked(known, "look", seen.looks), seen.looks)
         same = carried.labels.numpy()[:, None] == seen.labels
         weighed = overlaps * alike * np.where(same, 1.0, _OTHER_CLASS) * _sureness(known)
-        weighed[overlaps < _LEAST_OVERLAP] = 0.0
+        weighed[(overlaps < _LEAST_OVERLAP) | (~same & (alike < _LEAST_LIKENESS))] = 0.0
         return {column: row for row, column in pairs(weighed)}
 
     def _known_again(self, numbers: dict[int, int], seen: _Seen) -> dict[int, int]:
