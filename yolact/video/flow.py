@@ -8,7 +8,7 @@ Dense Inverse Search, ECCV 2016; OpenCV's implementation, its fastest preset.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import cv2
 import numpy as np
@@ -25,6 +25,8 @@ _LONG_SIDE = 320
 _SHORT_SIDE = 16  # the least that OpenCV's patches need
 _COARSE = 8  # small pixels between those that tell where to look for an object
 _SAMPLES = 16  # a side, that tell its motion
+_HALF = np.float32(0.5)
+_LITTLE = np.float32(1e-3)
 _SPREAD = 7  # cells of a mask over which the flow inside of an object is averaged
 # Between two frames of one shot nothing grows or shrinks by more.
 _MOST_SCALE = 2.0
@@ -158,13 +160,22 @@ def carry(found: Found, flow: Flow) -> Found:
     motions = _motions(masks, frames, boxes, windows, flow)
     new_frames = frames if is_whole else _move(frames, motions)
     parts = zip(masks, frames, new_frames, windows, motions, strict=True)
-    new_masks = np.stack([_resample(*part, flow) for part in parts])
+    if is_whole:
+        grid = _grid(image, image, masks.shape[1:], flow)
+        moved_masks = [
+            _resample(mask, motion, grid, window) for mask, _, _, window, motion in parts
+        ]
+    else:
+        moved_masks = [
+            _resample(mask, motion, _grid(old, new, mask.shape, flow), new)
+            for mask, old, new, _, motion in parts
+        ]
     moved = _move(boxes, motions).clip(0, np.tile(image[2:], 2))
     device = found.boxes.device
     return replace(
         found,
         boxes=torch.from_numpy(moved).to(device),
-        soft_masks=torch.from_numpy(new_masks).to(device),
+        soft_masks=torch.from_numpy(np.stack(moved_masks)).to(device),
         mask_frames=torch.from_numpy(new_frames).to(device),
     )
 
@@ -173,23 +184,28 @@ def _filled(masks: Floats, image: Floats) -> Floats:
     """Bound what (N, h, w) masks of a whole image have inside: (N, 4) xyxy in pixels."""
     cells = np.array([cv2.boundingRect((mask > 0.01).view(np.uint8)) for mask in masks], np.float32)
     cells[:, 2:] += cells[:, :2]
-    return cells * np.tile(image[2:] / masks.shape[:0:-1], 2)
+    return cells * np.tile(image[2:] / np.array(masks.shape[:0:-1], np.float32), 2)
 
 
 def _windows(regions: Floats, flow: Flow) -> Floats:
     """Bound where regions of the source are in the target: (N, 4) both, xyxy in pixels."""
-    height, width = flow.offsets.shape[:2]
     half = _COARSE // 2
-    columns, rows = np.arange(half, width, _COARSE), np.arange(half, height, _COARSE)
-    new = np.stack(np.meshgrid(columns, rows), axis=-1).reshape(-1, 2).astype(np.float32)
-    offsets = flow.offsets[half::_COARSE, half::_COARSE].reshape(-1, 2)
-    old, new = (new + offsets + 0.5) * flow.pixel, (new + 0.5) * flow.pixel  # (P, 2)
-    margin = _COARSE * flow.pixel
-    low, high = regions[:, None, :2] - margin, regions[:, None, 2:] + margin
-    seen = np.all((old >= low) & (old <= high), axis=2, keepdims=True)  # (N, P, 1)
-    first, last = np.where(seen, new, np.inf).min(axis=1), np.where(seen, new, -np.inf).max(axis=1)
-    windows = np.concatenate((first - margin, last + margin), axis=1)
-    return np.where(seen.any(axis=1), windows, regions).astype(np.float32)
+    places = flow.places[half::_COARSE, half::_COARSE]  # (h, w, 2)
+    rows, columns = np.indices(places.shape[:2])
+    seen = np.ones((len(regions), rows.size), np.bool_)  # (N, P)
+    for axis in (0, 1):
+        old = (places[..., axis].ravel() + 0.5) * flow.pixel[axis]
+        margin = _COARSE * flow.pixel[axis]
+        seen &= old >= regions[:, axis, None] - margin
+        seen &= old <= regions[:, axis + 2, None] + margin
+    windows = regions.copy()
+    found = seen.any(axis=1)
+    for axis, index in enumerate((columns, rows)):
+        new = ((index * _COARSE + half).ravel() + 0.5) * flow.pixel[axis]
+        margin = _COARSE * flow.pixel[axis]
+        windows[found, axis] = np.where(seen[found], new, np.inf).min(axis=1) - margin
+        windows[found, axis + 2] = np.where(seen[found], new, -np.inf).max(axis=1) + margin
+    return windows
 
 
 def _motions(masks: Floats, frames: Floats, boxes: Floats, windows: Floats, flow: Flow) -> Floats:
@@ -221,8 +237,8 @@ def _medians(values: Floats, chosen: NDArray[np.bool_]) -> Floats:
 
 
 def _sides(frames: Floats) -> Floats:
-    """Return width and height of (N, 4) boxes, never 0: (N, 2)."""
-    sides: Floats = (frames[:, 2:] - frames[:, :2]).clip(1e-6)
+    """Return width and height of (..., 4) boxes, never 0: (..., 2)."""
+    sides: Floats = (frames[..., 2:] - frames[..., :2]).clip(1e-6)
     return sides
 
 
@@ -230,37 +246,67 @@ def _move(boxes: Floats, motions: Floats) -> Floats:
     return boxes * motions[:, :1] + motions[:, [1, 2, 1, 2]]
 
 
-def _resample(
-    mask: Floats, frame: Floats, new_frame: Floats, window: Floats, motion: Floats, flow: Flow
-) -> Floats:
-    """Move an (h, w) mask from one frame to another, within a window, all xyxy in pixels."""
-    size = np.array(mask.shape[::-1], np.float32)
-    cell = (new_frame[2:] - new_frame[:2]).clip(1e-6) / size  # width and height in pixels
-    low = ((window[:2] - new_frame[:2]) // cell).clip(0).astype(int)
-    high = (-((new_frame[:2] - window[2:]) // cell)).clip(0, size).astype(int)
+class _Grid(NamedTuple):
+    """The cells of a mask in the target; h x w of them.
+
+    Attributes:
+        frame: of the mask in the target, xyxy in pixels.
+        is_whole: it is the whole image.
+        pixels: (h, w, 2), their centres in pixels.
+        cells: (2, 2), so that the place of a pixel in the mask is `cells[0] * pixel + cells[1]`.
+        offsets: (h, w, 2), the flow in cells.
+        now: (h, w), the target there.
+        before: (h, w), the source where the mask was.
+    """
+
+    frame: Floats
+    is_whole: bool
+    pixels: Floats
+    cells: Floats
+    offsets: Floats
+    now: Floats
+    before: Floats
+
+
+def _grid(old: Floats, new: Floats, grid_hw: tuple[int, ...], flow: Flow) -> _Grid:
+    """Prepare to move masks from one frame to another, xyxy in pixels."""
+    size = np.array(grid_hw[::-1], np.float32)
+    centres = np.stack(np.meshgrid(*map(np.arange, grid_hw[::-1])), axis=-1).astype(np.float32)
+    centres = (centres + _HALF) / size  # of each cell, in the frame
+    pixels = new[:2] + centres * _sides(new)
+    scale = size / _sides(old)
+    small = pixels / flow.pixel - _HALF
+    offsets = _sample(flow.offsets, small) * (flow.pixel * scale)
+    now = _sample(flow.target.grey, small)
+    before = _sample(flow.source.grey, (old[:2] + centres * _sides(old)) / flow.pixel - _HALF)
+    cells = np.stack((scale, -old[:2] * scale - _HALF))
+    greys = now.astype(np.float32), before.astype(np.float32)
+    return _Grid(new, bool((old == new).all()), pixels, cells, offsets, *greys)
+
+
+def _resample(mask: Floats, motion: Floats, grid: _Grid, window: Floats) -> Floats:
+    """Move a mask; outside of the window, xyxy in pixels, it is 0."""
     moved = np.zeros_like(mask)
-    if (low >= high).any():
+    cell = _sides(grid.frame) / mask.shape[::-1]
+    x1, y1 = ((window[:2] - grid.frame[:2]) // cell).clip(0).astype(int)
+    x2, y2 = (-((grid.frame[:2] - window[2:]) // cell)).clip(0).astype(int)
+    part = np.s_[y1:y2, x1:x2]
+    pixels, offsets, now = grid.pixels[part], grid.offsets[part], grid.now[part]
+    if not now.size:
         return moved
-    cells: Floats = np.stack(np.meshgrid(*map(np.arange, low, high)), axis=-1).astype(np.float32)
-    new: Floats = (new_frame[:2] + (cells + 0.5) * cell).astype(
-        np.float32, copy=False
-    )  # (h, w, 2) in pixels
-    rigid: Floats = ((new - motion[1:]) / motion[0] - new).astype(np.float32, copy=False)
-    dense = _sample(flow.offsets, new / flow.pixel - 0.5) * flow.pixel
+    still = pixels * grid.cells[0] + grid.cells[1]
+    rigid = pixels * (grid.cells[0] / motion[0])
+    rigid += grid.cells[1] - motion[1:] * (grid.cells[0] / motion[0])
     # A mask of the whole image goes on beyond its border, as the object does.
-    is_whole = (frame == (0, 0, *flow.image_hw[::-1])).all()
-    border = cv2.BORDER_REPLICATE if is_whole else cv2.BORDER_CONSTANT
-    scale = size / (frame[2:] - frame[:2]).clip(1e-6)
-
-    def carried(offsets: Floats) -> Floats:
-        places = (new + offsets - frame[:2]) * scale - 0.5
-        return _sample(mask, places.astype(np.float32, copy=False), border)
-
-    dense = _spread(dense, carried(dense) > 0.5, rigid)
-    tried = carried(dense), carried(rigid)
-    inside = ((tried[0] > 0.5) | (tried[1] > 0.5)).view(np.uint8)
-    errors = [_error(flow, new, offsets, inside) for offsets in (dense, rigid)]
-    moved[low[1] : high[1], low[0] : high[0]] = tried[errors[0] >= errors[1]]
+    border = cv2.BORDER_REPLICATE if grid.is_whole else cv2.BORDER_CONSTANT
+    both = np.dstack((mask, grid.before))
+    first = _sample(both, still + offsets, border)[..., 0] > 0.5
+    dense = _spread(offsets, first, rigid - still)
+    dense += still
+    tried = [_sample(both, places, border) for places in (dense, rigid)]  # (h, w, 2) each
+    inside = (tried[0][..., 0] > 0.5) | (tried[1][..., 0] > 0.5)
+    errors = [float((np.abs(each[..., 1] - now) * inside).sum()) for each in tried]
+    moved[part] = tried[errors[0] >= errors[1]][..., 0]
     return moved
 
 
@@ -270,20 +316,16 @@ def _spread(offsets: Floats, inside: NDArray[np.bool_], otherwise: Floats) -> Fl
     size, border = (_SPREAD, _SPREAD), cv2.BORDER_CONSTANT
     total = cv2.blur(offsets * weights, size, borderType=border)
     count = cv2.blur(weights, size, borderType=border)[..., None]
-    mean: Floats = ((total + 1e-3 * otherwise) / (count + 1e-3)).astype(np.float32, copy=False)
+    mean: Floats = (total + _LITTLE * otherwise) / (count + _LITTLE)
     return mean
-
-
-def _error(flow: Flow, new: Floats, offsets: Floats, inside: NDArray[np.uint8]) -> float:
-    """Return the mean difference of source and target inside of a mask, if it moves like this."""
-    now = _sample(flow.target.grey, new / flow.pixel - 0.5)
-    before = _sample(flow.source.grey, (new + offsets) / flow.pixel - 0.5)
-    return cv2.mean(cv2.absdiff(now, before), inside)[0]
 
 
 Picture = TypeVar("Picture", Floats, NDArray[np.uint8])
 
 
-def _sample(picture: Picture, places: Floats, border: int = cv2.BORDER_REPLICATE) -> Picture:
+def _sample(
+    picture: Picture, places: NDArray[np.floating[Any]], border: int = cv2.BORDER_REPLICATE
+) -> Picture:
     """Read an (h, w, ...) array at (..., 2) places, x and y, bilinearly."""
+    places = places.astype(np.float32, copy=False)
     return cv2.remap(picture, places, None, cv2.INTER_LINEAR, borderMode=border)  # type: ignore

@@ -203,24 +203,21 @@ def _fill(
     predict: Predict | None,
 ) -> Iterator[tuple[Item, Detections]]:
     """Yield a stretch with detections; `end` is the next key frame."""
-    between = stretch[1:]
     if end is not None and end[0].back is None:
         end = None
-    if predict is not None and end is not None and between:
-        last, at_end = end
-        if _is_lost(_along(found, [step.back for step in (*between, last)])[-1], at_end):
-            middle = len(stretch) // 2
-            (looked,) = predict([stretch[middle].item.image])
-            yield from _fill(stretch[:middle], found, (stretch[middle], looked), select, predict)
-            yield from _fill(stretch[middle:], looked, end, select, predict)
-            return
+    between, last = stretch[1:], [] if end is None else [end[0]]
+    before = _along(found, [step.back for step in (*between, *last)])
+    if predict is not None and end is not None and between and _is_lost(before[-1], end[1]):
+        middle = len(stretch) // 2
+        (looked,) = predict([stretch[middle].item.image])
+        yield from _fill(stretch[:middle], found, (stretch[middle], looked), select, predict)
+        yield from _fill(stretch[middle:], looked, end, select, predict)
+        return
     yield stretch[0].item, found
-    before = _along(found, [step.back for step in between])
     after: Sequence[Detections | None] = [None] * len(between)
-    if end is not None and between:
-        onward = [step.forth for step in (*between[1:], end[0])]
-        after = _along(end[1], onward[::-1])[::-1]
-    for number, (step, left, right) in enumerate(zip(between, before, after, strict=True), 1):
+    if end is not None:
+        after = _along(end[1], [step.forth for step in (end[0], *between[:0:-1])])[::-1]
+    for number, (step, left, right) in enumerate(zip(between, before, after, strict=False), 1):
         carried = left if right is None else blend(left, right, number / len(stretch))
         yield step.item, select(as_carried(carried, step.item.image))
 
