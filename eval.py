@@ -102,7 +102,8 @@ def predict_video(args: argparse.Namespace) -> None:
     source, output = source_and_video(args.video, kept.can_show, args.overwrite)
     checkpoint, config = choose_model(args)
     thresholds = shown(args, config)
-    predictor, draw = load_predictor(args, checkpoint, config), drawing(args, "class")
+    predictor = load_predictor(args, checkpoint, config)
+    draw = drawing(args, "instance" if args.track else "class")
     segment_video(source, output, predictor, draw, thresholds, video_options(args), kept)
 
 

@@ -89,6 +89,7 @@ INPUT = (
         "run the network on every so many frames of a video, or on those that 'auto' chooses, and "
         "carry its results to the others; by default 'off', or 'auto' where a camera is faster",
     ),
+    flag("--track", "give the objects of a video lasting ids, and smooth their masks", bool, False),
     flag("--emulate_playback", "read a video file no faster than it plays", bool, False),
     flag("--dataset", "as in train.py; by default the one that the model was trained on"),
 )
@@ -240,8 +241,9 @@ def check_ranges(args: argparse.Namespace) -> None:
     with in_flags():
         Thresholds(args.score_threshold or 0.0, args.top_k)
         keyframes(args)
-    if args.keyframes and args.engine == "plain":
-        raise UsageError("--keyframes: not with --engine=plain")
+    if (args.keyframes or args.track) and args.engine == "plain":
+        name = "keyframes" if args.keyframes else "track"
+        raise UsageError(f"--{name}: not with --engine=plain")
 
 
 @contextmanager
@@ -288,6 +290,7 @@ def video_options(args: argparse.Namespace) -> VideoOptions:
         keyframes=keyframes(args),
         timeout=args.timeout,
         raw=args.raw,
+        track=args.track,
     )
 
 

@@ -20,7 +20,7 @@ _ONLY_FOR: Mapping[frozenset[str], str] = {
     frozenset({"image", "images"}): "tile overlap overview max_pixels",
     frozenset({"image"}): "display_lincomb mask_proto_debug",
     frozenset({"image", "video"}): "overwrite",
-    frozenset({"video"}): "display_fps emulate_playback timeout raw",
+    frozenset({"video"}): "display_fps emulate_playback timeout raw track",
     frozenset({"video", "benchmark"}): "video_multiframe keyframes",
     _DATA: "val crowd boxes_only max_images shuffle seed no_sort json",
     _SCORED: "display per_class report report_threshold report_images ap_data_file resume "

@@ -32,6 +32,7 @@ from yolact.tiles.segment import Tiling, in_tiles
 from yolact.video.keyframes import Asked, KeyFrames
 from yolact.video.pipeline import VideoReport, run_video
 from yolact.video.stages import Predict
+from yolact.video.tracks import Tracker
 
 from .output_names import RESULTS
 from .saving import Saving
@@ -53,6 +54,7 @@ class VideoOptions:
         raw: format of a video without a header, see `open_video`.
         keyframes: the network looks at every so many frames, or at those that "auto" chooses; "off"
             for all. None is "off" for a file, and for a camera "auto" where the network is slower.
+        track: give the objects ids that last, and smooth their masks.
     """
 
     batch: int = 1
@@ -63,6 +65,7 @@ class VideoOptions:
     timeout: float = TIMEOUT
     raw: str | None = None
     keyframes: Asked | None = None
+    track: bool = False
 
 
 def segment_image(
@@ -240,6 +243,7 @@ def process_video(
             on_frame=on_frame,
             max_frames=options.max_frames,
             keyframes=key_frames(options.keyframes, video, predict, thresholds),
+            track=Tracker().update if options.track else None,
         )
 
 

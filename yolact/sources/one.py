@@ -37,11 +37,13 @@ class Shot(NamedTuple):
         image: (H, W, 3) uint8 RGB.
         source: its path or address; "" for one that was in memory.
         is_file: it can be read again from its path.
+        seconds: time of a frame in its video.
     """
 
     image: Image
     source: str = ""
     is_file: bool = False
+    seconds: float | None = None
 
 
 def is_one(given: object) -> bool:

@@ -18,7 +18,7 @@ from yolact.threads import Cancelled, Channel
 from .flow import Flow, FlowEstimator, SmallFrame, carry, shrink
 from .keyframes import as_carried, link
 from .stages import (
-    Draw,
+    Finish,
     Frame,
     Pace,
     Predict,
@@ -26,7 +26,7 @@ from .stages import (
     Result,
     Select,
     Stages,
-    draw_stage,
+    finish_stage,
     pass_on,
     read_stage,
     taken_from,
@@ -35,7 +35,7 @@ from .stages import (
 _LONGEST = 31  # flows from a frame that the network works on to the newest one; odd
 
 
-def live_stages(source: VideoSource, predict: Predict, draw: Draw, select: Select) -> Stages:
+def live_stages(source: VideoSource, predict: Predict, finish: Finish, select: Select) -> Stages:
     """Return the threads that show a source at its own rate, whatever `predict` costs."""
     frames, followed, drawn = (Channel[Frame](1, drop_stale=True), *_results(2))
     desk, rate = Desk(), Rate()
@@ -43,7 +43,7 @@ def live_stages(source: VideoSource, predict: Predict, draw: Draw, select: Selec
         lambda: read_stage(source, frames, Pace(0), None),
         lambda: network_stage(desk, predict, rate),
         lambda: pass_on(follow(taken_from(frames), desk, predict, select), followed),
-        lambda: draw_stage(followed, draw, drawn),
+        lambda: finish_stage(followed, finish, drawn),
     )
     return Stages(jobs, (frames, desk, followed), drawn, rate)
 

@@ -22,13 +22,16 @@ from .keyframes import KeyFrames, Stretch
 from .live import live_stages
 from .stages import (
     Draw,
+    Finish,
     Frame,
     Pace,
     Predict,
     Rate,
     Result,
     Stages,
-    draw_stage,
+    Track,
+    finish_stage,
+    finisher,
     pass_on,
     predict_stage,
     read_stage,
@@ -69,6 +72,7 @@ def run_video(
     on_frame: Callable[[int, Detections], None] | None = None,
     max_frames: int | None = None,
     keyframes: KeyFrames | None = None,
+    track: Track | None = None,
 ) -> VideoReport:
     """Segment every frame of a video, and write or show one result while the next is computed.
 
@@ -90,6 +94,7 @@ def run_video(
         on_frame: called in order with a frame's position in the source and its detections.
         max_frames: stop after that many frames.
         keyframes: which frames the network looks at; None for all of them.
+        track: gives the objects ids, see `Tracker.update`; None for none.
 
     Raises:
         ValueError: the output cannot be written, or a number is below 1.
@@ -99,17 +104,15 @@ def run_video(
     start, frames = time.perf_counter(), 0
     # A file that is only shown is watched, so it plays at its own speed.
     pace = not source.is_live and (emulate_playback or (display and output is None))
-    if output is None and not display:
-        draw = _leave_undrawn
-    stages = _stages(source, predict, draw, batch, workers, pace, max_frames, keyframes)
+    finish = finisher(draw if output or display else _leave_undrawn, track)
+    stages = _stages(source, predict, finish, batch, workers, pace, max_frames, keyframes)
     with ExitStack() as stack:
         sink = _Sink(source, output, display, show_fps, stages.network)
         stack.callback(sink.close)
         stack.callback(stages.stop)
-        for frame, detections in stages:
+        for frames, (frame, detections) in enumerate(stages, 1):
             if on_frame is not None:
                 on_frame(frame.position, detections)
-            frames += 1
             if not sink.put(frame) or frames == max_frames:
                 break
     seconds = time.perf_counter() - start
@@ -126,7 +129,7 @@ def _check(**numbers: int | None) -> None:
 def _stages(
     source: VideoSource,
     predict: Predict,
-    draw: Draw,
+    finish: Finish,
     batch: int,
     workers: int,
     pace: bool,
@@ -134,13 +137,13 @@ def _stages(
     keys: KeyFrames | None,
 ) -> Stages:
     if source.is_live and keys is not None:
-        return live_stages(source, predict, draw, keys.select)
+        return live_stages(source, predict, finish, keys.select)
     workers = 1 if source.is_live or pace else workers
     pacing = Pace(1 / source.fps if pace else 0.0)
     if keys is not None:
-        return _key_stages(source, predict, draw, batch, workers, pacing, most, keys)
+        return _key_stages(source, predict, finish, batch, workers, pacing, most, keys)
     most = None if source.is_live else most
-    return _plain_stages(source, predict, draw, batch, workers, pacing, most)
+    return _plain_stages(source, predict, finish, batch, workers, pacing, most)
 
 
 def _leave_undrawn(image: Image, _: Detections) -> Image:
@@ -150,7 +153,7 @@ def _leave_undrawn(image: Image, _: Detections) -> Image:
 def _plain_stages(
     source: VideoSource,
     predict: Predict,
-    draw: Draw,
+    finish: Finish,
     batch: int,
     workers: int,
     pace: Pace,
@@ -167,7 +170,7 @@ def _plain_stages(
     jobs = (
         lambda: read_stage(source, frames, pace, most),
         lambda: predict_stage(take, attrgetter("image"), predict, predicted, workers),
-        lambda: draw_stage(predicted, draw, drawn),
+        lambda: finish_stage(predicted, finish, drawn),
     )
     return Stages(jobs, (frames, predicted), drawn)
 
@@ -175,7 +178,7 @@ def _plain_stages(
 def _key_stages(
     source: VideoSource,
     predict: Predict,
-    draw: Draw,
+    finish: Finish,
     batch: int,
     workers: int,
     pace: Pace,
@@ -191,7 +194,7 @@ def _key_stages(
         lambda: pass_on(keys.stretches(taken_from(frames)), stretches),
         lambda: predict_stage(partial(stretches.take, batch), key_of, predict, seen, workers),
         lambda: pass_on(keys.fill(taken_from(seen), predict), filled, pace),
-        lambda: draw_stage(filled, draw, drawn),
+        lambda: finish_stage(filled, finish, drawn),
     )
     return Stages(jobs, (frames, stretches, seen, filled), drawn)
 

@@ -7,6 +7,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing, contextmanager
+from dataclasses import replace
 from itertools import chain, islice
 from typing import Any, NamedTuple, Protocol, TypeVar
 
@@ -18,6 +19,8 @@ from yolact.threads import Cancelled, Channel, map_ahead
 Predict = Callable[[list[Image]], list[Detections]]
 Draw = Callable[[Image, Detections], Image]
 Select = Callable[[Detections], Detections]
+Track = Callable[[Image, Detections, float], Detections]
+"""Takes frame after frame, what was found in it, and its time; returns that with ids."""
 
 T = TypeVar("T")
 
@@ -32,6 +35,7 @@ class Frame(NamedTuple):
 
 
 Result = tuple[Frame, Detections]
+Finish = Callable[[Frame, Detections], Result]
 
 
 class Pace:
@@ -100,13 +104,21 @@ def predict_stage(
         pass_on(chain.from_iterable(batches), outbox)
 
 
-def draw_stage(inbox: Channel[Result], draw: Draw, outbox: Channel[Result]) -> None:
-    """Draw what was found into the frames."""
-    drawn = (
-        (frame._replace(image=draw(frame.image, detections)), detections)
-        for frame, detections in taken_from(inbox)
-    )
-    pass_on(drawn, outbox)
+def finisher(draw: Draw, track: Track | None) -> Finish:
+    """Return what gives the detections of a frame their time and ids, and draws them."""
+
+    def finish(frame: Frame, found: Detections) -> Result:
+        if track is not None:
+            found = track(frame.image, found, frame.seconds)
+        found = replace(found, seconds=frame.seconds)
+        return frame._replace(image=draw(frame.image, found)), found
+
+    return finish
+
+
+def finish_stage(inbox: Channel[Result], finish: Finish, outbox: Channel[Result]) -> None:
+    """Finish the frames in order."""
+    pass_on((finish(*result) for result in taken_from(inbox)), outbox)
 
 
 def pass_on(items: Iterable[T], outbox: Channel[T], pace: Pace | None = None) -> None:
