@@ -150,8 +150,9 @@ def _ticks_per_second(format: Format, rate: Fraction) -> Fraction:
 
 
 def _with_palette(image: Image) -> av.VideoFrame:
-    """Return a frame with the 256 colours that fit it best."""
-    indexed = PilImage.fromarray(image).quantize(256)
+    """Return a frame with 256 colours of its own."""
+    # The median cut comes closer by a tenth, and takes forty times as long.
+    indexed = PilImage.fromarray(image).quantize(256, PilImage.Quantize.FASTOCTREE)
     palette = np.zeros((256, 4), np.uint8)  # ARGB
     colours = np.array(indexed.getpalette() or (), np.uint8).reshape(-1, 3)[:256]
     palette[: len(colours), 1:], palette[:, 0] = colours, 255

@@ -202,7 +202,8 @@ def segment_video(
     saving.print(
         f"{outcome.frames} frames in {outcome.seconds:.1f} s: {outcome.fps:.2f} fps{dropped}"
     )
-    saving.print(*([] if video is None else [video]), *([] if files is None else files.written))
+    written = [outcome.video] if outcome.video else []
+    saving.print(*written, *([] if files is None else files.written))
 
 
 def process_video(

@@ -50,12 +50,14 @@ class VideoReport:
         seconds: wall time.
         fps: frames / seconds.
         dropped: frames skipped: stale ones of a live source, and broken ones.
+        video: the file; of another name than asked for if that was taken meanwhile.
     """
 
     frames: int
     seconds: float
     fps: float
     dropped: int
+    video: Path | None = None
 
 
 def run_video(
@@ -117,7 +119,8 @@ def run_video(
                 break
     seconds = time.perf_counter() - start
     dropped = stages.dropped + source.broken_frames
-    return VideoReport(frames, seconds, frames / seconds if seconds > 0 else 0.0, dropped)
+    fps = frames / seconds if seconds > 0 else 0.0
+    return VideoReport(frames, seconds, fps, dropped, sink.path)
 
 
 def _check(**numbers: int | None) -> None:
@@ -220,6 +223,11 @@ class _Sink:
         )
         self._display, self._show_fps, self._is_live = display, show_fps, source.is_live
         self._rate, self._network = Rate(), network
+
+    @property
+    def path(self) -> Path | None:
+        """Return the file; known for sure once it is closed."""
+        return self._writer.path if self._writer else None
 
     def put(self, frame: Frame) -> bool:
         """Deliver a drawn frame; return False once the user closes the window."""
