@@ -10,6 +10,7 @@ from pathlib import Path
 import cv2
 import pytest
 from support.numbered_clip import number_of, picture, write_clip
+from support.rtsp_camera import RtspCamera
 from support.sound_clip import write_sound_clip
 
 from data.files import without_password
@@ -130,7 +131,7 @@ def test_a_stream_that_ends(
             begin(request)
             request.wfile.write(content)
 
-    with open_video(serve(answer), timeout=2) as source:
+    with open_video(serve(answer), timeout=1) as source:
         assert [number_of(frame) for frame in source] == list(range(25))
 
 
@@ -257,3 +258,27 @@ def test_unreachable_streams(address: str, capfd: pytest.CaptureFixture[str]) ->
 )
 def test_passwords_are_masked(text: str, shown: str) -> None:
     assert without_password(text) == shown
+
+
+@pytest.mark.parametrize("breaks", ["stalls", "closes"])
+def test_an_rtsp_camera_comes_back_and_is_given_up(breaks: str) -> None:
+    def after(_: object) -> None:
+        if breaks == "stalls":
+            camera.done.wait(20)
+
+    camera = RtspCamera([range(40), range(40, 70)], after, pause=0.01)
+    seen = []
+    try:
+        with open_video(camera.address, timeout=1) as source:
+            assert source.is_live
+            assert "secret" not in source.name
+            with pytest.raises(OSError, match=r"rtsp://me:\*\*\*@.*: no data for 1 s"):
+                for frame in source:
+                    seen.append((number_of(frame), source.seconds))
+    finally:
+        camera.close()
+    numbers, times = zip(*seen, strict=True)
+    assert len(numbers) > 60
+    assert numbers[-1] == 69 % 25
+    assert list(times) == sorted(times)
+    assert times[-1] < 10
