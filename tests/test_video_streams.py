@@ -147,7 +147,7 @@ def test_a_stream_that_stalls(tmp_path: Path, serve: Callable[[Answer], str]) ->
     start = time.monotonic()
     with open_video(serve(answer) + "/live", timeout=1) as source:
         frames = []
-        with pytest.raises(OSError, match=r"/live: no data for 1 s .*; 2\d frames came") as error:
+        with pytest.raises(OSError, match=r"/live: no data for \d s .*; 2\d frames came") as error:
             for frame in source:
                 frames.append(number_of(frame))
     assert "\n" not in str(error.value)
@@ -272,7 +272,7 @@ def test_an_rtsp_camera_comes_back_and_is_given_up(breaks: str) -> None:
         with open_video(camera.address, timeout=1) as source:
             assert source.is_live
             assert "secret" not in source.name
-            with pytest.raises(OSError, match=r"rtsp://me:\*\*\*@.*: no data for 1 s"):
+            with pytest.raises(OSError, match=r"rtsp://me:\*\*\*@.*: no data for \d s"):
                 for frame in source:
                     seen.append((number_of(frame), source.seconds))
     finally:

@@ -46,6 +46,7 @@ class Upright:
             frame.height,
             "rgb24",
             src_colorspace=colours_of(frame.height) if is_untagged else None,
+            src_color_range=frame.color_range,
         )
         image = as_uint8(rgb.to_ndarray())
         matrix: Any = frame.side_data.get("DISPLAYMATRIX")
