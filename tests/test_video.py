@@ -3,6 +3,7 @@
 import os
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from fractions import Fraction
 from pathlib import Path
 
@@ -15,7 +16,8 @@ from support.numbered_clip import HW, number_of, picture, read_numbers, write_cl
 from data.video import camera
 from data.video.camera import CameraSource, quiet_opencv
 from data.video.clock import Clock
-from data.video.reader import open_video, plausible_fps
+from data.video.reader import open_video
+from data.video.source import plausible_fps
 
 
 @pytest.fixture(autouse=True)
@@ -364,6 +366,47 @@ def test_a_pipe_with_the_index_at_its_end(tmp_path: Path, fifo: Callable[[bytes]
     assert content.index(b"mdat") < content.index(b"moov")
     with open_video(fifo(content)) as source:
         assert [number_of(frame) for frame in source] == [0, 1, 2, 3, 4, 5]
+
+
+@contextmanager
+def standard_input(file: int) -> Iterator[None]:
+    before = os.dup(0)
+    os.dup2(file, 0)
+    try:
+        yield
+    finally:
+        os.dup2(before, 0)
+        os.close(before)
+
+
+@posix
+@pytest.mark.parametrize("name", ["-", "/dev/stdin"])
+@pytest.mark.parametrize("suffix", [".mp4", ".gif"])
+def test_standard_input(tmp_path: Path, name: str, suffix: str) -> None:
+    path = make(tmp_path / "a.mp4", [picture(n) for n in range(6)])  # with its index at the end
+    if suffix != ".mp4":
+        path = write_clip(tmp_path / f"a{suffix}", 6)
+    with path.open("rb") as file, standard_input(file.fileno()), open_video(name) as source:
+        assert [number_of(frame) for frame in source] == [0, 1, 2, 3, 4, 5]
+    reading, writing = os.pipe()
+
+    def feed() -> None:
+        with os.fdopen(writing, "wb") as file:
+            file.write(path.read_bytes())
+
+    thread = threading.Thread(target=feed)
+    thread.start()
+    with standard_input(reading), open_video(name) as source:
+        os.close(reading)
+        assert [number_of(frame) for frame in source] == [0, 1, 2, 3, 4, 5]
+    thread.join()
+
+
+@posix
+def test_a_terminal_is_no_video(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "isatty", lambda file: file == 0)
+    with pytest.raises(ValueError, match="-: expected a video through a pipe"):
+        open_video("-")
 
 
 @posix

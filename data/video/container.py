@@ -30,7 +30,7 @@ logger = logging.getLogger(__name__)
 _TEXT = {"tty", "bin", "xbin", "adf", "idf"}  # libav decodes any text file as ANSI art
 _THREADS = 4
 # Packets without a frame after which there will be none.
-_MAX_FAILURES = 1000
+_MAX_FRUITLESS = 1000
 _SLACK = 1.0  # seconds by which a container's length may be wrong, of a short video a tenth
 
 
@@ -59,7 +59,7 @@ class ContainerSource(VideoSource):
         self._use(container)
         rate = float(self._video.average_rate or self._video.guessed_rate or 0)
         length = _claimed_seconds(container, self._video)
-        self._failures, self._latest, self._trouble = 0, 0.0, ""
+        self._latest, self._trouble = 0.0, ""
         self._delivered_frames, self._untimed = 0, 0
         self._clock = Clock(rate or 30, None if length is None else length + 10 * _SLACK)
         self._length = length
@@ -120,29 +120,30 @@ class ContainerSource(VideoSource):
             yield None
 
     def _decoded(self) -> Iterator[Image]:
+        fruitless = 0
         for packet in self._packets():
             if packet is not None and packet.stream.type == "audio":
                 self._hear(packet)
                 continue
             if packet is not None:
                 self._note_end(packet)
-            frames: list[av.VideoFrame] = []
+            fruitless += 1
             try:
-                frames = self._video.codec_context.decode(packet)
-            except FFmpegError:
+                for frame in self._video.codec_context.decode(packet):
+                    image, fruitless = self._upright(frame), 0
+                    self._note_time(frame)
+                    yield image
+            except (FFmpegError, ValueError):  # of pixels that cannot be converted
                 self.broken_frames, self._untimed = self.broken_frames + 1, self._untimed + 1
-            self._failures = 0 if frames else self._failures + 1
-            if self._failures > _MAX_FAILURES:
+            if fruitless > _MAX_FRUITLESS:
+                self._trouble = "no frames any more"
                 return
-            for frame in frames:
-                yield self._delivered(frame)
 
-    def _delivered(self, frame: av.VideoFrame) -> Image:
+    def _note_time(self, frame: av.VideoFrame) -> None:
         self.seconds = self._clock.advance(self._stamp(frame), self._untimed)
         self._delivered_frames, self._untimed = self._delivered_frames + 1, 0
         while self._heard and self._clock.start is not None:
             self._hear(self._heard.pop(0))
-        return self._upright(frame)
 
     def _stamp(self, frame: av.VideoFrame) -> float | None:
         """Return the seconds of a frame on the clock of its container."""

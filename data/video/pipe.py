@@ -6,7 +6,6 @@ import os
 import select
 import shutil
 import stat
-import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -70,7 +69,7 @@ class PipeSource(ContainerSource):
     """
 
     def __init__(self, name: str, path: Path | None, timeout: float, raw: RawFormat | None = None):
-        if path is None and sys.stdin.isatty():
+        if path is None and os.isatty(0):
             raise ValueError(f"{name}: expected a video through a pipe, as in `cat a.mp4 | ...`")
         # Not through the buffer of sys.stdin, which `select` does not see.
         file = path.open("rb", buffering=0) if path else os.fdopen(os.dup(0), "rb", buffering=0)

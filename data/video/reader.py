@@ -11,9 +11,9 @@ from data.files import is_numbered, is_url, without_password
 
 from .images import ImageSequence
 from .raw import RawFormat
-from .source import VideoSource, plausible_fps
+from .source import VideoSource
 
-__all__ = ["TIMEOUT", "VideoSource", "open_video", "plausible_fps"]
+__all__ = ["TIMEOUT", "VideoSource", "open_video"]
 
 TIMEOUT = 10.0
 """Seconds without a frame after which a stream counts as lost."""
