@@ -1,5 +1,7 @@
 """Sources of frames: files, image sequences, pipes and cameras."""
 
+import errno
+import io
 import os
 import threading
 from collections.abc import Callable, Iterator
@@ -16,6 +18,7 @@ from support.numbered_clip import HW, number_of, picture, read_numbers, write_cl
 from data.video import camera
 from data.video.camera import CameraSource, quiet_opencv
 from data.video.clock import Clock
+from data.video.container import ContainerSource, open_container
 from data.video.reader import open_video
 from data.video.source import plausible_fps
 
@@ -299,6 +302,21 @@ def test_an_early_end_is_told(
     assert "of 2.0 s" in caplog.text
 
 
+def test_a_disk_that_fails_is_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    class Failing(io.BytesIO):
+        def read(self, size: int | None = -1) -> bytes:
+            if content := super().read(size):
+                return content
+            raise OSError(errno.EIO, "disk gone")
+
+    content = make(tmp_path / "a.mkv", [noisy(n) for n in range(60)]).read_bytes()
+    with ContainerSource("a.mkv", open_container(Failing(content[:-2000]))) as source:
+        assert len(list(source)) >= 58
+    assert len(caplog.messages) == 1
+    assert "a.mkv: ends early, after 2." in caplog.text
+    assert "(disk gone)" in caplog.text
+
+
 def test_a_damaged_file_ends(tmp_path: Path) -> None:
     path = damaged(write_clip(tmp_path / "clip.avi", 20), 0.33, 0.5)
     with open_video(path) as source:
@@ -361,11 +379,11 @@ def test_a_pipe(tmp_path: Path, fifo: Callable[[bytes], Path], name: str) -> Non
 
 @posix
 def test_a_pipe_with_the_index_at_its_end(tmp_path: Path, fifo: Callable[[bytes], Path]) -> None:
-    path = make(tmp_path / "a.mp4", [picture(n) for n in range(6)])
+    path = make(tmp_path / "a.mp4", [noisy(n) for n in range(60)])
     content = path.read_bytes()
-    assert content.index(b"mdat") < content.index(b"moov")
+    assert content.index(b"moov") > 100_000  # beyond what libav keeps
     with open_video(fifo(content)) as source:
-        assert [number_of(frame) for frame in source] == [0, 1, 2, 3, 4, 5]
+        assert len(list(source)) == 60
 
 
 @contextmanager
