@@ -11,7 +11,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from yolact.download import OFFICIAL_WEIGHTS, DownloadError, fetch_weights
+from yolact.hub.client import DownloadError
+from yolact.hub.released import OFFICIAL_WEIGHTS, fetch_weights
 
 
 def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -39,12 +40,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
             print(f"{name:<22} {official.url}")
     try:
         for name in options.names:
-            print(fetch_weights(name, options.folder))
+            print(fetch_weights(name, options.folder, keep=True))
     except DownloadError as error:
         print(error, file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print("stopped; the same command continues the download", file=sys.stderr)
+        print("stopped", file=sys.stderr)
         return 130
     return 0
 

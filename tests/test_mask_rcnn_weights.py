@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 import torch
+from support.fake_hub import serving
 from support.tiny_mask_rcnn import NAME, build, picture, small_config
-from test_download import serving
 from torch import Tensor, nn
 from torchvision.models.detection import MaskRCNN_ResNet50_FPN_Weights
 from torchvision.models.detection.backbone_utils import resnet_fpn_backbone
@@ -19,8 +19,9 @@ from data.classes import COCO_CLASSES, SHAPE_CLASSES
 from yolact import build_model, get_config, load_model
 from yolact import checkpoint as checkpoint_module
 from yolact.checkpoint import Checkpoint, load_weights, save_checkpoint
-from yolact.download import OFFICIAL_WEIGHTS, DownloadError, fetch_weights
 from yolact.formats.official import to_official
+from yolact.hub.client import DownloadError
+from yolact.hub.released import OFFICIAL_WEIGHTS, fetch_weights
 from yolact.models.mask_rcnn import MaskRcnn, from_torchvision
 
 

@@ -9,7 +9,7 @@ import torch
 import torchvision
 
 from yolact import Yolact, build_model, get_config
-from yolact.download import DownloadError
+from yolact.hub.client import DownloadError
 from yolact.models.backbones import Darknet53
 from yolact.training import pretrained
 from yolact.training.pretrained import load_backbone
