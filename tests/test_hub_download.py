@@ -302,3 +302,6 @@ def test_script_that_fails(
     assert out.strip() == str(tmp_path / "w" / FILE)
     assert "cannot download https://huggingface.co/dbolya/yolact-im700/" in err
     assert (tmp_path / "w" / FILE).read_bytes() == CONTENT
+    assert [path.name for path in (tmp_path / "w").iterdir()] == [FILE]
+    assert download_weights.main(["yolact_im700", "--folder", str(tmp_path / "new")]) == 1
+    assert not (tmp_path / "new").exists()

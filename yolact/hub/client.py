@@ -86,25 +86,21 @@ def fetch_model(name: str) -> Path:
     return path
 
 
-def hub_file(
-    repository: str, file: str, revision: str | None = None, folder: Path | None = None
-) -> Path:
-    """Download a file of a repository to the client's cache, or to a folder; see `one_line`."""
-    return Path(hub().hf_hub_download(repository, file, revision=revision, local_dir=folder))
+def hub_file(repository: str, file: str, revision: str | None = None) -> Path:
+    """Download a file of a repository to the client's cache; for errors see `one_line`."""
+    return Path(hub().hf_hub_download(repository, file, revision=revision))
 
 
-def torch_file(url: str, file: Path | None = None) -> Path:
-    """Download a file whose name ends in digits of its digest, which is checked; see `one_line`.
+def torch_file(url: str) -> Path:
+    """Download a file to torch's cache; for errors see `one_line`.
 
     Args:
-        url: such as torchvision's ".../resnet18-f37072fd.pth".
-        file: where to; by default torch's cache.
+        url: ends in the first digits of the file's digest, which are checked, and a suffix.
     """
-    name = PurePosixPath(url).name
-    file = file or Path(torch.hub.get_dir()) / "checkpoints" / name
+    file = Path(torch.hub.get_dir()) / "checkpoints" / PurePosixPath(url).name
     if not file.is_file():
         file.parent.mkdir(parents=True, exist_ok=True)
-        torch.hub.download_url_to_file(url, str(file), name.split("-")[-1].split(".")[0])
+        torch.hub.download_url_to_file(url, str(file), file.stem.split("-")[-1])
     return file
 
 

@@ -48,13 +48,12 @@ OFFICIAL_WEIGHTS: dict[str, OfficialFile] = {
 """The trained models by preset name, and the Darknet-53 backbone to start training from."""
 
 
-def fetch_weights(name: str, folder: Path = Path("weights"), keep: bool = False) -> Path:
-    """Return a published file: the one in a folder, or in a cache; else it is downloaded.
+def fetch_weights(name: str, folder: Path = Path("weights")) -> Path:
+    """Return a published file: from a folder, else from a cache, where it is downloaded to once.
 
     Args:
         name: a key of `OFFICIAL_WEIGHTS`.
         folder: where files may lie that were put there by hand, under their published names.
-        keep: download to that folder, not to the cache of the hub's client or of torch.
 
     Raises:
         KeyError: no such name.
@@ -69,10 +68,7 @@ def fetch_weights(name: str, folder: Path = Path("weights"), keep: bool = False)
     advice = f"try again, or fetch it by other means and put it at {by_hand}"
     with one_line(f"download {official.url}", advice):
         if official.address:
-            return torch_file(official.address, by_hand if keep else None)
-        if keep:
-            hub_file(official.repository, official.file_name, folder=folder)
-            return by_hand
+            return torch_file(official.address)
         # What was published years ago will not change, so a file in the cache is not asked about.
         cached = hub().try_to_load_from_cache(official.repository, official.file_name)
         if isinstance(cached, str):
