@@ -18,8 +18,15 @@ from support.tiny_mask_rcnn import small_config
 
 from scripts import convert_checkpoint
 from yolact import Config, Predictor, build_model, get_config, load_model
-from yolact.checkpoint import read_checkpoint, resolve_weights, save_checkpoint
+from yolact.checkpoint import (
+    load_matching_weights,
+    read_checkpoint,
+    resolve_weights,
+    save_checkpoint,
+)
+from yolact.cli import eval_flags, train_flags
 from yolact.cli.common import run_command
+from yolact.cli.from_flags import choose_model
 from yolact.models.segmenter import AnySegmenter
 
 TINY = replace(
@@ -95,9 +102,9 @@ def test_half_the_size(tmp_path: Path) -> None:
     folder = model.save_pretrained(tmp_path, half=True)
     types = {tensor.dtype for tensor in load_file(folder / "model.safetensors").values()}
     assert types == {torch.float16, torch.int64}  # counters stay
-    loaded = load_model(folder)
-    assert {tensor.dtype for tensor in loaded.state_dict().values()} == {torch.float32, torch.int64}
-    assert_same(loaded, model, atol=1e-3)
+    read = read_checkpoint(resolve_weights(folder)).model
+    assert {tensor.dtype for tensor in read.values()} == {torch.float32, torch.int64}
+    assert_same(load_model(folder), model, atol=1e-3)
 
 
 def test_a_predictor_of_a_folder(tmp_path: Path) -> None:
@@ -235,12 +242,27 @@ def test_to_the_hub_and_back(hub: FakeHub) -> None:
     assert set(files) == {"README.md", "config.json", "model.safetensors"}
     assert b"license: mit" in files["README.md"] and b'"hf:me/mine"' in files["README.md"]
     assert_same(load_model("hf:me/mine"), model)
+    of_one_commit = f"GET /me/mine/resolve/{hub.commit('me/mine')}/model.safetensors"
+    assert of_one_commit in hub.requests  # whatever is pushed between configuration and weights
     files["README.md"] = b"written by hand"
     with torch.no_grad():
         model.network.semantic.bias += 1
     model.push_to_hub("me/mine")
     assert files["README.md"] == b"written by hand"
     assert_same(load_model("hf:me/mine"), model)
+
+
+def test_training_and_evaluation_start_from_the_hub(hub: FakeHub, tmp_path: Path) -> None:
+    model = make()
+    model.push_to_hub("me/mine")
+    flags = ["--weights=hf:me/mine", f"--save_folder={tmp_path}"]
+    config, _, start = train_flags.parse_arguments(None, flags)
+    assert start is not None and config.model.class_names == TINY.model.class_names
+    other = make()
+    assert load_matching_weights(other, start) == []
+    assert_same(other, model)
+    args = eval_flags.parse_arguments(None, ["--trained_model=hf:me/mine"])
+    assert choose_model(args)[1].model == TINY.model
 
 
 @pytest.mark.parametrize(
