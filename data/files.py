@@ -9,8 +9,9 @@ import os
 import re
 import stat
 from collections.abc import Collection, Iterator
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import BinaryIO, TypeGuard
+from urllib.parse import urlsplit
 from xml.etree.ElementTree import Element, TreeBuilder
 from xml.parsers import expat
 
@@ -203,3 +204,12 @@ def is_positive(value: object) -> TypeGuard[int]:
 def is_url(text: str) -> bool:
     """Tell a stream or web address such as `rtsp://camera/live` from a path."""
     return URL_HEAD.match(text) is not None
+
+
+def url_path(url: str) -> PurePosixPath:
+    """Return the path of a web address, without what follows "?" or "#".
+
+    Raises:
+        ValueError: its host is none.
+    """
+    return PurePosixPath(urlsplit(url).path)

@@ -20,7 +20,7 @@ PACKAGE_FILES = sorted(path for package in PACKAGES for path in (ROOT / package)
 SCRIPTS = sorted([*ROOT.glob("*.py"), *(ROOT / "scripts").rglob("*.py")])
 FILES = PACKAGE_FILES + SCRIPTS
 LAYERS_MAY_IMPORT = sys.stdlib_module_names | {"torch", "torchvision", "numpy"}
-MAX_FILE, MAX_FUNCTION, MAX_MODULES = 400, 60, 15
+MAX_FILE, MAX_FUNCTION, MAX_MODULES = 400, 60, 14
 
 
 class Import(NamedTuple):

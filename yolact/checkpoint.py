@@ -15,11 +15,13 @@ from torch import Tensor, nn
 from data.files import open_file
 from yolact.formats.names import State
 from yolact.formats.recognise import OFFICIAL, Published, recognise
+from yolact.hub.client import PREFIX, fetch_model
+from yolact.hub.folder import WEIGHTS_FILE, loaded_state, read_folder, stored_state
+from yolact.hub.released import OFFICIAL_WEIGHTS, fetch_weights
 from yolact.models.segmenter import AnySegmenter
 
 from .build import build_model
 from .config import Config
-from .download import OFFICIAL_WEIGHTS, fetch_weights
 from .files import whole_file
 from .presets import get_config, list_configs, stored_config
 
@@ -29,7 +31,7 @@ BUNDLED_FOLDER = _IN_WHEEL if _IN_WHEEL.is_dir() else _IN_CHECKOUT
 """The folder of the bundled models."""
 
 WEIGHTS_FOLDER = Path("weights") if _IN_WHEEL.is_dir() else _IN_CHECKOUT
-"""The folder of downloads: in a checkout of this repository, else in the working folder."""
+"""Where released files may lie by hand: in a checkout of this repository, else where one works."""
 
 BUNDLED = "yolact_lite2_person"
 """The model where no checkpoint is named."""
@@ -91,8 +93,10 @@ def load_model(
     """Load a trained model, ready for inference.
 
     Args:
-        path_or_name: a checkpoint file, ours or of another project, or the name of a released model
-            ("yolact_base"), which is downloaded to weights/ once.
+        path_or_name: a checkpoint file, ours or of another project; a folder that `save_pretrained`
+            wrote; the name of a released model ("yolact_base"), which is downloaded once; or a
+            repository of the hub of Hugging Face ("hf:owner/name", "hf:owner/name@revision",
+            "hf:owner/name/file.pth").
         config: a preset by its name, fitted to the file, for what neither the file nor its name
             tells; or a whole configuration, which is taken as it is.
         device: where to put it.
@@ -102,6 +106,7 @@ def load_model(
 
     Raises:
         FileNotFoundError: no such file, nor a model of that name.
+        OSError: it cannot be downloaded; the message says where to put it by hand.
         ValueError: not a checkpoint, or one of another model.
     """
     checkpoint = read_checkpoint(resolve_weights(path_or_name))
@@ -122,10 +127,14 @@ def trained_model(checkpoint: Checkpoint, config: Config) -> AnySegmenter:
 
 
 def resolve_weights(path_or_name: str | Path) -> Path:
-    """Find a checkpoint by path, or by name in weights/, downloading released ones when absent."""
+    """Find a checkpoint by path or name, downloading what is on the hub; see `load_model`."""
     path = Path(path_or_name)
     if path.is_file():
         return path
+    if (path / WEIGHTS_FILE).is_file():
+        return path / WEIGHTS_FILE
+    if str(path_or_name).startswith(PREFIX):
+        return fetch_model(str(path_or_name))
     name = str(path_or_name).removesuffix("_config")
     bundled = _bundled()
     if name in bundled:
@@ -137,7 +146,8 @@ def resolve_weights(path_or_name: str | Path) -> Path:
         raise FileNotFoundError(f"{name}: in the repository, not in the wheel; here are {choices}")
     if name in list_configs():
         raise FileNotFoundError(f"{name}: a preset without trained weights; there are {choices}")
-    raise FileNotFoundError(f"{path_or_name}: no such checkpoint file, nor one of {choices}")
+    what = f"a folder without {WEIGHTS_FILE}" if path.is_dir() else "no such checkpoint file"
+    raise FileNotFoundError(f"{path_or_name}: {what}, nor one of {choices}")
 
 
 def _bundled() -> dict[str, Path]:
@@ -172,9 +182,15 @@ def preset_of_name(path: Path) -> Config | None:
 def read_checkpoint(path: Path) -> Checkpoint:
     """Read a checkpoint without running code from it.
 
+    Args:
+        path: the weights of a folder (.safetensors), or any other file.
+
     Raises:
         ValueError: the file is not a checkpoint.
     """
+    if path.suffix == ".safetensors":
+        config, state = read_folder(path)
+        return Checkpoint(path, state, False, config)
     try:
         with open_file(path) as file:
             _check_archive(file)
@@ -191,13 +207,13 @@ def read_checkpoint(path: Path) -> Checkpoint:
         raise ValueError(f"{path}: not a readable checkpoint ({reason})") from None
     if isinstance(content, dict) and content.get("format") == FORMAT:
         state = _tensors(content.get("model"), path)
-        state = {name: t.float() if t.dtype == torch.float16 else t for name, t in state.items()}
         training = content.get("training")
         try:
             config = stored_config(content.get("config", {}))
         except ValueError as error:
             raise ValueError(f"{path}: {error}") from None
-        return Checkpoint(path, state, False, config, training if type(training) is dict else {})
+        training = training if type(training) is dict else {}
+        return Checkpoint(path, loaded_state(state), False, config, training)
     return _published_checkpoint(path, content)
 
 
@@ -308,13 +324,10 @@ def save_checkpoint(
         training: optimiser, iteration and so on, for `--resume`.
         half: store weights as float16, for distribution.
     """
-    state = {name: tensor.detach().cpu() for name, tensor in model.state_dict().items()}
-    if half:
-        state = {name: t.half() if t.is_floating_point() else t for name, t in state.items()}
     content = {
         "format": FORMAT,
         "config": config.to_dict(),
-        "model": state,
+        "model": stored_state(model.state_dict(), half),
         "training": dict(training or {}),
     }
     write_atomically(path, content)

@@ -43,7 +43,7 @@ WHAT = (
         "--dataset",
         "coco2017, coco2014, pascal_sbd, a folder (COCO, YOLO, CVAT, ...), a .json, or shapes",
     ),
-    flag("--weights", "file or released name to start from; what does not fit is listed"),
+    flag("--weights", "file, name or hf:owner/name to start from; what does not fit is listed"),
     flag("--backbone_weights", "file with ImageNet weights of a timm/... backbone", Path),
     flag("--resume", "checkpoint to go on from: a path, 'latest' or 'interrupt'"),
     flag(
