@@ -2,7 +2,7 @@
 #
 # BASE         Debian or Ubuntu; one without Python gets the distribution's
 # TORCH_INDEX  where PyTorch comes from: its CUDA wheels bring the libraries of CUDA along
-# EXTRAS       optional parts, as in video,export
+# EXTRAS       optional parts, as in serve,export
 ARG BASE=python:3.12-slim
 
 FROM ${BASE} AS build

@@ -70,7 +70,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 def predict_image(args: argparse.Namespace) -> None:
     """Segment one image, and show or write the picture."""
     kept = saving(args)
-    source, output = image_and_picture(args.image, kept.can_show)
+    source, output = image_and_picture(args.image, kept.can_show, args.overwrite)
     checkpoint, config = choose_model(args)
     thresholds = shown(args, config)
     segment_image(
@@ -99,10 +99,11 @@ def predict_images(args: argparse.Namespace) -> None:
 def predict_video(args: argparse.Namespace) -> None:
     """Segment a video file, a webcam or a stream."""
     kept = saving(args)
-    source, output = source_and_video(args.video, kept.can_show)
+    source, output = source_and_video(args.video, kept.can_show, args.overwrite)
     checkpoint, config = choose_model(args)
     thresholds = shown(args, config)
-    predictor, draw = load_predictor(args, checkpoint, config), drawing(args, "class")
+    predictor = load_predictor(args, checkpoint, config)
+    draw = drawing(args, "instance" if args.track else "class")
     segment_video(source, output, predictor, draw, thresholds, video_options(args), kept)
 
 

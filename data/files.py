@@ -11,7 +11,7 @@ import stat
 from collections.abc import Collection, Iterator
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO, TypeGuard
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 from xml.etree.ElementTree import Element, TreeBuilder
 from xml.parsers import expat
 
@@ -40,6 +40,14 @@ URL_HEAD = re.compile(
 
 MAX_BYTES = 1 << 33
 """Larger files are refused: no image or annotation file is as large, and no memory holds it."""
+
+NUMBER = re.compile(r"%(?:0(\d+))?d")
+"""The place of the number in the names of numbered images; its group holds the fewest digits."""
+
+_USER_PASSWORD = re.compile(r"([a-z][a-z0-9+.-]+://[^/?#@:\s]*:)[^/?#\s]*@", re.IGNORECASE)
+_QUERY_PASSWORD = re.compile(
+    r"([?&](?:pass|passwd|password|pwd|token|access_token|api_?key|secret)=)[^&#\s]+", re.IGNORECASE
+)
 
 _CHUNK = 1 << 20  # bytes of XML that are read at once
 
@@ -212,4 +220,16 @@ def url_path(url: str) -> PurePosixPath:
     Raises:
         ValueError: its host is none.
     """
-    return PurePosixPath(urlsplit(url).path)
+    return PurePosixPath(unquote(urlsplit(url).path))
+
+
+def is_numbered(text: str) -> bool:
+    """Tell whether a name stands for numbered images, as `frames/%06d.png`."""
+    path = Path(text)
+    return NUMBER.search(path.name) is not None and path.suffix.lower() in IMAGE_SUFFIXES
+
+
+def without_password(text: str) -> str:
+    """Return a text, such as an address or a message, with the passwords in addresses masked."""
+    text = _USER_PASSWORD.sub(r"\1***@", text)
+    return _QUERY_PASSWORD.sub(r"\1***", text)

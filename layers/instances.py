@@ -36,6 +36,8 @@ class Instances(TensorGroup):
         image_hw: height and width of the image in pixels.
         class_names: one name for each label value.
         crop_to_boxes: cut each mask, after upsampling, where its box ends, rounded to whole pixels.
+        track_ids: (N,) int64, the same for an object in all frames of a video where it is followed;
+            else None.
     """
 
     boxes: Tensor
@@ -47,6 +49,7 @@ class Instances(TensorGroup):
     image_hw: tuple[int, int]
     class_names: tuple[str, ...] = ()
     crop_to_boxes: bool = False
+    track_ids: Tensor | None = None
 
     def __iter__(self: Found) -> Iterator[Found]:
         """Yield the objects one at a time, each a group of length one."""

@@ -81,6 +81,16 @@ def test_coco_file_is_a_dataset(tmp_path: Path, tolerance: float | None, least: 
     assert len(dataset.annotations(0)) == 4
 
 
+@pytest.mark.parametrize("kind", ["jsonl", "csv"])
+def test_each_line_is_in_the_file_at_once(tmp_path: Path, kind: str) -> None:
+    """Whatever ends a run, even its process, what came before is there."""
+    with ResultFolder(tmp_path, [kind]) as folder:
+        for number in range(1, 3):
+            folder.add(odd_detections(), "frame")
+            lines = (tmp_path / f"detections.{kind}").read_text().splitlines()
+            assert len(lines) == (number if kind == "jsonl" else 1 + 4 * number)
+
+
 def test_labels_that_somebody_corrected_are_kept(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

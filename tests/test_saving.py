@@ -113,6 +113,25 @@ def test_a_video_in_lines_of_json() -> None:
     assert not Path("new/b.mp4").exists()
 
 
+def test_lines_of_json_tell_the_time_and_tracks() -> None:
+    for name, flags in (("plain", []), ("tracks", ["--track"])):
+        saved = ["--save_json", "--save_csv", "--no_picture", *flags]
+        assert predict(f"--video=clip.mp4:{name}/a.mp4", *saved) == 0
+    plain, tracks = (
+        [json.loads(line) for line in Path(name, "a.jsonl").read_text().splitlines()]
+        for name in ("plain", "tracks")
+    )
+    times = [line["seconds"] for line in tracks]
+    assert (
+        times == [line["seconds"] for line in plain] == pytest.approx([0, 0.04, 0.08, 0.12, 0.16])
+    )
+    assert not any("track_id" in each for line in plain for each in line["objects"])
+    ids = [[each["track_id"] for each in line["objects"]] for line in tracks]
+    assert all(len(set(each)) == len(each) >= 3 for each in ids)
+    rows = list(csv.DictReader(Path("tracks", "a.csv").read_text().splitlines()))
+    assert [int(row["track_id"]) for row in rows] == [number for each in ids for number in each]
+
+
 @pytest.mark.parametrize(
     ("source", "count"), [("--image=in/0.jpg", 1), ("--images=in", 2), ("--video=clip.mp4", 5)]
 )

@@ -124,7 +124,7 @@ def test_a_camera_is_closed_whatever_ends_the_stream(
 
 def test_a_file_is_closed_at_its_end(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     closed = []
-    monkeypatch.setattr(reader.VideoSource, "close", lambda _: closed.append(True))
+    monkeypatch.setattr(reader.VideoSource, "__exit__", lambda *_: closed.append(True))
     list(segment_many(open_many("clip.mp4"), predict, batch=5))
     assert closed == [True]
 

@@ -201,6 +201,7 @@ class Predictor:
         top_k: int | None = None,
         classes: Classes = None,
         on_error: Literal["raise", "skip"] = "raise",
+        track: bool = False,
     ) -> Generator[Detections, None, None]:
         """Segment any number of images, in order, with no more memory for more of them.
 
@@ -217,6 +218,8 @@ class Predictor:
             top_k: see there.
             classes: see there.
             on_error: "raise" ends at an image that cannot be read; "skip" logs and counts it.
+            track: the images are frames of one video; their objects get `track_ids` that last, and
+                masks that are averaged along the motion, see `yolact.video.tracks.Tracker`.
 
         Returns:
             An iterator over the detections. To close it closes a video or camera. `source` is
@@ -236,7 +239,12 @@ class Predictor:
         def segment(images: list[Image]) -> list[Detections]:
             return predictor.segment(images, thresholds)
 
-        return segment_many(many, segment, batch, predictor.workers, skip=on_error == "skip")
+        found = segment_many(many, segment, batch, predictor.workers, skip=on_error == "skip")
+        if not track:
+            return found
+        from .video.tracks import tracked
+
+        return tracked(found)
 
     def tiled(
         self,
@@ -278,7 +286,7 @@ class Predictor:
         if is_pixels(source):
             name, image = "", source
         else:
-            image, name, _ = read(source, max_pixels)
+            image, name, *_ = read(source, max_pixels)
         found = segment_tiled(self, image, tiling, thresholds)
         return replace(found, source=name, picture=image if isinstance(image, np.ndarray) else None)
 

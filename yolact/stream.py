@@ -23,7 +23,12 @@ def segment_shots(shots: Sequence[Shot], segment: Segment, keep: bool = False) -
     """Segment a batch; the picture of a file, which can be read again, is dropped unless kept."""
     found = segment([shot.image for shot in shots])
     return [
-        replace(each, source=shot.source, picture=shot.image if keep or not shot.is_file else None)
+        replace(
+            each,
+            source=shot.source,
+            picture=shot.image if keep or not shot.is_file else None,
+            seconds=shot.seconds,
+        )
         for each, shot in zip(found, shots, strict=True)
     ]
 

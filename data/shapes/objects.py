@@ -70,7 +70,7 @@ class Stamp:
     def overlap(self, image_hw: tuple[int, int]) -> tuple[tuple[slice, slice], tuple[slice, slice]]:
         """Return the part inside an image as rows and columns of the image, and of the window."""
         rows, cols = (
-            slice(max(start, 0), max(min(start + size, limit), 0))
+            slice(min(max(start, 0), limit), max(min(start + size, limit), 0))
             for start, size, limit in zip(
                 (self.y, self.x), self.coverage.shape, image_hw, strict=True
             )

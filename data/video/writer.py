@@ -1,46 +1,50 @@
-"""Video files from frames: H.264 by PyAV, else OpenCV."""
+"""Video files from frames and sound."""
 
 from __future__ import annotations
 
 import logging
 import os
+import secrets
 from contextlib import AbstractContextManager, suppress
 from fractions import Fraction
+from itertools import chain, count
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING
 
 import cv2
 
 from data.images import Image, as_uint8
 
-from .reader import quiet_opencv
+from .formats import format_of
 
-CODECS = {".mp4": "mp4v", ".m4v": "mp4v", ".mov": "mp4v", ".mkv": "mp4v", ".avi": "MJPG"}
-"""Suffix -> the codec that OpenCV uses."""
+if TYPE_CHECKING:
+    from .encoder import Encoder
+    from .sound import Sound
 
-_logger = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 
 class VideoWriter(AbstractContextManager["VideoWriter"]):
     """A video file that appears under its name only when it is complete and playable.
 
-    Frames go to a temporary file beside the target, which replaces the target at `close`. An error
-    or Ctrl-C inside the `with` block closes it as well, which keeps the frames written so far.
-    Without a frame, or when the disk is full, no file is made.
-
-    With PyAV the file is H.264 that browsers play, and has the sound of `audio_from`. Without PyAV,
-    and for `.avi`, it is OpenCV's MPEG-4 or Motion JPEG, without sound.
+    Frames go to a temporary file beside the target, which replaces the target at `close`; where
+    another run has written the target meanwhile, this file gets another name, which is told. An
+    error or Ctrl-C inside the `with` block closes it as well, which keeps the frames written so
+    far. Without a frame, or when the disk is full, no file is made.
 
     Args:
-        path: target; its suffix chooses the format (see `CODECS`).
+        path: target; its suffix chooses the format (see `FORMATS`).
         fps: frames per second.
         image_hw: height and width of the frames in pixels. Codecs need even sides: an odd last row
             or column is cut off.
-        audio_from: video file whose sound is copied, for as long as the frames last; it may have
-            none.
+        sound: what is heard, for as long as the frames last: that of the source which the frames
+            come from, and from which none has been taken yet.
+
+    Attributes:
+        path: of the file; another one after `close` if the target was taken meanwhile.
 
     Raises:
-        ValueError: unknown suffix, missing or unwritable folder, or no codec.
+        ValueError: unknown suffix, missing or unwritable folder, no codec, or no PyAV.
     """
 
     def __init__(
@@ -48,18 +52,20 @@ class VideoWriter(AbstractContextManager["VideoWriter"]):
         path: str | Path,
         fps: float,
         image_hw: tuple[int, int],
-        audio_from: Path | None = None,
+        sound: Sound | None = None,
     ):
         self.path = Path(path).expanduser()
         self.frames = 0
-        check_suffix(self.path)
-        check_folder(self.path)
-        self._image_hw, self._audio_from = image_hw, audio_from
+        format_of(self.path)
+        check_target(self.path)
+        self._image_hw = image_hw
         self._even_hw = image_hw[0] // 2 * 2, image_hw[1] // 2 * 2
-        self._partial = self.path.with_name(f".{self.path.stem}.partial{self.path.suffix}")
-        self._file: _File | None = None
+        self._before = _version(self.path)
+        # Of any target: short, and no other run's.
+        self._partial = self.path.with_name(f".{secrets.token_hex(6)}.part{self.path.suffix}")
+        self._file: Encoder | None = None
         try:
-            self._file = _open_file(self._partial, fps, self._even_hw)
+            self._file = _open_file(self._partial, fps, self._even_hw, sound)
         except (OSError, ValueError) as error:
             self._discard()
             frames = f"{image_hw[1]} x {image_hw[0]} frames at {fps:g} fps"
@@ -103,23 +109,18 @@ class VideoWriter(AbstractContextManager["VideoWriter"]):
         try:
             file.close()
             if self.frames:
-                self._finish(file)
+                self._publish()
         except OSError as error:
             raise OSError(f"cannot write {self.path}: {error}") from error
         finally:
             self._partial.unlink(missing_ok=True)
 
-    def _finish(self, file: _File) -> None:
-        """Add the sound, if any, and rename; where the sound fails, keep the silent file."""
-        with_sound = self.path.with_name(f".{self.path.stem}.sound{self.path.suffix}")
-        try:
-            if self._audio_from is not None and file.add_sound(self._audio_from, with_sound):
-                with_sound.replace(self._partial)
-        except Exception as error:  # decoders of damaged sound raise nearly every type there is
-            _logger.warning("%s has no sound: %s", self.path, error)
-        finally:
-            with_sound.unlink(missing_ok=True)
-            self._partial.replace(self.path)
+    def _publish(self) -> None:
+        """Rename the finished file."""
+        if _version(self.path) != self._before:
+            taken, self.path = self.path, free_name(self.path)
+            logger.warning("%s was written by another run: this is %s", taken, self.path)
+        self._partial.replace(self.path)
 
     def _discard(self) -> None:
         """Close and remove the temporary file."""
@@ -130,108 +131,50 @@ class VideoWriter(AbstractContextManager["VideoWriter"]):
         self._partial.unlink(missing_ok=True)
 
 
-class _File(Protocol):
-    """An encoder and its file: `OpenCvFile` or `h264.H264File`. Failures are OSErrors."""
-
-    def write(self, frame: Image, seconds: float | None) -> None:
-        """Append an (H, W, 3) uint8 RGB frame of the size that was announced."""
-
-    def close(self) -> None:
-        """Complete the file."""
-
-    def add_sound(self, source: Path, target: Path) -> bool:
-        """Copy the closed file with the sound of another; False if that has none."""
-
-
-class OpenCvFile:
-    """A file of MPEG-4 or Motion JPEG frames, being written by OpenCV.
-
-    Frames last equally long here: one is repeated to fill a gap before it.
-
-    Args:
-        path: file to make; its suffix is one of `CODECS`.
-        fps: frames per second.
-        image_hw: height and width of the frames in pixels, both even.
-
-    Raises:
-        ValueError: OpenCV cannot encode this.
-    """
-
-    def __init__(self, path: Path, fps: float, image_hw: tuple[int, int]):
-        self._path, self._fps, self._frames = path, fps, 0
-        codec = CODECS[path.suffix.lower()]
-        fourcc = cv2.VideoWriter.fourcc(*codec)
-        with quiet_opencv():
-            self._writer = cv2.VideoWriter(str(path), fourcc, fps, image_hw[::-1])
-        if not self._writer.isOpened():
-            raise ValueError(f"OpenCV has no {codec} encoder that works here")
-
-    def write(self, frame: Image, seconds: float | None) -> None:
-        """Append an (H, W, 3) uint8 RGB frame, shown from `seconds` on; None: one frame later."""
-        place = self._frames if seconds is None else round(seconds * self._fps)
-        bgr = cv2.cvtColor(frame, cv2.COLOR_RGB2BGR)
-        repeats = max(1, place + 1 - self._frames)
-        with quiet_opencv():
-            for _ in range(repeats):
-                self._writer.write(bgr)
-        self._frames += repeats
-
-    def close(self) -> None:
-        """Complete the file, and read its last frame: OpenCV does not report a full disk."""
-        self._writer.release()
-        if not self._frames:
-            return
-        with quiet_opencv():
-            capture = cv2.VideoCapture(str(self._path))
-            capture.set(cv2.CAP_PROP_POS_FRAMES, self._frames - 1)
-            has_last, _ = capture.read()
-            frames = capture.get(cv2.CAP_PROP_POS_FRAMES)
-            capture.release()
-        if not has_last or frames < self._frames:
-            raise OSError("the file is incomplete; is the disk full?")
-
-    def add_sound(self, source: Path, target: Path) -> bool:
-        """Return False: OpenCV writes no sound."""
-        return False
-
-
-def check_suffix(path: Path) -> None:
-    """Refuse a target whose suffix names no format.
-
-    Raises:
-        ValueError: so it is.
-    """
-    if path.suffix.lower() not in CODECS:
-        raise ValueError(f"cannot write {path}: use one of the suffixes {', '.join(CODECS)}")
-
-
-def check_folder(path: Path) -> None:
-    """Refuse a target whose folder is missing or read-only.
+def check_target(path: Path) -> None:
+    """Refuse a target whose folder is missing or read-only, or whose name cannot be.
 
     Raises:
         ValueError: a file cannot be made there.
     """
     if not path.parent.is_dir():
         raise ValueError(f"cannot write {path}: there is no folder {path.parent}")
-    if not os.access(path.parent, os.W_OK) or path.is_dir():
+    try:
+        is_folder = path.is_dir()
+    except OSError as error:  # too long
+        raise ValueError(f"cannot write {path}: {error.strerror}") from error
+    if not os.access(path.parent, os.W_OK) or is_folder:
         raise ValueError(f"cannot write {path}: no permission, or a folder of that name")
+
+
+def free_name(path: Path) -> Path:
+    """Return a path, or where something is there already, the next one with a number."""
+    numbered = (path.with_stem(f"{path.stem[:200]}_{number}") for number in count(2))
+    return next(name for name in chain((path,), numbered) if not name.exists())
 
 
 def exact_fps(fps: float) -> Fraction:
     """Return the ratio that a rounded frame rate stands for: 30000 / 1001 for 29.97."""
     television = Fraction(round(fps * 1.001) * 1000, 1001)
-    is_television = abs(fps - television) < 1e-4 * fps
-    return television if is_television else Fraction(fps).limit_denominator(1001)
+    if abs(fps - television) < 1e-4 * fps:
+        return television
+    return Fraction(fps).limit_denominator(1001 if fps >= 1 else 10**6)
 
 
-def _open_file(path: Path, fps: float, image_hw: tuple[int, int]) -> _File:
+def _open_file(path: Path, fps: float, image_hw: tuple[int, int], sound: Sound | None) -> Encoder:
     if min(image_hw) < 1 or not exact_fps(fps) > 0:
         raise ValueError("nothing would be seen")
-    if path.suffix.lower() != ".avi":
-        try:
-            from .h264 import H264File
+    try:
+        from .encoder import Encoder
+    except ImportError as error:
+        raise ValueError(f"videos need PyAV: pip install av ({error})") from error
+    return Encoder(path, exact_fps(fps), image_hw, sound)
 
-            return H264File(path, exact_fps(fps), image_hw)
-        except ImportError:
-            _logger.info("writing MPEG-4 without sound; `pip install av` gives H.264 with sound")
-    return OpenCvFile(path, fps, image_hw)
+
+def _version(path: Path) -> tuple[int, int] | None:
+    """Return what tells one file of a name from the next one; None without a file."""
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    return status.st_ino, status.st_mtime_ns

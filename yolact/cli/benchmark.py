@@ -42,7 +42,15 @@ EVERY_ENGINE = (
 )
 """The variants that --benchmark=all compares."""
 
-COMPARABLE = ("trained_model", "config", "engine", "precision", "device", "video_multiframe")
+COMPARABLE = (
+    "trained_model",
+    "config",
+    "engine",
+    "precision",
+    "device",
+    "video_multiframe",
+    "keyframes",
+)
 
 
 def measure_speed(args: argparse.Namespace) -> None:
@@ -100,6 +108,8 @@ def variant(args: argparse.Namespace, checkpoint: Checkpoint, config: Config) ->
         label += f", {engine.device}"
     if args.video_multiframe > 1:
         label += f", {args.video_multiframe} frames at once"
+    if args.keyframes:
+        label += f", key frames {args.keyframes}"
     run = None
     if args.video:
         source, draw = parse_source(args.video)[0], drawing(args, "class")

@@ -12,6 +12,7 @@ from typing import Any, get_args
 
 import torch
 
+from data.files import without_password
 from data.options import BoxesOnly, Crowd, DataOptions
 from yolact.checkpoint import Checkpoint, find_checkpoints, preset_of_name
 from yolact.config import Config
@@ -19,9 +20,11 @@ from yolact.engines.names import Precision
 from yolact.errors import OptionError, UsageError
 from yolact.presets import get_config
 
+from .interrupt import ended_as_by_ctrl_c, exit_code
+
 logger = logging.getLogger(__name__)
 
-DONE, FAILED, WRONG_USAGE, INTERRUPTED = 0, 1, 2, 130
+DONE, FAILED, WRONG_USAGE = 0, 1, 2
 
 
 class HelpFormatter(argparse.RawDescriptionHelpFormatter, argparse.ArgumentDefaultsHelpFormatter):
@@ -236,16 +239,19 @@ def run_command(
         argv: arguments without the program's name.
 
     Returns:
-        0 done, 1 failed, 2 wrong usage, 130 stopped by Ctrl-C.
+        0 done, 1 failed, 2 wrong usage, 130 stopped by Ctrl-C, 128 + the number of another signal.
     """
-    logging.basicConfig(format="%(message)s", level=logging.INFO, stream=sys.stderr)
+    messages = logging.StreamHandler()
+    messages.setFormatter(_Masked("%(message)s"))
+    logging.basicConfig(level=logging.INFO, handlers=[messages])
     try:
-        main(argv)
+        with ended_as_by_ctrl_c():
+            main(argv)
     except UsageError as error:
         return _complain(error, WRONG_USAGE)
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as stopped:
         print("stopped", file=sys.stderr)
-        return INTERRUPTED
+        return exit_code(stopped)
     except BrokenPipeError:  # `| head` has read enough
         sys.stderr.close()
         return DONE
@@ -261,5 +267,12 @@ def run_command(
 
 def _complain(error: object, code: int) -> int:
     text = str(error) or type(error).__name__
-    print("error: " + " ".join(text.split()), file=sys.stderr)
+    print("error: " + without_password(" ".join(text.split())), file=sys.stderr)
     return code
+
+
+class _Masked(logging.Formatter):
+    """Shows no passwords of addresses."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return without_password(super().format(record))

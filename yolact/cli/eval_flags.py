@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import get_args
 
 from data.sample import Dataset
+from data.video.raw import RawFormat
+from data.video.reader import TIMEOUT
 from yolact.checkpoint import BUNDLED
 from yolact.config import Config
 from yolact.engines.names import EngineName
@@ -18,6 +20,7 @@ from yolact.evaluation.coco import eval_order
 from yolact.report.write import MAX_SHOWN
 from yolact.results.thresholds import Thresholds
 from yolact.tiles.segment import Tiling
+from yolact.video.keyframes import Asked, check_keyframes
 
 from .common import DATA, add_flags, add_machine_flags, flag, make_parser, str2bool
 from .evaluate import Outputs
@@ -77,8 +80,21 @@ MODEL = (
 INPUT = (
     flag("--image", "IN[:OUT], a file or https address; shown, or written without a display"),
     flag("--images", "IN[:OUT], a folder with all below it, or a pattern such as 'in/**/*.jpg'"),
-    flag("--video", "IN[:OUT], a file, the number of a webcam, or a stream's address"),
+    flag(
+        "--video",
+        "IN[:OUT], a file, the number of a webcam, a stream's address, - for standard input, or "
+        "numbered images: their folder, or names as in frames/%%06d.png",
+    ),
+    flag("--timeout", "seconds without data after which a stream is given up", float, TIMEOUT),
+    flag("--raw", "WxH@FPS[:PIXELS] of a video without a header, as in 640x480@30:bgr24"),
+    flag("--overwrite", "let a result replace its own input", bool, False),
     flag("--video_multiframe", "frames for each run of the network", int, 1),
+    flag(
+        "--keyframes",
+        "run the network on every so many frames of a video, or on those that 'auto' chooses, and "
+        "carry its results to the others; by default 'off', or 'auto' where a camera is faster",
+    ),
+    flag("--track", "give the objects of a video lasting ids, and smooth their masks", bool, False),
     flag("--emulate_playback", "read a video file no faster than it plays", bool, False),
     flag("--dataset", "as in train.py; by default the one that the model was trained on"),
 )
@@ -221,8 +237,18 @@ def check_ranges(args: argparse.Namespace) -> None:
         value = getattr(args, name)
         if value is not None and value < bound:
             raise UsageError(f"--{name}={value}: expected at least {bound}")
+    if not args.timeout > 0:
+        raise UsageError(f"--timeout={args.timeout}: expected more than 0")
+    try:
+        RawFormat.parse(args.raw or "1x1@1")
+    except ValueError as error:
+        raise UsageError(f"--raw={error}") from None
     with in_flags():
         Thresholds(args.score_threshold or 0.0, args.top_k)
+        keyframes(args)
+    if (args.keyframes or args.track) and args.engine == "plain":
+        name = "keyframes" if args.keyframes else "track"
+        raise UsageError(f"--{name}: not with --engine=plain")
 
 
 @contextmanager
@@ -266,7 +292,20 @@ def video_options(args: argparse.Namespace) -> VideoOptions:
         show_fps=args.display_fps,
         emulate_playback=args.emulate_playback,
         plain=args.engine == "plain",
+        keyframes=keyframes(args),
+        timeout=args.timeout,
+        raw=args.raw,
+        track=args.track,
     )
+
+
+def keyframes(args: argparse.Namespace) -> Asked | None:
+    """Return which frames of a video the network looks at; None leaves it open."""
+    text = args.keyframes
+    asked: Asked | None = int(text) if text and text.isdecimal() else text
+    if asked is not None:
+        check_keyframes(asked)
+    return asked
 
 
 def outputs(args: argparse.Namespace) -> Outputs:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from data.files import URL_HEAD, is_url
+from data.files import IMAGE_SUFFIXES, URL_HEAD, VIDEO_SUFFIXES, is_url, without_password
 from yolact.sources.listing import GLOB_CHARACTERS, glob, local_path
 
 _DRIVE = re.compile(r"(?:^|:)[a-z]:[\\/]", re.IGNORECASE)
@@ -35,7 +35,8 @@ def parse_source(text: str) -> tuple[str, str | None]:
     else:
         source, output = text[:cut], text[cut + 1 :]
     if not source or output == "":
-        raise ValueError(f"{text!r}: expected INPUT or INPUT:OUTPUT, with neither left empty")
+        shown = without_password(text)
+        raise ValueError(f"{shown!r}: expected INPUT or INPUT:OUTPUT, with neither left empty")
     return source, output
 
 
@@ -61,6 +62,10 @@ def _separator(text: str) -> int | None:
     colons = [cut for cut in colons if cut not in drives]
     if head is None:
         return colons[0] if colons else None
-    # A time such as "?t=12:30" belongs to the address; an output always has a suffix.
+    # A time such as "?t=12:30" belongs to the address: an output has a suffix, or follows one.
     after = [cut for cut in colons if cut >= head.end()]
-    return after[-1] if after and Path(text[after[-1] + 1 :]).suffix else None
+    is_output = after and (
+        Path(text[after[-1] + 1 :]).suffix
+        or Path(text[: after[-1]]).suffix.lower() in IMAGE_SUFFIXES | VIDEO_SUFFIXES
+    )
+    return after[-1] if is_output else None

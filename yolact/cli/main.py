@@ -48,9 +48,9 @@ yolact COMMAND --help lists the flags; yolact --version prints the version."""
 
 PREDICT_HELP = """usage: yolact predict SOURCE[:OUT] [flags of `yolact eval`]
 
-SOURCE is an image or its https address, a folder or pattern of images, a video, the number of a
-camera, or the address of a stream. Without OUT, results are shown in a window, or written to
-results/.
+SOURCE is an image or its https address, a folder or pattern of images, a video, numbered images as
+frames/%06d.png, the number of a camera, the address of a stream, or - for a video from standard
+input. Without OUT, results are shown in a window, or written to results/.
 
 Examples:
   yolact predict photo.jpg:out.png                         persons, by the bundled model
@@ -78,7 +78,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run a subcommand.
 
     Returns:
-        The exit code: 0 done, 1 failed, 2 wrong usage, 130 stopped by Ctrl-C.
+        The exit code: 0 done, 1 failed, 2 wrong usage, 130 stopped by Ctrl-C, 128 + the number of
+            another signal.
     """
     command, *rest = (sys.argv[1:] if argv is None else argv) or [""]
     if command in ("-h", "--help"):
@@ -133,7 +134,7 @@ def script_arguments(command: str, argv: Sequence[str]) -> list[str]:
     if command != "predict":
         return list(argv)
     source, *flags = argv or [""]
-    if not source or source.startswith("-"):
+    if not source or (source.startswith("-") and source != "-" and not source.startswith("-:")):
         raise ValueError("yolact predict: SOURCE comes first, as in yolact predict photo.jpg")
     return [f"{source_flag(source)}={source}", *flags]
 

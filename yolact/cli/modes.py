@@ -19,8 +19,9 @@ _ONLY_FOR: Mapping[frozenset[str], str] = {
     "save_coco save_labelme save_masks save_crops save_cutouts",
     frozenset({"image", "images"}): "tile overlap overview max_pixels",
     frozenset({"image"}): "display_lincomb mask_proto_debug",
-    frozenset({"video"}): "display_fps emulate_playback",
-    frozenset({"video", "benchmark"}): "video_multiframe",
+    frozenset({"image", "video"}): "overwrite",
+    frozenset({"video"}): "display_fps emulate_playback timeout raw track",
+    frozenset({"video", "benchmark"}): "video_multiframe keyframes",
     _DATA: "val crowd boxes_only max_images shuffle seed no_sort json",
     _SCORED: "display per_class report report_threshold report_images ap_data_file resume "
     "output_coco_json bbox_det_file mask_det_file output_web_json web_det_path",

@@ -10,8 +10,10 @@ from pathlib import Path
 
 import cv2
 
-from data.files import IMAGE_SUFFIXES, VIDEO_SUFFIXES, is_url, url_path
-from data.video.writer import check_suffix
+from data.files import IMAGE_SUFFIXES, VIDEO_SUFFIXES, is_numbered, is_url, url_path
+from data.video.formats import format_of
+from data.video.writer import free_name
+from yolact.files import as_file_name
 from yolact.sources.listing import expand_images, local_path
 
 from .inputs import parse_source
@@ -22,37 +24,59 @@ RESULTS = Path("results")
 """The folder for what nobody named."""
 
 
-def image_and_picture(text: str, has_display: Callable[[], bool]) -> tuple[str, Path | None]:
+def image_and_picture(
+    text: str, has_display: Callable[[], bool], overwrite: bool = False
+) -> tuple[str, Path | None]:
     """Split --image into the image to read and the picture to write, None for a window.
+
+    Args:
+        text: what the user typed.
+        has_display: tells whether a window can be shown.
+        overwrite: the picture may replace the image.
 
     Raises:
         ValueError: a picture cannot be written there, or would replace the image.
     """
     source, target = parse_source(text)
-    stem = url_path(source).stem if is_url(source) else local_path(source).stem
-    picture = _output(target, source, RESULTS / f"{stem or 'image'}.png", has_display)
+    default = RESULTS / f"{_stem(source) or 'image'}.png"
+    picture = _output(target, source, default, has_display, overwrite)
     if picture is not None:
         check_picture(picture)
     return source, picture
 
 
-def source_and_video(text: str, has_display: Callable[[], bool]) -> tuple[str, Path | None]:
-    """Split --video into a file, camera or stream and the video to write, None for a window.
+def source_and_video(
+    text: str, has_display: Callable[[], bool], overwrite: bool = False
+) -> tuple[str, Path | None]:
+    """Split --video into what `open_video` takes and the video to write, None for a window.
+
+    A video that nobody named replaces none.
+
+    Args:
+        text: what the user typed.
+        has_display: tells whether a window can be shown.
+        overwrite: the video may replace its source.
 
     Raises:
         ValueError: a video cannot be written there, or would replace the source.
     """
     source, target = parse_source(text)
-    video = _output(target, source, RESULTS / f"{Path(source).stem}.mp4", has_display)
+    default = RESULTS / f"{_stem(source) or 'video'}.mp4"
+    free = default if overwrite else free_name(default)
+    video = _output(target, source, free, has_display, overwrite)
     if video is not None:
-        check_suffix(video)
+        format_of(video)
+    if video == free != default:
+        logger.info("%s is there already: the video is written as %s", default, free)
     return source, video
 
 
 def images_and_pictures(
     text: str, writes_pictures: bool = True
-) -> tuple[Path, list[tuple[Path, Path]]]:
+) -> tuple[Path, list[tuple[str | Path, Path]]]:
     """Split --images into the folder of the results, and the images with a picture for each.
+
+    A web address stands for one image.
 
     Where the pictures of an earlier run lie among the images, they are left out.
 
@@ -67,6 +91,8 @@ def images_and_pictures(
     source, target = parse_source(text)
     folder = local_path(target or RESULTS)
     _check_folder(folder)
+    if is_url(source):
+        return folder, [(source, folder / f"{_stem(source) or 'image'}.png")]
     images = expand_images(source)
     if not writes_pictures:
         return folder, list(zip(images, name_pictures(images, folder), strict=True))
@@ -119,21 +145,39 @@ def check_picture(path: Path) -> None:
         raise ValueError(f"cannot write {path}: expected a name that ends in .png or .jpg")
 
 
+def _stem(source: str) -> str:
+    """Return what results are named after: the last part of an address, the file, the folder."""
+    if is_url(source):
+        return as_file_name(url_path(source).stem).strip("_")
+    path = local_path(source)
+    return "stdin" if source == "-" else path.parent.name if is_numbered(source) else path.stem
+
+
 def _output(
-    target: str | None, source: str, default: Path, has_display: Callable[[], bool]
+    target: str | None,
+    source: str,
+    default: Path,
+    has_display: Callable[[], bool],
+    overwrite: bool,
 ) -> Path | None:
-    """Return what the user named, or without a display the default; never the source itself."""
+    """Return what the user named, or without a display the default.
+
+    Raises:
+        ValueError: that is no place for a file, or the source itself.
+    """
     file = local_path(source)
     if target is None:
         if has_display():
             return None
         names = (default, *(default.with_stem(f"{default.stem}_{n}") for n in (2, 3)))
-        return next(path for path in names if not _is_same_file(path, file))
+        return next(path for path in names if overwrite or not _is_same_file(path, file))
     output = local_path(target)
     if output.is_dir():
         raise ValueError(f"{output} is a folder: name a file in it, as {output / default.name}")
-    if _is_same_file(output, file):
-        raise ValueError(f"{output} would be replaced by its own result: name another output")
+    if _is_same_file(output, file) and not overwrite:
+        raise ValueError(
+            f"{output} would be replaced by its own result: name another output, or add --overwrite"
+        )
     _check_parents(output)
     return output
 

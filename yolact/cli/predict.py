@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import logging
 import os
+import time
 from collections.abc import Callable
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
+import numpy as np
+
+from data.files import without_password
 from data.images import Image
-from data.video.reader import open_video
+from data.video.reader import TIMEOUT, VideoSource, open_video
 from yolact.drawing.detections import Draw
 from yolact.drawing.window import show
 from yolact.evaluation.way_of_2019 import run_video_plain
@@ -24,10 +29,15 @@ from yolact.sources.many import open_many
 from yolact.sources.one import read
 from yolact.stream import Segment, segment_many
 from yolact.tiles.segment import Tiling, in_tiles
+from yolact.video.keyframes import Asked, KeyFrames
 from yolact.video.pipeline import VideoReport, run_video
+from yolact.video.stages import Predict
+from yolact.video.tracks import Tracker
 
 from .output_names import RESULTS
 from .saving import Saving
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -40,6 +50,11 @@ class VideoOptions:
         emulate_playback: read a file no faster than it plays.
         plain: in the way of 2019, without overlap of the stages.
         max_frames: stop after so many.
+        timeout: seconds without data after which a stream is given up.
+        raw: format of a video without a header, see `open_video`.
+        keyframes: the network looks at every so many frames, or at those that "auto" chooses; "off"
+            for all. None is "off" for a file, and for a camera "auto" where the network is slower.
+        track: give the objects ids that last, and smooth their masks.
     """
 
     batch: int = 1
@@ -47,6 +62,10 @@ class VideoOptions:
     emulate_playback: bool = False
     plain: bool = False
     max_frames: int | None = None
+    timeout: float = TIMEOUT
+    raw: str | None = None
+    keyframes: Asked | None = None
+    track: bool = False
 
 
 def segment_image(
@@ -99,7 +118,7 @@ def segment_image(
 
 def segment_images(
     folder: Path,
-    pictures: list[tuple[Path, Path]],
+    pictures: list[tuple[str | Path, Path]],
     predictor: Predictor,
     draw: Draw,
     thresholds: Thresholds,
@@ -110,7 +129,7 @@ def segment_images(
 
     Args:
         folder: of all files.
-        pictures: each image, and the file of its picture.
+        pictures: the path or address of each image, and the file of its picture.
         predictor: finds the objects.
         draw: draws them.
         thresholds: which of them.
@@ -121,10 +140,11 @@ def segment_images(
         ValueError: at the end, if any could not be read.
     """
     fast, done = predictor if tiling else predictor.for_many(), 0  # tiles are many as they are
-    picture_of = {str(image): picture for image, picture in pictures}
-    shared = Path(os.path.commonpath([image.absolute().parent for image, _ in pictures]))
+    picture_of = {without_password(str(image)): picture for image, picture in pictures}
+    parents = [image.absolute().parent for image, _ in pictures if isinstance(image, Path)]
+    shared = Path(os.path.commonpath(parents)) if parents else None
     results = segment_many(
-        open_many(list(picture_of)),
+        open_many([str(image) for image, _ in pictures]),
         segmenting(fast, thresholds, tiling),
         1,
         fast.workers,
@@ -168,7 +188,7 @@ def segment_video(
             files = stack.enter_context(saving.folder(output.parent, table=output.stem))
 
         def on_frame(number: int, detections: Detections) -> None:
-            named = replace(detections, source=f"{source}#{number}")
+            named = replace(detections, source=f"{without_password(source)}#{number}")
             saving.print_json(named)
             if files is not None and output is not None:
                 files.add(named, f"{output.stem}_{number:06}")
@@ -182,7 +202,8 @@ def segment_video(
     saving.print(
         f"{outcome.frames} frames in {outcome.seconds:.1f} s: {outcome.fps:.2f} fps{dropped}"
     )
-    saving.print(*([] if video is None else [video]), *([] if files is None else files.written))
+    written = [outcome.video] if outcome.video else []
+    saving.print(*written, *([] if files is None else files.written))
 
 
 def process_video(
@@ -197,7 +218,7 @@ def process_video(
     on_frame: Callable[[int, Detections], None] | None = None,
 ) -> VideoReport:
     """Run a video from end to end; `on_frame` is called as in `run_video`."""
-    with open_video(source) as video:
+    with open_video(source, options.timeout, options.raw) as video:
         # Where nobody waits for a single frame.
         if not (display or video.is_live or options.emulate_playback):
             predictor = predictor.for_many()
@@ -222,7 +243,32 @@ def process_video(
             emulate_playback=options.emulate_playback,
             on_frame=on_frame,
             max_frames=options.max_frames,
+            keyframes=key_frames(options.keyframes, video, predict, thresholds),
+            track=Tracker().update if options.track else None,
         )
+
+
+def key_frames(
+    asked: Asked | None, video: VideoSource, predict: Predict, thresholds: Thresholds
+) -> KeyFrames | None:
+    """Return which frames of a video the network looks at, and say so; None for all of them."""
+    if asked is None:
+        asked = "auto" if video.is_live and not _keeps_up(predict, video) else "off"
+    keys = KeyFrames.asked(asked, video.fps, thresholds.select)
+    if keys is not None:
+        which = f"every {keys.every} frames" if keys.every else "frames that need it"
+        which = "the newest frame" if video.is_live else which
+        logger.info("the network looks at %s, and optical flow carries on what it finds", which)
+    return keys
+
+
+def _keeps_up(predict: Predict, video: VideoSource) -> bool:
+    """Tell whether the network takes less time than lies between two frames."""
+    blank = np.zeros((*video.image_hw, 3), np.uint8)
+    predict([blank])  # the first run is slower
+    start = time.perf_counter()
+    predict([blank])
+    return time.perf_counter() - start < 1 / video.fps
 
 
 def describe(detections: Detections) -> list[str]:

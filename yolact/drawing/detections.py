@@ -53,7 +53,8 @@ def draw_detections(
         boxes: outline each object's box.
         text: write each object's class.
         scores: write the score behind the class.
-        color_by: one colour for each class (steady in a video) or for each object.
+        color_by: one colour for each class (steady in a video) or for each object, which keeps its
+            own where it is followed.
         colors: N colours, instead of those that `color_by` gives.
         alpha: share of the colour in the tint.
 
@@ -90,9 +91,13 @@ def ink_on(color: Color) -> Color:
 
 
 def object_colors(detections: Instances, color_by: ColorBy) -> list[Color]:
-    """Return a colour for each detection, by its class or by its place."""
-    labels = detections.labels.tolist()
-    return [palette_color(key) for key in (labels if color_by == "class" else range(len(labels)))]
+    """Return a colour for each detection: by its class, or by its track or place."""
+    keys: Sequence[int] = range(len(detections))
+    if color_by == "class":
+        keys = detections.labels.tolist()
+    elif detections.track_ids is not None:
+        keys = detections.track_ids.tolist()
+    return [palette_color(key) for key in keys]
 
 
 def draw_fps(image: Image, text: str) -> Image:
@@ -153,6 +158,8 @@ def _caption(detections: Instances, index: int, scores: bool) -> str:
     label = int(detections.labels[index])
     names = detections.class_names
     name = names[label] if label < len(names) else f"class {label}"
+    if detections.track_ids is not None:
+        name = f"{name} #{int(detections.track_ids[index])}"
     return f"{name}: {float(detections.scores[index]):.2f}" if scores else name
 
 

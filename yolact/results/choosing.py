@@ -38,7 +38,7 @@ def centres_inside(boxes: Tensor, region: Region) -> Tensor:
 
 
 def joined(first: Found, second: Found) -> Found:
-    """Return the objects of both, those of the first before.
+    """Return the objects of both, those of the first before; track ids if both have them.
 
     Raises:
         ValueError: they are of images of different sizes, or of different classes.
@@ -49,13 +49,15 @@ def joined(first: Found, second: Found) -> Found:
             raise ValueError(f"detections with {name} {ours} and {theirs} do not join")
     grids = [(part.soft_masks.shape[1:], part.crop_to_boxes) for part in (first, second)]
     shared = ["boxes", "scores", "labels", "box_scores"]
-    changed: dict[str, Any] = {}
+    changed: dict[str, Any] = {"track_ids": None}
+    if first.track_ids is not None and second.track_ids is not None:
+        shared.append("track_ids")
     if grids[0] == grids[1]:
         shared += ["soft_masks", "mask_frames"]
     else:  # each mask in a window of its own, pixel by pixel
         crops = [each.crop(index) for each in (first, second) for index in range(len(each))]
         soft_masks, frames = compact_masks([(bits.cpu().numpy(), at[:2]) for at, bits in crops])
-        changed = {"soft_masks": soft_masks, "mask_frames": frames, "crop_to_boxes": False}
+        changed |= {"soft_masks": soft_masks, "mask_frames": frames, "crop_to_boxes": False}
     for name in shared:
         changed[name] = torch.cat((getattr(first, name), getattr(second, name)))
     return replace(first, **changed)

@@ -41,6 +41,8 @@ class Detections(Instances):
         source: path or address of the image, with the number of the frame in a video; "" if none.
         picture: the image itself where it is kept; `image` reads it again where it is not.
         coefficients: (N, K), the weight of each prototype in each mask; None but from YOLACT.
+        carried: from other frames of a video, by optical flow.
+        seconds: time of the frame in its video; None for an image.
 
     Example:
         >>> people = detections["person"].filter(min_score=0.5)
@@ -50,6 +52,8 @@ class Detections(Instances):
     source: str = ""
     picture: Image | None = None
     coefficients: Tensor | None = None
+    carried: bool = False
+    seconds: float | None = None
 
     def __repr__(self) -> str:
         names = Counter(self.names()).most_common()
@@ -238,16 +242,20 @@ class Detections(Instances):
         return exports.coco_objects(self, image_id, category_ids, tolerance)
 
     def to_dict(self) -> dict[str, Any]:
-        """Return all that is known in plain values, masks in COCO's run lengths."""
-        return exports.plain_values(self, self.source)
+        """Return all that is known in plain values, masks in COCO's run lengths.
+
+        `"key": False` marks what was carried from other frames of a video.
+        """
+        plain = exports.plain_values(self, self.source, self.seconds)
+        return plain | {"key": False} if self.carried else plain
 
     def to_json(self, indent: int | None = None) -> str:
         """Return `to_dict` as JSON."""
         return json.dumps(self.to_dict(), indent=indent)
 
     def to_csv(self) -> str:
-        """Return a table: source, name, label, score, x1, y1, x2, y2, area."""
-        return exports.csv_text(exports.rows(self, self.source))
+        """Return a table: source, name, label, score, x1, y1, x2, y2, area; track_id if known."""
+        return exports.csv_text(self, self.source)
 
     def to_yolo(self, tolerance: float = 0.0) -> str:
         """Return a line for each object, "label x y x y ...", relative to the image.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import TypedDict
 
 from data.annotations.polygons import Polygon, flat_rings, trace
@@ -15,7 +15,10 @@ from layers.instances import Instances
 
 
 class Row(TypedDict):
-    """An object in a table: the corners of its box in pixels, its area in mask pixels."""
+    """An object in a table: the corners of its box in pixels, its area in mask pixels.
+
+    The track's id is None but in a video where objects are followed.
+    """
 
     source: str
     name: str
@@ -26,6 +29,7 @@ class Row(TypedDict):
     x2: float
     y2: float
     area: int
+    track_id: int | None
 
 
 class CocoObject(TypedDict):
@@ -60,9 +64,10 @@ def rows(objects: Instances, source: str = "") -> Iterator[Row]:
         objects.scores.tolist(),
         objects.boxes.tolist(),
         objects.areas.tolist(),
+        [None] * len(objects) if objects.track_ids is None else objects.track_ids.tolist(),
         strict=True,
     )
-    for name, label, score, (x1, y1, x2, y2), area in values:
+    for name, label, score, (x1, y1, x2, y2), area, track_id in values:
         row = Row(
             source=source,
             name=name,
@@ -73,20 +78,27 @@ def rows(objects: Instances, source: str = "") -> Iterator[Row]:
             x2=x2,
             y2=y2,
             area=area,
+            track_id=track_id,
         )
         yield row
 
 
-def csv_text(table: Iterable[Row], header: bool = True) -> str:
-    """Write rows as CSV: scores in four digits, pixels in hundredths."""
-    text = io.StringIO()
+def columns(objects: Instances) -> list[str]:
+    """Return the names of a table's columns."""
+    names = list(Row.__annotations__)
+    return names[:-1] if objects.track_ids is None else names
+
+
+def csv_text(objects: Instances, source: str = "", header: bool = True) -> str:
+    """Write a table as CSV: scores in four digits, pixels in hundredths."""
+    text, names = io.StringIO(), columns(objects)
     writer = csv.writer(text, lineterminator="\n")
     if header:
-        writer.writerow(Row.__annotations__)
-    for row in table:
-        corners = (f"{side:.2f}" for side in (row["x1"], row["y1"], row["x2"], row["y2"]))
-        score = f"{row['score']:.4f}"
-        writer.writerow((row["source"], row["name"], row["label"], score, *corners, row["area"]))
+        writer.writerow(names)
+    digits = dict.fromkeys(("x1", "y1", "x2", "y2"), ".2f") | {"score": ".4f"}
+    for row in rows(objects, source):
+        cells = {name: format(value, digits.get(name, "")) for name, value in row.items()}
+        writer.writerow(cells[name] for name in names)
     return text.getvalue()
 
 
@@ -131,10 +143,13 @@ def coco_ids(class_names: Sequence[str]) -> Sequence[int]:
     return COCO_CLASSES.category_ids if is_coco else range(1, len(class_names) + 1)
 
 
-def plain_values(objects: Instances, source: str) -> dict[str, object]:
+def plain_values(
+    objects: Instances, source: str, seconds: float | None = None
+) -> dict[str, object]:
     """Return what is known of the objects in values that JSON can hold."""
     found = [
         {
+            **({} if row["track_id"] is None else {"track_id": row["track_id"]}),
             "name": row["name"],
             "label": row["label"],
             "score": row["score"],
@@ -145,4 +160,5 @@ def plain_values(objects: Instances, source: str) -> dict[str, object]:
         for index, row in enumerate(rows(objects))
     ]
     height, width = objects.image_hw
-    return {"source": source, "width": width, "height": height, "objects": found}
+    time = {} if seconds is None else {"seconds": seconds}
+    return {"source": source, **time, "width": width, "height": height, "objects": found}

@@ -16,7 +16,7 @@ from yolact.files import as_file_name, write_json, write_picture, write_text
 
 from .coco_file import CocoFile
 from .detections import Detections
-from .exports import csv_text, rows
+from .exports import csv_text
 
 logger = logging.getLogger(__name__)
 
@@ -64,13 +64,13 @@ class ResultFolder:
         self._open = ExitStack()
         self._tables: dict[str, TextIO] = {}
         self._coco: CocoFile | None = None
+        self._has_header = False
 
     def __enter__(self) -> ResultFolder:
         for kind in self.kinds & {"csv", "jsonl"}:
             self.folder.mkdir(parents=True, exist_ok=True)
             file = (self.folder / f"{self.table}.{kind}").open("w", encoding="utf-8", newline="")
             self._tables[kind] = self._open.enter_context(file)
-        self._append("csv", csv_text(()))
         if "coco" in self.kinds:
             file_of_all = CocoFile(self.folder / f"{self.table}_coco.json", self.image_folder)
             self._coco = self._open.enter_context(file_of_all)
@@ -95,7 +95,9 @@ class ResultFolder:
             OSError: a file cannot be written.
         """
         if "csv" in self.kinds:
-            self._append("csv", csv_text(rows(detections, detections.source), header=False))
+            text = csv_text(detections, detections.source, header=not self._has_header)
+            self._append("csv", text)
+            self._has_header = True
         if "jsonl" in self.kinds:
             self._append("jsonl", detections.to_json() + "\n")
         if self._coco is not None:

@@ -13,14 +13,12 @@ from torch import Tensor
 from layers.instances import Instances
 
 from .compact import compact_masks
-from .exports import Row, rows
+from .exports import columns, rows
 
 
 def to_dataframe(objects: Instances, source: str) -> Any:
     """Return a pandas table with the columns of `Row`."""
-    return _library("pandas").DataFrame(
-        list(rows(objects, source)), columns=list(Row.__annotations__)
-    )
+    return _library("pandas").DataFrame(list(rows(objects, source)), columns=columns(objects))
 
 
 def to_supervision(objects: Instances) -> Any:
@@ -31,6 +29,7 @@ def to_supervision(objects: Instances) -> Any:
         mask=objects.masks.cpu().numpy(),
         confidence=objects.scores.cpu().numpy(),
         class_id=objects.labels.cpu().numpy(),
+        tracker_id=None if objects.track_ids is None else objects.track_ids.cpu().numpy(),
         data={"class_name": np.array(objects.names(), dtype=np.str_)},
     )
 
@@ -56,6 +55,7 @@ def from_supervision(found: Any, image_hw: tuple[int, int]) -> dict[str, Any]:
     scores = _values(found.confidence, count, 1.0).float()
     labels = _values(found.class_id, count, 0).long()
     order = scores.argsort(descending=True, stable=True)
+    tracks = found.tracker_id
     return {
         "boxes": torch.tensor(found.xyxy, dtype=torch.float32).reshape(-1, 4)[order],
         "scores": scores[order],
@@ -65,6 +65,7 @@ def from_supervision(found: Any, image_hw: tuple[int, int]) -> dict[str, Any]:
         "box_scores": scores[order],
         "image_hw": image_hw,
         "class_names": _class_names(found.data, labels.tolist()),
+        "track_ids": None if tracks is None else _values(tracks, count, 0).long()[order],
     }
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from typing import Literal
 
-from data.files import IMAGE_SUFFIXES, VIDEO_SUFFIXES, is_url, url_path
+from data.files import IMAGE_SUFFIXES, VIDEO_SUFFIXES, is_numbered, is_url, url_path
 
 from .listing import GLOB_CHARACTERS, local_path
 
@@ -17,7 +17,7 @@ def kind_of(source: str | os.PathLike[str], otherwise: Kind = "image") -> Kind:
 
     Args:
         source: a path is judged by what is there, else by how it is written; digits that name no
-            file are a camera.
+            file are a camera, `-` is standard input.
         otherwise: what a file or a web address is whose suffix does not tell.
     """
     text = os.fspath(source)
@@ -26,6 +26,10 @@ def kind_of(source: str | os.PathLike[str], otherwise: Kind = "image") -> Kind:
         return _by_suffix(url_path(text).suffix.lower(), otherwise) if is_web else "video"
     path = local_path(text)
     is_file = path.is_file()
+    if text in ("-", "/dev/stdin") or path.is_fifo() or path.is_char_device():
+        return "video"
+    if is_numbered(text) and not is_file:
+        return "video"
     if path.is_dir() or not is_file and GLOB_CHARACTERS & set(text):
         return "images"
     if text.isdecimal() and not is_file:

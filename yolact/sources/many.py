@@ -125,4 +125,4 @@ def _open_video(name: str) -> Many:
 def _frames(video: VideoSource) -> Generator[Shot, None, None]:
     with video:
         for number, frame in enumerate(video):
-            yield Shot(frame, f"{video.name}#{number}")
+            yield Shot(frame, f"{video.name}#{number}", seconds=video.seconds)

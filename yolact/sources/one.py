@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from PIL import Image as PilImage
 from torch import Tensor
 
-from data.files import is_url
+from data.files import is_url, without_password
 from data.images import Image, from_pil, read_image
 
 from .kinds import kind_of
@@ -37,11 +37,13 @@ class Shot(NamedTuple):
         image: (H, W, 3) uint8 RGB.
         source: its path or address; "" for one that was in memory.
         is_file: it can be read again from its path.
+        seconds: time of a frame in its video.
     """
 
     image: Image
     source: str = ""
     is_file: bool = False
+    seconds: float | None = None
 
 
 def is_one(given: object) -> bool:
@@ -88,8 +90,9 @@ def _read_named(text: str, max_pixels: int | None) -> Shot:
     if is_url(text):
         content = fetch(text)
         try:
-            return Shot(read_image(content, max_pixels=max_pixels), text)
+            return Shot(read_image(content, max_pixels=max_pixels), without_password(text))
         except ValueError as error:
-            raise ValueError(str(error).replace("the given bytes", text, 1)) from error
+            named = str(error).replace("the given bytes", without_password(text), 1)
+            raise ValueError(named) from error
     path = local_path(text)
     return Shot(read_image(path, max_pixels=max_pixels), str(path), is_file=True)

@@ -7,6 +7,8 @@ import time
 
 import httpx2
 
+from data.files import without_password
+
 MAX_BYTES = 100 << 20
 SILENCE, PATIENCE = 10.0, 60.0  # seconds: without a byte, and in all
 _HEADERS = {"User-Agent": "yolact", "Accept-Encoding": "identity"}
@@ -31,7 +33,7 @@ def fetch(url: str) -> bytes:
             return _read(response)
     except (OSError, ValueError, httpx2.HTTPError, httpx2.InvalidURL) as error:
         reason = " ".join(str(error).split()) or type(error).__name__
-        raise OSError(f"cannot fetch {url}: {reason}") from error
+        raise OSError(without_password(f"cannot fetch {url}: {reason}")) from error
 
 
 def _check(response: httpx2.Response) -> None:

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM between two steps."""
+"""Ctrl-C, SIGTERM and SIGHUP between two steps."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ from .saver import Saver
 
 logger = logging.getLogger(__name__)
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM)
+_NAMES = ("SIGINT", "SIGTERM", "SIGHUP")  # Windows has no SIGHUP
+SIGNALS = tuple(getattr(signal, name) for name in _NAMES if hasattr(signal, name))
 
 
 class Stopped(KeyboardInterrupt):
@@ -22,18 +23,23 @@ class Stopped(KeyboardInterrupt):
 
 @contextmanager
 def stop_requested() -> Iterator[threading.Event]:
-    """Turn the first Ctrl-C or SIGTERM into an event; a second Ctrl-C stops at once."""
-    event = threading.Event()
+    """Turn the first of these signals into an event; a second Ctrl-C stops at once."""
+    event, received = threading.Event(), []
 
     def request(number: int, frame: FrameType | None) -> None:
         logger.info("stopping after this step; Ctrl-C again stops at once")
         event.set()
+        received.append(number)
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
     in_main_thread = threading.current_thread() is threading.main_thread()
-    before = {s: signal.signal(s, request) for s in SIGNALS} if in_main_thread else {}
+    heeded = [s for s in SIGNALS if s == signal.SIGINT or signal.getsignal(s) != signal.SIG_IGN]
+    before = {s: signal.signal(s, request) for s in heeded} if in_main_thread else {}
     try:
         yield event
+    except Stopped as stopped:
+        stopped.args = tuple(received[:1])
+        raise
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import threading
 import time
-from collections import deque
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, closing, contextmanager
+from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
-from itertools import chain, islice
+from operator import attrgetter
 from pathlib import Path
-from typing import NamedTuple
 
 from data.images import Image
 from data.video.reader import VideoSource
@@ -19,10 +16,27 @@ from data.video.writer import VideoWriter
 from yolact.drawing.detections import draw_fps
 from yolact.drawing.window import close_window, show
 from yolact.results.detections import Detections
-from yolact.threads import Cancelled, Channel, map_ahead
+from yolact.threads import Channel
 
-Predict = Callable[[list[Image]], list[Detections]]
-Draw = Callable[[Image, Detections], Image]
+from .keyframes import KeyFrames, Stretch
+from .live import live_stages
+from .stages import (
+    Draw,
+    Finish,
+    Frame,
+    Pace,
+    Predict,
+    Rate,
+    Result,
+    Stages,
+    Track,
+    finish_stage,
+    finisher,
+    pass_on,
+    predict_stage,
+    read_stage,
+    taken_from,
+)
 
 WINDOW = "YOLACT"
 
@@ -36,24 +50,14 @@ class VideoReport:
         seconds: wall time.
         fps: frames / seconds.
         dropped: frames skipped: stale ones of a live source, and broken ones.
+        video: the file; of another name than asked for if that was taken meanwhile.
     """
 
     frames: int
     seconds: float
     fps: float
     dropped: int
-
-
-class _Frame(NamedTuple):
-    position: int  # in the source
-    image: Image  # (H, W, 3) uint8 RGB
-    seconds: float  # time stamp in the video
-    read_at: float  # by time.perf_counter
-
-
-class _Result(NamedTuple):
-    frame: _Frame
-    detections: Detections
+    video: Path | None = None
 
 
 def run_video(
@@ -69,12 +73,15 @@ def run_video(
     emulate_playback: bool = False,
     on_frame: Callable[[int, Detections], None] | None = None,
     max_frames: int | None = None,
+    keyframes: KeyFrames | None = None,
+    track: Track | None = None,
 ) -> VideoReport:
     """Segment every frame of a video, and write or show one result while the next is computed.
 
     A file is processed completely and in order. A live source skips stale frames, so that the
-    picture lags about one frame behind. Whatever ends the run (the stream, an error in any stage,
-    Esc, Ctrl-C), the output is finished, with the source's timing and sound, and all threads end.
+    picture lags about one frame behind; with key frames it shows all of them. Whatever ends the run
+    (the stream, an error in any stage, Esc, Ctrl-C), the output is finished, with the source's
+    timing and sound, and all threads end.
 
     Args:
         source: an opened video.
@@ -84,163 +91,145 @@ def run_video(
         display: show the result in a window; Esc or closing it ends the run.
         batch: frames for each call of `predict`; the last call may get fewer.
         workers: threads that call `predict`; only one is used at the speed of playback.
-        show_fps: draw the current speed, and for a live source the time from reading a frame to
-            delivering it.
+        show_fps: draw the speed, and of a live source the time from reading to delivering a frame.
         emulate_playback: read a file no faster than it would play.
         on_frame: called in order with a frame's position in the source and its detections.
         max_frames: stop after that many frames.
+        keyframes: which frames the network looks at; None for all of them.
+        track: gives the objects ids, see `Tracker.update`; None for none.
 
     Raises:
         ValueError: the output cannot be written, or a number is below 1.
         OSError: there is no display to show on, or the disk is full.
     """
-    for name, number in (("batch", batch), ("workers", workers), ("max_frames", max_frames)):
-        if number is not None and number < 1:
-            raise ValueError(f"{name} is {number}: expected 1 or more")
+    _check(batch=batch, workers=workers, max_frames=max_frames)
     start, frames = time.perf_counter(), 0
     # A file that is only shown is watched, so it plays at its own speed.
     pace = not source.is_live and (emulate_playback or (display and output is None))
-    if output is None and not display:
-        draw = _leave_undrawn
-    stages = _Stages(source, predict, draw, batch, workers, pace=pace, max_frames=max_frames)
+    finish = finisher(draw if output or display else _leave_undrawn, track)
+    stages = _stages(source, predict, finish, batch, workers, pace, max_frames, keyframes)
     with ExitStack() as stack:
-        sink = _Sink(source, output, display, show_fps)
+        sink = _Sink(source, output, display, show_fps, stages.network)
         stack.callback(sink.close)
         stack.callback(stages.stop)
-        for frame, detections in stages:
+        for frames, (frame, detections) in enumerate(stages, 1):
             if on_frame is not None:
                 on_frame(frame.position, detections)
-            frames += 1
             if not sink.put(frame) or frames == max_frames:
                 break
     seconds = time.perf_counter() - start
     dropped = stages.dropped + source.broken_frames
-    return VideoReport(frames, seconds, frames / seconds if seconds > 0 else 0.0, dropped)
+    fps = frames / seconds if seconds > 0 else 0.0
+    return VideoReport(frames, seconds, fps, dropped, sink.path)
 
 
-class _Stages:
-    """The threads that read, predict and draw, and the channels that link them."""
-
-    def __init__(
-        self,
-        source: VideoSource,
-        predict: Predict,
-        draw: Draw,
-        batch: int,
-        workers: int,
-        *,
-        pace: bool,
-        max_frames: int | None,
-    ):
-        live = source.is_live
-        ahead = batch if live else 2 * batch  # a file is read ahead, a camera is not
-        # Live, a frame waits for the slowest stage at most until the next one replaces it.
-        self._frames = Channel[_Frame](ahead, drop_stale=live)
-        self._predicted = Channel[_Result](batch, drop_stale=live)
-        self._drawn = Channel[_Result](batch if live else 2, drop_stale=live)
-        self._channels = (self._frames, self._predicted, self._drawn)
-        most = None if live else max_frames
-        interval = 1 / source.fps if pace else 0.0
-        take = partial(self._frames.take, batch, fill=not live)
-        workers = 1 if live or pace else workers
-        jobs = (
-            lambda: _read_stage(source, self._frames, interval, most),
-            lambda: _predict_stage(take, predict, self._predicted, workers),
-            lambda: _draw_stage(self._predicted, draw, self._drawn),
-        )
-        self._threads = [threading.Thread(target=job, daemon=True) for job in jobs]
-
-    def __iter__(self) -> Iterator[_Result]:
-        """Start the threads; yield the drawn frames in order, then raise a failed stage's error."""
-        for thread in self._threads:
-            thread.start()
-        while taken := self._drawn.take():
-            yield from taken
-
-    @property
-    def dropped(self) -> int:
-        """Number of stale frames skipped in all channels."""
-        return sum(channel.dropped for channel in self._channels)
-
-    def stop(self) -> None:
-        """Cancel all channels, and wait until the threads end."""
-        for channel in self._channels:
-            channel.cancel()
-        for thread in self._threads:
-            if thread.is_alive():
-                thread.join()
+def _check(**numbers: int | None) -> None:
+    for name, number in numbers.items():
+        if number is not None and number < 1:
+            raise ValueError(f"{name} is {number}: expected 1 or more")
 
 
-def _read_stage(
-    source: VideoSource, outbox: Channel[_Frame], interval: float, most: int | None
-) -> None:
-    with _finishing(outbox):
-        due = time.perf_counter()
-        for position, image in enumerate(islice(source, most)):
-            read_at = time.perf_counter()
-            if interval:
-                # A late frame moves the schedule: no burst catches up after a slow stretch.
-                due = max(due, time.perf_counter())
-                outbox.pause(due - time.perf_counter())
-                due += interval
-            outbox.put(_Frame(position, image, source.seconds, read_at))
-
-
-def _predict_stage(
-    take: Callable[[], list[_Frame]],
+def _stages(
+    source: VideoSource,
     predict: Predict,
-    outbox: Channel[_Result],
+    finish: Finish,
+    batch: int,
     workers: int,
-) -> None:
-    def predict_batch(frames: list[_Frame]) -> list[_Result]:
-        found = predict([frame.image for frame in frames])
-        return [_Result(*pair) for pair in zip(frames, found, strict=True)]
-
-    # One batch more than workers, so that one who finishes out of turn does not wait.
-    ahead = workers if workers > 1 else 0
-    batches = map_ahead(predict_batch, iter(take, []), workers, ahead)
-    with _finishing(outbox), closing(batches):
-        for result in chain.from_iterable(batches):
-            outbox.put(result)
-
-
-def _draw_stage(inbox: Channel[_Result], draw: Draw, outbox: Channel[_Result]) -> None:
-    with _finishing(outbox):
-        while taken := inbox.take():
-            for frame, detections in taken:
-                drawn = frame._replace(image=draw(frame.image, detections))
-                outbox.put(_Result(drawn, detections))
+    pace: bool,
+    most: int | None,
+    keys: KeyFrames | None,
+) -> Stages:
+    if source.is_live and keys is not None:
+        return live_stages(source, predict, finish, keys.select)
+    workers = 1 if source.is_live or pace else workers
+    pacing = Pace(1 / source.fps if pace else 0.0)
+    if keys is not None:
+        return _key_stages(source, predict, finish, batch, workers, pacing, most, keys)
+    most = None if source.is_live else most
+    return _plain_stages(source, predict, finish, batch, workers, pacing, most)
 
 
 def _leave_undrawn(image: Image, _: Detections) -> Image:
     return image
 
 
-@contextmanager
-def _finishing(outbox: Channel[_Frame] | Channel[_Result]) -> Iterator[None]:
-    """Finish a stage's channel when the stage ends, with the error that ended it, if any."""
-    failure = None
-    try:
-        yield
-    except Cancelled:
-        pass
-    except BaseException as error:
-        failure = error
-    finally:
-        outbox.finish(failure)
+def _plain_stages(
+    source: VideoSource,
+    predict: Predict,
+    finish: Finish,
+    batch: int,
+    workers: int,
+    pace: Pace,
+    most: int | None,
+) -> Stages:
+    """Return the threads that run the network on every frame."""
+    live = source.is_live
+    # A file is read ahead, a camera is not. Live, a frame waits for the slowest stage at most until
+    # the next one replaces it.
+    frames = Channel[Frame](batch if live else 2 * batch, drop_stale=live)
+    predicted = Channel[Result](batch, drop_stale=live)
+    drawn = Channel[Result](batch if live else 2, drop_stale=live)
+    take = partial(frames.take, batch, fill=not live)
+    jobs = (
+        lambda: read_stage(source, frames, pace, most),
+        lambda: predict_stage(take, attrgetter("image"), predict, predicted, workers),
+        lambda: finish_stage(predicted, finish, drawn),
+    )
+    return Stages(jobs, (frames, predicted), drawn)
+
+
+def _key_stages(
+    source: VideoSource,
+    predict: Predict,
+    finish: Finish,
+    batch: int,
+    workers: int,
+    pace: Pace,
+    most: int | None,
+    keys: KeyFrames,
+) -> Stages:
+    """Return the threads that run the network on key frames, and carry to the frames between."""
+    frames, filled, drawn = Channel[Frame](2), Channel[Result](2), Channel[Result](2)
+    stretches = Channel[Stretch[Frame]](batch)
+    seen = Channel[tuple[Stretch[Frame], Detections]](batch)
+    jobs = (
+        lambda: read_stage(source, frames, Pace(0), most),
+        lambda: pass_on(keys.stretches(taken_from(frames)), stretches),
+        lambda: predict_stage(partial(stretches.take, batch), key_of, predict, seen, workers),
+        lambda: pass_on(keys.fill(taken_from(seen), predict), filled, pace),
+        lambda: finish_stage(filled, finish, drawn),
+    )
+    return Stages(jobs, (frames, stretches, seen, filled), drawn)
+
+
+def key_of(stretch: Stretch[Frame]) -> Image:
+    """Return the frame that the network looks at."""
+    return stretch[0].item.image
 
 
 class _Sink:
     """The last stage, which writes and shows; in the caller's thread, as windows demand."""
 
-    def __init__(self, source: VideoSource, output: Path | None, display: bool, show_fps: bool):
+    def __init__(
+        self,
+        source: VideoSource,
+        output: Path | None,
+        display: bool,
+        show_fps: bool,
+        network: Rate | None,
+    ):
         self._writer = (
-            VideoWriter(output, source.fps, source.image_hw, source.path) if output else None
+            VideoWriter(output, source.fps, source.image_hw, source.sound) if output else None
         )
         self._display, self._show_fps, self._is_live = display, show_fps, source.is_live
-        self._times: deque[float] = deque(maxlen=31)
+        self._rate, self._network = Rate(), network
 
-    def put(self, frame: _Frame) -> bool:
+    @property
+    def path(self) -> Path | None:
+        """Return the file; known for sure once it is closed."""
+        return self._writer.path if self._writer else None
+
+    def put(self, frame: Frame) -> bool:
         """Deliver a drawn frame; return False once the user closes the window."""
         image = frame.image
         if self._show_fps:
@@ -259,10 +248,7 @@ class _Sink:
                 close_window(WINDOW)
 
     def _speed(self, read_at: float) -> str:
-        """Format the frames per second of the last 30 frames, and the age of a live frame."""
-        now = time.perf_counter()
-        self._times.append(now)
-        passed = now - self._times[0]
-        fps = (len(self._times) - 1) / passed if passed > 0 else 0.0
-        age = f", {1000 * (now - read_at):.0f} ms" if self._is_live else ""
-        return f"{fps:.1f} fps{age}"
+        """Tell the frames per second, those of the network, and the age of a live frame."""
+        network = f", network {self._network.value:.1f} fps" if self._network else ""
+        age = f", {1000 * (time.perf_counter() - read_at):.0f} ms" if self._is_live else ""
+        return f"{self._rate.tick():.1f} fps{network}{age}"

@@ -1,0 +1,54 @@
+"""Times of frames, out of the time stamps that a container or sender gives them."""
+
+from __future__ import annotations
+
+_DISORDER = 1.0  # seconds that stamps may go back without a new beginning
+_LONGEST_GAP = 24 * 3600.0
+
+
+class Clock:
+    """Seconds since the first frame, which never go back.
+
+    Stamps count as they are. Where they jump, because recordings were joined or a sender began
+    anew, they are taken to go on from the frame before.
+
+    Args:
+        fps: frames per second, for frames without a stamp.
+        end: seconds beyond which no stamp is believed; None where nobody knows.
+
+    Attributes:
+        start: stamp at which the video begins now, in seconds; None before the first one.
+        seconds: of the latest frame.
+    """
+
+    def __init__(self, fps: float, end: float | None = None):
+        self.start: float | None = None
+        self.seconds = 0.0
+        self._step, self._end = 1 / fps, end
+        self._has_begun = False
+
+    def advance(self, stamp: float | None, missed: int = 0) -> float:
+        """Return the time of the next frame.
+
+        Args:
+            stamp: its seconds in the container; None without one.
+            missed: frames without a time between it and the one before.
+        """
+        expected = self.seconds + (1 + missed) * self._step if self._has_begun else 0.0
+        self._has_begun = True
+        if stamp is None:
+            self.seconds = expected
+            return expected
+        if self.start is None or not self._is_likely(stamp - self.start):
+            self.start = stamp - expected
+        self.seconds = max(self.seconds, stamp - self.start)
+        return self.seconds
+
+    def restart(self, seconds: float) -> None:
+        """Let the next stamp be that of a frame at so many seconds."""
+        self.start, self.seconds = None, max(self.seconds, seconds - self._step)
+
+    def _is_likely(self, seconds: float) -> bool:
+        ahead = seconds - self.seconds
+        is_inside = self._end is None or seconds <= self._end
+        return -_DISORDER <= ahead <= _LONGEST_GAP and is_inside

@@ -1,0 +1,202 @@
+"""Frames of files and pipes, by PyAV."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from contextlib import suppress
+from fractions import Fraction
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import av
+from av.audio.stream import AudioStream
+from av.container import InputContainer
+from av.error import FFmpegError
+from av.packet import Packet
+from av.video.stream import VideoStream
+
+from data.images import MAX_PIXELS, Image
+
+from .clock import Clock
+from .pixels import Upright
+from .raw import RawFormat
+from .sound import Sound
+from .source import VideoSource, check_frame_size
+
+logger = logging.getLogger(__name__)
+
+_TEXT = {"tty", "bin", "xbin", "adf", "idf"}  # libav decodes any text file as ANSI art
+_THREADS = 4
+# Packets without a frame after which there will be none.
+_MAX_FAILURES = 1000
+_SLACK = 1.0  # seconds by which a container's length may be wrong, of a short video a tenth
+
+
+class ContainerSource(VideoSource):
+    """A video that libav reads; its first frame is decoded already.
+
+    Args:
+        name: for messages.
+        container: opened; closed with the source.
+        is_live: frames come when they are made, so none may wait inside the decoder.
+        path: see `VideoSource`.
+
+    Raises:
+        ValueError: there are no frames, or gigantic ones.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        container: InputContainer,
+        *,
+        is_live: bool = False,
+        path: Path | None = None,
+    ):
+        self.name, self.is_live = name, is_live
+        self._use(container)
+        rate = float(self._video.average_rate or self._video.guessed_rate or 0)
+        length = _claimed_seconds(container, self._video)
+        self._failures, self._latest, self._trouble = 0, 0.0, ""
+        self._delivered_frames, self._untimed = 0, 0
+        self._clock = Clock(rate or 30, None if length is None else length + 10 * _SLACK)
+        self._length = length
+        self._frames = self._decoded()
+        first = next(self._frames, None)
+        if first is None:
+            raise ValueError(f"not a video, or one without frames: {name}")
+        image_hw = (first.shape[0], first.shape[1])
+        super().__init__(name, rate, image_hw, is_live=is_live, path=path)
+        if length is not None:
+            self.frame_count = self._video.frames or round(length * self.fps)
+        self._frames = chain((first,), self._frames)
+
+    def __iter__(self) -> Iterator[Image]:
+        """Yield the remaining frames; then tell what was broken or missing."""
+        if self.sound is not None and not self.sound.is_wanted:
+            self.sound = None
+        yield from self._frames
+        if told := self._damage():
+            logger.warning("%s: %s", self.name, told)
+
+    def close(self) -> None:
+        """Close the file; the iteration ends."""
+        self._container.close()
+        self._frames = iter(())
+
+    def _use(self, container: InputContainer) -> None:
+        """Read from a container from now on."""
+        self._container = container
+        video = None if container.format.name in _TEXT else container.streams.best("video")
+        if not isinstance(video, VideoStream) or video.codec_context is None:
+            raise ValueError(f"not a video: {self.name}")
+        context = video.codec_context
+        check_frame_size(self.name, context.width, context.height)
+        context.options = {"max_pixels": str(MAX_PIXELS)}
+        context.thread_count = _THREADS
+        # Threads for whole frames keep as many frames back.
+        context.thread_type = "SLICE" if self.is_live else "AUTO"
+        self._video, self._upright = video, Upright(video.sample_aspect_ratio)
+        check_frame_size(self.name, self._upright.width(context.width), context.height)
+        sound = container.streams.best("audio")
+        self._heard: list[Packet[Any]] = []  # before the first frame
+        self._streams: list[VideoStream | AudioStream] = [video]
+        if isinstance(sound, AudioStream) and sound.codec_context:
+            self.sound = self.sound or Sound()
+            self.sound.stream = sound
+            self._streams.append(sound)
+
+    def _packets(self) -> Iterator[Packet[Any] | None]:
+        """Yield what the container holds; an error is an early end.
+
+        None stands for such an end: the decoder is to give what it still holds.
+        """
+        try:
+            yield from self._container.demux(self._streams)
+        except (FFmpegError, OSError) as error:
+            self._trouble = error.strerror or str(error)
+            yield None
+
+    def _decoded(self) -> Iterator[Image]:
+        for packet in self._packets():
+            if packet is not None and packet.stream.type == "audio":
+                self._hear(packet)
+                continue
+            if packet is not None:
+                self._note_end(packet)
+            frames: list[av.VideoFrame] = []
+            try:
+                frames = self._video.codec_context.decode(packet)
+            except FFmpegError:
+                self.broken_frames, self._untimed = self.broken_frames + 1, self._untimed + 1
+            self._failures = 0 if frames else self._failures + 1
+            if self._failures > _MAX_FAILURES:
+                return
+            for frame in frames:
+                yield self._delivered(frame)
+
+    def _delivered(self, frame: av.VideoFrame) -> Image:
+        self.seconds = self._clock.advance(self._stamp(frame), self._untimed)
+        self._delivered_frames, self._untimed = self._delivered_frames + 1, 0
+        while self._heard and self._clock.start is not None:
+            self._hear(self._heard.pop(0))
+        return self._upright(frame)
+
+    def _stamp(self, frame: av.VideoFrame) -> float | None:
+        """Return the seconds of a frame on the clock of its container."""
+        return None if frame.pts is None else float(frame.pts * (frame.time_base or Fraction(0)))
+
+    def _hear(self, packet: Packet[Any]) -> None:
+        if self.sound is None:
+            return
+        if self._clock.start is None:
+            self._heard.append(packet)
+        else:
+            self.sound.put(packet, self._clock.start)
+
+    def _note_end(self, packet: Packet[Any]) -> None:
+        if packet.pts is not None and packet.time_base:
+            begin = packet.pts - (self._video.start_time or 0)
+            end = float((begin + (packet.duration or 0)) * packet.time_base)
+            self._latest = max(self._latest, end)
+
+    def _missing(self) -> str:
+        """Say that the container ended before its time; "" if it did not."""
+        length = self._length or 0.0
+        if not self._trouble and length - self._latest <= min(_SLACK, length / 10) + 2 / self.fps:
+            return ""
+        claimed = f" of {length:.1f} s" if length else " s"
+        why = f" ({self._trouble})" if self._trouble else ""
+        return f"ends early, after {self._latest:.1f}{claimed}{why}"
+
+    def _damage(self) -> str:
+        """Say which part of the video is not there; "" if all is."""
+        broken = f"{self.broken_frames} broken frames were left out" if self.broken_frames else ""
+        return "; ".join(filter(None, (self._missing(), broken)))
+
+
+def open_container(file: Path | object, raw: RawFormat | None = None) -> InputContainer:
+    """Open a file by its path, or what has a method `read`.
+
+    Raises:
+        OSError: it is no video.
+    """
+    options = raw.options if raw else {}
+    if isinstance(file, Path):
+        # Files that name others, such as playlists, name no addresses.
+        file, options = f"file:{file}", {"protocol_whitelist": "file,crypto,data", **options}
+    return av.open(file, "r", "rawvideo" if raw else None, options)
+
+
+def _claimed_seconds(container: InputContainer, video: VideoStream) -> float | None:
+    """Return how long the frames last by what a container says; None where it does not."""
+    if video.duration and video.time_base:
+        return float(video.duration * video.time_base)
+    with suppress(KeyError, ValueError):  # Matroska
+        hours, minutes, seconds = video.metadata["DURATION"].split(":")
+        return int(hours) * 3600 + int(minutes) * 60 + float(seconds)
+    if container.duration and len(container.streams) == 1:
+        return container.duration / av.time_base
+    return None

@@ -1,0 +1,70 @@
+"""What each kind of video file holds."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import NamedTuple
+
+
+class Format(NamedTuple):
+    """A kind of video file.
+
+    Attributes:
+        muxer: libav's name of it.
+        encoders: libav's names of those for its frames, best first.
+        sound: codecs of sound that players expect in it, which are copied.
+        sound_encoders: for other sound, best first; none where it holds no sound.
+        options: of the muxer.
+    """
+
+    muxer: str
+    encoders: tuple[str, ...]
+    sound: frozenset[str] = frozenset()
+    sound_encoders: tuple[str, ...] = ()
+    options: dict[str, str] = {}  # noqa: RUF012
+
+
+_H264 = ("libx264", "libopenh264", "mpeg4")
+_MPEG = frozenset(("aac", "mp3", "ac3", "eac3"))
+_INDEX_FIRST = {"movflags": "+faststart"}  # so that it plays before all is loaded
+
+FORMATS = {
+    ".mp4": Format("mp4", _H264, _MPEG | {"alac"}, ("aac",), _INDEX_FIRST),
+    ".m4v": Format("mp4", _H264, _MPEG | {"alac"}, ("aac",), _INDEX_FIRST),
+    ".mov": Format("mov", _H264, _MPEG | {"alac"}, ("aac",), _INDEX_FIRST),
+    ".mkv": Format(
+        "matroska",
+        _H264,
+        _MPEG | {"mp2", "alac", "flac", "opus", "vorbis", "dts", "pcm_s16le", "pcm_s24le"},
+        ("aac",),
+    ),
+    ".webm": Format("webm", ("libvpx-vp9", "libvpx"), frozenset(("opus", "vorbis")), ("libopus",)),
+    ".ts": Format("mpegts", _H264, _MPEG | {"mp2"}, ("aac",)),
+    ".avi": Format(
+        "avi", ("mjpeg",), frozenset(("mp3", "mp2", "ac3", "pcm_s16le")), ("libmp3lame", "mp2")
+    ),
+    ".gif": Format("gif", ("gif",)),
+}
+"""Suffix -> what is written under it."""
+
+ENCODER_OPTIONS = {
+    # This preset costs no more time than MPEG-4, for a smaller and better file.
+    "libx264": {"preset": "ultrafast", "crf": "23"},
+    "libvpx-vp9": {"deadline": "realtime", "cpu-used": "8", "row-mt": "1", "crf": "30"},
+    "libvpx": {"deadline": "realtime", "cpu-used": "8", "crf": "10", "b": "4M"},
+    "mpeg4": {"qmin": "3", "qmax": "3"},
+    "mjpeg": {"qmin": "3", "qmax": "3"},
+}
+
+
+def format_of(path: Path) -> Format:
+    """Return what a file is by its suffix.
+
+    Raises:
+        ValueError: it names no format.
+    """
+    try:
+        return FORMATS[path.suffix.lower()]
+    except KeyError:
+        suffixes = ", ".join(FORMATS)
+        raise ValueError(f"cannot write {path}: use one of the suffixes {suffixes}") from None

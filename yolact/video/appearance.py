@@ -1,0 +1,39 @@
+"""What objects look like: their colours, by which one is known again."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from data.images import Image, as_uint8
+from layers.native import Floats
+
+from .overlaps import Masks
+
+_BITS = 3  # of each channel: eight shades
+_BINS = 2 ** (3 * _BITS)
+
+
+def looks(image: Image, masks: Masks) -> Floats:
+    """Return the share of each colour in each mask.
+
+    Args:
+        image: (H, W, 3) uint8 RGB.
+        masks: (N, h, w), of the whole image.
+
+    Returns:
+        (N, 512), each of sum 1, or 0 for an empty mask.
+    """
+    small = cv2.resize(image, masks.shape[:0:-1], interpolation=cv2.INTER_AREA)
+    shades = as_uint8(small) >> (8 - _BITS)
+    red, green, blue = shades.astype(np.int64).transpose(2, 0, 1)
+    colours = (red << (2 * _BITS)) + (green << _BITS) + blue
+    counts = [np.bincount(colours[mask], minlength=_BINS) for mask in masks]
+    table = np.array(counts, np.float32).reshape(len(masks), _BINS)
+    return np.asarray(table / table.sum(axis=1, keepdims=True).clip(1), np.float32)
+
+
+def likeness(first: Floats, second: Floats) -> NDArray[np.float64]:
+    """Compare looks, (M, 512) with (N, 512) -> (M, N) in [0, 1]: Bhattacharyya's coefficient."""
+    return np.asarray(np.sqrt(first) @ np.sqrt(second).T, np.float64)

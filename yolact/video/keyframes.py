@@ -1,0 +1,316 @@
+"""Key frames: the network looks at some frames, and flow carries what it finds to those between.
+
+Objects are carried to a frame from the key frame before it and from the one after it, matched by
+the overlap of their masks, and blended by the distance in time: they neither lag nor jump. Across a
+cut nothing is carried.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Generic, Literal, Protocol, TypeVar
+
+import cv2
+import numpy as np
+import torch
+
+from data.images import Image
+from layers.native import Floats, as_floats
+from yolact.errors import OptionError
+from yolact.results.detections import Detections
+
+from .flow import Flow, FlowEstimator, SmallFrame, carry, shrink
+from .stages import Predict, Select
+
+_SAME = 0.3  # overlap from which two objects are one
+_DRIFTED = 0.5  # overlap below which one was lost between two key frames
+_GRID_HW = (72, 128)  # masks are compared on so many cells
+# Part of the pixels that the flow leaves unexplained: at a cut, and from one key frame to the next.
+_CUT, _UNEXPLAINED = 0.3, 0.15
+_MOVED = 12.0  # mean path of the pixels from one key frame to the next, in small pixels
+_MIXED = ("boxes", "scores", "soft_masks", "mask_frames", "box_scores")
+_LONGEST = 12  # frames of a stretch that is chosen; they are all held
+
+
+Asked = int | Literal["auto", "off"]
+
+
+def check_keyframes(asked: object) -> None:
+    """Refuse what chooses no key frames.
+
+    Raises:
+        OptionError: neither "auto" nor "off" nor a number from 1 on.
+    """
+    is_number = isinstance(asked, int) and not isinstance(asked, bool) and asked >= 1
+    if not is_number and asked not in ("auto", "off"):
+        raise OptionError("keyframes", asked, "expected auto, off, or a whole number, at least 1")
+
+
+class Pictured(Protocol):
+    """What has a frame."""
+
+    @property
+    def image(self) -> Image:
+        """(H, W, 3) uint8 RGB."""
+
+
+Item = TypeVar("Item", bound=Pictured)
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Step(Generic[Item]):
+    """A frame, and the flows that link it with the one before.
+
+    Attributes:
+        item: the frame.
+        back: from it to the one before; None where it begins a shot.
+        forth: from the one before to it; likewise.
+    """
+
+    item: Item
+    back: Flow | None = None
+    forth: Flow | None = None
+
+
+Stretch = list[Step[Item]]
+"""A key frame, and the frames after it up to the next one."""
+
+
+def _all(found: Detections) -> Detections:
+    return found
+
+
+@dataclass(frozen=True)
+class KeyFrames:
+    """The choice of key frames.
+
+    Attributes:
+        every: distance between two, at most, for a cut always gives one; None chooses by how much
+            moves, by what the flow cannot explain, and by objects that are lost between two.
+        fps: of the video: without `every` there is one a second or more.
+        select: keeps the detections that count, of those that are carried: what fades below the
+            threshold does not.
+
+    """
+
+    every: int | None
+    fps: float = 30.0
+    select: Select = _all
+
+    @classmethod
+    def asked(cls, keyframes: Asked, fps: float, select: Select) -> KeyFrames | None:
+        """Return what a user asks for: a distance, "auto", or None for "off" and 1.
+
+        Raises:
+            OptionError: something else.
+        """
+        check_keyframes(keyframes)
+        if keyframes in ("off", 1):
+            return None
+        return cls(keyframes if isinstance(keyframes, int) else None, fps, select)
+
+    def stretches(self, items: Iterable[Item]) -> Iterator[Stretch[Item]]:
+        """Divide a video; an error of the iteration comes after the frames before it."""
+        estimate = FlowEstimator()
+        small: SmallFrame | None = None
+        stretch: Stretch[Item] = []
+        moved = unexplained = 0.0
+        readable = _Readable(items)
+        for item in readable:
+            before, small = small, shrink(item.image)
+            step = Step(item)
+            if before is not None:
+                back, lost = link(estimate, small, before)
+                if back is not None:
+                    step = Step(item, back, estimate(before, small))
+                    moved, unexplained = moved + back.length, unexplained + lost
+            if stretch and (step.back is None or self._ends(len(stretch), moved, unexplained)):
+                yield stretch
+                stretch, moved, unexplained = [], 0.0, 0.0
+            stretch.append(step)
+        if stretch:
+            yield stretch
+        readable.reraise()
+
+    def _ends(self, frames: int, moved: float, unexplained: float) -> bool:
+        if self.every is not None:
+            return frames >= self.every
+        return frames >= min(self.fps, _LONGEST) or moved > _MOVED or unexplained > _UNEXPLAINED
+
+    def fill(
+        self, seen: Iterable[tuple[Stretch[Item], Detections]], predict: Predict
+    ) -> Iterator[tuple[Item, Detections]]:
+        """Yield every frame with its detections, in order.
+
+        Args:
+            seen: stretches, each with the detections in its key frame. An error of the iteration
+                comes after the frames before it.
+            predict: for further key frames where an object is lost between two.
+        """
+        held: tuple[Stretch[Item], Detections] | None = None
+        readable = _Readable(seen)
+        again = predict if self.every is None else None
+        for stretch, found in readable:
+            if held is not None:
+                yield from _fill(*held, (stretch[0], found), self.select, again)
+            held = stretch, found
+        if held is not None:
+            yield from _fill(*held, None, self.select, again)
+        readable.reraise()
+
+
+def link(estimate: FlowEstimator, now: SmallFrame, before: SmallFrame) -> tuple[Flow | None, float]:
+    """Return the flow back from a frame, None at a cut, and the part that it leaves unexplained."""
+    if now.image_hw != before.image_hw:
+        return None, 1.0
+    back = estimate(now, before)
+    # Relative to the contrast, for dark videos have cuts, too.
+    unexplained = float((back.error() > 8 + now.grey.std() / 3).mean())
+    return (back if unexplained < _CUT else None), unexplained
+
+
+class _Readable(Generic[T]):
+    """What can be iterated before an error, which is kept until the end."""
+
+    def __init__(self, items: Iterable[T]):
+        self._items = iter(items)
+        self._failure: Exception | None = None
+
+    def __iter__(self) -> Iterator[T]:
+        while True:
+            try:
+                item = next(self._items)
+            except StopIteration:
+                return
+            except Exception as error:
+                self._failure = error
+                return
+            yield item
+
+    def reraise(self) -> None:
+        """Raise the error, if there was one."""
+        if self._failure is not None:
+            raise self._failure
+
+
+def _fill(
+    stretch: Stretch[Item],
+    found: Detections,
+    end: tuple[Step[Item], Detections] | None,
+    select: Select,
+    predict: Predict | None,
+) -> Iterator[tuple[Item, Detections]]:
+    """Yield a stretch with detections; `end` is the next key frame."""
+    if end is not None and end[0].back is None:
+        end = None
+    between, last = stretch[1:], [] if end is None else [end[0]]
+    before = _along(found, [step.back for step in (*between, *last)])
+    if predict is not None and end is not None and between and _is_lost(before[-1], end[1]):
+        middle = len(stretch) // 2
+        (looked,) = predict([stretch[middle].item.image])
+        yield from _fill(stretch[:middle], found, (stretch[middle], looked), select, predict)
+        yield from _fill(stretch[middle:], looked, end, select, predict)
+        return
+    yield stretch[0].item, found
+    after: Sequence[Detections | None] = [None] * len(between)
+    if end is not None:
+        after = _along(end[1], [step.forth for step in (end[0], *between[:0:-1])])[::-1]
+    for number, (step, left, right) in enumerate(zip(between, before, after, strict=False), 1):
+        carried = left if right is None else blend(left, right, number / len(stretch))
+        yield step.item, select(as_carried(carried, step.item.image))
+
+
+def as_carried(found: Detections, image: Image) -> Detections:
+    """Mark detections that were carried to a frame."""
+    return replace(found, picture=image, coefficients=None, carried=True)
+
+
+def _along(found: Detections, flows: Sequence[Flow | None]) -> list[Detections]:
+    """Carry detections along 1, 2, ... flows, each from the next frame to the one before."""
+    carried = []
+    for flow in flows:
+        assert flow is not None
+        found = carry(found, flow)
+        carried.append(found)
+    return carried
+
+
+def _is_lost(carried: Detections, seen: Detections) -> bool:
+    """Tell whether an object of either is not where the other has one of its class."""
+    overlaps = overlap(carried, seen)
+    return len(match(overlaps, _DRIFTED)) < max(len(carried), len(seen))
+
+
+def blend(before: Detections, after: Detections, share: float) -> Detections:
+    """Join what two key frames tell of a frame between them, highest score first.
+
+    Objects of both are one, between the two; an object of one alone fades by its score.
+
+    Args:
+        before: from the earlier key frame.
+        after: from the later one.
+        share: of the later one, 0 to 1.
+    """
+    pairs = match(overlap(before, after), _SAME)
+    mine, others = [i for i, _ in pairs], [j for _, j in pairs]
+    alone = [i for i in range(len(before)) if i not in mine]
+    new = [j for j in range(len(after)) if j not in others]
+    before, after = (replace(found, coefficients=None) for found in (before, after))
+    parts = [_between(before[mine], after[others], share)] if pairs else []
+    parts += [_faded(before[alone], 1 - share)] if alone else []
+    parts += [_faded(after[new], share)] if new else []
+    if not parts:
+        return before
+    joined = {
+        name: torch.cat([getattr(part, name) for part in parts]) for name in (*_MIXED, "labels")
+    }
+    together = replace(parts[0], **joined)  # type: ignore[arg-type]
+    return together[together.scores.argsort(descending=True, stable=True)]
+
+
+def _between(one: Detections, other: Detections, share: float) -> Detections:
+    mixed = {
+        name: torch.lerp(getattr(one, name).float(), getattr(other, name).float(), share)
+        for name in _MIXED
+    }
+    return replace(one, **mixed)  # type: ignore[arg-type]
+
+
+def _faded(found: Detections, share: float) -> Detections:
+    return replace(found, scores=found.scores * share)
+
+
+def match(overlaps: Floats, least: float) -> list[tuple[int, int]]:
+    """Pair rows and columns of (N, M) overlaps, best first, as long as they reach `least`."""
+    pairs, left = [], overlaps.copy()
+    while left.size and (best := left.max()) >= least:
+        row, column = (int(at) for at in np.argwhere(left == best)[0])
+        pairs.append((row, column))
+        left[row], left[:, column] = -1, -1
+    return pairs
+
+
+def overlap(one: Detections, other: Detections) -> Floats:
+    """Return the (N, M) intersections over unions of masks, coarsely; 0 for different classes."""
+    first, second = _cells(one), _cells(other)
+    shared = first @ second.T
+    union = first.sum(axis=1)[:, None] + second.sum(axis=1) - shared
+    same = one.labels.numpy()[:, None] == other.labels.numpy()
+    return np.where(same, shared / union.clip(1e-6), 0).astype(np.float32)
+
+
+def _cells(found: Detections) -> Floats:
+    """Draw masks on a coarse grid of the image: (N, cells) of 0 and 1."""
+    cells = np.zeros((len(found), *_GRID_HW), np.float32)
+    cell = np.array(found.image_hw[::-1]) / _GRID_HW[::-1]  # width and height in pixels
+    masks, frames = as_floats(found.soft_masks), as_floats(found.mask_frames)
+    for mask, frame, out in zip(masks, frames, cells, strict=True):
+        # From a cell to the pixel of the mask at its centre.
+        scale = mask.shape[::-1] / (frame[2:] - frame[:2]).clip(1e-6)
+        shift = (0.5 * cell - frame[:2]) * scale - 0.5
+        matrix = np.column_stack((np.diag(cell * scale), shift))
+        there = cv2.warpAffine(mask, matrix, _GRID_HW[::-1], flags=cv2.WARP_INVERSE_MAP)
+        out[:] = there > 0.5
+    return cells.reshape(len(found), _GRID_HW[0] * _GRID_HW[1])

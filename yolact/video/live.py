@@ -1,0 +1,185 @@
+"""A camera that never lags: the network works on the newest frame, and flow carries its results on.
+
+Every frame is shown as it comes, with the last result moved to where its objects are by now. What
+the network costs makes that result older, and the picture no later.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+from functools import reduce
+
+from data.video.reader import VideoSource
+from yolact.results.detections import Detections
+from yolact.threads import Cancelled, Channel
+
+from .flow import Flow, FlowEstimator, SmallFrame, carry, shrink
+from .keyframes import as_carried, link
+from .stages import (
+    Finish,
+    Frame,
+    Pace,
+    Predict,
+    Rate,
+    Result,
+    Select,
+    Stages,
+    finish_stage,
+    pass_on,
+    read_stage,
+    taken_from,
+)
+
+_LONGEST = 31  # flows from a frame that the network works on to the newest one; odd
+
+
+def live_stages(source: VideoSource, predict: Predict, finish: Finish, select: Select) -> Stages:
+    """Return the threads that show a source at its own rate, whatever `predict` costs."""
+    frames, followed, drawn = (Channel[Frame](1, drop_stale=True), *_results(2))
+    desk, rate = Desk(), Rate()
+    jobs = (
+        lambda: read_stage(source, frames, Pace(0), None),
+        lambda: network_stage(desk, predict, rate),
+        lambda: pass_on(follow(taken_from(frames), desk, predict, select), followed),
+        lambda: finish_stage(followed, finish, drawn),
+    )
+    return Stages(jobs, (frames, desk, followed), drawn, rate)
+
+
+def _results(count: int) -> list[Channel[Result]]:
+    return [Channel[Result](1, drop_stale=True) for _ in range(count)]
+
+
+class Desk:
+    """Where the newest frame lies for the network, and its results for the frames that follow."""
+
+    dropped = 0  # a frame that the network passes over is shown all the same
+
+    def __init__(self) -> None:
+        self._changed = threading.Condition()
+        self._newest: Frame | None = None
+        self._taken: int | None = None
+        self._found: list[tuple[int, Detections]] = []
+        self._finished = False
+        self._failure: BaseException | None = None
+
+    def exchange(self, frame: Frame) -> tuple[int | None, list[tuple[int, Detections]]]:
+        """Replace the newest frame.
+
+        Returns:
+            The position of the frame before, if the network has taken it, and all results since
+            then with the positions of their frames.
+
+        Raises:
+            Cancelled: nobody wants more.
+            BaseException: what the network failed with.
+        """
+        with self._changed:
+            self._check()
+            taken, found = self._taken, self._found
+            self._newest, self._taken, self._found = frame, None, []
+            self._changed.notify_all()
+        return taken, found
+
+    def take(self) -> Frame | None:
+        """Wait for a frame that was not taken yet; None at the end."""
+        with self._changed:
+            while self._newest is None and not self._finished:
+                self._changed.wait(0.2)  # a wait without an end would not see Ctrl-C on Windows
+            frame, self._newest = self._newest, None
+            self._taken = frame.position if frame else None
+            return None if self._finished else frame
+
+    def give(self, position: int, found: Detections) -> None:
+        """Leave the network's result for the frame at a position."""
+        with self._changed:
+            self._found.append((position, found))
+
+    def finish(self, failure: BaseException | None = None) -> None:
+        """End the work of both sides, with the error that ended it, if any."""
+        with self._changed:
+            self._finished, self._failure = True, self._failure or failure
+            self._changed.notify_all()
+
+    def cancel(self) -> None:
+        """End the work of both sides from outside."""
+        self.finish(Cancelled())
+
+    def _check(self) -> None:
+        if self._failure is not None:
+            raise self._failure
+
+
+def network_stage(desk: Desk, predict: Predict, rate: Rate) -> None:
+    """Run the network on the newest frame, again and again."""
+    failure = None
+    try:
+        while (frame := desk.take()) is not None:
+            (found,) = predict([frame.image])
+            desk.give(frame.position, found)
+            rate.tick()
+    except BaseException as error:
+        failure = error
+    finally:
+        desk.finish(failure)
+
+
+def follow(
+    frames: Iterable[Frame], desk: Desk, predict: Predict, select: Select
+) -> Iterator[Result]:
+    """Yield every frame with the last result of the network, carried to it.
+
+    Only the first frame waits for its own. After a cut nothing is shown until the next result.
+
+    Args:
+        frames: in order.
+        desk: which the network works at.
+        predict: for the first frame.
+        select: keeps the detections that count; an object that left the frame does not.
+    """
+    estimate = FlowEstimator()
+    small: SmallFrame | None = None
+    latest: Detections | None = None
+    paths: dict[int, list[Flow]] = {}  # from each frame that the network works on, to this one
+    try:
+        for frame in frames:
+            before, small = small, shrink(frame.image)
+            if before is None or latest is None:
+                (latest,) = predict([frame.image])
+                yield frame, latest
+                continue
+            back, _ = link(estimate, small, before)
+            taken, found = desk.exchange(frame)
+            if back is None:
+                paths, latest = {}, replace(latest[:0], image_hw=small.image_hw)
+            else:
+                if taken is not None:
+                    paths[taken] = []
+                paths = {position: _merged([*path, back]) for position, path in paths.items()}
+                latest = _newest(latest, back, found, paths)
+            yield frame, select(as_carried(latest, frame.image))
+    finally:
+        desk.finish()
+
+
+def _merged(path: list[Flow]) -> list[Flow]:
+    """Chain flows by two where there are many, which is less exact, but bounded."""
+    if len(path) <= _LONGEST:
+        return path
+    return [later.after(earlier) for earlier, later in zip(path[::2], path[1::2], strict=True)]
+
+
+def _newest(
+    latest: Detections,
+    back: Flow,
+    found: list[tuple[int, Detections]],
+    paths: dict[int, list[Flow]],
+) -> Detections:
+    """Carry the newest result to now; one from before a cut has no path."""
+    latest = carry(latest, back)
+    for position, result in found:
+        if position in paths:
+            latest = reduce(carry, paths.pop(position), result)
+    return latest

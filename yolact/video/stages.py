@@ -1,0 +1,202 @@
+"""The stages of a video: each a thread that takes from one channel and puts into the next."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import closing, contextmanager
+from dataclasses import replace
+from itertools import chain, islice
+from typing import Any, NamedTuple, Protocol, TypeVar
+
+from data.images import Image
+from data.video.reader import VideoSource
+from yolact.results.detections import Detections
+from yolact.threads import Cancelled, Channel, map_ahead
+
+Predict = Callable[[list[Image]], list[Detections]]
+Draw = Callable[[Image, Detections], Image]
+Select = Callable[[Detections], Detections]
+Track = Callable[[Image, Detections, float], Detections]
+"""Takes frame after frame, what was found in it, and its time; returns that with ids."""
+
+T = TypeVar("T")
+
+
+class Frame(NamedTuple):
+    """A frame on its way."""
+
+    position: int  # in the source
+    image: Image  # (H, W, 3) uint8 RGB
+    seconds: float  # time stamp in the video
+    read_at: float  # by time.perf_counter
+
+
+Result = tuple[Frame, Detections]
+Finish = Callable[[Frame, Detections], Result]
+
+
+class Pace:
+    """Lets one frame pass in each interval.
+
+    Args:
+        interval: in seconds; 0 for no pace.
+    """
+
+    def __init__(self, interval: float):
+        self._interval, self._due = interval, time.perf_counter()
+
+    def wait(self, outbox: Channel[Any]) -> None:
+        """Sleep until the next frame is due.
+
+        Raises:
+            Cancelled: the channel was cancelled.
+        """
+        if self._interval:
+            # A late frame moves the schedule: no burst catches up after a slow stretch.
+            self._due = max(self._due, time.perf_counter())
+            outbox.pause(self._due - time.perf_counter())
+            self._due += self._interval
+
+
+class Rate:
+    """Events per second, over the last 30."""
+
+    def __init__(self) -> None:
+        self._times: deque[float] = deque(maxlen=31)
+        self.value = 0.0
+
+    def tick(self) -> float:
+        """Count an event, and return the rate; 0 for the first one."""
+        self._times.append(time.perf_counter())
+        passed = self._times[-1] - self._times[0]
+        self.value = (len(self._times) - 1) / passed if passed > 0 else 0.0
+        return self.value
+
+
+def read_stage(source: VideoSource, outbox: Channel[Frame], pace: Pace, most: int | None) -> None:
+    """Read frames, at most so many."""
+    with finishing(outbox):
+        for position, image in enumerate(islice(source, most)):
+            read_at = time.perf_counter()
+            pace.wait(outbox)
+            outbox.put(Frame(position, image, source.seconds, read_at))
+
+
+def predict_stage(
+    take: Callable[[], list[T]],
+    image_of: Callable[[T], Image],
+    predict: Predict,
+    outbox: Channel[tuple[T, Detections]],
+    workers: int,
+) -> None:
+    """Run the network on one image of each item that is taken, in so many threads."""
+
+    def predict_batch(items: list[T]) -> list[tuple[T, Detections]]:
+        return list(zip(items, predict([image_of(item) for item in items]), strict=True))
+
+    # One batch more than workers, so that one who finishes out of turn does not wait.
+    ahead = workers if workers > 1 else 0
+    batches = map_ahead(predict_batch, iter(take, []), workers, ahead)
+    with closing(batches):
+        pass_on(chain.from_iterable(batches), outbox)
+
+
+def finisher(draw: Draw, track: Track | None) -> Finish:
+    """Return what gives the detections of a frame their time and ids, and draws them."""
+
+    def finish(frame: Frame, found: Detections) -> Result:
+        if track is not None:
+            found = track(frame.image, found, frame.seconds)
+        found = replace(found, seconds=frame.seconds)
+        return frame._replace(image=draw(frame.image, found)), found
+
+    return finish
+
+
+def finish_stage(inbox: Channel[Result], finish: Finish, outbox: Channel[Result]) -> None:
+    """Finish the frames in order."""
+    pass_on((finish(*result) for result in taken_from(inbox)), outbox)
+
+
+def pass_on(items: Iterable[T], outbox: Channel[T], pace: Pace | None = None) -> None:
+    """Put all items into a channel, and finish it."""
+    with finishing(outbox):
+        for item in items:
+            if pace is not None:
+                pace.wait(outbox)
+            outbox.put(item)
+
+
+def taken_from(inbox: Channel[T]) -> Iterator[T]:
+    """Yield what comes through a channel, until its end."""
+    while taken := inbox.take():
+        yield from taken
+
+
+@contextmanager
+def finishing(outbox: Channel[Any]) -> Iterator[None]:
+    """Finish a stage's channel when the stage ends, with the error that ended it, if any."""
+    failure = None
+    try:
+        yield
+    except Cancelled:
+        pass
+    except BaseException as error:
+        failure = error
+    finally:
+        outbox.finish(failure)
+
+
+class Link(Protocol):
+    """What links threads; see `Channel`."""
+
+    dropped: int
+
+    def cancel(self) -> None:
+        """Wake and end whoever waits at it."""
+
+
+class Stages:
+    """Threads, the channels that link them, and the drawn frames that come out at the end.
+
+    Args:
+        jobs: one for each thread; each finishes its channel.
+        channels: what links them.
+        drawn: what comes out.
+
+    Attributes:
+        network: runs of the network per second, where that is another rate than the frames'.
+    """
+
+    def __init__(
+        self,
+        jobs: Iterable[Callable[[], None]],
+        channels: Iterable[Link],
+        drawn: Channel[Result],
+        network: Rate | None = None,
+    ):
+        self.network = network
+        self._channels, self._drawn = (*channels, drawn), drawn
+        self._threads = [threading.Thread(target=job, daemon=True) for job in jobs]
+
+    def __iter__(self) -> Iterator[Result]:
+        """Start the threads; yield the drawn frames in order, then raise a failed stage's error."""
+        for thread in self._threads:
+            thread.start()
+        yield from taken_from(self._drawn)
+
+    @property
+    def dropped(self) -> int:
+        """Number of stale frames skipped in all channels."""
+        return sum(channel.dropped for channel in self._channels)
+
+    def stop(self) -> None:
+        """Cancel all channels, and wait until the threads end."""
+        for channel in self._channels:
+            channel.cancel()
+        for thread in self._threads:
+            if thread.is_alive():
+                thread.join()

@@ -1,0 +1,321 @@
+"""Objects followed from frame to frame: lasting ids, and masks that do not flicker.
+
+The objects of a frame are carried to the next one by the optical flow. What overlaps there is the
+same object; what was out of sight is known again by its colours, near to where it was going.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from contextlib import closing
+from dataclasses import dataclass, replace
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from data.images import Image
+from layers.native import Floats
+from yolact.results.detections import Detections
+
+from .appearance import likeness, looks
+from .flow import FlowEstimator, SmallFrame, carry, shrink
+from .keyframes import link
+from .overlaps import Masks, Overlaps, mask_overlaps, pairs
+
+LOST_SECONDS = 4.0
+"""An object that is out of sight for longer gets another id."""
+
+_SIDE = 160  # longer side of the grid on which masks are compared
+_LEAST_OVERLAP = 0.15
+_OTHER_CLASS = 0.9  # factor on the overlap of objects of different classes
+_LEAST_LIKENESS = 0.5
+_CLEARLY = 0.15  # more likeness than that to its own track makes a detection another object
+_YOUNG = 0.5  # seconds in which a new object can turn out to be one that was lost
+_STEADY = 3  # detections that make an object more than noise
+_SURE = 10  # detections that make it half as sure again
+_COAST = 0.12  # seconds for which an object that is missed is shown where the flow takes it
+_HIDDEN = 0.4  # share of it that others cover, from which it is not missed but hidden
+_NEW = 0.5  # share of a new detection in an average
+
+
+@dataclass
+class _Track:
+    """What is known of an object; pixels and seconds, velocity relative to the background."""
+
+    label: int
+    look: Floats
+    box: Floats
+    born: float
+    seen: float
+    velocity: Floats
+    hits: int = 0
+
+    def go_on(self, drift: Floats, passed: float) -> None:
+        """Move on as before, in a picture that moves itself."""
+        self.box = self.box + np.tile(drift + self.velocity * passed, 2)
+
+    def see(self, look: Floats, box: Floats, label: int, now: float, trust: float) -> None:
+        """Take over a detection.
+
+        Args:
+            look: its colours.
+            box: where it is.
+            label: its class.
+            now: seconds.
+            trust: its overlap with where the object was expected. What overlaps little may be a
+                part of it, or another object as well, and says nothing of how it looks.
+        """
+        passed = now - self.seen
+        if passed > 0:
+            self.velocity = self.velocity + 0.3 * (_centres(box) - _centres(self.box)) / passed
+        self.look = self.look + 0.4 * max(trust - 0.5, 0.0) * (look - self.look)
+        self.box, self.label, self.seen, self.hits = box, label, now, self.hits + 1
+
+    def alike(self, look: Floats) -> float:
+        """Compare a detection with it, see `likeness`."""
+        return float(likeness(self.look[None], look[None])[0, 0])
+
+    def is_young(self, now: float) -> bool:
+        """Tell whether its id may still turn out to be another one's."""
+        return now - self.born < _YOUNG
+
+    def is_forgotten(self, now: float) -> bool:
+        """Tell whether it has been out of sight for too long."""
+        return now - self.seen > (LOST_SECONDS if self.hits >= _STEADY else _YOUNG)
+
+
+class _Seen(NamedTuple):
+    """The N detections of a frame: where, on a small grid, and how they look."""
+
+    masks: Masks  # (N, h, w)
+    looks: Floats  # (N, 512)
+    boxes: Floats  # (N, 4)
+    labels: NDArray[np.int64]
+
+
+class Tracker:
+    """Gives the objects of a video their ids, frame after frame, and smooths their masks.
+
+    What it keeps does not grow with the length of a video.
+
+    Args:
+        smooth: average masks, boxes and scores along the flow, and bridge what is missed for a
+            moment; else ids alone are added.
+
+    Example:
+        >>> tracker = Tracker()
+        >>> for image, detections, seconds in frames:
+        ...     print(tracker.update(image, detections, seconds).track_ids)
+    """
+
+    def __init__(self, smooth: bool = True) -> None:
+        self._smooth = smooth
+        self._estimate = FlowEstimator()
+        self._tracks: dict[int, _Track] = {}
+        self._count = 0
+        self._last: tuple[SmallFrame, Detections] | None = None
+        self._now = 0.0
+
+    def update(self, image: Image, detections: Detections, seconds: float) -> Detections:
+        """Take the next frame.
+
+        Args:
+            image: (H, W, 3) uint8 RGB.
+            detections: N objects found in it, on the CPU.
+            seconds: its time in the video.
+
+        Returns:
+            These objects with their `track_ids`, highest score first; smoothed, if that is asked
+            for, and with those that are missed for a moment.
+        """
+        small = shrink(image)
+        carried = self._move_on(small, detections, seconds)
+        carried_masks, ids = _small_masks(carried), _ids(carried)
+        masks = _small_masks(detections)
+        boxes, labels = detections.boxes.numpy(), detections.labels.numpy()
+        seen = _Seen(masks, looks(image, masks), boxes, labels)
+        overlaps = mask_overlaps(carried_masks, masks)
+        origins = self._by_overlap(carried, overlaps, seen)
+        numbers = {column: ids[row] for column, row in origins.items()}
+        numbers = self._known_again(numbers, seen)
+        trust = {column: float(overlaps[row, column]) for column, row in origins.items()}
+        found = replace(detections, track_ids=self._noted(numbers, seen, trust))
+        if self._smooth:
+            found = _averaged(found, carried, origins)
+        missed = self._missed(carried, carried_masks, {*origins.values()}, found, masks)
+        every = found + missed if len(missed) else found.sort()
+        self._last = small, every
+        return every if self._smooth else found
+
+    def _move_on(self, small: SmallFrame, detections: Detections, seconds: float) -> Detections:
+        """Carry everything to a new frame, and forget what is lost for long."""
+        passed, self._now = max(seconds - self._now, 0.0), seconds
+        none = replace(detections[:0], track_ids=torch.zeros(0, dtype=torch.int64))
+        if self._last is None:
+            return none
+        before, last = self._last
+        flow, _ = link(self._estimate, small, before)
+        if flow is None:
+            self._tracks.clear()
+            return none
+        drift = -np.median(flow.offsets[::4, ::4].reshape(-1, 2), axis=0) * flow.pixel
+        for number, track in list(self._tracks.items()):
+            track.go_on(drift, passed)
+            if track.is_forgotten(seconds):
+                del self._tracks[number]
+        return carry(last, flow)
+
+    def _by_overlap(self, carried: Detections, overlaps: Overlaps, seen: _Seen) -> dict[int, int]:
+        """Find the carried object that each detection is: position of a detection -> of that."""
+        known = [self._tracks[number] for number in _ids(carried)]
+        alike = likeness(_stacked(known, "look", seen.looks), seen.looks)
+        same = carried.labels.numpy()[:, None] == seen.labels
+        weighed = overlaps * alike * np.where(same, 1.0, _OTHER_CLASS) * _sureness(known)
+        weighed[(overlaps < _LEAST_OVERLAP) | (~same & (alike < _LEAST_LIKENESS))] = 0.0
+        return {column: row for row, column in pairs(weighed)}
+
+    def _known_again(self, numbers: dict[int, int], seen: _Seen) -> dict[int, int]:
+        """Find detections that are lost objects: position -> id.
+
+        Args:
+            numbers: the ids of those that were found by overlap. Young ones can change, and those
+                that look far more like a lost object, which has come out behind another.
+            seen: all detections.
+        """
+        taken = set(numbers.values())
+        lost = {number: track for number, track in self._tracks.items() if number not in taken}
+        tracks = list(lost.values())
+        boxes = _stacked(tracks, "box", seen.boxes)
+        alike = likeness(_stacked(tracks, "look", seen.looks), seen.looks)
+        gone = np.array([[self._now - track.seen] for track in tracks]).reshape(-1, 1)
+        reach = np.maximum(_sizes(boxes)[:, None], _sizes(seen.boxes)).clip(1) * (1 + gone)
+        away = np.linalg.norm(_centres(boxes)[:, None] - _centres(seen.boxes), axis=2)
+        table = alike * (1 - 0.5 * away / reach) * _sureness(tracks)
+        table[(alike < _LEAST_LIKENESS) | (away > reach)] = 0.0
+        for row, column in np.argwhere(table):
+            own = self._tracks.get(numbers.get(int(column), 0))
+            is_possible = tracks[row].label == seen.labels[column]
+            if own is not None:
+                clearly = alike[row, column] > own.alike(seen.looks[column]) + _CLEARLY
+                was_lost = own.is_young(self._now) and tracks[row].seen <= own.born
+                is_possible &= was_lost or (clearly and tracks[row].hits >= _STEADY)
+            table[row, column] *= is_possible
+        again = {column: list(lost)[row] for row, column in pairs(table)}
+        for column in again.keys() & numbers.keys():
+            if self._tracks[numbers[column]].is_young(self._now):
+                del self._tracks[numbers[column]]
+        return numbers | again
+
+    def _noted(self, numbers: dict[int, int], seen: _Seen, trust: dict[int, float]) -> Tensor:
+        """Note where the tracks are now, new ones as well; return the ids of the detections.
+
+        Args:
+            numbers: position of a detection -> its id, where it is known.
+            seen: all detections.
+            trust: position -> overlap with where it was expected.
+        """
+        ids = []
+        for column, label in enumerate(seen.labels.tolist()):
+            look, box = seen.looks[column], seen.boxes[column]
+            if column not in numbers:
+                self._count += 1
+                still = np.zeros(2, np.float32)
+                self._tracks[self._count] = _Track(label, look, box, self._now, self._now, still)
+            ids.append(numbers.get(column, self._count))
+            self._tracks[ids[-1]].see(look, box, label, self._now, trust.get(column, 0.0))
+        return torch.tensor(ids, dtype=torch.int64)
+
+    def _missed(
+        self,
+        carried: Detections,
+        carried_masks: Masks,
+        used: set[int],
+        found: Detections,
+        masks: Masks,
+    ) -> Detections:
+        """Return the carried objects that were not found, and should have been."""
+        cover, numbers = masks.any(axis=0), _ids(found)
+        kept = []
+        for row, (number, mask) in enumerate(zip(_ids(carried), carried_masks, strict=True)):
+            track = self._tracks.get(number)
+            if row in used or number in numbers or track is None or track.hits < _STEADY:
+                continue
+            hidden = np.count_nonzero(mask & cover) > _HIDDEN * np.count_nonzero(mask)
+            if self._now - track.seen <= _COAST and not hidden:
+                kept.append(row)
+        missed = carried[kept]
+        return missed[missed.has_pixels()]
+
+
+def tracked(frames: Generator[Detections, None, None]) -> Generator[Detections, None, None]:
+    """Follow the objects of a video.
+
+    Args:
+        frames: what was found in each, with its picture; closed at the end, whatever ends it.
+            Frames that do not know their time are a thirtieth of a second apart.
+    """
+    tracker = Tracker()
+    with closing(frames):
+        for number, found in enumerate(frames):
+            seconds = number / 30 if found.seconds is None else found.seconds
+            yield tracker.update(found.image, found, seconds)
+
+
+def _averaged(found: Detections, carried: Detections, origins: dict[int, int]) -> Detections:
+    """Mix detections with the carried objects that they are."""
+    if not origins:
+        return found
+    new = torch.tensor(list(origins))
+    old = carried[list(origins.values())]
+    names = ["boxes", "scores", "box_scores"]
+    grids = found.soft_masks.shape[1:], carried.soft_masks.shape[1:]
+    if grids[0] == grids[1] and torch.equal(found.mask_frames[new], old.mask_frames):
+        names.append("soft_masks")
+    changed = {}
+    for name in names:
+        values = getattr(found, name).clone()
+        values[new] = torch.lerp(getattr(old, name), values[new], _NEW)
+        changed[name] = values
+    return replace(found, **changed)
+
+
+def _small_masks(found: Detections) -> Masks:
+    """Return masks on a small grid, (N, h, w); where there is none, the box."""
+    height, width = found.image_hw
+    scale = min(1.0, _SIDE / max(height, width))
+    image_hw = max(round(height * scale), 1), max(round(width * scale), 1)
+    factors = torch.tensor((image_hw[1] / width, image_hw[0] / height) * 2)
+    boxes = found.boxes * factors
+    small = replace(found, boxes=boxes, mask_frames=found.mask_frames * factors, image_hw=image_hw)
+    masks: Masks = small.masks.numpy()
+    for row in np.flatnonzero(~masks.any(axis=(1, 2))):
+        x1, y1, x2, y2 = boxes[row].tolist()
+        masks[row, int(max(y1, 0)) : int(y2) + 1, int(max(x1, 0)) : int(x2) + 1] = True
+    return masks
+
+
+def _ids(found: Detections) -> list[int]:
+    return [] if found.track_ids is None else found.track_ids.tolist()
+
+
+def _sureness(tracks: list[_Track]) -> NDArray[np.float64]:
+    """Return (N, 1) factors of 0.5 to 1, more for what was seen more often."""
+    hits = np.array([track.hits for track in tracks], np.float64).reshape(-1, 1)
+    return 0.5 + 0.5 * np.minimum(hits, _SURE) / _SURE
+
+
+def _stacked(tracks: list[_Track], name: str, like: Floats) -> Floats:
+    rows = [getattr(track, name) for track in tracks]
+    return np.array(rows, np.float32).reshape(len(rows), like.shape[1])
+
+
+def _centres(boxes: Floats) -> Floats:
+    return np.asarray((boxes[..., :2] + boxes[..., 2:]) / 2, np.float32)
+
+
+def _sizes(boxes: Floats) -> Floats:
+    """Return the diagonals of (N, 4) boxes."""
+    return np.asarray(np.linalg.norm(boxes[:, 2:] - boxes[:, :2], axis=1), np.float32)
