@@ -220,7 +220,12 @@ def url_path(url: str) -> PurePosixPath:
     Raises:
         ValueError: its host is none.
     """
-    return PurePosixPath(unquote(urlsplit(url).path))
+    return PurePosixPath(urlsplit(url).path)
+
+
+def url_stem(url: str) -> str:
+    """Return the name of what a web address leads to, without suffix; it may hold any letter."""
+    return unquote(url_path(url).stem)
 
 
 def is_numbered(text: str) -> bool:
