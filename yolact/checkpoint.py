@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import re
+import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import torch
 from torch import Tensor, nn
 
+from data.files import open_file
 from yolact.formats.names import State
 from yolact.formats.recognise import OFFICIAL, Published, recognise
 from yolact.hub.client import PREFIX, fetch_model
@@ -36,6 +38,10 @@ BUNDLED = "yolact_lite2_person"
 
 IN_REPOSITORY = (BUNDLED, "yolact_resnet18_shapes")
 FORMAT = "yolact-checkpoint-1"
+_DTYPES = (
+    *(torch.float16, torch.bfloat16, torch.float32, torch.float64),
+    *(torch.bool, torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64),
+)
 
 
 @dataclass(frozen=True)
@@ -186,7 +192,9 @@ def read_checkpoint(path: Path) -> Checkpoint:
         config, state = read_folder(path)
         return Checkpoint(path, state, False, config)
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        with open_file(path) as file:
+            _check_archive(file)
+            content = torch.load(file, map_location="cpu", weights_only=True)
     except Exception as error:  # broken files make torch.load raise almost anything
         reason = str(error).split("\n", 1)[0] or type(error).__name__
         if "mmengine." in str(error):
@@ -209,6 +217,21 @@ def read_checkpoint(path: Path) -> Checkpoint:
     return _published_checkpoint(path, content)
 
 
+def _check_archive(file: BinaryIO) -> None:
+    """Refuse an archive that unpacks to far more than its size: torch stores, and packs nothing.
+
+    Raises:
+        ValueError: so it does.
+    """
+    if zipfile.is_zipfile(file):
+        file.seek(0)
+        with zipfile.ZipFile(file) as archive:
+            packed = [entry.filename for entry in archive.infolist() if entry.compress_type]
+        if packed:
+            raise ValueError(f"its entry {packed[0]!a:.80} is compressed")
+    file.seek(0)
+
+
 def _published_checkpoint(path: Path, content: object) -> Checkpoint:
     state = _tensors(content, path)
     try:
@@ -222,13 +245,23 @@ def _published_checkpoint(path: Path, content: object) -> Checkpoint:
 def _tensors(content: object, path: Path) -> State:
     if isinstance(content, Mapping) and "state_dict" in content:
         content = content["state_dict"]
-    usable = isinstance(content, Mapping) and all(
-        isinstance(name, str) and isinstance(value, Tensor) and value.layout == torch.strided
-        for name, value in content.items()
-    )
-    if not usable or not content:
+    if not isinstance(content, Mapping) or not content:
         raise ValueError(f"{path}: holds no weights by name")
-    return dict(content)  # type: ignore[call-overload, no-any-return]
+    for name, value in content.items():
+        if not isinstance(name, str) or not _is_plain(value):
+            raise ValueError(f"{path}: holds no weights by name: {name!a:.80} is none")
+    return dict(content)
+
+
+def _is_plain(value: object) -> bool:
+    """Tell a tensor of numbers that are all in the file, from sparse, quantised, expanded ones."""
+    return (
+        isinstance(value, Tensor)
+        and value.layout == torch.strided
+        and value.device.type == "cpu"
+        and value.dtype in _DTYPES
+        and value.numel() * value.element_size() <= value.untyped_storage().nbytes()
+    )
 
 
 def load_weights(model: AnySegmenter, checkpoint: Checkpoint) -> None:
@@ -337,7 +370,7 @@ def checkpoint_path(
 
 
 def find_checkpoints(folder: Path, name: str | None, interrupted: bool | None = None) -> list[Path]:
-    """Return the checkpoints of training runs in a folder, those written last at the end.
+    """Return the checkpoints of training runs in a folder, the last run and iteration at the end.
 
     Released files, which may lie in the same folder under similar names, do not count.
 
@@ -355,5 +388,10 @@ def find_checkpoints(folder: Path, name: str | None, interrupted: bool | None = 
         and name in (None, n.run)
         and interrupted in (None, n.interrupted)
     ]
-    found.sort(key=lambda n: (n.path.stat().st_mtime_ns, n.iteration))
+    times = {n.path: n.path.stat().st_mtime_ns for n in found}
+    latest = {
+        run: max(times[n.path] for n in found if n.run == run) for run in {n.run for n in found}
+    }
+    # By iteration within a run: copying and restoring files gives them other times.
+    found.sort(key=lambda n: (latest[n.run], n.run, n.iteration, times[n.path]))
     return [n.path for n in found]
