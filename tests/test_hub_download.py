@@ -16,7 +16,6 @@ from support.fake_hub import FakeHub, serving, use
 
 from scripts import download_weights
 from yolact import load_model
-from yolact.hub import client
 from yolact.hub.client import DownloadError, HubName, fetch_model
 from yolact.hub.released import OFFICIAL_WEIGHTS, fetch_weights
 
@@ -277,13 +276,14 @@ def test_a_newer_version_is_fetched(hub: FakeHub) -> None:
     assert (old.read_bytes(), new.read_bytes()) == (b"old", b"new")
 
 
-def test_telemetry_is_off_unless_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("HF_HUB_DISABLE_TELEMETRY", "0")
-    client.hub()
-    assert os.environ["HF_HUB_DISABLE_TELEMETRY"] == "0"
-    monkeypatch.delenv("HF_HUB_DISABLE_TELEMETRY")
-    client.hub()
-    assert os.environ["HF_HUB_DISABLE_TELEMETRY"] == "1"
+@pytest.mark.parametrize("wanted", [True, False])
+def test_the_hub_is_told_nothing_unless_it_is_wanted(
+    hub: FakeHub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, wanted: bool
+) -> None:
+    if wanted:
+        monkeypatch.setenv("HF_HUB_DISABLE_TELEMETRY", "0")
+    fetch_weights(NAME, tmp_path)
+    assert any("torch" in agent for agent in hub.agents) == wanted
 
 
 def test_script(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
