@@ -146,7 +146,7 @@ def _files(repository: str, revision: str | None) -> Sequence[str]:
     """List the files of a repository, or what is in the cache of it if it cannot be asked."""
     try:
         information = hub().HfApi().model_info(repository, revision=revision)
-        return [file.rfilename for file in information.siblings]
+        return [file.rfilename for file in information.siblings or ()]
     except Exception:
         try:
             cached = hub().snapshot_download(repository, revision=revision, local_files_only=True)
