@@ -10,7 +10,6 @@ import timm
 import torch
 from torch import Tensor, nn
 
-from yolact.hub.client import hub
 from yolact.timm_networks import TIMM_PREFIX, settings_of
 
 _STRIDES = (8, 16, 32)  # of C3, C4, C5
@@ -82,7 +81,6 @@ def pretrained_state(name: str, file: Path | None = None) -> dict[str, Tensor]:
     """
     state = None if file else _packaged_state(name)
     if state is None:
-        hub()  # which timm uses: from now on it tells nothing about this machine
         state = _file_state(name, file) if file else _hub_state(name)
     return {f"features.{key}": tensor for key, tensor in state.items()}
 
