@@ -6,12 +6,11 @@ import logging
 import os
 from collections.abc import Callable, Iterator, Sequence
 from itertools import count
-from pathlib import Path, PurePosixPath
-from urllib.parse import unquote, urlsplit
+from pathlib import Path
 
 import cv2
 
-from data.files import IMAGE_SUFFIXES, VIDEO_SUFFIXES, is_numbered, is_url
+from data.files import IMAGE_SUFFIXES, VIDEO_SUFFIXES, is_numbered, is_url, url_stem
 from data.video.formats import format_of
 from data.video.writer import free_name
 from yolact.files import as_file_name
@@ -149,7 +148,7 @@ def check_picture(path: Path) -> None:
 def _stem(source: str) -> str:
     """Return what results are named after: the last part of an address, the file, the folder."""
     if is_url(source):
-        return as_file_name(unquote(PurePosixPath(urlsplit(source).path).stem)).strip("_")
+        return as_file_name(url_stem(source)).strip("_")
     path = local_path(source)
     return "stdin" if source == "-" else path.parent.name if is_numbered(source) else path.stem
 
