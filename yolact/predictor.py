@@ -201,6 +201,7 @@ class Predictor:
         top_k: int | None = None,
         classes: Classes = None,
         on_error: Literal["raise", "skip"] = "raise",
+        keyframes: int | Literal["auto", "off"] = "off",
     ) -> Generator[Detections, None, None]:
         """Segment any number of images, in order, with no more memory for more of them.
 
@@ -217,6 +218,9 @@ class Predictor:
             top_k: see there.
             classes: see there.
             on_error: "raise" ends at an image that cannot be read; "skip" logs and counts it.
+            keyframes: of a video the network looks at every so many frames, or at those that "auto"
+                chooses, and optical flow carries its results to the others. Of a camera it looks at
+                the newest frame while others are yielded.
 
         Returns:
             An iterator over the detections. To close it closes a video or camera. `source` is
@@ -230,12 +234,21 @@ class Predictor:
         if on_error not in ("raise", "skip"):
             raise OptionError("on_error", on_error, "expected raise or skip")
         thresholds = self.thresholds(score_threshold, top_k, classes)
+        if keyframes != "off":
+            from .video.keyframes import check_keyframes
+
+            check_keyframes(keyframes)
         many = open_many(source)
         predictor = self.for_many() if many.is_stored else self
 
         def segment(images: list[Image]) -> list[Detections]:
             return predictor.segment(images, thresholds)
 
+        if keyframes not in ("off", 1):
+            from .video.streaming import segment_frames
+
+            parts = batch, predictor.workers, keyframes, thresholds.select
+            return segment_frames(many, segment, *parts)
         return segment_many(many, segment, batch, predictor.workers, skip=on_error == "skip")
 
     def tiled(
