@@ -6,6 +6,7 @@ import os
 import pickle
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from itertools import chain
 from pathlib import Path
 from typing import Any, Literal, overload
@@ -26,6 +27,7 @@ from yolact.results.thresholds import Thresholds, check_count
 from yolact.sources.many import batches, open_many, read_batch
 from yolact.sources.one import OneImage, is_one, read
 from yolact.sources.pixels import Pixels, is_pixels
+from yolact.video.keyframes import check_keyframes
 
 from .checkpoint import Checkpoint, resolve_weights
 from .config import Config
@@ -201,6 +203,7 @@ class Predictor:
         top_k: int | None = None,
         classes: Classes = None,
         on_error: Literal["raise", "skip"] = "raise",
+        keyframes: int | Literal["auto", "off"] = "off",
         track: bool = False,
     ) -> Generator[Detections, None, None]:
         """Segment any number of images, in order, with no more memory for more of them.
@@ -218,6 +221,9 @@ class Predictor:
             top_k: see there.
             classes: see there.
             on_error: "raise" ends at an image that cannot be read; "skip" logs and counts it.
+            keyframes: of a video the network looks at every so many frames, or at those that "auto"
+                chooses, and optical flow carries its results to the others. Of a camera it looks at
+                the newest frame while others are yielded.
             track: the images are frames of one video; their objects get `track_ids` that last, and
                 masks that are averaged along the motion, see `yolact.video.tracks.Tracker`.
 
@@ -233,18 +239,22 @@ class Predictor:
         if on_error not in ("raise", "skip"):
             raise OptionError("on_error", on_error, "expected raise or skip")
         thresholds = self.thresholds(score_threshold, top_k, classes)
+        check_keyframes(keyframes)
         many = open_many(source)
         predictor = self.for_many() if many.is_stored else self
+        segment = partial(predictor.segment, thresholds=thresholds)
+        if keyframes not in ("off", 1):
+            from .video.streaming import segment_frames
 
-        def segment(images: list[Image]) -> list[Detections]:
-            return predictor.segment(images, thresholds)
+            workers = predictor.workers
+            found = segment_frames(many, segment, batch, workers, keyframes, thresholds.select)
+        else:
+            found = segment_many(many, segment, batch, predictor.workers, skip=on_error == "skip")
+        if track:
+            from .video.tracks import tracked
 
-        found = segment_many(many, segment, batch, predictor.workers, skip=on_error == "skip")
-        if not track:
-            return found
-        from .video.tracks import tracked
-
-        return tracked(found)
+            return tracked(found)
+        return found
 
     def tiled(
         self,
