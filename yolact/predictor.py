@@ -6,7 +6,6 @@ import os
 import pickle
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from dataclasses import replace
-from functools import partial
 from itertools import chain
 from pathlib import Path
 from typing import Any, Literal, overload
@@ -24,10 +23,9 @@ from yolact.engines.pytorch import autocast
 from yolact.models.segmenter import AnySegmenter, sizes_of
 from yolact.results.detections import Detections
 from yolact.results.thresholds import Thresholds, check_count
-from yolact.sources.many import batches, open_many, read_batch
+from yolact.sources.many import Many, batches, open_many, read_batch
 from yolact.sources.one import OneImage, is_one, read
 from yolact.sources.pixels import Pixels, is_pixels
-from yolact.video.keyframes import check_keyframes
 
 from .checkpoint import Checkpoint, resolve_weights
 from .config import Config
@@ -239,22 +237,33 @@ class Predictor:
         if on_error not in ("raise", "skip"):
             raise OptionError("on_error", on_error, "expected raise or skip")
         thresholds = self.thresholds(score_threshold, top_k, classes)
-        check_keyframes(keyframes)
-        many = open_many(source)
+        if keyframes != "off":
+            from .video.keyframes import check_keyframes
+
+            check_keyframes(keyframes)
+        skip = on_error == "skip"
+        found = self._each_of(open_many(source), batch, thresholds, keyframes, skip)
+        if not track:
+            return found
+        from .video.tracks import tracked
+
+        return tracked(found)
+
+    def _each_of(
+        self, many: Many, batch: int, thresholds: Thresholds, keyframes: int | str, skip: bool
+    ) -> Generator[Detections, None, None]:
+        """Segment what was opened, see `stream`."""
         predictor = self.for_many() if many.is_stored else self
-        segment = partial(predictor.segment, thresholds=thresholds)
-        if keyframes not in ("off", 1):
-            from .video.streaming import segment_frames
 
-            workers = predictor.workers
-            found = segment_frames(many, segment, batch, workers, keyframes, thresholds.select)
-        else:
-            found = segment_many(many, segment, batch, predictor.workers, skip=on_error == "skip")
-        if track:
-            from .video.tracks import tracked
+        def segment(images: list[Image]) -> list[Detections]:
+            return predictor.segment(images, thresholds)
 
-            return tracked(found)
-        return found
+        if keyframes in ("off", 1):
+            return segment_many(many, segment, batch, predictor.workers, skip=skip)
+        from .video.streaming import segment_frames
+
+        parts = batch, predictor.workers, keyframes, thresholds.select
+        return segment_frames(many, segment, *parts)
 
     def tiled(
         self,
