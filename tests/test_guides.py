@@ -16,7 +16,16 @@ NOT_RUN = {
     "api",  # generated; its examples are for reading
 }
 PAGES = sorted(page for page in DOCS.glob("*.md") if page.stem not in NOT_RUN)
-SLOW = {"checkpoints", "doctor", "evaluate", "export", "outputs", "own_data", "video"}
+SLOW = {
+    "checkpoints",
+    "doctor",
+    "evaluate",
+    "export",
+    "outputs",
+    "own_data",
+    "video",
+    "video_examples",
+}
 """Pages that take more than ten seconds, of which only `make test-all` makes the round."""
 
 

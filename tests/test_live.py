@@ -11,11 +11,11 @@ from support.moving_square import HW, Moving, Network, number_of, overlap, pictu
 from support.numbered_clip import read_numbers
 
 from yolact.results.detections import Detections
+from yolact.sources.one import Shot
 from yolact.video import pipeline as video
 from yolact.video.keyframes import KeyFrames
 from yolact.video.live import Desk, follow
 from yolact.video.pipeline import run_video
-from yolact.video.stages import Frame
 
 AUTO = KeyFrames(None)
 
@@ -41,22 +41,23 @@ class SlowDesk(Desk):
     def __init__(self, frames: int, network: Network):
         super().__init__()
         self.frames, self.network = frames, network
-        self.working: Frame | None = None
+        self.working: tuple[int, np.ndarray] | None = None
 
-    def exchange(self, frame: Frame) -> tuple[int | None, list[tuple[int, Detections]]]:
-        if self.working and frame.position - self.working.position >= self.frames:
-            self.give(self.working.position, self.network([self.working.image])[0])
+    def exchange(
+        self, number: int, image: np.ndarray
+    ) -> tuple[int | None, list[tuple[int, Detections]]]:
+        if self.working and number - self.working[0] >= self.frames:
+            self.give(self.working[0], self.network([self.working[1]])[0])
             self.working = None
         if not self.working and self._newest:
             self.working = self.take()
-        return super().exchange(frame)
+        return super().exchange(number, image)
 
 
 def followed(source: Moving, delay: int) -> tuple[list[Detections], Network]:
     network = Network(source.speed)
-    frames = (Frame(i, image, 0.0, 0.0) for i, image in enumerate(source))
-    shown = list(follow(frames, SlowDesk(delay, network), network, all_of))
-    assert [frame.position for frame, _ in shown] == list(range(source.frames))
+    shown = list(follow(map(Shot, source), SlowDesk(delay, network), network, all_of))
+    assert [number_of(shot.image) for shot, _ in shown] == list(range(source.frames))
     return [found for _, found in shown], network
 
 
@@ -83,8 +84,8 @@ def test_nothing_comes_across_a_cut() -> None:
 def test_a_change_of_size_is_a_cut() -> None:
     network = Network()
     images = [picture(0), picture(1), picture(2)[:90], picture(3)[:90]]
-    frames = (Frame(i, image, 0.0, 0.0) for i, image in enumerate(images))
-    shown = [found for _, found in follow(frames, SlowDesk(9, network), network, all_of)]
+    desk = SlowDesk(9, network)
+    shown = [found for _, found in follow(map(Shot, images), desk, network, all_of)]
     assert [len(found) for found in shown] == [1, 1, 0, 0]
     assert [found.image_hw for found in shown] == [HW, HW, (90, 160), (90, 160)]
 
@@ -150,8 +151,11 @@ def test_an_error_ends_the_run(tmp_path: Path, stage: str) -> None:
 
 
 def test_ctrl_c_finishes_the_output(tmp_path: Path) -> None:
+    positions: list[int] = []
+
     def interrupt(position: int, _: Detections) -> None:
-        if position >= 8:
+        positions.append(position)
+        if len(positions) == 4:
             raise KeyboardInterrupt
 
     output = tmp_path / "out.mp4"
@@ -160,7 +164,7 @@ def test_ctrl_c_finishes_the_output(tmp_path: Path) -> None:
         run_video(
             Moving(10**6, live=True, fps=100), Network(seconds=0.2), leave, **sinks, keyframes=AUTO
         )
-    assert len(read_numbers(output)) >= 1
+    assert len(read_numbers(output)) >= 3
 
 
 def test_closing_the_window_ends_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -204,4 +208,4 @@ def test_a_desk_is_left_by_both_sides() -> None:
     assert taken == [None]
     desk.finish(OSError("broken"))
     with pytest.raises(OSError, match="broken"):
-        desk.exchange(Frame(0, picture(0), 0.0, 0.0))
+        desk.exchange(0, picture(0))

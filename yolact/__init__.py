@@ -4,6 +4,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from data.video.writer import VideoWriter
     from yolact.models.yolact import Yolact
     from yolact.results.coco_file import CocoFile
     from yolact.results.detections import Detections
@@ -23,6 +24,7 @@ __all__ = [
     "Detections",
     "Predictor",
     "ResultFolder",
+    "VideoWriter",
     "Yolact",
     "build_model",
     "get_config",
@@ -36,6 +38,7 @@ _MODULES = {
     "Detections": "results.detections",
     "Predictor": "predictor",
     "ResultFolder": "results.folder",
+    "VideoWriter": "video.pipeline",
     "Yolact": "models.yolact",
     "build_model": "build",
     "get_config": "presets",

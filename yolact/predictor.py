@@ -23,7 +23,7 @@ from yolact.engines.pytorch import autocast
 from yolact.models.segmenter import AnySegmenter, sizes_of
 from yolact.results.detections import Detections
 from yolact.results.thresholds import Thresholds, check_count
-from yolact.sources.many import batches, open_many, read_batch
+from yolact.sources.many import Many, batches, open_many, read_batch
 from yolact.sources.one import OneImage, is_one, read
 from yolact.sources.pixels import Pixels, is_pixels
 
@@ -201,6 +201,7 @@ class Predictor:
         top_k: int | None = None,
         classes: Classes = None,
         on_error: Literal["raise", "skip"] = "raise",
+        keyframes: int | Literal["auto", "off"] = "off",
         track: bool = False,
     ) -> Generator[Detections, None, None]:
         """Segment any number of images, in order, with no more memory for more of them.
@@ -218,6 +219,9 @@ class Predictor:
             top_k: see there.
             classes: see there.
             on_error: "raise" ends at an image that cannot be read; "skip" logs and counts it.
+            keyframes: of a video the network looks at every so many frames, or at those that "auto"
+                chooses, and optical flow carries its results to the others. Of a camera it looks at
+                the newest frame while others are yielded.
             track: the images are frames of one video; their objects get `track_ids` that last, and
                 masks that are averaged along the motion, see `yolact.video.tracks.Tracker`.
 
@@ -233,18 +237,33 @@ class Predictor:
         if on_error not in ("raise", "skip"):
             raise OptionError("on_error", on_error, "expected raise or skip")
         thresholds = self.thresholds(score_threshold, top_k, classes)
-        many = open_many(source)
-        predictor = self.for_many() if many.is_stored else self
+        if keyframes != "off":
+            from .video.keyframes import check_keyframes
 
-        def segment(images: list[Image]) -> list[Detections]:
-            return predictor.segment(images, thresholds)
-
-        found = segment_many(many, segment, batch, predictor.workers, skip=on_error == "skip")
+            check_keyframes(keyframes)
+        skip = on_error == "skip"
+        found = self._each_of(open_many(source), batch, thresholds, keyframes, skip)
         if not track:
             return found
         from .video.tracks import tracked
 
         return tracked(found)
+
+    def _each_of(
+        self, many: Many, batch: int, thresholds: Thresholds, keyframes: int | str, skip: bool
+    ) -> Generator[Detections, None, None]:
+        """Segment what was opened, see `stream`."""
+        predictor = self.for_many() if many.is_stored else self
+
+        def segment(images: list[Image]) -> list[Detections]:
+            return predictor.segment(images, thresholds)
+
+        if keyframes in ("off", 1):
+            return segment_many(many, segment, batch, predictor.workers, skip=skip)
+        from .video.streaming import segment_frames
+
+        parts = batch, predictor.workers, keyframes, thresholds.select
+        return segment_frames(many, segment, *parts)
 
     def tiled(
         self,

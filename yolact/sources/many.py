@@ -30,10 +30,12 @@ class Many(NamedTuple):
         images: each as `read` takes it; to be closed, which closes a video.
         is_stored: they lie ready, so that some can be read ahead; others may come slowly, or
             depend on what was found in the one before.
+        fps: frames per second of a video or camera, whose images are `Shot`s; None for others.
     """
 
     images: Generator[object, None, None]
     is_stored: bool
+    fps: float | None = None
 
 
 def open_many(source: object) -> Many:
@@ -119,7 +121,7 @@ def _open_video(name: str) -> Many:
     from data.video.reader import open_video
 
     video = open_video(name)
-    return Many(_frames(video), is_stored=not video.is_live)
+    return Many(_frames(video), not video.is_live, video.fps)
 
 
 def _frames(video: VideoSource) -> Generator[Shot, None, None]:

@@ -10,13 +10,14 @@ import threading
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from functools import reduce
+from typing import TYPE_CHECKING
 
-from data.video.reader import VideoSource
+from data.images import Image
 from yolact.results.detections import Detections
 from yolact.threads import Cancelled, Channel
 
 from .flow import Flow, FlowEstimator, SmallFrame, carry, shrink
-from .keyframes import as_carried, link
+from .keyframes import Item, as_carried, link
 from .stages import (
     Finish,
     Frame,
@@ -31,6 +32,9 @@ from .stages import (
     read_stage,
     taken_from,
 )
+
+if TYPE_CHECKING:
+    from data.video.reader import VideoSource
 
 _LONGEST = 31  # flows from a frame that the network works on to the newest one; odd
 
@@ -59,18 +63,20 @@ class Desk:
 
     def __init__(self) -> None:
         self._changed = threading.Condition()
-        self._newest: Frame | None = None
+        self._newest: tuple[int, Image] | None = None
         self._taken: int | None = None
         self._found: list[tuple[int, Detections]] = []
         self._finished = False
         self._failure: BaseException | None = None
 
-    def exchange(self, frame: Frame) -> tuple[int | None, list[tuple[int, Detections]]]:
+    def exchange(
+        self, number: int, image: Image
+    ) -> tuple[int | None, list[tuple[int, Detections]]]:
         """Replace the newest frame.
 
         Returns:
-            The position of the frame before, if the network has taken it, and all results since
-            then with the positions of their frames.
+            The number of the frame before, if the network has taken it, and all results since then
+            with the numbers of their frames.
 
         Raises:
             Cancelled: nobody wants more.
@@ -79,23 +85,23 @@ class Desk:
         with self._changed:
             self._check()
             taken, found = self._taken, self._found
-            self._newest, self._taken, self._found = frame, None, []
+            self._newest, self._taken, self._found = (number, image), None, []
             self._changed.notify_all()
         return taken, found
 
-    def take(self) -> Frame | None:
+    def take(self) -> tuple[int, Image] | None:
         """Wait for a frame that was not taken yet; None at the end."""
         with self._changed:
             while self._newest is None and not self._finished:
                 self._changed.wait(0.2)  # a wait without an end would not see Ctrl-C on Windows
             frame, self._newest = self._newest, None
-            self._taken = frame.position if frame else None
+            self._taken = frame[0] if frame else None
             return None if self._finished else frame
 
-    def give(self, position: int, found: Detections) -> None:
-        """Leave the network's result for the frame at a position."""
+    def give(self, number: int, found: Detections) -> None:
+        """Leave the network's result for a frame."""
         with self._changed:
-            self._found.append((position, found))
+            self._found.append((number, found))
 
     def finish(self, failure: BaseException | None = None) -> None:
         """End the work of both sides, with the error that ended it, if any."""
@@ -116,9 +122,10 @@ def network_stage(desk: Desk, predict: Predict, rate: Rate) -> None:
     """Run the network on the newest frame, again and again."""
     failure = None
     try:
-        while (frame := desk.take()) is not None:
-            (found,) = predict([frame.image])
-            desk.give(frame.position, found)
+        while (taken := desk.take()) is not None:
+            number, image = taken
+            (found,) = predict([image])
+            desk.give(number, found)
             rate.tick()
     except BaseException as error:
         failure = error
@@ -127,8 +134,8 @@ def network_stage(desk: Desk, predict: Predict, rate: Rate) -> None:
 
 
 def follow(
-    frames: Iterable[Frame], desk: Desk, predict: Predict, select: Select
-) -> Iterator[Result]:
+    frames: Iterable[Item], desk: Desk, predict: Predict, select: Select
+) -> Iterator[tuple[Item, Detections]]:
     """Yield every frame with the last result of the network, carried to it.
 
     Only the first frame waits for its own. After a cut nothing is shown until the next result.
@@ -144,20 +151,20 @@ def follow(
     latest: Detections | None = None
     paths: dict[int, list[Flow]] = {}  # from each frame that the network works on, to this one
     try:
-        for frame in frames:
+        for number, frame in enumerate(frames):
             before, small = small, shrink(frame.image)
             if before is None or latest is None:
                 (latest,) = predict([frame.image])
                 yield frame, latest
                 continue
             back, _ = link(estimate, small, before)
-            taken, found = desk.exchange(frame)
+            taken, found = desk.exchange(number, frame.image)
             if back is None:
                 paths, latest = {}, replace(latest[:0], image_hw=small.image_hw)
             else:
                 if taken is not None:
                     paths[taken] = []
-                paths = {position: _merged([*path, back]) for position, path in paths.items()}
+                paths = {known: _merged([*path, back]) for known, path in paths.items()}
                 latest = _newest(latest, back, found, paths)
             yield frame, select(as_carried(latest, frame.image))
     finally:
@@ -179,7 +186,7 @@ def _newest(
 ) -> Detections:
     """Carry the newest result to now; one from before a cut has no path."""
     latest = carry(latest, back)
-    for position, result in found:
-        if position in paths:
-            latest = reduce(carry, paths.pop(position), result)
+    for number, result in found:
+        if number in paths:
+            latest = reduce(carry, paths.pop(number), result)
     return latest

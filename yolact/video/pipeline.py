@@ -119,8 +119,7 @@ def run_video(
                 break
     seconds = time.perf_counter() - start
     dropped = stages.dropped + source.broken_frames
-    fps = frames / seconds if seconds > 0 else 0.0
-    return VideoReport(frames, seconds, fps, dropped, sink.path)
+    return VideoReport(frames, seconds, frames / (seconds or 1), dropped, sink.path)
 
 
 def _check(**numbers: int | None) -> None:

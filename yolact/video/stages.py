@@ -9,12 +9,14 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import replace
 from itertools import chain, islice
-from typing import Any, NamedTuple, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar
 
 from data.images import Image
-from data.video.reader import VideoSource
 from yolact.results.detections import Detections
 from yolact.threads import Cancelled, Channel, map_ahead
+
+if TYPE_CHECKING:
+    from data.video.reader import VideoSource
 
 Predict = Callable[[list[Image]], list[Detections]]
 Draw = Callable[[Image, Detections], Image]

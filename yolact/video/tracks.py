@@ -33,6 +33,7 @@ _LEAST_OVERLAP = 0.15
 _OTHER_CLASS = 0.9  # factor on the overlap of objects of different classes
 _LEAST_LIKENESS = 0.5
 _CLEARLY = 0.15  # more likeness than that to its own track makes a detection another object
+_TWIN = 0.8  # likeness of two detections of one object
 _YOUNG = 0.5  # seconds in which a new object can turn out to be one that was lost
 _STEADY = 3  # detections that make an object more than noise
 _SURE = 10  # detections that make it half as sure again
@@ -196,12 +197,15 @@ class Tracker:
         table = alike * (1 - 0.5 * away / reach) * _sureness(tracks)
         table[(alike < _LEAST_LIKENESS) | (away > reach)] = 0.0
         for row, column in np.argwhere(table):
-            own = self._tracks.get(numbers.get(int(column), 0))
-            is_possible = tracks[row].label == seen.labels[column]
+            track, own = tracks[row], self._tracks.get(numbers.get(int(column), 0))
+            is_possible = track.label == seen.labels[column]
             if own is not None:
+                near = 2 * away[row, column] <= reach[row, column]
+                # Of two detections of one object the later can outlive the earlier.
+                is_twin = near and alike[row, column] >= _TWIN
+                was_lost = own.is_young(self._now) and (is_twin or track.seen <= own.born)
                 clearly = alike[row, column] > own.alike(seen.looks[column]) + _CLEARLY
-                was_lost = own.is_young(self._now) and tracks[row].seen <= own.born
-                is_possible &= was_lost or (clearly and tracks[row].hits >= _STEADY)
+                is_possible &= was_lost or (clearly and track.hits >= _STEADY)
             table[row, column] *= is_possible
         again = {column: list(lost)[row] for row, column in pairs(table)}
         for column in again.keys() & numbers.keys():

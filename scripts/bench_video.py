@@ -1,0 +1,281 @@
+"""Measure what key frames and tracks do to a video: masks, identities, flicker, speed, delay.
+
+Generated videos tell the truth to the pixel; of other videos the truth is what the network finds in
+every frame. Then a camera that is faster than the network, and large models in 8 bits from file to
+file.
+
+Example:
+  python scripts/bench_video.py --clips=videos --plot=video.png > table.md
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from data.annotations.run_lengths import encode, measure
+from data.classes import SHAPE_CLASSES, Categories
+from data.images import Image
+from data.shapes.clip import export_clip
+from data.shapes.motion import KINDS, TrueFrame, moving_shapes
+from data.video.reader import open_video
+from yolact.build import build_model
+from yolact.checkpoint import BUNDLED
+from yolact.cli.common import add_flags, flag, make_parser, run_command
+from yolact.cli.predict import VideoOptions, process_video
+from yolact.drawing.detections import draw_detections
+from yolact.errors import UsageError
+from yolact.evaluation.speed import describe_machine
+from yolact.evaluation.videos import Film, RunScores, Truth, Way, mean_scores, score_run, watch
+from yolact.predictor import Predictor
+from yolact.presets import get_config
+from yolact.results.compact import compact_masks
+from yolact.results.detections import Detections
+from yolact.results.thresholds import Thresholds
+from yolact.video.keyframes import Asked
+from yolact.video.stages import Predict
+
+MODEL = "yolact_resnet18_shapes"
+LARGE = ("yolact_resnet50", "yolact_base")
+KEYFRAMES: tuple[Asked, ...] = ("off", 2, 4, 8, "auto")
+FPS = 25.0
+CAMERA_FPS, NETWORK_SECONDS = 30.0, 0.3
+
+WAYS = tuple(Way(keyframes, track) for track in (False, True) for keyframes in KEYFRAMES)
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Print the tables."""
+    parser = make_parser("bench_video.py", __doc__)
+    add_flags(
+        parser,
+        "options",
+        (
+            flag("--frames", "of each generated video; 0 for none", int, 100),
+            flag("--height", "of these, in pixels", int, 384),
+            flag("--clips", "folder of other videos, with people", Path),
+            flag("--clip_frames", "of each of these", int, 90),
+            flag("--live", "seconds of a camera; 0 for none", int, 10),
+            flag("--large_frames", "frames for large models in 8 bits; 0 for none", int, 60),
+            flag("--plot", "also draw the first table to this file", Path),
+        ),
+    )
+    args = parser.parse_args(argv)
+    for name in ("frames", "clip_frames", "live", "large_frames"):
+        if getattr(args, name) < 0:
+            raise UsageError(f"--{name}={getattr(args, name)}: expected at least 0")
+    if args.clips is not None and not args.clips.is_dir():
+        raise UsageError(f"--clips={args.clips}: no such folder")
+    image_hw = args.height, args.height * 4 // 3
+    print(describe_machine(torch.device("cpu")))
+    if args.frames:
+        rows = on_generated(Predictor.from_checkpoint(MODEL), args.frames, image_hw)
+        title = f"{len(KINDS)} generated videos of {args.frames} frames, {MODEL}"
+        print_table(title, rows)
+        if args.plot:
+            plot({way: of_way[0] for way, of_way in rows.items()}, args.plot)
+    clips = sorted(args.clips.glob("*.mp4")) if args.clips else []
+    if clips:
+        rows = on_clips(Predictor.from_checkpoint(BUNDLED), clips, args.clip_frames)
+        print_table(f"{len(clips)} videos, {args.clip_frames} frames each, {BUNDLED}", rows)
+    if args.live:
+        print_live(round(args.live * CAMERA_FPS), image_hw)
+    if args.large_frames:
+        print_large(clips, args.large_frames)
+
+
+def on_generated(
+    predictor: Predictor, frames: int, image_hw: tuple[int, int]
+) -> dict[Way, list[RunScores]]:
+    """Score every way on every kind of video: their mean, then the video with crossings."""
+    rows: dict[Way, list[RunScores]] = {way: [] for way in WAYS}
+    predict, thresholds = prepared(predictor, image_hw)
+    for kind in KINDS:
+        print(f"{kind} ...", file=sys.stderr)
+        made = list(moving_shapes(kind, frames, image_hw))
+        images = [frame.image for frame in made]
+        truth = [Truth(frame.masks, frame.labels.tolist(), frame.ids.tolist()) for frame in made]
+        for way in WAYS:
+            seen = watch(Film(images, FPS), predict, thresholds, way)
+            rows[way].append(score_run(images, truth, seen, SHAPE_CLASSES))
+    crossing = KINDS.index("crossing")
+    return {way: [mean_scores(of_way), of_way[crossing]] for way, of_way in rows.items()}
+
+
+def on_clips(predictor: Predictor, clips: Sequence[Path], most: int) -> dict[Way, list[RunScores]]:
+    """Score every way on videos, against what the network finds in every frame."""
+    rows: dict[Way, list[RunScores]] = {way: [] for way in WAYS}
+    categories = Categories.from_names(predictor.model.class_names)
+    for clip in clips:
+        print(f"{clip.name} ...", file=sys.stderr)
+        with open_video(str(clip)) as video:
+            images, fps = list(itertools.islice(video, most)), video.fps
+        predict, thresholds = prepared(predictor, (images[0].shape[0], images[0].shape[1]))
+        truth: list[Truth] = []
+        for way in WAYS:
+            seen = watch(Film(images, fps), predict, thresholds, way)
+            truth = truth or [
+                Truth(found.masks.numpy(), found.labels.tolist(), None)
+                for _, found in sorted(seen.found.items())
+            ]
+            rows[way].append(score_run(images, truth, seen, categories))
+    return {way: [mean_scores(of_way)] for way, of_way in rows.items()}
+
+
+def prepared(predictor: Predictor, image_hw: tuple[int, int]) -> tuple[Predict, Thresholds]:
+    """Return what segments frames, warmed up, and what of it counts."""
+    thresholds = predictor.thresholds()
+
+    def predict(images: list[Image]) -> list[Detections]:
+        return predictor.segment(images, thresholds)
+
+    for _ in range(2):
+        predict([np.zeros((*image_hw, 3), np.uint8)])
+    return predict, thresholds
+
+
+def print_table(title: str, rows: dict[Way, list[RunScores]]) -> None:
+    """Print a line for each way; a second row of it tells the IDF1 of crossings."""
+    crossing = any(len(of_way) > 1 for of_way in rows.values())
+    heads = ["key frames", "tracks", "mask AP", "mean IoU", "flicker", "IDF1", "switches"]
+    heads += ["IDF1, crossings"] * crossing
+    heads += ["frames/s", "delay p50, ms", "p95"]
+    print(f"\n{title}\n\n| {' | '.join(heads)} |\n{'| --- ' * len(heads)}|")
+    for way, (first, *others) in rows.items():
+        scores = first.scores
+        is_known = not math.isnan(scores.idf1)
+        cells = [f"{first.ap:.1f}", f"{scores.mean_iou:.3f}", f"{scores.flicker:.3f}"]
+        cells += [f"{scores.idf1:.3f}", str(scores.switches)] if is_known else ["", ""]
+        cells += [f"{each.scores.idf1:.3f}" if is_known else "" for each in others]
+        cells += [f"{first.fps:.1f}", *(f"{delay:.0f}" for delay in first.delays)]
+        print(f"| {way} | {' | '.join(cells)} |", flush=True)
+
+
+def plot(rows: dict[Way, RunScores], path: Path) -> None:
+    """Draw mean IoU and flicker over frames per second."""
+    from matplotlib.figure import Figure
+
+    figure = Figure((9, 3.6), layout="constrained")
+    for axes, name, title in zip(
+        figure.subplots(1, 2),
+        ("mean_iou", "flicker"),
+        ("mean IoU with the truth", "flicker"),
+        strict=True,
+    ):
+        for track, label in ((False, "no tracks"), (True, "tracks")):
+            some = [(way, each) for way, each in rows.items() if way.track == track]
+            values = [getattr(each.scores, name) for _, each in some]
+            axes.plot([each.fps for _, each in some], values, "o-", label=label)
+            for (way, each), value in zip(some, values, strict=True):
+                axes.annotate(str(way.keyframes), (each.fps, value))
+        axes.set(xlabel="frames/s", ylabel=title)
+        axes.legend()
+    figure.savefig(path, dpi=110)
+
+
+def print_live(frames: int, image_hw: tuple[int, int]) -> None:
+    """Print how a camera is shown with a network that is slower, exact or not."""
+    made = list(moving_shapes("moving", frames, image_hw))
+    images = [frame.image for frame in made]
+    truth = [Truth(frame.masks, frame.labels.tolist(), frame.ids.tolist()) for frame in made]
+    exact = {id(frame.image): as_detections(frame) for frame in made}
+    predict, thresholds = prepared(Predictor.from_checkpoint(MODEL), image_hw)
+    networks: dict[str, Predict] = {
+        "exact": lambda given: [exact[id(image)] for image in given],
+        MODEL: predict,
+    }
+    print(f"\nA camera of {CAMERA_FPS:g} frames/s, a network of {NETWORK_SECONDS * 1000:.0f} ms\n")
+    heads = ("network", "key frames", "tracks", "shown, frames/s", "delay p50, ms", "p95")
+    print(f"| {' | '.join((*heads, 'mean IoU'))} |\n{'| --- ' * (len(heads) + 1)}|")
+    for (name, network), way in itertools.product(
+        networks.items(), (Way("off", False), Way("auto", False), Way("auto", True))
+    ):
+        film = Film(images, CAMERA_FPS, is_live=True)
+        seen = watch(film, slowed(network), thresholds, way)
+        iou = score_run(images, truth, seen, SHAPE_CLASSES).scores.mean_iou
+        numbers = f"{seen.fps:.1f} | {seen.delay(50):.0f} | {seen.delay(95):.0f} | {iou:.3f}"
+        print(f"| {name} | {way} | {numbers} |", flush=True)
+
+
+def slowed(network: Predict) -> Predict:
+    """Return the network, taking its time."""
+
+    def predict(images: list[Image]) -> list[Detections]:
+        start = time.perf_counter()
+        found = network(images)
+        time.sleep(max(start + NETWORK_SECONDS - time.perf_counter(), 0.0))
+        return found
+
+    return predict
+
+
+def as_detections(frame: TrueFrame) -> Detections:
+    """Return the truth as a perfect network would."""
+    soft_masks, frames = compact_masks([(mask, (0, 0)) for mask in frame.masks])
+    boxes = [measure(encode(mask))[0] for mask in frame.masks]
+    corners = [(x, y, x + width, y + height) for x, y, width, height in boxes]
+    scores = torch.ones(len(frame.ids))
+    return Detections(
+        boxes=torch.tensor(corners, dtype=torch.float32).reshape(-1, 4),
+        scores=scores,
+        labels=torch.from_numpy(frame.labels),
+        soft_masks=soft_masks,
+        mask_frames=frames,
+        box_scores=scores,
+        image_hw=(frame.image.shape[0], frame.image.shape[1]),
+        class_names=SHAPE_CLASSES.names,
+    )
+
+
+def print_large(clips: Sequence[Path], frames: int) -> None:
+    """Print frames per second of large models in 8 bits, from file to file."""
+    print("\nFrom file to file, 1280 x 720, INT8, random weights, the ten best objects\n")
+    print("| model | key frames | frames/s |\n| --- | --- | --- |")
+    with tempfile.TemporaryDirectory() as folder:
+        source = clips[-1] if clips else Path(folder) / "clip.mp4"
+        if not clips:
+            made = (frame.image for frame in moving_shapes("moving", frames, (720, 1280)))
+            export_clip(source, made)
+        for name in LARGE:
+            predictor = in_8_bits(name, Path(folder) / f"{name}.xml")
+            for keyframes in ("off", 4):
+                options = VideoOptions(keyframes=keyframes, max_frames=frames)
+                output = Path(folder) / "out.mp4"
+                thresholds = Thresholds(0.0, top_k=10, drop_empty=True)
+                report = process_video(
+                    str(source), output, predictor, draw_detections, thresholds, options
+                )
+                print(f"| {name} | {keyframes} | {report.fps:.1f} |", flush=True)
+
+
+def in_8_bits(name: str, path: Path) -> Predictor:
+    """Quantise a model that has learned nothing."""
+    from yolact.engines.exported import metadata, write_openvino
+    from yolact.engines.openvino import convert, quantize
+
+    torch.manual_seed(0)
+    config = get_config(name)
+    model = build_model(config).eval()
+    rng = np.random.default_rng(0)
+
+    def load(_: int) -> NDArray[np.float32]:
+        image = torch.from_numpy(rng.integers(0, 256, (3, 360, 640), np.uint8))
+        x: NDArray[np.float32] = model.preprocess([image]).numpy()
+        return x
+
+    network = quantize(convert(model.network, model.image_size, False), range(4), load)
+    write_openvino(network, metadata(model, config), path, half=False)
+    return Predictor.from_checkpoint(path)
+
+
+if __name__ == "__main__":
+    raise SystemExit(run_command(main))

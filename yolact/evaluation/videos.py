@@ -1,0 +1,190 @@
+"""A video run in one of several ways, and scored: masks, identities, flicker, speed, delay."""
+
+from __future__ import annotations
+
+import math
+import statistics
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from data.annotations.as_coco import coco_index
+from data.annotations.run_lengths import encode, measure
+from data.classes import Categories
+from data.images import Image
+from data.video.reader import VideoSource
+from yolact.drawing.detections import draw_detections
+from yolact.results.detections import Detections
+from yolact.results.thresholds import Thresholds
+from yolact.video.flow import FlowEstimator, carry, shrink
+from yolact.video.keyframes import Asked, KeyFrames
+from yolact.video.overlaps import mask_overlaps
+from yolact.video.pipeline import run_video
+from yolact.video.stages import Predict
+from yolact.video.tracks import Tracker
+
+from .coco import CocoEvaluator
+from .tracking import TrackScorer, TrackScores
+
+
+class Way(NamedTuple):
+    """A way to run a video."""
+
+    keyframes: Asked
+    track: bool
+
+    def __str__(self) -> str:
+        return f"{self.keyframes} | {'yes' if self.track else 'no'}"
+
+
+class Film(VideoSource):
+    """Frames in memory, each noted when it is read; live, they come by the clock."""
+
+    def __init__(self, images: Sequence[Image], fps: float, *, is_live: bool = False):
+        self.images, self.fps, self.is_live = images, fps, is_live
+        self.image_hw = images[0].shape[0], images[0].shape[1]
+        self.frame_count, self.name, self.path = len(images), "memory", None
+        self.seconds, self.broken_frames = 0.0, 0
+        self.read_at: list[float] = []
+
+    def __iter__(self) -> Iterator[Image]:
+        """Yield the frames."""
+        start = time.perf_counter()
+        for number, image in enumerate(self.images):
+            self.seconds = number / self.fps
+            if self.is_live:
+                time.sleep(max(start + self.seconds - time.perf_counter(), 0.0))
+            self.read_at.append(time.perf_counter())
+            yield image
+
+    def close(self) -> None:
+        """Do nothing: there is nothing to close."""
+
+
+class Truth(NamedTuple):
+    """What there is in a frame.
+
+    Attributes:
+        masks: (N, H, W) bool.
+        labels: of N objects.
+        ids: of N objects; None where nobody knows them.
+    """
+
+    masks: NDArray[np.bool_]
+    labels: list[int]
+    ids: list[int] | None
+
+
+@dataclass
+class Watched:
+    """What a run of a video gave.
+
+    Attributes:
+        found: position of a frame -> detections.
+        delays: seconds from reading to delivering each frame.
+        fps: frames per second.
+    """
+
+    found: dict[int, Detections] = field(default_factory=dict)
+    delays: list[float] = field(default_factory=list)
+    fps: float = 0.0
+
+    def delay(self, percent: int) -> float:
+        """Return a percentile of the delays, in milliseconds."""
+        return 1000 * float(np.percentile(self.delays, percent)) if self.delays else math.nan
+
+
+class RunScores(NamedTuple):
+    """The scores of a way on a video."""
+
+    ap: float
+    scores: TrackScores
+    fps: float
+    delays: tuple[float, float]  # median and 95th percentile, in ms
+
+
+def watch(film: Film, predict: Predict, thresholds: Thresholds, way: Way) -> Watched:
+    """Run a video."""
+    seen = Watched()
+
+    def note(position: int, found: Detections) -> None:
+        seen.delays.append(time.perf_counter() - film.read_at[position])
+        seen.found[position] = replace(found, picture=None)
+
+    report = run_video(
+        film,
+        predict,
+        draw_detections,
+        output=None,
+        display=False,
+        on_frame=note,
+        keyframes=KeyFrames.asked(way.keyframes, film.fps, thresholds.select),
+        track=Tracker().update if way.track else None,
+    )
+    seen.fps = report.fps
+    return seen
+
+
+def score_run(
+    images: Sequence[Image], truth: Sequence[Truth], seen: Watched, categories: Categories
+) -> RunScores:
+    """Score a run; frames that were not delivered do not count."""
+    scorer, estimate = TrackScorer(), FlowEstimator()
+    before: tuple[int, Detections] | None = None
+    evaluator = CocoEvaluator(coco_index(_coco_content(truth, categories)), categories.category_ids)
+    for position, found in sorted(seen.found.items()):
+        masks, there = found.masks.numpy(), truth[position]
+        ids = list(range(len(found))) if found.track_ids is None else found.track_ids.tolist()
+        objects = list(range(len(there.labels))) if there.ids is None else there.ids
+        scorer.add(objects, ids, mask_overlaps(there.masks, masks))
+        if before is not None and before[0] == position - 1:
+            flow = estimate(shrink(images[position]), shrink(images[position - 1]))
+            scorer.add_step(carry(before[1], flow).masks.numpy(), masks)
+        before = position, found
+        evaluator.add(position, found)
+    scores = scorer.summarize()
+    if found.track_ids is None or there.ids is None:
+        scores = scores._replace(idf1=math.nan)
+    ap = evaluator.summarize().mask.overlaps["all"]
+    return RunScores(ap, scores, seen.fps, (seen.delay(50), seen.delay(95)))
+
+
+def _coco_content(truth: Sequence[Truth], categories: Categories) -> dict[str, Any]:
+    """Return a video's truth as COCO's content, whose images are the frames."""
+    images: list[dict[str, Any]] = []
+    entries: list[dict[str, Any]] = []
+    for position, (masks, labels, _) in enumerate(truth):
+        height, width = masks.shape[1:]
+        images.append({"id": position, "height": height, "width": width})
+        for mask, label in zip(masks, labels, strict=True):
+            run_lengths = encode(mask)
+            box, area = measure(run_lengths)
+            entry = {
+                "id": len(entries) + 1,
+                "image_id": position,
+                "category_id": categories.category_ids[label],
+                "segmentation": run_lengths,
+                "bbox": box,
+                "area": area,
+                "iscrowd": 0,
+            }
+            entries.append(entry)
+    return {"images": images, "annotations": entries, "categories": categories.to_coco_json()}
+
+
+def mean_scores(rows: Sequence[RunScores]) -> RunScores:
+    """Average the scores of videos; switches are counted together."""
+    scores = [each.scores for each in rows]
+    together = TrackScores(
+        statistics.mean(each.idf1 for each in scores),
+        statistics.mean(each.mean_iou for each in scores),
+        sum(each.switches for each in scores),
+        statistics.mean(each.flicker for each in scores),
+    )
+    delays = [statistics.mean(each.delays[at] for each in rows) for at in (0, 1)]
+    ap, fps = (statistics.mean(getattr(each, name) for each in rows) for name in ("ap", "fps"))
+    return RunScores(ap, together, fps, (delays[0], delays[1]))

@@ -1,0 +1,77 @@
+"""The frames of a video or camera through a predictor, with key frames, for loops in Python."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Generator, Sequence
+from contextlib import closing
+from dataclasses import replace
+from itertools import chain
+
+from yolact.errors import OptionError
+from yolact.results.detections import Detections
+from yolact.sources.many import Many, batches
+from yolact.sources.one import Shot, read
+from yolact.threads import map_ahead
+
+from .keyframes import KeyFrames, Stretch
+from .live import Desk, follow, network_stage
+from .stages import Predict, Rate, Select
+
+
+def segment_frames(
+    many: Many, segment: Predict, batch: int, workers: int, keyframes: int | str, select: Select
+) -> Generator[Detections, None, None]:
+    """Segment the frames of a video or camera, as `Predictor.stream` does.
+
+    Args:
+        many: from `open_many`; closed at the end, whatever ends it.
+        segment: segments a list of images.
+        batch: key frames for each call of it.
+        workers: threads that call it.
+        keyframes: "auto", or the distance between two.
+        select: keeps the detections that count, of those that are carried.
+
+    Raises:
+        OptionError: these are images of another kind.
+    """
+    if many.fps is None:
+        raise OptionError("keyframes", keyframes, "expected off, for this is no video")
+    keys = KeyFrames(keyframes if isinstance(keyframes, int) else None, many.fps, select)
+    if many.is_stored:
+        return segment_key_frames(many, segment, batch, workers, keys)
+    return segment_live(many, segment, keys)
+
+
+def segment_key_frames(
+    many: Many, segment: Predict, batch: int, workers: int, keys: KeyFrames
+) -> Generator[Detections, None, None]:
+    """Segment the key frames of a video, and carry what is found to the others."""
+
+    def look(
+        stretches: Sequence[Stretch[Shot]],
+    ) -> list[tuple[Stretch[Shot], Detections]]:
+        found = segment([stretch[0].item.image for stretch in stretches])
+        return list(zip(stretches, found, strict=True))
+
+    stretches = keys.stretches(map(read, many.images))
+    results = map_ahead(look, batches(stretches, batch), workers, workers)
+    with closing(many.images), closing(results):
+        for shot, found in keys.fill(chain.from_iterable(results), segment):
+            yield replace(found, source=shot.source, picture=shot.image, seconds=shot.seconds)
+
+
+def segment_live(
+    many: Many, segment: Predict, keys: KeyFrames
+) -> Generator[Detections, None, None]:
+    """Yield every frame of a camera with the last result, while the network works on the newest."""
+    desk = Desk()
+    network = threading.Thread(target=network_stage, args=(desk, segment, Rate()), daemon=True)
+    with closing(many.images):
+        network.start()
+        try:
+            for shot, found in follow(map(read, many.images), desk, segment, keys.select):
+                yield replace(found, source=shot.source, picture=shot.image, seconds=shot.seconds)
+        finally:
+            desk.finish()
+            network.join()
