@@ -21,13 +21,12 @@ class ImageSequence(VideoSource):
 
     Args:
         name: folder or pattern.
-        fps: frames per second; 30 if None.
 
     Raises:
         ValueError: there is no image, or none can be read.
     """
 
-    def __init__(self, name: str, fps: float | None = None):
+    def __init__(self, name: str):
         self._files = iter(files := _listed(Path(name).expanduser()))
         self._number = -1
         if not files:
@@ -37,7 +36,7 @@ class ImageSequence(VideoSource):
         if self._first is None:
             raise ValueError(f"no image of {name} can be read, as {files[0]}")
         height, width = self._first.shape[:2]
-        super().__init__(name, fps or 0, (height, width), len(files))
+        super().__init__(name, 0, (height, width), len(files))
 
     def __iter__(self) -> Iterator[Image]:
         """Yield the remaining images; then tell how many were broken."""

@@ -9,7 +9,7 @@ from typing import Any
 
 import av
 from av.container import InputContainer
-from av.error import FFmpegError
+from av.error import ExitError, FFmpegError
 from av.packet import Packet
 
 from data.files import without_password
@@ -19,6 +19,7 @@ from .container import ContainerSource
 
 # A playlist from elsewhere names no files of this machine.
 _PROTOCOLS = "http,https,httpproxy,tls,tcp,udp,rtp,rtsp,rtmp,rtmps,rtmpt,srt,ftp,crypto,data"
+_STALL = 0.5  # part of the timeout after which a connection is made anew
 _PAUSE = 0.5  # seconds between two attempts to connect
 _UNTIMED = {"mpjpeg", "mjpeg"}  # formats without times: libav counts 25 frames/s
 
@@ -74,10 +75,12 @@ class StreamSource(ContainerSource):
                 is_open_end = error.errno == errno.EIO and self._container.size <= 0
                 came = (self._delivered_frames - before) / float(self._video.average_rate or 25)
                 yield None
-                if is_open_end and newest - connected < came / 2:  # as files come, not as cameras
-                    return
-                if not is_open_end:
+                if isinstance(error, (ExitError, TimeoutError)):
+                    reason = "it stalled"
+                elif not is_open_end:
                     reason = error.strerror or str(error)
+                elif newest - connected < came / 2:  # as files come, not as cameras
+                    return
             if not (self.is_live and self._connect_again(newest + self._timeout)):
                 raise OSError(
                     f"{self.name}: no data for {time.monotonic() - newest:.0f} s ({reason}); "
@@ -102,7 +105,7 @@ def _connect(address: str, timeout: float) -> InputContainer:
 
     What comes before a stall is delivered: it looks at half a second only, to know the format.
     """
-    stall = timeout / 2
+    stall = _STALL * timeout
     microseconds = str(round(1e6 * stall))
     options = {
         "protocol_whitelist": _PROTOCOLS,
@@ -114,4 +117,4 @@ def _connect(address: str, timeout: float) -> InputContainer:
         "reconnect_on_network_error": "0",
         "reconnect_delay_max": str(max(1, round(stall))),
     }
-    return av.open(address, options=options, timeout=(timeout, stall))
+    return av.open(address, options=options, timeout=timeout)
