@@ -19,7 +19,6 @@ from .container import ContainerSource
 
 # A playlist from elsewhere names no files of this machine.
 _PROTOCOLS = "http,https,httpproxy,tls,tcp,udp,rtp,rtsp,rtmp,rtmps,rtmpt,srt,ftp,crypto,data"
-_STALL = 0.5  # part of the timeout after which a connection is made anew
 _PAUSE = 0.5  # seconds between two attempts to connect
 _UNTIMED = {"mpjpeg", "mjpeg"}  # formats without times: libav counts 25 frames/s
 
@@ -105,7 +104,7 @@ def _connect(address: str, timeout: float) -> InputContainer:
 
     What comes before a stall is delivered: it looks at half a second only, to know the format.
     """
-    stall = _STALL * timeout
+    stall = timeout / 2
     microseconds = str(round(1e6 * stall))
     options = {
         "protocol_whitelist": _PROTOCOLS,
