@@ -92,18 +92,6 @@ class Flow:
         """Return how far the source, moved along the flow, is from the target: (h, w), 0 to 255."""
         return as_uint8(cv2.absdiff(_sample(self.source.grey, self.places), self.target.grey))
 
-    def agrees(self, back: Flow) -> NDArray[np.bool_]:
-        """Mark pixels of the target that the flow from source to target leads back to: (h, w).
-
-        The others were hidden in the source, or the flow is wrong there. N. Sundaram et al., Dense
-        Point Trajectories by GPU-accelerated Large Displacement Optical Flow, ECCV 2010, eq. 5.
-        """
-        returned = _sample(back.offsets, self.places)
-        missed = self.offsets + returned
-        squares = [np.einsum("hwc,hwc->hw", v, v) for v in (self.offsets, returned, missed)]
-        agreeing: NDArray[np.bool_] = squares[2] < 0.01 * (squares[0] + squares[1]) + 0.5
-        return agreeing
-
 
 class FlowEstimator:
     """Computes flows, one at a time: each thread needs its own."""
