@@ -44,7 +44,7 @@ class TensorGroup:
         if index.dtype == torch.bool:  # once for all tensors
             index = torch.arange(len(self), device=device)[index]
         index = torch.where(index < 0, index + len(self), index)
-        # tensor[index] wakes all threads for a few kilobytes, and they spin: milliseconds of theirs.
+        # tensor[index] wakes all threads for a few kilobytes, which costs milliseconds of theirs.
         return self._map(lambda tensor: tensor.index_select(0, index))
 
     def to(self: Group, device: torch.device | str) -> Group:
