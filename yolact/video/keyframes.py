@@ -30,7 +30,8 @@ _GRID_HW = (72, 128)  # masks are compared on so many cells
 _CUT, _UNEXPLAINED = 0.3, 0.15
 _MOVED = 12.0  # mean path of the pixels from one key frame to the next, in small pixels
 _MIXED = ("boxes", "scores", "soft_masks", "mask_frames", "box_scores")
-_LONGEST = 12  # frames of a stretch that is chosen; they are all held
+# A stretch that is chosen has at most so many frames, and less than so many bytes: all are held.
+_LONGEST, _MOST_BYTES = 12, 2**27
 
 
 Asked = int | Literal["auto", "off"]
@@ -121,7 +122,7 @@ class KeyFrames:
             back, lost = (None, 0.0) if before is None else link(estimate, small, before)
             unexplained += lost
             moved += back.length if back is not None and self.every is None else 0.0
-            if stretch and (back is None or self._ends(len(stretch), moved, unexplained)):
+            if stretch and (back is None or self._ends(stretch, moved, unexplained)):
                 yield stretch
                 stretch, moved, unexplained = [], 0.0, 0.0
             stretch.append(Step(item, back))
@@ -129,10 +130,12 @@ class KeyFrames:
             yield stretch
         readable.reraise()
 
-    def _ends(self, frames: int, moved: float, unexplained: float) -> bool:
+    def _ends(self, stretch: Stretch[Item], moved: float, unexplained: float) -> bool:
+        """Tell whether the next frame shall be a key frame, by what happened since the last one."""
         if self.every is not None:
-            return frames >= self.every
-        return frames >= min(self.fps, _LONGEST) or moved > _MOVED or unexplained > _UNEXPLAINED
+            return len(stretch) >= self.every
+        longest = min(self.fps, _LONGEST, _MOST_BYTES // stretch[0].item.image.nbytes)
+        return len(stretch) >= longest or moved > _MOVED or unexplained > _UNEXPLAINED
 
     def fill(
         self, seen: Iterable[tuple[Stretch[Item], Detections]], predict: Predict
