@@ -222,7 +222,7 @@ def state():
 
 before = state()
 import yolact
-for name in set(yolact.__all__) - {"VideoWriter"}:  # which is for videos alone
+for name in set(yolact.__all__) - {"VideoWriter"}:  # who asks for it wants videos
     getattr(yolact, name)
 for old, new in zip(before, state()):
     assert old == new, (old, new)

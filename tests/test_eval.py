@@ -434,7 +434,15 @@ def no_window(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize(
-    "more", [[], ["--video_multiframe=2"], ["--display_fps"], ["--emulate_playback"]]
+    "more",
+    [
+        [],
+        ["--video_multiframe=2"],
+        ["--display_fps"],
+        ["--emulate_playback"],
+        ["--keyframes=2", "--video_multiframe=2"],
+        ["--keyframes=auto", "--display_fps"],
+    ],
 )
 def test_a_video(more: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert evaluate("--video=clip.mp4:out.mp4", *more) == 0
@@ -450,6 +458,9 @@ def test_a_video(more: list[str], capsys: pytest.CaptureFixture[str]) -> None:
         (["--config=yolact_bass"], 2, "did you mean"),
         (["--set=model.size=3"], 2, "model.size"),
         (["--video_multiframe=0", "--video=clip.mp4:o.mp4"], 2, "expected at least 1"),
+        (["--keyframes=0", "--video=clip.mp4:o.mp4"], 2, "--keyframes=0: expected auto, off, or a"),
+        (["--keyframes=all", "--video=clip.mp4:o.mp4"], 2, "--keyframes=all: expected auto"),
+        (["--keyframes=4", "--engine=plain", "--video=clip.mp4"], 2, "not with --engine=plain"),
         (["--trained_model=latest"], 2, "no checkpoint of any run"),
         (["--trained_model=nothing.pth"], 1, "no such checkpoint file"),
         (["--trained_model=clip.mp4"], 1, "not a readable checkpoint (damaged, no PyTorch file"),

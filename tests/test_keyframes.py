@@ -125,6 +125,12 @@ def test_auto_looks_once_a_second_or_more(fps: float) -> None:
     assert len(network.seen) <= 25 / min(fps, 12) + 1
 
 
+def test_auto_holds_few_large_frames() -> None:
+    frame = np.broadcast_to(np.uint8(0), (4320, 7680, 3))
+    stretches = KeyFrames(None).stretches([Shot(frame)] * 4)
+    assert [len(stretch) for stretch in stretches] == [1] * 4
+
+
 def test_auto_looks_more_often_where_much_moves() -> None:
     calm, wild = Network(speed=1), Network(speed=12)
     run(Moving(24, speed=1), calm, KeyFrames(None))

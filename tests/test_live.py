@@ -4,13 +4,16 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from support.moving_square import HW, Moving, Network, number_of, overlap, picture
 from support.numbered_clip import read_numbers
 
+from yolact.cli.predict import key_frames
 from yolact.results.detections import Detections
+from yolact.results.thresholds import Thresholds
 from yolact.sources.one import Shot
 from yolact.video import pipeline as video
 from yolact.video.keyframes import KeyFrames
@@ -209,3 +212,27 @@ def test_a_desk_is_left_by_both_sides() -> None:
     desk.finish(OSError("broken"))
     with pytest.raises(OSError, match="broken"):
         desk.exchange(0, picture(0))
+
+
+@pytest.mark.parametrize(
+    ("asked", "live", "seconds", "every"),
+    [
+        (None, False, 0.0, "all"),
+        (None, True, 0.0, "all"),
+        (None, True, 0.15, None),
+        ("off", True, 0.15, "all"),
+        ("auto", True, 0.0, None),
+        (4, True, 0.0, 4),
+        (4, False, 0.0, 4),
+        (1, False, 0.0, "all"),
+        ("auto", False, 0.0, None),
+    ],
+)
+def test_a_camera_that_is_faster_than_the_network_has_key_frames(
+    asked: Any, live: bool, seconds: float, every: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    source = Moving(1, live=live, fps=10)
+    keys = key_frames(asked, source, Network(seconds=seconds), Thresholds())
+    assert (keys.every if keys else "all") == every
+    assert ("optical flow" in caplog.text) == (keys is not None)

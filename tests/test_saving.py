@@ -188,6 +188,7 @@ def test_one_colour_for_a_class() -> None:
         (["--image=a.jpg", "--output_coco_json"], "--output_coco_json does nothing with --image"),
         (["--images=a", "--display_lincomb=True"], "--display_lincomb does nothing with --images"),
         (["--image=a.jpg", "--video_multiframe=2"], "it is for --video or --benchmark"),
+        (["--image=a.jpg", "--keyframes=2"], "it is for --video or --benchmark"),
         (["--video=a.mp4", "--max_images=3"], "an evaluation on a dataset or --benchmark"),
         (["--image=a.jpg", "--batch_sizes=2"], "--batch_sizes does nothing with --image"),
         (["--image=a.jpg", "--images=b"], "--image and --images are two inputs"),

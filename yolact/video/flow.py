@@ -7,7 +7,10 @@ Dense Inverse Search, ECCV 2016; OpenCV's implementation, its fastest preset.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from functools import cache
+from itertools import repeat
 from typing import Any, NamedTuple, TypeVar
 
 import cv2
@@ -20,6 +23,7 @@ from layers.instances import Instances
 from layers.native import Floats, as_floats
 
 Found = TypeVar("Found", bound=Instances)
+Picture = TypeVar("Picture", Floats, NDArray[np.uint8])
 
 _LONG_SIDE = 320
 _SHORT_SIDE = 16  # the least that OpenCV's patches need
@@ -92,18 +96,6 @@ class Flow:
         """Return how far the source, moved along the flow, is from the target: (h, w), 0 to 255."""
         return as_uint8(cv2.absdiff(_sample(self.source.grey, self.places), self.target.grey))
 
-    def agrees(self, back: Flow) -> NDArray[np.bool_]:
-        """Mark pixels of the target that the flow from source to target leads back to: (h, w).
-
-        The others were hidden in the source, or the flow is wrong there. N. Sundaram et al., Dense
-        Point Trajectories by GPU-accelerated Large Displacement Optical Flow, ECCV 2010, eq. 5.
-        """
-        returned = _sample(back.offsets, self.places)
-        missed = self.offsets + returned
-        squares = [np.einsum("hwc,hwc->hw", v, v) for v in (self.offsets, returned, missed)]
-        agreeing: NDArray[np.bool_] = squares[2] < 0.01 * (squares[0] + squares[1]) + 0.5
-        return agreeing
-
 
 class FlowEstimator:
     """Computes flows, one at a time: each thread needs its own."""
@@ -158,18 +150,14 @@ def carry(found: Found, flow: Flow) -> Found:
     is_whole = bool((frames == image).all())  # so are YOLACT's
     windows = _windows(_filled(masks, image) if is_whole else frames, flow)
     motions = _motions(masks, frames, boxes, windows, flow)
-    new_frames = frames if is_whole else _move(frames, motions)
-    parts = zip(masks, frames, new_frames, windows, motions, strict=True)
-    if is_whole:
-        grid = _grid(image, image, masks.shape[1:], flow)
-        moved_masks = [
-            _resample(mask, motion, grid, window) for mask, _, _, window, motion in parts
-        ]
-    else:
-        moved_masks = [
-            _resample(mask, motion, _grid(old, new, mask.shape, flow), new)
-            for mask, old, new, _, motion in parts
-        ]
+    grid_hw = masks.shape[1], masks.shape[2]
+    new_frames = frames
+    grids: Iterable[_Grid] = repeat(_grid(image, image, grid_hw, flow))
+    if not is_whole:
+        new_frames = windows = _move(frames, motions)
+        grids = [_grid(*pair, grid_hw, flow) for pair in zip(frames, new_frames, strict=True)]
+    parts = zip(masks, motions, windows, grids, strict=False)
+    moved_masks = [_resample(*part) for part in parts]
     moved = _move(boxes, motions).clip(0, np.tile(image[2:], 2))
     device = found.boxes.device
     return replace(
@@ -247,62 +235,76 @@ def _move(boxes: Floats, motions: Floats) -> Floats:
 
 
 class _Grid(NamedTuple):
-    """The cells of a mask in the target; h x w of them.
+    """The h x w cells of a mask in the target.
 
     Attributes:
-        frame: of the mask in the target, xyxy in pixels.
-        is_whole: it is the whole image.
-        pixels: (h, w, 2), their centres in pixels.
-        cells: (2, 2), so that the place of a pixel in the mask is `cells[0] * pixel + cells[1]`.
-        offsets: (h, w, 2), the flow in cells.
+        old: the mask's frame in the source, xyxy in pixels.
+        new: its frame in the target.
+        scale: cells of the source in a pixel, (2,).
+        offsets: (h, w, 2), the flow in pixels.
+        pixel: width and height of the flow's pixels, (2,).
         now: (h, w), the target there.
         before: (h, w), the source where the mask was.
     """
 
-    frame: Floats
-    is_whole: bool
-    pixels: Floats
-    cells: Floats
+    old: Floats
+    new: Floats
+    scale: Floats
     offsets: Floats
+    pixel: Floats
     now: Floats
     before: Floats
 
 
-def _grid(old: Floats, new: Floats, grid_hw: tuple[int, ...], flow: Flow) -> _Grid:
+def _grid(old: Floats, new: Floats, grid_hw: tuple[int, int], flow: Flow) -> _Grid:
     """Prepare to move masks from one frame to another, xyxy in pixels."""
-    size = np.array(grid_hw[::-1], np.float32)
-    centres = np.stack(np.meshgrid(*map(np.arange, grid_hw[::-1])), axis=-1).astype(np.float32)
-    centres = (centres + _HALF) / size  # of each cell, in the frame
-    pixels = new[:2] + centres * _sides(new)
-    scale = size / _sides(old)
-    small = pixels / flow.pixel - _HALF
-    offsets = _sample(flow.offsets, small) * (flow.pixel * scale)
-    now = _sample(flow.target.grey, small)
-    before = _sample(flow.source.grey, (old[:2] + centres * _sides(old)) / flow.pixel - _HALF)
-    cells = np.stack((scale, -old[:2] * scale - _HALF))
+    pixel = flow.pixel
+
+    def cells_of(picture: Picture, frame: Floats) -> Picture:
+        step = _cell(frame, grid_hw) / pixel
+        start = frame[:2] / pixel + step / 2 - 0.5
+        matrix = np.column_stack((np.diag(step), start))
+        flags, border = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP, cv2.BORDER_REPLICATE
+        size = grid_hw[::-1]
+        return cv2.warpAffine(picture, matrix, size, None, flags, border)  # type: ignore
+
+    offsets, now = cells_of(flow.offsets, new), cells_of(flow.target.grey, new)
+    before = cells_of(flow.source.grey, old)
     greys = now.astype(np.float32), before.astype(np.float32)
-    return _Grid(new, bool((old == new).all()), pixels, cells, offsets, *greys)
+    return _Grid(old, new, np.float32(1) / _cell(old, grid_hw), offsets, pixel, *greys)
 
 
-def _resample(mask: Floats, motion: Floats, grid: _Grid, window: Floats) -> Floats:
+def _cell(frame: Floats, grid_hw: tuple[int, ...]) -> Floats:
+    """Return width and height of the cells of a mask, whose frame is xyxy in pixels: (2,)."""
+    return (_sides(frame) / grid_hw[::-1]).astype(np.float32)
+
+
+@cache
+def _indices(grid_hw: tuple[int, ...]) -> Floats:
+    """Return the column and row of each cell: (h, w, 2)."""
+    return np.stack(np.meshgrid(*map(np.arange, grid_hw[::-1])), axis=-1).astype(np.float32)
+
+
+def _resample(mask: Floats, motion: Floats, window: Floats, grid: _Grid) -> Floats:
     """Move a mask; outside of the window, xyxy in pixels, it is 0."""
     moved = np.zeros_like(mask)
-    cell = _sides(grid.frame) / mask.shape[::-1]
-    x1, y1 = ((window[:2] - grid.frame[:2]) // cell).clip(0).astype(int)
-    x2, y2 = (-((grid.frame[:2] - window[2:]) // cell)).clip(0).astype(int)
+    cell = _cell(grid.new, mask.shape)
+    x1, y1 = ((window[:2] - grid.new[:2]) // cell).clip(0).astype(int)
+    x2, y2 = (-((grid.new[:2] - window[2:]) // cell)).clip(0).astype(int)
     part = np.s_[y1:y2, x1:x2]
-    pixels, offsets, now = grid.pixels[part], grid.offsets[part], grid.now[part]
+    cells, now = _indices(mask.shape)[part], grid.now[part]
     if not now.size:
         return moved
-    still = pixels * grid.cells[0] + grid.cells[1]
-    rigid = pixels * (grid.cells[0] / motion[0])
-    rigid += grid.cells[1] - motion[1:] * (grid.cells[0] / motion[0])
+    start = grid.new[:2] + cell * _HALF  # the first cell's centre in pixels
+    still: Floats = cells * (cell * grid.scale) + ((start - grid.old[:2]) * grid.scale - _HALF)
+    step, first = cell / motion[0], (start - motion[1:]) / motion[0]
+    rigid: Floats = cells * (step * grid.scale) + ((first - grid.old[:2]) * grid.scale - _HALF)
+    offsets = grid.offsets[part] * (grid.pixel * grid.scale)
     # A mask of the whole image goes on beyond its border, as the object does.
-    border = cv2.BORDER_REPLICATE if grid.is_whole else cv2.BORDER_CONSTANT
+    border = cv2.BORDER_REPLICATE if (grid.old == grid.new).all() else cv2.BORDER_CONSTANT
     both = np.dstack((mask, grid.before))
-    first = _sample(both, still + offsets, border)[..., 0] > 0.5
-    dense = _spread(offsets, first, rigid - still)
-    dense += still
+    inside = _sample(both, still + offsets, border)[..., 0] > 0.5
+    dense = still + _spread(offsets, inside, rigid - still)
     tried = [_sample(both, places, border) for places in (dense, rigid)]  # (h, w, 2) each
     inside = (tried[0][..., 0] > 0.5) | (tried[1][..., 0] > 0.5)
     errors = [float((np.abs(each[..., 1] - now) * inside).sum()) for each in tried]
@@ -318,9 +320,6 @@ def _spread(offsets: Floats, inside: NDArray[np.bool_], otherwise: Floats) -> Fl
     count = cv2.blur(weights, size, borderType=border)[..., None]
     mean: Floats = (total + _LITTLE * otherwise) / (count + _LITTLE)
     return mean
-
-
-Picture = TypeVar("Picture", Floats, NDArray[np.uint8])
 
 
 def _sample(

@@ -30,7 +30,8 @@ _GRID_HW = (72, 128)  # masks are compared on so many cells
 _CUT, _UNEXPLAINED = 0.3, 0.15
 _MOVED = 12.0  # mean path of the pixels from one key frame to the next, in small pixels
 _MIXED = ("boxes", "scores", "soft_masks", "mask_frames", "box_scores")
-_LONGEST = 12  # frames of a stretch that is chosen; they are all held
+# A stretch that is chosen has at most so many frames, and less than so many bytes: all are held.
+_LONGEST, _MOST_BYTES = 12, 2**27
 
 
 Asked = int | Literal["auto", "off"]
@@ -61,17 +62,15 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Step(Generic[Item]):
-    """A frame, and the flows that link it with the one before.
+    """A frame, and the flow that links it with the one before.
 
     Attributes:
         item: the frame.
         back: from it to the one before; None where it begins a shot.
-        forth: from the one before to it; likewise.
     """
 
     item: Item
     back: Flow | None = None
-    forth: Flow | None = None
 
 
 Stretch = list[Step[Item]]
@@ -120,24 +119,23 @@ class KeyFrames:
         readable = _Readable(items)
         for item in readable:
             before, small = small, shrink(item.image)
-            step = Step(item)
-            if before is not None:
-                back, lost = link(estimate, small, before)
-                if back is not None:
-                    step = Step(item, back, estimate(before, small))
-                    moved, unexplained = moved + back.length, unexplained + lost
-            if stretch and (step.back is None or self._ends(len(stretch), moved, unexplained)):
+            back, lost = (None, 0.0) if before is None else link(estimate, small, before)
+            unexplained += lost
+            moved += back.length if back is not None and self.every is None else 0.0
+            if stretch and (back is None or self._ends(stretch, moved, unexplained)):
                 yield stretch
                 stretch, moved, unexplained = [], 0.0, 0.0
-            stretch.append(step)
+            stretch.append(Step(item, back))
         if stretch:
             yield stretch
         readable.reraise()
 
-    def _ends(self, frames: int, moved: float, unexplained: float) -> bool:
+    def _ends(self, stretch: Stretch[Item], moved: float, unexplained: float) -> bool:
+        """Tell whether the next frame shall be a key frame, by what happened since the last one."""
         if self.every is not None:
-            return frames >= self.every
-        return frames >= min(self.fps, _LONGEST) or moved > _MOVED or unexplained > _UNEXPLAINED
+            return len(stretch) >= self.every
+        longest = min(self.fps, _LONGEST, _MOST_BYTES // stretch[0].item.image.nbytes)
+        return len(stretch) >= longest or moved > _MOVED or unexplained > _UNEXPLAINED
 
     def fill(
         self, seen: Iterable[tuple[Stretch[Item], Detections]], predict: Predict
@@ -149,15 +147,15 @@ class KeyFrames:
                 comes after the frames before it.
             predict: for further key frames where an object is lost between two.
         """
+        filler = _Filler(self.select, predict if self.every is None else None)
         held: tuple[Stretch[Item], Detections] | None = None
         readable = _Readable(seen)
-        again = predict if self.every is None else None
         for stretch, found in readable:
             if held is not None:
-                yield from _fill(*held, (stretch[0], found), self.select, again)
+                yield from filler.fill(*held, (stretch[0], found))
             held = stretch, found
         if held is not None:
-            yield from _fill(*held, None, self.select, again)
+            yield from filler.fill(*held, None)
         readable.reraise()
 
 
@@ -195,31 +193,47 @@ class _Readable(Generic[T]):
             raise self._failure
 
 
-def _fill(
-    stretch: Stretch[Item],
-    found: Detections,
-    end: tuple[Step[Item], Detections] | None,
-    select: Select,
-    predict: Predict | None,
-) -> Iterator[tuple[Item, Detections]]:
-    """Yield a stretch with detections; `end` is the next key frame."""
-    if end is not None and end[0].back is None:
-        end = None
-    between, last = stretch[1:], [] if end is None else [end[0]]
-    before = _along(found, [step.back for step in (*between, *last)])
-    if predict is not None and end is not None and between and _is_lost(before[-1], end[1]):
-        middle = len(stretch) // 2
-        (looked,) = predict([stretch[middle].item.image])
-        yield from _fill(stretch[:middle], found, (stretch[middle], looked), select, predict)
-        yield from _fill(stretch[middle:], looked, end, select, predict)
-        return
-    yield stretch[0].item, found
-    after: Sequence[Detections | None] = [None] * len(between)
-    if end is not None:
-        after = _along(end[1], [step.forth for step in (end[0], *between[:0:-1])])[::-1]
-    for number, (step, left, right) in enumerate(zip(between, before, after, strict=False), 1):
-        carried = left if right is None else blend(left, right, number / len(stretch))
-        yield step.item, select(as_carried(carried, step.item.image))
+class _Filler:
+    """Fills stretches with detections.
+
+    Args:
+        select: keeps the detections that count.
+        predict: looks at further frames where an object is lost; None never does.
+    """
+
+    def __init__(self, select: Select, predict: Predict | None):
+        self._select, self._predict = select, predict
+        self._estimate = FlowEstimator()
+
+    def fill(
+        self,
+        stretch: Stretch[Item],
+        found: Detections,
+        end: tuple[Step[Item], Detections] | None,
+    ) -> Iterator[tuple[Item, Detections]]:
+        """Yield a stretch with detections; `end` is the next key frame."""
+        between = stretch[1:]
+        before = _along(found, [step.back for step in between])
+        after: list[Detections] | None = None
+        if between and end is not None and end[0].back is not None:
+            if self._predict is not None and _is_lost(_along(before[-1], [end[0].back])[0], end[1]):
+                middle = len(stretch) // 2
+                (looked,) = self._predict([stretch[middle].item.image])
+                yield from self.fill(stretch[:middle], found, (stretch[middle], looked))
+                yield from self.fill(stretch[middle:], looked, end)
+                return
+            onward = [self._forth(step) for step in (end[0], *between[:0:-1])]
+            after = _along(end[1], onward)[::-1]
+        yield stretch[0].item, found
+        for number, (step, carried) in enumerate(zip(between, before, strict=True), 1):
+            if after is not None:
+                carried = blend(carried, after[number - 1], number / len(stretch))
+            yield step.item, self._select(as_carried(carried, step.item.image))
+
+    def _forth(self, step: Step[Item]) -> Flow:
+        """Return the flow from the frame before to this one."""
+        assert step.back is not None
+        return self._estimate(step.back.source, step.back.target)
 
 
 def as_carried(found: Detections, image: Image) -> Detections:

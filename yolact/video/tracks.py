@@ -36,7 +36,7 @@ _CLEARLY = 0.15  # more likeness than that to its own track makes a detection an
 _TWIN = 0.8  # likeness of two detections of one object
 _YOUNG = 0.5  # seconds in which a new object can turn out to be one that was lost
 _STEADY = 3  # detections that make an object more than noise
-_SURE = 10  # detections that make it half as sure again
+_SURE = 15  # detections that make it half as sure as it can be
 _COAST = 0.12  # seconds for which an object that is missed is shown where the flow takes it
 _HIDDEN = 0.4  # share of it that others cover, from which it is not missed but hidden
 _NEW = 0.5  # share of a new detection in an average
@@ -308,7 +308,7 @@ def _ids(found: Detections) -> list[int]:
 def _sureness(tracks: list[_Track]) -> NDArray[np.float64]:
     """Return (N, 1) factors of 0.5 to 1, more for what was seen more often."""
     hits = np.array([track.hits for track in tracks], np.float64).reshape(-1, 1)
-    return 0.5 + 0.5 * np.minimum(hits, _SURE) / _SURE
+    return 0.5 + 0.5 * hits / (hits + _SURE)
 
 
 def _stacked(tracks: list[_Track], name: str, like: Floats) -> Floats:
