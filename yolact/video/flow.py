@@ -178,18 +178,18 @@ def _filled(masks: Floats, image: Floats) -> Floats:
 def _windows(regions: Floats, flow: Flow) -> Floats:
     """Bound where regions of the source are in the target: (N, 4) both, xyxy in pixels."""
     half = _COARSE // 2
-    places = flow.places[half::_COARSE, half::_COARSE]  # (h, w, 2)
-    rows, columns = np.indices(places.shape[:2])
+    coarse = flow.offsets[half::_COARSE, half::_COARSE]  # (h, w, 2)
+    rows, columns = (index * _COARSE + half for index in np.indices(coarse.shape[:2]))
     seen = np.ones((len(regions), rows.size), np.bool_)  # (N, P)
-    for axis in (0, 1):
-        old = (places[..., axis].ravel() + 0.5) * flow.pixel[axis]
+    for axis, index in enumerate((columns, rows)):
+        old = ((index + coarse[..., axis]).ravel() + 0.5) * flow.pixel[axis]
         margin = _COARSE * flow.pixel[axis]
         seen &= old >= regions[:, axis, None] - margin
         seen &= old <= regions[:, axis + 2, None] + margin
     windows = regions.copy()
     found = seen.any(axis=1)
     for axis, index in enumerate((columns, rows)):
-        new = ((index * _COARSE + half).ravel() + 0.5) * flow.pixel[axis]
+        new = (index.ravel() + 0.5) * flow.pixel[axis]
         margin = _COARSE * flow.pixel[axis]
         windows[found, axis] = np.where(seen[found], new, np.inf).min(axis=1) - margin
         windows[found, axis + 2] = np.where(seen[found], new, -np.inf).max(axis=1) + margin
