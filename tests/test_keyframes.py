@@ -24,6 +24,7 @@ from yolact.results.thresholds import Thresholds
 from yolact.sources.many import Many
 from yolact.sources.one import Shot
 from yolact.video.keyframes import KeyFrames, blend, match
+from yolact.video.keyframes import overlap as overlap_of
 from yolact.video.pipeline import run_video
 from yolact.video.streaming import segment_frames
 
@@ -324,6 +325,19 @@ def test_what_chooses_no_key_frames(asked: object) -> None:
 )
 def test_match(overlaps: object, pairs: list[tuple[int, int]]) -> None:
     assert match(np.asarray(overlaps, np.float32), 0.3) == pairs
+
+
+@pytest.mark.parametrize("side", [2, 8, 30])
+@pytest.mark.parametrize("has_mask", [False, True])
+def test_overlap(side: int, has_mask: bool) -> None:
+    small = square(20)
+    small = replace(small, boxes=torch.tensor([[20.0, 30, 20 + side, 30 + side]]))
+    small.soft_masks[:] = 0
+    small.soft_masks[0, 15 : 15 + side // 2, 10 : 10 + side // 2] = float(has_mask)
+    assert overlap_of(small, small)[0, 0] == pytest.approx(1)
+    moved = replace(small, boxes=small.boxes + 60, soft_masks=small.soft_masks.roll(30, 2))
+    assert overlap_of(small, moved)[0, 0] == 0
+    assert overlap_of(small, small[:0]).shape == (1, 0)
 
 
 def test_blend() -> None:
