@@ -411,6 +411,13 @@ def test_a_predictor_streams_key_frames(tmp_path: Path) -> None:
         assert every[number].to_json() == all_of_them[number].to_json()
 
 
+def test_boxes_alone_are_never_empty() -> None:
+    predictor, thresholds = tiny_predictor(), Thresholds(0.3, drop_empty=True)
+    assert predictor.counting(thresholds) == thresholds
+    predictor.model.mask_mode = "none"
+    assert predictor.counting(thresholds) == Thresholds(0.3)
+
+
 def tiny_predictor() -> Predictor:
     torch.manual_seed(0)
     return Predictor(build_model(get_config("yolact_resnet18").override(*SETTINGS)))

@@ -233,7 +233,7 @@ def process_video(
             emulate_playback=options.emulate_playback,
             on_frame=on_frame,
             max_frames=options.max_frames,
-            keyframes=key_frames(options.keyframes, video, predict, thresholds),
+            keyframes=key_frames(options.keyframes, video, predict, predictor.counting(thresholds)),
         )
 
 

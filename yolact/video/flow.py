@@ -148,7 +148,7 @@ def carry(found: Found, flow: Flow) -> Found:
     boxes = as_floats(found.boxes.cpu())
     image = np.array((0, 0, *flow.image_hw[::-1]), np.float32)
     is_whole = bool((frames == image).all())  # so are YOLACT's
-    windows = _windows(_filled(masks, image) if is_whole else frames, flow)
+    windows = _windows(_filled(masks, image, boxes) if is_whole else frames, flow)
     motions = _motions(masks, frames, boxes, windows, flow)
     grid_hw = masks.shape[1], masks.shape[2]
     new_frames = frames
@@ -168,11 +168,12 @@ def carry(found: Found, flow: Flow) -> Found:
     )
 
 
-def _filled(masks: Floats, image: Floats) -> Floats:
-    """Bound what (N, h, w) masks of a whole image have inside: (N, 4) xyxy in pixels."""
+def _filled(masks: Floats, image: Floats, boxes: Floats) -> Floats:
+    """Bound what (N, h, w) masks of a whole image have inside, or take their boxes: (N, 4) xyxy."""
     cells = np.array([cv2.boundingRect((mask > 0.01).view(np.uint8)) for mask in masks], np.float32)
     cells[:, 2:] += cells[:, :2]
-    return cells * np.tile(image[2:] / np.array(masks.shape[:0:-1], np.float32), 2)
+    filled = cells * np.tile(image[2:] / np.array(masks.shape[:0:-1], np.float32), 2)
+    return np.where(cells[:, 2:3] > 0, filled, boxes)
 
 
 def _windows(regions: Floats, flow: Flow) -> Floats:
