@@ -89,8 +89,9 @@ def test_everything_survives(tmp_path: Path, kind: str) -> None:
         "config.json",
         "model.safetensors",
     ]
-    for path in (folder, str(folder), folder / "model.safetensors"):
-        assert_same(load_model(path), model)
+    assert_same(load_model(folder), model)
+    for path in (str(folder), folder / "model.safetensors"):
+        assert resolve_weights(path) == folder / "model.safetensors"
     save_checkpoint(tmp_path / "mine.pth", model, CONFIGS[kind])
     saved, stored = read_checkpoint(tmp_path / "mine.pth"), read_checkpoint(resolve_weights(folder))
     assert saved.config == stored.config == CONFIGS[kind]
@@ -109,11 +110,9 @@ def test_half_the_size(tmp_path: Path) -> None:
 
 def test_a_predictor_of_a_folder(tmp_path: Path) -> None:
     folder = make().save_pretrained(tmp_path)
-    image = np.zeros((50, 60, 3), np.uint8)
-    for engine in ("eager", "openvino"):
-        predictor = Predictor.from_checkpoint(folder, device="cpu", engine=engine)
-        assert predictor.model.class_names == TINY.model.names
-        assert predictor(image).masks.shape[1:] == (50, 60)
+    predictor = Predictor.from_checkpoint(folder, device="cpu", engine="eager")
+    assert predictor.model.class_names == TINY.model.names
+    assert predictor(np.zeros((50, 60, 3), np.uint8)).masks.shape[1:] == (50, 60)
 
 
 def test_weights_in_another_layout(tmp_path: Path) -> None:

@@ -204,7 +204,8 @@ def use(server: FakeHub, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         ("HUGGINGFACE_CO_URL_TEMPLATE", template),
         ("HF_HUB_CACHE", str(cache)),
         ("HF_HUB_OFFLINE", False),
-        ("HF_HUB_DISABLE_TELEMETRY", True),
+        ("HF_HUB_DISABLE_TELEMETRY", False),
     ):
         monkeypatch.setattr(constants, name, value)
+    monkeypatch.delenv("HF_HUB_DISABLE_TELEMETRY", raising=False)
     monkeypatch.setattr("time.sleep", lambda seconds: None)  # between its attempts

@@ -35,7 +35,7 @@ def model_card(
         **({"license": license} if license else {}),
     }
     model = config.model
-    classes = ", ".join(" ".join(name.split()) for name in model.names)
+    classes = ", ".join(" ".join(each.split()) for each in model.names)
     rows = [f"| {what} | {value} |" for what, value in (figures or {}).items()]
     table = "\n".join(["| measured | |", "| --- | --- |", *rows, "", ""]) if rows else ""
     return f"""---

@@ -53,10 +53,12 @@ class HubName(NamedTuple):
 
 
 def hub() -> ModuleType:
-    """Return the client, which here tells the hub nothing about this machine unless told to."""
-    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")  # it reads this when it is imported
+    """Return the client, which tells the hub nothing about this machine unless a user wants it."""
     import huggingface_hub
+    from huggingface_hub import constants
 
+    if "HF_HUB_DISABLE_TELEMETRY" not in os.environ:  # which was read when it was imported
+        constants.HF_HUB_DISABLE_TELEMETRY = True
     return huggingface_hub
 
 
@@ -74,9 +76,8 @@ def fetch_model(name: str) -> Path:
         DownloadError: it cannot be fetched, or is not named clearly.
     """
     repository, revision, file = HubName.parse(name)
-    with one_line(
-        f"download {name}", "try again, or fetch its files by other means and give their path"
-    ):
+    advice = "try again, or fetch its files by other means and give their path"
+    with one_line(f"download {name}", advice):
         file = file or _model_among(_files(repository, revision), name)
         for part in (*_companions(file), file):
             path = hub_file(repository, part, revision)
@@ -145,7 +146,7 @@ def _files(repository: str, revision: str | None) -> Sequence[str]:
     """List the files of a repository, or what is in the cache of it if it cannot be asked."""
     try:
         information = hub().HfApi().model_info(repository, revision=revision)
-        return [file.rfilename for file in information.siblings]
+        return [file.rfilename for file in information.siblings or ()]
     except Exception:
         try:
             cached = hub().snapshot_download(repository, revision=revision, local_files_only=True)

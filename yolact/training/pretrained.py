@@ -22,7 +22,7 @@ from yolact.checkpoint import (
 from yolact.config import Config, ModelConfig
 from yolact.errors import UsageError
 from yolact.formats.official import clean_official
-from yolact.hub.client import one_line
+from yolact.hub.client import hub, one_line
 from yolact.hub.released import fetch_weights
 from yolact.models.backbones import Darknet53, MobileNet
 from yolact.models.segmenter import AnySegmenter
@@ -213,6 +213,7 @@ def load_backbone(
     elif config.backbone.startswith(TIMM_PREFIX):
         from yolact.models.backbones.from_timm import pretrained_state  # timm is slow to load
 
+        hub()  # which timm uses: from now on it tells nothing about this machine
         state = pretrained_state(config.backbone, file)
     else:
         state = _torchvision_weights(config.backbone)
