@@ -24,6 +24,7 @@ from yolact.results.thresholds import Thresholds
 from yolact.sources.many import Many
 from yolact.sources.one import Shot
 from yolact.video.keyframes import KeyFrames, blend, match
+from yolact.video.keyframes import overlap as overlap_of
 from yolact.video.pipeline import run_video
 from yolact.video.streaming import segment_frames
 
@@ -277,7 +278,7 @@ def test_off_is_what_a_plain_loop_gives(tmp_path: Path) -> None:
     with open_video(clip) as source, VideoWriter(by_hand, source.fps, HW, clip) as writer:
         for frame in source:
             (found,) = predict([frame])
-            expected.append(found.to_json())
+            expected.append(replace(found, seconds=source.seconds).to_json())
             writer.write(draw_detections(frame, found), source.seconds)
     got: list[str] = []
     with open_video(clip) as source:
@@ -324,6 +325,19 @@ def test_what_chooses_no_key_frames(asked: object) -> None:
 )
 def test_match(overlaps: object, pairs: list[tuple[int, int]]) -> None:
     assert match(np.asarray(overlaps, np.float32), 0.3) == pairs
+
+
+@pytest.mark.parametrize("side", [2, 8, 30])
+@pytest.mark.parametrize("has_mask", [False, True])
+def test_overlap(side: int, has_mask: bool) -> None:
+    small = square(20)
+    small = replace(small, boxes=torch.tensor([[20.0, 30, 20 + side, 30 + side]]))
+    small.soft_masks[:] = 0
+    small.soft_masks[0, 15 : 15 + side // 2, 10 : 10 + side // 2] = float(has_mask)
+    assert overlap_of(small, small)[0, 0] == pytest.approx(1)
+    moved = replace(small, boxes=small.boxes + 60, soft_masks=small.soft_masks.roll(30, 2))
+    assert overlap_of(small, moved)[0, 0] == 0
+    assert overlap_of(small, small[:0]).shape == (1, 0)
 
 
 def test_blend() -> None:
@@ -395,6 +409,13 @@ def test_a_predictor_streams_key_frames(tmp_path: Path) -> None:
     assert not any(found.carried for found in all_of_them)
     for number in (0, 3, 6):
         assert every[number].to_json() == all_of_them[number].to_json()
+
+
+def test_boxes_alone_are_never_empty() -> None:
+    predictor, thresholds = tiny_predictor(), Thresholds(0.3, drop_empty=True)
+    assert predictor.counting(thresholds) == thresholds
+    predictor.model.mask_mode = "none"
+    assert predictor.counting(thresholds) == Thresholds(0.3)
 
 
 def tiny_predictor() -> Predictor:

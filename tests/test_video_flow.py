@@ -158,6 +158,13 @@ def test_flows_chain() -> None:
     assert np.median(chained.error()) < 6
 
 
+def test_boxes_without_masks_follow() -> None:
+    found = objects([(60, 40, 160, 140)])
+    found.soft_masks[:] = 0
+    carried = carry(found, flow_between(shrink(with_square(70)), shrink(with_square(60))))
+    assert carried.boxes[0].tolist() == pytest.approx([70, 40, 170, 140], abs=2)
+
+
 def test_other_tensors_stay() -> None:
     found = replace(objects([(60, 40, 120, 100)]), source="clip.mp4#3")
     carried = carry(found, Flow(np.zeros((*HW, 2), np.float32), STILL, STILL))

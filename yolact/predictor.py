@@ -262,7 +262,7 @@ class Predictor:
             return segment_many(many, segment, batch, predictor.workers, skip=skip)
         from .video.streaming import segment_frames
 
-        parts = batch, predictor.workers, keyframes, thresholds.select
+        parts = batch, predictor.workers, keyframes, self.counting(thresholds).select
         return segment_frames(many, segment, *parts)
 
     def tiled(
@@ -323,6 +323,12 @@ class Predictor:
         own, names = self.model.score_threshold, self.model.class_names
         return Thresholds.for_pictures(own, names, score_threshold, top_k, classes)
 
+    def counting(self, thresholds: Thresholds) -> Thresholds:
+        """Return thresholds that do not drop empty masks where the model gives boxes alone."""
+        if self.model.mask_mode == "none":
+            return replace(thresholds, drop_empty=False)
+        return thresholds
+
     def run_network(self, inputs: Any) -> Any:
         """Run the network on what `model.preprocess` gives: YOLACT's on (B, 3, S, S)."""
         if self._network is not None:
@@ -377,8 +383,7 @@ class Predictor:
             sizes: height and width of each image in pixels.
             thresholds: which detections count.
         """
-        if self.model.mask_mode == "none":
-            thresholds = replace(thresholds, drop_empty=False)
+        thresholds = self.counting(thresholds)
         every = replace(thresholds, top_k=None) if thresholds.drop_empty else thresholds
         with self.timer.stage("postprocess"):
             found = self.model.postprocess(outputs, sizes, every)

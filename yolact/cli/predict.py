@@ -243,7 +243,7 @@ def process_video(
             emulate_playback=options.emulate_playback,
             on_frame=on_frame,
             max_frames=options.max_frames,
-            keyframes=key_frames(options.keyframes, video, predict, thresholds),
+            keyframes=key_frames(options.keyframes, video, predict, predictor.counting(thresholds)),
             track=Tracker().update if options.track else None,
         )
 
@@ -256,9 +256,9 @@ def key_frames(
         asked = "auto" if video.is_live and not _keeps_up(predict, video) else "off"
     keys = KeyFrames.asked(asked, video.fps, thresholds.select)
     if keys is not None:
-        which = f"every {keys.every} frames" if keys.every else "frames that need it"
+        which = f"one frame in {keys.every}" if keys.every else "the frames that need it"
         which = "the newest frame" if video.is_live else which
-        logger.info("the network looks at %s, and optical flow carries on what it finds", which)
+        logger.info("the network runs on %s, and optical flow carries its results on", which)
     return keys
 
 

@@ -148,7 +148,7 @@ def carry(found: Found, flow: Flow) -> Found:
     boxes = as_floats(found.boxes.cpu())
     image = np.array((0, 0, *flow.image_hw[::-1]), np.float32)
     is_whole = bool((frames == image).all())  # so are YOLACT's
-    windows = _windows(_filled(masks, image) if is_whole else frames, flow)
+    windows = _windows(_filled(masks, image, boxes) if is_whole else frames, flow)
     motions = _motions(masks, frames, boxes, windows, flow)
     grid_hw = masks.shape[1], masks.shape[2]
     new_frames = frames
@@ -168,28 +168,29 @@ def carry(found: Found, flow: Flow) -> Found:
     )
 
 
-def _filled(masks: Floats, image: Floats) -> Floats:
-    """Bound what (N, h, w) masks of a whole image have inside: (N, 4) xyxy in pixels."""
+def _filled(masks: Floats, image: Floats, boxes: Floats) -> Floats:
+    """Bound what (N, h, w) masks of a whole image have inside, or take their boxes: (N, 4) xyxy."""
     cells = np.array([cv2.boundingRect((mask > 0.01).view(np.uint8)) for mask in masks], np.float32)
     cells[:, 2:] += cells[:, :2]
-    return cells * np.tile(image[2:] / np.array(masks.shape[:0:-1], np.float32), 2)
+    filled = cells * np.tile(image[2:] / np.array(masks.shape[:0:-1], np.float32), 2)
+    return np.where(cells[:, 2:3] > 0, filled, boxes)
 
 
 def _windows(regions: Floats, flow: Flow) -> Floats:
     """Bound where regions of the source are in the target: (N, 4) both, xyxy in pixels."""
     half = _COARSE // 2
-    places = flow.places[half::_COARSE, half::_COARSE]  # (h, w, 2)
-    rows, columns = np.indices(places.shape[:2])
+    coarse = flow.offsets[half::_COARSE, half::_COARSE]  # (h, w, 2)
+    rows, columns = (index * _COARSE + half for index in np.indices(coarse.shape[:2]))
     seen = np.ones((len(regions), rows.size), np.bool_)  # (N, P)
-    for axis in (0, 1):
-        old = (places[..., axis].ravel() + 0.5) * flow.pixel[axis]
+    for axis, index in enumerate((columns, rows)):
+        old = ((index + coarse[..., axis]).ravel() + 0.5) * flow.pixel[axis]
         margin = _COARSE * flow.pixel[axis]
         seen &= old >= regions[:, axis, None] - margin
         seen &= old <= regions[:, axis + 2, None] + margin
     windows = regions.copy()
     found = seen.any(axis=1)
     for axis, index in enumerate((columns, rows)):
-        new = ((index * _COARSE + half).ravel() + 0.5) * flow.pixel[axis]
+        new = (index.ravel() + 0.5) * flow.pixel[axis]
         margin = _COARSE * flow.pixel[axis]
         windows[found, axis] = np.where(seen[found], new, np.inf).min(axis=1) - margin
         windows[found, axis + 2] = np.where(seen[found], new, -np.inf).max(axis=1) + margin

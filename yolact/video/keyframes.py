@@ -16,6 +16,7 @@ import numpy as np
 import torch
 
 from data.images import Image
+from layers.boxes import box_iou
 from layers.native import Floats, as_floats
 from yolact.errors import OptionError
 from yolact.results.detections import Detections
@@ -25,7 +26,8 @@ from .stages import Predict, Select
 
 _SAME = 0.3  # overlap from which two objects are one
 _DRIFTED = 0.5  # overlap below which one was lost between two key frames
-_GRID_HW = (72, 128)  # masks are compared on so many cells
+# Masks are compared on so many cells of the image, if they have as many as these.
+_GRID_HW, _FEW_CELLS = (72, 128), 16
 # Part of the pixels that the flow leaves unexplained: at a cut, and from one key frame to the next.
 _CUT, _UNEXPLAINED = 0.3, 0.15
 _MOVED = 12.0  # mean path of the pixels from one key frame to the next, in small pixels
@@ -91,7 +93,6 @@ class KeyFrames:
         fps: of the video: without `every` there is one a second or more.
         select: keeps the detections that count, of those that are carried: what fades below the
             threshold does not.
-
     """
 
     every: int | None
@@ -307,12 +308,18 @@ def match(overlaps: Floats, least: float) -> list[tuple[int, int]]:
 
 
 def overlap(one: Detections, other: Detections) -> Floats:
-    """Return the (N, M) intersections over unions of masks, coarsely; 0 for different classes."""
+    """Return the (N, M) intersections over unions; 0 for different classes.
+
+    Of masks, coarsely; of boxes where a mask is too small for that, or there is none.
+    """
     first, second = _cells(one), _cells(other)
+    areas = first.sum(axis=1)[:, None], second.sum(axis=1)
     shared = first @ second.T
-    union = first.sum(axis=1)[:, None] + second.sum(axis=1) - shared
+    of_masks = shared / (areas[0] + areas[1] - shared).clip(1e-6)
+    of_boxes = box_iou(one.boxes, other.boxes).numpy()
+    overlaps = np.where(np.minimum(*areas) < _FEW_CELLS, of_boxes, of_masks)
     same = one.labels.numpy()[:, None] == other.labels.numpy()
-    return np.where(same, shared / union.clip(1e-6), 0).astype(np.float32)
+    return np.where(same, overlaps, 0).astype(np.float32)
 
 
 def _cells(found: Detections) -> Floats:
