@@ -1,10 +1,12 @@
 """Compare light models: train them equally, time them in turn, and show what accuracy costs.
 
-Every step adds to OUTPUT/results.json; what is trained already is passed over. In training, batch
-norm and the stages of a pretrained backbone before stride 8 stay as ImageNet left them.
+Every step adds to OUTPUT/results.json; what is trained already is passed over. So that a short
+training tells something, pyramid, ProtoNet and head start from the bundled model of persons; the
+backbones start from ImageNet, all of them, and the convolutions between the two from nothing. Batch
+norm and the stages before stride 8 stay as ImageNet left them.
 
 Examples:
-  python scripts/bench_presets.py train OUTPUT --dataset=persons --images=1000
+  python scripts/bench_presets.py train OUTPUT --dataset=persons --images=800
   python scripts/bench_presets.py time OUTPUT --dataset=persons --video=clip.mp4
   python scripts/bench_presets.py table OUTPUT --plot=docs/light_presets.png
 """
@@ -25,57 +27,49 @@ from matplotlib.figure import Figure
 
 import eval as evaluation
 import train as training
+from layers.blocks import init_convolutions
 from yolact.checkpoint import read_checkpoint, trained_model
 from yolact.cli.common import add_flags, checkpoint_config, flag, make_parser, run_command
 from yolact.cli.train_flags import parse_arguments
+from yolact.config import ModelConfig
 from yolact.drawing.plots import in_style, save_figure
 from yolact.evaluation.speed import network_gflop
 from yolact.files import as_file_name, write_json
-from yolact.models.backbones.from_timm import TimmBackbone
+from yolact.models.segmenter import AnySegmenter
 from yolact.presets import get_config
+from yolact.training.pretrained import load_backbone
 from yolact.training.setup import set_up
 
 Results = dict[str, dict[str, Any]]
 """What is known of each variant, by its name."""
 
 PRESET = get_config("yolact_lite2_person")
+BATCH = 4  # so few that batch norm is frozen
 
 
-def variant(backbone: str, side: int, width: int, prototypes: int, *more: str) -> tuple[str, ...]:
+def variant(backbone: str, side: int) -> tuple[str, ...]:
     """Return the settings that make a variant of the preset; anchors grow with the input."""
-    scales = PRESET.model.anchor_scales
     ratio = side / PRESET.model.image_size
-    anchors = tuple(tuple(round(scale * ratio, 1) for scale in level) for level in scales)
+    anchors = [[round(scale * ratio, 1) for scale in level] for level in PRESET.model.anchor_scales]
     return (
-        f"model.backbone=timm/{backbone}",
+        f"model.backbone=timm/tf_efficientnet_{backbone}",
         f"model.image_size={side}",
-        f"model.fpn_channels={width}",
-        f"model.head_channels={width}",
-        f"model.prototype_channels={prototypes}",
-        f"model.anchor_scales={anchors}",
-        *more,
+        f"model.anchor_scales={tuple(map(tuple, anchors))}",
     )
 
 
-# A short training gains from a high rate and from persons as large as they come.
-SHORT = (
-    "--lr=1.5e-3",
-    *("--set=augment.expand=False", "--set=augment.crop=False", "--set=augment.copy_paste=0"),
-)
-LITE = "tf_efficientnet_lite"
-SCRATCH = "train.pretrained_backbone=False"
 VARIANTS = {
-    "Lite0, 320 px, 96/64": variant(f"{LITE}0", 320, 96, 64),
-    "Lite2, 320 px, 96/64": variant(f"{LITE}2", 320, 96, 64),
-    "Lite0, 256 px, 96/64": variant(f"{LITE}0", 256, 96, 64),
-    "Lite0, 384 px, 96/64": variant(f"{LITE}0", 384, 96, 64),
-    "Lite0, 320 px, 64/64": variant(f"{LITE}0", 320, 64, 64),
-    "Lite1, 320 px, 96/64": variant(f"{LITE}1", 320, 96, 64),
-    "ResNet-18-D from nothing, 256 px, 96/64": variant("resnet18d", 256, 96, 64, SCRATCH),
-    "Lite0, 320 px, 128/96": variant(f"{LITE}0", 320, 128, 96),
-    "Lite2, 448 px, 128/96": variant(f"{LITE}2", 448, 128, 96),
+    "Lite0, 320 px": variant("lite0", 320),
+    "Lite2, 320 px": variant("lite2", 320),
+    "Lite0, 256 px": variant("lite0", 256),
+    "Lite0, 384 px": variant("lite0", 384),
+    "Lite1, 320 px": variant("lite1", 320),
+    "Lite2, 256 px": variant("lite2", 256),
+    "Lite1, 384 px": variant("lite1", 384),
+    "Lite2, 384 px": variant("lite2", 384),
+    "Lite2, 448 px": variant("lite2", 448),
 }
-"""Name -> settings; 96/64 are the widths of pyramid and head, and of ProtoNet."""
+"""Name -> settings."""
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -114,9 +108,7 @@ def train_all(args: argparse.Namespace, results: Results) -> None:
             continue
         start = time.process_time()
         session = set_up(*parse_arguments(None, train_flags(args, name, settings)))
-        if SCRATCH not in settings:
-            backbone: Any = session.learner.model.network.backbone
-            hold_first_stages(backbone)
+        start_anew(session.learner.model, session.learner.config.model)
         training.train(session)
         assert session.evaluator is not None  # there is a validation at the end
         metrics = session.evaluator.summarize()
@@ -132,16 +124,17 @@ def train_all(args: argparse.Namespace, results: Results) -> None:
 
 
 def train_flags(args: argparse.Namespace, name: str, settings: Sequence[str]) -> list[str]:
-    """Return the flags of train.py for a variant; a batch from nothing is large for batch norm."""
-    batch = 8 if SCRATCH in settings else 4
+    """Return the flags of train.py; a short training gains from objects as large as they come."""
     return [
         f"--config={PRESET.name}",
         f"--dataset={args.dataset}",
+        f"--weights={PRESET.name}",
         "--recipe=modern",
-        *SHORT,
-        f"--batch_size={batch}",
+        "--lr=1e-3",
+        *(f"--set=augment.{name}" for name in ("expand=False", "crop=False", "copy_paste=0")),
+        f"--batch_size={BATCH}",
         "--no_autoscale",
-        f"--set=train.max_iterations={args.images // batch}",
+        f"--set=train.max_iterations={args.images // BATCH}",
         *(f"--set={setting}" for setting in settings),
         f"--name={as_file_name(name)}",
         f"--save_folder={args.output}",
@@ -153,11 +146,14 @@ def train_flags(args: argparse.Namespace, name: str, settings: Sequence[str]) ->
     ]
 
 
-def hold_first_stages(backbone: TimmBackbone) -> None:
-    """Hold what an EfficientNet computes before C3; its parameters come in the order of use."""
-    info: Any = backbone.features.feature_info
-    c3 = info.module_name()[backbone.indices[0]]
-    for name, parameter in backbone.features.named_parameters():
+def start_anew(model: AnySegmenter, config: ModelConfig) -> None:
+    """Start the backbone from ImageNet, and what reads it from nothing; hold all before C3."""
+    network: Any = model.network
+    load_backbone(model, config)
+    init_convolutions(network.fpn.lateral)
+    features, first = network.backbone.features, network.backbone.indices[0]
+    c3 = features.feature_info.module_name()[first]
+    for name, parameter in features.named_parameters():  # in the order of their use
         if name.startswith(f"{c3}."):
             return
         parameter.requires_grad_(False)

@@ -10,6 +10,7 @@ import timm
 import torch
 from torch import Tensor, nn
 
+from layers.blocks import spare_copies
 from yolact.timm_networks import TIMM_PREFIX, settings_of
 
 _STRIDES = (8, 16, 32)  # of C3, C4, C5
@@ -30,6 +31,7 @@ class TimmBackbone(nn.Module):
     def __init__(self, name: str) -> None:
         super().__init__()
         self.features = create_features(name)
+        spare_copies(self.features)
         info: Any = self.features.feature_info
         index_of = {stride: index for index, stride in enumerate(info.reduction())}  # the last one
         if not index_of.keys() >= set(_STRIDES):
