@@ -33,6 +33,7 @@ from yolact.cli.common import add_flags, checkpoint_config, flag, make_parser, r
 from yolact.cli.train_flags import parse_arguments
 from yolact.config import ModelConfig
 from yolact.drawing.plots import in_style, save_figure
+from yolact.errors import UsageError
 from yolact.evaluation.speed import network_gflop
 from yolact.files import as_file_name, write_json
 from yolact.models.segmenter import AnySegmenter
@@ -91,7 +92,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     )
     args = parser.parse_args(argv)
     args.output.mkdir(parents=True, exist_ok=True)
-    STEPS[args.step](args, read_results(args.output))
+    results = read_results(args.output)
+    if not results and args.step != "train":
+        raise UsageError(f"{args.output}: nothing is trained there yet; first comes the step train")
+    if args.step == "time" and not args.video:
+        raise UsageError("--video: expected a file to time on")
+    STEPS[args.step](args, results)
 
 
 def read_results(folder: Path) -> Results:
@@ -214,8 +220,10 @@ def show(args: argparse.Namespace, results: Results) -> None:
     for name in by_cost(results):
         cells = [f"**{name}**" if name in best else name, *row(results[name])]
         print(f"| {' | '.join(cells)} |")
-    for timed in sorted({known["timed"] for known in results.values() if "timed" in known}):
-        print(f"\n{timed}")
+    for known in results.values():
+        if "timed" in known:
+            print(f"\nspeeds: {' / '.join(known['speed'])}; {known['timed']}")
+            break
     if args.plot:
         print(save_figure(trade_off(results), args.plot))
 
