@@ -213,17 +213,22 @@ def quantised(file: Path, args: argparse.Namespace) -> Path:
 
 
 def show(args: argparse.Namespace, results: Results) -> None:
-    """Print the table, the fastest first and the front in bold, and draw the plot."""
+    """Print the table, the cheapest first and the front in bold, and draw the plot.
+
+    Once there are times, what has none is left out.
+    """
+    timed = {name: known for name, known in results.items() if "speed" in known}
+    results = timed or results
     best = front(results)
-    scores, speeds = "box AP / AP50 | mask AP / AP50", "network, ms | video, frames/s"
-    print(f"| model | parameters | GMAC | {scores} | {speeds} |\n" + "| --- " * 7 + "|")
+    head = ["model", "parameters", "GMAC", "box AP / AP50", "mask AP / AP50"]
+    if timed:
+        head += ["network, ms", "video, frames/s"]
+    print(f"| {' | '.join(head)} |\n" + "| --- " * len(head) + "|")
     for name in by_cost(results):
         cells = [f"**{name}**" if name in best else name, *row(results[name])]
-        print(f"| {' | '.join(cells)} |")
-    for known in results.values():
-        if "timed" in known:
-            print(f"\nspeeds: {' / '.join(known['speed'])}; {known['timed']}")
-            break
+        print(f"| {' | '.join(cells[: len(head)])} |")
+    for known in [*timed.values()][:1]:
+        print(f"\nspeeds: {' / '.join(known['speed'])}; {known['timed']}")
     if args.plot:
         print(save_figure(trade_off(results), args.plot))
 
@@ -276,7 +281,8 @@ def trade_off(results: Results) -> Figure:
     axes.scatter(*zip(*points.values(), strict=True), zorder=2)
     for name, point in points.items():
         axes.annotate(name, point, (4, 3), textcoords="offset points", fontsize=7)
-    axes.set(xlabel="network, milliseconds in float32", ylabel="mask AP50")
+    is_timed = any("speed" in known for known in results.values())
+    axes.set(xlabel="network, ms in float32" if is_timed else "GMAC", ylabel="mask AP50")
     axes.margins(x=0.25)
     return figure
 

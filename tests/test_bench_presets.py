@@ -41,7 +41,7 @@ def test_the_front_has_what_nothing_cheaper_matches(
 
 def test_a_table_and_a_plot(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     main = script("bench_presets")["main"]
-    results = {"good": known(4, 30), "bad": known(3, 40), "fast": known(2, 10)}
+    results = {"good": known(4, 30), "bad": known(3, 40), "fast": known(2, 10), "new": known(9)}
     write_json(tmp_path / "results.json", results)
     picture = tmp_path / "plot.png"
     assert run_command(main, ["table", str(tmp_path), f"--plot={picture}"]) == 0

@@ -18,7 +18,8 @@ from torch import Tensor, nn
 
 import eval
 import train
-from data.images import read_image
+from data.catalog import open_dataset
+from data.images import read_image, to_tensor
 from layers.blocks import batch_norms
 from yolact import Predictor, build_model, get_config
 from yolact.checkpoint import read_checkpoint, save_checkpoint, trained_model
@@ -137,15 +138,17 @@ def test_families_run_compiled_and_by_onnx(untrained: Path) -> None:
 def test_families_are_quantised(untrained: Path, dataset: Path) -> None:
     pytest.importorskip("nncf")
     exported = untrained.with_suffix(".xml")
-    command = [str(exported), f"--trained_model={untrained}", "--int8", f"--dataset={dataset}"]
+    data = [f"--dataset={dataset}", "--max_images=1"]
+    command = [str(exported), f"--trained_model={untrained}", "--int8", *data]
     assert run_command(script("export")["main"], command) == 0
-    x = torch.randn(1, 3, 64, 64, generator=torch.Generator().manual_seed(0))
     plain = Predictor.from_checkpoint(untrained, device="cpu", engine="plain")
+    x = plain.model.preprocess([to_tensor(open_dataset(str(dataset), "train").sample(0).image)])
     with torch.no_grad():
         expected = plain.run_network(x)
     found = Predictor.from_checkpoint(exported).run_network(x)
     for a, b in zip(expected[:4], found[:4], strict=True):
-        assert float((a - b).abs().mean()) < 0.2 * float(a.abs().mean())
+        assert float((a - b).abs().mean()) < 0.25 * float(a.abs().mean())
+        assert torch.corrcoef(torch.stack((a.flatten(), b.flatten())))[0, 1] > 0.95
 
 
 @pytest.mark.parametrize("backbone", FAMILIES)
