@@ -19,7 +19,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from .files import is_file
+from .files import is_file, open_file
 from .images import read_small
 
 Greys = NDArray[np.uint8]
@@ -90,7 +90,7 @@ def small_greys(files: tuple[Path, ...]) -> Greys:
 def _digest(file: Path, start: int = 0) -> bytes:
     """Return a fingerprint of a file from a byte on; of one that cannot be read, none."""
     try:
-        with file.open("rb") as stream:
+        with open_file(file) as stream:
             stream.seek(start)
             return hashlib.blake2b(stream.read()).digest()
     except OSError:

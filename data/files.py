@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
+import os
 import re
+import stat
 from collections.abc import Collection, Iterator
-from pathlib import Path
-from typing import TypeGuard
+from pathlib import Path, PurePosixPath
+from typing import BinaryIO, TypeGuard
+from urllib.parse import urlsplit
 from xml.etree.ElementTree import Element, TreeBuilder
 from xml.parsers import expat
 
@@ -34,7 +38,37 @@ URL_HEAD = re.compile(
     re.IGNORECASE,
 )
 
+MAX_BYTES = 1 << 33
+"""Larger files are refused: no image or annotation file is as large, and no memory holds it."""
+
 _CHUNK = 1 << 20  # bytes of XML that are read at once
+
+
+def open_file(path: Path) -> BinaryIO:
+    """Open a file of unknown origin for reading: none that waits, never ends, or fills the memory.
+
+    Raises:
+        OSError: it is a folder, a pipe or a device, or has more than `MAX_BYTES`; or as `open`.
+        ValueError: no file can have this name.
+    """
+    at_once = getattr(os, "O_NONBLOCK", 0)  # opening a pipe would wait for its writer
+    descriptor = os.open(path, os.O_RDONLY | at_once | getattr(os, "O_BINARY", 0))
+    try:
+        status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode):
+            raise OSError(errno.EINVAL, "not a regular file", str(path))
+        if status.st_size > MAX_BYTES:
+            raise OSError(errno.EFBIG, f"more than {MAX_BYTES:,} bytes", str(path))
+        return os.fdopen(descriptor, "rb")
+    except OSError:
+        os.close(descriptor)
+        raise
+
+
+def read_bytes(path: Path) -> bytes:
+    """Return the content of a file; errors are those of `open_file`."""
+    with open_file(path) as file:
+        return file.read()
 
 
 def read_json(file: Path) -> object:
@@ -62,7 +96,7 @@ def read_text_of(file: Path) -> tuple[str, str]:
         ValueError: it cannot be read; one line that names it.
     """
     try:
-        return decode_text(file.read_bytes())
+        return decode_text(read_bytes(file))
     except (OSError, ValueError) as error:  # a name with a zero byte
         reason = getattr(error, "strerror", None) or error
         raise ValueError(f"cannot read {file}: {reason}") from error
@@ -98,7 +132,7 @@ def xml_elements(file: Path, tags: Collection[str]) -> Iterator[Element]:
     """
     elements = _Elements(tags)
     try:
-        with file.open("rb") as stream:
+        with open_file(file) as stream:
             while chunk := stream.read(_CHUNK):
                 elements.parser.Parse(chunk, False)
                 yield from elements.take()
@@ -170,3 +204,12 @@ def is_positive(value: object) -> TypeGuard[int]:
 def is_url(text: str) -> bool:
     """Tell a stream or web address such as `rtsp://camera/live` from a path."""
     return URL_HEAD.match(text) is not None
+
+
+def url_path(url: str) -> PurePosixPath:
+    """Return the path of a web address, without what follows "?" or "#".
+
+    Raises:
+        ValueError: its host is none.
+    """
+    return PurePosixPath(urlsplit(url).path)

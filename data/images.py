@@ -22,7 +22,7 @@ from PIL import ImageOps, UnidentifiedImageError
 from torch import Tensor
 
 from .depth import to_8_bits
-from .files import decode_text
+from .files import decode_text, open_file, read_bytes
 from .tiff import decode_tiff, is_tiff, tiff_hw
 
 Image = NDArray[np.uint8]
@@ -37,6 +37,20 @@ _JPEG_END = b"\xff\xd9"
 _PNG = b"\x89PNG\r\n\x1a\n"
 _TRANSPOSED = (5, 6, 7, 8)  # EXIF orientations that swap the sides
 _ORIENTATION = 0x0112
+_FORMATS = (
+    "JPEG",
+    "MPO",
+    "PNG",
+    "GIF",
+    "BMP",
+    "DIB",
+    "WEBP",
+    "TIFF",
+    "PPM",
+    "JPEG2000",
+    "AVIF",
+    "HEIF",
+)
 _HEAD = 32  # bytes of a file that tell HEIF
 _HEIF = frozenset({b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1"})
 
@@ -207,7 +221,7 @@ def format_suffix(path: Path) -> str:
     """
     content = image_content(path)
     try:
-        with PilImage.open(io.BytesIO(content)) as header:
+        with PilImage.open(io.BytesIO(content), formats=readable_formats()) as header:
             return {"JPEG": ".jpg"}.get(header.format or "", f".{header.format}".lower())
     except Exception as error:  # as above
         raise _refusal(path, error) from error
@@ -217,8 +231,8 @@ def _opened(path: Path) -> BinaryIO:
     """Open an image file, or the picture that is embedded in a labelme file."""
     try:
         if is_embedded(path):
-            return io.BytesIO(_embedded(path.read_bytes()))
-        return path.open("rb")
+            return io.BytesIO(_embedded(read_bytes(path)))
+        return open_file(path)
     except FileNotFoundError:
         raise FileNotFoundError(f"no such image: {path}") from None
     except (OSError, ValueError, RecursionError) as error:  # a name with a zero byte, deep JSON
@@ -262,7 +276,7 @@ def _allowed(max_pixels: int | None) -> Iterator[None]:
 def _header(file: BinaryIO) -> Iterator[PilImage.Image | None]:
     """Open an image file; None stands for a TIFF that Pillow does not know."""
     try:
-        header = PilImage.open(file)
+        header = PilImage.open(file, formats=readable_formats())
     except UnidentifiedImageError:
         file.seek(0)
         if not is_tiff(file.read(_HEAD)):
@@ -302,6 +316,12 @@ def _prepare_for(head: bytes) -> None:
     is_heif = head[4:8] == b"ftyp" and head[8:12] in _HEIF and b"avif" not in head
     if is_heif and not _reads_heif():
         raise ValueError("HEIF needs a library: pip install pi-heif; or convert it to JPEG")
+
+
+def readable_formats() -> list[str]:
+    """List the formats to look for: Pillow knows more, and starts a program for some of these."""
+    PilImage.init()
+    return [name for name in _FORMATS if name in PilImage.OPEN]
 
 
 @cache

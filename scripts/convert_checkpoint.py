@@ -1,5 +1,7 @@
 """Convert checkpoints: those of 2019 to ours and back, without loss, and other projects' to ours.
 
+A target such as hf:owner/name is uploaded to the hub of Hugging Face.
+
 The file's tensors tell whose it is: mmdetection, YolactEdge, Yolact_minimal, or YOLACT of 2019.
 Datasets are converted by convert_dataset.py; `yolact convert` does both, datasets with --format.
 
@@ -8,12 +10,16 @@ Examples:
   python scripts/convert_checkpoint.py yolact_r50_1x8_coco_20200908-f38d58df.pth ours.pth
   python scripts/convert_checkpoint.py ours.pth yolact_base_54_800000.pth --to=official
   python scripts/convert_checkpoint.py mine_4_2000.pth mine.pth --half --set dataset=coco2017
+  python scripts/convert_checkpoint.py mine.pth my_model --to=folder
+  python scripts/convert_checkpoint.py mine.pth hf:owner/name --half --private
 """
 
 from __future__ import annotations
 
+import argparse
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from yolact import build_model
 from yolact.checkpoint import (
@@ -32,29 +38,44 @@ from yolact.cli.common import (
     run_command,
     with_settings,
 )
+from yolact.config import Config
 from yolact.errors import UsageError
 from yolact.formats.official import check_official, to_official
+from yolact.hub.client import PREFIX
+from yolact.hub.folder import WEIGHTS_FILE
+from yolact.models.segmenter import AnySegmenter
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Convert one file."""
     parser = make_parser("convert_checkpoint.py", __doc__)
     parser.add_argument("source", help="checkpoint to read, or a released name")
-    parser.add_argument("target", type=Path, help="checkpoint to write")
+    parser.add_argument("target", help="file or folder to write, or hf:owner/name")
     add_flags(
         parser,
         "options",
         (
-            flag("--to", "names to write", str, "ours", choices=("ours", "official")),
+            flag(
+                "--to",
+                "a file of ours or of 2019, or a folder in the form of the hub",
+                str,
+                "ours",
+                choices=("ours", "official", "folder"),
+            ),
             flag("--config", "preset, where neither the file nor its name tells"),
             flag("--half", "store weights as float16, without what --resume needs", bool),
+            flag("--private", "let only you see a new repository of the hub", bool),
             SETTING,
         ),
     )
     args = parser.parse_args(argv)
     if args.half and args.to == "official":
         raise UsageError("--half is for our own files; official ones are float32")
-    if Path(args.source).is_dir() or args.source.endswith((".json", ".yaml", ".yml")):
+    if args.target.startswith(PREFIX) and args.to == "official":
+        raise UsageError(f"{args.target}: only models of ours are uploaded; leave out --to")
+    source = Path(args.source)
+    is_folder = source.is_dir() and not (source / WEIGHTS_FILE).is_file()
+    if is_folder or args.source.endswith((".json", ".yaml", ".yml")):
         raise UsageError(f"{args.source} is no checkpoint: to convert a dataset, add --format=")
     checkpoint = read_checkpoint(resolve_weights(args.source))
     config = with_settings(checkpoint_config(checkpoint, args.config), args.set)
@@ -62,12 +83,24 @@ def main(argv: Sequence[str] | None = None) -> None:
         check_official(config.model)
     model = build_model(config)
     load_weights(model, checkpoint)
+    print(_write(args, model, config, checkpoint.training))
+
+
+def _write(
+    args: argparse.Namespace, model: AnySegmenter, config: Config, training: dict[str, Any]
+) -> str | Path:
+    """Write what the flags say; return where it is."""
+    if args.target.startswith(PREFIX):
+        repository = args.target.removeprefix(PREFIX)
+        return model.push_to_hub(repository, private=args.private or None, half=args.half)
+    target = Path(args.target)
+    if args.to == "folder":
+        return model.save_pretrained(target, half=args.half)
     if args.to == "official":
-        write_atomically(args.target, to_official(model.state_dict()))
+        write_atomically(target, to_official(model.state_dict()))
     else:
-        training = {} if args.half else checkpoint.training
-        save_checkpoint(args.target, model, config, training, half=args.half)
-    print(args.target)
+        save_checkpoint(target, model, config, {} if args.half else training, half=args.half)
+    return target
 
 
 if __name__ == "__main__":

@@ -7,11 +7,13 @@ python scripts/download_weights.py --list
 from __future__ import annotations
 
 import argparse
+import shutil
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from yolact.download import OFFICIAL_WEIGHTS, DownloadError, fetch_weights
+from yolact.files import whole_file
+from yolact.hub.released import OFFICIAL_WEIGHTS, fetch_weights
 
 
 def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -39,14 +41,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
             print(f"{name:<22} {official.url}")
     try:
         for name in options.names:
-            print(fetch_weights(name, options.folder))
-    except DownloadError as error:
+            print(_keep(fetch_weights(name, options.folder), options.folder))
+    except OSError as error:
         print(error, file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print("stopped; the same command continues the download", file=sys.stderr)
+        print("stopped", file=sys.stderr)
         return 130
     return 0
+
+
+def _keep(file: Path, folder: Path) -> Path:
+    """Copy a file to a folder, unless it is there."""
+    kept = folder / file.name
+    if kept != file:
+        with whole_file(kept) as part:
+            shutil.copyfile(file, part)
+    return kept
 
 
 if __name__ == "__main__":

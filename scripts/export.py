@@ -61,7 +61,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         parser,
         "options",
         (
-            flag("--trained_model", "checkpoint, or released name", str, BUNDLED),
+            flag("--trained_model", "checkpoint, released name, or hf:owner/name", str, BUNDLED),
             flag("--config", "preset, where neither the file nor its name tells"),
             flag("--image_size", "side of the input in pixels; default: the model's", int),
             flag("--dynamic", "take inputs of any height and width", bool),

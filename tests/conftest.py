@@ -1,11 +1,16 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from pathlib import Path
 
 import pytest
 
 from layers import native
+
+# Read by the hub's client when it is imported. No test asks the real one, or sees the user's cache.
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ["HF_HOME"] = str(Path(tempfile.gettempdir()) / "no hub of these tests")
 
 BESIDE = Path(__file__).resolve().parents[2] / "shared"
 

@@ -162,6 +162,13 @@ def for_type_checkers(node: ast.stmt) -> bool:
     return isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"
 
 
+def imports_alone(node: ast.stmt) -> bool:
+    """Tell a `with` block of nothing but imports."""
+    return isinstance(node, ast.With) and all(
+        isinstance(inner, (ast.Import, ast.ImportFrom)) for inner in node.body
+    )
+
+
 def test_no_file_runs_or_changes_anything_when_imported() -> None:
     """At the top level stand definitions, not calls, loops or deletions; nothing is global."""
     functions = (ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
@@ -173,7 +180,8 @@ def test_no_file_runs_or_changes_anything_when_imported() -> None:
             docstring = isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
             targets = node.targets if isinstance(node, ast.Assign) else []
             named = all(isinstance(target, (ast.Name, ast.Tuple)) for target in targets)
-            if not (named and (docstring or for_type_checkers(node) or isinstance(node, allowed))):
+            harmless = docstring or for_type_checkers(node) or imports_alone(node)
+            if not (named and (harmless or isinstance(node, allowed))):
                 wrong.append((name_of(path), node.lineno))
         nodes = ast.walk(tree)
         wrong += [(name_of(path), n.lineno) for n in nodes if isinstance(n, ast.Global)]

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from support.foreign_models import light
 
 from data.classes import COCO_CLASSES, YOUTUBE_VIS_CLASSES
 from yolact import build_model, get_config
@@ -92,7 +91,7 @@ def test_files_of_2019_by_their_name_or_by_their_tensors(
 ) -> None:
     known = get_config("yolact_resnet18")
     config = known.override("model.fpn_channels=8").with_classes(("dog",))
-    state = light(to_official(build_model(config).state_dict()))
+    state = to_official(build_model(config).state_dict())
     torch.save(state, tmp_path / "yolact_resnet18_3_900.pth")
     checkpoint = read_checkpoint(tmp_path / "yolact_resnet18_3_900.pth")
     assert checkpoint.preset() == known.override("model.num_classes=1")

@@ -1,10 +1,14 @@
 import json
+import re
+from dataclasses import fields, is_dataclass
+from math import inf, nan
 from typing import Any
 
 import pytest
 
 from data.classes import COCO_CLASSES
 from yolact import Config, get_config, list_configs
+from yolact.config import LIMITS
 
 BASE = get_config("yolact_base")
 
@@ -230,3 +234,50 @@ def test_unknown_preset_lists_the_known_ones(name: str) -> None:
 def test_unknown_preset_names_the_nearest() -> None:
     with pytest.raises(KeyError, match="did you mean 'yolact_base'"):
         get_config("yolact_bsae")
+
+
+def numeric_fields(part: Any, prefix: str = "") -> list[str]:
+    """Every setting that is a number, or holds some."""
+    names = []
+    for entry in fields(part):
+        value = getattr(part, entry.name)
+        if is_dataclass(value):
+            names += numeric_fields(value, f"{prefix}{entry.name}.")
+        elif re.search("int|float|Scales", str(entry.type)):
+            names.append(prefix + entry.name)
+    return names
+
+
+def test_every_number_has_limits() -> None:
+    assert sorted(LIMITS) == sorted(numeric_fields(BASE))
+
+
+def nested(values: dict[str, Any], path: str, value: Any) -> dict[str, Any]:
+    name, _, rest = path.partition(".")
+    return {**values, name: nested(values[name], rest, value) if rest else value}
+
+
+@pytest.mark.parametrize("path", LIMITS)
+@pytest.mark.parametrize("wrong", ["least", "greatest", "inf", "nan"])
+def test_numbers_out_of_range_are_refused_by_name(path: str, wrong: str) -> None:
+    """As they may stand in a file of a stranger."""
+    low, high = LIMITS[path]
+    kind = type(value_at(BASE, path))
+    number = {"least": low - 1, "greatest": high * 2, "inf": inf, "nan": nan}[wrong]
+    value: Any = number
+    if kind is int and wrong in ("least", "greatest"):
+        value = int(number)
+    elif kind is tuple:
+        value = ((number,) * 3,) * 5 if path == "model.anchor_scales" else (number,) * 3
+        if path == "train.learning_rate_steps" and wrong in ("least", "greatest"):
+            value = (int(number),)
+    with pytest.raises(ValueError, match=path.replace(".", r"\.")):
+        Config.from_dict(nested(BASE.to_dict(), path, value))
+
+
+@pytest.mark.parametrize(
+    "name", ["/tmp/x", "../x", "a/b", "a\\b", "", ".", "..", "x\0", "x\n", "a" * 200]
+)
+def test_names_that_are_no_part_of_a_path_are_refused(name: str) -> None:
+    with pytest.raises(ValueError, match="expected letters, digits"):
+        Config.from_dict({**BASE.to_dict(), "name": name})

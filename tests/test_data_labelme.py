@@ -129,6 +129,7 @@ GOOD = shape("rectangle", [5, 5], [15, 15])
         (shape("polygon", [1, 1], [2, 2], [3, 1e12]), "far outside"),
         (shape("polygon", [1, 1], [2, 2], [3, -1e12]), "far outside"),
         (shape("circle", [1, 1], [1e200, 1e200]), "far outside"),
+        (shape("polygon", *[[1, 1], [30, 30]] * 9000), "far too long"),
         (shape("mask", [1, 1], [5, 5], mask="no PNG"), "cannot be decoded"),
         (shape("mask", [1, 1], [5, 5]), "cannot be decoded"),
         (shape("mask", [1, 1], [5, 5], mask=png(np.ones((2000, 2000), np.uint8))), "decoded"),

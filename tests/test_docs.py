@@ -182,8 +182,8 @@ def wrong_arguments(main: Callable[[], object], arguments: list[str]) -> str | N
         return f"exit code {ended.code}" if ended.code else None  # --help ends with 0
     for name in ("config", "weights", "trained_model"):
         value = str(args.get(name) or "latest")
-        is_file = Path(value).suffix in (".pth", ".xml", ".onnx")
-        if not is_file and value not in (*list_configs(), "latest"):
+        is_place = value.startswith("hf:") or value.endswith(("/", ".pth", ".xml", ".onnx"))
+        if not is_place and value not in (*list_configs(), "latest"):
             return f"--{name}: no such preset"
     return wrong_settings(args.get("config") or "yolact_base", *args.get("set") or [])
 

@@ -209,7 +209,7 @@ def test_quantised_file_runs_and_tells_its_cost(
         (
             ["m.xml", "--image_size=16"],
             2,
-            "--image_size: model.image_size=16: expected at least 32",
+            "--image_size: model.image_size=16: expected 32 to 8192",
         ),
         (["m.xml", "--image_size=wide"], 2, "--image_size: invalid int value"),
         (["m.xml", "--trained_model=missing.pth"], 1, "no such checkpoint file"),

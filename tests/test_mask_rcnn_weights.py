@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 import torch
+from support.fake_hub import serving
 from support.tiny_mask_rcnn import NAME, build, picture, small_config
-from test_download import serving
 from torch import Tensor, nn
 from torchvision.models.detection import MaskRCNN_ResNet50_FPN_Weights
 from torchvision.models.detection.backbone_utils import resnet_fpn_backbone
@@ -19,8 +19,9 @@ from data.classes import COCO_CLASSES, SHAPE_CLASSES
 from yolact import build_model, get_config, load_model
 from yolact import checkpoint as checkpoint_module
 from yolact.checkpoint import Checkpoint, load_weights, save_checkpoint
-from yolact.download import OFFICIAL_WEIGHTS, DownloadError, fetch_weights
 from yolact.formats.official import to_official
+from yolact.hub.client import DownloadError
+from yolact.hub.released import OFFICIAL_WEIGHTS, OfficialFile
 from yolact.models.mask_rcnn import MaskRcnn, from_torchvision
 
 
@@ -146,23 +147,32 @@ def test_own_checkpoint_and_no_official_one(tmp_path: Path) -> None:
 def test_loaded_by_name_from_a_server(
     published: MaskRCNN, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    official = OFFICIAL_WEIGHTS[NAME]
-    assert official.url == MaskRCNN_ResNet50_FPN_Weights.COCO_V1.url
-    assert official.sha256 and official.url.endswith(f"-{official.sha256}.pth")
+    assert OFFICIAL_WEIGHTS[NAME].url == MaskRCNN_ResNet50_FPN_Weights.COCO_V1.url
     config = get_config(NAME).override("model.backbone=resnet18")
     monkeypatch.setattr(checkpoint_module, "get_config", lambda _: config)
     monkeypatch.setattr(checkpoint_module, "WEIGHTS_FOLDER", tmp_path)
     torch.save(as_of_2019(published), tmp_path / "whole.pth")
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path / "torch"))
+    content = (tmp_path / "whole.pth").read_bytes()
+    file = f"{NAME}_coco-{hashlib.sha256(content).hexdigest()[:8]}.pth"
     with serving() as server:
-        server.content = (tmp_path / "whole.pth").read_bytes()
-        with pytest.raises(DownloadError, match=f"instead of {official.sha256}"):  # other bytes
-            fetch_weights(NAME, tmp_path, base_url=server.url)
-        assert not (tmp_path / official.file_name).exists()
-        digest = hashlib.sha256(server.content).hexdigest()
-        there = official._replace(base_url=server.url, sha256=digest[:8])
-        monkeypatch.setitem(OFFICIAL_WEIGHTS, NAME, there)
+        server.repositories["torch/vision"] = {file: content[:-1]}
+        address = f"{server.url}/torch/vision/resolve/main/{file}"
+        monkeypatch.setitem(OFFICIAL_WEIGHTS, NAME, OfficialFile(file, address=address))
+        where = re.escape(
+            f"; try again, or fetch it by other means and put it at {tmp_path / file}"
+        )
+        with pytest.raises(
+            DownloadError, match=f"cannot download {address}: invalid hash.*{where}"
+        ):
+            checkpoint_module.resolve_weights(NAME)  # other bytes
+        assert not list((tmp_path / "torch").rglob("*.*"))
+        server.repositories["torch/vision"] = {file: content}
         model = load_model(NAME)
-    assert (tmp_path / official.file_name).is_file()
+        asked = len(server.requests)
+        checkpoint_module.resolve_weights(NAME)
+        assert len(server.requests) == asked
+    assert [path.name for path in (tmp_path / "torch").rglob("*.*")] == [file]
     bias = published.roi_heads.box_predictor.cls_score.bias
     ours = model.network.roi_heads.box_predictor.cls_score.bias
     assert torch.equal(ours, bias[[0, *COCO_CLASSES.category_ids]])

@@ -9,7 +9,7 @@ import torch
 import torchvision
 
 from yolact import Yolact, build_model, get_config
-from yolact.download import DownloadError
+from yolact.hub.client import DownloadError
 from yolact.models.backbones import Darknet53
 from yolact.training import pretrained
 from yolact.training.pretrained import load_backbone
@@ -73,9 +73,12 @@ def test_weights_of_another_network_are_refused(monkeypatch: pytest.MonkeyPatch)
         load_backbone(model_with("resnet18"), get_config("yolact_resnet18").model)
 
 
-def test_offline_it_says_where_to_put_the_file(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("error", [OSError("no route to host"), RuntimeError("invalid hash value")])
+def test_without_a_download_it_says_where_to_put_the_file(
+    monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
     def fail(*_: object, **__: object) -> None:
-        raise OSError("no route to host")
+        raise error
 
     weights = torchvision.models.get_model_weights("resnet18")
     monkeypatch.setattr(weights, "get_state_dict", fail, raising=False)

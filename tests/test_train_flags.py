@@ -141,7 +141,7 @@ def test_the_first_process_alone_tells_what_it_reads(
     monkeypatch.setenv("RANK", rank)
 
     def read(path: Path) -> Checkpoint:
-        logging.getLogger("yolact.download").warning("read %s", path)
+        logging.getLogger("yolact.predictor").warning("read %s", path)
         return Checkpoint(path, {}, False, get_config("yolact_resnet18"))
 
     def set_up(*parts: object) -> None:

@@ -36,9 +36,10 @@ def build_model(config: Config) -> AnySegmenter:
     Raises:
         ValueError: parts that do not fit together, such as mask re-scoring on a small input.
     """
-    return (
-        _build_yolact(config) if model_class(config.model) is Yolact else _build_mask_rcnn(config)
-    )
+    build = _build_yolact if model_class(config.model) is Yolact else _build_mask_rcnn
+    model: AnySegmenter = build(config)
+    model.config = config
+    return model
 
 
 def _build_yolact(config: Config) -> Yolact:

@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 import re
+import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import torch
 from torch import Tensor, nn
 
+from data.files import open_file
 from yolact.formats.names import State
 from yolact.formats.recognise import OFFICIAL, Published, recognise
+from yolact.hub.client import PREFIX, fetch_model
+from yolact.hub.folder import WEIGHTS_FILE, loaded_state, read_folder, stored_state
+from yolact.hub.released import OFFICIAL_WEIGHTS, fetch_weights
 from yolact.models.segmenter import AnySegmenter
 
 from .build import build_model
 from .config import Config
-from .download import OFFICIAL_WEIGHTS, fetch_weights
 from .files import whole_file
 from .presets import get_config, list_configs, stored_config
 
@@ -27,13 +31,17 @@ BUNDLED_FOLDER = _IN_WHEEL if _IN_WHEEL.is_dir() else _IN_CHECKOUT
 """The folder of the bundled models."""
 
 WEIGHTS_FOLDER = Path("weights") if _IN_WHEEL.is_dir() else _IN_CHECKOUT
-"""The folder of downloads: in a checkout of this repository, else in the working folder."""
+"""Where released files may lie by hand: in a checkout of this repository, else where one works."""
 
 BUNDLED = "yolact_lite2_person"
 """The model where no checkpoint is named."""
 
 IN_REPOSITORY = (BUNDLED, "yolact_resnet18_shapes")
 FORMAT = "yolact-checkpoint-1"
+_DTYPES = (
+    *(torch.float16, torch.bfloat16, torch.float32, torch.float64),
+    *(torch.bool, torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64),
+)
 
 
 @dataclass(frozen=True)
@@ -85,8 +93,10 @@ def load_model(
     """Load a trained model, ready for inference.
 
     Args:
-        path_or_name: a checkpoint file, ours or of another project, or the name of a released model
-            ("yolact_base"), which is downloaded to weights/ once.
+        path_or_name: a checkpoint file, ours or of another project; a folder that `save_pretrained`
+            wrote; the name of a released model ("yolact_base"), which is downloaded once; or a
+            repository of the hub of Hugging Face ("hf:owner/name", "hf:owner/name@revision",
+            "hf:owner/name/file.pth").
         config: a preset by its name, fitted to the file, for what neither the file nor its name
             tells; or a whole configuration, which is taken as it is.
         device: where to put it.
@@ -96,6 +106,7 @@ def load_model(
 
     Raises:
         FileNotFoundError: no such file, nor a model of that name.
+        OSError: it cannot be downloaded; the message says where to put it by hand.
         ValueError: not a checkpoint, or one of another model.
     """
     checkpoint = read_checkpoint(resolve_weights(path_or_name))
@@ -116,10 +127,14 @@ def trained_model(checkpoint: Checkpoint, config: Config) -> AnySegmenter:
 
 
 def resolve_weights(path_or_name: str | Path) -> Path:
-    """Find a checkpoint by path, or by name in weights/, downloading released ones when absent."""
+    """Find a checkpoint by path or name, downloading what is on the hub; see `load_model`."""
     path = Path(path_or_name)
     if path.is_file():
         return path
+    if (path / WEIGHTS_FILE).is_file():
+        return path / WEIGHTS_FILE
+    if str(path_or_name).startswith(PREFIX):
+        return fetch_model(str(path_or_name))
     name = str(path_or_name).removesuffix("_config")
     bundled = _bundled()
     if name in bundled:
@@ -131,7 +146,8 @@ def resolve_weights(path_or_name: str | Path) -> Path:
         raise FileNotFoundError(f"{name}: in the repository, not in the wheel; here are {choices}")
     if name in list_configs():
         raise FileNotFoundError(f"{name}: a preset without trained weights; there are {choices}")
-    raise FileNotFoundError(f"{path_or_name}: no such checkpoint file, nor one of {choices}")
+    what = f"a folder without {WEIGHTS_FILE}" if path.is_dir() else "no such checkpoint file"
+    raise FileNotFoundError(f"{path_or_name}: {what}, nor one of {choices}")
 
 
 def _bundled() -> dict[str, Path]:
@@ -166,11 +182,19 @@ def preset_of_name(path: Path) -> Config | None:
 def read_checkpoint(path: Path) -> Checkpoint:
     """Read a checkpoint without running code from it.
 
+    Args:
+        path: the weights of a folder (.safetensors), or any other file.
+
     Raises:
         ValueError: the file is not a checkpoint.
     """
+    if path.suffix == ".safetensors":
+        config, state = read_folder(path)
+        return Checkpoint(path, state, False, config)
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        with open_file(path) as file:
+            _check_archive(file)
+            content = torch.load(file, map_location="cpu", weights_only=True)
     except Exception as error:  # broken files make torch.load raise almost anything
         reason = str(error).split("\n", 1)[0] or type(error).__name__
         if "mmengine." in str(error):
@@ -183,14 +207,29 @@ def read_checkpoint(path: Path) -> Checkpoint:
         raise ValueError(f"{path}: not a readable checkpoint ({reason})") from None
     if isinstance(content, dict) and content.get("format") == FORMAT:
         state = _tensors(content.get("model"), path)
-        state = {name: t.float() if t.dtype == torch.float16 else t for name, t in state.items()}
         training = content.get("training")
         try:
             config = stored_config(content.get("config", {}))
         except ValueError as error:
             raise ValueError(f"{path}: {error}") from None
-        return Checkpoint(path, state, False, config, training if type(training) is dict else {})
+        training = training if type(training) is dict else {}
+        return Checkpoint(path, loaded_state(state), False, config, training)
     return _published_checkpoint(path, content)
+
+
+def _check_archive(file: BinaryIO) -> None:
+    """Refuse an archive that unpacks to far more than its size: torch stores, and packs nothing.
+
+    Raises:
+        ValueError: so it does.
+    """
+    if zipfile.is_zipfile(file):
+        file.seek(0)
+        with zipfile.ZipFile(file) as archive:
+            packed = [entry.filename for entry in archive.infolist() if entry.compress_type]
+        if packed:
+            raise ValueError(f"its entry {packed[0]!a:.80} is compressed")
+    file.seek(0)
 
 
 def _published_checkpoint(path: Path, content: object) -> Checkpoint:
@@ -206,13 +245,23 @@ def _published_checkpoint(path: Path, content: object) -> Checkpoint:
 def _tensors(content: object, path: Path) -> State:
     if isinstance(content, Mapping) and "state_dict" in content:
         content = content["state_dict"]
-    usable = isinstance(content, Mapping) and all(
-        isinstance(name, str) and isinstance(value, Tensor) and value.layout == torch.strided
-        for name, value in content.items()
-    )
-    if not usable or not content:
+    if not isinstance(content, Mapping) or not content:
         raise ValueError(f"{path}: holds no weights by name")
-    return dict(content)  # type: ignore[call-overload, no-any-return]
+    for name, value in content.items():
+        if not isinstance(name, str) or not _is_plain(value):
+            raise ValueError(f"{path}: holds no weights by name: {name!a:.80} is none")
+    return dict(content)
+
+
+def _is_plain(value: object) -> bool:
+    """Tell a tensor of numbers that are all in the file, from sparse, quantised, expanded ones."""
+    return (
+        isinstance(value, Tensor)
+        and value.layout == torch.strided
+        and value.device.type == "cpu"
+        and value.dtype in _DTYPES
+        and value.numel() * value.element_size() <= value.untyped_storage().nbytes()
+    )
 
 
 def load_weights(model: AnySegmenter, checkpoint: Checkpoint) -> None:
@@ -275,13 +324,10 @@ def save_checkpoint(
         training: optimiser, iteration and so on, for `--resume`.
         half: store weights as float16, for distribution.
     """
-    state = {name: tensor.detach().cpu() for name, tensor in model.state_dict().items()}
-    if half:
-        state = {name: t.half() if t.is_floating_point() else t for name, t in state.items()}
     content = {
         "format": FORMAT,
         "config": config.to_dict(),
-        "model": state,
+        "model": stored_state(model.state_dict(), half),
         "training": dict(training or {}),
     }
     write_atomically(path, content)
@@ -324,7 +370,7 @@ def checkpoint_path(
 
 
 def find_checkpoints(folder: Path, name: str | None, interrupted: bool | None = None) -> list[Path]:
-    """Return the checkpoints of training runs in a folder, those written last at the end.
+    """Return the checkpoints of training runs in a folder, the last run and iteration at the end.
 
     Released files, which may lie in the same folder under similar names, do not count.
 
@@ -342,5 +388,10 @@ def find_checkpoints(folder: Path, name: str | None, interrupted: bool | None = 
         and name in (None, n.run)
         and interrupted in (None, n.interrupted)
     ]
-    found.sort(key=lambda n: (n.path.stat().st_mtime_ns, n.iteration))
+    times = {n.path: n.path.stat().st_mtime_ns for n in found}
+    latest = {
+        run: max(times[n.path] for n in found if n.run == run) for run in {n.run for n in found}
+    }
+    # By iteration within a run: copying and restoring files gives them other times.
+    found.sort(key=lambda n: (latest[n.run], n.run, n.iteration, times[n.path]))
     return [n.path for n in found]

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import ast
-import difflib
+import re
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
-from typing import Any, Literal, get_args, get_origin, get_type_hints
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any, Literal
 
 from data.classes import COCO_CLASSES
 from data.options import DataOptions
 from layers.detect import Nms
 
-from .timm_networks import TIMM_PREFIX, pixel_statistics
+from .settings import assign, build, check_limits, plain
+from .timm_networks import TIMM_PREFIX
 
 Scales = tuple[tuple[float, ...], ...]
 BACKBONES = (
@@ -28,6 +28,56 @@ BACKBONES = (
 """Those of the project; any other is called "timm/<name>", a network of timm's."""
 
 Architecture = Literal["yolact", "mask_rcnn"]
+
+_UNLIMITED = 1e12  # finite all the same
+LIMITS: dict[str, tuple[float, float]] = {
+    "model.deformable_interval": (0, 100),
+    "model.image_size": (32, 8192),
+    "model.num_classes": (1, 10_000),
+    "model.fpn_channels": (1, 2048),
+    "model.fpn_relu_levels": (0, 5),
+    "model.prototype_channels": (1, 2048),
+    "model.head_channels": (1, 2048),
+    "model.num_prototypes": (1, 1024),
+    "model.anchor_scales": (0.01, 100_000),
+    "model.anchor_ratios": (0.001, 1000),
+    "model.pixel_mean": (-1000, 1000),
+    "model.pixel_std": (0.001, 100_000),
+    "loss.positive_iou": (0, 1),
+    "loss.negative_iou": (0, 1),
+    "loss.crowd_overlap": (0, 1),
+    "loss.negative_ratio": (0, 1_000_000),
+    "loss.confidence_weight": (0, _UNLIMITED),
+    "loss.box_weight": (0, _UNLIMITED),
+    "loss.mask_weight": (0, _UNLIMITED),
+    "loss.dice_weight": (0, _UNLIMITED),
+    "loss.semantic_weight": (0, _UNLIMITED),
+    "loss.mask_iou_weight": (0, _UNLIMITED),
+    "loss.masks_to_train": (1, 1_000_000),
+    "loss.discard_mask_area": (-1, _UNLIMITED),
+    "train.batch_size": (1, 1_000_000),
+    "train.learning_rate": (0, _UNLIMITED),
+    "train.backbone_rate": (0, 1000),
+    "train.momentum": (0, 1),
+    "train.weight_decay": (0, 1000),
+    "train.gamma": (0, 1000),
+    "train.max_iterations": (0, 10**12),
+    "train.learning_rate_steps": (0, 10**12),
+    "train.warmup_iterations": (0, 10**12),
+    "train.warmup_learning_rate": (0, _UNLIMITED),
+    "train.gradient_clip": (0, _UNLIMITED),
+    "train.ema_decay": (0, 0.999999999),
+    "train.multi_scale": (0, 0.99),
+    "train.seed": (0, 2**63 - 1),
+    "augment.scale_jitter": (0.01, 100),
+    "augment.copy_paste": (0, 1),
+    "detect.score_threshold": (0, 1),
+    "detect.iou_threshold": (0, 1),
+    "detect.top_k": (1, 1_000_000),
+    "detect.max_detections": (1, 1_000_000),
+    "score_threshold": (0, 1),
+}
+"""Least and greatest value of every number, also for files of strangers."""
 
 
 @dataclass(frozen=True)
@@ -84,12 +134,8 @@ class ModelConfig:
     pixel_std: tuple[float, ...] = (58.40, 57.12, 57.38)
 
     def __post_init__(self) -> None:
-        for name, least in (("image_size", 32), ("num_classes", 1), ("num_prototypes", 1)):
-            if getattr(self, name) < least:
-                raise ValueError(f"model.{name}={getattr(self, name)}: expected at least {least}")
+        check_limits(self, LIMITS, "model.")
         _check_backbone(self.backbone)
-        if not 0 <= self.fpn_relu_levels <= 5:
-            raise ValueError(f"model.fpn_relu_levels={self.fpn_relu_levels}: expected 0 to 5")
         for name in ("pixel_mean", "pixel_std"):
             if len(getattr(self, name)) != 3:
                 raise ValueError(f"model.{name}={getattr(self, name)}: expected three numbers")
@@ -99,8 +145,6 @@ class ModelConfig:
             )
         if not self.num_anchors:
             raise ValueError("model.anchor_scales and model.anchor_ratios: expected at least one")
-        if min(*self.pixel_std, *self.anchor_ratios, *map(min, self.anchor_scales)) <= 0:
-            raise ValueError("model.pixel_std, anchor_ratios, anchor_scales: expected more than 0")
         if self.class_names and len(self.class_names) != self.num_classes:
             raise ValueError(
                 f"model.class_names has {len(self.class_names)} names "
@@ -141,6 +185,9 @@ class LossConfig:
     masks_to_train: int = 100
     discard_mask_area: float = 25.0
 
+    def __post_init__(self) -> None:
+        check_limits(self, LIMITS, "loss.")
+
 
 @dataclass(frozen=True)
 class TrainConfig:
@@ -176,14 +223,7 @@ class TrainConfig:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        least_values = {"batch_size": 1, "seed": 0, "warmup_iterations": 0, "gradient_clip": 0}
-        least_values |= {"backbone_rate": 0}
-        for name, least in least_values.items():
-            if getattr(self, name) < least:
-                raise ValueError(f"train.{name}={getattr(self, name)}: expected at least {least}")
-        for name in ("ema_decay", "multi_scale"):
-            if not 0 <= getattr(self, name) < 1:
-                raise ValueError(f"train.{name}={getattr(self, name)}: expected 0 <= value < 1")
+        check_limits(self, LIMITS, "train.")
 
 
 @dataclass(frozen=True)
@@ -206,11 +246,10 @@ class AugmentConfig:
     copy_paste: float = 0.0
 
     def __post_init__(self) -> None:
+        check_limits(self, LIMITS, "augment.")
         scales = self.scale_jitter
-        if scales and not (len(scales) == 2 and 0 < scales[0] <= scales[1]):
+        if scales and not (len(scales) == 2 and scales[0] <= scales[1]):
             raise ValueError(f"augment.scale_jitter={scales}: expected two sizes, as in 0.5,2")
-        if not 0 <= self.copy_paste <= 1:
-            raise ValueError(f"augment.copy_paste={self.copy_paste}: expected a share, 0 to 1")
 
 
 @dataclass(frozen=True)
@@ -227,9 +266,7 @@ class DetectConfig:
     nms: Nms = "fast"
 
     def __post_init__(self) -> None:
-        for name in ("top_k", "max_detections"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"detect.{name}={getattr(self, name)}: expected at least 1")
+        check_limits(self, LIMITS, "detect.")
 
 
 @dataclass(frozen=True)
@@ -256,8 +293,8 @@ class Config:
     score_threshold: float = 0.15  # what the authors suggest for pictures
 
     def __post_init__(self) -> None:
-        if not 0 <= self.score_threshold <= 1:
-            raise ValueError(f"score_threshold={self.score_threshold}: expected 0 to 1")
+        check_limits(self, LIMITS)
+        check_run_name(self.name, "name")
 
     @property
     def num_classes(self) -> int:
@@ -289,13 +326,13 @@ class Config:
             path, equals, text = assignment.partition("=")
             if not equals:
                 raise ValueError(f"{assignment!r}: expected path=value, as in train.batch_size=4")
-            config = _assign(config, path.strip().split("."), text.strip(), path.strip())
+            config = assign(config, path.strip().split("."), text.strip(), path.strip())
         return config
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain dicts, lists, numbers and strings."""
-        plain: dict[str, Any] = _plain(asdict(self))
-        return plain
+        values: dict[str, Any] = plain(asdict(self))
+        return values
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Config:
@@ -304,93 +341,25 @@ class Config:
         Raises:
             ValueError: a field is unknown, missing, or of the wrong type.
         """
-        built: Config = _build(cls, values, "config")
+        built: Config = build(cls, values, "config")
         return built
+
+
+def check_run_name(name: str, flag: str) -> None:
+    """Refuse a name that is no safe part of a path: names of presets and runs name files.
+
+    Args:
+        name: of unknown origin, such as a checkpoint.
+        flag: what the user knows it by.
+
+    Raises:
+        ValueError: so it is.
+    """
+    if not re.fullmatch(r"\w[\w.-]{0,99}", name):
+        raise ValueError(f"{flag}={name[:120]!r}: expected letters, digits, '_', '-' or '.'")
 
 
 def _check_backbone(name: str) -> None:
     if name not in BACKBONES and not name.startswith(TIMM_PREFIX):
         choices = ", ".join(BACKBONES)
         raise ValueError(f"model.backbone={name}: expected one of {choices}, or timm/<name>")
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _plain(item) for key, item in value.items()}
-    return [_plain(item) for item in value] if isinstance(value, (tuple, list)) else value
-
-
-def _assign(part: Any, path: list[str], text: str, whole: str) -> Any:
-    hints = get_type_hints(type(part))
-    name = path[0]
-    if name not in hints or is_dataclass(hints[name]) != (len(path) > 1):
-        raise KeyError(f"{whole!r} is no setting{_nearest(part, path, whole)}")
-    if len(path) > 1:
-        return replace(part, **{name: _assign(getattr(part, name), path[1:], text, whole)})
-    values = {name: _coerce(_literal(text, hints[name]), hints[name], whole)}
-    if name == "class_names":
-        values["num_classes"] = len(values[name]) or part.num_classes
-    elif name == "num_classes" and values[name] != len(part.class_names):
-        values["class_names"] = ()
-    elif name == "backbone" and values[name].startswith(TIMM_PREFIX):
-        values["pixel_mean"], values["pixel_std"] = pixel_statistics(values[name])
-    return replace(part, **values)
-
-
-def _nearest(part: Any, path: list[str], whole: str) -> str:
-    prefix = whole.removesuffix(".".join(path))
-    names = [f.name for f in fields(part)]
-    close = difflib.get_close_matches(path[0], names, 1)
-    if close and close[0] != path[0]:
-        return f"; did you mean {prefix + '.'.join([close[0], *path[1:]])!r}?"
-    return f"; there are {', '.join(prefix + name for name in names)}"
-
-
-def _literal(text: str, hint: Any) -> Any:
-    """Read a command-line value: a Python literal, or words, split at commas for tuples."""
-    many = get_origin(hint) is tuple
-    words = (get_args(hint)[0] if many else hint) is str
-    try:
-        value = ast.literal_eval(text)
-    except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
-        value = {"true": True, "false": False}.get(text.lower(), text)
-    if words and not (many and text[:1] in ("(", "[")):
-        value = text
-    if many and isinstance(value, str):
-        return tuple(word.strip() for word in value.split(",") if word.strip())
-    return (value,) if many and not isinstance(value, (tuple, list)) else value
-
-
-def _coerce(value: Any, hint: Any, where: str) -> Any:
-    """Check a value against a field's type, turning lists to tuples and ints to floats."""
-    if get_origin(hint) is Literal:
-        if value in get_args(hint):
-            return value
-        raise ValueError(f"{where}={value!r}: expected one of {', '.join(get_args(hint))}")
-    if get_origin(hint) is tuple:
-        if isinstance(value, (list, tuple)):
-            return tuple(_coerce(item, get_args(hint)[0], where) for item in value)
-    elif hint is float and type(value) in (int, float):
-        return float(value)
-    elif type(value) is hint:
-        return value
-    expected = getattr(hint, "__name__", str(hint)) if get_origin(hint) is None else str(hint)
-    raise ValueError(f"{where}={value!r}: expected {expected}")
-
-
-def _build(cls: type[Any], values: Any, where: str) -> Any:
-    if not isinstance(values, Mapping):
-        raise ValueError(f"{where}: expected settings by name, got {type(values).__name__}")
-    hints = get_type_hints(cls)
-    unknown = set(values) - set(hints)
-    if unknown:
-        raise ValueError(f"{where}: unknown settings {', '.join(sorted(map(str, unknown)))}")
-    built = {}
-    for name, value in values.items():
-        hint, path = hints[name], f"{where}.{name}"
-        nested = isinstance(hint, type) and is_dataclass(hint)
-        built[name] = _build(hint, value, path) if nested else _coerce(value, hint, path)
-    try:
-        return cls(**built)
-    except TypeError as error:
-        raise ValueError(f"{where}: {error}") from None

@@ -83,10 +83,10 @@ class Predictor:
         precision: Precision = "auto",
         engine: EngineName = "auto",
     ) -> Predictor:
-        """Load a checkpoint or exported file, or a released model by name, see `load_model`.
+        """Load a checkpoint, an exported file, or a model by its name, see `load_model`.
 
         Args:
-            path_or_name: .pth, .xml (OpenVINO) or .onnx, or a name.
+            path_or_name: .pth, .xml (OpenVINO) or .onnx, a folder, or a name.
             device: see `yolact.engines.choose.pick_device`.
             precision: see `yolact.engines.choose.choose_engine`.
             engine: see `yolact.engines.choose.choose_engine`.

@@ -18,7 +18,29 @@ from .run_lengths import check_counts, compress, decode, encode, measure
 from .table import ImageTable, Ints, ObjectTable, Ragged
 
 _FITS = 1.5  # pixels between the sides of a box and of its outline: rounding, corners of pixels
+_LONGEST = 5e6  # pixels of an outline: drawing it takes half a gigabyte
 _FITS_WELL = 0.95  # IoU of a box with that of its outline
+
+
+def is_too_long(points: NDArray[np.float64], image_hw: Ints) -> bool:
+    """Tell a line that goes to and fro more than any outline could, and would be costly to draw.
+
+    Args:
+        points: (P, 2) corners in pixels, closed by the first; P > 0.
+        image_hw: (2,) height and width of the image.
+    """
+    steps = abs(points - np.roll(points, 1, axis=0)).max(axis=1)
+    return bool(steps.sum() > longest_outlines(image_hw))
+
+
+def longest_outlines(sizes: Ints) -> NDArray[np.float64]:
+    """Return lengths in pixels that no outline reaches, be it ever so frayed.
+
+    Args:
+        sizes: (..., 2) heights and widths of the images.
+    """
+    lengths: NDArray[np.float64] = 4.0 * sizes.prod(axis=-1) + 100 * sizes.sum(axis=-1)
+    return lengths.clip(max=_LONGEST)
 
 
 def usual_form(segmentation: object) -> object:

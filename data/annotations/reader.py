@@ -19,7 +19,7 @@ from data.files import is_positive
 
 from .entries import MAX_ID, Key, id_key
 from .images import Images, are_alike
-from .outlines import contradicted, resized, scaled, usual_form
+from .outlines import contradicted, is_too_long, longest_outlines, resized, scaled, usual_form
 from .run_lengths import compress, cover_exactly, from_outline, measure
 from .table import Ints, ObjectTable, Ragged
 
@@ -73,15 +73,17 @@ class ObjectReader:
         """Return the usable objects in the order of the images, and count the others."""
         objects = scaled(self._columns(), self._images)
         sizes = self._images.sizes[objects.images]
-        is_far = _are_far(objects, sizes)
-        is_outlined = (_are_outlined(objects, sizes) | objects.has_box_only) & ~is_far
+        is_far, is_long = _are_far_and_long(objects, sizes)
+        is_costly = is_far | is_long
+        is_outlined = (_are_outlined(objects, sizes) | objects.has_box_only) & ~is_costly
         if not self._boxes_as_given:
             objects = self._without_wrong_boxes(objects, np.flatnonzero(is_outlined), sizes)
         boxes, areas = _measured(objects, np.flatnonzero(is_outlined), sizes)
         boxes = _clipped(boxes, sizes)
         is_empty = (boxes[:, 2:] <= 0).any(axis=1)
-        self.left_out[_WRONG_COUNTS] += int((~is_outlined & ~is_far).sum())
+        self.left_out[_WRONG_COUNTS] += int((~is_outlined & ~is_costly).sum())
         self.left_out["outline far outside the image"] += int(is_far.sum())
+        self.left_out["outline far too long"] += int(is_long.sum())
         self.left_out["empty box"] += int((is_outlined & is_empty).sum())
         self.left_out = +self.left_out  # drops what never happened
         rows = np.flatnonzero(is_outlined & ~is_empty)
@@ -212,14 +214,26 @@ def _are_outlined(objects: ObjectTable, sizes: Ints) -> NDArray[np.bool_]:
     return result
 
 
-def _are_far(objects: ObjectTable, sizes: Ints) -> NDArray[np.bool_]:
-    """Tell which objects have points so far off that drawing them would take too much memory."""
-    result = np.zeros(len(objects), np.bool_)
-    if len(objects.points):
-        reach = np.maximum.reduceat(np.abs(objects.points.values), objects.points.starts[:-1])
-        owner = np.repeat(np.arange(len(objects)), objects.polygons.lengths)
-        result[owner[reach > MAX_REACH * sizes[owner].max(axis=1)]] = True
-    return result
+def _are_far_and_long(
+    objects: ObjectTable, sizes: Ints
+) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+    """Tell which objects have points so far off, and so long a line, that drawing them is costly.
+
+    Returns:
+        (M,) bool each; what is far is not looked at for its length.
+    """
+    is_far, is_long = np.zeros((2, len(objects)), np.bool_)
+    if not len(objects.points):
+        return is_far, is_long
+    reach = np.maximum.reduceat(np.abs(objects.points.values), objects.points.starts[:-1])
+    owner = np.repeat(np.arange(len(objects)), objects.polygons.lengths)
+    is_far[owner[reach > MAX_REACH * sizes[owner].max(axis=1)]] = True
+    # No step is longer than twice the reach, so nearly no polygon has to be looked at.
+    may_be = objects.points.lengths * reach > longest_outlines(sizes[owner])
+    for polygon in np.flatnonzero(may_be & ~is_far[owner]).tolist():
+        points = objects.points[polygon].reshape(-1, 2)
+        is_long[owner[polygon]] |= is_too_long(points, sizes[owner[polygon]])
+    return is_far, is_long
 
 
 def _measured(

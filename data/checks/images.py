@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from data.annotations.images import Images, read_images
 from data.annotations.locate import image_path
+from data.files import open_file
 from data.formats.convert import unreadable
 from data.images import image_content, read_head, read_image
 from data.problems import Problem, Unusable
@@ -88,7 +89,7 @@ def _grays(path: Path) -> NDArray[np.uint8]:
 
 
 def _ends_well(path: Path) -> bool:
-    with path.open("rb") as file:
+    with open_file(path) as file:
         file.seek(0, 2)
         file.seek(max(0, file.tell() - _END_LENGTH))
         return file.read().endswith(_ENDS)

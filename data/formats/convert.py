@@ -8,6 +8,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
+
+from data.annotations.outlines import is_too_long
 from data.annotations.reader import MAX_REACH
 from data.annotations.run_lengths import from_outline, merge
 from data.classes import Categories
@@ -200,6 +203,8 @@ def polygon(xs: object, ys: object, image_hw: tuple[int, int]) -> list[float]:
         raise Unusable("an outline of fewer than three points", DRAW_AGAIN)
     if max(map(abs, numbers)) > MAX_REACH * max(image_hw):
         raise Unusable("an outline far outside the image", "draw it on this image, or delete it")
+    if is_too_long(np.reshape(numbers, (-1, 2)), np.array(image_hw)):
+        raise Unusable("an outline far too long, which goes to and fro", DRAW_AGAIN)
     return numbers
 
 

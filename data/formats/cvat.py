@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from data.annotations.entries import stated_hw
 from data.annotations.locate import ImageFinder
 from data.annotations.run_lengths import decode, encode
-from data.files import xml_elements
+from data.files import open_file, read_bytes, xml_elements
 from data.images import MAX_PIXELS
 from data.problems import Unusable
 from data.sample import RunLengths
@@ -121,7 +121,7 @@ def cvat_files(folder: Path, depth: int = 4) -> list[Path]:
 def is_cvat(file: Path) -> bool:
     """Tell CVAT's XML from that of others, such as Pascal VOC's, by its first element."""
     try:
-        with file.open("rb") as stream:
+        with open_file(file) as stream:
             head = stream.read(1 << 12)
     except OSError:
         return False
@@ -130,7 +130,7 @@ def is_cvat(file: Path) -> bool:
 
 def subsets(file: Path) -> set[str]:
     """Return the subsets of a project that images of a file are in, without reading all of it."""
-    return {name.decode("utf-8", "replace") for name in _SUBSET.findall(file.read_bytes())}
+    return {name.decode("utf-8", "replace") for name in _SUBSET.findall(read_bytes(file))}
 
 
 def write_cvat(output: Output, pictures: Iterable[Picture]) -> None:

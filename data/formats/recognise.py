@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable, Collection
 from pathlib import Path
 
+from data.files import open_file
 from data.formats.label_maps.find import label_map_splits
 from data.formats.label_maps.panoptic import read_panoptic
 from data.formats.label_maps.pngs import read_pngs
@@ -116,7 +117,7 @@ def yolo_splits(names_file: Path) -> tuple[SplitPaths | None, SplitPaths | None]
 def format_of_json(file: Path) -> Format | None:
     """Guess whose JSON file this is by the keys at its beginning and its end."""
     try:
-        with file.open("rb") as stream:
+        with open_file(file) as stream:
             head = stream.read(_HEAD).replace(b"\0", b"")  # as UTF-16 has them
             stream.seek(max(0, file.stat().st_size - _HEAD))
             tail = stream.read()
@@ -164,7 +165,7 @@ def _has_labels(folder: Path) -> bool:
 
 def _names_classes(file: Path) -> bool:
     try:
-        with file.open("rb") as stream:
+        with open_file(file) as stream:
             return _NAMES.search(stream.read(MAX_BYTES)) is not None
     except OSError:
         return False

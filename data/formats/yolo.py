@@ -54,7 +54,7 @@ def read_yolo(image_folder: Path, names_file: Path, part: str = "") -> Converted
     for image, file in files.items():
         with found.leaving_out(str(image)):
             image_hw = header_hw(image)
-            lines = _lines(file) if file.is_file() else {}
+            lines = _lines(file) if os.path.lexists(file) else {}
             objects: list[Object] = []
             for number, line in lines.items():
                 with found.leaving_out(f"{file}, line {number}"):
@@ -130,7 +130,7 @@ def _text_file(image: Path, place: Path) -> Path:
     if place.is_dir():
         stems.insert(0, label_folder(place) / image.relative_to(place).with_suffix(""))
     files = [Path(f"{stem}{suffix}") for stem in stems for suffix in _SUFFIXES]
-    return next(filter(Path.is_file, files), files[-2])
+    return next(filter(os.path.lexists, files), files[-2])
 
 
 def _stray(folders: Iterable[Path], used: AbstractSet[Path]) -> list[Path]:

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from data.annotations.locate import ImageFinder
-from data.files import IMAGE_SUFFIXES, is_file
+from data.files import IMAGE_SUFFIXES, is_file, read_bytes
 from data.problems import Unusable
 
 from .data_yaml import read_places
@@ -69,7 +69,7 @@ def images_of(names_file: Path, place: Path) -> Iterator[Path | Unusable]:
     if place.stat().st_size > _MAX_LIST:
         raise ValueError(f"{place} has more than {_MAX_LIST} bytes: it is no list of images")
     try:
-        lines = place.read_text(encoding="utf-8-sig").splitlines()
+        lines = read_bytes(place).decode("utf-8-sig").splitlines()
     except UnicodeDecodeError as error:
         raise ValueError(f"{place} is not a text file in UTF-8") from error
     root = _root(names_file)

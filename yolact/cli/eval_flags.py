@@ -47,7 +47,12 @@ TO_OUTPUT = Path("-")
 """Stands for standard output."""
 
 MODEL = (
-    flag("--trained_model", ".pth, .xml or .onnx, released name, or 'latest'", str, BUNDLED),
+    flag(
+        "--trained_model",
+        ".pth, .xml or .onnx, folder, released name, hf:owner/name, or 'latest'",
+        str,
+        BUNDLED,
+    ),
     flag("--config", "preset; where absent, the checkpoint or its file name tells"),
     flag("--top_k", "draw at most this many detections; by default all, timed are 5", int),
     flag("--max_detections", "found in an image, and counted by the AP; by default 100", int),

@@ -59,7 +59,7 @@ Examples:
   yolact predict 0 --display_fps
 
 The flags used most, all of them in `yolact eval --help`:
-  --trained_model=MODEL    .pth, .xml or .onnx, or the name of a released model
+  --trained_model=MODEL    .pth, .xml or .onnx, folder, released name, or hf:owner/name
   --score_threshold=0.3    drop detections that score lower; by default as the model says
   --top_k=15               draw at most this many detections; by default all
   --classes=person         draw these alone

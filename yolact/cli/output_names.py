@@ -6,12 +6,11 @@ import logging
 import os
 from collections.abc import Callable, Iterator, Sequence
 from itertools import count
-from pathlib import Path, PurePosixPath
-from urllib.parse import urlsplit
+from pathlib import Path
 
 import cv2
 
-from data.files import IMAGE_SUFFIXES, VIDEO_SUFFIXES, is_url
+from data.files import IMAGE_SUFFIXES, VIDEO_SUFFIXES, is_url, url_path
 from data.video.writer import check_suffix
 from yolact.sources.listing import expand_images, local_path
 
@@ -30,7 +29,7 @@ def image_and_picture(text: str, has_display: Callable[[], bool]) -> tuple[str, 
         ValueError: a picture cannot be written there, or would replace the image.
     """
     source, target = parse_source(text)
-    stem = PurePosixPath(urlsplit(source).path).stem if is_url(source) else local_path(source).stem
+    stem = url_path(source).stem if is_url(source) else local_path(source).stem
     picture = _output(target, source, RESULTS / f"{stem or 'image'}.png", has_display)
     if picture is not None:
         check_picture(picture)

@@ -29,7 +29,7 @@ logger = logging.getLogger(__name__)
 
 _NEEDED = ("fastapi", "uvicorn", "python_multipart")
 MODEL = (
-    flag("--trained_model", ".pth, .xml or .onnx, or the name of a released model", str, BUNDLED),
+    flag("--trained_model", ".pth, .xml or .onnx, released name, or hf:owner/name", str, BUNDLED),
     flag("--device", "auto, cpu, cuda, cuda:1 or mps", str, "auto"),
     flag("--engine", "what runs the network", str, "auto", choices=get_args(EngineName)),
     flag("--precision", "auto: what is fast here", str, "auto", choices=get_args(Precision)),

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import math
 import os
-import re
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -18,7 +17,7 @@ from yolact.checkpoint import (
     read_checkpoint,
     resolve_weights,
 )
-from yolact.config import Config, TrainConfig
+from yolact.config import Config, TrainConfig, check_run_name
 from yolact.errors import UsageError
 from yolact.presets import RECIPES, get_config, list_configs
 from yolact.training.optim import autoscale, with_iterations
@@ -44,7 +43,7 @@ WHAT = (
         "--dataset",
         "coco2017, coco2014, pascal_sbd, a folder (COCO, YOLO, CVAT, ...), a .json, or shapes",
     ),
-    flag("--weights", "file or released name to start from; what does not fit is listed"),
+    flag("--weights", "file, name or hf:owner/name to start from; what does not fit is listed"),
     flag("--backbone_weights", "file with ImageNet weights of a timm/... backbone", Path),
     flag("--resume", "checkpoint to go on from: a path, 'latest' or 'interrupt'"),
     flag(
@@ -113,6 +112,7 @@ def parse_arguments(description: str | None, argv: Sequence[str] | None) -> Star
     add_machine_flags(parser)
     args = parser.parse_args(argv)
     _check(args)
+    _check_name(args.name)
     restarted = _restarted_checkpoint(args.save_folder)
     resumed = restarted or resumed_checkpoint(args)
     checkpoint = resumed
@@ -126,6 +126,15 @@ def parse_arguments(description: str | None, argv: Sequence[str] | None) -> Star
     return config, options, checkpoint
 
 
+def _check_name(name: str | None) -> None:
+    if name is None:
+        return
+    try:
+        check_run_name(name, "--name")
+    except ValueError as error:
+        raise UsageError(str(error)) from None
+
+
 def _check(args: argparse.Namespace) -> None:
     """Refuse what cannot work, before anything is loaded."""
     for name in ("batch_size", "save_interval", "accumulate", "patience"):
@@ -136,8 +145,6 @@ def _check(args: argparse.Namespace) -> None:
         raise UsageError(f"--epochs={args.epochs}: expected more than 0")
     if args.accumulate and args.batch_alloc:
         raise UsageError("--accumulate and --batch_alloc both split the batch: give one of them")
-    if args.name is not None and not re.fullmatch(r"\w[\w.-]*", args.name):
-        raise UsageError(f"--name={args.name}: expected letters, digits, '_', '-' or '.'")
     if args.num_workers < 0:
         raise UsageError(f"--num_workers={args.num_workers}: expected at least 0")
     if args.precision == "float16":

@@ -14,6 +14,7 @@ from yolact.errors import OptionError
 
 from .names import Engine, EngineName, Precision
 from .pytorch import autocast
+from .telemetry import no_telemetry
 
 _WORTHWHILE = 1.5  # bfloat16 pays when its matrix products are this much faster than float32's
 
@@ -75,7 +76,8 @@ def choose_precision(device: torch.device, precision: Precision = "auto") -> Pre
 def has_openvino() -> bool:
     """Tell whether OpenVINO is installed and can be loaded."""
     try:
-        import openvino  # noqa: F401
+        with no_telemetry():
+            import openvino  # noqa: F401
     except Exception:  # a library that does not fit this system may raise anything
         return False
     return True

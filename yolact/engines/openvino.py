@@ -18,17 +18,20 @@ from tempfile import TemporaryDirectory
 from typing import Any, Literal
 
 import numpy as np
-import openvino as ov
 import torch
 from numpy.typing import NDArray
-from openvino.frontend import FrontEndManager
-from openvino.frontend.pytorch.ts_decoder import TorchScriptPythonDecoder
 from torch import Tensor, nn
 
 from layers.structures import Predictions
 
 from .names import Precision
 from .pytorch import merge_branches
+from .telemetry import no_telemetry
+
+with no_telemetry():
+    import openvino as ov
+    from openvino.frontend import FrontEndManager
+    from openvino.frontend.pytorch.ts_decoder import TorchScriptPythonDecoder
 
 
 def cache_folder() -> Path:
@@ -189,7 +192,8 @@ def quantize(
     if not indices:
         raise ValueError("quantisation needs images to calibrate with")
     try:
-        import nncf
+        with no_telemetry():
+            import nncf
     except ImportError:
         raise ValueError("8 bits need NNCF: pip install nncf") from None
     logging.getLogger("nncf").setLevel(logging.ERROR)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, ClassVar, Generic, Literal, TypeAlias, TypeVar
 
 import torch
@@ -12,7 +14,12 @@ from torch import Tensor, nn
 
 from layers.blocks import batch_norms
 from layers.structures import Target
-from yolact.config import DetectConfig
+from yolact.config import Config, DetectConfig
+from yolact.files import write_text
+from yolact.hub.card import CARD_FILE, model_card
+from yolact.hub.client import PREFIX
+from yolact.hub.folder import stored_state, write_folder
+from yolact.hub.upload import upload_model
 from yolact.results.detections import Detections
 from yolact.results.thresholds import Thresholds
 
@@ -43,6 +50,7 @@ class Segmenter(nn.Module, ABC, Generic[Inputs, Outputs]):
         score_threshold: from which on a detection is shown, where nobody says otherwise.
 
     Attributes:
+        config: what `build_model` made it of, which is saved with it.
         fixed_shapes: whether the outputs' shapes follow from the input's, so that the network can
             be compiled, converted and exported.
         first_stride: pixels between the cells of the finest pyramid level that has anchors.
@@ -51,6 +59,7 @@ class Segmenter(nn.Module, ABC, Generic[Inputs, Outputs]):
         input_size: side of the training images in pixels, which may vary around S.
     """
 
+    config: Config
     fixed_shapes: ClassVar[bool]
     first_stride: ClassVar[int]
     loss_letters: ClassVar[Mapping[str, str]]
@@ -171,6 +180,66 @@ class Segmenter(nn.Module, ABC, Generic[Inputs, Outputs]):
             for _, norm in batch_norms(self):
                 norm.eval()
         return self
+
+    def save_pretrained(
+        self,
+        folder: str | Path,
+        *,
+        half: bool = False,
+        license: str | None = None,
+        figures: Mapping[str, object] | None = None,
+        name: str | None = None,
+    ) -> Path:
+        """Write a folder that `load_model` opens: model.safetensors, config.json and README.md.
+
+        Args:
+            folder: is made; a README.md that is in it stays.
+            half: store weights as float16, for distribution.
+            license: of the model, for the card, in the hub's spelling, such as "mit".
+            figures: for the card, what was measured -> the value.
+            name: under which the card says that the model is found; by default the folder.
+
+        Raises:
+            OSError: a file cannot be written.
+        """
+        folder = Path(folder)
+        write_folder(folder, stored_state(self.state_dict(), half), self.config)
+        if not (folder / CARD_FILE).exists():
+            text = model_card(self.config, name or str(folder), license, figures)
+            write_text(folder / CARD_FILE, text)
+        return folder
+
+    def push_to_hub(
+        self,
+        repository: str,
+        *,
+        private: bool | None = None,
+        commit_message: str = "Upload a model of yolact",
+        half: bool = False,
+        license: str | None = None,
+        figures: Mapping[str, object] | None = None,
+    ) -> str:
+        """Upload the model to the hub of Hugging Face, for `load_model("hf:owner/name")`.
+
+        Args:
+            repository: "owner/name", made where there is none; a card that is in it stays.
+            private: whether a new repository is; None for what its owner has set.
+            commit_message: of the upload.
+            half: see `save_pretrained`.
+            license: likewise.
+            figures: likewise.
+
+        Returns:
+            The address of the repository.
+
+        Raises:
+            OSError: it cannot be uploaded.
+        """
+        with TemporaryDirectory() as folder:
+            self.save_pretrained(
+                folder, half=half, license=license, figures=figures, name=f"{PREFIX}{repository}"
+            )
+            return upload_model(Path(folder), repository, private, commit_message)
 
 
 AnySegmenter: TypeAlias = Segmenter[Any, Any]

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import ipaddress
-from urllib.parse import urlsplit
 
-from starlette.datastructures import Headers, MutableHeaders
+from starlette.datastructures import URL, Headers, MutableHeaders
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -78,13 +77,13 @@ def is_loopback(address: str) -> bool:
 def host_name(netloc: str) -> str | None:
     """Return the name in a Host header, without its port; None for none."""
     try:
-        return urlsplit(f"//{netloc}").hostname
+        return URL(f"//{netloc}").hostname
     except ValueError:
         return None
 
 
 def _netloc(origin: str) -> str | None:
     try:
-        return urlsplit(origin).netloc.lower()
+        return URL(origin).netloc.lower()
     except ValueError:
         return None

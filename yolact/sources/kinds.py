@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import os
-from pathlib import PurePosixPath
 from typing import Literal
-from urllib.parse import urlsplit
 
-from data.files import IMAGE_SUFFIXES, VIDEO_SUFFIXES, is_url
+from data.files import IMAGE_SUFFIXES, VIDEO_SUFFIXES, is_url, url_path
 
 from .listing import GLOB_CHARACTERS, local_path
 
@@ -25,8 +23,7 @@ def kind_of(source: str | os.PathLike[str], otherwise: Kind = "image") -> Kind:
     text = os.fspath(source)
     if is_url(text):
         is_web = text.lower().startswith(("http:", "https:"))
-        suffix = PurePosixPath(urlsplit(text).path).suffix.lower()
-        return _by_suffix(suffix, otherwise) if is_web else "video"
+        return _by_suffix(url_path(text).suffix.lower(), otherwise) if is_web else "video"
     path = local_path(text)
     is_file = path.is_file()
     if path.is_dir() or not is_file and GLOB_CHARACTERS & set(text):

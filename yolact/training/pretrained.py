@@ -20,9 +20,10 @@ from yolact.checkpoint import (
     state_for,
 )
 from yolact.config import Config, ModelConfig
-from yolact.download import DownloadError, fetch_weights
 from yolact.errors import UsageError
 from yolact.formats.official import clean_official
+from yolact.hub.client import hub, one_line
+from yolact.hub.released import fetch_weights
 from yolact.models.backbones import Darknet53, MobileNet
 from yolact.models.segmenter import AnySegmenter
 from yolact.timm_networks import TIMM_PREFIX
@@ -194,8 +195,8 @@ def load_backbone(
     Args:
         model: its deformable convolutions take the weights of the plain ones.
         config: names the backbone.
-        folder: where darknet53.pth is kept; torchvision keeps its files in torch's own cache, timm
-            in that of its hub.
+        folder: where darknet53.pth may lie by hand; what is downloaded is kept in the caches of
+            torch and of the hub.
         file: the weights of a network of timm's.
 
     Raises:
@@ -212,6 +213,7 @@ def load_backbone(
     elif config.backbone.startswith(TIMM_PREFIX):
         from yolact.models.backbones.from_timm import pretrained_state  # timm is slow to load
 
+        hub()  # which timm uses: from now on it tells nothing about this machine
         state = pretrained_state(config.backbone, file)
     else:
         state = _torchvision_weights(config.backbone)
@@ -221,14 +223,10 @@ def load_backbone(
 def _torchvision_weights(name: str) -> dict[str, Tensor]:
     # The first generation of torchvision's weights is what the original started from.
     weights = torchvision.models.get_model_weights(name)["IMAGENET1K_V1"]
-    try:
+    cache = Path(torch.hub.get_dir()) / "checkpoints" / Path(weights.url).name
+    scratch = "train from scratch with --set train.pretrained_backbone=False"
+    with one_line(f"download {weights.url}", f"put the file at {cache} by hand, or {scratch}"):
         state: dict[str, Tensor] = weights.get_state_dict(progress=True, check_hash=True)
-    except OSError as error:
-        cache = Path(torch.hub.get_dir()) / "checkpoints" / Path(weights.url).name
-        raise DownloadError(
-            f"cannot download {weights.url} ({error}); put the file at {cache} by hand, or train "
-            "from scratch with --set train.pretrained_backbone=False"
-        ) from None
     return state
 
 

@@ -11,9 +11,10 @@ from numpy.typing import NDArray
 from PIL import Image as PilImage
 
 from data.annotations.run_lengths import decode, encode
-from data.files import is_file
+from data.files import is_file, open_file, read_bytes
 from data.formats.convert import header_hw
 from data.formats.output import Output, Picture
+from data.images import readable_formats
 from data.problems import Unusable
 from data.sample import Annotation, RunLengths
 
@@ -57,7 +58,7 @@ def read_lines(file: Path) -> list[str]:
         ValueError: it cannot be read.
     """
     try:
-        lines = file.read_text(encoding="utf-8-sig").splitlines()
+        lines = read_bytes(file).decode("utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError):
         raise ValueError(f"{file} is not a text file in UTF-8") from None
     return list(filter(None, map(str.strip, lines)))
@@ -73,7 +74,10 @@ def read_ids(file: Path) -> IdMap:
         raise Unusable("a missing mask", f"put it into {file.parent}, or delete its entry")
     header_hw(file)  # refuses what is too large
     try:
-        with PilImage.open(file) as picture:
+        with (
+            open_file(file) as stream,
+            PilImage.open(stream, formats=readable_formats()) as picture,
+        ):
             picture.load()
             palette = picture.getpalette() if picture.mode == "P" else None
             has_colours = picture.mode in ("RGB", "RGBA")

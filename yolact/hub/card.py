@@ -1,0 +1,59 @@
+"""The model card: the README.md of a model's repository."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+
+import yaml
+
+from yolact.config import Config
+
+from .client import PREFIX
+
+CARD_FILE = "README.md"
+
+
+def model_card(
+    config: Config,
+    name: str,
+    license: str | None = None,
+    figures: Mapping[str, object] | None = None,
+) -> str:
+    """Return a card in Markdown.
+
+    Args:
+        config: of the model.
+        name: under which `Predictor.from_checkpoint` finds it.
+        license: in the hub's spelling, such as "mit"; none is said where it is not given.
+        figures: what was measured -> the value; the same.
+    """
+    facts: dict[str, object] = {
+        "library_name": "yolact",
+        "pipeline_tag": "image-segmentation",
+        "tags": ["instance-segmentation", "yolact"],
+        **({"license": license} if license else {}),
+    }
+    model = config.model
+    classes = ", ".join(" ".join(each.split()) for each in model.names)
+    rows = [f"| {what} | {value} |" for what, value in (figures or {}).items()]
+    table = "\n".join(["| measured | |", "| --- | --- |", *rows, "", ""]) if rows else ""
+    return f"""---
+{yaml.safe_dump(facts, sort_keys=False)}---
+
+# {name.removeprefix(PREFIX)}
+
+Instance segmentation by `{config.name}`: {model.architecture} on {model.backbone}, for images of
+{model.image_size} x {model.image_size} pixels.
+
+```python
+from yolact import Predictor
+
+predictor = Predictor.from_checkpoint({json.dumps(name)})
+predictor("photo.jpg").save("out.png")
+```
+
+{table}Classes ({len(model.names)}): {classes}.
+
+Objects are shown from a score of {config.score_threshold:g} on.
+"""

@@ -1,0 +1,82 @@
+"""A model as a folder, in the form of the hub: model.safetensors, config.json, README.md."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+
+from data.files import read_json
+from yolact.config import Config
+from yolact.files import whole_file, write_json
+from yolact.formats.names import State
+from yolact.presets import stored_config
+
+WEIGHTS_FILE = "model.safetensors"
+CONFIG_FILE = "config.json"
+
+_FORMAT = "yolact-folder-1"
+
+
+def stored_state(state: State, half: bool) -> State:
+    """Return tensors as files hold them: on the CPU, with `half` in float16."""
+    state = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
+    return {n: t.half() if half and t.is_floating_point() else t for n, t in state.items()}
+
+
+def loaded_state(state: State) -> State:
+    """Return tensors as models hold them: float16 is only for files."""
+    return {name: t.float() if t.dtype == torch.float16 else t for name, t in state.items()}
+
+
+def write_folder(folder: Path, state: State, config: Config) -> None:
+    """Write weights and configuration, each file whole or not at all.
+
+    Args:
+        folder: is made.
+        state: from `stored_state`.
+        config: class names included.
+
+    Raises:
+        OSError: a file cannot be written.
+    """
+    try:
+        with whole_file(folder / WEIGHTS_FILE) as part:
+            save_file(state, part, metadata={"format": "pt"})
+    except SafetensorError as error:  # its writer's: disk full
+        raise OSError(f"cannot write {folder / WEIGHTS_FILE}: {error}") from None
+    write_json(folder / CONFIG_FILE, {"format": _FORMAT, "config": config.to_dict()}, indent=2)
+
+
+def read_config(file: Path) -> Config:
+    """Read the configuration of a folder.
+
+    Raises:
+        ValueError: it is missing, damaged, or not of ours.
+    """
+    content = read_json(file)
+    if not isinstance(content, dict) or content.get("format") != _FORMAT:
+        raise ValueError(f"{file}: not written by save_pretrained of yolact")
+    try:
+        return stored_config(content.get("config", {}))
+    except ValueError as error:
+        raise ValueError(f"{file}: {error}") from None
+
+
+def read_folder(weights: Path) -> tuple[Config, State]:
+    """Read weights and the configuration beside them, neither of which can run code.
+
+    Args:
+        weights: a file as `write_folder` makes it, under any name.
+
+    Raises:
+        ValueError: one of the two is missing, damaged, or not of ours.
+    """
+    config = read_config(weights.with_name(CONFIG_FILE))
+    try:
+        return config, loaded_state(load_file(weights))
+    except Exception as error:  # broken files make the reader raise almost anything
+        reason = str(error).split("\n", 1)[0]
+        raise ValueError(f"{weights}: not a readable safetensors file ({reason})") from None

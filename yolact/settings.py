@@ -1,0 +1,143 @@
+"""Settings from texts and from plain values: any frozen dataclass of them, checked by its types."""
+
+from __future__ import annotations
+
+import ast
+import difflib
+from collections.abc import Iterator, Mapping
+from dataclasses import fields, is_dataclass, replace
+from typing import Any, Literal, get_args, get_origin, get_type_hints
+
+from .timm_networks import TIMM_PREFIX, pixel_statistics
+
+
+def check_limits(part: Any, limits: Mapping[str, tuple[float, float]], where: str = "") -> None:
+    """Refuse numbers out of range, infinite or NaN.
+
+    Args:
+        part: a dataclass of settings.
+        limits: least and greatest value of each number of it, by "model.image_size" or so.
+        where: what its names begin with there.
+
+    Raises:
+        ValueError: the first such number.
+    """
+    for entry in fields(part):
+        name, value = where + entry.name, getattr(part, entry.name)
+        for number in _numbers(value) if name in limits else ():
+            low, high = limits[name]
+            if not low <= number <= high:
+                raise ValueError(f"{name}={value}: expected {low:.15g} to {high:.15g}")
+
+
+def _numbers(value: Any) -> Iterator[float]:
+    if isinstance(value, tuple):
+        for item in value:
+            yield from _numbers(item)
+    else:
+        yield value
+
+
+def plain(value: Any) -> Any:
+    """Return tuples as lists, all the way down."""
+    if isinstance(value, dict):
+        return {key: plain(item) for key, item in value.items()}
+    return [plain(item) for item in value] if isinstance(value, (tuple, list)) else value
+
+
+def assign(part: Any, path: list[str], text: str, whole: str) -> Any:
+    """Return a copy of a dataclass with one field replaced.
+
+    Args:
+        part: the dataclass.
+        path: names of the field, from the outermost.
+        text: its value, as on a command line.
+        whole: the path as the user wrote it, for messages.
+
+    Raises:
+        KeyError: no such field; the message names the nearest one.
+        ValueError: a value of the wrong type or out of range.
+    """
+    hints = get_type_hints(type(part))
+    name = path[0]
+    if name not in hints or is_dataclass(hints[name]) != (len(path) > 1):
+        raise KeyError(f"{whole!r} is no setting{_nearest(part, path, whole)}")
+    if len(path) > 1:
+        return replace(part, **{name: assign(getattr(part, name), path[1:], text, whole)})
+    values = {name: _coerce(_literal(text, hints[name]), hints[name], whole)}
+    if name == "class_names":
+        values["num_classes"] = len(values[name]) or part.num_classes
+    elif name == "num_classes" and values[name] != len(part.class_names):
+        values["class_names"] = ()
+    elif name == "backbone" and values[name].startswith(TIMM_PREFIX):
+        values["pixel_mean"], values["pixel_std"] = pixel_statistics(values[name])
+    return replace(part, **values)
+
+
+def _nearest(part: Any, path: list[str], whole: str) -> str:
+    prefix = whole.removesuffix(".".join(path))
+    names = [f.name for f in fields(part)]
+    close = difflib.get_close_matches(path[0], names, 1)
+    if close and close[0] != path[0]:
+        return f"; did you mean {prefix + '.'.join([close[0], *path[1:]])!r}?"
+    return f"; there are {', '.join(prefix + name for name in names)}"
+
+
+def _literal(text: str, hint: Any) -> Any:
+    """Read a command-line value: a Python literal, or words, split at commas for tuples."""
+    many = get_origin(hint) is tuple
+    words = (get_args(hint)[0] if many else hint) is str
+    try:
+        value = ast.literal_eval(text)
+    except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
+        value = {"true": True, "false": False}.get(text.lower(), text)
+    if words and not (many and text[:1] in ("(", "[")):
+        value = text
+    if many and isinstance(value, str):
+        return tuple(word.strip() for word in value.split(",") if word.strip())
+    return (value,) if many and not isinstance(value, (tuple, list)) else value
+
+
+def _coerce(value: Any, hint: Any, where: str) -> Any:
+    """Check a value against a field's type, turning lists to tuples and ints to floats."""
+    if get_origin(hint) is Literal:
+        if value in get_args(hint):
+            return value
+        raise ValueError(f"{where}={value!r}: expected one of {', '.join(get_args(hint))}")
+    if get_origin(hint) is tuple:
+        if isinstance(value, (list, tuple)):
+            return tuple(_coerce(item, get_args(hint)[0], where) for item in value)
+    elif hint is float and type(value) in (int, float):
+        return float(value)
+    elif type(value) is hint:
+        return value
+    expected = getattr(hint, "__name__", str(hint)) if get_origin(hint) is None else str(hint)
+    raise ValueError(f"{where}={value!r}: expected {expected}")
+
+
+def build(cls: type[Any], values: Any, where: str) -> Any:
+    """Build a dataclass of plain values, which may come from anybody.
+
+    Args:
+        cls: the dataclass; fields may be dataclasses, too.
+        values: by name.
+        where: what these are, for messages.
+
+    Raises:
+        ValueError: a field is unknown, missing, of the wrong type or out of range.
+    """
+    if not isinstance(values, Mapping):
+        raise ValueError(f"{where}: expected settings by name, got {type(values).__name__}")
+    hints = get_type_hints(cls)
+    unknown = set(values) - set(hints)
+    if unknown:
+        raise ValueError(f"{where}: unknown settings {', '.join(sorted(map(str, unknown)))}")
+    built = {}
+    for name, value in values.items():
+        hint, path = hints[name], f"{where}.{name}"
+        nested = isinstance(hint, type) and is_dataclass(hint)
+        built[name] = build(hint, value, path) if nested else _coerce(value, hint, path)
+    try:
+        return cls(**built)
+    except TypeError as error:
+        raise ValueError(f"{where}: {error}") from None
