@@ -6,7 +6,7 @@ backbones start from ImageNet, all of them, and the convolutions between the two
 norm and the stages before stride 8 stay as ImageNet left them.
 
 Examples:
-  python scripts/bench_presets.py train OUTPUT --dataset=persons --images=800
+  python scripts/bench_presets.py train OUTPUT --dataset=persons
   python scripts/bench_presets.py time OUTPUT --dataset=persons --video=clip.mp4
   python scripts/bench_presets.py table OUTPUT --plot=docs/light_presets.png
 """
@@ -83,7 +83,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         "options",
         (
             flag("--dataset", "train: to learn from and to score on; time: to calibrate INT8"),
-            flag("--images", "train: how many, for each variant", int, 2400),
+            flag("--images", "train: how many, for each variant", int, 800),
             flag("--video", "time: a file, for frames per second from file to file"),
             flag("--max_images", "time: frames of the video", int, 100),
             flag("--calibration_images", "time: for INT8; 0 leaves it out", int, 100),

@@ -13,7 +13,9 @@ import sys
 import time
 from collections import defaultdict
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from typing import Any
+from unittest.mock import patch
 
 import torch
 from torch.profiler import ProfilerActivity, profile
@@ -69,12 +71,14 @@ def parts(session: Session, batches: Any) -> Times:
     ]
     if learner.average is not None:
         timed.append((learner.average, "update_parameters", "average"))
-    for owner, name, part in timed:
-        setattr(owner, name, measured(getattr(owner, name), part, seconds))
     load = measured(next, "loading", seconds)
-    start = time.process_time()
-    for _ in range(STEPS):
-        train.train_step(session, load(batches))
+    with ExitStack() as stack:
+        for owner, name, part in timed:
+            wrapped = measured(getattr(owner, name), part, seconds)
+            stack.enter_context(patch.object(owner, name, wrapped))
+        start = time.process_time()
+        for _ in range(STEPS):
+            train.train_step(session, load(batches))
     seconds["everything else"] = time.process_time() - start - sum(seconds.values())
     return seconds
 

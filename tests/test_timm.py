@@ -194,8 +194,6 @@ def test_engines_run_merged_branches(untrained: Path, backbone: str) -> None:
     types = [each.get_type_name() for each in convert(network, 64).get_ops()]
     # The head is shared by five levels; the rest is there once.
     assert types.count("Convolution") == merged + 4 * convolutions(network.head) - 1
-    for engine in ("eager", "openvino"):
-        assert_finds_the_same(untrained, untrained, engine=engine)
 
 
 def read_trained_network(path: Path) -> Any:
