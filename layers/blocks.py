@@ -66,6 +66,16 @@ def init_convolutions(module: nn.Module) -> None:
             zero_bias(child)
 
 
+def spare_copies(module: nn.Module) -> None:
+    """Let activations whose gradient needs their input write their output elsewhere.
+
+    In place, PyTorch would copy that input first. The values stay the same.
+    """
+    for child in module.modules():
+        if isinstance(child, (nn.Hardtanh, nn.Hardswish, nn.Hardsigmoid, nn.SiLU, nn.Mish)):
+            child.inplace = False
+
+
 def batch_norms(module: nn.Module) -> Iterator[tuple[str, nn.Module]]:
     """Yield every batch norm of a module, of any kind, with its name."""
     for name, child in module.named_modules():

@@ -6,12 +6,14 @@ import torch
 import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.profiler import ProfilerActivity, profile
 
 from layers.blocks import (
     DeformableConv2d,
     batch_norms,
     conv_relu,
     init_convolutions,
+    spare_copies,
     zero_bias,
 )
 from layers.sync_batch_norm import synchronise_batch_norm
@@ -165,3 +167,30 @@ def test_only_plain_batch_norm_is_synchronised() -> None:
     synchronise_batch_norm(model)
     changed = [type(m) is not kind for m, kind in zip(model.modules(), kinds, strict=True)]
     assert changed == [False, False, False, True, False]
+
+
+@pytest.mark.parametrize(
+    "activation",
+    [nn.ReLU6, nn.Hardtanh, nn.Hardswish, nn.Hardsigmoid, nn.SiLU, nn.Mish, nn.ReLU],
+)
+def test_activations_are_the_same_without_copies(activation: type[nn.Module]) -> None:
+    outputs, gradients = [], []
+    for spared in (False, True):
+        block = nn.Sequential(nn.Conv2d(2, 3, 1), activation(inplace=True))  # type: ignore[call-arg]
+        for parameter in block.parameters():
+            nn.init.constant_(parameter, 0.7)
+        if spared:
+            spare_copies(block)
+        x = torch.linspace(-9, 9, 40).view(1, 2, 4, 5).requires_grad_()
+        with profile(activities=[ProfilerActivity.CPU]) as profiler:
+            outputs.append(block(x))
+        clones = [event for event in profiler.events() or () if event.name == "aten::clone"]
+        assert bool(clones) == (not spared and activation is not nn.ReLU)
+        outputs[-1].sum().backward()
+        gradients.append(x.grad)
+    torch.testing.assert_close(*outputs, rtol=0, atol=0)
+    torch.testing.assert_close(*gradients, rtol=0, atol=0)
+
+
+def test_nothing_has_nothing_to_spare() -> None:
+    spare_copies(nn.Sequential())

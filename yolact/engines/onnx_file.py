@@ -12,6 +12,7 @@ from yolact.errors import OptionError
 from yolact.models.segmenter import AnySegmenter
 
 from .exported import KEY
+from .pytorch import merge_branches
 
 _LOWEST_OPSET = 16  # PyTorch writes 18, and onnx converts no further down
 # To the exporter a size of one is fixed; here the smallest level has two rows and three columns.
@@ -60,7 +61,7 @@ def write_onnx(
     dim = torch.export.Dim
     sizes = {2: dim("height", min=32), 3: dim("width", min=32)} if dynamic else {}
     program = torch.onnx.export(
-        InferenceGraph(model.network, side if dynamic else None).eval(),
+        InferenceGraph(merge_branches(model.network), side if dynamic else None).eval(),
         (example,),
         dynamo=True,
         verbose=False,

@@ -25,6 +25,7 @@ from torch import Tensor, nn
 from layers.structures import Predictions
 
 from .names import Precision
+from .pytorch import merge_branches
 from .telemetry import no_telemetry
 
 with no_telemetry():
@@ -148,7 +149,7 @@ def convert(network: nn.Module, image_size: int, dynamic: bool = False) -> ov.Mo
     with torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # tracing fixes some sizes, none of an image
         decoder = TorchScriptPythonDecoder(
-            InferenceGraph(network, image_size if dynamic else None).eval(),
+            InferenceGraph(merge_branches(network), image_size if dynamic else None).eval(),
             example_input=example,
             trace_kwargs={"check_trace": False},  # which would run the network thrice
         )

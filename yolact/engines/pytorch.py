@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import cache, partial
-from typing import get_args
+from typing import Any, get_args
 
 import torch
 from torch import Tensor, nn
@@ -22,8 +22,10 @@ from .names import Engine, Precision, RunNetwork
 
 logger = logging.getLogger(__name__)
 
-# Subclasses may do more than their base: timm's BatchNormAct2d holds an activation.
-_CONVOLUTIONS = (nn.Conv2d, DeformableConv2d)
+# By name, for subclasses may do more than their base, and timm is slow to load.
+_CONVOLUTIONS = (nn.Conv2d, DeformableConv2d, "timm.layers.conv2d_same.Conv2dSame")
+_NORMS = (nn.BatchNorm2d, "timm.layers.norm_act.BatchNormAct2d")  # the latter with an activation
+_MERGING = ("fuse", "reparameterize", "switch_to_deploy")  # methods of timm's blocks with branches
 _PROBE_SIDE = 64
 _FOLD_TOLERANCE = 1e-3  # of the largest value; folding rounds differently
 
@@ -145,7 +147,7 @@ def _run_frozen(frozen: RunNetwork, engine: Engine, x: object) -> object:
 
 def inference_copy(network: nn.Module, precision: Precision) -> nn.Module:
     """Copy a network for inference: batch norm folded, convolutions in their final type."""
-    frozen = copy.deepcopy(network).eval().requires_grad_(False)
+    frozen = copy.deepcopy(merge_branches(network)).eval().requires_grad_(False)
     for name, backbone in frozen.named_children():
         if name == "backbone":  # nothing else has batch norm
             frozen.backbone = fold_batch_norm(backbone)
@@ -154,6 +156,19 @@ def inference_copy(network: nn.Module, precision: Precision) -> nn.Module:
             if type(module) is nn.Conv2d:
                 module.to(getattr(torch, precision))
     return frozen.to(memory_format=torch.channels_last)
+
+
+def merge_branches(network: nn.Module) -> nn.Module:
+    """Return a network in which branches that add up, of RepVGG and its like, are one convolution.
+
+    Args:
+        network: in evaluation mode; left as it is, and returned where it has no such branches.
+    """
+    if not any(hasattr(module, way) for module in network.modules() for way in _MERGING):
+        return network
+    from timm.utils.model import reparameterize_model  # it was loaded for the backbone, slowly
+
+    return reparameterize_model(network)
 
 
 def fold_batch_norm(backbone: nn.Module) -> nn.Module:
@@ -167,13 +182,11 @@ def fold_batch_norm(backbone: nn.Module) -> nn.Module:
     """
     folded = copy.deepcopy(backbone)
     for parent in list(folded.modules()):
-        children = list(parent.named_children())
+        children: list[tuple[str, Any]] = list(parent.named_children())
         for (name, conv), (norm_name, norm) in zip(children, children[1:], strict=False):
-            if type(norm) is nn.BatchNorm2d and isinstance(conv, nn.Conv2d):
-                if type(conv) not in _CONVOLUTIONS:
-                    continue
+            if _is_one_of(_NORMS, norm) and _is_one_of(_CONVOLUTIONS, conv):
                 setattr(parent, name, fuse_conv_bn_eval(conv, norm))
-                setattr(parent, norm_name, nn.Identity())
+                setattr(parent, norm_name, getattr(norm, "act", nn.Identity()))
     try:
         if _same_outputs(backbone, folded):
             return folded
@@ -182,6 +195,11 @@ def fold_batch_norm(backbone: nn.Module) -> nn.Module:
         reason = f"the comparison failed: {error}"
     logger.warning("batch norm is not folded: %s", reason)
     return backbone
+
+
+def _is_one_of(kinds: tuple[type[nn.Module] | str, ...], module: Any) -> bool:
+    kind = type(module)
+    return kind in kinds or f"{kind.__module__}.{kind.__qualname__}" in kinds
 
 
 @torch.no_grad()

