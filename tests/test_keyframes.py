@@ -275,7 +275,10 @@ def test_off_is_what_a_plain_loop_gives(tmp_path: Path) -> None:
         return [square(float(image[5, 5].sum())) for image in images]
 
     expected = []
-    with open_video(clip) as source, VideoWriter(by_hand, source.fps, HW, clip) as writer:
+    with (
+        open_video(clip) as source,
+        VideoWriter(by_hand, source.fps, HW, sound=source.sound) as writer,
+    ):
         for frame in source:
             (found,) = predict([frame])
             expected.append(replace(found, seconds=source.seconds).to_json())

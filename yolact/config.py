@@ -43,9 +43,9 @@ LIMITS: dict[str, tuple[float, float]] = {
     "model.anchor_ratios": (0.001, 1000),
     "model.pixel_mean": (-1000, 1000),
     "model.pixel_std": (0.001, 100_000),
-    "loss.positive_iou": (0, 1),
-    "loss.negative_iou": (0, 1),
-    "loss.crowd_overlap": (0, 1),
+    "loss.positive_iou": (0, 2),
+    "loss.negative_iou": (0, 2),
+    "loss.crowd_overlap": (0, 2),
     "loss.negative_ratio": (0, 1_000_000),
     "loss.confidence_weight": (0, _UNLIMITED),
     "loss.box_weight": (0, _UNLIMITED),
@@ -77,7 +77,7 @@ LIMITS: dict[str, tuple[float, float]] = {
     "detect.max_detections": (1, 1_000_000),
     "score_threshold": (0, 1),
 }
-"""Least and greatest value of every number, also for files of strangers."""
+"""Least and greatest value of every number, also for files of strangers; an IoU above 1 is never reached."""
 
 
 @dataclass(frozen=True)
