@@ -77,7 +77,7 @@ LIMITS: dict[str, tuple[float, float]] = {
     "detect.max_detections": (1, 1_000_000),
     "score_threshold": (0, 1),
 }
-"""Least and greatest value of every number, also for files of strangers; an IoU above 1 is never reached."""
+"""Least and greatest value of every number, also for files of strangers. No IoU is above 1."""
 
 
 @dataclass(frozen=True)
