@@ -69,6 +69,13 @@ def summarize(problems: Sequence[Problem]) -> str:
     return printable(f"{counts}, such as {problems[0].where:.{_LONGEST}}")
 
 
-def printable(text: str) -> str:
-    """Return a text without what a terminal would act on, or cannot show."""
-    return "".join(letter if letter.isprintable() else "?" for letter in text)
+def printable(text: str, keep: str = "") -> str:
+    """Return a text without what a terminal would act on, or no file or picture can hold.
+
+    Args:
+        text: from anywhere.
+        keep: letters that stay nevertheless, such as the ends of lines.
+    """
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() or c in keep else "?" for c in text)

@@ -152,7 +152,7 @@ def test_settings_are_collected() -> None:
         ("train.batch_siz=2", "did you mean 'train.batch_size'"),
         ("train.batch_size=two", "expected int"),
         ("train.batch_size", "expected path=value"),
-        ("model.image_size=1", "at least 32"),
+        ("model.image_size=1", "expected 32 to"),
     ],
 )
 def test_wrong_settings(setting: str, message: str) -> None:

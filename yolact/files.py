@@ -13,6 +13,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from data.problems import printable
+
 PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
 
 
@@ -47,7 +49,7 @@ def write_json(
 def write_text(path: Path, text: str) -> Path:
     """Write a text in UTF-8, whole or not at all."""
     with whole_file(path) as part:
-        part.write_text(text, encoding="utf-8", newline="")
+        part.write_text(text, encoding="utf-8", errors="replace", newline="")
     return path
 
 
@@ -62,6 +64,8 @@ def write_picture(path: Path, picture: NDArray[np.uint8]) -> Path:
         ValueError: no such format, or one that cannot hold this picture.
         OSError: the file cannot be written, with the system's reason, such as a full disk.
     """
+    if not path.suffix.isascii():  # OpenCV crashes at half of a character
+        raise ValueError(f"cannot write a picture as {path}: try {', '.join(PICTURE_SUFFIXES)}")
     if picture.ndim == 3:
         picture = picture[..., [2, 1, 0, 3][: picture.shape[2]]]
     try:
@@ -80,6 +84,12 @@ def write_picture(path: Path, picture: NDArray[np.uint8]) -> Path:
     except OSError as error:
         raise OSError(error.errno, error.strerror, str(path)) from None
     return path
+
+
+def as_cell(text: str) -> str:
+    """Return a text for CSV that no spreadsheet takes for a formula, nor a reader for the end."""
+    text = printable(text)
+    return f"'{text}" if text.startswith(("=", "+", "-", "@")) else text
 
 
 def as_file_name(text: str) -> str:

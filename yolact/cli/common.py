@@ -6,6 +6,7 @@ import argparse
 import logging
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import redirect_stdout
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, get_args
@@ -13,11 +14,14 @@ from typing import Any, get_args
 import torch
 
 from data.options import BoxesOnly, Crowd, DataOptions
+from data.problems import printable
 from yolact.checkpoint import Checkpoint, find_checkpoints, preset_of_name
 from yolact.config import Config
 from yolact.engines.names import Precision
 from yolact.errors import OptionError, UsageError
 from yolact.presets import get_config
+
+from .terminal import Shown, log_to
 
 logger = logging.getLogger(__name__)
 
@@ -238,9 +242,10 @@ def run_command(
     Returns:
         0 done, 1 failed, 2 wrong usage, 130 stopped by Ctrl-C.
     """
-    logging.basicConfig(format="%(message)s", level=logging.INFO, stream=sys.stderr)
+    log_to(sys.stderr)
     try:
-        main(argv)
+        with redirect_stdout(Shown(sys.stdout)):
+            main(argv)
     except UsageError as error:
         return _complain(error, WRONG_USAGE)
     except KeyboardInterrupt:
@@ -261,5 +266,5 @@ def run_command(
 
 def _complain(error: object, code: int) -> int:
     text = str(error) or type(error).__name__
-    print("error: " + " ".join(text.split()), file=sys.stderr)
+    print("error: " + printable(" ".join(text.split())), file=sys.stderr)
     return code

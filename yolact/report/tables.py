@@ -13,7 +13,7 @@ import numpy as np
 from yolact.evaluation.confusion import Outcome, SizeRecall
 from yolact.evaluation.matches import Matches
 from yolact.evaluation.metrics import CocoMetrics
-from yolact.files import whole_file
+from yolact.files import as_cell, whole_file
 
 Cell = str | int | float
 
@@ -112,6 +112,8 @@ def _percent(part: int, whole: int) -> float:
 
 
 def _plain(cell: Cell) -> Cell:
-    if not isinstance(cell, float):
+    if isinstance(cell, str):
+        return as_cell(cell)
+    if isinstance(cell, int):
         return cell
     return round(cell, 3) if math.isfinite(cell) else ""

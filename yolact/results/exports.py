@@ -12,6 +12,7 @@ from data.annotations.run_lengths import encode
 from data.classes import COCO_CLASSES
 from data.sample import Polygons, RunLengths
 from layers.instances import Instances
+from yolact.files import as_cell
 
 
 class Row(TypedDict):
@@ -86,7 +87,8 @@ def csv_text(table: Iterable[Row], header: bool = True) -> str:
     for row in table:
         corners = (f"{side:.2f}" for side in (row["x1"], row["y1"], row["x2"], row["y2"]))
         score = f"{row['score']:.4f}"
-        writer.writerow((row["source"], row["name"], row["label"], score, *corners, row["area"]))
+        source, name = as_cell(row["source"]), as_cell(row["name"])
+        writer.writerow((source, name, row["label"], score, *corners, row["area"]))
     return text.getvalue()
 
 
