@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import re
 import zipfile
 from collections.abc import Mapping
@@ -337,13 +338,18 @@ def write_atomically(path: Path, content: object) -> None:
     """`torch.save` to a neighbouring file, then rename it.
 
     Raises:
-        OSError: the file cannot be written; the one that was there stays.
+        OSError: the file cannot be written, and why; the one that was there stays.
     """
     try:
-        with whole_file(path) as part:
-            torch.save(content, part)
-    except RuntimeError as error:  # torch's writer: no such folder, disk full
-        raise OSError(f"cannot write {path}: {str(error).splitlines()[0]}") from None
+        with whole_file(path) as part, part.open("wb") as file:
+            torch.save(content, file)
+    except (OSError, RuntimeError) as error:
+        # Where a write fails, torch's own error, of a wrong position, comes on top.
+        cause = error if isinstance(error, OSError) else error.__context__
+        number = getattr(cause, "errno", None)
+        reason = "disk full" if number in (errno.ENOSPC, errno.EDQUOT) else None
+        reason = reason or getattr(cause, "strerror", None) or str(error).splitlines()[0]
+        raise OSError(f"cannot write {path}: {reason}") from None
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -32,6 +32,31 @@ def whole_file(path: Path) -> Iterator[Path]:
         part.replace(path)
     finally:
         part.unlink(missing_ok=True)
+
+
+def sweep_parts(folder: Path, is_ours: Callable[[str], bool]) -> None:
+    """Delete what killed processes of this machine left half-written.
+
+    Args:
+        folder: to look into; it need not exist.
+        is_ours: tells by a file's name whether nobody else writes it.
+    """
+    for part in folder.glob(".*.part"):
+        name = re.fullmatch(r"\.(.+)\.(\d+)\.part", part.name)
+        if name and is_ours(name[1]) and not _is_running(int(name[2])):
+            part.unlink(missing_ok=True)
+
+
+def _is_running(process: int) -> bool:
+    """Tell whether there is a process of this number; elsewhere than on Unix nobody can ask."""
+    try:
+        if os.name == "posix":
+            os.kill(process, 0)  # only asks
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:  # somebody else's
+        return True
+    return True
 
 
 def write_json(
