@@ -39,18 +39,8 @@ _PNG = b"\x89PNG\r\n\x1a\n"
 _TRANSPOSED = (5, 6, 7, 8)  # EXIF orientations that swap the sides
 _ORIENTATION = 0x0112
 _FORMATS = (
-    "JPEG",
-    "MPO",
-    "PNG",
-    "GIF",
-    "BMP",
-    "DIB",
-    "WEBP",
-    "TIFF",
-    "PPM",
-    "JPEG2000",
-    "AVIF",
-    "HEIF",
+    *("JPEG", "MPO", "PNG", "GIF", "BMP", "DIB"),
+    *("WEBP", "TIFF", "PPM", "JPEG2000", "AVIF", "HEIF"),
 )
 _HEAD = 32  # bytes of a file that tell HEIF
 _HEIF = frozenset({b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1"})

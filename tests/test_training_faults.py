@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import os
-import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -21,14 +20,14 @@ import train
 from yolact.checkpoint import find_checkpoints, read_checkpoint, write_atomically
 from yolact.cli.common import run_command
 from yolact.errors import UsageError
-from yolact.files import sweep_parts
-from yolact.training import lock as lock_module
-from yolact.training.lock import RunLock
+from yolact.files import RunLock, sweep_parts
 from yolact.training.log import TrainingLog, read_log
+from yolact.training.options import TrainOptions
+from yolact.training.setup import lock_run
 
 NOBODY = 2**22 + 1  # above every process number of Linux
 HOLD = (
-    "import sys, time; from pathlib import Path; from yolact.training.lock import RunLock;"
+    "import sys, time; from pathlib import Path; from yolact.files import RunLock;"
     "held = RunLock(Path(sys.argv[1]), 'toy'); print('held', flush=True); time.sleep(60)"
 )
 
@@ -75,7 +74,7 @@ def test_a_file_system_without_locks_lets_everybody_in(
     def refuse(*_: object) -> None:
         raise OSError(number, os.strerror(number))
 
-    monkeypatch.setattr(lock_module.fcntl, "lockf", refuse)
+    monkeypatch.setattr("fcntl.lockf", refuse)
     RunLock(tmp_path, "toy").close()
     assert names(tmp_path) == []
 
@@ -184,11 +183,8 @@ def test_best_weights_without_room_are_tried_again(
 )
 @pytest.mark.skipif(os.name != "posix", reason="no way to ask for a process")
 def test_half_written_files_of_killed_runs_are_swept(
-    dataset: Path, tmp_path: Path, part: str, stays: bool, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, part: str, stays: bool
 ) -> None:
-    from yolact.training.options import TrainOptions
-    from yolact.training.setup import lock_run
-
     (tmp_path / part).touch()
     lock_run(TrainOptions("toy", save_folder=tmp_path, log_folder=tmp_path)).close()
     assert (tmp_path / part).exists() == stays
@@ -222,11 +218,3 @@ def test_a_resumed_run_replaces_what_it_went_on_from(
     saver.learner.progress.iteration = 25
     saver.save()
     assert names(tmp_path) == sorted([*kept, *others])
-
-
-def test_a_killed_process_of_this_name_frees_it(
-    tmp_path: Path, holder: subprocess.Popen[str]
-) -> None:
-    holder.send_signal(signal.SIGKILL)
-    holder.wait()
-    RunLock(tmp_path, "toy").close()

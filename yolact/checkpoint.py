@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import re
 import zipfile
 from collections.abc import Mapping
@@ -23,7 +22,7 @@ from yolact.models.segmenter import AnySegmenter
 
 from .build import build_model
 from .config import Config
-from .files import whole_file
+from .files import reason_of, whole_file
 from .presets import get_config, list_configs, stored_config
 
 _IN_WHEEL = Path(__file__).parent / "weights"
@@ -345,11 +344,8 @@ def write_atomically(path: Path, content: object) -> None:
             torch.save(content, file)
     except (OSError, RuntimeError) as error:
         # Where a write fails, torch's own error, of a wrong position, comes on top.
-        cause = error if isinstance(error, OSError) else error.__context__
-        number = getattr(cause, "errno", None)
-        reason = "disk full" if number in (errno.ENOSPC, errno.EDQUOT) else None
-        reason = reason or getattr(cause, "strerror", None) or str(error).splitlines()[0]
-        raise OSError(f"cannot write {path}: {reason}") from None
+        cause = error.__context__ if isinstance(error, RuntimeError) else error
+        raise OSError(f"cannot write {path}: {reason_of(cause or error)}") from None
 
 
 @dataclass(frozen=True)

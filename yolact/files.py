@@ -1,19 +1,24 @@
-"""Files that are written whole or not at all, and their names."""
+"""Files that are written whole or not at all, by one process at a time, and their names."""
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import re
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from data.problems import printable
+
+from .errors import UsageError
 
 PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
 
@@ -32,6 +37,13 @@ def whole_file(path: Path) -> Iterator[Path]:
         part.replace(path)
     finally:
         part.unlink(missing_ok=True)
+
+
+def reason_of(error: BaseException) -> str:
+    """Say in a few words why a file cannot be written."""
+    if getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT):
+        return "disk full"
+    return getattr(error, "strerror", None) or str(error).split("\n", 1)[0]
 
 
 def sweep_parts(folder: Path, is_ours: Callable[[str], bool]) -> None:
@@ -57,6 +69,52 @@ def _is_running(process: int) -> bool:
     except PermissionError:  # somebody else's
         return True
     return True
+
+
+class RunLock:
+    """Holds the name of a run in a folder until it is closed, or its process ends however it ends.
+
+    Forked loader workers do not hold it. A file system without locks lets everybody in.
+
+    Args:
+        folder: of the run's files.
+        name: of the run.
+
+    Raises:
+        UsageError: another process holds it.
+    """
+
+    def __init__(self, folder: Path, name: str) -> None:
+        self._path = folder / f".{name}.lock"
+        self._file: BinaryIO | None = None
+        if sys.platform == "win32":
+            return
+        import fcntl
+
+        while True:
+            file = self._path.open("ab")
+            try:
+                fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError as error:
+                file.close()
+                if error.errno in (errno.EACCES, errno.EAGAIN):
+                    raise UsageError(
+                        f"--name={name}: another process trains under this name in {folder}; "
+                        "stop it, or give another --name"
+                    ) from None
+                self._path.unlink(missing_ok=True)
+                return
+            if os.fstat(file.fileno()).st_nlink:
+                self._file = file
+                return
+            file.close()  # the last holder deleted it in this moment
+
+    def close(self) -> None:
+        """Let others use the name."""
+        if self._file is not None:
+            self._path.unlink(missing_ok=True)
+            self._file.close()
+            self._file = None
 
 
 def write_json(

@@ -25,12 +25,11 @@ from yolact.engines.choose import pick_device
 from yolact.errors import UsageError
 from yolact.evaluation.coco import CocoEvaluator
 from yolact.evaluation.metrics import CocoMetrics
-from yolact.files import sweep_parts
+from yolact.files import RunLock, sweep_parts
 from yolact.models.segmenter import AnySegmenter
 
 from .dataset_report import fitted_to_density, tell_about, tell_what_is_learned
 from .diagnosis import LossTrend
-from .lock import RunLock
 from .log import Console, TrainingLog
 from .optim import (
     MIN_BATCH_NORM_IMAGES,
