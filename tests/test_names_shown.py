@@ -9,6 +9,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -16,10 +17,11 @@ import torch
 from layers.instances import Instances
 from yolact.cli.common import run_command
 from yolact.cli.terminal import Shown, ShownLines
+from yolact.drawing import window
 from yolact.drawing.detections import draw_detections
 from yolact.drawing.lincomb import draw_lincomb
 from yolact.drawing.side_by_side import titled
-from yolact.drawing.window import close_window
+from yolact.drawing.window import close_window, show
 from yolact.files import as_cell, write_picture, write_text
 from yolact.report.page import Section, render_single
 from yolact.report.tables import Table, write_csv
@@ -118,6 +120,25 @@ def test_pictures_take_every_name(name: str, tmp_path: Path) -> None:
     close_window(name)
     mask = torch.ones(4, 4)
     assert draw_lincomb(mask[None], torch.ones(1), mask).shape[2] == 3
+
+
+@pytest.mark.parametrize("name", [*NAMES, "caf\udce9.png"])
+def test_windows_take_every_title(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    titles: list[str] = []
+
+    def recorded(title: str, *_: object) -> float:
+        titles.append(title)
+        return 0.0
+
+    monkeypatch.setattr(window, "has_display", lambda: True)
+    for call in ("getWindowProperty", "namedWindow", "resizeWindow", "imshow", "destroyWindow"):
+        monkeypatch.setattr(cv2, call, recorded)
+    monkeypatch.setattr(cv2, "waitKey", lambda _: 27)
+    show(np.zeros((2, 2, 3), np.uint8), name)
+    close_window(name)
+    assert len(titles) >= 4
+    assert set(titles) == {titles[0]}
+    assert titles[0].isprintable()
 
 
 @pytest.mark.parametrize("name", ["a.\udce9", "a.\ud800\udc00", "a.é"])
