@@ -29,7 +29,7 @@ def write_csv(path: Path, table: Table) -> None:
     """Write a table, numbers with three decimals and undefined ones as nothing."""
     with whole_file(path) as part, part.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file)
-        writer.writerow(table.columns)
+        writer.writerow(map(as_cell, table.columns))
         writer.writerows([_plain(cell) for cell in row] for row in table.rows)
 
 
