@@ -150,3 +150,10 @@ def test_pictures_of_odd_suffixes_are_refused(name: str, tmp_path: Path) -> None
 def test_a_picture_whose_name_is_not_utf_8_is_written(tmp_path: Path) -> None:
     path = write_picture(tmp_path / "caf\udce9.png", np.zeros((2, 2, 3), np.uint8))
     assert path.read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize("name", ["", "猫\u3000犬", "a\u00a0b", "\U0001f468\u200d\U0001f469"])
+def test_files_keep_what_they_can_hold(name: str, tmp_path: Path) -> None:
+    """Spaces and joiners, too, which no terminal is given."""
+    assert as_cell(name) == name
+    assert name in render_single(name, "", {}, [])

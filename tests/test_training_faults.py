@@ -203,6 +203,7 @@ def test_nothing_to_sweep(tmp_path: Path) -> None:
         ("toy_8_20", True, 20, ["toy_10_25", "toy_4_10", "toy_8_20"]),
         ("toy_8_20", False, 0, ["toy_10_25", "toy_12_30", "toy_4_10", "toy_8_20"]),
         ("other_8_20", True, 0, ["toy_10_25", "toy_12_30", "toy_4_10", "toy_8_20"]),
+        ("toy_9_22_interrupt", True, 0, ["toy_10_25", "toy_4_10"]),
         ("toy_best", True, 0, ["toy_10_25", "toy_12_30", "toy_4_10", "toy_8_20"]),
     ],
 )

@@ -16,7 +16,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from data.problems import printable
+from data.problems import writable
 
 from .errors import UsageError
 
@@ -171,8 +171,8 @@ def write_picture(path: Path, picture: NDArray[np.uint8]) -> Path:
 
 def as_cell(text: str) -> str:
     """Return a text for CSV that no spreadsheet takes for a formula, nor a reader for the end."""
-    text = printable(text)
-    return f"'{text}" if text.startswith(("=", "+", "-", "@")) else text
+    text = writable(text)
+    return f"'{text}" if text.startswith(("=", "+", "-", "@", "\t")) else text
 
 
 def as_file_name(text: str) -> str:

@@ -11,7 +11,7 @@ from pathlib import Path
 from string import Template
 from typing import NamedTuple
 
-from data.problems import printable
+from data.problems import writable
 
 from .tables import Cell, Table
 
@@ -116,7 +116,7 @@ def render_single(
 
 def escape(text: str) -> str:
     """Return a text for HTML, without the controls that HTML cannot hold."""
-    return escape_marks(printable(text, keep="\n"))
+    return escape_marks(writable(text))
 
 
 def embedded(content: bytes, kind: str) -> str:

@@ -58,9 +58,11 @@ class Saver:
             return
         if path.parent.resolve() != self.folder.resolve():
             return
-        older = find_checkpoints(self.folder, self.name, interrupted=False)
-        names = filter(None, map(CheckpointName.parse, older))
-        self._superseded = [n.path for n in names if n.iteration >= resumed.iteration]
+        others = find_checkpoints(self.folder, self.name, interrupted=False)
+        names = [name for path in others if (name := CheckpointName.parse(path))]
+        before = [n.iteration for n in names if n.iteration <= resumed.iteration]
+        last = max(before, default=resumed.iteration)  # itself, unless it was interrupted
+        self._superseded = [n.path for n in names if n.iteration >= last]
 
     def save(self, again: bool = False) -> Path:
         """Write a regular checkpoint, and delete the previous one where asked to.
