@@ -74,6 +74,7 @@ def test_messages_and_errors_hold_nothing_that_acts(
         assert text.replace("\n", "").isprintable()
 
 
+@pytest.mark.slow
 def test_a_command_of_an_ascii_terminal_ends_well() -> None:
     code = (
         "from yolact.cli.common import run_command\n"
