@@ -90,7 +90,7 @@ def train(session: Session) -> None:
                 logger.info("stopped early: %d validations without a better AP", progress.stale)
                 break
             if progress.iteration % save_interval == 0:
-                saver.save()
+                saver.try_save()
         path = saver.save()
         if progress.validated != progress.iteration:
             validate(session, stop)

@@ -31,6 +31,7 @@ Image = NDArray[np.uint8]
 MAX_PIXELS = 178_000_000
 """Larger images are refused: they are mistakes or attacks, and would take gigabytes."""
 
+_BAND = 1 << 20  # pixels that are copied at a time
 _LIMIT = threading.Lock()  # of Pillow's, while it is another one
 _MEND = "to predict in tiles allow max_pixels="
 _JPEG_END = b"\xff\xd9"
@@ -38,18 +39,8 @@ _PNG = b"\x89PNG\r\n\x1a\n"
 _TRANSPOSED = (5, 6, 7, 8)  # EXIF orientations that swap the sides
 _ORIENTATION = 0x0112
 _FORMATS = (
-    "JPEG",
-    "MPO",
-    "PNG",
-    "GIF",
-    "BMP",
-    "DIB",
-    "WEBP",
-    "TIFF",
-    "PPM",
-    "JPEG2000",
-    "AVIF",
-    "HEIF",
+    *("JPEG", "MPO", "PNG", "GIF", "BMP", "DIB"),
+    *("WEBP", "TIFF", "PPM", "JPEG2000", "AVIF", "HEIF"),
 )
 _HEAD = 32  # bytes of a file that tell HEIF
 _HEIF = frozenset({b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1"})
@@ -385,8 +376,19 @@ def _decode_careful(image: PilImage.Image, rotate: bool, deep_file: bytes = b"")
         if deep is None:
             raise ValueError("broken image data")
         image = PilImage.fromarray(to_8_bits(deep)[..., ::-1])
-    if rotate:
+    if rotate and orientation != 1:
         image.load()
         image.getexif()[_ORIENTATION] = orientation  # which scaling lost
         image = ImageOps.exif_transpose(image)
-    return np.array(image.convert("RGB"))
+    return _pixels_of(image if image.mode == "RGB" else image.convert("RGB"))
+
+
+def _pixels_of(image: PilImage.Image) -> Image:
+    """Copy an RGB picture in bands: Pillow's way copies a large one thrice, as a whole."""
+    width, height = image.size
+    pixels = np.empty((height, width, 3), np.uint8)
+    rows = max(_BAND // width, 1)
+    for top in range(0, height, rows):
+        band = image.crop((0, top, width, min(top + rows, height)))
+        pixels[top : top + rows] = np.asarray(band)
+    return pixels

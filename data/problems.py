@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 _LONGEST = 300  # letters of a part of a message
+_NOT_IN_FILES = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
 
 
 @dataclass(frozen=True)
@@ -69,6 +71,18 @@ def summarize(problems: Sequence[Problem]) -> str:
     return printable(f"{counts}, such as {problems[0].where:.{_LONGEST}}")
 
 
-def printable(text: str) -> str:
-    """Return a text without what a terminal would act on, or cannot show."""
-    return "".join(letter if letter.isprintable() else "?" for letter in text)
+def printable(text: str, keep: str = "") -> str:
+    """Return a text without what a terminal would act on, or no picture can hold.
+
+    Args:
+        text: from anywhere.
+        keep: letters that stay nevertheless, such as the ends of lines.
+    """
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() or c in keep else "?" for c in text)
+
+
+def writable(text: str) -> str:
+    """Return a text without what no file of text can hold; spaces and marks of all scripts stay."""
+    return _NOT_IN_FILES.sub("?", text)

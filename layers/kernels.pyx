@@ -3,7 +3,7 @@
 
 from cpython.bytes cimport PyBytes_FromStringAndSize
 from libc.float cimport FLT_MIN
-from libc.math cimport ceilf, expf, floorf, isfinite
+from libc.math cimport ceil, ceilf, expf, floor, isfinite
 from libc.stdlib cimport calloc, free, malloc, realloc
 from libc.string cimport memcmp, memset
 
@@ -17,10 +17,15 @@ def greedy_nms(const float[:, ::1] boxes, const long long[::1] groups, float iou
 
     Returns:
         N bytes, 1 for a box that is kept.
+
+    Raises:
+        ValueError: the shapes do not fit together.
     """
     cdef Py_ssize_t count = boxes.shape[0]
     cdef Py_ssize_t i, j
     cdef float width, height, intersection, area_i
+    if boxes.shape[1] != 4 or groups.shape[0] != count:
+        raise ValueError("boxes and groups of different sizes")
     keep = bytearray(count)
     if count == 0:
         return keep

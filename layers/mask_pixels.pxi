@@ -185,7 +185,7 @@ def mask_window(const float[:, ::1] soft_mask, frame, Py_ssize_t height, Py_ssiz
     """
     cdef Py_ssize_t rows = soft_mask.shape[0], cells = soft_mask.shape[1]
     cdef Py_ssize_t x, y, top = rows, bottom = 0, left = 0, right = cells
-    cdef float x1, y1, x2, y2
+    cdef double x1, y1, x2, y2  # a float counts pixels only up to 2^24
     cdef int occupied
     x1, y1, x2, y2 = frame
     # An extent that is infinite or NaN counts as none.
@@ -216,15 +216,15 @@ def mask_window(const float[:, ::1] soft_mask, frame, Py_ssize_t height, Py_ssiz
 
 
 cdef (Py_ssize_t, Py_ssize_t) pixels_near(
-    Py_ssize_t first, Py_ssize_t end, Py_ssize_t cells, float low, float high, Py_ssize_t size
+    Py_ssize_t first, Py_ssize_t end, Py_ssize_t cells, double low, double high, Py_ssize_t size
 ) noexcept:
     """Bound the pixels that some cells have a part in, up to the centres of their neighbours."""
-    cdef float start = low, per_cell = (high - low) / cells
+    cdef double start = low, per_cell = (high - low) / cells
     if first > 0:
-        low = start + (<float>first - <float>0.5) * per_cell
+        low = start + (first - 0.5) * per_cell
     if end < cells:
-        high = start + (<float>end + <float>0.5) * per_cell
-    low, high = clamp(floorf(low), size), clamp(ceilf(high), size)
+        high = start + (end + 0.5) * per_cell
+    low, high = min(max(floor(low), 0), size), min(max(ceil(high), 0), size)
     return <Py_ssize_t>low, <Py_ssize_t>max(low, high)
 
 

@@ -1,6 +1,7 @@
 """Pixels of one mask at image scale in NumPy: mask_pixels.pxi for where nothing is compiled.
 
-Arguments and results are those of the kernels, to the last bit: every step is rounded to float32.
+Arguments and results are those of the kernels, to the last bit: every step is rounded to float32,
+but for windows, as float32 counts pixels only up to 2^24.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ _BAND = 2**16  # pixels sampled at a time, in a few floats each: what fits into 
 @np.errstate(over="ignore", invalid="ignore")
 def mask_window(soft_mask: Floats, frame: Sequence[float], height: int, width: int) -> Window:
     """Bound the pixels of a mask in an image: one exceeds 0.5 only next to a cell that does."""
-    sides = np.array(frame, np.float32)
+    sides = np.array(frame, np.float64)
     extent = sides[2:] - sides[:2]
     above = soft_mask > 0.5
     columns, rows = np.flatnonzero(above.any(axis=0)), np.flatnonzero(above.any(axis=1))
@@ -31,14 +32,14 @@ def mask_window(soft_mask: Floats, frame: Sequence[float], height: int, width: i
 
 
 def _pixels_near(
-    occupied: NDArray[np.intp], cells: int, low: np.float32, high: np.float32, size: int
+    occupied: NDArray[np.intp], cells: int, low: np.float64, high: np.float64, size: int
 ) -> tuple[int, int]:
     """Bound the pixels of one axis, of `size` in all, that the occupied cells have a part in."""
-    start, per_cell = low, (high - low) / np.float32(cells)
+    start, per_cell = low, (high - low) / cells
     if occupied[0] > 0:
-        low = start + np.float32(occupied[0] - 0.5) * per_cell
+        low = start + (occupied[0] - 0.5) * per_cell
     if occupied[-1] < cells - 1:
-        high = start + np.float32(occupied[-1] + 1.5) * per_cell
+        high = start + (occupied[-1] + 1.5) * per_cell
     first = min(max(math.floor(low), 0), size)
     return first, max(min(max(math.ceil(high), 0), size), first)
 

@@ -1,9 +1,10 @@
+import errno
 import os
 import pickle
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import pytest
 import torch
@@ -271,12 +272,12 @@ def test_a_failing_save_leaves_the_old_file(
     if existing:
         write_atomically(path, {"weight": torch.ones(3)})
 
-    def disk_full(content: object, file: Path) -> None:
-        Path(file).write_bytes(b"half of it")
-        raise OSError("no space left on device")
+    def disk_full(content: object, file: BinaryIO) -> None:
+        file.write(b"half of it")
+        raise OSError(errno.ENOSPC, "no space left on device")
 
     monkeypatch.setattr(torch, "save", disk_full)
-    with pytest.raises(OSError, match="no space"):
+    with pytest.raises(OSError, match="model.pth: disk full"):
         write_atomically(path, {"weight": torch.zeros(3)})
     monkeypatch.undo()
     assert [p.name for p in tmp_path.iterdir()] == ["model.pth"] * existing

@@ -2,13 +2,14 @@ from __future__ import annotations
 
 import io
 import sys
+import tracemalloc
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageOps
 
 from data import images
 from data.images import read_image, read_image_hw
@@ -208,3 +209,21 @@ def test_huge_images_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     for read in (read_image, read_image_hw):
         with pytest.raises(ValueError, match=r"a\.png as an image: 8 x 6 pixels exceed 40"):
             read(tmp_path / "a.png")
+
+
+@pytest.mark.parametrize(("mode", "orientation"), [("RGB", 1), ("L", 1), ("RGB", 3), ("RGBA", 6)])
+def test_decoding_takes_the_memory_of_the_picture(
+    tmp_path: Path, mode: str, orientation: int
+) -> None:
+    picture = Image.effect_noise((2048, 1536), 50).convert(mode)
+    picture.save(tmp_path / "a.png", exif=exif(orientation), compress_level=0)
+    with Image.open(tmp_path / "a.png") as stored:
+        expected = np.array(ImageOps.exif_transpose(stored).convert("RGB"))
+    tracemalloc.start()
+    try:
+        image = read_image(tmp_path / "a.png")
+        peak = tracemalloc.get_traced_memory()[1] - (tmp_path / "a.png").stat().st_size
+    finally:
+        tracemalloc.stop()
+    assert np.array_equal(image, expected)
+    assert peak < 2 * image.nbytes

@@ -295,6 +295,45 @@ def test_foreign_metadata_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("network", "described", "dynamic"),
+    [
+        ((), (), False),
+        ((), (), True),
+        (("model.image_size=96",), (), False),
+        ((), ("model.image_size=96",), False),
+        (("two", "classes"), (), False),
+    ],
+)
+def test_a_network_of_another_interface_is_refused(
+    tmp_path: Path, network: Sequence[str], described: Sequence[str], dynamic: bool
+) -> None:
+    def config_of(settings: Sequence[str]) -> Config:
+        config = tiny_config(*(s for s in settings if "image_size" in s))
+        return config.with_classes(("a", "b") if len(settings) == 2 else ("a", "b", "c"))
+
+    inside, said = config_of(network), config_of(described)
+    graph = convert(build_model(inside).eval().network, inside.model.image_size, dynamic)
+    write_openvino(graph, metadata(build_model(said), said), tmp_path / "m.xml")
+    trained = read_trained(tmp_path / "m.xml")
+    engine = Engine("openvino", torch.device("cpu"), "float32")
+    refused = pytest.raises(ValueError, match="does not fit its metadata; export the model anew")
+    with refused if network or described else nullcontext():
+        predictor = Predictor.from_parts(trained, said, engine)
+        assert predictor(IMAGE) is not None
+
+
+@pytest.mark.parametrize("drop", [0, 4])
+def test_a_network_without_an_output_is_refused(tmp_path: Path, drop: int) -> None:
+    config = tiny_config()
+    graph = convert(build_model(config).eval().network, 64)
+    graph.remove_result(graph.get_results()[drop])
+    write_openvino(graph, metadata(build_model(config), config), tmp_path / "m.xml")
+    engine = Engine("openvino", torch.device("cpu"), "float32")
+    with pytest.raises(ValueError, match="does not fit its metadata"):
+        Predictor.from_parts(read_trained(tmp_path / "m.xml"), config, engine)
+
+
+@pytest.mark.parametrize(
     ("change", "engine"), [("model.image_size=96", "openvino"), ("dataset=x", "eager")]
 )
 def test_exported_model_cannot_be_changed(

@@ -266,3 +266,15 @@ def test_a_given_threshold_is_used(tmp_path: Path) -> None:
     assert "at a score of 0.75 or more" in page.text
     assert "best F1" not in page.text
     assert math.isclose(float(table(tmp_path, "per_class")[0]["recall"]), 50)
+
+
+@pytest.mark.parametrize("name", ["half \udce9", "clear\x1b[2J", "zero\0", "=HYPERLINK(1)"])
+def test_names_that_act_or_cannot_be_written(tmp_path: Path, name: str) -> None:
+    coco = ground_truth([annotation(1, 1, 0, (10, 10, 40, 40))])
+    evaluator = CocoEvaluator(coco, (1, 2))
+    evaluator.add(1, detections([(10, 10, 40, 40)], [0], [0.9]))
+    config = named(name, "b")
+    page = write_report(tmp_path, evaluator, Images(coco), config, {"weights": name})
+    for file in [page, *tmp_path.glob("*.csv"), *tmp_path.rglob("*.js")]:
+        assert not {"\0", "\x1b"} & set(file.read_text(encoding="utf-8"))
+    assert name not in {row["true class"] for row in table(tmp_path, "confusion")}

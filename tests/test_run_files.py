@@ -5,6 +5,7 @@ import math
 import sys
 from dataclasses import replace
 from pathlib import Path
+from types import ModuleType
 
 import cv2
 import pytest
@@ -168,3 +169,24 @@ def test_tensorboard_gets_the_numbers(tmp_path: Path, metrics: CocoMetrics) -> N
     board = events.EventAccumulator(str(tmp_path / "board")).Reload()
     assert [event.step for event in board.Scalars("loss/box")] == [5, 10, 15, 20]
     assert board.Scalars("mask/AP50")[-1].value == pytest.approx(metrics.mask.coco["AP50"])
+
+
+def test_a_full_disk_ends_the_events_of_tensorboard_alone(
+    tmp_path: Path,
+    metrics: CocoMetrics,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    class Full:
+        def __getattr__(self, name: str) -> object:
+            raise OSError(28, "No space left on device")
+
+    module = ModuleType("torch.utils.tensorboard")
+    module.SummaryWriter = lambda *_, **__: Full()  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", module)
+    files = RunFiles(tmp_path, 0, TensorBoard(tmp_path / "board", 0, 1))
+    go_on(files, metrics, 1, 5)
+    go_on(files, metrics, 6, 10)
+    files.close()
+    assert caplog.text.count("events end here: [Errno 28] No space left on device") == 1
+    assert [row["iteration"] for row in lines(tmp_path)] == ["5", "10"]

@@ -14,9 +14,9 @@ from support.numbered_clip import picture, read_numbers, write_clip
 
 from data.video.writer import VideoWriter, free_name
 from yolact.cli.common import run_command
-from yolact.cli.interrupt import ended_as_by_ctrl_c
 from yolact.cli.main import script_arguments
 from yolact.cli.output_names import images_and_pictures, source_and_video
+from yolact.cli.process import ended_as_by_ctrl_c
 from yolact.results.detections import Detections
 from yolact.video.pipeline import run_video
 

@@ -22,7 +22,7 @@ from yolact.models.segmenter import AnySegmenter
 
 from .build import build_model
 from .config import Config
-from .files import whole_file
+from .files import reason_of, whole_file
 from .presets import get_config, list_configs, stored_config
 
 _IN_WHEEL = Path(__file__).parent / "weights"
@@ -337,13 +337,15 @@ def write_atomically(path: Path, content: object) -> None:
     """`torch.save` to a neighbouring file, then rename it.
 
     Raises:
-        OSError: the file cannot be written; the one that was there stays.
+        OSError: the file cannot be written, and why; the one that was there stays.
     """
     try:
-        with whole_file(path) as part:
-            torch.save(content, part)
-    except RuntimeError as error:  # torch's writer: no such folder, disk full
-        raise OSError(f"cannot write {path}: {str(error).splitlines()[0]}") from None
+        with whole_file(path) as part, part.open("wb") as file:
+            torch.save(content, file)
+    except (OSError, RuntimeError) as error:
+        # Where a write fails, torch's own error, of a wrong position, comes on top.
+        cause = error.__context__ if isinstance(error, RuntimeError) else error
+        raise OSError(f"cannot write {path}: {reason_of(cause or error)}") from None
 
 
 @dataclass(frozen=True)

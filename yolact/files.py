@@ -1,17 +1,24 @@
-"""Files that are written whole or not at all, and their names."""
+"""Files that are written whole or not at all, by one process at a time, and their names."""
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import re
-from collections.abc import Iterator, Mapping, Sequence
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
+
+from data.problems import writable
+
+from .errors import UsageError
 
 PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
 
@@ -32,6 +39,84 @@ def whole_file(path: Path) -> Iterator[Path]:
         part.unlink(missing_ok=True)
 
 
+def reason_of(error: BaseException) -> str:
+    """Say in a few words why a file cannot be written."""
+    if getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT):
+        return "disk full"
+    return getattr(error, "strerror", None) or str(error).split("\n", 1)[0]
+
+
+def sweep_parts(folder: Path, is_ours: Callable[[str], bool]) -> None:
+    """Delete what killed processes of this machine left half-written.
+
+    Args:
+        folder: to look into; it need not exist.
+        is_ours: tells by a file's name whether nobody else writes it.
+    """
+    for part in folder.glob(".*.part"):
+        name = re.fullmatch(r"\.(.+)\.(\d+)\.part", part.name)
+        if name and is_ours(name[1]) and not _is_running(int(name[2])):
+            part.unlink(missing_ok=True)
+
+
+def _is_running(process: int) -> bool:
+    """Tell whether there is a process of this number; elsewhere than on Unix nobody can ask."""
+    try:
+        if os.name == "posix":
+            os.kill(process, 0)  # only asks
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:  # somebody else's
+        return True
+    return True
+
+
+class RunLock:
+    """Holds the name of a run in a folder until it is closed, or its process ends however it ends.
+
+    Forked loader workers do not hold it. A file system without locks lets everybody in.
+
+    Args:
+        folder: of the run's files.
+        name: of the run.
+
+    Raises:
+        UsageError: another process holds it.
+    """
+
+    def __init__(self, folder: Path, name: str) -> None:
+        self._path = folder / f".{name}.lock"
+        self._file: BinaryIO | None = None
+        if sys.platform == "win32":
+            return
+        import fcntl
+
+        while True:
+            file = self._path.open("ab")
+            try:
+                fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError as error:
+                file.close()
+                if error.errno in (errno.EACCES, errno.EAGAIN):
+                    raise UsageError(
+                        f"--name={name}: another process trains under this name in {folder}; "
+                        "stop it, or give another --name"
+                    ) from None
+                self._path.unlink(missing_ok=True)
+                return
+            if os.fstat(file.fileno()).st_nlink:
+                self._file = file
+                return
+            file.close()  # the last holder deleted it in this moment
+
+    def close(self) -> None:
+        """Let others use the name."""
+        if self._file is not None:
+            self._path.unlink(missing_ok=True)
+            self._file.close()
+            self._file = None
+
+
 def write_json(
     path: Path, content: Mapping[str, object] | Sequence[object], indent: int | None = None
 ) -> None:
@@ -47,7 +132,7 @@ def write_json(
 def write_text(path: Path, text: str) -> Path:
     """Write a text in UTF-8, whole or not at all."""
     with whole_file(path) as part:
-        part.write_text(text, encoding="utf-8", newline="")
+        part.write_text(text, encoding="utf-8", errors="replace", newline="")
     return path
 
 
@@ -62,6 +147,8 @@ def write_picture(path: Path, picture: NDArray[np.uint8]) -> Path:
         ValueError: no such format, or one that cannot hold this picture.
         OSError: the file cannot be written, with the system's reason, such as a full disk.
     """
+    if not path.suffix.isascii():  # OpenCV crashes at half of a character
+        raise ValueError(f"cannot write a picture as {path}: try {', '.join(PICTURE_SUFFIXES)}")
     if picture.ndim == 3:
         picture = picture[..., [2, 1, 0, 3][: picture.shape[2]]]
     try:
@@ -80,6 +167,12 @@ def write_picture(path: Path, picture: NDArray[np.uint8]) -> Path:
     except OSError as error:
         raise OSError(error.errno, error.strerror, str(path)) from None
     return path
+
+
+def as_cell(text: str) -> str:
+    """Return a text for CSV that no spreadsheet takes for a formula, nor a reader for the end."""
+    text = writable(text)
+    return f"'{text}" if text.startswith(("=", "+", "-", "@", "\t")) else text
 
 
 def as_file_name(text: str) -> str:

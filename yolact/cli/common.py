@@ -6,13 +6,13 @@ import argparse
 import logging
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import redirect_stdout
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, get_args
 
 import torch
 
-from data.files import without_password
 from data.options import BoxesOnly, Crowd, DataOptions
 from yolact.checkpoint import Checkpoint, find_checkpoints, preset_of_name
 from yolact.config import Config
@@ -20,7 +20,7 @@ from yolact.engines.names import Precision
 from yolact.errors import OptionError, UsageError
 from yolact.presets import get_config
 
-from .interrupt import ended_as_by_ctrl_c, exit_code
+from .process import Shown, ended_as_by_ctrl_c, exit_code, log_to, shown
 
 logger = logging.getLogger(__name__)
 
@@ -241,11 +241,9 @@ def run_command(
     Returns:
         0 done, 1 failed, 2 wrong usage, 130 stopped by Ctrl-C, 128 + the number of another signal.
     """
-    messages = logging.StreamHandler()
-    messages.setFormatter(_Masked("%(message)s"))
-    logging.basicConfig(level=logging.INFO, handlers=[messages])
+    log_to(sys.stderr)
     try:
-        with ended_as_by_ctrl_c():
+        with ended_as_by_ctrl_c(), redirect_stdout(Shown(sys.stdout)):
             main(argv)
     except UsageError as error:
         return _complain(error, WRONG_USAGE)
@@ -267,12 +265,5 @@ def run_command(
 
 def _complain(error: object, code: int) -> int:
     text = str(error) or type(error).__name__
-    print("error: " + without_password(" ".join(text.split())), file=sys.stderr)
+    print("error: " + shown(" ".join(text.split())), file=sys.stderr)
     return code
-
-
-class _Masked(logging.Formatter):
-    """Shows no passwords of addresses."""
-
-    def format(self, record: logging.LogRecord) -> str:
-        return without_password(super().format(record))

@@ -10,6 +10,7 @@ from functools import cache
 import cv2
 
 from data.images import Image
+from data.problems import printable
 
 _ESCAPE = 27
 _NO_DISPLAY = "no display; write to a file with :out"
@@ -29,6 +30,7 @@ def show(image: Image, title: str = "YOLACT", wait_ms: int = 0) -> bool:
     Raises:
         OSError: there is no display.
     """
+    title = printable(title)  # OpenCV crashes at half of a character, as in a file's name
     if not has_display():
         raise OSError(_NO_DISPLAY)
     try:
@@ -45,8 +47,8 @@ def show(image: Image, title: str = "YOLACT", wait_ms: int = 0) -> bool:
 
 def close_window(title: str = "YOLACT") -> None:
     """Close a window opened by `show`, if it is still there."""
-    if has_display() and _is_open(title):
-        cv2.destroyWindow(title)
+    if has_display() and _is_open(printable(title)):
+        cv2.destroyWindow(printable(title))
 
 
 @cache

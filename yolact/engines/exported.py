@@ -36,6 +36,11 @@ KEY = "yolact"
 
 _FORMAT = "yolact-export-1"
 _RESCORER = "mask_rescorer."
+# Images in; OUTPUTS out. B images, side S, P anchors, C classes and background, K prototypes.
+_INTERFACE = (
+    ("B", 3, "S", "S"),
+    *(("B", "P", "C"), ("B", "P", 4), ("B", "P", "K"), ("B", "K", "h", "w"), ("P", 4)),
+)
 
 
 def is_exported(path: Path) -> bool:
@@ -105,7 +110,9 @@ def open_trained(
     skipped = load_matching_weights(model, checkpoint)
     if any(line.startswith(_RESCORER) for line in skipped):
         raise ValueError(f"{checkpoint.path}: lacks the weights of the mask rescorer")
-    return model, OpenVinoNetwork(read_network(checkpoint.path), engine.precision)
+    network = read_network(checkpoint.path)
+    _check_interface(checkpoint.path, network, config)
+    return model, OpenVinoNetwork(network, engine.precision)
 
 
 def metadata(model: AnySegmenter, config: Config) -> str:
@@ -129,6 +136,26 @@ def write_openvino(network: Any, text: str, path: Path, half: bool = False) -> N
     network.set_rt_info(text, [KEY])
     path.parent.mkdir(parents=True, exist_ok=True)
     ov.save_model(network, path, compress_to_fp16=half)
+
+
+def _check_interface(path: Path, network: Any, config: Config) -> None:
+    """Refuse an `openvino.Model` that takes or gives other shapes than its metadata says.
+
+    Raises:
+        ValueError: as far as the sizes are fixed in the file, one is another.
+    """
+    sizes = {"S": config.model.image_size, "C": config.num_classes + 1}
+    ports = [*network.inputs, *network.outputs]
+    fits = len(network.inputs) == 1 and len(ports) == len(_INTERFACE)
+    for port, wanted in zip(ports, _INTERFACE, strict=False):
+        shape = port.partial_shape if port.partial_shape.rank.is_static else ()
+        found = [size.get_length() if size.is_static else None for size in shape]
+        fits &= len(found) == len(wanted) and port.element_type.to_string() == "f32"
+        for size, name in zip(found, wanted, strict=False):
+            known = name if isinstance(name, int) else sizes.setdefault(name, size or 0)
+            fits &= size in (None, known) or known == 0
+    if not fits:
+        raise ValueError(f"{path}: its network does not fit its metadata; export the model anew")
 
 
 def _read_metadata(path: Path) -> str:

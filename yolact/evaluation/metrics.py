@@ -6,6 +6,8 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from data.problems import printable
+
 from .matches import Matches
 
 OVERLAPS = ("all", "50", "55", "60", "65", "70", "75", "80", "85", "90", "95")
@@ -122,6 +124,7 @@ def format_per_class(metrics: CocoMetrics, names: Sequence[str]) -> str:
     """
     box, mask = metrics.box.per_class, metrics.mask.per_class
     labels = sorted(mask, key=lambda label: (math.isnan(mask[label]), -mask[label], names[label]))
+    names = [printable(name) for name in names]
     width = max((len(name) for name in names), default=0)
     lines = [f"{'class':<{max(width, 5)}}  {'box':>6}  {'mask':>6}"]
     for label in labels:

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 
 import yaml
 
+from data.problems import printable
 from yolact.config import Config
 
 from .client import PREFIX
@@ -35,7 +36,7 @@ def model_card(
         **({"license": license} if license else {}),
     }
     model = config.model
-    classes = ", ".join(" ".join(each.split()) for each in model.names)
+    classes = ", ".join(printable(" ".join(each.split())) for each in model.names)
     rows = [f"| {what} | {value} |" for what, value in (figures or {}).items()]
     table = "\n".join(["| measured | |", "| --- | --- |", *rows, "", ""]) if rows else ""
     return f"""---

@@ -11,6 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
+from data.problems import printable
 from yolact.drawing.detections import palette_color
 from yolact.drawing.plots import in_style
 from yolact.evaluation.confusion import SizeRecall
@@ -179,6 +180,7 @@ def _legend_below(axes: Axes, title: str = "") -> None:
 
 def _shorten(name: str) -> str:
     """Cut a class name that would not fit beside a figure."""
+    name = printable(name)  # matplotlib refuses half a character
     return textwrap.shorten(name, 24, placeholder="…") if " " in name else name[:24]
 
 

@@ -6,10 +6,12 @@ import base64
 import json
 import math
 from collections.abc import Mapping, Sequence
-from html import escape
+from html import escape as escape_marks
 from pathlib import Path
 from string import Template
 from typing import NamedTuple
+
+from data.problems import writable
 
 from .tables import Cell, Table
 
@@ -110,6 +112,11 @@ def render_single(
         cards="".join(f"<div><b>{_number(v)}</b>{escape(k)}</div>" for k, v in cards.items()),
         sections="\n".join(map(_section, parts)),
     )
+
+
+def escape(text: str) -> str:
+    """Return a text for HTML, without the controls that HTML cannot hold."""
+    return escape_marks(writable(text))
 
 
 def embedded(content: bytes, kind: str) -> str:

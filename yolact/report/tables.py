@@ -13,7 +13,7 @@ import numpy as np
 from yolact.evaluation.confusion import Outcome, SizeRecall
 from yolact.evaluation.matches import Matches
 from yolact.evaluation.metrics import CocoMetrics
-from yolact.files import whole_file
+from yolact.files import as_cell, whole_file
 
 Cell = str | int | float
 
@@ -29,7 +29,7 @@ def write_csv(path: Path, table: Table) -> None:
     """Write a table, numbers with three decimals and undefined ones as nothing."""
     with whole_file(path) as part, part.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file)
-        writer.writerow(table.columns)
+        writer.writerow(map(as_cell, table.columns))
         writer.writerows([_plain(cell) for cell in row] for row in table.rows)
 
 
@@ -112,6 +112,8 @@ def _percent(part: int, whole: int) -> float:
 
 
 def _plain(cell: Cell) -> Cell:
-    if not isinstance(cell, float):
+    if isinstance(cell, str):
+        return as_cell(cell)
+    if isinstance(cell, int):
         return cell
     return round(cell, 3) if math.isfinite(cell) else ""

@@ -12,6 +12,7 @@ from data.annotations.run_lengths import encode
 from data.classes import COCO_CLASSES
 from data.sample import Polygons, RunLengths
 from layers.instances import Instances
+from yolact.files import as_cell
 
 
 class Row(TypedDict):
@@ -97,7 +98,7 @@ def csv_text(objects: Instances, source: str = "", header: bool = True) -> str:
         writer.writerow(names)
     digits = dict.fromkeys(("x1", "y1", "x2", "y2"), ".2f") | {"score": ".4f"}
     for row in rows(objects, source):
-        cells = {name: format(value, digits.get(name, "")) for name, value in row.items()}
+        cells = {name: as_cell(format(v, digits.get(name, ""))) for name, v in row.items()}
         writer.writerow(cells[name] for name in names)
     return text.getvalue()
 

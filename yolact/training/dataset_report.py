@@ -14,6 +14,7 @@ from torch import Tensor
 from data.annotations.coco import CocoInstances, ObjectCounts
 from data.checks.dataset import check_dataset
 from data.checks.trainable import NOTHING, check_trainable
+from data.problems import printable
 from data.sample import Dataset, has_mask
 from yolact.config import Config, DetectConfig
 from yolact.evaluation.limits import with_room
@@ -172,7 +173,7 @@ def _size_table(found: ObjectStatistics, config: Config) -> list[str]:
 
 def _name(name: str) -> str:
     """Shorten a class name, which may be anything, for a table."""
-    return "".join(letter if letter.isprintable() else "?" for letter in name[:30])
+    return printable(name[:30])
 
 
 def tell_what_is_learned(data: CocoInstances, name: str) -> None:

@@ -54,5 +54,8 @@ def saving(saver: Saver, wanted: bool) -> Iterator[None]:
         raise
     except (Stopped, Exception):
         if wanted and saver.learner.progress.iteration:
-            saver.save_interrupted()
+            try:
+                saver.save_interrupted()
+            except OSError as error:  # the reason for the end matters more
+                logger.error("%s; earlier checkpoints are whole", error)
         raise

@@ -76,7 +76,8 @@ class TrainingLog:
     """Appends the events of one training run to a log file.
 
     Runs share a file: each is a "session", numbered from 0, and opens with a line of its arguments.
-    Every event is written whole and at once, so a killed run loses nothing that it logged.
+    Every event is written whole and at once, so a killed run loses nothing that it logged. Once the
+    run has begun, a disk that is full costs a warning and the events meanwhile, not the run.
 
     Args:
         path: of the log to go on with, or to make at the first event; None keeps no log.
@@ -88,6 +89,7 @@ class TrainingLog:
         self._path = None if path is None else Path(path)
         self._letters = letters
         self.session = 0
+        self._is_whole = True  # whether the last event was written
         if self._path is not None and self._path.exists():
             sessions = (record.get("session") for record in read_log(self._path))
             self.session = 1 + max((s for s in sessions if isinstance(s, int)), default=-1)
@@ -100,7 +102,7 @@ class TrainingLog:
             arguments: every argument that the run was started with.
             devices: names of the devices that it runs on.
         """
-        self._write("session", {**arguments, "devices": list(devices)})
+        self._append("session", {**arguments, "devices": list(devices)})
 
     def train(
         self,
@@ -153,6 +155,18 @@ class TrainingLog:
         self._write("val", {**counters, "box": dict(box), "mask": dict(mask)})
 
     def _write(self, kind: str, data: Mapping[str, object]) -> None:
+        try:
+            if self._path is not None and not self._is_whole:
+                _end_last_line(self._path)
+            self._append(kind, data)
+        except OSError as error:
+            if self._is_whole:  # told once
+                logger.warning("%s is not up to date: %s", self._path, error)
+            self._is_whole = False
+        else:
+            self._is_whole = True
+
+    def _append(self, kind: str, data: Mapping[str, object]) -> None:
         if self._path is None:
             return
         self._path.parent.mkdir(parents=True, exist_ok=True)
@@ -182,6 +196,8 @@ def _parse(line: str) -> Record | None:
 
 def _end_last_line(path: Path) -> None:
     """Part a half-written last line from what is appended next."""
+    if not path.exists():
+        return
     with path.open("rb+") as file:
         if file.seek(0, os.SEEK_END) == 0:
             return

@@ -5,7 +5,8 @@ from __future__ import annotations
 import csv
 import logging
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,8 @@ _DRAWN = {
 class TensorBoard:
     """Scalars for TensorBoard, which is an optional extra.
 
+    A disk that cannot be written to costs a warning and the scalars from then on, not the run.
+
     Args:
         folder: gets the event files.
         iteration: where the run goes on; what an earlier one wrote beyond it is hidden.
@@ -47,27 +50,39 @@ class TensorBoard:
             from torch.utils.tensorboard import SummaryWriter
         except ImportError as error:
             raise ValueError("TensorBoard is not installed: pip install tensorboard") from error
-        self._interval = interval
+        self._interval, self._is_full = interval, False
         self._writer: Any = SummaryWriter(str(folder), purge_step=iteration + 1, flush_secs=30)
 
     def train(self, losses: Mapping[str, float], iteration: int, learning_rate: float) -> None:
         """Write the losses of a step, if its turn has come."""
         if iteration % self._interval == 0:
-            for name, value in losses.items():
-                self._writer.add_scalar(f"loss/{name}", value, iteration)
-            self._writer.add_scalar("learning_rate", learning_rate, iteration)
+            with self._until_full():
+                for name, value in losses.items():
+                    self._writer.add_scalar(f"loss/{name}", value, iteration)
+                self._writer.add_scalar("learning_rate", learning_rate, iteration)
 
     def validation(self, row: Mapping[str, float], iteration: int) -> None:
         """Write the average precisions of a line of results.csv."""
-        for name, value in row.items():
-            kind, _, number = name.partition("_")
-            if kind in ("box", "mask") and math.isfinite(value):
-                self._writer.add_scalar(f"{kind}/{number}", value, iteration)
-        self._writer.flush()
+        with self._until_full():
+            for name, value in row.items():
+                kind, _, number = name.partition("_")
+                if kind in ("box", "mask") and math.isfinite(value):
+                    self._writer.add_scalar(f"{kind}/{number}", value, iteration)
+            self._writer.flush()
 
     def close(self) -> None:
         """Write what is left."""
-        self._writer.close()
+        with self._until_full():
+            self._writer.close()
+
+    @contextmanager
+    def _until_full(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            if not self._is_full:  # its writer raises the same error for ever
+                logger.warning("TensorBoard's events end here: %s", error)
+            self._is_full = True
 
 
 class RunFiles:

@@ -21,6 +21,8 @@ from .state import Learner, Progress
 
 logger = logging.getLogger(__name__)
 
+_MAX_COUNT = 10**12  # steps; more than a century of them
+
 
 class Saver:
     """Writes the checkpoints of one run.
@@ -44,6 +46,23 @@ class Saver:
         self.folder, self.name, self.learner = folder, name, learner
         self.keep_latest, self.keep_latest_interval = keep_latest, keep_latest_interval
         self._previous: Path | None = None
+        self._superseded: list[Path] = []
+
+    def go_on_from(self, path: Path) -> None:
+        """Let the next checkpoint take the place of a resumed one, and of those after it.
+
+        Those after it are of steps that are lost: left there, `latest` would mean them.
+        """
+        resumed = CheckpointName.parse(path)
+        if resumed is None or resumed.run != self.name or not self.folder.exists():
+            return
+        if path.parent.resolve() != self.folder.resolve():
+            return
+        others = find_checkpoints(self.folder, self.name, interrupted=False)
+        names = [name for path in others if (name := CheckpointName.parse(path))]
+        before = [n.iteration for n in names if n.iteration <= resumed.iteration]
+        last = max(before, default=resumed.iteration)  # itself, unless it was interrupted
+        self._superseded = [n.path for n in names if n.iteration >= last]
 
     def save(self, again: bool = False) -> Path:
         """Write a regular checkpoint, and delete the previous one where asked to.
@@ -55,12 +74,18 @@ class Saver:
         if path == previous:
             return self._write(path) if again else path
         self._write(path)
-        self._previous = path
-        old = CheckpointName.parse(previous) if previous and self.keep_latest else None
-        interval = self.keep_latest_interval
-        if old and (interval <= 0 or old.iteration % interval):
-            old.path.unlink(missing_ok=True)
+        for old in (*self._superseded, *([previous] if previous else [])):
+            if old != path:
+                self._let_go(old)
+        self._previous, self._superseded = path, []
         return path
+
+    def try_save(self) -> None:
+        """Save, but go on training where the disk is full: there will be another checkpoint."""
+        try:
+            self.save()
+        except OSError as error:
+            logger.warning("%s; training goes on, and saves again later", error)
 
     def save_interrupted(self) -> Path:
         """Write a checkpoint for `--resume=interrupt`, in place of older ones."""
@@ -81,8 +106,18 @@ class Saver:
         progress = self.learner.progress
         progress.stale += 1
         if mask_ap > progress.best_ap:
-            progress.best_ap, progress.stale = mask_ap, 0
-            self._write(self.best)
+            before, progress.best_ap, progress.stale = progress.best_ap, mask_ap, 0
+            try:
+                self._write(self.best)
+            except OSError as error:
+                progress.best_ap = before  # so that the next one counts as better
+                logger.warning("%s; training goes on", error)
+
+    def _let_go(self, old: Path) -> None:
+        """Delete an earlier checkpoint, where only the latest is to be kept."""
+        name, interval = CheckpointName.parse(old), self.keep_latest_interval
+        if name and self.keep_latest and (interval <= 0 or name.iteration % interval):
+            old.unlink(missing_ok=True)
 
     def _path(self, interrupted: bool = False) -> Path:
         epoch, iteration = self.learner.epoch, self.learner.progress.iteration
@@ -127,7 +162,10 @@ def restore(checkpoint: Checkpoint, learner: Learner, start_iteration: int = -1)
     try:
         _restore(checkpoint.training, learner)
         progress = _progress(checkpoint)
-    except (TypeError, ValueError, KeyError, RuntimeError, AttributeError, IndexError) as error:
+    except (
+        *(TypeError, ValueError, KeyError, RuntimeError, AttributeError, IndexError),
+        OverflowError,
+    ) as error:
         raise ValueError(f"{checkpoint.path}: cannot resume from it: {error}") from None
     if start_iteration > 0:
         progress.iteration = start_iteration
@@ -150,12 +188,20 @@ def _restore(state: dict[str, Any], learner: Learner) -> None:
 def _progress(checkpoint: Checkpoint) -> Progress:
     state, name = checkpoint.training, CheckpointName.parse(checkpoint.path)
     return Progress(
-        iteration=int(state.get("iteration", name.iteration if name else 0)),
+        iteration=_count(state, "iteration", name.iteration if name else 0),
         best_ap=float(state.get("best_ap", -1)),
-        validated=int(state.get("validated", -1)),
-        skipped=int(state.get("skipped", 0)),
-        stale=int(state.get("stale", 0)),
+        validated=_count(state, "validated", -1),
+        skipped=_count(state, "skipped", 0),
+        stale=_count(state, "stale", 0),
     )
+
+
+def _count(state: dict[str, Any], name: str, default: int) -> int:
+    """Return a number of steps or the like, which may be anything in a stranger's file."""
+    count = int(state.get(name, default))
+    if not min(default, 0) <= count <= _MAX_COUNT:
+        raise ValueError(f"{name}={count}: expected 0 to {_MAX_COUNT}")
+    return count
 
 
 def load_optimizer(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:

@@ -7,6 +7,7 @@ import logging
 import platform
 import tempfile
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
@@ -20,12 +21,13 @@ from data.sample import Dataset
 from layers.structures import Target
 from yolact import distributed
 from yolact.build import build_model
-from yolact.checkpoint import Checkpoint
+from yolact.checkpoint import Checkpoint, CheckpointName
 from yolact.config import Config, TrainConfig
 from yolact.engines.choose import pick_device
 from yolact.errors import UsageError
 from yolact.evaluation.coco import CocoEvaluator
 from yolact.evaluation.metrics import CocoMetrics
+from yolact.files import RunLock, sweep_parts
 from yolact.models.segmenter import AnySegmenter
 
 from .dataset_report import fitted_to_density, tell_about, tell_what_is_learned
@@ -67,6 +69,7 @@ class Session:
         evaluator: of the last validation.
         trend: of the losses.
         diagnosed: whether it was said why nothing is found.
+        lock: holds the run's name; None in processes that help.
     """
 
     options: TrainOptions
@@ -81,6 +84,7 @@ class Session:
     evaluator: CocoEvaluator | None = None
     trend: LossTrend = field(default_factory=LossTrend)
     diagnosed: bool = False
+    lock: RunLock | None = None
 
     def loader(self) -> DataLoader[tuple[Tensor, Target]]:
         """Make the loader of the batches from the present iteration on."""
@@ -133,6 +137,8 @@ class Session:
         self.console.close()
         if self.files is not None:
             self.files.close()
+        if self.lock is not None:
+            self.lock.close()
 
     def _gpu_memory(self) -> str:
         device = self.learner.model.device
@@ -175,7 +181,10 @@ def set_up(config: Config, options: TrainOptions, checkpoint: Checkpoint | None 
     if checkpoint is not None and options.resume:
         restore(checkpoint, learner, options.start_iteration)
 
+    lock = lock_run(options) if distributed.rank() == 0 else None
     saver = make_saver(options, learner)
+    if checkpoint is not None and options.resume:
+        saver.go_on_from(checkpoint.path)
     log, files = make_logs(options, learner)
     classes = f"{config.num_classes} class{'es' * (config.num_classes != 1)}"
     of = f"{len(train_data)} images of {config.dataset}, {classes}"
@@ -185,7 +194,9 @@ def set_up(config: Config, options: TrainOptions, checkpoint: Checkpoint | None 
         tell_about(train_data, config, options.folder)
     train, iteration = config.train, learner.progress.iteration
     console = Console(train.max_iterations, model.loss_letters, train.batch_size, iteration)
-    return Session(options, learner, parallel, train_data, val_data, saver, log, files, console)
+    return Session(
+        *(options, learner, parallel, train_data, val_data, saver, log, files, console), lock=lock
+    )
 
 
 def keep_freed_memory() -> None:
@@ -284,6 +295,25 @@ def freeze_if_small(model: AnySegmenter, options: TrainOptions, batch_size: int)
             MIN_BATCH_NORM_IMAGES,
         )
         model.freeze_batch_norm()
+
+
+def lock_run(options: TrainOptions) -> RunLock:
+    """Take the name of a run, and sweep up what killed runs of this name left half-written.
+
+    Raises:
+        OSError: the folder cannot be written to.
+        UsageError: another process trains under this name there.
+    """
+
+    def is_checkpoint(file_name: str) -> bool:
+        name = CheckpointName.parse(Path(file_name))
+        return file_name == f"{options.name}_best.pth" or (name and name.run) == options.name
+
+    options.save_folder.mkdir(parents=True, exist_ok=True)
+    lock = RunLock(options.save_folder, options.name)
+    sweep_parts(options.save_folder, is_checkpoint)
+    sweep_parts(options.folder, lambda file_name: True)
+    return lock
 
 
 def make_saver(options: TrainOptions, learner: Learner) -> Saver:

@@ -1,0 +1,221 @@
+"""Faults of disks, files and other processes during training: told, and nothing is lost."""
+
+from __future__ import annotations
+
+import errno
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from support.tiny import make_dataset
+from support.tiny import train_flags as flags
+from test_run import make_saver, names
+
+import train
+from yolact.checkpoint import find_checkpoints, read_checkpoint, write_atomically
+from yolact.cli.common import run_command
+from yolact.errors import UsageError
+from yolact.files import RunLock, sweep_parts
+from yolact.training.log import TrainingLog, read_log
+from yolact.training.options import TrainOptions
+from yolact.training.setup import lock_run
+
+NOBODY = 2**22 + 1  # above every process number of Linux
+HOLD = (
+    "import sys, time; from pathlib import Path; from yolact.files import RunLock;"
+    "held = RunLock(Path(sys.argv[1]), 'toy'); print('held', flush=True); time.sleep(60)"
+)
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_dataset(tmp_path_factory.mktemp("scenes"))
+
+
+@pytest.fixture
+def holder(tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
+    """Another process that trains as "toy"."""
+    code = [sys.executable, "-c", HOLD, str(tmp_path)]
+    with subprocess.Popen(code, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "held\n"
+        yield process
+        process.kill()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no such locks")
+def test_a_second_training_of_one_name_is_refused(
+    dataset: Path,
+    tmp_path: Path,
+    holder: subprocess.Popen[str],
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert run_command(train.main, flags(dataset, tmp_path, 1, "--name=toy")) == 2
+    (line,) = [text for text in capsys.readouterr().err.splitlines() if "error" in text]
+    assert "--name=toy: another process trains under this name" in line
+    assert not list(tmp_path.glob("*.pth"))
+    RunLock(tmp_path, "other").close()
+    holder.kill()
+    holder.wait()
+    RunLock(tmp_path, "toy").close()
+    assert not (tmp_path / ".toy.lock").exists()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no such locks")
+@pytest.mark.parametrize("number", [errno.ENOLCK, errno.ENOTSUP, errno.EINVAL])
+def test_a_file_system_without_locks_lets_everybody_in(
+    tmp_path: Path, number: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr("fcntl.lockf", refuse)
+    RunLock(tmp_path, "toy").close()
+    assert names(tmp_path) == []
+
+
+def test_a_lock_is_taken_one_at_a_time(tmp_path: Path, holder: subprocess.Popen[str]) -> None:
+    for _ in range(2):
+        with pytest.raises(UsageError, match="give another --name"):
+            RunLock(tmp_path, "toy")
+    assert holder.poll() is None
+
+
+def test_log_without_room_goes_on(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """A disk that is full for a while."""
+    path = tmp_path / "logs" / "toy.log"
+    log = TrainingLog(path, {})
+    log.start({}, ["cpu"])
+    step: Any = {"epoch": 0, "learning_rate": 0.1, "elapsed": 1.0}
+    log.train({"box": 1.0}, iteration=1, **step)
+    kept = path.rename(tmp_path / "kept.log")
+    path.mkdir()  # no longer to be written
+    for iteration in (2, 3):
+        log.train({"box": 1.0}, iteration=iteration, **step)
+    path.rmdir()
+    kept.rename(path)
+    with path.open("a") as file:
+        file.write('{"type": "tr')  # as far as there was room
+    for iteration in (4, 5):
+        log.train({"box": 1.0}, iteration=iteration, **step)
+    events = [event["data"].get("iter") for event in read_log(path)]
+    assert events == [None, 1, 4, 5]
+    assert caplog.text.count("toy.log is not up to date") == 1
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no device that is always full")
+@pytest.mark.parametrize("size", [1, 1000, 1_000_000])
+def test_a_full_disk_is_called_so(
+    tmp_path: Path, size: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "toy_1_2.pth"
+    write_atomically(path, {"weight": torch.ones(3)})
+    opened = Path.open
+    monkeypatch.setattr(Path, "open", lambda self, mode: opened(Path("/dev/full"), mode))
+    with pytest.raises(OSError, match=r"cannot write .*toy_1_2\.pth: disk full"):
+        write_atomically(path, {"weight": torch.ones(size)})
+    monkeypatch.undo()
+    assert read_checkpoint(path).model["weight"].tolist() == [1, 1, 1]
+    assert names(tmp_path) == ["toy_1_2"]
+
+
+@pytest.mark.parametrize("full", [range(1, 3), range(2, 9)])
+def test_training_outlasts_a_full_disk(
+    full: range,
+    dataset: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    save, calls = torch.save, []
+
+    def sometimes(content: object, file: Any) -> None:
+        calls.append(file)
+        if len(calls) in full:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        save(content, file)
+
+    monkeypatch.setattr(torch, "save", sometimes)
+    code = run_command(train.main, flags(dataset, tmp_path, 4, "--save_interval=1"))
+    kept = [path.stem.rpartition("_")[2] for path in find_checkpoints(tmp_path, None)]
+    lasts = full.stop == 9
+    assert code == (1 if lasts else 0)
+    assert kept == [str(n) for n in range(1, 5) if n not in full]
+    assert "disk full" in caplog.text
+    assert ("disk full" in capsys.readouterr().err) >= lasts
+    for path in tmp_path.glob("*.pth"):
+        read_checkpoint(path)
+
+
+def test_best_weights_without_room_are_tried_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    saver = make_saver(tmp_path)
+    with monkeypatch.context() as patch:
+        patch.setattr(torch, "save", lambda *_: (_ for _ in ()).throw(OSError(errno.ENOSPC, "x")))
+        saver.save_best(20.0)
+    assert "toy_best.pth: disk full" in caplog.text
+    assert names(tmp_path) == []
+    saver.save_best(10.0)
+    assert read_checkpoint(saver.best).training["best_ap"] == 10
+
+
+@pytest.mark.parametrize(
+    ("part", "stays"),
+    [
+        (f".toy_1_20.pth.{NOBODY}.part", False),
+        (f".toy_1_20_interrupt.pth.{NOBODY}.part", False),
+        (f".toy_best.pth.{NOBODY}.part", False),
+        (f".toy_1_20.pth.{'9' * 30}.part", False),
+        (f".toy_1_20.pth.{os.getpid()}.part", True),
+        (".toy_1_20.pth.1.part", True),
+        (f".toy_2_1_20.pth.{NOBODY}.part", True),
+        (f".other_best.pth.{NOBODY}.part", True),
+        (".toy_1_20.pth.part", True),
+        (f"toy_1_20.pth.{NOBODY}.part", True),
+    ],
+)
+@pytest.mark.skipif(os.name != "posix", reason="no way to ask for a process")
+def test_half_written_files_of_killed_runs_are_swept(
+    tmp_path: Path, part: str, stays: bool
+) -> None:
+    (tmp_path / part).touch()
+    lock_run(TrainOptions("toy", save_folder=tmp_path, log_folder=tmp_path)).close()
+    assert (tmp_path / part).exists() == stays
+
+
+def test_nothing_to_sweep(tmp_path: Path) -> None:
+    sweep_parts(tmp_path / "absent", lambda name: True)
+    sweep_parts(tmp_path, lambda name: True)
+
+
+@pytest.mark.parametrize(
+    ("resumed", "keep_latest", "interval", "kept"),
+    [
+        ("toy_8_20", True, 0, ["toy_10_25", "toy_4_10"]),
+        ("toy_12_30", True, 0, ["toy_10_25", "toy_4_10", "toy_8_20"]),
+        ("toy_8_20", True, 20, ["toy_10_25", "toy_4_10", "toy_8_20"]),
+        ("toy_8_20", False, 0, ["toy_10_25", "toy_12_30", "toy_4_10", "toy_8_20"]),
+        ("other_8_20", True, 0, ["toy_10_25", "toy_12_30", "toy_4_10", "toy_8_20"]),
+        ("toy_9_22_interrupt", True, 0, ["toy_10_25", "toy_4_10"]),
+        ("toy_best", True, 0, ["toy_10_25", "toy_12_30", "toy_4_10", "toy_8_20"]),
+    ],
+)
+def test_a_resumed_run_replaces_what_it_went_on_from(
+    tmp_path: Path, resumed: str, keep_latest: bool, interval: int, kept: list[str]
+) -> None:
+    others = ["other_1_90", "toy_2_1_90", "toy_best"]
+    for name in ("toy_4_10", "toy_8_20", "toy_12_30", *others):
+        (tmp_path / f"{name}.pth").touch()
+    saver = make_saver(tmp_path, keep_latest, interval)
+    saver.go_on_from(tmp_path / f"{resumed}.pth")
+    assert len(names(tmp_path)) == 6  # nothing goes before there is something newer
+    saver.learner.progress.iteration = 25
+    saver.save()
+    assert names(tmp_path) == sorted([*kept, *others])

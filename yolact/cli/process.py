@@ -1,0 +1,100 @@
+"""A command as a process: signals that ask it to end, and what it shows on the terminal."""
+
+from __future__ import annotations
+
+import io
+import logging
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+from typing import TextIO
+
+from data.files import without_password
+from data.problems import printable
+
+ENDING = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
+"""Of `kill`, service managers and containers, and of a terminal that closes."""
+
+
+@contextmanager
+def ended_as_by_ctrl_c() -> Iterator[None]:
+    """Raise KeyboardInterrupt with the signal's number on the first such signal.
+
+    Later ones are ignored, as what was computed is being written. So is one that was ignored
+    before, as under `nohup`.
+    """
+
+    def end(number: int, frame: FrameType | None) -> None:
+        for each in before:
+            signal.signal(each, signal.SIG_IGN)
+        raise KeyboardInterrupt(number)
+
+    in_main_thread = threading.current_thread() is threading.main_thread()
+    taken = [each for each in ENDING if signal.getsignal(each) == signal.SIG_DFL]
+    before = {each: signal.signal(each, end) for each in taken} if in_main_thread else {}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def exit_code(stopped: KeyboardInterrupt) -> int:
+    """Return what shells expect of a program that a signal ended."""
+    return 128 + (stopped.args[0] if stopped.args else signal.SIGINT)
+
+
+class Shown(io.TextIOBase):
+    """A text stream that replaces what its target cannot show, or would act on.
+
+    Args:
+        target: standard output, of any encoding.
+    """
+
+    def __init__(self, target: TextIO) -> None:
+        self._target = target
+
+    @property
+    def encoding(self) -> str:  # type: ignore[override]
+        """The target's."""
+        return getattr(self._target, "encoding", None) or "utf-8"
+
+    def write(self, text: str) -> int:
+        """Write a text; letters that the encoding lacks, and controls, become question marks."""
+        shown = printable(text, keep="\n\t").encode(self.encoding, "replace")
+        self._target.write(shown.decode(self.encoding))
+        return len(text)
+
+    def flush(self) -> None:
+        """Hand over what the target holds back."""
+        self._target.flush()
+
+    def fileno(self) -> int:
+        """Return the target's descriptor."""
+        return self._target.fileno()
+
+    def isatty(self) -> bool:
+        """Tell whether the target is a terminal."""
+        return self._target.isatty()
+
+
+class ShownLines(logging.Formatter):
+    """Formats messages as `shown`."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return the line, or lines, to show."""
+        return shown(super().format(record))
+
+
+def shown(text: str) -> str:
+    """Return a message without passwords of addresses, and without what would act on a terminal."""
+    return without_password(printable(text, keep="\n\t"))
+
+
+def log_to(stream: TextIO) -> None:
+    """Show messages of at least INFO, unless somebody has set up logging already."""
+    handler = logging.StreamHandler(stream)
+    handler.setFormatter(ShownLines("%(message)s"))
+    logging.basicConfig(level=logging.INFO, handlers=[handler])
