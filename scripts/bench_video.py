@@ -172,11 +172,17 @@ def plot(rows: dict[Way, RunScores], path: Path) -> None:
         strict=True,
     ):
         for track, label in ((False, "no tracks"), (True, "tracks")):
-            some = [(way, each) for way, each in rows.items() if way.track == track]
-            values = [getattr(each.scores, name) for _, each in some]
-            axes.plot([each.fps for _, each in some], values, "o-", label=label)
-            for (way, each), value in zip(some, values, strict=True):
-                axes.annotate(str(way.keyframes), (each.fps, value))
+            color = "C1" if track else "C0"
+            places = {
+                way.keyframes: (each.fps, getattr(each.scores, name))
+                for way, each in rows.items()
+                if way.track == track
+            }
+            fixed = [place for keyframes, place in places.items() if keyframes != "auto"]
+            axes.plot(*zip(*fixed, strict=True), "o-", color=color, label=label)
+            axes.plot(*places["auto"], "s", color=color)
+            for keyframes, place in places.items():
+                axes.annotate(f" {keyframes}", place)
         axes.set(xlabel="frames/s", ylabel=title)
         axes.legend()
     figure.savefig(path, dpi=110)

@@ -7,11 +7,12 @@ import inspect
 import logging
 import os
 import shutil
+import sys
 import tempfile
 import threading
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from contextlib import redirect_stdout, suppress
 from functools import cache, cached_property
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -197,12 +198,13 @@ def quantize(
     except ImportError:
         raise ValueError("8 bits need NNCF: pip install nncf") from None
     logging.getLogger("nncf").setLevel(logging.ERROR)
-    return nncf.quantize(
-        model,
-        nncf.Dataset(indices, load),
-        preset=nncf.QuantizationPreset.MIXED,
-        subset_size=len(indices),
-    )
+    with redirect_stdout(sys.stderr):  # its progress
+        return nncf.quantize(
+            model,
+            nncf.Dataset(indices, load),
+            preset=nncf.QuantizationPreset.MIXED,
+            subset_size=len(indices),
+        )
 
 
 def read_network(path: Path) -> ov.Model:
