@@ -178,11 +178,12 @@ def plot(rows: dict[Way, RunScores], path: Path) -> None:
                 for way, each in rows.items()
                 if way.track == track
             }
-            fixed = [place for keyframes, place in places.items() if keyframes != "auto"]
-            axes.plot(*zip(*fixed, strict=True), "o-", color=color, label=label)
-            axes.plot(*places["auto"], "s", color=color)
             for keyframes, place in places.items():
                 axes.annotate(f" {keyframes}", place)
+            chosen = [places.pop("auto")] if "auto" in places else []
+            axes.plot(*zip(*places.values(), strict=True), "o-", color=color, label=label)
+            for place in chosen:
+                axes.plot(*place, "s", color=color)
         axes.set(xlabel="frames/s", ylabel=title)
         axes.legend()
     figure.savefig(path, dpi=110)
