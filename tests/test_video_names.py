@@ -3,7 +3,7 @@
 import os
 import signal
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import cv2
@@ -161,6 +161,17 @@ def after(frames: int, act: Callable[[], None]) -> Callable[[int, Detections], N
 ENDING = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
 
 
+@pytest.fixture
+def usual_signals() -> Iterator[None]:
+    """As in a terminal, whatever the tests are run by, such as nohup."""
+    usual = dict.fromkeys(ENDING, signal.SIG_DFL) | {signal.SIGINT: signal.default_int_handler}
+    before = {number: signal.signal(number, handler) for number, handler in usual.items()}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+@pytest.mark.usefixtures("usual_signals")
 @pytest.mark.parametrize("number", [*ENDING, signal.SIGINT])
 @pytest.mark.parametrize("live", [False, True])
 def test_signals_end_a_run_as_ctrl_c_does(
@@ -170,7 +181,7 @@ def test_signals_end_a_run_as_ctrl_c_does(
     before = [signal.getsignal(each) for each in ENDING]
 
     def main(_: object) -> None:
-        source = FakeSource(10**6, live=live, fps=500)
+        source = FakeSource(5000, live=live, fps=500)
         on_frame = after(20, lambda: os.kill(os.getpid(), number))
         run_video(source, predict, draw, output=Path("a.mp4"), display=False, on_frame=on_frame)
 
