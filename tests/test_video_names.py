@@ -193,6 +193,7 @@ def test_signals_end_a_run_as_ctrl_c_does(
     assert [signal.getsignal(each) for each in ENDING] == before
 
 
+@pytest.mark.usefixtures("usual_signals")
 @pytest.mark.parametrize("number", ENDING)
 def test_only_the_first_signal_counts(number: int) -> None:
     ends = []
