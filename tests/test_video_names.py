@@ -3,7 +3,7 @@
 import os
 import signal
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import cv2
@@ -161,17 +161,6 @@ def after(frames: int, act: Callable[[], None]) -> Callable[[int, Detections], N
 ENDING = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
 
 
-@pytest.fixture
-def usual_signals() -> Iterator[None]:
-    """As in a terminal, whatever the tests are run by, such as nohup."""
-    usual = dict.fromkeys(ENDING, signal.SIG_DFL) | {signal.SIGINT: signal.default_int_handler}
-    before = {number: signal.signal(number, handler) for number, handler in usual.items()}
-    yield
-    for number, handler in before.items():
-        signal.signal(number, handler)
-
-
-@pytest.mark.usefixtures("usual_signals")
 @pytest.mark.parametrize("number", [*ENDING, signal.SIGINT])
 @pytest.mark.parametrize("live", [False, True])
 def test_signals_end_a_run_as_ctrl_c_does(
@@ -193,7 +182,6 @@ def test_signals_end_a_run_as_ctrl_c_does(
     assert [signal.getsignal(each) for each in ENDING] == before
 
 
-@pytest.mark.usefixtures("usual_signals")
 @pytest.mark.parametrize("number", ENDING)
 def test_only_the_first_signal_counts(number: int) -> None:
     ends = []
