@@ -68,7 +68,7 @@ def followed(source: Moving, delay: int) -> tuple[list[Detections], Network]:
 @pytest.mark.parametrize("delay", [1, 2, 9, 20, 40])
 def test_results_are_carried_to_now(frames: int, delay: int) -> None:
     shown, network = followed(Moving(frames), delay)
-    least = 0.8 if delay < 10 else 0.25
+    least = 0.9 if delay < 3 else 0.55 if delay < 10 else 0.2
     assert all(overlap(found, position) > least for position, found in enumerate(shown))
     assert [found.carried for found in shown] == [number > 0 for number in range(frames)]
     assert all(0 < gap <= delay for gap in np.diff(network.seen))

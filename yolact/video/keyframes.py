@@ -22,6 +22,7 @@ from yolact.errors import OptionError
 from yolact.results.detections import Detections
 
 from .flow import Flow, FlowEstimator, SmallFrame, carry, shrink
+from .overlaps import pairs
 from .stages import Predict, Select
 
 _SAME = 0.3  # overlap from which two objects are one
@@ -268,12 +269,12 @@ def blend(before: Detections, after: Detections, share: float) -> Detections:
         after: from the later one.
         share: of the later one, 0 to 1.
     """
-    pairs = match(overlap(before, after), _SAME)
-    mine, others = [i for i, _ in pairs], [j for _, j in pairs]
+    both = match(overlap(before, after), _SAME)
+    mine, others = [i for i, _ in both], [j for _, j in both]
     alone = [i for i in range(len(before)) if i not in mine]
     new = [j for j in range(len(after)) if j not in others]
     before, after = (replace(found, coefficients=None) for found in (before, after))
-    parts = [_between(before[mine], after[others], share)] if pairs else []
+    parts = [_between(before[mine], after[others], share)] if both else []
     parts += [_faded(before[alone], 1 - share)] if alone else []
     parts += [_faded(after[new], share)] if new else []
     if not parts:
@@ -298,13 +299,8 @@ def _faded(found: Detections, share: float) -> Detections:
 
 
 def match(overlaps: Floats, least: float) -> list[tuple[int, int]]:
-    """Pair rows and columns of (N, M) overlaps, best first, as long as they reach `least`."""
-    pairs, left = [], overlaps.copy()
-    while left.size and (best := left.max()) >= least:
-        row, column = (int(at) for at in np.argwhere(left == best)[0])
-        pairs.append((row, column))
-        left[row], left[:, column] = -1, -1
-    return pairs
+    """Pair rows and columns of (N, M) overlaps that reach `least`."""
+    return pairs(np.where(overlaps >= least, overlaps, 0.0))
 
 
 def overlap(one: Detections, other: Detections) -> Floats:

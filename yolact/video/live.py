@@ -9,7 +9,6 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
-from functools import reduce
 from typing import TYPE_CHECKING
 
 from data.images import Image
@@ -35,8 +34,6 @@ from .stages import (
 
 if TYPE_CHECKING:
     from data.video.reader import VideoSource
-
-_LONGEST = 31  # flows from a frame that the network works on to the newest one; odd
 
 
 def live_stages(source: VideoSource, predict: Predict, finish: Finish, select: Select) -> Stages:
@@ -149,7 +146,7 @@ def follow(
     estimate = FlowEstimator()
     small: SmallFrame | None = None
     latest: Detections | None = None
-    paths: dict[int, list[Flow]] = {}  # from each frame that the network works on, to this one
+    flows: dict[int, Flow] = {}  # from this frame to each one that the network works on
     try:
         for number, frame in enumerate(frames):
             before, small = small, shrink(frame.image)
@@ -160,33 +157,27 @@ def follow(
             back, _ = link(estimate, small, before)
             taken, found = desk.exchange(number, frame.image)
             if back is None:
-                paths, latest = {}, replace(latest[:0], image_hw=small.image_hw)
+                flows, latest = {}, replace(latest[:0], image_hw=small.image_hw)
             else:
+                # One flow each: to carry a late result frame by frame would hold up the picture.
+                flows = {known: back.after(flow) for known, flow in flows.items()}
                 if taken is not None:
-                    paths[taken] = []
-                paths = {known: _merged([*path, back]) for known, path in paths.items()}
-                latest = _newest(latest, back, found, paths)
+                    flows[taken] = back
+                latest = _newest(latest, back, found, flows)
+                flows = {known: flow for known, flow in flows.items() if known not in dict(found)}
             yield frame, select(as_carried(latest, frame.image))
     finally:
         desk.finish()
-
-
-def _merged(path: list[Flow]) -> list[Flow]:
-    """Chain flows by two where there are many, which is less exact, but bounded."""
-    if len(path) <= _LONGEST:
-        return path
-    return [later.after(earlier) for earlier, later in zip(path[::2], path[1::2], strict=True)]
 
 
 def _newest(
     latest: Detections,
     back: Flow,
     found: list[tuple[int, Detections]],
-    paths: dict[int, list[Flow]],
+    flows: dict[int, Flow],
 ) -> Detections:
-    """Carry the newest result to now; one from before a cut has no path."""
-    latest = carry(latest, back)
-    for number, result in found:
-        if number in paths:
-            latest = reduce(carry, paths.pop(number), result)
-    return latest
+    """Carry the newest result to now; one from before a cut has no flow."""
+    for number, result in reversed(found):
+        if number in flows:
+            return carry(result, flows[number])
+    return carry(latest, back)
