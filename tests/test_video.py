@@ -1,11 +1,9 @@
-"""Sources of frames: files, image sequences, pipes and cameras."""
+"""Sources of frames: files and image sequences."""
 
 import errno
 import io
-import os
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
 
@@ -14,9 +12,8 @@ import cv2
 import numpy as np
 import pytest
 from support.numbered_clip import HW, number_of, picture, read_numbers, write_clip
+from support.recorded_clip import make, noisy
 
-from data.video import camera
-from data.video.camera import CameraSource, quiet_opencv
 from data.video.clock import Clock
 from data.video.container import ContainerSource, open_container
 from data.video.reader import open_video
@@ -28,36 +25,6 @@ def no_thread_stays() -> Iterator[None]:
     before = set(threading.enumerate())
     yield
     assert set(threading.enumerate()) <= before
-
-
-def make(
-    path: Path,
-    frames: list[np.ndarray],
-    times: list[float] | None = None,
-    codec: str = "libx264",
-    *,
-    aspect: Fraction | None = None,
-    rotation: tuple[int, bool] | None = None,
-    pixels: str = "yuv420p",
-    live: bool = False,
-) -> Path:
-    """Write frames as a recorder does, which tells little or odd things about them."""
-    options = {"live": "1"} if live else {}
-    with av.open(path, "w", options=options) as container:
-        stream = container.add_stream(codec, 25, {"preset": "ultrafast"} if "264" in codec else {})
-        stream.height, stream.width, stream.pix_fmt = *frames[0].shape[:2], pixels
-        stream.codec_context.time_base = Fraction(1, 1000)
-        if aspect:
-            stream.codec_context.sample_aspect_ratio = aspect
-        if rotation:
-            stream.set_display_rotation(rotation[0], hflip=rotation[1])
-        for number, image in enumerate(frames):
-            frame = av.VideoFrame.from_ndarray(image, format="rgb24").reformat(format=pixels)
-            seconds = number / 25 if times is None else times[number]
-            frame.pts, frame.time_base = round(1000 * seconds), Fraction(1, 1000)
-            container.mux(stream.encode(frame))
-        container.mux(stream.encode())
-    return path
 
 
 @pytest.mark.parametrize("suffix", [".mp4", ".AVI", ".webm", ".ts", ".mkv"])
@@ -255,10 +222,6 @@ def damaged(path: Path, start: float, stop: float) -> Path:
     return path
 
 
-def noisy(number: int) -> np.ndarray:
-    return np.random.default_rng(number).integers(0, 255, (48, 64, 3), np.uint8)
-
-
 @pytest.mark.parametrize(("suffix", "codec"), [(".mkv", "libx264"), (".avi", "mjpeg")])
 def test_broken_frames_are_counted_and_told(
     tmp_path: Path, suffix: str, codec: str, caplog: pytest.LogCaptureFixture
@@ -347,217 +310,6 @@ def test_image_sequences(tmp_path: Path, name: str, caplog: pytest.LogCaptureFix
     assert len(caplog.messages) == 1
 
 
-posix = pytest.mark.skipif(os.name != "posix", reason="FIFOs are POSIX")
-
-
-@pytest.fixture
-def fifo(tmp_path: Path) -> Iterator[Callable[[bytes], Path]]:
-    """Feed bytes to a FIFO, in a thread."""
-    threads = []
-
-    def feed(content: bytes) -> Path:
-        path = tmp_path / "fifo"
-        os.mkfifo(path)
-        threads.append(threading.Thread(target=lambda: path.write_bytes(content)))
-        threads[0].start()
-        return path
-
-    yield feed
-    for thread in threads:
-        thread.join()
-
-
-@posix
-@pytest.mark.parametrize("name", ["a.mkv", "a.mp4", "a.ts", "a.avi"])
-def test_a_pipe(tmp_path: Path, fifo: Callable[[bytes], Path], name: str) -> None:
-    content = write_clip(tmp_path / name, 6).read_bytes()
-    with open_video(fifo(content)) as source:
-        assert source.path is None
-        assert not source.is_live
-        assert [number_of(frame) for frame in source] == [0, 1, 2, 3, 4, 5]
-
-
-@posix
-def test_a_pipe_with_the_index_at_its_end(tmp_path: Path, fifo: Callable[[bytes], Path]) -> None:
-    path = make(tmp_path / "a.mp4", [noisy(n) for n in range(60)])
-    content = path.read_bytes()
-    assert content.index(b"moov") > 100_000  # beyond what libav keeps
-    with open_video(fifo(content)) as source:
-        assert len(list(source)) == 60
-
-
-@contextmanager
-def standard_input(file: int) -> Iterator[None]:
-    before = os.dup(0)
-    os.dup2(file, 0)
-    try:
-        yield
-    finally:
-        os.dup2(before, 0)
-        os.close(before)
-
-
-@posix
-@pytest.mark.parametrize("name", ["-", "/dev/stdin"])
-@pytest.mark.parametrize("suffix", [".mp4", ".gif"])
-def test_standard_input(tmp_path: Path, name: str, suffix: str) -> None:
-    path = make(tmp_path / "a.mp4", [picture(n) for n in range(6)])  # with its index at the end
-    if suffix != ".mp4":
-        path = write_clip(tmp_path / f"a{suffix}", 6)
-    with path.open("rb") as file, standard_input(file.fileno()), open_video(name) as source:
-        assert [number_of(frame) for frame in source] == [0, 1, 2, 3, 4, 5]
-    reading, writing = os.pipe()
-
-    def feed() -> None:
-        with os.fdopen(writing, "wb") as file:
-            file.write(path.read_bytes())
-
-    thread = threading.Thread(target=feed)
-    thread.start()
-    with standard_input(reading), open_video(name) as source:
-        os.close(reading)
-        assert [number_of(frame) for frame in source] == [0, 1, 2, 3, 4, 5]
-    thread.join()
-
-
-@posix
-def test_a_terminal_is_no_video(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(os, "isatty", lambda file: file == 0)
-    with pytest.raises(ValueError, match="-: expected a video through a pipe"):
-        open_video("-")
-
-
-@posix
-def test_a_pipe_of_jpegs(fifo: Callable[[bytes], Path]) -> None:
-    content = b"".join(cv2.imencode(".jpg", picture(n))[1].tobytes() for n in range(6))
-    with open_video(fifo(content)) as source:
-        assert [number_of(frame) for frame in source] == [0, 1, 2, 3, 4, 5]
-
-
-@posix
-@pytest.mark.parametrize(("raw", "pixels"), [("64x48@10", "rgb24"), ("64x48@10:gray", "gray")])
-def test_a_pipe_of_raw_frames(fifo: Callable[[bytes], Path], raw: str, pixels: str) -> None:
-    frames = [picture(n)[..., : 3 if pixels == "rgb24" else 1] for n in range(4)]
-    with open_video(fifo(b"".join(f.tobytes() for f in frames)), raw=raw) as source:
-        assert source.fps == 10
-        assert [(number_of(f), source.seconds) for f in source] == [
-            (n, pytest.approx(n / 10)) for n in range(4)
-        ]
-
-
-@pytest.mark.parametrize("raw", ["", "64x48", "0x4@1", "4x4@0", "axb@3", "4x4@1:no_such_format"])
-def test_raw_formats_that_are_none(tmp_path: Path, raw: str) -> None:
-    (tmp_path / "a.rgb").write_bytes(bytes(1000))
-    with pytest.raises(ValueError, match=r"WxH@FPS|not a video"):
-        open_video(tmp_path / "a.rgb", raw=raw)
-
-
-@posix
-def test_a_pipe_that_stalls(tmp_path: Path) -> None:
-    os.mkfifo(tmp_path / "fifo")
-    content = write_clip(tmp_path / "a.ts", 20).read_bytes()
-    writing = threading.Event()
-
-    def feed() -> None:
-        with (tmp_path / "fifo").open("wb") as file:
-            file.write(content)
-            file.flush()
-            writing.wait(20)
-
-    thread = threading.Thread(target=feed)
-    thread.start()
-    with open_video(tmp_path / "fifo", timeout=0.3) as source:
-        numbers = []
-        with pytest.raises(OSError, match=r"fifo: no data for 0.3 s; 20 frames came before"):
-            for frame in source:
-                numbers.append(number_of(frame))
-    writing.set()
-    thread.join()
-    assert numbers == list(range(20))
-
-
-class FlakyCapture:
-    """Stands for a camera that fails to give some frames."""
-
-    def __init__(self, frames: str):
-        self.frames, self.reads, self.is_open = iter(frames), 0, True
-        self.settings: dict[int, float] = {}
-
-    def get(self, what: int) -> float:
-        return 10 if what == cv2.CAP_PROP_FPS else 0
-
-    def set(self, what: int, value: float) -> None:
-        self.settings[what] = value
-
-    def isOpened(self) -> bool:
-        return self.is_open
-
-    def release(self) -> None:
-        self.is_open = False
-
-    def read(self) -> tuple[bool, np.ndarray | None]:
-        self.reads += 1
-        good = next(self.frames, "x") == "."
-        return good, picture(1) if good else None
-
-
-@pytest.mark.parametrize(
-    ("frames", "delivered", "broken"), [(".", 1, 0), ("....", 4, 0), ("..x.", 3, 1), ("x..", 2, 0)]
-)
-def test_an_unplugged_camera_is_no_end(
-    monkeypatch: pytest.MonkeyPatch, frames: str, delivered: int, broken: int
-) -> None:
-    capture = FlakyCapture(frames)
-    monkeypatch.setattr(cv2, "VideoCapture", lambda _: capture)
-    source, times = open_video("0"), []
-    assert (source.is_live, source.frame_count, source.path) == (True, None, None)
-    assert capture.settings == {cv2.CAP_PROP_BUFFERSIZE: 1}
-    with pytest.raises(OSError, match="camera 0 gives no frames any more"):
-        for _ in source:
-            times.append(source.seconds)
-    assert len(times) == delivered
-    assert source.broken_frames == broken
-    assert times == sorted(set(times))
-    assert capture.reads < 30
-
-
-def test_a_closed_camera_ends(monkeypatch: pytest.MonkeyPatch) -> None:
-    capture = FlakyCapture("....")
-    monkeypatch.setattr(cv2, "VideoCapture", lambda _: capture)
-    with CameraSource(0, "0") as source:
-        frames = iter(source)
-        next(frames)
-    capture.frames = iter("")
-    assert list(frames) == []
-
-
-def test_a_camera_by_its_path(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    opened: list[int] = []
-
-    def capture(index: int) -> FlakyCapture:
-        opened.append(index)
-        return FlakyCapture(".")
-
-    monkeypatch.setattr(cv2, "VideoCapture", capture)
-    (tmp_path / "by-id").symlink_to("/dev/video7")
-    names = ("/dev/video3", str(tmp_path / "by-id"), "2", 1)
-    assert [open_video(name).name for name in names] == [str(name) for name in names]
-    assert opened == [3, 7, 2, 1]
-
-
-@pytest.mark.parametrize("index", [97, "97"])
-def test_no_such_camera(index: int | str, capfd: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(ValueError, match="no camera 97; .*; try 0 or a file"):
-        open_video(index)
-    assert capfd.readouterr().err == ""
-
-
-def test_other_cameras_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(camera, "_camera_indices", lambda: [3, 97])
-    with pytest.raises(ValueError, match="no camera 97; found 3; try"):
-        open_video(97)
-
-
 def test_home_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("USERPROFILE", str(tmp_path))
@@ -574,15 +326,6 @@ def test_odd_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -
     assert read_numbers(Path(name)) == [0, 1]
     with open_video((tmp_path / name).as_uri()) as source:
         assert source.path == tmp_path / name
-
-
-def test_opencv_is_quiet_for_a_while() -> None:
-    log = getattr(cv2.utils, "logging", cv2)
-    before = log.getLogLevel()
-    with pytest.raises(OSError), quiet_opencv():
-        assert log.getLogLevel() == 0
-        raise OSError
-    assert log.getLogLevel() == before != 0
 
 
 def test_without_pyav_one_line_tells_of_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
