@@ -25,6 +25,7 @@ from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
 from data.loader import Batch
+from layers.structures import fetch
 from yolact import distributed
 from yolact.cli.common import run_command
 from yolact.cli.train_flags import parse_arguments
@@ -122,10 +123,10 @@ def train_step(session: Session, batch: Batch) -> tuple[dict[str, float], bool]:
             torch.autograd.backward(loss)
         for name, value in losses.items():
             totals[name] = totals.get(name, 0) + value.detach() / len(parts)
-    values = distributed.mean(torch.stack(list(totals.values()))).tolist()
-    gradients = [p.grad for p in model.parameters() if p.grad is not None]
-    norm = get_total_norm(gradients)
-    finite = math.isfinite(sum(values)) and bool(norm.isfinite())
+    norm = get_total_norm([p.grad for p in model.parameters() if p.grad is not None])
+    mean_losses, length = fetch(distributed.mean(torch.stack(list(totals.values()))), norm)
+    values = mean_losses.tolist()
+    finite = math.isfinite(sum(values)) and math.isfinite(length)
     if finite:
         if limit := learner.config.train.gradient_clip:
             clip_grads_with_norm_(model.parameters(), limit, norm)

@@ -14,6 +14,8 @@ from torch import Tensor
 Index = int | slice | Tensor | NDArray[np.generic] | Sequence[int]
 Group = TypeVar("Group", bound="TensorGroup")
 
+_MOST_PINNED = 2**25  # bytes of a picture; PyTorch keeps for ever what was pinned once
+
 
 @dataclass(frozen=True)
 class TensorGroup:
@@ -75,6 +77,17 @@ def upload(tensor: Tensor, device: torch.device) -> Tensor:
     since PyTorch reuses it only when the copy has ended, but not be written to.
     """
     return tensor.to(device, non_blocking=device.type != "cpu")
+
+
+def upload_picture(picture: Tensor, device: torch.device) -> Tensor:
+    """Copy a picture to a device likewise; to a GPU by pinned memory, unless it is very large.
+
+    From ordinary memory CUDA copies a picture only when what runs on the GPU has ended.
+    """
+    ordinary = picture.device.type == "cpu" and not picture.is_pinned()
+    if device.type == "cuda" and ordinary and picture.nbytes <= _MOST_PINNED:
+        picture = picture.pin_memory()
+    return upload(picture, device)
 
 
 def beside(other: Tensor, values: Sequence[float] | Sequence[Sequence[float]]) -> Tensor:

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from data.images import Image
+from layers.structures import fetch_groups
 from yolact.engines.choose import choose_precision
 from yolact.engines.exported import engine_for_file, open_trained, read_trained
 from yolact.engines.names import Engine, EngineName, Precision, RunNetwork
@@ -387,7 +388,7 @@ class Predictor:
         every = replace(thresholds, top_k=None) if thresholds.drop_empty else thresholds
         with self.timer.stage("postprocess"):
             found = self.model.postprocess(outputs, sizes, every)
-            return [thresholds.select(detections.to("cpu")) for detections in found]
+            return [thresholds.select(detections) for detections in fetch_groups(found)]
 
 
 def _view(image: Image) -> Tensor:

@@ -23,7 +23,7 @@ from torchvision.models.detection.roi_heads import (
 )
 
 from data.classes import COCO_CLASSES
-from layers.structures import Target
+from layers.structures import Target, beside
 from yolact.config import DetectConfig
 from yolact.results.detections import Detections
 from yolact.results.thresholds import Thresholds
@@ -260,9 +260,9 @@ class MaskRcnn(Segmenter[RoiInputs, list[Found]]):
         self, found: Found, image_hw: tuple[int, int], thresholds: Thresholds
     ) -> Detections:
         admitted = thresholds.admit(found.scores, found.labels)
-        good = admitted.nonzero().squeeze(1)[: thresholds.top_k]
+        good = admitted.nonzero().squeeze(1)[: thresholds.top_k]  # sync: how many there are
         boxes, scores = found.boxes[good], found.scores[good]
-        height, width = boxes.new_tensor(image_hw) / boxes.new_tensor(found.input_hw)
+        height, width = beside(boxes, image_hw) / beside(boxes, found.input_hw)
         boxes = boxes * torch.stack((width, height, width, height))
         # As torchvision pastes them: a cell of nothing around each mask, which makes it larger than
         # its box, and a frame of whole pixels.
