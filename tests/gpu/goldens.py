@@ -158,9 +158,9 @@ def compare_outputs(
 
 def close(what: str, value: Tensor, expected: np.ndarray, tolerance: float) -> None:
     """Compare two numbers, relatively."""
-    difference = abs(float(value) - float(expected))
+    difference = abs(value.item() - float(expected))
     limit = tolerance * abs(float(expected))
-    assert difference <= limit, f"{what} is {float(value):.6g}, expected {float(expected):.6g}"
+    assert difference <= limit, f"{what} is {value.item():.6g}, expected {float(expected):.6g}"
 
 
 def compare_with_cpu(
@@ -171,20 +171,18 @@ def compare_with_cpu(
     here, there = (
         Predictor.from_checkpoint(name, each, "float32", "eager") for each in (str(device), "cpu")
     )
-    objects = 0
+    objects, shown = 0, here.model.score_threshold if score is None else score
     for index, image in enumerate(images):
         ours, theirs = here(image, score), there(image, score)
         objects += len(theirs)
         for a, b in ((ours, theirs), (theirs, ours)):
-            share = share_found(
-                a, b, overlap=0.99, reach=1e-3, score=score or here.model.score_threshold
-            )
+            share = share_found(a, b, overlap=0.99, reach=1e-3, score=shown)
             assert share == 1, f"{name}, scene {index}: {100 * share:.0f} % of {len(a)} found"
     report.number(f"{name}: objects as on the CPU", objects, "")
 
 
 def share_found(
-    wanted: Detections, found: Detections, overlap: float, reach: float, score: float = 1.0
+    wanted: Detections, found: Detections, overlap: float, reach: float, score: float = -np.inf
 ) -> float:
     """Return the share of detections that are found, too: class, score, mask.
 
@@ -195,7 +193,7 @@ def share_found(
         reach: of the scores.
         score: threshold of both; what scores just that may be absent.
     """
-    sure = [i for i in range(len(wanted)) if wanted.scores[i] > score + reach or score == 1.0]
+    sure = [i for i in range(len(wanted)) if wanted.scores[i] > score + reach]
     hits = 0
     for i in sure:
         same = (found.labels == wanted.labels[i]) & (
