@@ -53,7 +53,7 @@ class TensorGroup:
         """Move every tensor to a device; see `fetch` and `upload`."""
         device = torch.device(device)
         if device.type == "cpu":
-            return fetch_groups([self])[0]
+            return self if self._first().device == device else fetch_groups([self])[0]
         return self._map(lambda tensor: upload(tensor, device))
 
     def pin_memory(self: Group) -> Group:
