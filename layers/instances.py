@@ -73,8 +73,8 @@ class Instances(TensorGroup):
             for objects, _, inside in pasted_parts(*masks):
                 counts[objects] += inside.sum(dim=(1, 2))
             return counts
-        pixels = [int(self.crop(index)[1].sum()) for index in range(len(self))]
-        return torch.tensor(pixels, dtype=torch.int64, device=self.labels.device)
+        pixels = [int(self.crop(i)[1].sum()) for i in range(len(self))]  # sync: on the CPU
+        return torch.tensor(pixels, dtype=torch.int64)
 
     def window(self, index: int) -> Window:
         """Return a window x1, y1, x2, y2 in whole image pixels that holds one mask.
@@ -96,7 +96,7 @@ class Instances(TensorGroup):
         bounds = self.boxes if self.crop_to_boxes else [None] * len(self)
         masks = zip(self.soft_masks, self.mask_frames, bounds, strict=True)
         filled = [has_pixels(mask, frame, self.image_hw, bound) for mask, frame, bound in masks]
-        return torch.tensor(filled, dtype=torch.bool, device=self.soft_masks.device)
+        return torch.tensor(filled, dtype=torch.bool)
 
     def tint(
         self, canvas: NDArray[np.uint8], index: int, color: tuple[int, int, int], alpha: float
@@ -134,4 +134,4 @@ class Instances(TensorGroup):
     def names(self) -> list[str]:
         """Return the class name of every object, "class 3" where there is none."""
         known = dict(enumerate(self.class_names))
-        return [known.get(label, f"class {label}") for label in self.labels.tolist()]
+        return [known.get(label, f"class {label}") for label in self.labels.tolist()]  # sync: texts

@@ -91,7 +91,7 @@ def greedy_nms(
     """
 
     def suppress(boxes: Tensor, scores: Tensor) -> Kept:
-        index, labels = (scores > score_threshold).nonzero(as_tuple=True)
+        index, labels = (scores > score_threshold).nonzero(as_tuple=True)  # sync: on the CPU
         pair_scores = scores[index, labels]
         keep = batched_greedy_nms(boxes[index], pair_scores, labels, iou_threshold)
         keep = keep[:max_detections]
@@ -181,9 +181,8 @@ def batched_greedy_nms(
     if kernels is None:
         return _torchvision_nms(boxes, scores, groups, iou_threshold)
     order = scores.argsort(descending=True, stable=True)
-    kept = kernels.greedy_nms(
-        as_floats(boxes[order]), groups[order].long().contiguous().numpy(), iou_threshold
-    )
+    ordered = groups[order].long().contiguous().numpy()  # sync: on the CPU
+    kept = kernels.greedy_nms(as_floats(boxes[order]), ordered, iou_threshold)
     return order[torch.from_numpy(np.asarray(kept).view(np.bool_))]
 
 
@@ -193,11 +192,11 @@ def _torchvision_nms(boxes: Tensor, scores: Tensor, groups: Tensor, iou_threshol
     keep = torch.zeros_like(scores, dtype=torch.bool)
     # One group at a time: boxes shifted apart, as in torchvision's batched_nms, lose their last
     # digits, and beside a huge box all of them.
-    for group in set(groups.tolist()):
-        members = (groups == group).nonzero().squeeze(1)
+    for group in set(groups.tolist()):  # sync: on the CPU
+        members = (groups == group).nonzero().squeeze(1)  # sync: on the CPU
         kept = torchvision.ops.nms(boxes[members], scores[members], threshold)
         keep[members[kept]] = True
-    index = keep.nonzero().squeeze(1)
+    index = keep.nonzero().squeeze(1)  # sync: on the CPU
     return index[scores[index].argsort(descending=True, stable=True)]
 
 

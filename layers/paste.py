@@ -38,8 +38,8 @@ def mask_window(
     Returns:
         A window inside the image; (0, 0, 0, 0) for an empty mask.
     """
-    window = _kernels().mask_window(_on_cpu(soft_mask), frame.tolist(), *image_hw)
-    return window if bounds is None else _intersection(window, bounds.tolist())
+    window = _kernels().mask_window(*_here(soft_mask, frame), *image_hw)
+    return window if bounds is None else _intersection(window, bounds.tolist())  # sync: one mask
 
 
 def bitmap(soft_mask: Tensor, frame: Tensor, window: Window) -> Tensor:
@@ -61,13 +61,13 @@ def has_pixels(
     window = mask_window(soft_mask, frame, image_hw, bounds)
     if window == (0, 0, 0, 0):
         return False
-    peak = int(as_floats(soft_mask.detach().cpu()).argmax())  # far faster than torch's
-    row, column = divmod(peak, soft_mask.shape[1])
-    x1, y1, x2, y2 = frame.tolist()
+    cells, (x1, y1, x2, y2) = _here(soft_mask, frame)
+    row, column = divmod(int(np.argmax(cells)), soft_mask.shape[1])  # far faster than torch's
     x = x1 + (column + 0.5) * (x2 - x1) / soft_mask.shape[1]
     y = y1 + (row + 0.5) * (y2 - y1) / soft_mask.shape[0]
     near = _intersection(window, [x - 1, y - 1, x + 1, y + 1])
-    return any(bool(bitmap(soft_mask, frame, part).any()) for part in (near, window))
+    parts = (bitmap(soft_mask, frame, part) for part in (near, window))
+    return any(bool(part.any()) for part in parts)  # sync: one mask
 
 
 def paste_masks(
@@ -224,7 +224,7 @@ def tint(
     """
     blended = np.arange(256)[:, None] * (1 - alpha) + np.array(color) * alpha
     table = blended.round().astype(np.uint8)  # (256, 3): the new value for each old one
-    _kernels().blend_mask(_on_cpu(soft_mask), frame.tolist(), window, canvas, table)
+    _kernels().blend_mask(*_here(soft_mask, frame), window, canvas, table)
 
 
 def _intersection(window: Window, bounds: list[float]) -> Window:
@@ -238,13 +238,14 @@ def _intersection(window: Window, bounds: list[float]) -> Window:
 
 
 def _sample_into(out: Tensor, soft_mask: Tensor, frame: Tensor, window: Window) -> None:
-    pixels = out.numpy().view(np.uint8)
-    _kernels().sample_mask(_on_cpu(soft_mask), frame.tolist(), window, pixels)
+    pixels = out.numpy().view(np.uint8)  # sync: on the CPU
+    _kernels().sample_mask(*_here(soft_mask, frame), window, pixels)
 
 
 def _kernels() -> PixelKernels:
     return kernels_for() or mask_pixels
 
 
-def _on_cpu(soft_mask: Tensor) -> Floats:
-    return as_floats(soft_mask.detach().cpu())
+def _here(soft_mask: Tensor, frame: Tensor) -> tuple[Floats, list[float]]:
+    """Bring one mask to the processor."""
+    return as_floats(soft_mask.detach().cpu()), frame.tolist()  # sync: one mask

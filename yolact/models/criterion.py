@@ -72,7 +72,8 @@ class Criterion:
         )
         positive = matches.classes > BACKGROUND  # (B, P)
         with_mask = positive & objects.has_mask[matches.objects] if len(objects.boxes) else positive
-        counts = fetch(torch.stack((positive.sum(dim=1), with_mask.sum(dim=1))))[0].tolist()
+        (told,) = fetch(torch.stack((positive.sum(dim=1), with_mask.sum(dim=1))))
+        counts = told.tolist()  # sync: on the CPU
         # (N,) each: image and anchor of a positive, and its object.
         place = positions(positive, sum(counts[0]))
         image, anchor = place // positive.shape[1], place % positive.shape[1]
@@ -204,21 +205,13 @@ def _gather(targets: Sequence[Target]) -> _Objects:
     boxes = boxes / beside(boxes, targets[0].masks.shape[:0:-1] * 2)
     usable = (corners[:, 2:] > corners[:, :2]).all(dim=1) & boxes.isfinite().all(dim=1)
     (flags,) = fetch(torch.stack((usable & ~is_crowd, usable & is_crowd, has_mask)))
-    (kept, crowds), boxed = flags[:2], ~flags[2][flags[0]]  # the one wait for a GPU was above
-    of_image = [part.nonzero()[:, 0] for part in torch.split(kept, counts)]
-    sizes = list(map(len, of_image))
-    crowd_sizes = [int(part.sum()) for part in torch.split(crowds, counts)]
+    kept, crowds, masked = flags
+    own = [_where(part) for part in torch.split(kept, counts)]
+    sizes = list(map(len, own))
+    crowd_sizes = [len(_where(part)) for part in torch.split(crowds, counts)]
     images = torch.arange(len(targets)).repeat_interleave(torch.tensor(sizes))
-    index, crowd_index, own_index, images, boxed = (
-        upload(each, device)
-        for each in (
-            kept.nonzero()[:, 0],
-            crowds.nonzero()[:, 0],
-            torch.cat(of_image),
-            images,
-            boxed.nonzero()[:, 0],
-        )
-    )
+    chosen = _where(kept), _where(crowds), _where(~masked[kept]), torch.cat(own), images
+    index, crowd_index, boxed, own_index, images = (upload(each, device) for each in chosen)
     parts = zip(targets, torch.split(own_index, sizes), strict=True)
     return _Objects(
         boxes=boxes[index],
@@ -229,6 +222,11 @@ def _gather(targets: Sequence[Target]) -> _Objects:
         masks=[t.masks if len(i) == len(t) else t.masks[i] for t, i in parts],
         crowd_boxes=list(torch.split(boxes[crowd_index], crowd_sizes)),
     )
+
+
+def _where(flags: Tensor) -> Tensor:
+    """Return where (n,) flags on the CPU are true, int64."""
+    return flags.nonzero()[:, 0]  # sync: on the CPU
 
 
 def _shrunk(objects: _Objects, grid_hw: torch.Size) -> Tensor:

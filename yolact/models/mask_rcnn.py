@@ -148,7 +148,7 @@ class TwoStageNetwork(nn.Module):
             chosen = labels[i] > 0
             if len(target["has_mask"]):
                 chosen = chosen & target["has_mask"][objects[i]]
-            boxes[i], objects[i] = boxes[i][chosen], objects[i][chosen]
+            boxes[i], objects[i] = boxes[i][chosen], objects[i][chosen]  # sync: how many positives
         pooled = heads.mask_head(heads.mask_roi_pool(features, boxes, sizes))
         truth = ([target[name] for target in targets] for name in ("masks", "labels"))
         mask_loss = maskrcnn_loss(heads.mask_predictor(pooled), boxes, *truth, objects)
@@ -343,7 +343,7 @@ def _roi_target(target: Target, side: int) -> dict[str, Tensor]:
     """Leave out crowds and empty boxes, scale to the input, and number classes from 1."""
     boxes = target.boxes.float()
     usable = (boxes[:, 2:] > boxes[:, :2]).all(dim=1) & boxes.isfinite().all(dim=1)
-    objects = target[usable & ~target.is_crowd]
+    objects = target[usable & ~target.is_crowd]  # sync: how many there are
     masks = objects.masks[:, None].byte()
     scale = side / masks.shape[-1]
     if scale != 1:

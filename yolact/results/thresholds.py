@@ -80,7 +80,7 @@ class Thresholds:
             counts = counts & found.has_pixels()
         if self.min_area > 1:
             counts = counts & (found.areas >= self.min_area)
-        kept = counts.nonzero().squeeze(1)[: self.top_k]
+        kept = counts.nonzero().squeeze(1)[: self.top_k]  # sync: on the CPU
         return found if len(kept) == len(found) else found[kept]
 
 
