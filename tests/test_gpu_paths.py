@@ -107,11 +107,12 @@ def model() -> Yolact:
     return made.tiny_yolact(CPU).to(META)
 
 
-@pytest.mark.parametrize("count", [0, 7, 600])
-@pytest.mark.parametrize("decided", [True, False])
-@pytest.mark.parametrize("nms", ["fast", "cross_class"])
+@pytest.mark.parametrize(
+    ("nms", "count", "decided"),
+    [("fast", 0, True), ("fast", 600, True), ("fast", 600, False), ("cross_class", 7, True)],
+)
 def test_results_are_waited_for_once_and_once_more_for_many_anchors(
-    monkeypatch: pytest.MonkeyPatch, model: Yolact, count: int, decided: bool, nms: Nms
+    monkeypatch: pytest.MonkeyPatch, model: Yolact, nms: Nms, count: int, decided: bool
 ) -> None:
     monkeypatch.setattr(model, "detection", replace(model.detection, nms=nms))
     raw = made.on(META, made.predictions(count, 3, images=4))
@@ -131,8 +132,9 @@ def test_greedy_suppression_is_the_processors(monkeypatch: pytest.MonkeyPatch) -
 # --- training ------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("rescoring", [False, True])
-@pytest.mark.parametrize("counts", [[0], [3], [3] * 5, [40]])
+@pytest.mark.parametrize(
+    ("counts", "rescoring"), [([0], False), ([3] * 3, False), ([40], False), ([3], True)]
+)
 def test_losses_are_waited_for_three_times(
     monkeypatch: pytest.MonkeyPatch, counts: list[int], rescoring: bool
 ) -> None:
