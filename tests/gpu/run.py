@@ -18,7 +18,10 @@ from .results import Results
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCUMENT = ROOT / "docs" / "gpu.md"
-MODULES = ("goldens", "pixels", "training", "faults", "engines", "video", "benchmark", "profile")
+MODULES = (
+    *("goldens", "pixels", "waits", "training", "faults", "engines", "video"),
+    *("benchmark", "profile"),
+)
 PATIENCE = 240.0  # seconds for one check
 _POLL = 0.1
 
