@@ -1,7 +1,8 @@
 """The names of engines and precisions, and the decision for one of each.
 
 plain     PyTorch, as built, in float32, with masks as large as the image: to compare with
-eager     PyTorch, batch norm folded into the convolutions, channels last: the choice on a GPU
+eager     PyTorch, batch norm folded into the convolutions, channels last; on an NVIDIA GPU recorded
+          as CUDA graphs: the choice on a GPU
 compile   the same through `torch.compile`: a slow start, and a C++ compiler or Triton needed
 openvino  OpenVINO, converted once and kept in a cache: the choice on a CPU
 """
