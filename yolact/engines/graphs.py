@@ -52,8 +52,8 @@ class GraphedNetwork:
         self, run: RunNetwork, unrecorded: RunNetwork, recorder: Recorder, example: Tensor
     ) -> None:
         self._made_of = (run, unrecorded, recorder, example)
-        self._run, self._unrecorded = run, unrecorded
-        self._recorder, self._example = recorder, example
+        self._run, self.unrecorded = run, unrecorded
+        self._recorder, self.example = recorder, example
         self._lock, self._most = threading.Lock(), _MOST
         self._seen: set[object] = set()
         self._graphs: dict[object, _Graph] = {}
@@ -66,15 +66,20 @@ class GraphedNetwork:
                 if graph is not None:
                     with self._recorder.turn():
                         return graph(x)
-        return self._unrecorded(x)
+        return self.unrecorded(x)
 
     def __reduce__(self) -> tuple[type[GraphedNetwork], tuple[object, ...]]:
         return GraphedNetwork, self._made_of
 
+    @property
+    def recorded(self) -> int:
+        """Number of shapes that are recorded."""
+        return len(self._graphs)
+
     def warm_up(self) -> None:
         """Record now what would be recorded at the second call with a single image."""
         for _ in range(2):
-            self(self._example)
+            self(self.example)
 
     def _graph_for(self, x: Tensor) -> _Graph | None:
         """Return the graph of a shape, from its second time on."""
@@ -126,13 +131,15 @@ class CudaRecorder:
         with _recording(), torch.cuda.device(self._device), _benchmark(self._try_algorithms):
             stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
             stream.wait_stream(torch.cuda.current_stream())
-            with torch.cuda.stream(stream):
+            # PyTorch goes on referring to a graph whose capture fails.
+            self._latest = graph = torch.cuda.CUDAGraph()
+            with torch.cuda.stream(stream):  # left after a failure, too
                 for _ in range(_WARM_UPS):
                     function()
-            graph = torch.cuda.CUDAGraph()
-            # By default an allocation in any other thread would be an error, there and here.
-            with torch.cuda.graph(graph, stream=stream, capture_error_mode="thread_local"):
-                outputs = function()
+                # By default an allocation in any other thread would be an error, there and here.
+                with torch.cuda.graph(graph, stream=stream, capture_error_mode="thread_local"):
+                    outputs = function()
+            torch.cuda.current_stream().wait_stream(stream)
         return outputs, graph.replay
 
     @contextmanager
