@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from data.images import Image
-from yolact.engines.choose import choose_precision
+from yolact.engines.choose import card_of, choose_precision
 from yolact.engines.exported import engine_for_file, open_trained, read_trained
 from yolact.engines.names import Engine, EngineName, Precision, RunNetwork
 from yolact.engines.prepare import for_many, survives_fork, warm_up
@@ -242,7 +242,8 @@ class Predictor:
 
             check_keyframes(keyframes)
         skip = on_error == "skip"
-        found = self._each_of(open_many(source), batch, thresholds, keyframes, skip)
+        many = open_many(source, card_of(self.device))
+        found = self._each_of(many, batch, thresholds, keyframes, skip)
         if not track:
             return found
         from .video.tracks import tracked

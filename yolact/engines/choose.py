@@ -134,6 +134,13 @@ def pick_device(name: str = "auto") -> torch.device:
     return torch.device(name)
 
 
+def card_of(device: torch.device) -> int | None:
+    """Return the number of an NVIDIA card; None for every other device."""
+    if device.type != "cuda":
+        return None
+    return torch.cuda.current_device() if device.index is None else device.index
+
+
 def _synchronize(device: torch.device) -> None:
     if device.type == "cuda":
         torch.cuda.synchronize(device)
