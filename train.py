@@ -51,7 +51,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     if distributed.is_helper():
         logging.getLogger().setLevel(logging.ERROR)  # the first process speaks for all
     try:
-        train(set_up(*parse_arguments(__doc__, argv)))
+        session = set_up(*parse_arguments(__doc__, argv))
+        try:
+            train(session)
+        except torch.OutOfMemoryError as error:
+            raise MemoryError(out_of_memory(session, error)) from None
     finally:
         distributed.leave()
 
@@ -119,22 +123,24 @@ def train_step(session: Session, batch: Batch) -> tuple[dict[str, float], bool]:
         with distributed.sharing(parallel, last), autocast(device, session.options.precision):
             losses = parallel(images[part], targets[part])
             loss = torch.stack(list(losses.values())).sum() / len(parts)
-            torch.autograd.backward(loss)
+            torch.autograd.backward(learner.scaler.scale(loss))
         for name, value in losses.items():
             totals[name] = totals.get(name, 0) + value.detach() / len(parts)
-    values = distributed.mean(torch.stack(list(totals.values()))).tolist()
-    gradients = [p.grad for p in model.parameters() if p.grad is not None]
-    norm = get_total_norm(gradients)
-    finite = math.isfinite(sum(values)) and bool(norm.isfinite())
+    learner.scaler.unscale_(learner.optimizer)
+    norm = get_total_norm([p.grad for p in model.parameters() if p.grad is not None])
+    means = distributed.mean(torch.stack(list(totals.values())))
+    *values, length = torch.cat((means, norm[None])).tolist()  # one wait for a GPU
+    finite = math.isfinite(sum(values)) and math.isfinite(length)
     if finite:
         if limit := learner.config.train.gradient_clip:
             clip_grads_with_norm_(model.parameters(), limit, norm)
-        learner.optimizer.step()
+        learner.scaler.step(learner.optimizer)
         if learner.average is not None:
             learner.average.update_parameters(model)
     else:  # batch norm has seen what the weights shall not
         for buffer, before in statistics:
             buffer.copy_(before)
+    learner.scaler.update()
     return dict(zip(totals, values, strict=True)), finite
 
 
@@ -162,6 +168,12 @@ def diagnosis(losses: dict[str, float], learning_rate: float) -> str:
         f"resume from an earlier checkpoint with a learning rate below {learning_rate:g} (--lr), "
         "a longer warm-up (--set train.warmup_iterations=2000), or check the annotations"
     )
+
+
+def out_of_memory(session: Session, error: torch.OutOfMemoryError) -> str:
+    """Say what to do about a step that does not fit into memory."""
+    share = session.learner.config.train.batch_size // distributed.world_size()
+    return f"{str(error).split('. ', 1)[0]}; {session.options.less_memory(share)}"
 
 
 def print_results(session: Session, weights: Path) -> None:

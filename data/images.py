@@ -193,6 +193,12 @@ def to_tensor(image: Image) -> Tensor:
     return torch.from_numpy(np.stack(cv2.split(image)))
 
 
+def view_tensor(image: Image) -> Tensor:
+    """View an (H, W, 3) image as a (3, H, W) uint8 tensor; copy it where that is needed."""
+    usable = image.flags.writeable and image.flags.c_contiguous
+    return torch.from_numpy(image if usable else image.copy()).permute(2, 0, 1)
+
+
 def as_uint8(image: cv2.typing.MatLike) -> Image:
     """Narrow the type of an 8-bit array that OpenCV returned; nothing is copied."""
     return image.astype(np.uint8, copy=False)

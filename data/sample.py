@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol, TypedDict
+from typing import TYPE_CHECKING, Protocol, TypedDict
 
 import numpy as np
 from numpy.typing import NDArray
-from pycocotools.coco import COCO
 
 from .classes import Categories
 from .images import Image
+
+if TYPE_CHECKING:
+    from pycocotools.coco import COCO
 
 
 class RunLengths(TypedDict):

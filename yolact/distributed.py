@@ -19,7 +19,7 @@ T = TypeVar("T")
 
 
 def join(device: torch.device) -> torch.device:
-    """Join the other processes, if `torchrun` started any.
+    """Join the other processes, if `torchrun` started them; one that it started alone, too.
 
     Args:
         device: where the user wants to compute.
@@ -30,23 +30,36 @@ def join(device: torch.device) -> torch.device:
     Raises:
         ValueError: not enough GPUs for the processes of this machine.
     """
-    if int(os.environ.get("WORLD_SIZE", 1)) == 1 or dist.is_initialized():
+    alone = int(os.environ.get("WORLD_SIZE", 1)) == 1 and not dist.is_torchelastic_launched()
+    if alone or dist.is_initialized():
         return device
     if device.type == "cuda":
-        local = int(os.environ["LOCAL_RANK"])
-        if local >= torch.cuda.device_count():
-            raise ValueError(
-                f"process {local + 1} on this machine has no GPU of its own: "
-                f"start at most --nproc-per-node={torch.cuda.device_count()}"
-            )
-        device = torch.device("cuda", local)
+        device = own_gpu(int(os.environ["LOCAL_RANK"]), torch.cuda.device_count())
         torch.cuda.set_device(device)
     store, number, size = next(rendezvous("env://"))
     # After a restart the store still holds the addresses of the processes that were killed.
     store = PrefixStore(f"restart {restarts()}", store)
-    backend = "nccl" if device.type == "cuda" else "gloo"
-    dist.init_process_group(backend, store=store, rank=number, world_size=size)
+    dist.init_process_group(backend_for(device), store=store, rank=number, world_size=size)
     return device
+
+
+def own_gpu(local: int, gpus: int) -> torch.device:
+    """Return the GPU of a process of this machine, by its number among them.
+
+    Raises:
+        ValueError: not enough GPUs.
+    """
+    if local >= gpus:
+        raise ValueError(
+            f"process {local + 1} on this machine has no GPU of its own: "
+            f"start at most --nproc-per-node={gpus}"
+        )
+    return torch.device("cuda", local)
+
+
+def backend_for(device: torch.device) -> str:
+    """Return what carries tensors of a device from process to process."""
+    return "nccl" if device.type == "cuda" else "gloo"
 
 
 def leave() -> None:
@@ -92,9 +105,9 @@ def parallel(model: nn.Module, *, unused_parameters: bool = False) -> nn.Module:
         unused_parameters: whether some of them may have no part in a batch's losses.
 
     Returns:
-        What to call for the losses; the model itself where there is one process.
+        What to call for the losses; the model itself where there are no others to join.
     """
-    if world_size() == 1:
+    if not dist.is_initialized():
         return model
     synchronise_batch_norm(model)
     return DistributedDataParallel(model, find_unused_parameters=unused_parameters)
@@ -109,7 +122,7 @@ def sharing(model: nn.Module, now: bool) -> AbstractContextManager[object]:
 
 def mean(values: Tensor) -> Tensor:
     """Average a tensor over the processes."""
-    if world_size() == 1:
+    if not dist.is_initialized():
         return values
     total = values.detach().clone()
     dist.all_reduce(total)
@@ -118,7 +131,7 @@ def mean(values: Tensor) -> Tensor:
 
 def agree(flag: bool) -> bool:
     """Tell whether any of the processes says yes."""
-    if world_size() == 1:
+    if not dist.is_initialized():
         return flag
     device = "cuda" if dist.get_backend() == "nccl" else "cpu"
     return bool(mean(torch.tensor(float(flag), device=device)) > 0)
@@ -126,7 +139,7 @@ def agree(flag: bool) -> bool:
 
 def gather(value: T) -> list[T]:
     """Collect a value of every process, by rank, in all of them."""
-    if world_size() == 1:
+    if not dist.is_initialized():
         return [value]
     values: list[T | None] = [None] * world_size()
     dist.all_gather_object(values, value)

@@ -12,11 +12,11 @@ from typing import Any, Literal, overload
 
 import numpy as np
 import torch
-from torch import Tensor
 
-from data.images import Image
+from data.images import Image, view_tensor
 from yolact.engines.choose import card_of, choose_precision
 from yolact.engines.exported import engine_for_file, open_trained, read_trained
+from yolact.engines.memory import BatchLimit
 from yolact.engines.names import Engine, EngineName, Precision, RunNetwork
 from yolact.engines.prepare import for_many, survives_fork, warm_up
 from yolact.engines.pytorch import autocast
@@ -73,6 +73,7 @@ class Predictor:
         self.workers = 1
         self._precision = choose_precision(model.device, precision)
         self._network = network
+        self._limit = BatchLimit()
         self._process = os.getpid()
 
     @classmethod
@@ -357,17 +358,20 @@ class Predictor:
         Returns:
             Detections of each image, on the CPU.
 
+        A batch too large for the memory of a GPU runs in parts, see `BatchLimit`.
+
         Raises:
             RuntimeError: this process was forked after the predictor was made.
         """
-        if not images:
-            return []
         if os.getpid() != self._process and not survives_fork(self._network):
             raise RuntimeError(
                 "this process was forked after the predictor was made, and lacks its threads; "
                 "start it by multiprocessing.get_context('spawn')"
             )
-        tensors = [_view(image) for image in images]
+        return self._limit.run(lambda part: self._segment(part, thresholds), images)
+
+    def _segment(self, images: Sequence[Image], thresholds: Thresholds) -> list[Detections]:
+        tensors = [view_tensor(image) for image in images]
         with self.timer.stage("preprocess"):
             inputs = self.model.preprocess(tensors)
         with self.timer.stage("network"):
@@ -389,9 +393,3 @@ class Predictor:
         with self.timer.stage("postprocess"):
             found = self.model.postprocess(outputs, sizes, every)
             return [thresholds.select(detections.to("cpu")) for detections in found]
-
-
-def _view(image: Image) -> Tensor:
-    """View an image as a (3, H, W) tensor, without a copy where that is possible."""
-    usable = image.flags.writeable and image.flags.c_contiguous
-    return torch.from_numpy(image if usable else image.copy()).permute(2, 0, 1)

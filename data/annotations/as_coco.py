@@ -5,12 +5,13 @@ from __future__ import annotations
 import contextlib
 import io
 from collections.abc import Mapping
-from typing import TypedDict
-
-from pycocotools.coco import COCO
+from typing import TYPE_CHECKING, TypedDict
 
 from data.classes import Category
 from data.sample import Annotation, Dataset, ImageInfo
+
+if TYPE_CHECKING:
+    from pycocotools.coco import COCO
 
 
 class CocoContent(TypedDict):
@@ -35,6 +36,8 @@ def coco_content(dataset: Dataset, count: int | None = None, description: str = 
 
 def coco_index(content: Mapping[str, object]) -> COCO:
     """Hand the content of a COCO file to pycocotools."""
+    from pycocotools.coco import COCO
+
     truth = COCO()
     truth.dataset = content
     with contextlib.redirect_stdout(io.StringIO()):  # it announces the index

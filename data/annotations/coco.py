@@ -11,11 +11,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from pycocotools.coco import COCO
 
 from data.classes import Categories
 from data.images import read_image
@@ -29,6 +28,9 @@ from .images import Images, check_enough, read_images
 from .locate import image_path
 from .reader import ObjectReader, numbered
 from .table import Ints
+
+if TYPE_CHECKING:
+    from pycocotools.coco import COCO
 
 _logger = logging.getLogger(__name__)
 

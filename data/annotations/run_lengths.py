@@ -1,4 +1,4 @@
-"""COCO's compressed run lengths: the only place that encodes, decodes and checks them.
+"""COCO's compressed run lengths: the only place that encodes, decodes, checks, compares them.
 
 Column by column, the lengths of the runs of pixels outside, inside, outside, ... of a mask are
 written as text. pycocotools' C decoder trusts such a text blindly, so none reaches it unchecked.
@@ -6,13 +6,13 @@ written as text. pycocotools' C decoder trusts such a text blindly, so none reac
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from functools import cache
 from typing import Any
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from pycocotools import mask as mask_utils
 
 from data.sample import Outline, Polygons, RunLengths
 from layers.native import kernels_for
@@ -70,7 +70,12 @@ def decode(outline: Outline, image_hw: tuple[int, int]) -> NDArray[np.uint8]:
     """
     if isinstance(outline, np.ndarray):
         return np.asfortranarray(outline, dtype=np.uint8)
-    bitmap: NDArray[np.uint8] = mask_utils.decode(from_outline(outline, image_hw))
+    return decode_checked(from_outline(outline, image_hw))
+
+
+def decode_checked(run_lengths: RunLengths) -> NDArray[np.uint8]:
+    """Draw a mask that was checked: (H, W) of 0 and 1, column by column in memory."""
+    bitmap: NDArray[np.uint8] = _codec().decode(run_lengths)
     return bitmap
 
 
@@ -95,13 +100,33 @@ def from_outline(outline: Outline, image_hw: tuple[int, int]) -> RunLengths:
 
 def merge(parts: Iterable[RunLengths]) -> RunLengths:
     """Unite masks of one size, which were checked."""
-    return _as_text(mask_utils.merge(list(parts)))
+    return _as_text(_codec().merge(list(parts)))
 
 
 def measure(run_lengths: RunLengths) -> tuple[list[float], float]:
     """Return the x, y, width, height box and the area, in pixels, of a mask that was checked."""
-    box: list[float] = mask_utils.toBbox(run_lengths).tolist()
-    return box, float(mask_utils.area(run_lengths))
+    box: list[float] = _codec().toBbox(run_lengths).tolist()
+    return box, float(_codec().area(run_lengths))
+
+
+def overlaps(
+    found: Sequence[RunLengths | list[float]],
+    actual: Sequence[RunLengths | list[float]],
+    is_crowd: Sequence[bool] = (),
+) -> NDArray[np.float64]:
+    """Compute overlaps as COCO does, of masks that were checked or of x, y, width, height boxes.
+
+    Args:
+        found: D of them.
+        actual: G of them, in the same image and of the same kind.
+        is_crowd: G; what lies in a crowd overlaps it fully. By default there are none.
+
+    Returns:
+        (D, G) in [0, 1].
+    """
+    crowds = [int(crowd) for crowd in is_crowd] or [0] * len(actual)
+    result = np.asarray(_codec().iou(list(found), list(actual), crowds), np.float64)
+    return result.reshape(len(found), len(actual))  # of nothing it is a list
 
 
 def compress(counts: object, image_hw: tuple[int, int]) -> RunLengths:
@@ -115,7 +140,7 @@ def compress(counts: object, image_hw: tuple[int, int]) -> RunLengths:
         raise ValueError(f"run lengths need a list of whole numbers, not {counts!r:.80}")
     if sum(counts) != height * width:
         raise ValueError(f"run lengths do not add up to {height} x {width} pixels")
-    return _as_text(mask_utils.frPyObjects({"size": [height, width], "counts": counts}, *image_hw))
+    return _as_text(_codec().frPyObjects({"size": [height, width], "counts": counts}, *image_hw))
 
 
 def check_counts(text: object, pixels: int) -> None:
@@ -200,8 +225,15 @@ def _undo_differences(numbers: Ints, starts: Ints) -> Ints:
 def _from_polygons(polygons: Polygons, image_hw: tuple[int, int]) -> RunLengths:
     if not polygons:
         return encode(np.zeros(image_hw, np.bool_))
-    parts = mask_utils.frPyObjects(polygons, *image_hw)
-    return _as_text(parts[0] if len(parts) == 1 else mask_utils.merge(parts))
+    parts = _codec().frPyObjects(polygons, *image_hw)
+    return _as_text(parts[0] if len(parts) == 1 else _codec().merge(parts))
+
+
+@cache
+def _codec() -> Any:
+    from pycocotools import mask  # what needs no run lengths works without it
+
+    return mask
 
 
 def _as_text(encoded: dict[str, Any]) -> RunLengths:
@@ -218,7 +250,7 @@ def _encode_columns(
     touched = np.zeros((columns + min(after, 1), height), np.uint8)  # the last run is outside
     if bitmap.size:
         touched[:columns, y : y + rows] = cv2.transpose(bitmap)
-    text: bytes = mask_utils.encode(touched.T)["counts"]
+    text: bytes = _codec().encode(touched.T)["counts"]
     rest = text.lstrip(_CONTINUED)[1:]
     text = _lengthened(text[: len(text) - len(rest)], x * height) + rest
     head = text[:-1].rstrip(_CONTINUED)

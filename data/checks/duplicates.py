@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 
-from pycocotools import mask as mask_utils
-
+from data.annotations.run_lengths import overlaps
 from data.sample import RunLengths
 
 Box = tuple[float, float, float, float]
@@ -49,4 +48,4 @@ def box_iou(box: Box, other: Box) -> float:
 def _same_masks(one: RunLengths | None, other: RunLengths | None) -> bool:
     if one is None or other is None:
         return one is other
-    return float(mask_utils.iou([one], [other], [0])[0, 0]) >= _SAME_MASK
+    return bool(overlaps([one], [other])[0, 0] >= _SAME_MASK)

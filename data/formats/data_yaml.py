@@ -9,8 +9,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-import yaml
-
 from data.classes import Categories
 from data.files import read_text_of
 
@@ -74,6 +72,8 @@ def read_places(file: Path) -> Named:
 
 def write_data_yaml(file: Path, content: Mapping[str, object]) -> None:
     """Write such a file."""
+    import yaml
+
     text = yaml.safe_dump(content, allow_unicode=True, sort_keys=False)
     file.write_text(text, encoding="utf-8")
 
@@ -93,6 +93,8 @@ def _names(value: object, where: str) -> list[str]:
 
 
 def _content(file: Path) -> Mapping[object, object]:
+    import yaml
+
     try:
         # Texts, lists and dicts alone, with texts as they are written: a class "no" stays that.
         # References are shared, not copied, so few lines cannot stand for gigabytes.

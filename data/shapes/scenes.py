@@ -10,12 +10,11 @@ import json
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from pycocotools.coco import COCO
 
 from data.annotations.as_coco import coco_content, coco_index
 from data.annotations.run_lengths import encode, measure
@@ -33,6 +32,9 @@ from .drawing import (
     random_light,
 )
 from .objects import FULL_TURN, Floats, Shape, Stamp, rasterize
+
+if TYPE_CHECKING:
+    from pycocotools.coco import COCO
 
 MIN_VISIBLE_PIXELS = 60
 MIN_VISIBLE_SHARE = 0.6

@@ -256,6 +256,8 @@ def run_command(
     except torch.OutOfMemoryError as error:
         reason = str(error).split(". ", 1)[0]
         return _complain(f"{reason}; try a smaller --batch_size or image", FAILED)
+    except MemoryError as error:
+        return _complain(str(error) or "out of memory", FAILED)
     except OptionError as error:
         return _complain(error.on_command_line, FAILED)
     except (OSError, ValueError, FloatingPointError) as error:

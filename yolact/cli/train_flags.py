@@ -147,8 +147,6 @@ def _check(args: argparse.Namespace) -> None:
         raise UsageError("--accumulate and --batch_alloc both split the batch: give one of them")
     if args.num_workers < 0:
         raise UsageError(f"--num_workers={args.num_workers}: expected at least 0")
-    if args.precision == "float16":
-        raise UsageError("--precision=float16: too narrow for gradients; train with bfloat16")
     if args.resume and args.weights:
         raise UsageError(
             "--resume goes on with a run, --weights starts a new one: give one of them"

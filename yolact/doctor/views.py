@@ -9,9 +9,8 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from pycocotools import mask as mask_utils
 
-from data.annotations.run_lengths import decode, from_outline
+from data.annotations.run_lengths import decode, from_outline, measure, overlaps
 from data.sample import Annotation, RunLengths
 
 Overlaps = NDArray[np.float64]
@@ -81,23 +80,25 @@ class View:
     @cached_property
     def mask_overlaps(self) -> Overlaps:
         """Intersection over union of masks."""
-        return _overlaps([s.mask for s in self.seen], [x.mask for x in self.labels])
+        return overlaps([s.mask for s in self.seen], [x.mask for x in self.labels])
 
     @cached_property
     def overlaps(self) -> Overlaps:
         """The larger of the overlaps of masks and of boxes, for masks of models are coarse."""
-        boxes = _overlaps([s.box for s in self.seen], [x.box for x in self.labels])
+        boxes = overlaps([s.box for s in self.seen], [x.box for x in self.labels])
         return np.maximum(self.mask_overlaps, boxes)
 
     @cached_property
     def covered(self) -> Overlaps:
         """The share of each detection's mask that lies in each label's."""
-        return _overlaps([s.mask for s in self.seen], [x.mask for x in self.labels], inside=True)
+        labels = [label.mask for label in self.labels]
+        return overlaps([s.mask for s in self.seen], labels, [True] * len(labels))
 
     @cached_property
     def is_in_crowd(self) -> NDArray[np.bool_]:
         """(N,) whether most of a detection lies in a crowd of its class."""
-        shares = _overlaps([s.mask for s in self.seen], [x.mask for x in self.crowds], inside=True)
+        crowds = [crowd.mask for crowd in self.crowds]
+        shares = overlaps([s.mask for s in self.seen], crowds, [True] * len(crowds))
         same = [[seen.name == crowd.name for crowd in self.crowds] for seen in self.seen]
         return np.array((shares * np.array(same).reshape(shares.shape) >= _MET).any(axis=1))
 
@@ -116,7 +117,7 @@ class View:
     def relative_side(self, label: int) -> float:
         """Return the side of a square as large as a label's mask, as a share of the image's."""
         height, width = self.image_hw
-        return float((mask_utils.area(self.labels[label].mask) / (height * width)) ** 0.5)
+        return float((measure(self.labels[label].mask)[1] / (height * width)) ** 0.5)
 
 
 def labels_of(
@@ -172,13 +173,3 @@ def _laid(
     top, left = round((size[0] - height) * down), round((size[1] - width) * right)
     field[top : top + height, left : left + width] = part
     return field
-
-
-def _overlaps(
-    detections: Sequence[RunLengths | list[float]],
-    labels: Sequence[RunLengths | list[float]],
-    inside: bool = False,
-) -> Overlaps:
-    """Return overlaps of masks or boxes, or the shares of detections inside of labels."""
-    result = mask_utils.iou(list(detections), list(labels), [int(inside)] * len(labels))
-    return np.asarray(result, np.float64).reshape(len(detections), len(labels))

@@ -6,9 +6,9 @@ import contextlib
 import logging
 import random
 from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING
 
 import torch
-from pycocotools.coco import COCO
 from tqdm import tqdm
 
 from data.images import Image
@@ -19,6 +19,9 @@ from yolact.threads import map_ahead
 from .metrics import STANDARD_LIMIT, CocoMetrics
 from .result_files import CocoResults, Result
 from .scoring import ground_truth, score
+
+if TYPE_CHECKING:
+    from pycocotools.coco import COCO
 
 logger = logging.getLogger(__name__)
 

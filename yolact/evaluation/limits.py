@@ -5,12 +5,14 @@ from __future__ import annotations
 import logging
 from collections import Counter
 from collections.abc import Iterable
-
-from pycocotools.coco import COCO
+from typing import TYPE_CHECKING
 
 from yolact.config import Config, DetectConfig
 
 from .metrics import STANDARD_LIMIT
+
+if TYPE_CHECKING:
+    from pycocotools.coco import COCO
 
 logger = logging.getLogger(__name__)
 

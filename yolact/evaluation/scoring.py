@@ -11,19 +11,20 @@ import io
 import itertools
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
-from pycocotools import mask as mask_utils
-from pycocotools.coco import COCO
-from pycocotools.cocoeval import COCOeval
 
 from data.annotations.as_coco import coco_index
+from data.annotations.run_lengths import measure
 
 from .matches import collect_matches
 from .metrics import OVERLAPS, STANDARD_LIMIT, CocoMetrics, Scores, coco_titles
 from .result_files import CocoResults, Result
+
+if TYPE_CHECKING:
+    from pycocotools.coco import COCO
 
 Annotation = dict[str, Any]
 """An entry of COCO's `annotations`."""
@@ -64,9 +65,9 @@ def ground_truth(coco: COCO, results: CocoResults, category_ids: Sequence[int]) 
         if annotation["box_only"]:
             annotation["segmentation"] = [_corners(annotation["bbox"])]
         if "area" not in annotation or "bbox" not in annotation:
-            run_lengths = truth.annToRLE(annotation)
-            annotation.setdefault("area", float(mask_utils.area(run_lengths)))
-            annotation.setdefault("bbox", mask_utils.toBbox(run_lengths).tolist())
+            box, area = measure(truth.annToRLE(annotation))
+            annotation.setdefault("area", area)
+            annotation.setdefault("bbox", box)
     return truth
 
 
@@ -85,6 +86,8 @@ def index_annotations(
 
 
 def _score(truth: COCO, found: COCO, kind: str, category_ids: Sequence[int], limit: int) -> Scores:
+    from pycocotools.cocoeval import COCOeval
+
     scorer = COCOeval(truth, found, kind)
     scorer.params.maxDets = [min(1, limit), min(10, limit), limit]
     with contextlib.redirect_stdout(io.StringIO()):  # it prints its progress
@@ -142,7 +145,7 @@ def _mask_annotation(results: CocoResults, result: Result) -> Annotation:
         "image_id": result.image_id,
         "category_id": result.category_id,
         "segmentation": run_lengths,
-        "area": mask_utils.area(run_lengths),
+        "area": measure(run_lengths)[1],
         "score": result.mask_score,
         "iscrowd": 0,
     }

@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 
-import yaml
-
 from data.problems import printable
 from yolact.config import Config
 
@@ -29,6 +27,8 @@ def model_card(
         license: in the hub's spelling, such as "mit"; none is said where it is not given.
         figures: what was measured -> the value; the same.
     """
+    import yaml
+
     facts: dict[str, object] = {
         "library_name": "yolact",
         "pipeline_tag": "image-segmentation",

@@ -5,8 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 
 from data.files import read_json
 from yolact.config import Config
@@ -42,6 +40,9 @@ def write_folder(folder: Path, state: State, config: Config) -> None:
     Raises:
         OSError: a file cannot be written.
     """
+    from safetensors import SafetensorError
+    from safetensors.torch import save_file
+
     try:
         with whole_file(folder / WEIGHTS_FILE) as part:
             save_file(state, part, metadata={"format": "pt"})
@@ -74,6 +75,8 @@ def read_folder(weights: Path) -> tuple[Config, State]:
     Raises:
         ValueError: one of the two is missing, damaged, or not of ours.
     """
+    from safetensors.torch import load_file
+
     config = read_config(weights.with_name(CONFIG_FILE))
     try:
         return config, loaded_state(load_file(weights))

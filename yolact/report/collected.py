@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
-from pycocotools import mask as mask_utils
-from pycocotools.coco import COCO
 
+from data.annotations import run_lengths
 from data.sample import RunLengths
 from yolact.evaluation.confusion import Integers
 from yolact.evaluation.result_files import CocoResults
+
+if TYPE_CHECKING:
+    from pycocotools.coco import COCO
 
 Shape = tuple[list[float], RunLengths]
 """A box x, y, width, height in pixels, and a mask."""
@@ -63,5 +66,4 @@ def overlaps(
         (D, G) in [0, 1].
     """
     found, actual = ([shape[masks] for shape in shapes] for shapes in (detections, objects))
-    result = np.asarray(mask_utils.iou(found, actual, is_crowd.tolist()), np.float64)
-    return result.reshape(len(found), len(actual))  # of nothing it is a list
+    return run_lengths.overlaps(found, actual, is_crowd.tolist())

@@ -10,10 +10,9 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from pycocotools import mask as mask_utils
 
 from data.annotations.polygons import Polygon, trace
-from data.annotations.run_lengths import measure
+from data.annotations.run_lengths import decode_checked, measure
 from data.sample import RunLengths
 from yolact.evaluation.matches import Rows
 
@@ -83,7 +82,7 @@ def outlines_of(shapes: Sequence[Shape], image_hw: tuple[int, int], masks: bool)
 
 def _path_of_mask(mask: RunLengths, scale: float) -> str:
     left, top, width, height = map(int, measure(mask)[0])
-    bitmap = mask_utils.decode(mask)[top : top + height, left : left + width]
+    bitmap = decode_checked(mask)[top : top + height, left : left + width]
     return svg_path(trace(bitmap, (left, top), max(_TOLERANCE, 1 / scale)), scale)
 
 

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import re
 import time
-
-import httpx2
+from typing import TYPE_CHECKING
 
 from data.files import without_password
+
+if TYPE_CHECKING:
+    import httpx2
 
 MAX_BYTES = 100 << 20
 SILENCE, PATIENCE = 10.0, 60.0  # seconds: without a byte, and in all
@@ -21,6 +23,8 @@ def fetch(url: str) -> bytes:
         OSError: no answer in time, an error, a web page, a video, too many bytes, or a
             redirection to another scheme; one line that names the address.
     """
+    import httpx2
+
     try:
         if not re.match("https?://[^/?#]", url, re.IGNORECASE):
             raise ValueError("expected an address that begins with http:// or https:// and a host")

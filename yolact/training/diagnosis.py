@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections import Counter, deque
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from pycocotools import mask as mask_utils
-from pycocotools.coco import COCO
 
 from data.annotations.coco import CocoInstances
+from data.annotations.run_lengths import overlaps
 from data.images import to_tensor
 from data.sample import Dataset
 from yolact.config import Config
@@ -25,6 +25,9 @@ from .anchor_fit import best_overlaps
 from .dataset_report import measure_objects
 from .optim import learning_rate_at
 from .state import Progress
+
+if TYPE_CHECKING:
+    from pycocotools.coco import COCO
 
 SCORE = 0.05
 """Detections that score less are as good as none."""
@@ -251,8 +254,7 @@ def _misnamed(
         if not parts:
             continue
         boxes, own = ([list(r.box) for r in results], [part["bbox"] for part in parts])
-        overlaps = np.asarray(mask_utils.iou(boxes, own, [0] * len(own))).reshape(-1, len(own))
-        for part, column in zip(parts, overlaps.T, strict=True):
+        for part, column in zip(parts, overlaps(boxes, own).T, strict=True):
             called = [results[i].category_id for i in np.flatnonzero(column >= 0.5)]
             if called and part["category_id"] not in called:
                 yield names[part["category_id"]], names[called[0]]

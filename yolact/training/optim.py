@@ -11,9 +11,11 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.amp.grad_scaler import GradScaler
 from torch.optim.swa_utils import AveragedModel
 
 from yolact.config import TrainConfig
+from yolact.engines.names import Precision
 
 # Batch statistics of fewer images than this hurt more than they help.
 MIN_BATCH_NORM_IMAGES = 6
@@ -46,6 +48,14 @@ def _groups(model: nn.Module, train: TrainConfig) -> list[dict[str, Any]]:
         {"params": parameters, "rate": rate} | ({} if decayed else {"weight_decay": 0.0})
         for (rate, decayed), parameters in groups.items()
     ]
+
+
+def gradient_scaler(device: torch.device, precision: Precision) -> GradScaler:
+    """Return what keeps float16's gradients in range; for other precisions it does nothing.
+
+    Its scale is halved whenever a step is skipped since a gradient is not finite.
+    """
+    return GradScaler(device.type, enabled=precision == "float16")
 
 
 def average_weights(model: nn.Module, decay: float) -> AveragedModel:

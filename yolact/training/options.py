@@ -76,6 +76,12 @@ class TrainOptions:
         """For curves, pictures and the report."""
         return self.log_folder / self.name
 
+    def less_memory(self, batch_size: int) -> str:
+        """Say what makes a step on the batch of one process need less memory."""
+        parts = 2 * len(self.batch_parts(batch_size))
+        splits = f"--accumulate={parts} runs a batch in {parts} parts, "
+        return (splits if parts <= batch_size else "") + "--set model.image_size takes fewer pixels"
+
     def batch_parts(self, batch_size: int) -> list[slice]:
         """Split the batch of one process.
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import logging
+import math
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch.amp.grad_scaler import GradScaler
 
 from yolact import distributed
 from yolact.checkpoint import (
@@ -136,6 +138,7 @@ def _state_of(learner: Learner) -> dict[str, object]:
     state: dict[str, object] = {
         **vars(learner.progress),
         "optimizer": learner.optimizer.state_dict(),
+        "scaler": learner.scaler.state_dict(),
         "random": torch.get_rng_state(),
         "run": distributed.run_name(),
         "cuda_random": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
@@ -179,6 +182,8 @@ def _restore(state: dict[str, Any], learner: Learner) -> None:
         learner.model.load_state_dict(state["weights"])
     if learner.average is not None and "averaged" in state:
         learner.average.n_averaged.copy_(state["averaged"])
+    if learner.scaler.is_enabled() and state.get("scaler"):
+        load_scaler(learner.scaler, state["scaler"])
     if "random" in state:
         torch.set_rng_state(state["random"])
     for device, numbers in enumerate(state.get("cuda_random", [])[: torch.cuda.device_count()]):
@@ -202,6 +207,18 @@ def _count(state: dict[str, Any], name: str, default: int) -> int:
     if not min(default, 0) <= count <= _MAX_COUNT:
         raise ValueError(f"{name}={count}: expected 0 to {_MAX_COUNT}")
     return count
+
+
+def load_scaler(scaler: GradScaler, state: dict[str, Any]) -> None:
+    """Load the scale of gradients, but keep how it changes.
+
+    Raises:
+        ValueError: it is none.
+    """
+    scale, tracker = float(state["scale"]), _count(state, "_growth_tracker", 0)
+    if not 0 < scale < math.inf:
+        raise ValueError(f"scale={scale}: expected more than 0")
+    scaler.load_state_dict({**scaler.state_dict(), "scale": scale, "_growth_tracker": tracker})
 
 
 def load_optimizer(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:

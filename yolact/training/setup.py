@@ -24,6 +24,7 @@ from yolact.build import build_model
 from yolact.checkpoint import Checkpoint, CheckpointName
 from yolact.config import Config, TrainConfig
 from yolact.engines.choose import pick_device
+from yolact.engines.pytorch import autocast
 from yolact.errors import UsageError
 from yolact.evaluation.coco import CocoEvaluator
 from yolact.evaluation.metrics import CocoMetrics
@@ -37,6 +38,7 @@ from .optim import (
     MIN_BATCH_NORM_IMAGES,
     average_weights,
     build_optimizer,
+    gradient_scaler,
     shortened_for,
     with_epochs,
 )
@@ -158,12 +160,14 @@ def set_up(config: Config, options: TrainOptions, checkpoint: Checkpoint | None 
     Raises:
         UsageError: configuration, options, data and processes do not fit together.
     """
+    device = pick_device(options.device)
+    autocast(device, options.precision)  # refuses what the device does not have
     train_data = open_training_data(config, checkpoint, options.resume)
     if train_data.categories.names != config.model.names:
         config = config.with_classes(train_data.categories.names)
     val_data = open_validation_data(config, options, train_data.categories)
     config = fitted_to_density(config, (train_data, val_data))
-    device = distributed.join(pick_device(options.device))
+    device = distributed.join(device)
     if device.type == "cpu":
         keep_freed_memory()
     config = replace(config, train=fit_schedule(config.train, options, len(train_data)))
@@ -176,8 +180,9 @@ def set_up(config: Config, options: TrainOptions, checkpoint: Checkpoint | None 
     parallel = distributed.parallel(model, unused_parameters=config.model.mask_rescoring)
     optimizer = build_optimizer(model, config.train)
     average = average_weights(model, config.train.ema_decay) if config.train.ema_decay else None
+    scaler = gradient_scaler(device, options.precision)
     progress = Progress(max(options.start_iteration, 0))
-    learner = Learner(config, model, optimizer, len(train_data), average, progress)
+    learner = Learner(config, model, optimizer, len(train_data), average, scaler, progress)
     if checkpoint is not None and options.resume:
         restore(checkpoint, learner, options.start_iteration)
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import cast
 
 import torch
+from torch.amp.grad_scaler import GradScaler
 from torch.optim.swa_utils import AveragedModel
 
 from yolact.config import Config
@@ -44,6 +45,7 @@ class Learner:
         images_per_epoch: of the training set.
         average: of its weights, or None. Where there is one, it is what is evaluated and what a
             checkpoint holds as its model; the weights themselves are kept beside the optimiser.
+        scaler: of the gradients, see `gradient_scaler`.
         progress: how far it has come.
     """
 
@@ -52,6 +54,7 @@ class Learner:
     optimizer: torch.optim.Optimizer
     images_per_epoch: int
     average: AveragedModel | None = None
+    scaler: GradScaler = field(default_factory=lambda: GradScaler(enabled=False))
     progress: Progress = field(default_factory=Progress)
 
     @property

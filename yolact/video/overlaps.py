@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import linear_sum_assignment
 
 Masks = NDArray[np.bool_]
 Overlaps = NDArray[np.float64]
@@ -12,6 +11,8 @@ Overlaps = NDArray[np.float64]
 
 def pairs(overlaps: Overlaps) -> list[tuple[int, int]]:
     """Pair rows with columns, one to one, for the largest sum; pairs that do not touch are left."""
+    from scipy.optimize import linear_sum_assignment
+
     rows, columns = linear_sum_assignment(overlaps, maximize=True)
     found = zip(rows.tolist(), columns.tolist(), strict=True)
     return [pair for pair in found if overlaps[pair] > 0]
