@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import math
 import pickle
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
-from statistics import median
 from typing import Any
 
 import torch
@@ -20,41 +17,21 @@ from data.images import Image
 from data.shapes.clip import shape_clip
 from layers.blocks import DeformableConv2d
 from layers.structures import Predictions
-from yolact import Detections, Predictor, load_model
+from yolact import Predictor, load_model
 from yolact.engines.graphs import CudaRecorder, GraphedNetwork
 from yolact.engines.names import Engine, EngineName, Precision, RunNetwork
 from yolact.engines.prepare import prepare, warm_up
+from yolact.engines.pytorch import autocast
 from yolact.models.segmenter import AnySegmenter
 from yolact.results.thresholds import Thresholds
 
+from .alike import SCORE, TOLERANCES, assert_objects, assert_outputs, precisions
+from .clock import note_kernels, random_input, report_times, synchronize
 from .material import needs_cuda, untrained
 from .report import NotHere, Report
 
 TRAINED = "yolact_resnet18_shapes"
-# Largest difference of a network's outputs by their largest value, and least overlap of masks.
-TOLERANCES: dict[Precision, tuple[float, float]] = {
-    "float32": (1e-3, 0.99),
-    "float16": (2e-2, 0.99),
-    "bfloat16": (1e-1, 0.98),
-}
-SCORE, MARGIN = 0.5, 0.1  # objects that surely count, and by how much a score may change
-SMALL = "model.image_size=128"
-
-
-def precisions(device: torch.device) -> list[Precision]:
-    """Return those that a device computes in."""
-    if device.type == "cpu":
-        return ["float32", "bfloat16"]
-    if device.type == "mps":
-        return ["float32", "float16"]
-    bfloat16: list[Precision] = ["bfloat16"] if torch.cuda.is_bf16_supported(False) else []
-    return ["float32", "float16", *bfloat16]
-
-
-def synchronize(device: torch.device) -> None:
-    """Wait until a device has done what it was told."""
-    if device.type != "cpu":
-        torch.accelerator.synchronize(device)
+SMALL = "model.image_size=256"
 
 
 @cache
@@ -66,6 +43,13 @@ def pictures(count: int) -> list[Image]:
 def trained(device: torch.device) -> AnySegmenter:
     """Return the bundled model of generated shapes."""
     return load_model(TRAINED, device=str(device))
+
+
+def exact(model: AnySegmenter, x: Tensor) -> Predictions:
+    """Return a network's outputs in float32, without TF32."""
+    with torch.no_grad(), autocast(model.device, "float32"):
+        outputs: Predictions = model.network(x)
+    return outputs
 
 
 def engine_of(
@@ -83,40 +67,6 @@ def graphs_of(run: Any) -> GraphedNetwork:
     found = getattr(run, "run", run)
     assert isinstance(found, GraphedNetwork), type(found)
     return found
-
-
-def random_input(model: AnySegmenter, batch: int = 1) -> Tensor:
-    """Return a (B, 3, S, S) batch."""
-    side = model.image_size
-    return torch.randn((batch, 3, side, side), device=model.device)
-
-
-def assert_outputs(found: Predictions, expected: Predictions, tolerance: float) -> float:
-    """Compare a network's outputs; return the largest difference by the largest value."""
-    worst = 0.0
-    for name, a, b in zip(expected._fields[:5], found, expected, strict=False):
-        assert a is not None and b is not None
-        assert a.shape == b.shape, name
-        difference = float((a.float() - b.float()).abs().max() / b.float().abs().max())
-        assert difference <= tolerance, f"{name} differs by {difference:.2g} of its largest value"
-        worst = max(worst, difference)
-    return worst
-
-
-def assert_objects(found: Detections, expected: Detections, overlap: float) -> float:
-    """Find every object in the other detections; return the least overlap of masks."""
-    worst = 1.0
-    for one, other in ((expected, found), (found, expected)):
-        masks = other.masks
-        for mask, label, score in zip(one.masks, one.labels, one.scores, strict=True):
-            if score < SCORE:
-                continue
-            same = (other.labels == label) & (other.scores > SCORE - MARGIN)
-            ious = [float((mask & m).sum() / max(1, (mask | m).sum())) for m in masks[same.numpy()]]
-            best = max(ious, default=0.0)
-            assert best >= overlap, f"{one.class_names[int(label)]} {score:.2f}: IoU {best:.3f}"
-            worst = min(worst, best)
-    return worst
 
 
 def compare_engine(
@@ -158,7 +108,7 @@ def check_deformable_convolutions(device: torch.device, report: Report) -> None:
     with torch.no_grad():
         for _ in range(3):
             x = random_input(model)
-            assert_outputs(run(x), model.network(x), TOLERANCES["float32"][0])
+            assert_outputs(run(x), exact(model, x), TOLERANCES["float32"][0])
     if device.type == "cuda":
         assert graphs_of(run).recorded == 1
 
@@ -172,7 +122,7 @@ def check_graphs_are_recorded(device: torch.device, report: Report) -> None:
     for batch in (1, 1, 4, 4, 2, 2, 1, 3):
         x = random_input(model, batch)
         with torch.no_grad():
-            assert_outputs(run(x), model.network(x), TOLERANCES["float16"][0])
+            assert_outputs(run(x), exact(model, x), TOLERANCES["float16"][0])
         counts.append(run.recorded)
     assert counts == [0, 1, 1, 2, 2, 2, 2, 2], counts
 
@@ -209,7 +159,7 @@ def check_several_models(device: torch.device, report: Report) -> None:
         for model, run in zip(models, runs, strict=True):
             x = random_input(model)
             with torch.no_grad():
-                assert_outputs(run(x), model.network(x), TOLERANCES["float32"][0])
+                assert_outputs(run(x), exact(model, x), TOLERANCES["float32"][0])
 
 
 def check_outputs_are_not_overwritten(device: torch.device, report: Report) -> None:
@@ -220,7 +170,7 @@ def check_outputs_are_not_overwritten(device: torch.device, report: Report) -> N
     with torch.no_grad():
         kept = [run(x) for x in xs]
         for x, found in zip(xs, kept, strict=True):
-            assert_outputs(found, model.network(x), TOLERANCES["float32"][0])
+            assert_outputs(found, exact(model, x), TOLERANCES["float32"][0])
         kept[0].prototypes.zero_()
         assert float(run(xs[0]).prototypes.abs().max()) > 0
 
@@ -299,7 +249,7 @@ def check_compiled(device: torch.device, report: Report) -> None:
         for turn in range(6):
             x = random_input(model, 1 + turn // 5)  # the last is another shape
             with torch.no_grad():
-                assert_outputs(run(x), model.network(x), TOLERANCES[kind][0])
+                assert_outputs(run(x), exact(model, x), TOLERANCES[kind][0])
 
     with ThreadPoolExecutor(4) as pool:
         list(pool.map(look, range(4)))
@@ -309,21 +259,21 @@ def check_compiled(device: torch.device, report: Report) -> None:
 
 def measure_yolact_base(device: torch.device, report: Report) -> None:
     """Time the network on single images; what recording and cuDNN's trials are worth."""
-    run = measure_network("yolact_base", device, report)
+    run = time_network("yolact_base", device, report)
     if device.type == "cuda":
-        note_kernels(run, report, "yolact_base, float16")
+        note_kernels(run, graphs_of(run).example, report, "yolact_base, float16")
 
 
 def measure_yolact_resnet50(device: torch.device, report: Report) -> None:
     """Time the network on single images."""
-    measure_network("yolact_resnet50", device, report)
+    time_network("yolact_resnet50", device, report)
 
 
 def measure_yolact_plus_base(device: torch.device, report: Report) -> None:
     """Time the network on single images; what TF32 in deformable convolutions is worth."""
-    run = measure_network("yolact_plus_base", device, report)
+    run = time_network("yolact_plus_base", device, report)
     if device.type == "cuda":
-        note_kernels(run, report, "yolact_plus_base, float16")
+        note_kernels(run, graphs_of(run).example, report, "yolact_plus_base, float16")
         torch.backends.cuda.matmul.allow_tf32 = True
         try:
             model = untrained("yolact_plus_base", device)
@@ -335,25 +285,25 @@ def measure_yolact_plus_base(device: torch.device, report: Report) -> None:
 
 def measure_yolact_plus_resnet50(device: torch.device, report: Report) -> None:
     """Time the network on single images."""
-    measure_network("yolact_plus_resnet50", device, report)
+    time_network("yolact_plus_resnet50", device, report)
 
 
 def measure_yolact_lite2_person(device: torch.device, report: Report) -> None:
     """Time the network on single images."""
-    measure_network("yolact_lite2_person", device, report)
+    time_network("yolact_lite2_person", device, report)
 
 
 def measure_compiled_yolact_base(device: torch.device, report: Report) -> None:
     """Time the compiled network on single images."""
-    measure_compiled("yolact_base", device, report)
+    time_compiled("yolact_base", device, report)
 
 
 def measure_compiled_yolact_plus_base(device: torch.device, report: Report) -> None:
     """Time the compiled network on single images."""
-    measure_compiled("yolact_plus_base", device, report)
+    time_compiled("yolact_plus_base", device, report)
 
 
-def measure_network(preset: str, device: torch.device, report: Report) -> RunNetwork:
+def time_network(preset: str, device: torch.device, report: Report) -> RunNetwork:
     """Time a network as built and by each precision; return the fastest one on a GPU."""
     if device.type == "cpu" and "lite" not in preset:
         raise NotHere("a GPU")
@@ -386,7 +336,7 @@ def measure_network(preset: str, device: torch.device, report: Report) -> RunNet
     return fastest if device.type == "cuda" else run
 
 
-def measure_compiled(preset: str, device: torch.device, report: Report) -> None:
+def time_compiled(preset: str, device: torch.device, report: Report) -> None:
     """Time a network through `torch.compile`."""
     needs_cuda(device)
     model = untrained(preset, device)
@@ -397,46 +347,3 @@ def measure_compiled(preset: str, device: torch.device, report: Report) -> None:
     report.number(f"{name}: made ready in", time.perf_counter() - start, "s")
     assert graphs_of(run).recorded == 1, "not recorded"
     report_times(report, name, run, model)
-
-
-def report_times(
-    report: Report, name: str, run: Callable[[Any], Any], model: AnySegmenter, seconds: float = 0.5
-) -> None:
-    """Report the median and p95 of single calls, and the time of a call among many."""
-    x, device = random_input(model), model.device
-    with torch.no_grad():
-        times = sorted(_times(run, x, device, seconds))
-        report.number(f"{name}: p50", 1000 * median(times), "ms")
-        report.number(f"{name}: p95", 1000 * times[math.ceil(0.95 * len(times)) - 1], "ms")
-        if device.type == "cpu":
-            return
-        start = time.perf_counter()
-        for _ in range(len(times)):
-            run(x)
-        synchronize(device)
-        report.number(f"{name}: in a row", 1000 * (time.perf_counter() - start) / len(times), "ms")
-
-
-def _times(run: RunNetwork, x: Tensor, device: torch.device, seconds: float) -> Iterator[float]:
-    for _ in range(3):
-        run(x)
-    synchronize(device)
-    end = time.perf_counter() + seconds
-    while (start := time.perf_counter()) < end:
-        run(x)
-        synchronize(device)
-        yield time.perf_counter() - start
-
-
-def note_kernels(run: RunNetwork, report: Report, name: str) -> None:
-    """Note the ten kernels that take longest, of ten calls."""
-    x = graphs_of(run).example
-    kinds = [torch.profiler.ProfilerActivity.CPU, torch.profiler.ProfilerActivity.CUDA]
-    with torch.no_grad(), torch.profiler.profile(activities=kinds) as profile:
-        for _ in range(10):
-            run(x)
-        torch.cuda.synchronize(x.device)
-    table = profile.key_averages().table(
-        sort_by="self_cuda_time_total", row_limit=10, max_name_column_width=60
-    )
-    report.note(f"{name}, ten calls\n{table}")
