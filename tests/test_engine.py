@@ -205,7 +205,13 @@ def test_without_a_fast_type_or_openvino_the_choice_is_plain_pytorch(
 @pytest.mark.parametrize(
     ("cuda", "device", "engine", "precision", "message"),
     [
-        (0, "cpu", "fast", "auto", "engine='fast': expected auto, plain, eager, compile, openvino"),
+        (
+            0,
+            "cpu",
+            "fast",
+            "auto",
+            "engine='fast': expected auto, plain, eager, compile, openvino, ",
+        ),
         (1, "cuda", "openvino", "auto", "runs on the CPU, not on cuda; choose device cpu"),
         (0, "cpu", "plain", "bfloat16", "precision='bfloat16': engine 'plain' is float32"),
         (0, "cpu", "eager", "float16", "not on a CPU"),

@@ -15,7 +15,7 @@ import torch
 
 from data.images import Image, view_tensor
 from layers.structures import fetch_groups
-from yolact.engines.choose import choose_precision
+from yolact.engines.choose import card_of, choose_precision
 from yolact.engines.exported import engine_for_file, open_trained, read_trained
 from yolact.engines.memory import BatchLimit
 from yolact.engines.names import Engine, EngineName, Precision, RunNetwork
@@ -244,7 +244,8 @@ class Predictor:
 
             check_keyframes(keyframes)
         skip = on_error == "skip"
-        found = self._each_of(open_many(source), batch, thresholds, keyframes, skip)
+        many = open_many(source, card_of(self.device))
+        found = self._each_of(many, batch, thresholds, keyframes, skip)
         if not track:
             return found
         from .video.tracks import tracked

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from fractions import Fraction
 from itertools import chain
@@ -12,6 +12,7 @@ from typing import Any
 
 import av
 from av.audio.stream import AudioStream
+from av.codec.hwaccel import HWAccel
 from av.container import InputContainer
 from av.error import FFmpegError
 from av.packet import Packet
@@ -20,8 +21,8 @@ from av.video.stream import VideoStream
 from data.images import MAX_PIXELS, Image
 
 from .clock import Clock
+from .formats import RawFormat
 from .pixels import Upright
-from .raw import RawFormat
 from .sound import Sound
 from .source import VideoSource, check_frame_size
 
@@ -42,6 +43,7 @@ class ContainerSource(VideoSource):
         container: opened; closed with the source.
         is_live: frames come when they are made, so none may wait inside the decoder.
         path: see `VideoSource`.
+        without_card: opens the same anew, to decode on the CPU, where the container uses a card.
 
     Raises:
         ValueError: there are no frames, or gigantic ones.
@@ -54,8 +56,11 @@ class ContainerSource(VideoSource):
         *,
         is_live: bool = False,
         path: Path | None = None,
+        without_card: Callable[[], InputContainer] | None = None,
     ):
         self.name, self.is_live = name, is_live
+        self._without_card = without_card
+        self._frames_to_skip = self._sounds_to_skip = self._sounds = 0
         self._use(container)
         rate = float(self._video.average_rate or self._video.guessed_rate or 0)
         length = _claimed_seconds(container, self._video)
@@ -95,7 +100,7 @@ class ContainerSource(VideoSource):
         context = video.codec_context
         check_frame_size(self.name, context.width, context.height)
         context.options = {"max_pixels": str(MAX_PIXELS)}
-        context.thread_count = _THREADS
+        context.thread_count = 1 if context.is_hwaccel else _THREADS
         # Threads for whole frames keep as many frames back.
         context.thread_type = "SLICE" if self.is_live else "AUTO"
         self._video, self._upright = video, Upright(video.sample_aspect_ratio)
@@ -131,19 +136,36 @@ class ContainerSource(VideoSource):
             try:
                 for frame in self._video.codec_context.decode(packet):
                     image, fruitless = self._upright(frame), 0
+                    if self._frames_to_skip:
+                        self._frames_to_skip -= 1
+                        continue
                     self._note_time(frame)
                     yield image
-            except (FFmpegError, ValueError):  # of pixels that cannot be converted
+            except (FFmpegError, ValueError) as error:  # the latter of pixels
+                if self._without_card is not None:
+                    yield from self._decoded_anew(error)
+                    return
                 self.broken_frames, self._untimed = self.broken_frames + 1, self._untimed + 1
             if fruitless > _MAX_FRUITLESS:
                 self._trouble = "no frames any more"
                 return
 
+    def _decoded_anew(self, error: Exception) -> Iterator[Image]:
+        """Go on after the latest frame on the CPU, which also tells whether the file is broken."""
+        logger.info("%s: decoded on the CPU from now on (the card: %s)", self.name, error)
+        assert self._without_card is not None
+        container, self._without_card = self._without_card(), None
+        self._container.close()
+        self._frames_to_skip = self._delivered_frames
+        self._sounds_to_skip = self._sounds - len(self._heard)
+        self._use(container)
+        yield from self._decoded()
+
     def _note_time(self, frame: av.VideoFrame) -> None:
         self.seconds = self._clock.advance(self._stamp(frame), self._untimed)
         self._delivered_frames, self._untimed = self._delivered_frames + 1, 0
-        while self._heard and self._clock.start is not None:
-            self._hear(self._heard.pop(0))
+        while self._heard and self.sound is not None and self._clock.start is not None:
+            self.sound.put(self._heard.pop(0), self._clock.start)
 
     def _stamp(self, frame: av.VideoFrame) -> float | None:
         """Return the seconds of a frame on the clock of its container."""
@@ -152,6 +174,10 @@ class ContainerSource(VideoSource):
     def _hear(self, packet: Packet[Any]) -> None:
         if self.sound is None:
             return
+        if self._sounds_to_skip:
+            self._sounds_to_skip -= 1
+            return
+        self._sounds += 1
         if self._clock.start is None:
             self._heard.append(packet)
         else:
@@ -178,8 +204,10 @@ class ContainerSource(VideoSource):
         return "; ".join(filter(None, (self._missing(), broken)))
 
 
-def open_container(file: Path | object, raw: RawFormat | None = None) -> InputContainer:
-    """Open a file by its path, or what has a method `read`.
+def open_container(
+    file: Path | object, raw: RawFormat | None = None, hwaccel: HWAccel | None = None
+) -> InputContainer:
+    """Open a file by its path, or what has a method `read`; decode on a card where that is given.
 
     Raises:
         OSError: it is no video.
@@ -188,7 +216,7 @@ def open_container(file: Path | object, raw: RawFormat | None = None) -> InputCo
     if isinstance(file, Path):
         # Files that name others, such as playlists, name no addresses.
         file, options = f"file:{file}", {"protocol_whitelist": "file,crypto,data", **options}
-    return av.open(file, "r", "rawvideo" if raw else None, options)
+    return av.open(file, "r", "rawvideo" if raw else None, options, hwaccel=hwaccel)
 
 
 def _claimed_seconds(container: InputContainer, video: VideoStream) -> float | None:

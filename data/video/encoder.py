@@ -18,7 +18,8 @@ from PIL import Image as PilImage
 
 from data.images import Image
 
-from .formats import ENCODER_OPTIONS, Format, format_of
+from .card import encoder_on, encoder_options
+from .formats import H264, Format, format_of
 from .pixels import ToYuv
 from .sound import Sound, Track
 
@@ -41,13 +42,19 @@ class Encoder:
         rate: frames per second.
         image_hw: height and width of the frames in pixels, both even.
         sound: what is heard, for as long as the frames last.
+        card: number of an NVIDIA card, which encodes H.264 where it can.
 
     Raises:
         OSError: the file or the encoder cannot be opened.
     """
 
     def __init__(
-        self, path: Path, rate: Fraction, image_hw: tuple[int, int], sound: Sound | None = None
+        self,
+        path: Path,
+        rate: Fraction,
+        image_hw: tuple[int, int],
+        sound: Sound | None = None,
+        card: int | None = None,
     ):
         self._path, format = path, format_of(path)
         self._ticks = _ticks_per_second(format, rate)
@@ -57,7 +64,7 @@ class Encoder:
         with _plain_errors(), ExitStack() as undo:
             self._container = av.open(f"file:{path}", "w", format.muxer, format.options)
             undo.callback(self._container.close)
-            self._to_frame = self._add_frames(format, rate, image_hw)
+            self._to_frame = self._add_frames(format, rate, image_hw, card)
             self._track = self._add_sound(format, sound)
             self._container.start_encoding()
             undo.pop_all()
@@ -81,15 +88,17 @@ class Encoder:
                 self._container.close()
 
     def _add_frames(
-        self, format: Format, rate: Fraction, image_hw: tuple[int, int]
+        self, format: Format, rate: Fraction, image_hw: tuple[int, int], card: int | None
     ) -> Callable[[Image], av.VideoFrame]:
         """Add the stream of the frames, and return what makes frames for its encoder."""
-        name = next((name for name in format.encoders if name in av.codecs_available), None)
+        on_card = encoder_on(card) if H264 in format.encoders else None
+        names = (name for name in format.encoders if name in av.codecs_available)
+        name = on_card or next(names, None)
         if name is None:
             raise OSError(f"this PyAV has none of {', '.join(format.encoders)}")
         # What AVI calls its rate is that of the ticks.
         shown_rate = self._ticks if format.muxer == "avi" else rate
-        stream = self._container.add_stream(name, shown_rate, ENCODER_OPTIONS.get(name))
+        stream = self._container.add_stream(name, shown_rate, encoder_options(name, card))
         self._stream = cast("VideoStream", stream)
         context = self._stream.codec_context
         context.height, context.width = image_hw

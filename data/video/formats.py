@@ -1,7 +1,8 @@
-"""What each kind of video file holds."""
+"""What each kind of video file holds, and what one without a header does."""
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import NamedTuple
 
@@ -24,7 +25,8 @@ class Format(NamedTuple):
     options: dict[str, str] = {}  # noqa: RUF012
 
 
-_H264 = ("libx264", "libopenh264", "mpeg4")
+H264 = "libx264"
+_H264 = (H264, "libopenh264", "mpeg4")
 _MPEG = frozenset(("aac", "mp3", "ac3", "eac3"))
 _INDEX_FIRST = {"movflags": "+faststart"}  # so that it plays before all is loaded
 
@@ -50,11 +52,43 @@ FORMATS = {
 ENCODER_OPTIONS = {
     # This preset costs no more time than MPEG-4, for a smaller and better file.
     "libx264": {"preset": "ultrafast", "crf": "23"},
+    "h264_nvenc": {"preset": "p4", "rc": "vbr", "cq": "23", "b": "0"},
     "libvpx-vp9": {"deadline": "realtime", "cpu-used": "8", "row-mt": "1", "crf": "30"},
     "libvpx": {"deadline": "realtime", "cpu-used": "8", "crf": "10", "b": "4M"},
     "mpeg4": {"qmin": "3", "qmax": "3"},
     "mjpeg": {"qmin": "3", "qmax": "3"},
 }
+
+
+class RawFormat(NamedTuple):
+    """The pixels of a stream that has no header.
+
+    Attributes:
+        size: "640x480".
+        fps: frames per second.
+        pixels: libav's name of their format.
+    """
+
+    size: str
+    fps: float
+    pixels: str
+
+    @classmethod
+    def parse(cls, text: str) -> RawFormat:
+        """Read "640x480@30" or "640x480@30:yuv420p".
+
+        Raises:
+            ValueError: it is something else.
+        """
+        match = re.fullmatch(r"([1-9]\d*x[1-9]\d*)@(\d+(?:\.\d+)?)(?::(\w+))?", text)
+        if match is None or not float(match[2]):
+            raise ValueError(f"{text!r}: expected WxH@FPS[:PIXELS], as in 640x480@30:bgr24")
+        return cls(match[1], float(match[2]), match[3] or "rgb24")
+
+    @property
+    def options(self) -> dict[str, str]:
+        """What libav's reader of raw video is told."""
+        return {"video_size": self.size, "framerate": f"{self.fps:g}", "pixel_format": self.pixels}
 
 
 def format_of(path: Path) -> Format:

@@ -14,7 +14,7 @@ from typing import BinaryIO
 from data.images import Image
 
 from .container import ContainerSource, open_container
-from .raw import RawFormat
+from .formats import RawFormat
 
 _HEAD = 64  # bytes in which an MP4 tells whether its index comes first
 

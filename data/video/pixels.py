@@ -17,6 +17,8 @@ from data.images import Image, as_uint8
 HD_LINES = 720
 """Height from which on colours are BT.709's unless a file says otherwise, as televisions do."""
 
+# What cards decode to, and the same with its planes apart, as the CPU decodes.
+_PLANAR = {"nv12": "yuv420p", "p010le": "yuv420p10le"}
 _UNSPECIFIED = 2  # libav's AVCOL_SPC_UNSPECIFIED
 _LUMA = {Colorspace.ITU601: (0.299, 0.114), Colorspace.ITU709: (0.2126, 0.0722)}
 
@@ -39,6 +41,8 @@ class Upright:
 
     def __call__(self, frame: av.VideoFrame) -> Image:
         """Return (H, W, 3) uint8."""
+        if planar := _PLANAR.get(frame.format.name):  # of which libswscale rounds otherwise
+            frame = self._reformatter.reformat(frame, format=planar)
         is_untagged = frame.colorspace == _UNSPECIFIED and not frame.format.is_rgb
         rgb = self._reformatter.reformat(
             frame,

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import re
+from functools import partial
 from pathlib import Path
 from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
 from data.files import is_numbered, is_url, without_password
 
+from .formats import RawFormat
 from .images import ImageSequence
-from .raw import RawFormat
 from .source import VideoSource
 
 __all__ = ["TIMEOUT", "VideoSource", "open_video"]
@@ -20,7 +21,10 @@ TIMEOUT = 10.0
 
 
 def open_video(
-    source: str | int | Path, timeout: float = TIMEOUT, raw: str | None = None
+    source: str | int | Path,
+    timeout: float = TIMEOUT,
+    raw: str | None = None,
+    card: int | None = None,
 ) -> VideoSource:
     """Open a video and read its first frame.
 
@@ -31,11 +35,17 @@ def open_video(
         timeout: seconds without data after which a stream or pipe counts as lost.
         raw: of a file or pipe without a header: size, rate and format of its pixels, as in
             "640x480@30:bgr24"; see `RawFormat`.
+        card: number of an NVIDIA card, which decodes files where it can; the pictures are the same.
 
     Raises:
         ValueError: there is no such source, or no frame comes out of it.
     """
-    text = str(source)
+    opened = _open(str(source), timeout, raw, card)
+    opened.card = card
+    return opened
+
+
+def _open(text: str, timeout: float, raw: str | None, card: int | None) -> VideoSource:
     path = _local_path(text)
     camera = _camera_index(text, path)
     if camera is not None:
@@ -50,7 +60,7 @@ def open_video(
         raise ValueError(f"videos need PyAV: pip install av ({error})") from error
     if path is None:
         return _open_stream(text, timeout)
-    return _open_file(text, path, timeout, raw)
+    return _open_file(text, path, timeout, raw, card)
 
 
 def _local_path(text: str) -> Path | None:
@@ -83,9 +93,12 @@ def _open_stream(address: str, timeout: float) -> VideoSource:
         ) from error
 
 
-def _open_file(text: str, path: Path, timeout: float, raw: str | None) -> VideoSource:
+def _open_file(
+    text: str, path: Path, timeout: float, raw: str | None, card: int | None
+) -> VideoSource:
     from av.error import FFmpegError
 
+    from .card import decoder_on
     from .container import ContainerSource, open_container
     from .pipe import PipeSource
 
@@ -95,6 +108,9 @@ def _open_file(text: str, path: Path, timeout: float, raw: str | None) -> VideoS
             return PipeSource(text, None if text == "-" else path, timeout, format)
         if not path.is_file():
             raise ValueError(f"no such video file: {text}")
-        return ContainerSource(text, open_container(path, format), path=path)
+        decoder = decoder_on(None if raw else card)
+        container = open_container(path, format, decoder)
+        anew = partial(open_container, path) if decoder else None
+        return ContainerSource(text, container, path=path, without_card=anew)
     except (FFmpegError, OSError) as error:
         raise ValueError(f"not a video, or one without frames: {text}") from error

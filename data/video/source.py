@@ -32,11 +32,13 @@ class VideoSource(AbstractContextManager["VideoSource"]):
             of a camera by the clock.
         path: the file; None for cameras, pipes and network streams.
         sound: what is heard; None without any.
+        card: number of the NVIDIA card on which its frames are looked at; None for the CPU.
     """
 
     broken_frames = 0
     seconds = 0.0
     sound: Sound | None = None
+    card: int | None = None
 
     def __init__(
         self,

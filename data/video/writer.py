@@ -39,6 +39,7 @@ class VideoWriter(AbstractContextManager["VideoWriter"]):
             or column is cut off.
         sound: what is heard, for as long as the frames last: that of the source which the frames
             come from, and from which none has been taken yet.
+        card: number of an NVIDIA card, which encodes H.264 where it can.
 
     Attributes:
         path: of the file; another one after `close` if the target was taken meanwhile.
@@ -53,6 +54,7 @@ class VideoWriter(AbstractContextManager["VideoWriter"]):
         fps: float,
         image_hw: tuple[int, int],
         sound: Sound | None = None,
+        card: int | None = None,
     ):
         self.path = Path(path).expanduser()
         self.frames = 0
@@ -65,7 +67,7 @@ class VideoWriter(AbstractContextManager["VideoWriter"]):
         self._partial = self.path.with_name(f".{secrets.token_hex(6)}.part{self.path.suffix}")
         self._file: Encoder | None = None
         try:
-            self._file = _open_file(self._partial, fps, self._even_hw, sound)
+            self._file = _open_file(self._partial, fps, self._even_hw, sound, card)
         except (OSError, ValueError) as error:
             self._discard()
             frames = f"{image_hw[1]} x {image_hw[0]} frames at {fps:g} fps"
@@ -161,14 +163,21 @@ def exact_fps(fps: float) -> Fraction:
     return Fraction(fps).limit_denominator(1001 if fps >= 1 else 10**6)
 
 
-def _open_file(path: Path, fps: float, image_hw: tuple[int, int], sound: Sound | None) -> Encoder:
+def _open_file(
+    path: Path, fps: float, image_hw: tuple[int, int], sound: Sound | None, card: int | None
+) -> Encoder:
     if min(image_hw) < 1 or not exact_fps(fps) > 0:
         raise ValueError("nothing would be seen")
     try:
         from .encoder import Encoder
     except ImportError as error:
         raise ValueError(f"videos need PyAV: pip install av ({error})") from error
-    return Encoder(path, exact_fps(fps), image_hw, sound)
+    try:
+        return Encoder(path, exact_fps(fps), image_hw, sound, card)
+    except (OSError, ValueError):
+        if card is None:
+            raise
+        return Encoder(path, exact_fps(fps), image_hw, sound)  # of a size that the card does not do
 
 
 def _version(path: Path) -> tuple[int, int] | None:

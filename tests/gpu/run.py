@@ -34,11 +34,13 @@ class Watched:
         asked: what the worker is told, see `worker.main`.
         folder: for the results.
         patience: seconds for one check.
+        command: starts a worker.
     """
 
     asked: dict
     folder: Path
     patience: float = PATIENCE
+    command: Sequence[str] = (sys.executable, "-m", "gpu.worker")
     results: Results = field(default_factory=Results)
     planned: list[str] | None = None
     begun: str | None = None
@@ -67,9 +69,7 @@ class Watched:
 
     def _watch(self, file: Path) -> str:
         """Follow a worker to its end; return how it ended."""
-        worker = subprocess.Popen(
-            [sys.executable, "-m", "gpu.worker", json.dumps(self.asked)], env=environment()
-        )
+        worker = subprocess.Popen([*self.command, json.dumps(self.asked)], env=environment())
         file.touch()
         since, rest = time.monotonic(), ""
         try:

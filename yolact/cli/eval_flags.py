@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import get_args
 
 from data.sample import Dataset
-from data.video.raw import RawFormat
+from data.video.formats import RawFormat
 from data.video.reader import TIMEOUT
 from yolact.checkpoint import BUNDLED
 from yolact.config import Config

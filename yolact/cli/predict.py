@@ -18,6 +18,7 @@ from data.images import Image
 from data.video.reader import TIMEOUT, VideoSource, open_video
 from yolact.drawing.detections import Draw
 from yolact.drawing.window import show
+from yolact.engines.choose import card_of
 from yolact.evaluation.way_of_2019 import run_video_plain
 from yolact.explain import explain, save_prototypes
 from yolact.files import write_picture
@@ -218,7 +219,8 @@ def process_video(
     on_frame: Callable[[int, Detections], None] | None = None,
 ) -> VideoReport:
     """Run a video from end to end; `on_frame` is called as in `run_video`."""
-    with open_video(source, options.timeout, options.raw) as video:
+    card = card_of(predictor.device)
+    with open_video(source, options.timeout, options.raw, card) as video:
         # Where nobody waits for a single frame.
         if not (display or video.is_live or options.emulate_playback):
             predictor = predictor.for_many()

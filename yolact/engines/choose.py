@@ -12,7 +12,7 @@ import torch
 
 from yolact.errors import OptionError
 
-from .names import Engine, EngineName, Precision
+from .names import CUDA_PROVIDER, TENSORRT_PROVIDER, Engine, EngineName, Precision
 from .pytorch import autocast
 from .telemetry import no_telemetry
 
@@ -29,7 +29,8 @@ def choose_engine(
 
     Args:
         device: see `pick_device`.
-        engine: "auto" is OpenVINO on a CPU, where it is installed, else "eager".
+        engine: "auto" is OpenVINO on a CPU, where it is installed, else "eager"; "onnxruntime" is
+            for exported files.
         precision: see `choose_precision`; "plain" is always float32.
         fixed_shapes: `Segmenter.fixed_shapes` of the model; without, only "eager" and "plain" run.
 
@@ -42,17 +43,50 @@ def choose_engine(
     if engine == "auto":
         on_cpu = device.type == "cpu" and has_openvino()
         engine = "openvino" if on_cpu and fixed_shapes else "eager"
-    if engine in ("openvino", "compile") and not fixed_shapes:
+    if engine in ("openvino", "onnxruntime", "compile") and not fixed_shapes:
         raise OptionError("engine", engine, "not for Mask R-CNN; expected auto, plain, eager")
     if engine == "openvino" and not has_openvino():
         raise OptionError("engine", engine, "not installed, or broken; pip install openvino")
     if engine == "openvino" and device.type != "cpu":
         raise OptionError("engine", engine, f"runs on the CPU, not on {device}; choose device cpu")
+    if engine == "onnxruntime":
+        precision = _precision_of_onnxruntime(device, precision)
     if engine == "plain":
         if precision not in ("auto", "float32"):
             raise OptionError("precision", precision, "engine 'plain' is float32")
         precision = "float32"
     return Engine(engine, device, choose_precision(device, precision))
+
+
+def _precision_of_onnxruntime(device: torch.device, precision: Precision) -> Precision:
+    """Return what ONNX Runtime computes in: float32, but float16 where TensorRT is.
+
+    Raises:
+        OptionError: it is not installed, or not for this device or precision.
+    """
+    found = onnxruntime_providers()
+    if not found:
+        raise OptionError("engine", "onnxruntime", "not installed; pip install onnxruntime")
+    on_cuda = device.type == "cuda" and CUDA_PROVIDER in found
+    if device.type != "cpu" and not on_cuda:
+        reason = f"this build of it has nothing for {device}; pip install onnxruntime-gpu for CUDA"
+        raise OptionError("engine", "onnxruntime", f"{reason}, or choose device cpu")
+    halves = on_cuda and TENSORRT_PROVIDER in found
+    if precision == "auto":
+        return "float16" if halves else "float32"
+    if precision not in ("float32", *(["float16"] if halves else [])):
+        reason = "an exported file is float32 in onnxruntime; float16 needs TensorRT"
+        raise OptionError("precision", precision, reason)
+    return precision
+
+
+def onnxruntime_providers() -> tuple[str, ...]:
+    """Return what ONNX Runtime can run files by; nothing where it is not installed."""
+    try:
+        from .onnxruntime import available
+    except Exception:  # a library that does not fit this system may raise anything
+        return ()
+    return available()
 
 
 def choose_precision(device: torch.device, precision: Precision = "auto") -> Precision:
@@ -132,6 +166,13 @@ def pick_device(name: str = "auto") -> torch.device:
         choices = ", ".join(kind for kind, there in available.items() if there)
         raise OptionError("device", name, f"not on this machine; there is auto, {choices}")
     return torch.device(name)
+
+
+def card_of(device: torch.device) -> int | None:
+    """Return the number of an NVIDIA card; None for every other device."""
+    if device.type != "cuda":
+        return None
+    return torch.cuda.current_device() if device.index is None else device.index
 
 
 def _synchronize(device: torch.device) -> None:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import base64
 import io
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,12 +22,13 @@ from torch import Tensor
 from yolact.build import build_model, model_class
 from yolact.checkpoint import Checkpoint, load_matching_weights, read_checkpoint, trained_model
 from yolact.config import Config
+from yolact.errors import OptionError
 from yolact.formats.names import State
 from yolact.models.segmenter import AnySegmenter
 from yolact.presets import stored_config
 
-from .choose import choose_engine, has_openvino
-from .names import Engine, EngineName, Precision, RunNetwork
+from .choose import choose_engine, has_openvino, onnxruntime_providers, pick_device
+from .names import CUDA_PROVIDER, Engine, EngineName, Port, Precision, RunNetwork
 from .prepare import prepare
 
 SUFFIXES = (".xml", ".onnx")
@@ -72,9 +74,23 @@ def read_trained(path: Path) -> Checkpoint:
 def engine_for_file(
     path: Path, config: Config, device: str, engine: EngineName, precision: Precision
 ) -> Engine:
-    """Decide as `choose_engine` does; what is left open of an exported file is OpenVINO's."""
+    """Decide as `choose_engine` does.
+
+    What is left open of an exported file is OpenVINO's, but ONNX Runtime's where this is for a GPU
+    that is there, or OpenVINO is not installed.
+
+    Raises:
+        OptionError: see `choose_engine`; or it is not for this kind of file.
+    """
+    is_onnx = path.suffix.lower() == ".onnx"
     if engine == "auto" and is_exported(path):
-        engine = "openvino"
+        on_card = pick_device(device).type == "cuda"
+        on_card &= device != "auto" or CUDA_PROVIDER in onnxruntime_providers()
+        engine = "onnxruntime" if is_onnx and (on_card or not has_openvino()) else "openvino"
+        if device == "auto" and not on_card:
+            device = "cpu"
+    if engine == "onnxruntime" and not is_onnx:
+        raise OptionError("engine", engine, "runs .onnx files, which `yolact export` writes")
     return choose_engine(device, engine, precision, model_class(config.model).fixed_shapes)
 
 
@@ -98,21 +114,33 @@ def open_trained(
     if not is_exported(checkpoint.path):
         model = trained_model(checkpoint, config).to(engine.device)
         return model, prepare(model.network, engine, model.image_size)
-    if config.model != checkpoint.preset().model or engine.name != "openvino":
+    runs_files = engine.name in ("openvino", "onnxruntime")
+    if config.model != checkpoint.preset().model or not runs_files:
         raise ValueError(
-            f"{checkpoint.path}: an exported model runs as it is, through openvino on the "
-            "CPU; leave out engine, device and changes of the model, or export it anew"
+            f"{checkpoint.path}: an exported model runs as it is, through openvino on the CPU or "
+            "onnxruntime; leave out engine, device and changes of the model, or export it anew"
         )
-    from .openvino import OpenVinoNetwork, read_network
-
-    model = build_model(config).eval()
+    model = build_model(config).eval().to(engine.device)
     model.network.to("meta")  # without weights, so that nobody runs it by mistake
     skipped = load_matching_weights(model, checkpoint)
     if any(line.startswith(_RESCORER) for line in skipped):
         raise ValueError(f"{checkpoint.path}: lacks the weights of the mask rescorer")
-    network = read_network(checkpoint.path)
-    _check_interface(checkpoint.path, network, config)
-    return model, OpenVinoNetwork(network, engine.precision)
+    return model, _open_network(checkpoint.path, config, engine)
+
+
+def _open_network(path: Path, config: Config, engine: Engine) -> RunNetwork:
+    """Open an exported network that takes and gives what its metadata says."""
+    if engine.name == "onnxruntime":
+        from .onnxruntime import OnnxRuntimeNetwork
+
+        session = OnnxRuntimeNetwork(path, engine)
+        _check_interface(path, session.ports, config)
+        return session
+    from .openvino import OpenVinoNetwork, ports_of, read_network
+
+    network = read_network(path)
+    _check_interface(path, ports_of(network), config)
+    return OpenVinoNetwork(network, engine.precision)
 
 
 def metadata(model: AnySegmenter, config: Config) -> str:
@@ -138,19 +166,21 @@ def write_openvino(network: Any, text: str, path: Path, half: bool = False) -> N
     ov.save_model(network, path, compress_to_fp16=half)
 
 
-def _check_interface(path: Path, network: Any, config: Config) -> None:
-    """Refuse an `openvino.Model` that takes or gives other shapes than its metadata says.
+def _check_interface(path: Path, ports: Sequence[Port], config: Config) -> None:
+    """Refuse a network that takes or gives other shapes than its metadata says.
+
+    Args:
+        path: for messages.
+        ports: the input, then the outputs.
+        config: of the metadata.
 
     Raises:
         ValueError: as far as the sizes are fixed in the file, one is another.
     """
     sizes = {"S": config.model.image_size, "C": config.num_classes + 1}
-    ports = [*network.inputs, *network.outputs]
-    fits = len(network.inputs) == 1 and len(ports) == len(_INTERFACE)
-    for port, wanted in zip(ports, _INTERFACE, strict=False):
-        shape = port.partial_shape if port.partial_shape.rank.is_static else ()
-        found = [size.get_length() if size.is_static else None for size in shape]
-        fits &= len(found) == len(wanted) and port.element_type.to_string() == "f32"
+    fits = len(ports) == len(_INTERFACE)
+    for (found, is_float), wanted in zip(ports, _INTERFACE, strict=False):
+        fits &= len(found) == len(wanted) and is_float
         for size, name in zip(found, wanted, strict=False):
             known = name if isinstance(name, int) else sizes.setdefault(name, size or 0)
             fits &= size in (None, known) or known == 0
@@ -159,6 +189,10 @@ def _check_interface(path: Path, network: Any, config: Config) -> None:
 
 
 def _read_metadata(path: Path) -> str:
+    if path.suffix.lower() == ".onnx" and not has_openvino() and onnxruntime_providers():
+        from .onnxruntime import open_session
+
+        return str(open_session(path).get_modelmeta().custom_metadata_map[KEY])
     if not has_openvino():
         raise ValueError("it runs through OpenVINO; pip install openvino")
     from .openvino import read_network

@@ -1,21 +1,32 @@
 """The names of engines and precisions, and the decision for one of each.
 
 plain     PyTorch, as built, in float32, with masks as large as the image: to compare with
-eager     PyTorch, batch norm folded into the convolutions, channels last: the choice on a GPU
+eager     PyTorch, batch norm folded into the convolutions, channels last; on an NVIDIA GPU recorded
+          as CUDA graphs: the choice on a GPU
 compile   the same through `torch.compile`: a slow start, and a C++ compiler or Triton needed
 openvino  OpenVINO, converted once and kept in a cache: the choice on a CPU
+onnxruntime  an exported .onnx file, on an NVIDIA card by CUDA or TensorRT, or on a CPU
 """
 
 from __future__ import annotations
 
+import os
+import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 import torch
 
 Precision = Literal["auto", "float32", "bfloat16", "float16"]
-EngineName = Literal["auto", "plain", "eager", "compile", "openvino"]
+EngineName = Literal["auto", "plain", "eager", "compile", "openvino", "onnxruntime"]
+
+CUDA_PROVIDER, TENSORRT_PROVIDER = "CUDAExecutionProvider", "TensorrtExecutionProvider"
+"""What ONNX Runtime calls them."""
+
+Port = tuple[list[int | None], bool]
+"""An input or output of an exported network: sizes, None where open, and whether in float32."""
 
 RunNetwork = Callable[[Any], Any]
 """A network as the predictor calls it: YOLACT's from (B, 3, S, S) to `Predictions`, Mask R-CNN's
@@ -39,3 +50,11 @@ class Engine:
     def __str__(self) -> str:
         threads = f" ({torch.get_num_threads()} threads)" if self.device.type == "cpu" else ""
         return f"{self.name}, {self.precision}, {self.device}{threads}"
+
+
+def cache_folder() -> Path:
+    """Return the folder for what can be made again: ~/.cache/yolact, or below XDG_CACHE_HOME."""
+    try:
+        return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "yolact"
+    except RuntimeError:  # a user without a home
+        return Path(tempfile.gettempdir()) / "yolact"

@@ -8,7 +8,6 @@ import logging
 import os
 import shutil
 import sys
-import tempfile
 import threading
 import warnings
 from collections.abc import Callable, Mapping, Sequence
@@ -25,7 +24,7 @@ from torch import Tensor, nn
 
 from layers.structures import Predictions
 
-from .names import Precision
+from .names import Port, Precision, cache_folder
 from .pytorch import merge_branches
 from .telemetry import no_telemetry
 
@@ -33,14 +32,6 @@ with no_telemetry():
     import openvino as ov
     from openvino.frontend import FrontEndManager
     from openvino.frontend.pytorch.ts_decoder import TorchScriptPythonDecoder
-
-
-def cache_folder() -> Path:
-    """Return the folder for what can be made again: ~/.cache/yolact, or below XDG_CACHE_HOME."""
-    try:
-        return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "yolact"
-    except RuntimeError:  # a user without a home
-        return Path(tempfile.gettempdir()) / "yolact"
 
 
 OUTPUTS = ("class_logits", "box_deltas", "coefficients", "prototypes", "anchors")
@@ -214,6 +205,16 @@ def read_network(path: Path) -> ov.Model:
         RuntimeError: it is broken, or has an operator that OpenVINO does not know.
     """
     return _core().read_model(path)
+
+
+def ports_of(model: ov.Model) -> list[Port]:
+    """Return the inputs, then the outputs."""
+    ports = []
+    for port in (*model.inputs, *model.outputs):
+        shape = port.partial_shape if port.partial_shape.rank.is_static else ()
+        sizes = [size.get_length() if size.is_static else None for size in shape]
+        ports.append((sizes, port.element_type.to_string() == "f32"))
+    return ports
 
 
 def _keep(model: ov.Model, entry: Path) -> None:

@@ -10,7 +10,7 @@ from torch import nn
 
 from .choose import has_openvino
 from .names import Engine, RunNetwork
-from .pytorch import optimise, run_in_precision
+from .pytorch import optimise, run_in_precision, warm_up_graphs
 
 if TYPE_CHECKING:
     from .openvino import OpenVinoNetwork
@@ -44,6 +44,7 @@ def warm_up(run: RunNetwork) -> None:
     """Do now what a network from `prepare` leaves to its first call."""
     if network := _of_openvino(run):
         network.compile()
+    warm_up_graphs(run)
 
 
 def for_many(run: RunNetwork) -> tuple[RunNetwork, int]:

@@ -6,7 +6,6 @@ import copy
 import logging
 import threading
 from collections.abc import Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import cache, partial
 from typing import Any, get_args
@@ -15,9 +14,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
+from layers.anchors import AnchorGenerator
 from layers.blocks import DeformableConv2d
 from yolact.errors import OptionError
 
+from .graphs import FixedAnchors, GraphedNetwork, recorder_for
 from .names import Engine, Precision, RunNetwork
 
 logger = logging.getLogger(__name__)
@@ -101,9 +102,12 @@ def optimise(network: nn.Module, engine: Engine, image_size: int) -> RunNetwork:
         OptionError: it cannot be compiled here.
     """
     frozen = inference_copy(network, engine.precision)
+    if engine.name == "compile" or recorder_for(engine.device, engine.precision):
+        _fix_anchors(frozen, engine, image_size)
     if engine.name == "compile":
         return CompiledNetwork(frozen, engine, image_size)
-    return partial(_run_frozen, frozen, engine)
+    run = partial(_run_frozen, frozen, engine)
+    return _recorded(run, run, engine, image_size)
 
 
 class CompiledNetwork:
@@ -121,21 +125,49 @@ class CompiledNetwork:
     def __init__(self, frozen: nn.Module, engine: Engine, image_size: int) -> None:
         self._made_of = (frozen, engine, image_size)
         run = partial(_run_frozen, _compiled(frozen, engine.device), engine)
-        # CUDA graphs belong to the thread that recorded them.
-        self._run = _in_one_thread(run) if engine.device.type == "cuda" else run
         try:
-            self(torch.zeros((1, 3, image_size, image_size), device=engine.device))
+            run(_blank(engine, image_size))
         except Exception as error:  # compilers fail in many ways
             reason = (str(error).strip() or type(error).__name__).splitlines()[0]
             needed = "it needs a C++ compiler, or Triton on a GPU"
             raise OptionError("engine", engine.name, f"{reason}; {needed}") from None
+        self.run = _recorded(run, partial(_run_frozen, frozen, engine), engine, image_size)
 
     def __call__(self, x: object) -> object:
         """Predict."""
-        return self._run(x)
+        return self.run(x)
 
     def __reduce__(self) -> tuple[type[CompiledNetwork], tuple[nn.Module, Engine, int]]:
         return CompiledNetwork, self._made_of
+
+
+def warm_up_graphs(run: RunNetwork) -> None:
+    """Record single images now, where the network from `optimise` is recorded at all."""
+    run = run.run if isinstance(run, CompiledNetwork) else run
+    if isinstance(run, GraphedNetwork):
+        run.warm_up()
+
+
+def _recorded(
+    run: RunNetwork, unrecorded: RunNetwork, engine: Engine, image_size: int
+) -> RunNetwork:
+    """Return what records a network where its device can; else the network."""
+    recorder = recorder_for(engine.device, engine.precision)
+    if recorder is None:
+        return run
+    return GraphedNetwork(run, unrecorded, recorder, _blank(engine, image_size))
+
+
+def _fix_anchors(frozen: nn.Module, engine: Engine, image_size: int) -> None:
+    """Make the anchors of S x S images now, where the network has them."""
+    anchors = getattr(frozen, "anchors", None)
+    if isinstance(anchors, AnchorGenerator):
+        frozen.anchors = FixedAnchors(anchors)
+        _run_frozen(frozen, engine, _blank(engine, image_size))
+
+
+def _blank(engine: Engine, image_size: int) -> Tensor:
+    return torch.zeros((1, 3, image_size, image_size), device=engine.device)
 
 
 def _run_frozen(frozen: RunNetwork, engine: Engine, x: object) -> object:
@@ -223,11 +255,6 @@ def _tensors(outputs: object) -> list[Tensor]:
 
 
 def _compiled(network: RunNetwork, device: torch.device) -> RunNetwork:
-    if device.type == "cuda":
-        return torch.compile(network, mode="reduce-overhead")  # CUDA graphs
+    if device.type == "cuda":  # recorded here, for Inductor's own graphs belong to one thread
+        return torch.compile(network, dynamic=False, options={"triton.cudagraphs": False})
     return torch.compile(network, options={"freezing": True})
-
-
-def _in_one_thread(run: RunNetwork) -> RunNetwork:
-    thread = ThreadPoolExecutor(1, "network")
-    return lambda x: thread.submit(run, x).result()

@@ -38,12 +38,13 @@ class Many(NamedTuple):
     fps: float | None = None
 
 
-def open_many(source: object) -> Many:
+def open_many(source: object, card: int | None = None) -> Many:
     """Open what stands for any number of images.
 
     Args:
         source: a list or another iterable of what `read` takes, a folder, a pattern, a video, the
             number of a camera, the address of a stream; or one image.
+        card: see `open_video`.
 
     Raises:
         OSError: no such file or folder.
@@ -52,11 +53,11 @@ def open_many(source: object) -> Many:
     if isinstance(source, (str, os.PathLike)):
         kind = kind_of(source, otherwise="video")
         if kind == "video":
-            return _open_video(os.fspath(source))
+            return _open_video(os.fspath(source), card)
         named = expand_images(source) if kind == "images" else [source]
         return Many(_each(named), is_stored=True)
     if isinstance(source, int) and not isinstance(source, bool) and source >= 0:
-        return _open_video(str(source))
+        return _open_video(str(source), card)
     if is_one(source):
         return Many(_each([source]), is_stored=True)
     if isinstance(source, (list, tuple)):
@@ -117,10 +118,10 @@ def _copies(given: Iterable[object]) -> Generator[object, None, None]:
         yield each.copy() if isinstance(each, np.ndarray) else each
 
 
-def _open_video(name: str) -> Many:
+def _open_video(name: str, card: int | None) -> Many:
     from data.video.reader import open_video
 
-    video = open_video(name)
+    video = open_video(name, card=card)
     return Many(_frames(video), not video.is_live, video.fps)
 
 

@@ -218,7 +218,9 @@ class _Sink:
         network: Rate | None,
     ):
         self._writer = (
-            VideoWriter(output, source.fps, source.image_hw, source.sound) if output else None
+            VideoWriter(output, source.fps, source.image_hw, source.sound, source.card)
+            if output
+            else None
         )
         self._display, self._show_fps, self._is_live = display, show_fps, source.is_live
         self._rate, self._network = Rate(), network

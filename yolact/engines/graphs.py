@@ -1,0 +1,205 @@
+"""A network recorded as CUDA graphs, so that a GPU need not wait for Python between its kernels.
+
+A graph belongs to one shape of the input, and reads and writes the same memory at every replay.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from functools import cache, cached_property
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from layers.anchors import AnchorGenerator
+
+from .names import Precision, RunNetwork
+
+logger = logging.getLogger(__name__)
+
+_WARM_UPS = 3  # before recording, for libraries that allocate and choose at first use
+_MOST = 2  # shapes: single images, and the batches of whoever has many
+
+
+class Recorder(Protocol):
+    """What records kernels."""
+
+    def record(self, function: Callable[[], Any]) -> tuple[Any, Callable[[], object]]:
+        """Return a function's outputs, and what computes them anew in the same memory."""
+
+    def turn(self) -> AbstractContextManager[None]:
+        """Wait, on the device, for the turn before; one thread at a time may have one."""
+
+
+class GraphedNetwork:
+    """A network that is recorded for the shapes that come again; others run as they are.
+
+    Threads share it: each call gets outputs of its own. A pickled one is recorded anew where it is
+    loaded. What cannot be recorded runs without, which is told once.
+
+    Args:
+        run: from a (B, 3, S, S) tensor to `Predictions`, without a wait for the device.
+        unrecorded: the same, for all other inputs.
+        recorder: of its device.
+        example: a (1, 3, S, S) input there, to warm up with.
+    """
+
+    def __init__(
+        self, run: RunNetwork, unrecorded: RunNetwork, recorder: Recorder, example: Tensor
+    ) -> None:
+        self._made_of = (run, unrecorded, recorder, example)
+        self._run, self.unrecorded = run, unrecorded
+        self._recorder, self.example = recorder, example
+        self._lock, self._most = threading.Lock(), _MOST
+        self._seen: set[object] = set()
+        self._graphs: dict[object, _Graph] = {}
+
+    def __call__(self, x: Any) -> Any:
+        """Predict; the outputs are the caller's own."""
+        if isinstance(x, Tensor):
+            with self._lock:
+                graph = self._graph_for(x)
+                if graph is not None:
+                    with self._recorder.turn():
+                        return graph(x)
+        return self.unrecorded(x)
+
+    def __reduce__(self) -> tuple[type[GraphedNetwork], tuple[object, ...]]:
+        return GraphedNetwork, self._made_of
+
+    @property
+    def recorded(self) -> int:
+        """Number of shapes that are recorded."""
+        return len(self._graphs)
+
+    def warm_up(self) -> None:
+        """Record now what would be recorded at the second call with a single image."""
+        for _ in range(2):
+            self(self.example)
+
+    def _graph_for(self, x: Tensor) -> _Graph | None:
+        """Return the graph of a shape, from its second time on."""
+        key = (x.shape, x.dtype)
+        if key in self._seen and key not in self._graphs and len(self._graphs) < self._most:
+            try:
+                self._graphs[key] = _Graph(self._run, self._recorder, x)
+            except Exception as error:  # drivers, libraries and other threads prevent it
+                self._most = len(self._graphs)
+                reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+                logger.warning("the network runs without CUDA graphs: %s", reason)
+        self._seen.add(key)
+        return self._graphs.get(key)
+
+
+class _Graph:
+    """One recording: its input, its outputs, and what computes these from that."""
+
+    @torch.inference_mode(False)  # a buffer made inside could not be written outside
+    @torch.no_grad()
+    def __init__(self, run: RunNetwork, recorder: Recorder, x: Tensor) -> None:
+        self._x = torch.empty_like(x, memory_format=torch.channels_last).copy_(x)
+        self._outputs, self._replay = recorder.record(lambda: run(self._x))
+
+    def __call__(self, x: Tensor) -> Any:
+        self._x.copy_(x)
+        self._replay()
+        copies = (part if part is None else part.clone() for part in self._outputs)
+        return type(self._outputs)._make(copies)
+
+
+class CudaRecorder:
+    """Records on an NVIDIA GPU.
+
+    Args:
+        device: the GPU.
+        try_algorithms: let cuDNN time its algorithms, which differ in rounding.
+    """
+
+    def __init__(self, device: torch.device, try_algorithms: bool) -> None:
+        self._made_of = (device, try_algorithms)
+        self._device, self._try_algorithms = device, try_algorithms
+
+    def __reduce__(self) -> tuple[type[CudaRecorder], tuple[torch.device, bool]]:
+        return CudaRecorder, self._made_of
+
+    def record(self, function: Callable[[], Any]) -> tuple[Any, Callable[[], object]]:
+        """See `Recorder`; other threads may use the device meanwhile."""
+        with _recording(), torch.cuda.device(self._device), _benchmark(self._try_algorithms):
+            stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
+            stream.wait_stream(torch.cuda.current_stream())
+            # PyTorch goes on referring to a graph whose capture fails.
+            self._latest = graph = torch.cuda.CUDAGraph()
+            with torch.cuda.stream(stream):  # left after a failure, too
+                for _ in range(_WARM_UPS):
+                    function()
+                # By default an allocation in any other thread would be an error, there and here.
+                with torch.cuda.graph(graph, stream=stream, capture_error_mode="thread_local"):
+                    outputs = function()
+            torch.cuda.current_stream().wait_stream(stream)
+        return outputs, graph.replay
+
+    @contextmanager
+    def turn(self) -> Iterator[None]:
+        """See `Recorder`; callers may be on different streams."""
+        with torch.cuda.device(self._device):
+            stream = torch.cuda.current_stream()
+            stream.wait_event(self._done)
+            yield
+            self._done.record(stream)
+
+    @cached_property
+    def _done(self) -> torch.cuda.Event:
+        return torch.cuda.Event()  # type: ignore[no-untyped-call]
+
+
+def recorder_for(device: torch.device, precision: Precision) -> Recorder | None:
+    """Return what records on a device; None where nothing does."""
+    if device.type != "cuda":
+        return None
+    return CudaRecorder(device, try_algorithms=precision != "float32")
+
+
+@cache
+def _recording() -> threading.Lock:
+    """Return the lock of all recordings of the process, of which PyTorch allows one at a time."""
+    return threading.Lock()
+
+
+@contextmanager
+def _benchmark(chosen: bool) -> Iterator[None]:
+    """Switch cuDNN's trial of algorithms on, inside, where it is chosen."""
+    before = torch.backends.cudnn.benchmark
+    torch.backends.cudnn.benchmark = before or chosen
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.benchmark = before
+
+
+class FixedAnchors(nn.Module):
+    """Keeps the anchors of the first size that comes; for others it asks the generator.
+
+    A graph reads them where they are at every replay, and a compiler takes them as a constant: the
+    generator's cache may drop them, and making them copies from the CPU.
+    """
+
+    def __init__(self, generator: AnchorGenerator) -> None:
+        super().__init__()
+        self.generator = generator
+        self.grids: list[tuple[int, int]] = []
+        self.register_buffer("anchors", None, persistent=False)
+        self.anchors: Tensor | None
+
+    def forward(self, features: Sequence[Tensor]) -> Tensor:
+        """See `AnchorGenerator.forward`."""
+        grids = [(feature.shape[-2], feature.shape[-1]) for feature in features]
+        if self.anchors is None:
+            self.grids, self.anchors = grids, self.generator(features)
+        if grids == self.grids:
+            return self.anchors.clone()
+        made: Tensor = self.generator(features)
+        return made

@@ -1,0 +1,108 @@
+"""Exported .onnx files through ONNX Runtime: on an NVIDIA card by CUDA or TensorRT, or on a CPU."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime as ort
+import torch
+from torch import Tensor
+
+from layers.structures import Predictions
+from yolact.errors import OptionError
+
+from .names import CUDA_PROVIDER, TENSORRT_PROVIDER, Engine, Port, Precision, cache_folder
+
+_ERRORS_ONLY = 3
+
+
+class OnnxRuntimeNetwork:
+    """An exported network, called like the PyTorch one, from any thread.
+
+    A pickled one reads its file anew where it is loaded.
+
+    Args:
+        path: .onnx.
+        engine: "onnxruntime", on a CPU or CUDA.
+
+    Raises:
+        OptionError: what the device needs does not load.
+    """
+
+    def __init__(self, path: Path, engine: Engine) -> None:
+        self._made_of = (path, engine)
+        self._device, chosen = engine.device, providers(engine.device, engine.precision)
+        self._session = open_session(path, chosen)
+        if self._session.get_providers()[0] != chosen[0][0]:  # which it only warns of
+            reason = f"{chosen[0][0]} does not load; are CUDA and cuDNN those that it needs?"
+            raise OptionError("engine", engine.name, reason)
+
+    def __call__(self, x: Tensor) -> Predictions:
+        """Predict for a (B, 3, S, S) normalised RGB batch on the engine's device."""
+        x = x.contiguous()
+        ports = self._session.get_outputs()
+        shapes = [[size if isinstance(size, int) else len(x) for size in p.shape] for p in ports]
+        outputs = [torch.empty(shape, device=x.device) for shape in shapes]
+        binding = self._session.io_binding()
+        binding.bind_input(self._session.get_inputs()[0].name, *_memory(x))
+        for port, output in zip(ports, outputs, strict=True):
+            binding.bind_output(port.name, *_memory(output))
+        if x.device.type == "cuda":  # its own stream does not wait for PyTorch's
+            torch.cuda.current_stream(x.device).synchronize()
+        self._session.run_with_iobinding(binding)
+        return Predictions(*outputs)
+
+    def __reduce__(self) -> tuple[type[OnnxRuntimeNetwork], tuple[Path, Engine]]:
+        return OnnxRuntimeNetwork, self._made_of
+
+    @property
+    def ports(self) -> list[Port]:
+        """The input, then the outputs."""
+        ports = [*self._session.get_inputs(), *self._session.get_outputs()]
+        return [
+            ([n if isinstance(n, int) else None for n in port.shape], port.type == "tensor(float)")
+            for port in ports
+        ]
+
+
+def providers(device: torch.device, precision: Precision) -> list[tuple[str, dict[str, str]]]:
+    """Return what runs a file, best first, with its options; it may not be installed.
+
+    Args:
+        device: a CPU or CUDA.
+        precision: "float32", or of TensorRT "float16".
+    """
+    if device.type != "cuda":
+        return [("CPUExecutionProvider", {})]
+    card = str(device.index or 0)
+    cuda = (CUDA_PROVIDER, {"device_id": card, "use_tf32": "0"})
+    if precision == "float32":
+        return [cuda]
+    kept = {"trt_engine_cache_enable": "1", "trt_engine_cache_path": str(cache_folder() / "trt")}
+    return [(TENSORRT_PROVIDER, {"device_id": card, "trt_fp16_enable": "1", **kept}), cuda]
+
+
+def open_session(
+    path: Path, chosen: Sequence[tuple[str, dict[str, str]]] = (("CPUExecutionProvider", {}),)
+) -> Any:
+    """Return an `onnxruntime.InferenceSession`; what it only warns of is not printed."""
+    options = ort.SessionOptions()
+    options.log_severity_level = _ERRORS_ONLY
+    options.intra_op_num_threads = torch.get_num_threads()
+    return ort.InferenceSession(path, options, providers=list(chosen))
+
+
+@cache
+def available() -> tuple[str, ...]:
+    """Return the names of the providers that the installed package knows."""
+    return tuple(ort.get_available_providers())
+
+
+def _memory(tensor: Tensor) -> tuple[str, int, type[np.float32], tuple[int, ...], int]:
+    """Return where a float32 tensor lies, as `bind_input` and `bind_output` take it."""
+    device = tensor.device
+    return device.type, device.index or 0, np.float32, tuple(tensor.shape), tensor.data_ptr()
