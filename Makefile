@@ -3,7 +3,7 @@ BIN := .venv/bin
 # Up to four processes of one thread each: the networks of the tests are tiny.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile
 
-.PHONY: demo test test-all lint clean
+.PHONY: demo test test-all test-gpu lint clean
 
 # The environment with everything installed; made anew when what it is built from changes, or when
 # the last attempt was broken off.
@@ -21,7 +21,10 @@ test: .venv
 	$(PYTEST)
 
 test-all: .venv
-	$(PYTEST) -m "slow or not slow"
+	$(PYTEST) -m "not gpu"
+
+test-gpu: .venv
+	$(BIN)/python scripts/test_gpu.py
 
 lint: .venv
 	$(BIN)/ruff check .

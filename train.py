@@ -129,7 +129,7 @@ def train_step(session: Session, batch: Batch) -> tuple[dict[str, float], bool]:
     learner.scaler.unscale_(learner.optimizer)
     norm = get_total_norm([p.grad for p in model.parameters() if p.grad is not None])
     means = distributed.mean(torch.stack(list(totals.values())))
-    *values, length = torch.cat((means, norm[None])).tolist()  # one wait for a GPU
+    *values, length = torch.cat((means, norm[None])).tolist()  # sync: once in a step
     finite = math.isfinite(sum(values)) and math.isfinite(length)
     if finite:
         if limit := learner.config.train.gradient_clip:

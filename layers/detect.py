@@ -2,16 +2,55 @@
 
 from __future__ import annotations
 
-from typing import Literal, get_args
+from collections.abc import Callable, Sequence
+from typing import Literal, NamedTuple, get_args
 
 import torch
 from torch import Tensor
 
 from .boxes import decode_boxes
-from .nms import cross_class_nms, fast_nms, greedy_nms
-from .structures import Candidates, Predictions
+from .nms import (
+    FEW,
+    NOTHING,
+    cross_class_nms,
+    cross_class_nms_in_places,
+    fast_nms,
+    fast_nms_in_places,
+    greedy_nms,
+)
+from .structures import Candidates, Predictions, fetch
 
 Nms = Literal["fast", "cross_class", "greedy"]
+Admit = Callable[[Tensor, Tensor], Tensor]
+"""Marks the (N,) detections that count, by their scores and labels."""
+
+
+class Settings(NamedTuple):
+    """What `detect` takes beside predictions; see there."""
+
+    score_threshold: float = 0.05
+    iou_threshold: float = 0.5
+    top_k: int = 200
+    max_detections: int = 100
+    nms: Nms = "fast"
+    admit: Admit | None = None
+
+
+class _Raw(NamedTuple):
+    """The predictions for one image."""
+
+    class_logits: Tensor  # (P, C + 1)
+    box_deltas: Tensor  # (P, 4)
+    coefficients: Tensor  # (P, K)
+    anchors: Tensor  # (P, 4)
+
+
+class _Places(NamedTuple):
+    """D places for candidates, and which of them hold one that counts."""
+
+    candidates: Candidates
+    filled: Tensor  # (D,) bool
+    decided: Tensor  # () bool: the boxes that were looked at decide over all others
 
 
 def detect(
@@ -21,8 +60,12 @@ def detect(
     top_k: int = 200,
     max_detections: int = 100,
     nms: Nms = "fast",
+    admit: Admit | None = None,
 ) -> list[Candidates]:
     """Find the objects of each image, in float32.
+
+    A GPU is waited for once, however many images and objects there are; and once more where more
+    than `layers.nms.FEW` anchors of an image are above the threshold, but hold too few objects.
 
     Args:
         predictions: raw outputs for B images.
@@ -31,7 +74,8 @@ def detect(
         top_k: boxes per class ("fast") or in all ("cross_class") that enter suppression.
         max_detections: objects kept per image; "cross_class", as released, heeds only top_k.
         nms: "fast" (YOLACT sec. 5), "cross_class" (the same over all classes at once), or
-            "greedy" (the exact classic).
+            "greedy" (the exact classic, which the processor computes).
+        admit: which of the objects kept count; None for all.
 
     Returns:
         Candidates for each image, highest score first.
@@ -41,23 +85,34 @@ def detect(
     """
     if nms not in get_args(Nms):
         raise ValueError(f"nms={nms!r} is none of {', '.join(get_args(Nms))}")
-    found = []
-    for logits, deltas, coefficients in zip(
-        predictions.class_logits, predictions.box_deltas, predictions.coefficients, strict=True
-    ):
-        anchors, scores = _above_threshold(logits.float(), score_threshold)
-        boxes = decode_boxes(deltas[anchors].float(), predictions.anchors[anchors])
-        if nms == "fast":
-            kept = fast_nms(boxes, scores, iou_threshold, top_k, max_detections)
-        elif nms == "cross_class":
-            kept = cross_class_nms(boxes, scores, iou_threshold, top_k)
-        else:
-            kept = greedy_nms(boxes, scores, iou_threshold, score_threshold, max_detections)
-        index, labels, kept_scores = kept
-        found.append(
-            Candidates(boxes[index], kept_scores, labels, coefficients[anchors[index]].float())
-        )
-    return found
+    settings = Settings(score_threshold, iou_threshold, top_k, max_detections, nms, admit)
+    logits, deltas, coefficients, anchors = (*predictions[:3], predictions.anchors)
+    device = anchors.device
+    if device.type != "cpu" and nms == "greedy":
+        logits, deltas, coefficients, anchors = fetch(logits, deltas, coefficients, anchors)
+    rows = zip(logits, deltas, coefficients, strict=True)
+    images = [_Raw(*row, anchors) for row in rows]
+    if anchors.device.type != "cpu":
+        return detect_in_places(images, settings)
+    found = [_detect(image, settings) for image in images]
+    return found if device.type == "cpu" else [candidates.to(device) for candidates in found]
+
+
+def _detect(raw: _Raw, settings: Settings) -> Candidates:
+    """Find the objects of an image on the CPU."""
+    score_threshold, iou_threshold, top_k, max_detections, nms, admit = settings
+    anchors, scores = _above_threshold(raw.class_logits.float(), score_threshold)
+    boxes = decode_boxes(raw.box_deltas[anchors].float(), raw.anchors[anchors])
+    if nms == "fast":
+        kept = fast_nms(boxes, scores, iou_threshold, top_k, max_detections)
+    elif nms == "cross_class":
+        kept = cross_class_nms(boxes, scores, iou_threshold, top_k)
+    else:
+        kept = greedy_nms(boxes, scores, iou_threshold, score_threshold, max_detections)
+    index, labels, kept_scores = kept
+    coefficients = raw.coefficients[anchors[index]].float()
+    found = Candidates(boxes[index], kept_scores, labels, coefficients)
+    return found if admit is None else found[admit(kept_scores, labels)]
 
 
 def _above_threshold(logits: Tensor, score_threshold: float) -> tuple[Tensor, Tensor]:
@@ -65,7 +120,64 @@ def _above_threshold(logits: Tensor, score_threshold: float) -> tuple[Tensor, Te
     # Against background alone a class scores at least as high as against all classes: what fails
     # that cheap test, which is nearly everything, needs no softmax.
     bound = (logits[:, 1:].amax(dim=1) - logits[:, 0]).sigmoid()
-    anchors = (bound > score_threshold * (1 - 1e-3)).nonzero().squeeze(1)
+    anchors = (bound > score_threshold * (1 - 1e-3)).nonzero().squeeze(1)  # sync: on the CPU only
     scores = torch.softmax(logits[anchors], dim=1)[:, 1:]
     keep = scores.amax(dim=1) > score_threshold
-    return anchors[keep], scores[keep]
+    return anchors[keep], scores[keep]  # sync: on the CPU only
+
+
+def detect_in_places(images: Sequence[_Raw], settings: Settings) -> list[Candidates]:
+    """Find the objects of B images by operators whose shapes are known beforehand.
+
+    So a GPU need not be waited for, until it tells for all images what is found.
+    """
+    places = [_in_places(image, settings, FEW) for image in images]
+    chosen, decided = _told(places)
+    if unsure := [i for i, sure in enumerate(decided) if not sure]:
+        again = [_in_places(images[i], settings, None) for i in unsure]
+        for i, place, which in zip(unsure, again, _told(again)[0], strict=True):
+            places[i], chosen[i] = place, which
+    return [place.candidates[which] for place, which in zip(places, chosen, strict=True)]
+
+
+def _in_places(raw: _Raw, settings: Settings, few: int | None) -> _Places:
+    """Find the objects of an image among its best `few` anchors, or among all."""
+    score_threshold, iou_threshold, top_k, max_detections, nms, admit = settings
+    scores = torch.softmax(raw.class_logits.float(), dim=1)[:, 1:]  # (P, C)
+    best = scores.amax(dim=1)
+    passed = best > score_threshold
+    best = best.masked_fill(~passed, NOTHING)
+    scores = scores.masked_fill(~passed[:, None], NOTHING)
+    boxes = decode_boxes(raw.box_deltas.float(), raw.anchors)
+    if nms == "cross_class":
+        index, labels, kept = cross_class_nms_in_places(boxes, scores, iou_threshold, top_k)
+        decided = passed.new_ones(())
+    else:
+        left_out = best.new_full((), NOTHING)
+        anchors = torch.arange(len(best), device=best.device)
+        if few is not None and len(best) > few:
+            ranked, anchors = best.topk(few + 1)
+            left_out, anchors = ranked[-1], anchors[:-1].sort()[0]  # equal scores keep their order
+        index, labels, kept = fast_nms_in_places(
+            boxes[anchors], scores[anchors], iou_threshold, top_k, max_detections
+        )
+        index = anchors[index]
+        # Only better boxes suppress: those left out change nothing where they are none, or where
+        # the places are filled by better ones.
+        decided = left_out == NOTHING
+        if len(kept) == max_detections:
+            decided = decided | (kept[-1] > left_out)
+    filled = kept != NOTHING
+    if admit is not None:
+        filled = filled & admit(kept, labels)
+    candidates = Candidates(boxes[index], kept, labels, raw.coefficients[index].float())
+    return _Places(candidates, filled, decided)
+
+
+def _told(places: Sequence[_Places]) -> tuple[list[Tensor], list[bool]]:
+    """Fetch which places are filled, (D,) bool on the CPU for each image, and what is decided."""
+    if not places:
+        return [], []
+    rows = [torch.cat((place.filled, place.decided[None])) for place in places]
+    (told,) = fetch(torch.stack(rows))  # the one wait for a GPU
+    return list(told[:, :-1]), told[:, -1].tolist()  # sync: on the CPU

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from .native import Window
-from .paste import bitmap, has_pixels, mask_window, paste_masks, tint
+from .paste import bitmap, has_pixels, mask_window, paste_masks, pasted_parts, tint, tint_all
 from .structures import TensorGroup
 
 Found = TypeVar("Found", bound="Instances")
@@ -58,14 +58,23 @@ class Instances(TensorGroup):
     @property
     def masks(self) -> Tensor:
         """Full-size masks, (N, H, W) bool, made on each access."""
-        bounds = self.boxes if self.crop_to_boxes else None
-        return paste_masks(self.soft_masks, self.mask_frames, self.image_hw, bounds)
+        return paste_masks(self.soft_masks, self.mask_frames, self.image_hw, self._bounds)
+
+    @property
+    def _bounds(self) -> Tensor | None:
+        return self.boxes if self.crop_to_boxes else None
 
     @property
     def areas(self) -> Tensor:
         """Pixels of each mask, (N,) int64."""
-        pixels = [int(self.crop(index)[1].sum()) for index in range(len(self))]
-        return torch.tensor(pixels, dtype=torch.int64, device=self.labels.device)
+        if self.soft_masks.device.type != "cpu":
+            counts = torch.zeros_like(self.labels)
+            masks = self.soft_masks, self.mask_frames, self.image_hw, self._bounds
+            for objects, _, inside in pasted_parts(*masks):
+                counts[objects] += inside.sum(dim=(1, 2))
+            return counts
+        pixels = [int(self.crop(i)[1].sum()) for i in range(len(self))]  # sync: on the CPU
+        return torch.tensor(pixels, dtype=torch.int64)
 
     def window(self, index: int) -> Window:
         """Return a window x1, y1, x2, y2 in whole image pixels that holds one mask.
@@ -82,10 +91,12 @@ class Instances(TensorGroup):
 
     def has_pixels(self) -> Tensor:
         """Mark the (N,) objects whose mask has a pixel at all."""
+        if self.soft_masks.device.type != "cpu":
+            return self.areas > 0
         bounds = self.boxes if self.crop_to_boxes else [None] * len(self)
         masks = zip(self.soft_masks, self.mask_frames, bounds, strict=True)
         filled = [has_pixels(mask, frame, self.image_hw, bound) for mask, frame, bound in masks]
-        return torch.tensor(filled, dtype=torch.bool, device=self.soft_masks.device)
+        return torch.tensor(filled, dtype=torch.bool)
 
     def tint(
         self, canvas: NDArray[np.uint8], index: int, color: tuple[int, int, int], alpha: float
@@ -104,7 +115,23 @@ class Instances(TensorGroup):
         soft_mask, frame = self.soft_masks[index], self.mask_frames[index]
         tint(canvas, soft_mask, frame, self.window(index), color, alpha)
 
+    def tinted(
+        self, picture: Tensor, colors: Sequence[tuple[int, int, int]], alpha: float
+    ) -> Tensor:
+        """Blend colours into a copy of a picture where the masks are, the first object's on top.
+
+        By tensor operators, for pictures that stay on a GPU.
+
+        Args:
+            picture: (H, W, 3) uint8 of the image's size, where the masks are.
+            colors: N, of the picture's three channels.
+            alpha: share of the colour.
+        """
+        bounds = None if self._bounds is None else self._bounds.flip(0)
+        worst_first = self.soft_masks.flip(0), self.mask_frames.flip(0), colors[::-1], alpha
+        return tint_all(picture, *worst_first, bounds)
+
     def names(self) -> list[str]:
         """Return the class name of every object, "class 3" where there is none."""
         known = dict(enumerate(self.class_names))
-        return [known.get(label, f"class {label}") for label in self.labels.tolist()]
+        return [known.get(label, f"class {label}") for label in self.labels.tolist()]  # sync: texts

@@ -43,9 +43,11 @@ def confidence_loss(class_logits: Tensor, classes: Tensor, negative_ratio: int =
         rank = hardness.argsort(dim=1, descending=True).argsort(dim=1)
         negative = (rank < negative_ratio * positives[:, None]) & (classes == BACKGROUND)
     chosen = negative | (classes > BACKGROUND)
-    return F.cross_entropy(
-        class_logits[chosen], classes[chosen], reduction="sum", ignore_index=IGNORE
-    )
+    if class_logits.device.type == "cpu":  # which saves it the exponentials of all others
+        class_logits, classes = class_logits[chosen], classes[chosen]  # sync: on the CPU
+    else:
+        class_logits, classes = class_logits.flatten(0, 1), classes.where(chosen, IGNORE).flatten()
+    return F.cross_entropy(class_logits, classes, reduction="sum", ignore_index=IGNORE)
 
 
 def mask_loss(mask_logits: Tensor, target_masks: Tensor, boxes: Tensor) -> Tensor:
@@ -62,8 +64,8 @@ def mask_loss(mask_logits: Tensor, target_masks: Tensor, boxes: Tensor) -> Tenso
     height, width = mask_logits.shape[-2:]
     loss = F.binary_cross_entropy_with_logits(mask_logits, target_masks, reduction="none")
     loss = (loss * box_windows(boxes, (height, width))).sum(dim=(1, 2))
-    cells = (boxes[:, 2:] - boxes[:, :2]) * boxes.new_tensor((width, height))  # (N, 2) sides
-    return loss / cells.clamp(min=0.25).prod(dim=1)
+    cells_x, cells_y = (boxes[:, 2:] - boxes[:, :2]).unbind(1)  # (N,), relative
+    return loss / ((cells_x * width).clamp(min=0.25) * (cells_y * height).clamp(min=0.25))
 
 
 def dice_loss(mask_logits: Tensor, target_masks: Tensor, boxes: Tensor) -> Tensor:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from .boxes import box_iou, cxcywh_to_xyxy, intersection_over_area
+from .structures import fetch, upload
 
 IGNORE, BACKGROUND = -1, 0
 
@@ -99,7 +100,7 @@ def _strongest_pairs(overlaps: Tensor, counts: Sequence[int]) -> tuple[Tensor, .
     keys -= torch.arange(overlaps.shape[1], device=overlaps.device)
     anchors = keys.topk(best, dim=1).indices  # (M, best), strongest first
     both = torch.stack((overlaps.gather(1, anchors).double(), anchors.double()))
-    values, candidates = both.cpu()  # the one wait for a GPU
+    values, candidates = fetch(both)[0]  # the one wait for a GPU
     pairs: list[tuple[int, int, int]] = []
     first = 0
     for image, count in enumerate(counts):
@@ -107,12 +108,12 @@ def _strongest_pairs(overlaps: Tensor, counts: Sequence[int]) -> tuple[Tensor, .
         order = values[here].flatten().argsort(descending=True, stable=True)
         anchor_of: dict[int, int] = {}
         taken = set()
-        ranked = candidates[here].flatten()[order].long().tolist()
-        for i, anchor in zip((order // max(best, 1)).tolist(), ranked, strict=True):
+        ranked = candidates[here].flatten()[order].long().tolist()  # sync: on the CPU
+        for i, anchor in zip((order // max(best, 1)).tolist(), ranked, strict=True):  # sync: no GPU
             if i not in anchor_of and anchor not in taken:
                 anchor_of[i] = anchor
                 taken.add(anchor)
         pairs += [(image, anchor, first + i) for i, anchor in anchor_of.items()]
         first += count
     found = torch.tensor(pairs, dtype=torch.int64).reshape(-1, 3).T
-    return found.to(overlaps.device).unbind()
+    return upload(found, overlaps.device).unbind()

@@ -15,7 +15,8 @@ from .native import as_floats, kernels_for
 Kept = tuple[Tensor, Tensor, Tensor]
 """Index into the boxes, label and score of D detections, highest score first."""
 
-_FEW = 500  # boxes that nearly always hold the detections
+FEW = 500  # boxes that nearly always hold the detections
+NOTHING = -1.0  # the score of a place without a detection, where a GPU cannot tell how many it has
 _MANY = 100_000  # scores that are too many to sort
 
 
@@ -90,7 +91,7 @@ def greedy_nms(
     """
 
     def suppress(boxes: Tensor, scores: Tensor) -> Kept:
-        index, labels = (scores > score_threshold).nonzero(as_tuple=True)
+        index, labels = (scores > score_threshold).nonzero(as_tuple=True)  # sync: on the CPU
         pair_scores = scores[index, labels]
         keep = batched_greedy_nms(boxes[index], pair_scores, labels, iou_threshold)
         keep = keep[:max_detections]
@@ -110,13 +111,56 @@ def _among_the_best(
     Only better boxes suppress. So what is kept among the few is final where it scores higher than
     all boxes that were left out, and when it fills the places, nothing else can come in.
     """
-    if len(scores) > _FEW:
-        best, few = scores.amax(dim=1).topk(_FEW + 1)
+    if len(scores) > FEW:
+        best, few = scores.amax(dim=1).topk(FEW + 1)
         few = few[:-1].sort()[0]  # equal scores keep their order
         index, labels, kept_scores = suppress(boxes[few], scores[few])
         if 0 < len(index) == max_detections and kept_scores[-1] > best[-1]:
             return few[index], labels, kept_scores
     return suppress(boxes, scores)
+
+
+def fast_nms_in_places(
+    boxes: Tensor, scores: Tensor, iou_threshold: float, top_k: int, max_detections: int
+) -> Kept:
+    """Run `fast_nms` by operators whose shapes are known beforehand: no GPU is waited for.
+
+    Args:
+        boxes: (N, 4) xyxy.
+        scores: (N, C); `NOTHING` where a box is to be passed over.
+        iou_threshold: overlap above which the worse box goes.
+        top_k: boxes considered per class.
+        max_detections: D, unless there are fewer boxes of all classes.
+
+    Returns:
+        index into the boxes, label and score of D places, highest score first; the last ones score
+        `NOTHING` where fewer are kept.
+    """
+    class_scores, order = scores.t().sort(dim=1, descending=True, stable=True)
+    class_scores, order = class_scores[:, :top_k], order[:, :top_k]
+    keep = _not_overlapped(boxes[order], class_scores, iou_threshold, max_detections)
+    ranked, place = _kept_first(class_scores, keep)
+    ranked, place = ranked[:max_detections], place[:max_detections]
+    return order.flatten()[place], place // max(order.shape[1], 1), ranked
+
+
+def cross_class_nms_in_places(
+    boxes: Tensor, scores: Tensor, iou_threshold: float, top_k: int
+) -> Kept:
+    """Run `cross_class_nms` likewise, for `top_k` places; see `fast_nms_in_places`."""
+    best, labels = scores.max(dim=1)
+    best, order = best.sort(descending=True, stable=True)
+    best, order = best[:top_k], order[:top_k]
+    keep = _not_overlapped(boxes[order][None], best[None], iou_threshold, top_k)[0]
+    ranked, place = _kept_first(best, keep)
+    index = order[place]
+    return index, labels[index], ranked
+
+
+def _kept_first(scores: Tensor, keep: Tensor) -> tuple[Tensor, Tensor]:
+    """Sort scores by what is kept, highest first, and tell where each was in the flat view."""
+    left = scores.masked_fill(~keep, NOTHING)
+    return left.flatten().sort(descending=True, stable=True)
 
 
 def batched_greedy_nms(
@@ -137,9 +181,8 @@ def batched_greedy_nms(
     if kernels is None:
         return _torchvision_nms(boxes, scores, groups, iou_threshold)
     order = scores.argsort(descending=True, stable=True)
-    kept = kernels.greedy_nms(
-        as_floats(boxes[order]), groups[order].long().contiguous().numpy(), iou_threshold
-    )
+    ordered = groups[order].long().contiguous().numpy()  # sync: on the CPU
+    kept = kernels.greedy_nms(as_floats(boxes[order]), ordered, iou_threshold)
     return order[torch.from_numpy(np.asarray(kept).view(np.bool_))]
 
 
@@ -149,11 +192,11 @@ def _torchvision_nms(boxes: Tensor, scores: Tensor, groups: Tensor, iou_threshol
     keep = torch.zeros_like(scores, dtype=torch.bool)
     # One group at a time: boxes shifted apart, as in torchvision's batched_nms, lose their last
     # digits, and beside a huge box all of them.
-    for group in set(groups.tolist()):
-        members = (groups == group).nonzero().squeeze(1)
+    for group in set(groups.tolist()):  # sync: on the CPU
+        members = (groups == group).nonzero().squeeze(1)  # sync: on the CPU
         kept = torchvision.ops.nms(boxes[members], scores[members], threshold)
         keep[members[kept]] = True
-    index = keep.nonzero().squeeze(1)
+    index = keep.nonzero().squeeze(1)  # sync: on the CPU
     return index[scores[index].argsort(descending=True, stable=True)]
 
 

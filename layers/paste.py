@@ -1,12 +1,16 @@
-"""Pixels of one mask in an image: bound, sample and tint them, compiled where possible.
+"""Pixels of masks in an image: bound, sample and tint them.
 
-A pixel belongs to a mask where the soft mask, upsampled bilinearly to its frame, exceeds 0.5. Only
-the window that holds the mask is ever looked at, by the processor, wherever the masks are.
+A pixel belongs to a mask where the soft mask, upsampled bilinearly to its frame, exceeds 0.5. The
+processor goes mask by mask, compiled where possible, and looks only at the window that holds one.
+`paste_masks` and `tint_all` take those on a GPU there, many at a time, by tensor operators that
+nobody waits for; functions for one mask bring it to the processor.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -15,6 +19,9 @@ from torch import Tensor
 
 from . import mask_pixels
 from .native import Floats, PixelKernels, Window, as_floats, kernels_for
+from .structures import beside
+
+_AT_ONCE = 2**23  # pixels that are sampled at a time on a GPU, in three floats each
 
 
 def mask_window(
@@ -31,8 +38,8 @@ def mask_window(
     Returns:
         A window inside the image; (0, 0, 0, 0) for an empty mask.
     """
-    window = _kernels().mask_window(_on_cpu(soft_mask), frame.tolist(), *image_hw)
-    return window if bounds is None else _intersection(window, bounds.tolist())
+    window = _kernels().mask_window(*_here(soft_mask, frame), *image_hw)
+    return window if bounds is None else _intersection(window, bounds.tolist())  # sync: one mask
 
 
 def bitmap(soft_mask: Tensor, frame: Tensor, window: Window) -> Tensor:
@@ -54,13 +61,13 @@ def has_pixels(
     window = mask_window(soft_mask, frame, image_hw, bounds)
     if window == (0, 0, 0, 0):
         return False
-    peak = int(as_floats(soft_mask.detach().cpu()).argmax())  # far faster than torch's
-    row, column = divmod(peak, soft_mask.shape[1])
-    x1, y1, x2, y2 = frame.tolist()
+    cells, (x1, y1, x2, y2) = _here(soft_mask, frame)
+    row, column = divmod(int(np.argmax(cells)), soft_mask.shape[1])  # far faster than torch's
     x = x1 + (column + 0.5) * (x2 - x1) / soft_mask.shape[1]
     y = y1 + (row + 0.5) * (y2 - y1) / soft_mask.shape[0]
     near = _intersection(window, [x - 1, y - 1, x + 1, y + 1])
-    return any(bool(bitmap(soft_mask, frame, part).any()) for part in (near, window))
+    parts = (bitmap(soft_mask, frame, part) for part in (near, window))
+    return any(bool(part.any()) for part in parts)  # sync: one mask
 
 
 def paste_masks(
@@ -69,7 +76,7 @@ def paste_masks(
     image_hw: tuple[int, int],
     bounds: Tensor | None = None,
 ) -> Tensor:
-    """Make full-size masks, one window at a time.
+    """Make full-size masks, where the soft masks are.
 
     Equal to resizing every mask to the whole image, without ever holding an N x H x W float array.
 
@@ -82,12 +89,116 @@ def paste_masks(
     Returns:
         (N, H, W) bool.
     """
+    if soft_masks.device.type != "cpu":
+        full = soft_masks.new_empty((len(soft_masks), *image_hw), dtype=torch.bool)
+        for objects, rows, pixels in pasted_parts(soft_masks, frames, image_hw, bounds):
+            full[objects, rows] = pixels
+        return full
     full = torch.zeros((len(soft_masks), *image_hw), dtype=torch.bool)
     for i, (soft_mask, frame) in enumerate(zip(soft_masks, frames, strict=True)):
         window = mask_window(soft_mask, frame, image_hw, None if bounds is None else bounds[i])
         x1, y1, x2, y2 = window
         _sample_into(full[i, y1:y2, x1:x2], soft_mask, frame, window)
-    return full.to(soft_masks.device)
+    return full
+
+
+def pasted_parts(
+    soft_masks: Tensor,
+    frames: Tensor,
+    image_hw: tuple[int, int],
+    bounds: Tensor | None = None,
+) -> Iterator[tuple[slice, slice, Tensor]]:
+    """Make full-size masks by tensor operators, in parts of bounded memory; arguments as above.
+
+    Yields:
+        which of the objects, in order, which rows of the image, and their pixels, (n, h, W) bool.
+    """
+    height, width = image_hw
+    if bounds is None:
+        bounds = beside(frames, (0, 0, width, height)).expand_as(frames)
+    across = _axis(frames[:, ::2], bounds[:, ::2], width, soft_masks.shape[2])
+    down = _axis(frames[:, 1::2], bounds[:, 1::2], height, soft_masks.shape[1])
+    objects, rows = max(_AT_ONCE // max(height * width, 1), 1), max(_AT_ONCE // max(width, 1), 1)
+    for first in range(0, len(soft_masks), objects):
+        some = slice(first, first + objects)
+        for start in range(0, height, rows):
+            band = slice(start, start + rows)
+            yield some, band, _pixels(soft_masks[some].float(), down, across, some, band)
+
+
+class _Axis(NamedTuple):
+    """How the pixels of one axis fall on the cells of N masks."""
+
+    cells: Tensor  # (N, size) int64: the cell whose centre is at or before the pixel's
+    weights: Tensor  # (N, size) float32: of the next cell; NaN where no pixel is of the mask
+
+
+def _axis(frames: Tensor, bounds: Tensor, size: int, cells: int) -> _Axis:
+    """Lay the pixels of one axis over the cells of N masks.
+
+    Args:
+        frames: (N, 2) where they begin and end.
+        bounds: (N, 2) likewise.
+        size: pixels of the image.
+        cells: of each mask.
+    """
+    low, high = frames.float()[:, :, None].unbind(1)  # (N, 1)
+    first, end = bounds.float()[:, :, None].unbind(1)
+    extent = high - low
+    pixel = torch.arange(size, dtype=torch.float32, device=frames.device)
+    source = (pixel + 0.5 - low) * (1 / extent.clamp(min=1e-6) * cells) - 0.5
+    source = source.nan_to_num(nan=0).clamp(0, cells - 1)
+    cell = source.floor()
+    inside = (pixel >= low.floor()) & (pixel < high.ceil()) & (extent > 0) & extent.isfinite()
+    inside &= (pixel >= first.round()) & (pixel < end.round())
+    return _Axis(cell.long(), (source - cell).masked_fill_(~inside, math.nan))
+
+
+def _pixels(soft: Tensor, down: _Axis, across: _Axis, some: slice, band: slice) -> Tensor:
+    """Sample the rows of a band in (n, h, w) soft masks: (n, rows, W) bool."""
+    cells = down.cells[some, band, None].expand(-1, -1, soft.shape[2])
+    upper = soft.gather(1, cells)
+    lower = soft.gather(1, (cells + 1).clamp_(max=soft.shape[1] - 1))
+    lines = upper + (lower - upper) * down.weights[some, band, None]  # (n, rows, w)
+    steps = torch.diff(lines, dim=2, append=lines[:, :, -1:])  # the edge is held
+    cells = across.cells[some, None].expand(-1, lines.shape[1], -1)
+    values = torch.addcmul(
+        lines.gather(2, cells), steps.gather(2, cells), across.weights[some, None]
+    )
+    return values > 0.5
+
+
+def tint_all(
+    picture: Tensor,
+    soft_masks: Tensor,
+    frames: Tensor,
+    colors: Sequence[tuple[int, int, int]],
+    alpha: float,
+    bounds: Tensor | None = None,
+) -> Tensor:
+    """Blend colours into a copy of a picture where masks are, by tensor operators on its device.
+
+    Args:
+        picture: (H, W, 3) uint8, where the masks are.
+        soft_masks: (N, h, w) in [0, 1], each blended over those before it.
+        frames: (N, 4) as above; likewise `bounds`.
+        colors: N of them, of the picture's three channels.
+        alpha: share of the colour.
+        bounds: see `paste_masks`.
+
+    Returns:
+        (H, W, 3) uint8, as `tint` makes it, but for ties in rounding.
+    """
+    canvas = picture.float()
+    shades = [[alpha * channel for channel in color] for color in colors]
+    shade = beside(canvas, shades)  # (N, 3)
+    height, width = picture.shape[:2]
+    for objects, rows, pixels in pasted_parts(soft_masks, frames, (height, width), bounds):
+        part = canvas[rows]
+        for inside, one in zip(pixels, shade[objects], strict=True):
+            tinted = (part * (1 - alpha)).add_(one).round_()
+            torch.where(inside[..., None], tinted, part, out=part)
+    return canvas.byte()
 
 
 def tint(
@@ -113,7 +224,7 @@ def tint(
     """
     blended = np.arange(256)[:, None] * (1 - alpha) + np.array(color) * alpha
     table = blended.round().astype(np.uint8)  # (256, 3): the new value for each old one
-    _kernels().blend_mask(_on_cpu(soft_mask), frame.tolist(), window, canvas, table)
+    _kernels().blend_mask(*_here(soft_mask, frame), window, canvas, table)
 
 
 def _intersection(window: Window, bounds: list[float]) -> Window:
@@ -127,13 +238,14 @@ def _intersection(window: Window, bounds: list[float]) -> Window:
 
 
 def _sample_into(out: Tensor, soft_mask: Tensor, frame: Tensor, window: Window) -> None:
-    pixels = out.numpy().view(np.uint8)
-    _kernels().sample_mask(_on_cpu(soft_mask), frame.tolist(), window, pixels)
+    pixels = out.numpy().view(np.uint8)  # sync: on the CPU
+    _kernels().sample_mask(*_here(soft_mask, frame), window, pixels)
 
 
 def _kernels() -> PixelKernels:
     return kernels_for() or mask_pixels
 
 
-def _on_cpu(soft_mask: Tensor) -> Floats:
-    return as_floats(soft_mask.detach().cpu())
+def _here(soft_mask: Tensor, frame: Tensor) -> tuple[Floats, list[float]]:
+    """Bring one mask to the processor."""
+    return as_floats(soft_mask.detach().cpu()), frame.tolist()  # sync: one mask

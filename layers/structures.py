@@ -14,6 +14,8 @@ from torch import Tensor
 Index = int | slice | Tensor | NDArray[np.generic] | Sequence[int]
 Group = TypeVar("Group", bound="TensorGroup")
 
+_MOST_PINNED = 2**25  # bytes of a picture; PyTorch keeps for ever what was pinned once
+
 
 @dataclass(frozen=True)
 class TensorGroup:
@@ -37,21 +39,22 @@ class TensorGroup:
         Raises:
             IndexError: a position out of range, or a mask of another length.
         """
-        device = self._first().device
         if not isinstance(index, Tensor):
             index = _as_tensor(index, len(self))
-        index = index.to(device).reshape(-1)
-        if index.dtype == torch.bool:  # once for all tensors
-            index = torch.arange(len(self), device=device)[index]
+        index = index.reshape(-1)
+        if index.dtype == torch.bool:  # once for all tensors, and where the mask is
+            index = torch.arange(len(self), device=index.device)[index]  # sync: a GPU's
+        index = upload(index, self._first().device)
         index = torch.where(index < 0, index + len(self), index)
         # tensor[index] wakes all threads for a few kilobytes, which costs milliseconds of theirs.
         return self._map(lambda tensor: tensor.index_select(0, index))
 
     def to(self: Group, device: torch.device | str) -> Group:
-        """Move every tensor to a device."""
-        # Towards the CPU an asynchronous copy could be read before it has arrived.
-        wait = torch.device(device).type == "cpu"
-        return self._map(lambda tensor: tensor.to(device, non_blocking=not wait))
+        """Move every tensor to a device; see `fetch` and `upload`."""
+        device = torch.device(device)
+        if device.type == "cpu":
+            return self if self._first().device == device else fetch_groups([self])[0]
+        return self._map(lambda tensor: upload(tensor, device))
 
     def pin_memory(self: Group) -> Group:
         """Pin every tensor, for asynchronous copies to a GPU; the loader calls this by its name."""
@@ -65,6 +68,66 @@ class TensorGroup:
 
     def _map(self: Group, change: Callable[[Tensor], Tensor]) -> Group:
         return replace(self, **{name: change(value) for name, value in self._tensors().items()})
+
+
+def upload(tensor: Tensor, device: torch.device) -> Tensor:
+    """Copy a tensor to a device that is not waited for.
+
+    Ordinary memory has been read when this returns. Pinned memory is read later: it may be let go,
+    since PyTorch reuses it only when the copy has ended, but not be written to.
+    """
+    return tensor.to(device, non_blocking=device.type != "cpu")
+
+
+def upload_picture(picture: Tensor, device: torch.device) -> Tensor:
+    """Copy a picture to a device likewise; to a GPU by pinned memory, unless it is very large.
+
+    From ordinary memory CUDA copies a picture only when what runs on the GPU has ended.
+    """
+    ordinary = picture.device.type == "cpu" and not picture.is_pinned()
+    if device.type == "cuda" and ordinary and picture.nbytes <= _MOST_PINNED:
+        picture = picture.pin_memory()
+    return upload(picture, device)
+
+
+def beside(other: Tensor, values: Sequence[float] | Sequence[Sequence[float]]) -> Tensor:
+    """Return a few values as a tensor of another's type, on its device, which is not waited for."""
+    return upload(torch.tensor(values, dtype=other.dtype), other.device)
+
+
+def fetch(*tensors: Tensor) -> list[Tensor]:
+    """Copy tensors of one device to the CPU; a GPU is waited for once, however many they are."""
+    device = tensors[0].device
+    if device.type != "cuda":
+        return [tensor.cpu() for tensor in tensors]  # sync: but on the CPU
+    pinned = [
+        torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True).copy_(
+            tensor, non_blocking=True
+        )
+        for tensor in tensors
+    ]
+    torch.cuda.current_stream(device).synchronize()  # sync: nothing is read before it has arrived
+    # Into ordinary memory: the system cannot take pinned memory back, whoever keeps the results.
+    return [tensor.clone() for tensor in pinned]
+
+
+def fetch_groups(groups: Sequence[Group]) -> list[Group]:
+    """Bring groups of one device to the CPU, which waits for a GPU once for all of them."""
+    tensors = [tensor for group in groups for tensor in group._tensors().values()]
+    arrived = iter(fetch(*tensors) if tensors else ())
+    return [group._map(lambda _: next(arrived)) for group in groups]
+
+
+def positions(mask: Tensor, count: int) -> Tensor:
+    """Return where a mask is true, (count,) int64 into its flat view, rising.
+
+    Args:
+        mask: bool of any shape.
+        count: how many are true. As it is known, a GPU is not waited for.
+    """
+    if mask.device.type == "cpu":
+        return mask.flatten().nonzero()[:, 0]  # sync: not on the CPU
+    return mask.flatten().byte().argsort(descending=True, stable=True)[:count]
 
 
 def _as_tensor(index: int | slice | NDArray[np.generic] | Sequence[int], count: int) -> Tensor:

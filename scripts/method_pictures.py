@@ -70,7 +70,7 @@ def look(image: Image) -> Parts:
     assert isinstance(model, Yolact)
     outputs = predictor.run_network(model.preprocess([to_tensor(image)]))
     thresholds = Thresholds(0.5)
-    (candidates,) = model.find(outputs, thresholds.score)
+    (candidates,) = model.find(outputs, thresholds)
     prototypes, image_hw = outputs.prototypes[0], (image.shape[0], image.shape[1])
     detections = model.assemble(candidates, prototypes, image_hw, thresholds)
     return Parts(prototypes, candidates.coefficients, detections)

@@ -174,8 +174,9 @@ def test_detections(golden_run: Run, kind: str) -> None:
 def test_postprocess(golden_run: Run) -> None:
     golden, model = golden_run.golden, golden_run.model
     with torch.inference_mode():
+        candidates, *_ = model.find(golden_run.predictions, thresholds := Thresholds(0.15))
         prototypes = golden_run.predictions.prototypes[0]
-        ours = model.assemble(golden_run.fast, prototypes, (427, 640), Thresholds(0.15))
+        ours = model.assemble(candidates, prototypes, (427, 640), thresholds)
     scores = golden["post_rescored" if model.mask_rescorer else "post_score"]
     kept = scores >= 0.15  # the original drops by the final score where it draws
     order = pair(

@@ -303,6 +303,6 @@ def test_the_best_boxes_decide_as_all_do(
     monkeypatch.setattr(nms, "_among_the_best", counting)
     found = run()
     assert calls == ([500] if decided else [500, 3000])
-    monkeypatch.setattr(nms, "_FEW", 3000)
+    monkeypatch.setattr(nms, "FEW", 3000)
     assert found == run()
     assert calls[-1] == 3000

@@ -5,8 +5,8 @@ from torch import nn
 from yolact import get_config, list_configs
 from yolact.config import TrainConfig
 from yolact.training.optim import (
+    AveragedWeights,
     autoscale,
-    average_weights,
     build_optimizer,
     input_size_at,
     learning_rate_at,
@@ -167,7 +167,7 @@ def test_adamw_spares_norms_and_biases() -> None:
 @pytest.mark.parametrize("decay", [0.0, 0.5, 0.999])
 def test_the_average_follows_the_weights(decay: float) -> None:
     model = nn.Sequential(nn.Linear(1, 1, bias=False), nn.BatchNorm1d(1))
-    average = average_weights(model, decay)
+    average = AveragedWeights(model, decay)
     expected = None
     for n, value in enumerate((1.0, 2.0, 4.0, 8.0)):
         with torch.no_grad():

@@ -16,7 +16,7 @@ from yolact import Yolact, get_config
 from yolact.checkpoint import Checkpoint, read_checkpoint
 from yolact.training.interrupt import stop_requested
 from yolact.training.log import Console
-from yolact.training.optim import average_weights
+from yolact.training.optim import AveragedWeights
 from yolact.training.saver import Saver, restore
 from yolact.training.state import Learner, Progress
 
@@ -34,7 +34,7 @@ def make_saver(
 ) -> Saver:
     model: Any = nn.Linear(2, 1)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
-    average = average_weights(model, 0.9) if averaged else None
+    average = AveragedWeights(model, 0.9) if averaged else None
     learner = Learner(CONFIG, model, optimizer, images_per_epoch=10, average=average)
     return Saver(folder, "toy", learner, keep_latest, interval)
 

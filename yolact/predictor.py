@@ -14,6 +14,7 @@ import numpy as np
 import torch
 
 from data.images import Image, view_tensor
+from layers.structures import fetch_groups
 from yolact.engines.choose import card_of, choose_precision
 from yolact.engines.exported import engine_for_file, open_trained, read_trained
 from yolact.engines.memory import BatchLimit
@@ -392,4 +393,4 @@ class Predictor:
         every = replace(thresholds, top_k=None) if thresholds.drop_empty else thresholds
         with self.timer.stage("postprocess"):
             found = self.model.postprocess(outputs, sizes, every)
-            return [thresholds.select(detections.to("cpu")) for detections in found]
+            return [thresholds.select(detections) for detections in fetch_groups(found)]

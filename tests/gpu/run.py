@@ -18,7 +18,10 @@ from .results import Results
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCUMENT = ROOT / "docs" / "gpu.md"
-MODULES = ("goldens", "pixels", "training", "faults", "engines", "video", "benchmark", "profile")
+MODULES = (
+    *("goldens", "pixels", "waits", "training", "faults", "engines", "video"),
+    *("benchmark", "profile"),
+)
 PATIENCE = 240.0  # seconds for one check
 _POLL = 0.1
 
@@ -31,11 +34,13 @@ class Watched:
         asked: what the worker is told, see `worker.main`.
         folder: for the results.
         patience: seconds for one check.
+        command: starts a worker.
     """
 
     asked: dict
     folder: Path
     patience: float = PATIENCE
+    command: Sequence[str] = (sys.executable, "-m", "gpu.worker")
     results: Results = field(default_factory=Results)
     planned: list[str] | None = None
     begun: str | None = None
@@ -64,9 +69,7 @@ class Watched:
 
     def _watch(self, file: Path) -> str:
         """Follow a worker to its end; return how it ended."""
-        worker = subprocess.Popen(
-            [sys.executable, "-m", "gpu.worker", json.dumps(self.asked)], env=environment()
-        )
+        worker = subprocess.Popen([*self.command, json.dumps(self.asked)], env=environment())
         file.touch()
         since, rest = time.monotonic(), ""
         try:

@@ -158,12 +158,11 @@ def clean_slate(device: torch.device) -> Iterator[None]:
         torch.set_grad_enabled(before[2])
         cv2.setNumThreads(before[3])
         torch.use_deterministic_algorithms(before[4])
-        gc.collect()
 
 
 def _clear(device: torch.device) -> None:
-    gc.collect()
     if device.type == "cuda":
+        gc.collect()
         torch.cuda.set_sync_debug_mode("default")
         torch.cuda.set_per_process_memory_fraction(1.0, device)
         torch.cuda.empty_cache()

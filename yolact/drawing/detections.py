@@ -9,10 +9,12 @@ from typing import Literal
 
 import cv2
 import torch
+from torch import Tensor
 
 from data.images import Image
 from data.problems import printable
 from layers.instances import Instances
+from layers.structures import fetch
 
 Draw = Callable[[Image, Instances], Image]
 ColorBy = Literal["class", "instance"]
@@ -33,7 +35,7 @@ _LINE_HEIGHT = 34  # of a label, in pixels at font scale 1
 
 
 def draw_detections(
-    image: Image,
+    image: Image | Tensor,
     detections: Instances,
     *,
     masks: bool = True,
@@ -47,7 +49,8 @@ def draw_detections(
     """Draw masks, boxes and labels over a copy of an image, the best detection on top.
 
     Args:
-        image: (H, W, 3) uint8 RGB, the image that was detected in.
+        image: (H, W, 3) uint8 RGB, the image that was detected in. A tensor's masks are tinted by
+            tensor operators where it is, before it is copied to the CPU.
         detections: N detections; none gives a plain copy.
         masks: tint each object.
         boxes: outline each object's box.
@@ -61,12 +64,17 @@ def draw_detections(
     Returns:
         (H, W, 3) uint8 RGB.
     """
-    canvas = image.copy()
-    detections = detections.to("cpu")
+    given, detections = detections, detections.to("cpu")
     colors = object_colors(detections, color_by) if colors is None else colors
     worst_first = range(len(detections) - 1, -1, -1)
-    for index in worst_first if masks else ():
-        detections.tint(canvas, index, colors[index], alpha)
+    if isinstance(image, Tensor):
+        there = given.to(image.device)
+        image = there.tinted(image, colors, alpha) if masks else image.clone()
+        canvas = fetch(image)[0].numpy()
+    else:
+        canvas = image.copy()
+        for index in worst_first if masks else ():
+            detections.tint(canvas, index, colors[index], alpha)
     corners, line_width = _whole_boxes(detections), _line_width(detections.image_hw)
     for index in worst_first if boxes else ():
         x1, y1, x2, y2 = corners[index]

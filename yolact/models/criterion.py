@@ -23,7 +23,7 @@ from layers.losses import (
 )
 from layers.masks import box_windows
 from layers.matching import BACKGROUND, match_anchors
-from layers.structures import Predictions, Target
+from layers.structures import Predictions, Target, beside, fetch, positions, upload
 from yolact import distributed
 from yolact.config import LossConfig
 
@@ -70,30 +70,35 @@ class Criterion:
             config.negative_iou,
             config.crowd_overlap,
         )
+        positive = matches.classes > BACKGROUND  # (B, P)
+        with_mask = positive & objects.has_mask[matches.objects] if len(objects.boxes) else positive
+        (told,) = fetch(torch.stack((positive.sum(dim=1), with_mask.sum(dim=1))))
+        counts = told.tolist()  # sync: on the CPU
         # (N,) each: image and anchor of a positive, and its object.
-        image, anchor = (matches.classes > BACKGROUND).nonzero(as_tuple=True)
+        place = positions(positive, sum(counts[0]))
+        image, anchor = place // positive.shape[1], place % positive.shape[1]
         index = matches.objects[image, anchor]
         box = self._box_loss(
             predictions.box_deltas[image, anchor], objects.boxes[index], predictions.anchors[anchor]
         )
-        has_mask = objects.has_mask[index].nonzero()[:, 0]
+        has_mask = positions(objects.has_mask[index], sum(counts[1]))
         mask, rescored = self._mask_losses(
-            predictions, objects, image[has_mask], anchor[has_mask], index[has_mask]
+            predictions, objects, counts[1], anchor[has_mask], index[has_mask]
         )
         confidence = confidence_loss(
             predictions.class_logits, matches.classes, config.negative_ratio
         )
         # Of all processes: each one's share of the losses then adds up to those of the whole batch.
-        counts = distributed.mean(box.new_tensor((len(index), len(has_mask))))
-        positives, with_mask = counts.clamp(min=1 / distributed.world_size()).unbind()
+        totals = distributed.mean(beside(box, (len(index), len(has_mask))))
+        positives, masked = totals.clamp(min=1 / distributed.world_size()).unbind()
         losses = {
             "box": config.box_weight * box / positives,
             "confidence": config.confidence_weight * confidence / positives,
-            "mask": config.mask_weight * mask / with_mask,
+            "mask": config.mask_weight * mask / masked,
             "semantic": self._semantic(predictions, objects),
         }
         if self.mask_rescorer is not None:
-            losses["mask_iou"] = config.mask_iou_weight * rescored / with_mask
+            losses["mask_iou"] = config.mask_iou_weight * rescored / masked
         return losses
 
     def _box_loss(self, deltas: Tensor, boxes: Tensor, anchors: Tensor) -> Tensor:
@@ -105,7 +110,7 @@ class Criterion:
         self,
         predictions: Predictions,
         objects: _Objects,
-        image: Tensor,
+        counts: Sequence[int],
         anchor: Tensor,
         index: Tensor,
     ) -> tuple[Tensor, Tensor]:
@@ -114,13 +119,12 @@ class Criterion:
         Args:
             predictions: of B images.
             objects: the ground truth.
-            image: (N,) of the positive anchors whose object has a mask, rising.
-            anchor: (N,) which they are.
+            counts: of each image, its positive anchors whose object has a mask.
+            anchor: (N,) which they are, image after image.
             index: (N,) the object of each.
         """
-        counts = torch.bincount(image, minlength=len(objects.masks)).tolist()
         kept, logits, shares = [], [], []
-        parts = torch.split(torch.arange(len(image), device=image.device), counts)
+        parts = torch.split(torch.arange(len(anchor), device=anchor.device), list(counts))
         for prototypes, coefficients, part in zip(
             predictions.prototypes, predictions.coefficients, parts, strict=True
         ):
@@ -137,14 +141,18 @@ class Criterion:
         per_mask = mask_loss(all_logits, target, boxes)
         if self.config.dice_weight:
             per_mask = per_mask + self.config.dice_weight * dice_loss(all_logits, target, boxes)
-        total = (per_mask * per_mask.new_tensor(shares)).sum()
+        total = (per_mask * beside(per_mask, shares)).sum()
         return total, self._mask_iou_loss(all_logits, target, boxes, objects.labels[index])
 
     def _mask_iou_loss(
         self, logits: Tensor, target: Tensor, boxes: Tensor, labels: Tensor
     ) -> Tensor:
-        large = target.sum(dim=(1, 2)) > self.config.discard_mask_area
-        if self.mask_rescorer is None or not large.any():
+        if self.mask_rescorer is None:
+            return logits.sum() * 0
+        is_large = target.sum(dim=(1, 2)) > self.config.discard_mask_area
+        (count,) = fetch(is_large.sum())
+        large = positions(is_large, int(count))
+        if not len(large):
             return logits.sum() * 0
         logits, target = logits[large], target[large]
         soft = logits.sigmoid() * box_windows(boxes[large], logits.shape[-2:])
@@ -159,9 +167,9 @@ class Criterion:
         masks = _shrunk(objects, logits.shape[-2:])
         # One image after the other: the channels of a single one with images x classes classes.
         channels, unknown = objects.images * classes + objects.labels, None
-        if len(boxed := (~objects.has_mask).nonzero()[:, 0]):
-            windows = box_windows(objects.boxes[boxed], logits.shape[-2:])
-            unknown = paint_classes(windows, channels[boxed], images * classes)
+        if len(objects.boxed):
+            windows = box_windows(objects.boxes[objects.boxed], logits.shape[-2:])
+            unknown = paint_classes(windows, channels[objects.boxed], images * classes)
         total = semantic_loss(logits.flatten(0, 1), masks, channels, unknown)
         return self.config.semantic_weight * total / images
 
@@ -174,6 +182,7 @@ class _Objects(NamedTuple):
         labels: (M,) 0-based.
         images: (M,) where they are.
         has_mask: (M,) bool; of the others only the box is known.
+        boxed: which these others are.
         masks: of each image, (m, S, S) bool.
         crowd_boxes: of each image, (Q, 4) xyxy relative.
     """
@@ -182,6 +191,7 @@ class _Objects(NamedTuple):
     labels: Tensor
     images: Tensor
     has_mask: Tensor
+    boxed: Tensor
     masks: list[Tensor]
     crowd_boxes: list[Tensor]
 
@@ -190,23 +200,33 @@ def _gather(targets: Sequence[Target]) -> _Objects:
     counts, device = [len(target) for target in targets], targets[0].boxes.device
     corners = torch.cat([target.boxes for target in targets])
     is_crowd = torch.cat([target.is_crowd for target in targets])
-    side = corners.new_tensor(targets[0].masks.shape[:0:-1], dtype=torch.float32).repeat(2)
-    boxes = corners.float() / side
+    has_mask = torch.cat([target.has_mask for target in targets])
+    boxes = corners.float()
+    boxes = boxes / beside(boxes, targets[0].masks.shape[:0:-1] * 2)
     usable = (corners[:, 2:] > corners[:, :2]).all(dim=1) & boxes.isfinite().all(dim=1)
-    both = torch.stack((usable & ~is_crowd, usable & is_crowd)).cpu()  # the one wait for a GPU
-    kept, crowds = (
-        [flag.nonzero()[:, 0].to(device) for flag in torch.split(flags, counts)] for flags in both
-    )
-    parts = list(zip(targets, kept, strict=True))
-    split_boxes = torch.split(boxes, counts)
+    (flags,) = fetch(torch.stack((usable & ~is_crowd, usable & is_crowd, has_mask)))
+    kept, crowds, masked = flags
+    own = [_where(part) for part in torch.split(kept, counts)]
+    sizes = list(map(len, own))
+    crowd_sizes = [len(_where(part)) for part in torch.split(crowds, counts)]
+    images = torch.arange(len(targets)).repeat_interleave(torch.tensor(sizes))
+    chosen = _where(kept), _where(crowds), _where(~masked[kept]), torch.cat(own), images
+    index, crowd_index, boxed, own_index, images = (upload(each, device) for each in chosen)
+    parts = zip(targets, torch.split(own_index, sizes), strict=True)
     return _Objects(
-        boxes=torch.cat([part[i] for part, i in zip(split_boxes, kept, strict=True)]),
-        labels=torch.cat([target.labels[i] for target, i in parts]),
-        images=torch.cat([torch.full_like(i, image) for image, i in enumerate(kept)]),
-        has_mask=torch.cat([target.has_mask[i] for target, i in parts]),
+        boxes=boxes[index],
+        labels=torch.cat([target.labels for target in targets])[index],
+        images=images,
+        has_mask=has_mask[index],
+        boxed=boxed,
         masks=[t.masks if len(i) == len(t) else t.masks[i] for t, i in parts],
-        crowd_boxes=[part[i] for part, i in zip(split_boxes, crowds, strict=True)],
+        crowd_boxes=list(torch.split(boxes[crowd_index], crowd_sizes)),
     )
+
+
+def _where(flags: Tensor) -> Tensor:
+    """Return where (n,) flags on the CPU are true, int64."""
+    return flags.nonzero()[:, 0]  # sync: on the CPU
 
 
 def _shrunk(objects: _Objects, grid_hw: torch.Size) -> Tensor:

@@ -23,7 +23,7 @@ from torchvision.models.detection.roi_heads import (
 )
 
 from data.classes import COCO_CLASSES
-from layers.structures import Target
+from layers.structures import Target, beside
 from yolact.config import DetectConfig
 from yolact.results.detections import Detections
 from yolact.results.thresholds import Thresholds
@@ -148,7 +148,7 @@ class TwoStageNetwork(nn.Module):
             chosen = labels[i] > 0
             if len(target["has_mask"]):
                 chosen = chosen & target["has_mask"][objects[i]]
-            boxes[i], objects[i] = boxes[i][chosen], objects[i][chosen]
+            boxes[i], objects[i] = boxes[i][chosen], objects[i][chosen]  # sync: how many positives
         pooled = heads.mask_head(heads.mask_roi_pool(features, boxes, sizes))
         truth = ([target[name] for target in targets] for name in ("masks", "labels"))
         mask_loss = maskrcnn_loss(heads.mask_predictor(pooled), boxes, *truth, objects)
@@ -260,9 +260,9 @@ class MaskRcnn(Segmenter[RoiInputs, list[Found]]):
         self, found: Found, image_hw: tuple[int, int], thresholds: Thresholds
     ) -> Detections:
         admitted = thresholds.admit(found.scores, found.labels)
-        good = admitted.nonzero().squeeze(1)[: thresholds.top_k]
+        good = admitted.nonzero().squeeze(1)[: thresholds.top_k]  # sync: how many there are
         boxes, scores = found.boxes[good], found.scores[good]
-        height, width = boxes.new_tensor(image_hw) / boxes.new_tensor(found.input_hw)
+        height, width = beside(boxes, image_hw) / beside(boxes, found.input_hw)
         boxes = boxes * torch.stack((width, height, width, height))
         # As torchvision pastes them: a cell of nothing around each mask, which makes it larger than
         # its box, and a frame of whole pixels.
@@ -343,7 +343,7 @@ def _roi_target(target: Target, side: int) -> dict[str, Tensor]:
     """Leave out crowds and empty boxes, scale to the input, and number classes from 1."""
     boxes = target.boxes.float()
     usable = (boxes[:, 2:] > boxes[:, :2]).all(dim=1) & boxes.isfinite().all(dim=1)
-    objects = target[usable & ~target.is_crowd]
+    objects = target[usable & ~target.is_crowd]  # sync: how many there are
     masks = objects.masks[:, None].byte()
     scale = side / masks.shape[-1]
     if scale != 1:

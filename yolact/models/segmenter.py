@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from layers.blocks import batch_norms
-from layers.structures import Target
+from layers.structures import Target, upload_picture
 from yolact.config import Config, DetectConfig
 from yolact.files import write_text
 from yolact.hub.card import CARD_FILE, model_card
@@ -139,7 +139,7 @@ class Segmenter(nn.Module, ABC, Generic[Inputs, Outputs]):
 
     def resized(self, image: Tensor, image_hw: tuple[int, int]) -> Tensor:
         """Resize a (3, H, W) uint8 RGB image bilinearly and normalise it: (1, 3, h, w)."""
-        x = image.to(self.device, non_blocking=True)[None].float()
+        x = upload_picture(image, self.device)[None].float()
         if x.shape[-2:] != image_hw:
             x = F.interpolate(x, image_hw, mode="bilinear", align_corners=False)
         return (x - self.pixel_mean) / self.pixel_std

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from layers.anchors import AnchorGenerator
 from layers.detect import detect
 from layers.masks import assemble_masks, box_windows
-from layers.structures import Candidates, Predictions, Target
+from layers.structures import Candidates, Predictions, Target, beside
 from yolact.config import DetectConfig
 from yolact.formats.official import from_official
 from yolact.results.detections import Detections
@@ -123,23 +123,25 @@ class Yolact(Segmenter[Tensor, Predictions]):
         self, outputs: Predictions, sizes: Sequence[tuple[int, int]], thresholds: Thresholds
     ) -> list[Detections]:
         """Find the objects of each image, and make their masks."""
-        found = self.find(outputs, thresholds.score)
+        found = self.find(outputs, thresholds)
         return [
             self.assemble(candidates, outputs.prototypes[i], sizes[i], thresholds)
             for i, candidates in enumerate(found)
         ]
 
-    def find(self, outputs: Predictions, score: float = 0.0) -> list[Candidates]:
+    def find(self, outputs: Predictions, thresholds: Thresholds) -> list[Candidates]:
         """Decode, filter and suppress, with the model's settings; masks are not made yet.
 
         Args:
             outputs: of B images.
-            score: what scores lower may be left out.
+            thresholds: detections have to reach the score, before it is re-scored, and be of a
+                class that counts.
         """
         # Only better boxes suppress: what the caller will not see need not be looked at. Less a
         # margin for rounding, since `detect` drops what scores just the threshold.
-        lowest = max(self.detection.score_threshold, score * (1 - 1e-6))
-        return detect(outputs, **vars(replace(self.detection, score_threshold=lowest)))
+        lowest = max(self.detection.score_threshold, thresholds.score * (1 - 1e-6))
+        settings = replace(self.detection, score_threshold=lowest)
+        return detect(outputs, **vars(settings), admit=thresholds.admit)
 
     def assemble(
         self,
@@ -151,17 +153,16 @@ class Yolact(Segmenter[Tensor, Predictions]):
         """Make the masks of one image, re-score them where the model can, scale boxes to pixels.
 
         Args:
-            candidates: N of them.
+            candidates: N of them, from `find`.
             prototypes: (K, h, w).
             image_hw: height and width in pixels.
-            thresholds: a detection has to reach the score before and after re-scoring.
+            thresholds: a detection has to reach the score after re-scoring, too.
         """
-        candidates = candidates[thresholds.admit(candidates.scores, candidates.labels)]
         if self.mask_rescorer is None:
             candidates = candidates[: thresholds.top_k]
         soft_masks = self._soft_masks(prototypes, candidates)  # (N, h, w)
         height, width = image_hw
-        corners = candidates.boxes.new_tensor((width, height, width, height))
+        corners = beside(candidates.boxes, (width, height, width, height))
         # What the network saw: the image, or the square that it was padded to.
         seen = corners.amax().expand(4) if self.keep_aspect else corners
         detections = Detections(
@@ -179,7 +180,7 @@ class Yolact(Segmenter[Tensor, Predictions]):
         if self.mask_rescorer is not None:
             best_first = detections.scores.argsort(descending=True, stable=True)[: thresholds.top_k]
             kept = detections.scores[best_first] >= thresholds.score
-            detections = detections[best_first[kept]]
+            detections = detections[best_first[kept]]  # sync: how many are left
         return detections
 
     def dry_run(self, image: Tensor) -> None:

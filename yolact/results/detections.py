@@ -146,11 +146,13 @@ class Detections(Instances):
         Args:
             tolerance: leave out points while the line moves by less than this, in pixels.
         """
-        return [exports.polygons(self, index, tolerance) for index in range(len(self))]
+        here = self.to("cpu")
+        return [exports.polygons(here, index, tolerance) for index in range(len(here))]
 
     def rle(self) -> list[RunLengths]:
         """Return each mask in COCO's compressed run lengths."""
-        return [exports.run_lengths(self, index) for index in range(len(self))]
+        here = self.to("cpu")
+        return [exports.run_lengths(here, index) for index in range(len(here))]
 
     def run_lengths(self, index: int) -> str:
         """Return the text of COCO's compressed run lengths of one mask."""
@@ -186,7 +188,7 @@ class Detections(Instances):
         Args:
             image: (H, W, 3) uint8 RGB; by default the one that was detected in.
         """
-        return cuttings.cutouts(self, self._on(image))
+        return cuttings.cutouts(self.to("cpu"), self._on(image))
 
     def plot(
         self,
@@ -239,14 +241,14 @@ class Detections(Instances):
             category_ids: label -> category id; by default COCO's for COCO's classes, else 1, 2, ...
             tolerance: masks as polygons, simplified by so many pixels; None for run lengths.
         """
-        return exports.coco_objects(self, image_id, category_ids, tolerance)
+        return exports.coco_objects(self.to("cpu"), image_id, category_ids, tolerance)
 
     def to_dict(self) -> dict[str, Any]:
         """Return all that is known in plain values, masks in COCO's run lengths.
 
         `"key": False` marks what was carried from other frames of a video.
         """
-        plain = exports.plain_values(self, self.source, self.seconds)
+        plain = exports.plain_values(self.to("cpu"), self.source, self.seconds)
         return plain | {"key": False} if self.carried else plain
 
     def to_json(self, indent: int | None = None) -> str:
@@ -265,7 +267,7 @@ class Detections(Instances):
         """
         from .labelling import yolo
 
-        return yolo(self, tolerance)
+        return yolo(self.to("cpu"), tolerance)
 
     def to_labelme(self, path: str | Path | None = None, tolerance: float = 1.0) -> dict[str, Any]:
         """Return the content of a labelme file, and write it if a path is given.
@@ -276,7 +278,9 @@ class Detections(Instances):
         """
         from .labelling import labelme
 
-        content = labelme(self, self.source, "" if path is None else Path(path).parent, tolerance)
+        content = labelme(
+            self.to("cpu"), self.source, "" if path is None else Path(path).parent, tolerance
+        )
         if path is not None:
             write_json(Path(path), content, indent=1)
         return content
@@ -285,7 +289,7 @@ class Detections(Instances):
         """Return an XML file of CVAT for images 1.1, masks in its run lengths."""
         from .labelling import cvat
 
-        return cvat(self, Path(self.source).name)
+        return cvat(self.to("cpu"), Path(self.source).name)
 
     def to_dataframe(self) -> Any:
         """Return a pandas table with the columns of `to_csv`."""

@@ -11,6 +11,7 @@ from typing import Any
 from torch import Tensor
 
 from layers.instances import Found
+from layers.structures import beside
 from yolact.errors import OptionError
 
 
@@ -70,7 +71,7 @@ class Thresholds:
         admitted = scores >= self.score
         if self.labels is None:
             return admitted
-        return admitted & (labels[:, None] == labels.new_tensor(self.labels)).any(dim=1)
+        return admitted & (labels[:, None] == beside(labels, self.labels)).any(dim=1)
 
     def select(self, found: Found) -> Found:
         """Return what counts of the N objects that are found, best first."""
@@ -79,7 +80,7 @@ class Thresholds:
             counts = counts & found.has_pixels()
         if self.min_area > 1:
             counts = counts & (found.areas >= self.min_area)
-        kept = counts.nonzero().squeeze(1)[: self.top_k]
+        kept = counts.nonzero().squeeze(1)[: self.top_k]  # sync: on the CPU
         return found if len(kept) == len(found) else found[kept]
 
 

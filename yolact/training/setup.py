@@ -36,7 +36,7 @@ from .diagnosis import LossTrend
 from .log import Console, TrainingLog
 from .optim import (
     MIN_BATCH_NORM_IMAGES,
-    average_weights,
+    AveragedWeights,
     build_optimizer,
     gradient_scaler,
     shortened_for,
@@ -179,7 +179,7 @@ def set_up(config: Config, options: TrainOptions, checkpoint: Checkpoint | None 
     freeze_if_small(model, options, config.train.batch_size)
     parallel = distributed.parallel(model, unused_parameters=config.model.mask_rescoring)
     optimizer = build_optimizer(model, config.train)
-    average = average_weights(model, config.train.ema_decay) if config.train.ema_decay else None
+    average = AveragedWeights(model, config.train.ema_decay) if config.train.ema_decay else None
     scaler = gradient_scaler(device, options.precision)
     progress = Progress(max(options.start_iteration, 0))
     learner = Learner(config, model, optimizer, len(train_data), average, scaler, progress)

@@ -1,0 +1,236 @@
+"""How fast models run and learn here, by what is chosen where nothing is asked for."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterable
+from itertools import repeat
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import torch
+
+import train
+from data.images import Image, to_tensor
+from data.shapes.clip import shape_clip
+from yolact import Predictor
+from yolact.cli.train_flags import parse_arguments
+from yolact.engines.choose import choose_engine, matmul_speeds
+from yolact.engines.prepare import prepare, warm_up
+from yolact.evaluation.speed import network_gflop
+from yolact.models.segmenter import AnySegmenter
+from yolact.results.thresholds import Thresholds
+from yolact.timing import summarize
+from yolact.training.setup import Session, set_up
+
+from .material import folder, needs, untrained
+from .report import NotHere, Report
+from .worker import synchronise
+
+BATCHES = (4, 8, 16, 32, 64)
+SMALL = "model.image_size=128"  # for a CPU
+_SECONDS = 0.6  # of one timing
+
+
+def measure_products(device: torch.device, report: Report) -> None:
+    """Time large matrix products, the ceiling of everything."""
+    for precision, speed in matmul_speeds(device).items():
+        report.number(f"matrix products, {precision}", speed, "TFLOP/s")
+
+
+def measure_published(device: torch.device, report: Report) -> None:
+    """Time the models of the papers."""
+    every = ("yolact_base", "yolact_resnet50", "yolact_plus_base", "yolact_plus_resnet50")
+    for preset in every if device.type != "cpu" else every[1:2]:
+        time_model(preset, device, report)
+
+
+def measure_mask_rcnn(device: torch.device, report: Report) -> None:
+    """Time the two-stage baseline."""
+    if device.type == "cpu":
+        raise NotHere("too slow on a CPU")
+    time_model("maskrcnn_resnet50_fpn", device, report)
+
+
+def measure_light(device: torch.device, report: Report) -> None:
+    """Time the light models."""
+    for preset in ("yolact_resnet18", "yolact_mobilenetv3"):
+        time_model(preset, device, report)
+
+
+def measure_lite(device: torch.device, report: Report) -> None:
+    """Time the light models on backbones of timm."""
+    needs("timm")
+    for preset in ("yolact_lite0", "yolact_lite2")[: 1 if device.type == "cpu" else None]:
+        time_model(preset, device, report)
+
+
+def measure_training(device: torch.device, report: Report) -> None:
+    """Count the images a second that `yolact_resnet50` learns from at 550 px."""
+    for number, (batch, precision) in enumerate(((8, "auto"), (8, "bfloat16"), (32, "bfloat16"))):
+        with TemporaryDirectory() as kept:
+            session = training_session(device, Path(kept), batch, precision)
+            time_training(session, report, f"training, batch {batch}, {precision}", number == 0)
+            session.close()
+        if device.type == "cpu":
+            return
+
+
+def time_model(preset: str, device: torch.device, report: Report) -> None:
+    """Time a model: the network on one image, an image through the predictor, the best batch."""
+    small = device.type == "cpu"
+    model = untrained(preset, device, *([SMALL] if small else []))
+    engine = choose_engine(device, fixed_shapes=model.fixed_shapes)
+    run = prepare(model.network, engine, model.image_size)
+    predictor = Predictor(model, network=run)
+    warm_up(run)
+    name = f"{preset}, {engine.name}, {engine.precision}"
+    image = next(shape_clip(1, (720, 1280), 0))
+    with torch.no_grad():
+        latency = report_latency(
+            report, f"{name}: network", device, lambda x: run(x), inputs_of(model, image)
+        )
+        every = Thresholds(model.score_threshold)
+        counted = len(predictor.segment([image], every)[0])
+        report.note(f"{preset}: {counted} objects in the image that is timed")
+        report_latency(
+            report, f"{name}: 720p to masks", device, lambda _: whole(predictor, image, every), None
+        )
+        if not small:
+            report_throughput(report, name, device, run, model, image)
+    gflop = network_gflop(model, image)
+    ceiling = matmul_speeds(device)["bfloat16" if engine.precision != "float32" else "float32"]
+    share = gflop / latency / ceiling  # GFLOP / ms is TFLOP/s
+    report.number(f"{name}: of the matrix products' speed", 100 * share, "%")
+
+
+def whole(predictor: Predictor, image: Image, thresholds: Thresholds) -> object:
+    """Go all the way from an image to full-size masks."""
+    (found,) = predictor.segment([image], thresholds)
+    return found.masks
+
+
+def inputs_of(model: AnySegmenter, image: Image, batch: int = 1) -> object:
+    """Return what a network takes."""
+    return model.preprocess([to_tensor(image)] * batch)
+
+
+def report_latency(
+    report: Report, name: str, device: torch.device, run: Callable, inputs: object
+) -> float:
+    """Report p50 and p95 of single calls; return p50 in milliseconds."""
+    statistics = summarize(timed(device, run, inputs))
+    report.number(f"{name}, p50", statistics.median, "ms")
+    report.number(f"{name}, p95", statistics.p95, "ms")
+    return statistics.median
+
+
+def report_throughput(
+    report: Report,
+    name: str,
+    device: torch.device,
+    run: Callable,
+    model: AnySegmenter,
+    image: Image,
+) -> None:
+    """Report the images a second of the best batch."""
+    best = 0.0, 0
+    for batch in BATCHES:
+        try:
+            seconds = timed(device, run, inputs_of(model, image, batch), _SECONDS / 2)
+        except torch.OutOfMemoryError:
+            break
+        rate = batch / (summarize(seconds).median / 1000)
+        if rate < 1.03 * best[0]:  # larger ones gain nothing
+            break
+        best = rate, batch
+    report.number(f"{name}: network, batch {best[1]}", best[0], "images/s")
+
+
+def timed(
+    device: torch.device, run: Callable, inputs: object, seconds: float = _SECONDS
+) -> list[float]:
+    """Return the seconds of single calls, by CUDA's events where there are any."""
+    for _ in range(4):  # the first ones choose algorithms and record
+        run(inputs)
+    synchronise(device)
+    end, found = time.perf_counter() + seconds, []
+    while not found or time.perf_counter() < end:
+        found.append(_time_once(device, run, inputs))
+    return found
+
+
+def _time_once(device: torch.device, run: Callable, inputs: object) -> float:
+    if device.type != "cuda":
+        start = time.perf_counter()
+        run(inputs)
+        synchronise(device)
+        return time.perf_counter() - start
+    first, last = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+    first.record()
+    run(inputs)
+    last.record()
+    last.synchronize()
+    return first.elapsed_time(last) / 1000
+
+
+def training_session(device: torch.device, kept: Path, batch: int, precision: str) -> Session:
+    """Set up a run on real images where they are, else on generated ones."""
+    small = device.type == "cpu"
+    flags = [
+        "--config=yolact_resnet18" if small else "--config=yolact_resnet50",
+        f"--dataset={training_images()}",
+        f"--device={device}",
+        f"--precision={precision}",
+        f"--batch_size={batch}",
+        "--no_autoscale",
+        f"--num_workers={0 if small else max(min((os.cpu_count() or 2) - 1, 16), 1)}",
+        f"--save_folder={kept}",
+        "--no_log",
+        "--no_report",
+        "--validation_size=-1",
+        "--set=train.pretrained_backbone=False",
+        *([f"--set={SMALL}"] if small else []),
+    ]
+    return set_up(*parse_arguments(None, flags))
+
+
+def training_images() -> str:
+    """Return the name of the dataset to train on."""
+    try:
+        needs("pycocotools")
+        return str(folder("YOLACT_DATA", "data") / "coco_small")
+    except NotHere:
+        return "shapes"
+
+
+def time_training(session: Session, report: Report, name: str, loader_too: bool) -> None:
+    """Report images a second: of the loader, of steps on one batch, and of both together."""
+    size = session.learner.config.train.batch_size
+    device, batches = session.learner.model.device, iter(session.loader())
+    batch = next(batches)
+    seconds = 4.0 if device.type != "cpu" else 0.5
+    if loader_too:
+        images = "generated" if session.learner.config.dataset == "shapes" else "real"
+        what = f"loader of {images} images, {session.options.num_workers} processes"
+        report.number(what, rate(batches, lambda _: None, seconds, device) * size, "images/s")
+    for part, source in (("steps alone", repeat(batch)), ("with the loader", batches)):
+        steps = rate(source, lambda each: train.train_step(session, each), seconds, device)
+        report.number(f"{name}, {part}", steps * size, "images/s")
+
+
+def rate(
+    source: Iterable, use: Callable[[object], object], seconds: float, device: torch.device
+) -> float:
+    """Return how many items a second are taken and used, once the first few are."""
+    items = iter(source)
+    for _ in range(3):
+        use(next(items))
+    synchronise(device)
+    start, count = time.perf_counter(), 0
+    while not count or time.perf_counter() - start < seconds:
+        use(next(items))
+        count += 1
+    synchronise(device)
+    return count / (time.perf_counter() - start)
