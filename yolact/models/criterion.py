@@ -74,7 +74,8 @@ class Criterion:
         )
         positive = matches.classes > BACKGROUND  # (B, P)
         with_mask = positive & objects.has_mask[matches.objects] if len(objects.boxes) else positive
-        counts = fetch(torch.stack((positive.sum(dim=1), with_mask.sum(dim=1))))[0].tolist()
+        (told,) = fetch(torch.stack((positive.sum(dim=1), with_mask.sum(dim=1))))
+        counts = told.tolist()  # sync: on the CPU
         place = positions(positive, sum(counts[0]))  # (N,) of the positives among all anchors
         index = matches.objects.flatten()[place]  # and their objects
         anchors = predictions.anchors[place % positive.shape[1]]
@@ -210,12 +211,13 @@ def _gather(targets: Sequence[Target], device: torch.device) -> _Objects:
         )
     )
     boxes = corners.float()
-    boxes = boxes / boxes.new_tensor(targets[0].masks.shape[:0:-1]).repeat(2)
+    boxes = boxes / beside(boxes, targets[0].masks.shape[:0:-1] * 2)
     usable = (corners[:, 2:] > corners[:, :2]).all(dim=1) & boxes.isfinite().all(dim=1)
     kept, crowds = usable & ~is_crowd, usable & is_crowd
     rows = torch.arange(len(targets)).repeat_interleave(torch.tensor(sizes))
     counts, crowd_counts = (
-        torch.bincount(rows[flags], minlength=len(targets)).tolist() for flags in (kept, crowds)
+        torch.bincount(rows[flags], minlength=len(targets)).tolist()  # sync: on the CPU
+        for flags in (kept, crowds)
     )
     of_image = zip(targets, torch.split(kept, sizes), counts, sizes, strict=True)
     masks = [
@@ -229,7 +231,7 @@ def _gather(targets: Sequence[Target], device: torch.device) -> _Objects:
         images=upload(rows[kept], device),
         counts=counts,
         has_mask=upload(has_mask[kept], device),
-        boxed=upload((~has_mask[kept]).nonzero()[:, 0], device),
+        boxed=upload((~has_mask[kept]).nonzero()[:, 0], device),  # sync: on the CPU
         crowd_boxes=list(torch.split(upload(boxes[crowds], device), crowd_counts)),
     )
 
