@@ -219,21 +219,24 @@ def _gather(targets: Sequence[Target], device: torch.device) -> _Objects:
         torch.bincount(rows[flags], minlength=len(targets)).tolist()  # sync: on the CPU
         for flags in (kept, crowds)
     )
-    of_image = zip(targets, torch.split(kept, sizes), counts, sizes, strict=True)
-    masks = [
-        upload(target.masks if count == size else target[own].masks, device)
-        for target, own, count, size in of_image
-    ]
+    masks = torch.cat([upload(target.masks, device) for target in targets])
+    if sum(counts) < sum(sizes):  # chosen where a GPU does it
+        masks = masks.index_select(0, upload(_where(kept), device))
     return _Objects(
         boxes=upload(boxes[kept], device),
         labels=upload(labels[kept], device),
-        masks=torch.cat(masks),
+        masks=masks,
         images=upload(rows[kept], device),
         counts=counts,
         has_mask=upload(has_mask[kept], device),
-        boxed=upload((~has_mask[kept]).nonzero()[:, 0], device),  # sync: on the CPU
+        boxed=upload(_where(~has_mask[kept]), device),
         crowd_boxes=list(torch.split(upload(boxes[crowds], device), crowd_counts)),
     )
+
+
+def _where(flags: Tensor) -> Tensor:
+    """Return where (n,) flags on the CPU are true, int64."""
+    return flags.nonzero()[:, 0]  # sync: on the CPU
 
 
 def _some(indices: Tensor, count: int) -> Tensor:
