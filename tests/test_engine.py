@@ -17,7 +17,7 @@ from layers.blocks import DeformableConv2d
 from yolact import Predictor, build_model, get_config
 from yolact.engines import choose as engine_module
 from yolact.engines import openvino as openvino_engine
-from yolact.engines.choose import choose_engine, pick_device
+from yolact.engines.choose import choose_engine, choose_precision, pick_device
 from yolact.engines.names import Engine, EngineName, Precision
 from yolact.engines.openvino import convert, convert_cached
 from yolact.engines.prepare import for_many, prepare, warm_up
@@ -130,7 +130,7 @@ def test_plain_is_float32_without_tf32(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("fast", [False, True])
 def test_auto_is_what_is_fast_here(monkeypatch: pytest.MonkeyPatch, fast: bool) -> None:
     """In a predictor of a model as in one of a checkpoint; left out, it is float32."""
-    monkeypatch.setattr(engine_module, "bfloat16_is_fast", lambda _: fast)
+    monkeypatch.setattr(engine_module, "is_fast", lambda _, half: fast and half == "bfloat16")
     model = build_model(get_config("yolact_resnet18").override(*SETTINGS))
     x = torch.zeros(1, 3, 64, 64)
     with torch.no_grad():
@@ -139,6 +139,24 @@ def test_auto_is_what_is_fast_here(monkeypatch: pytest.MonkeyPatch, fast: bool) 
         assert Predictor(model).run_network(x).class_logits.dtype == torch.float32
     with pytest.raises(ValueError, match="precision='float16': not on a CPU"):
         Predictor(model, precision="float16")
+
+
+@pytest.mark.parametrize(
+    ("speeds", "chosen"),
+    [
+        ({"float32": 1.0, "bfloat16": 1.0}, "float32"),
+        ({"float32": 1.0, "bfloat16": 1.6}, "bfloat16"),
+        ({"float32": 50.0, "bfloat16": 600.0, "float16": 650.0}, "bfloat16"),
+        ({"float32": 8.0, "bfloat16": 2.0, "float16": 24.0}, "float16"),  # a GPU without bfloat16
+        ({"float32": 8.0, "bfloat16": 2.0, "float16": 8.0}, "float32"),
+    ],
+)
+def test_auto_is_the_half_precision_that_pays(
+    monkeypatch: pytest.MonkeyPatch, speeds: dict[str, float], chosen: str
+) -> None:
+    monkeypatch.setattr(engine_module, "matmul_speeds", lambda _: speeds)
+    assert choose_precision(torch.device("cuda"), "auto") == chosen
+    assert choose_precision(torch.device("mps"), "auto") == "float32"
 
 
 @pytest.mark.parametrize(
@@ -182,7 +200,7 @@ def test_choice(
     chosen: tuple[str, str],
 ) -> None:
     machine(monkeypatch)
-    monkeypatch.setattr(engine_module, "bfloat16_is_fast", lambda _: True)
+    monkeypatch.setattr(engine_module, "is_fast", lambda *_: True)
     decision = choose_engine(device, engine, precision)
     assert (decision.name, decision.precision) == chosen
     assert decision.device == CPU

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 import time
@@ -242,6 +243,18 @@ def test_command_line(
     assert asked[0]["device"] == "cpu"
     assert {"goldens", "training", "faults", "benchmark", "profile"} <= set(asked[0]["modules"])
     assert str(tmp_path / "gpu.json") in capsys.readouterr().out
+
+
+def test_every_module_with_checks_is_run() -> None:
+    files = (ROOT / "tests" / "gpu").glob("*.py")
+    having = {
+        file.stem
+        for file in files
+        if re.search(r"^def (check|measure)_\w+\(\s*device: ", file.read_text(), re.MULTILINE)
+    }
+    assert having == set(run.MODULES)
+    told = re.findall(r"^\| `(\w+)` \|", run.DOCUMENT.read_text(encoding="utf-8"), re.MULTILINE)
+    assert tuple(told) == run.MODULES
 
 
 def test_the_machine_is_described() -> None:

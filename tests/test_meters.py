@@ -4,7 +4,7 @@ import time
 import pytest
 import torch
 
-from yolact.timing import MovingAverage, StageTimer, format_eta
+from yolact.timing import MovingAverage, StageTimer, format_eta, synchronize
 
 
 @pytest.mark.parametrize(
@@ -86,6 +86,20 @@ def test_stage_timer_waits_for_the_device(monkeypatch: pytest.MonkeyPatch) -> No
     with StageTimer("cuda").stage("network"):
         events.append("run")
     assert events == ["wait", "clock", "run", "wait", "clock"]
+
+
+@pytest.mark.parametrize(
+    ("name", "waits"),
+    [("", []), ("cpu", []), ("meta", []), ("cuda:1", ["cuda:1"]), ("mps", ["mps"])],
+)
+def test_which_devices_are_waited_for(
+    monkeypatch: pytest.MonkeyPatch, name: str, waits: list[str]
+) -> None:
+    found: list[str] = []
+    monkeypatch.setattr(torch.cuda, "synchronize", lambda device: found.append(str(device)))
+    monkeypatch.setattr(torch.mps, "synchronize", lambda: found.append("mps"))
+    synchronize(torch.device(name) if name else None)
+    assert found == waits
 
 
 def test_stage_timer_remembers_a_window_and_no_failures() -> None:

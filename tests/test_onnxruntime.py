@@ -142,7 +142,7 @@ def test_who_runs_a_file(
 ) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: cuda)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: int(cuda))
-    monkeypatch.setattr(choose, "bfloat16_is_fast", lambda _: False)
+    monkeypatch.setattr(choose, "is_fast", lambda *_: False)
     for module in (choose, exported):
         monkeypatch.setattr(module, "onnxruntime_providers", lambda: found)
     engine = engine_for_file(Path(name), CONFIG, device, "auto", "auto")

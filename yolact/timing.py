@@ -68,10 +68,10 @@ class StageTimer:
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
         """Time the body of a `with` statement; one that raises is not counted."""
-        self._synchronize()
+        synchronize(self._device)
         start = time.perf_counter()
         yield
-        self._synchronize()
+        synchronize(self._device)
         seconds = time.perf_counter() - start
         self._seconds.setdefault(name, deque(maxlen=self._window)).append(seconds)
 
@@ -91,13 +91,15 @@ class StageTimer:
         lines.append(f"{'total':<{width}}  {math.fsum(row.mean for row in rows.values()):9.2f}")
         return "\n".join(lines)
 
-    def _synchronize(self) -> None:
-        if self._device is None:
-            return
-        if self._device.type == "cuda":
-            torch.cuda.synchronize(self._device)
-        elif self._device.type == "mps":
-            torch.mps.synchronize()
+
+def synchronize(device: torch.device | None) -> None:
+    """Wait until a GPU has done what it was told; with None, and on a CPU, there is no wait."""
+    if device is None:
+        return
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    elif device.type == "mps":
+        torch.mps.synchronize()
 
 
 def format_eta(seconds: float) -> str:

@@ -13,14 +13,9 @@ from torch import Tensor
 
 from yolact.engines.names import RunNetwork
 from yolact.models.segmenter import AnySegmenter
+from yolact.timing import synchronize
 
 from .report import Report
-
-
-def synchronize(device: torch.device) -> None:
-    """Wait until a device has done what it was told."""
-    if device.type != "cpu":
-        torch.accelerator.synchronize(device)
 
 
 def random_input(model: AnySegmenter, batch: int = 1) -> Tensor:

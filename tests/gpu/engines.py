@@ -5,9 +5,11 @@ from __future__ import annotations
 import pickle
 import subprocess
 import sys
+import tempfile
 import time
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -18,16 +20,25 @@ from data.shapes.clip import shape_clip
 from layers.blocks import DeformableConv2d
 from layers.structures import Predictions
 from yolact import Predictor, load_model
+from yolact.engines.choose import onnxruntime_providers
 from yolact.engines.graphs import CudaRecorder, GraphedNetwork
-from yolact.engines.names import Engine, EngineName, Precision, RunNetwork
+from yolact.engines.names import (
+    CUDA_PROVIDER,
+    TENSORRT_PROVIDER,
+    Engine,
+    EngineName,
+    Precision,
+    RunNetwork,
+)
 from yolact.engines.prepare import prepare, warm_up
 from yolact.engines.pytorch import autocast
 from yolact.models.segmenter import AnySegmenter
 from yolact.results.thresholds import Thresholds
+from yolact.timing import synchronize
 
 from .alike import SCORE, TOLERANCES, assert_objects, assert_outputs, precisions
-from .clock import note_kernels, random_input, report_times, synchronize
-from .material import needs_cuda, untrained
+from .clock import note_kernels, random_input, report_times
+from .material import needs, needs_cuda, untrained
 from .report import NotHere, Report
 
 TRAINED = "yolact_resnet18_shapes"
@@ -255,6 +266,27 @@ def check_compiled(device: torch.device, report: Report) -> None:
         list(pool.map(look, range(4)))
     assert graphs["unique_graphs"] == before, "compiled anew"
     assert [graphs_of(run).recorded for run in runs] == [1, 1]
+
+
+def check_onnxruntime(device: torch.device, report: Report) -> None:
+    """An exported file gives the same outputs, by CUDA, and by TensorRT where that is."""
+    needs("onnxruntime", "onnx", "onnxscript")
+    from yolact.engines.onnx_file import write_onnx
+    from yolact.engines.onnxruntime import OnnxRuntimeNetwork
+
+    found = onnxruntime_providers()
+    if device.type == "cuda" and CUDA_PROVIDER not in found:
+        raise NotHere("an onnxruntime with CUDA's provider")
+    model = trained(torch.device("cpu"))
+    kinds: list[Precision] = ["float32", *(["float16"] if TENSORRT_PROVIDER in found else [])]
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "network.onnx"
+        write_onnx(model, "", path)
+        model.to(device)
+        for kind in kinds:
+            run = OnnxRuntimeNetwork(path, Engine("onnxruntime", device, kind))
+            compare_engine(model, run, kind, report, "onnxruntime")
+            report_times(report, f"{TRAINED}, onnxruntime, {kind}", run, model)
 
 
 def measure_yolact_base(device: torch.device, report: Report) -> None:

@@ -11,12 +11,15 @@ from typing import get_args
 import torch
 
 from yolact.errors import OptionError
+from yolact.timing import synchronize
 
 from .names import CUDA_PROVIDER, TENSORRT_PROVIDER, Engine, EngineName, Precision
 from .pytorch import autocast
 from .telemetry import no_telemetry
 
-_WORTHWHILE = 1.5  # bfloat16 pays when its matrix products are this much faster than float32's
+_WORTHWHILE = (
+    1.5  # a half precision pays when its matrix products are this much faster than float32's
+)
 
 
 def choose_engine(
@@ -95,13 +98,14 @@ def choose_precision(device: torch.device, precision: Precision = "auto") -> Pre
     Args:
         device: where the network runs.
         precision: "auto" is bfloat16 where its matrix products, timed once, are at least 1.5 times
-            faster than float32's; else float32.
+            faster than float32's; else float16 where that is so, which is on CUDA; else float32.
 
     Raises:
         OptionError: unknown, or not for this device.
     """
     if precision == "auto":
-        precision = "bfloat16" if bfloat16_is_fast(device) else "float32"
+        halves: tuple[Precision, ...] = ("bfloat16", "float16")
+        precision = next((half for half in halves if is_fast(device, half)), "float32")
     autocast(device, precision)  # refuses what the device does not have
     return precision
 
@@ -117,26 +121,27 @@ def has_openvino() -> bool:
     return True
 
 
-def bfloat16_is_fast(device: torch.device) -> bool:
-    """Tell by timing whether bfloat16 pays on this device."""
+def is_fast(device: torch.device, half: Precision) -> bool:
+    """Tell by timing whether a half precision pays on this device."""
     if device.type == "mps":
         return False
     speeds = matmul_speeds(device)
-    return speeds["bfloat16"] > _WORTHWHILE * speeds["float32"]
+    return speeds.get(half, 0.0) > _WORTHWHILE * speeds["float32"]
 
 
 @cache
 def matmul_speeds(device: torch.device) -> dict[str, float]:
     """Time a large matrix product by precision, in turn, best of many: TFLOP/s."""
     side = 4096 if device.type == "cuda" else 768
-    best = {"float32": math.inf, "bfloat16": math.inf}
+    halves = ("bfloat16", "float16") if device.type == "cuda" else ("bfloat16",)
+    best = dict.fromkeys(("float32", *halves), math.inf)
     for turn in range(15):
         for precision in best:
             matrix = torch.ones((side, side), dtype=getattr(torch, precision), device=device)
-            _synchronize(device)
+            synchronize(device)
             start = time.perf_counter()
             matrix @ matrix
-            _synchronize(device)
+            synchronize(device)
             best[precision] = min(best[precision], time.perf_counter() - start)
         if turn and best["bfloat16"] > 2 * best["float32"]:  # emulated: too slow to go on
             break
@@ -173,8 +178,3 @@ def card_of(device: torch.device) -> int | None:
     if device.type != "cuda":
         return None
     return torch.cuda.current_device() if device.index is None else device.index
-
-
-def _synchronize(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
