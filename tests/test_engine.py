@@ -151,6 +151,7 @@ def test_auto_is_what_is_fast_here(monkeypatch: pytest.MonkeyPatch, fast: bool) 
         ({"float32": 8.0, "bfloat16": 2.0, "float16": 8.0}, "float32"),
     ],
 )
+@pytest.mark.filterwarnings("ignore:CUDA is not available")
 def test_auto_is_the_half_precision_that_pays(
     monkeypatch: pytest.MonkeyPatch, speeds: dict[str, float], chosen: str
 ) -> None:

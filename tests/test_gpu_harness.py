@@ -310,8 +310,9 @@ def test_what_takes_longest() -> None:
     assert len(table.splitlines()) == 5
 
 
-def test_models_with_random_weights_find_many_objects() -> None:
-    model = material.untrained("yolact_resnet18", CPU, "model.image_size=64")
+@pytest.mark.parametrize("preset", ["yolact_resnet18", "yolact_mobilenetv3"])
+def test_models_with_random_weights_find_many_objects(preset: str) -> None:
+    model = material.untrained(preset, CPU, "model.image_size=64")
     (image,) = material.scenes(1, 64)
     assert len(benchmark.Predictor(model).find_all(image)) >= 20
 

@@ -25,7 +25,7 @@ def random_input(model: AnySegmenter, batch: int = 1) -> Tensor:
 
 
 def report_times(
-    report: Report, name: str, run: Callable[[Any], Any], model: AnySegmenter, seconds: float = 0.5
+    report: Report, name: str, run: Callable[[Any], Any], model: AnySegmenter, seconds: float = 0.3
 ) -> None:
     """Report the median and p95 of single calls, and the time of a call among many."""
     x, device = random_input(model), model.device

@@ -83,7 +83,7 @@ def room_for_half(
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats(device)
         predictor.segment(images[:count], thresholds)
-        peaks.append(torch.cuda.max_memory_reserved(device))
+        peaks.append(torch.cuda.max_memory_allocated(device))
     torch.cuda.empty_cache()
     total = torch.cuda.get_device_properties(device).total_memory
     torch.cuda.set_per_process_memory_fraction((peaks[0] + peaks[1]) / 2 / total, device)

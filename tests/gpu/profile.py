@@ -57,6 +57,7 @@ def longest(device: torch.device, run: Callable[[], object], count: int = 10) ->
     times = [
         (event.self_device_time_total if on_card else event.self_cpu_time_total, event)
         for event in profiler.key_averages()
+        if event.device_type.name == ("CUDA" if on_card else "CPU") and not event.is_user_annotation
     ]
     total = sum(microseconds for microseconds, _ in times) or 1
     rows = [f"{'ms':>8}  {'%':>5}  {'calls':>6}  name"]

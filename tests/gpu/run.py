@@ -19,8 +19,8 @@ from .results import Results
 ROOT = Path(__file__).resolve().parents[2]
 DOCUMENT = ROOT / "docs" / "gpu.md"
 MODULES = (
-    *("goldens", "pixels", "waits", "training", "faults", "engines", "video"),
-    *("benchmark", "profile"),
+    *("goldens", "benchmark", "profile", "pixels", "waits", "training", "faults"),
+    *("engines", "video"),
 )
 PATIENCE = 240.0  # seconds for one check
 _POLL = 0.1
