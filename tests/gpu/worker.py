@@ -164,7 +164,7 @@ def _clear(device: torch.device) -> None:
     if device.type == "cuda":
         gc.collect()
         torch.cuda.set_sync_debug_mode("default")
-        torch.cuda.set_per_process_memory_fraction(1.0, device)
+        torch.cuda.set_per_process_memory_fraction(1.0, device.index or 0)
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats(device)
 
