@@ -54,7 +54,7 @@ class OnnxRuntimeNetwork:
         if x.device.type == "cuda":  # its own stream does not wait for PyTorch's
             torch.cuda.current_stream(
                 x.device
-            ).synchronize()  # sync: onnxruntime has a stream of its own
+            ).synchronize()  # sync: for the input
         self._session.run_with_iobinding(binding)
         return Predictions(*outputs)
 
