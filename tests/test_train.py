@@ -244,7 +244,7 @@ def test_fine_tuning_on_other_classes_lists_what_is_not_loaded(
         (["--accumulate=2", "--batch_alloc=3,3"], "give one of them"),
         (["--set=train.ema_decay=1"], "expected 0 to 0.999999999"),
         (["--set=augment.scale_jitter=2,1"], "expected two sizes"),
-        (["--set=augment.copy_paste=50"], "expected 0 to 1"),
+        (["--set=augment.copy_paste=50"], "expected 0 to 8"),
         (["--set=loss.box_loss=iou"], "expected one of smooth_l1, giou"),
         (["--batch_alloc=2,2"], "must add up"),
         (["--batch_alloc=two"], "expected numbers"),
