@@ -57,6 +57,8 @@ class Waits:
         monkeypatch.setattr(torch, "autocast", lambda *_, **__: nullcontext())  # none on meta
 
     def __call__(self, *tensors: Tensor) -> list[Tensor]:
+        if tensors[0].device == CPU:
+            return list(tensors)
         self.count += 1
         if self.told:
             return [self.told.pop(0)]
@@ -135,21 +137,21 @@ def test_greedy_suppression_is_the_processors(monkeypatch: pytest.MonkeyPatch) -
 @pytest.mark.parametrize(
     ("counts", "rescoring"), [([0], False), ([3] * 3, False), ([40], False), ([3], True)]
 )
-def test_losses_are_waited_for_three_times(
+def test_losses_are_waited_for_twice(
     monkeypatch: pytest.MonkeyPatch, counts: list[int], rescoring: bool
 ) -> None:
     raw = made.for_training(CPU, len(counts), 138)
+    targets = made.make_targets(counts, 138)
     raw = Predictions(*(part.detach().to(META).requires_grad_() for part in raw))
-    flags = torch.ones(3, sum(counts), dtype=torch.bool)
-    flags[1] = False  # no crowds
-    pairs = torch.zeros(2, sum(counts), min(max(counts), len(raw.anchors)))
+    learned = [int((~target.is_crowd).sum()) for target in targets]
+    pairs = torch.zeros(2, sum(learned), max(learned))
     of_anchors = torch.tensor([[5] * len(counts), [4] * len(counts)])
-    told = [flags, *([pairs] if sum(counts) else []), of_anchors]
+    told = [*([pairs] if sum(counts) else []), of_anchors]
     waits = Waits(monkeypatch, *told)
     criterion = Criterion(LossConfig(), MaskRescorer(made.CLASSES).to(META) if rescoring else None)
-    losses = criterion(raw, [target.to(META) for target in made.make_targets(counts, 138)])
+    losses = criterion(raw, targets)
     torch.stack(list(losses.values())).sum().backward()
-    assert waits.count == len(told) + rescoring <= 3 + rescoring
+    assert waits.count == len(told) + rescoring
     assert not waits.told
 
 

@@ -3,6 +3,7 @@
 import logging
 import pickle
 import threading
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -16,7 +17,13 @@ from torch import Tensor, nn
 from layers.structures import Predictions
 from yolact import Predictor, build_model, get_config
 from yolact.engines import pytorch as pytorch_engine
-from yolact.engines.graphs import CudaRecorder, FixedAnchors, GraphedNetwork, recorder_for
+from yolact.engines.graphs import (
+    CudaRecorder,
+    FixedAnchors,
+    GraphedNetwork,
+    _benchmark,
+    recorder_for,
+)
 from yolact.engines.names import Engine, Precision
 from yolact.engines.prepare import prepare, warm_up
 
@@ -37,6 +44,7 @@ class CpuRecorder:
         outputs = function()
 
         def replay() -> None:
+            time.sleep(1e-3)
             assert self.inside == 1  # replays of several threads would mix
             self.replayed += 1
             for old, new in zip(outputs, function(), strict=True):
@@ -183,8 +191,7 @@ def test_a_recorded_network_predicts_the_same(
     assert sum(recorder.replayed for recorder in recorders) == 3
 
 
-def test_anchors_outlive_other_sizes(recorders: list[CpuRecorder]) -> None:
-    """A recording reads them where they were."""
+def test_other_sizes(recorders: list[CpuRecorder]) -> None:
     plain = network()
     run = prepare(plain, Engine("eager", CPU, "float32"), 64)
     with torch.no_grad():
@@ -252,12 +259,28 @@ def test_float32_keeps_its_rounding(precision: Precision, tries: bool) -> None:
     assert recorder.__reduce__()[1] == (cuda, tries)
 
 
+@pytest.mark.parametrize("before", [False, True])
+@pytest.mark.parametrize("chosen", [False, True])
+def test_the_trial_of_algorithms_ends_with_the_recording(
+    monkeypatch: pytest.MonkeyPatch, before: bool, chosen: bool
+) -> None:
+    monkeypatch.setattr(torch.backends.cudnn, "benchmark", before)
+    with pytest.raises(KeyError), _benchmark(chosen):
+        assert torch.backends.cudnn.benchmark == (before or chosen)
+        raise KeyError
+    assert torch.backends.cudnn.benchmark == before
+
+
 def test_fixed_anchors_are_those_of_the_generator() -> None:
+    """And stay where they are, for a recording reads them there."""
     generator: Any = network().anchors
-    fixed = FixedAnchors(generator)
+    fixed, places = FixedAnchors(generator), set()
     for sides in ((8, 4), (6, 3), (8, 4)):
         features = [torch.zeros(1, 1, side, side) for side in sides]
         features += [torch.zeros(1, 1, 1, 1)] * (len(generator.sizes) - 2)
         torch.testing.assert_close(fixed(features), generator(features))
         fixed(features).zero_()  # the caller's own
+        assert fixed.anchors is not None
+        places.add(fixed.anchors.data_ptr())
+    assert len(places) == 1
     assert not fixed.state_dict()

@@ -248,7 +248,7 @@ def test_fine_tuning_on_other_classes_lists_what_is_not_loaded(
         (["--set=loss.box_loss=iou"], "expected one of smooth_l1, giou"),
         (["--batch_alloc=2,2"], "must add up"),
         (["--batch_alloc=two"], "expected numbers"),
-        (["--precision=float16"], "train with bfloat16"),
+        (["--precision=float16"], "use bfloat16"),
         (["--resume=nothing.pth"], "no such file"),
         (["--resume=latest"], "no checkpoint of yolact_resnet18"),
         (["--resume=latest", "--weights=yolact_base"], "give one of them"),

@@ -160,13 +160,14 @@ def test_the_cpu_goes_on_with_the_same_frame(
 
 @pytest.mark.parametrize("good", [0, 1, 20, 49])
 @pytest.mark.parametrize("start", [0, 0.4])
+@pytest.mark.parametrize("suffix", [".mkv", ".mp4"], ids=["copied", "encoded"])
 def test_sound_goes_on(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, good: int, start: float
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, good: int, start: float, suffix: str
 ) -> None:
     clip = write_sound_clip(tmp_path / "clip.mkv", "flac", video_start=start)
     heard = []
     for number, left in enumerate((None, good)):
-        target = tmp_path / f"{number}.mkv"
+        target = tmp_path / f"{number}{suffix}"
         with (
             open_failing(monkeypatch, clip, left) as source,
             VideoWriter(target, source.fps, source.image_hw, source.sound) as writer,

@@ -26,6 +26,8 @@ HOT = (
     "layers/structures.py",
     "layers/sync_batch_norm.py",
     "train.py",
+    "yolact/engines/graphs.py",
+    "yolact/engines/onnxruntime.py",
     "yolact/engines/pytorch.py",
     "yolact/models/criterion.py",
     "yolact/models/fpn.py",

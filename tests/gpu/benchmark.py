@@ -21,12 +21,11 @@ from yolact.engines.prepare import prepare, warm_up
 from yolact.evaluation.speed import describe_machine, network_gflop, peak_memory_mb
 from yolact.models.segmenter import AnySegmenter
 from yolact.results.thresholds import Thresholds
-from yolact.timing import summarize
+from yolact.timing import summarize, synchronize
 from yolact.training.setup import Session, set_up
 
 from .material import folder, needs, untrained
 from .report import NotHere, Report
-from .worker import synchronise
 
 BATCHES = (8, 32)
 SMALL = "model.image_size=128"  # for a CPU
@@ -156,7 +155,7 @@ def timed(
     """Return the seconds of single calls, by CUDA's events where there are any."""
     for _ in range(4):  # the first ones choose algorithms and record
         run(inputs)
-    synchronise(device)
+    synchronize(device)
     end, found = time.perf_counter() + seconds, []
     while not found or time.perf_counter() < end:
         found.append(_time_once(device, run, inputs))
@@ -167,7 +166,7 @@ def _time_once(device: torch.device, run: Callable, inputs: object) -> float:
     if device.type != "cuda":
         start = time.perf_counter()
         run(inputs)
-        synchronise(device)
+        synchronize(device)
         return time.perf_counter() - start
     first, last = (torch.cuda.Event(enable_timing=True) for _ in range(2))
     first.record()
@@ -236,10 +235,10 @@ def rate(
     items = iter(source)
     for _ in range(3 + first):
         use(next(items))
-    synchronise(device)
+    synchronize(device)
     start, count = time.perf_counter(), 0
     while not count or time.perf_counter() - start < seconds:
         use(next(items))
         count += 1
-    synchronise(device)
+    synchronize(device)
     return count / (time.perf_counter() - start)

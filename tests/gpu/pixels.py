@@ -20,6 +20,7 @@ from yolact.drawing.detections import draw_detections
 from yolact.models.criterion import Criterion
 from yolact.models.mask_rescorer import MaskRescorer
 from yolact.results.detections import Detections
+from yolact.timing import synchronize
 
 from .made import (
     CLASSES,
@@ -39,7 +40,6 @@ from .made import (
 )
 from .material import needs_cuda
 from .report import Report
-from .worker import synchronise
 
 Found = Candidates | Detections
 
@@ -220,10 +220,10 @@ def milliseconds(device: torch.device, function: Callable[[], object], runs: int
     """Return the median time of a function, after two runs that do not count."""
     times = []
     for _ in range(runs + 2):
-        synchronise(device)
+        synchronize(device)
         start = time.perf_counter()
         function()
-        synchronise(device)
+        synchronize(device)
         times.append(1000 * (time.perf_counter() - start))
     return float(np.median(times[2:]))
 

@@ -38,7 +38,7 @@ from .report import Report
 
 MOST_MB = 500  # beside what is given and returned, for 1000 objects in an image of 3840 x 2160
 # How often the processor waits, however many images and objects there are.
-WAITS = {"results": 2, "results of many anchors": 3, "losses": 3, "re-scored losses": 4, "step": 4}
+WAITS = {"results": 2, "results of many anchors": 3, "losses": 3, "re-scored losses": 4, "step": 3}
 
 
 @contextmanager
