@@ -352,14 +352,14 @@ class Predictor:
     def segment(self, images: Sequence[Image], thresholds: Thresholds) -> list[Detections]:
         """Segment a batch of images, of any sizes: preprocess, network, postprocess.
 
+        One too large for the memory of a GPU runs in parts, see `BatchLimit`.
+
         Args:
             images: (H, W, 3) uint8 RGB.
             thresholds: which detections count.
 
         Returns:
             Detections of each image, on the CPU.
-
-        A batch too large for the memory of a GPU runs in parts, see `BatchLimit`.
 
         Raises:
             RuntimeError: this process was forked after the predictor was made.

@@ -89,9 +89,7 @@ def time_model(preset: str, device: torch.device, report: Report) -> None:
     name = f"{preset}, {engine.name}, {engine.precision}"
     image = next(shape_clip(1, (720, 1280), 0))
     with torch.no_grad():
-        latency = report_latency(
-            report, f"{name}: network", device, lambda x: run(x), inputs_of(model, image)
-        )
+        latency = report_latency(report, f"{name}: network", device, run, inputs_of(model, image))
         every = Thresholds()  # a hundred objects
         counted = len(predictor.segment([image], every)[0])
         report.note(f"{preset}: {counted} objects in the image that is timed")
@@ -103,8 +101,7 @@ def time_model(preset: str, device: torch.device, report: Report) -> None:
     if not model.fixed_shapes:
         return
     gflop = network_gflop(model, image)
-    ceiling = matmul_speeds(device)["bfloat16" if engine.precision != "float32" else "float32"]
-    share = gflop / latency / ceiling  # GFLOP / ms is TFLOP/s
+    share = gflop / latency / matmul_speeds(device)[engine.precision]  # GFLOP / ms is TFLOP/s
     report.number(f"{name}: of the matrix products' speed", 100 * share, "%")
 
 

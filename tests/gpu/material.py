@@ -56,15 +56,27 @@ def untrained(preset: str, device: torch.device, *settings: str) -> AnySegmenter
     """Return a model with random weights that finds a hundred objects anywhere.
 
     A usual initialisation is sure of nothing; here class scores are spread, so that suppression and
-    masks have as much to do as in a crowded image.
+    masks have as much to do as in a crowded image. Batch norm knows its statistics, without which
+    activations would leave the range of half precision.
     """
     torch.manual_seed(0)
     model = build_model(get_config(preset).override(*settings)).eval().to(device)
+    noise = torch.randn((2, 3, model.image_size, model.image_size), device=device)
+    with torch.no_grad():
+        _learn_statistics(model.network.backbone, noise)
     if isinstance(model, Yolact):
-        noise = torch.randn((1, 3, model.image_size, model.image_size), device=device)
         with torch.no_grad():
             spread = model.network(noise).class_logits.std()
             model.network.head.classes.weight *= _SPREAD / spread
     else:
         nn.init.normal_(model.network.roi_heads.box_predictor.cls_score.weight, std=0.3)
     return model
+
+
+def _learn_statistics(backbone: nn.Module, images: torch.Tensor) -> None:
+    norms = [module for module in backbone.modules() if isinstance(module, nn.BatchNorm2d)]
+    for norm in norms:
+        norm.momentum = 1.0
+    backbone.train()
+    backbone(images)
+    backbone.eval()
