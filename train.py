@@ -113,7 +113,6 @@ def train_step(session: Session, batch: Batch) -> tuple[dict[str, float], bool]:
     learner, model, parallel = session.learner, session.learner.model, session.parallel
     device = model.device
     images, targets = batch
-    targets = [target.to(device) for target in targets]
     learner.optimizer.zero_grad(set_to_none=True)
     statistics = [(buffer, buffer.clone()) for buffer in model.buffers()]
     totals: dict[str, Tensor] = {}

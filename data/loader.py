@@ -59,7 +59,7 @@ class TrainingData(MapDataset[Item]):
         dataset: where the samples come from.
         transform: makes tensors of a sample; its generator depends on seed, epoch and index alone.
         seed: not negative.
-        copy_paste: share of the samples that get objects of another one, 0..1.
+        copy_paste: how many other samples, on average, each gets objects of.
     """
 
     def __init__(
@@ -80,7 +80,8 @@ class TrainingData(MapDataset[Item]):
         epoch, index = key
         rng = np.random.default_rng((_AUGMENT, self.seed, epoch, index))
         item = self.transform(self._sample(index), rng)
-        if self.copy_paste and rng.random() < self.copy_paste:
+        whole, part = divmod(self.copy_paste, 1)
+        for _ in range(int(whole) + (self.copy_paste > 0 and rng.random() < part)):
             other = self._sample(int(rng.integers(len(self.dataset))))
             item = paste_objects(*item, *self.transform(other, rng), rng)
         return item
@@ -180,7 +181,7 @@ def build_train_loader(
         start_iteration: batches that an earlier run has had; the next ones are those that it
             would have got.
         pin_memory: lock the batches in memory for faster copies to a GPU.
-        copy_paste: share of the images that get objects of another one, 0..1.
+        copy_paste: how many other images, on average, each gets objects of.
         part: (rank, processes): which equal share of every batch this process gets.
     """
     if workers:

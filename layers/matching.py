@@ -55,16 +55,9 @@ def match_anchors(
     """
     anchor_boxes = cxcywh_to_xyxy(anchors.float())
     shape = len(counts), len(anchors)
-    best_overlap = anchor_boxes.new_full(shape, -1.0)
-    objects = torch.zeros(shape, dtype=torch.int64, device=anchors.device)
     if len(boxes):
         overlaps = box_iou(boxes.float(), anchor_boxes)  # (M, P)
-        first = 0
-        for image, part in enumerate(torch.split(overlaps, list(counts))):
-            if len(part):
-                best_overlap[image], objects[image] = part.max(dim=0)
-                objects[image] += first
-            first += len(part)
+        best_overlap, objects = _closest(overlaps, counts)
         images, forced_anchors, forced_objects = _strongest_pairs(overlaps, counts)
         objects[images, forced_anchors] = forced_objects
         best_overlap[images, forced_anchors] = torch.inf
@@ -73,11 +66,24 @@ def match_anchors(
         classes.masked_fill_(best_overlap < negative_iou, BACKGROUND)
     else:
         classes = torch.full(shape, BACKGROUND, device=anchors.device)
+        objects = classes
     for row, crowds in zip(classes, crowd_boxes, strict=True):
         if len(crowds):
             in_crowd = intersection_over_area(anchor_boxes, crowds.float()) > crowd_overlap
             row.masked_fill_(in_crowd.any(dim=1) & (row <= BACKGROUND), IGNORE)
     return Matches(classes, objects)
+
+
+def _closest(overlaps: Tensor, counts: Sequence[int]) -> tuple[Tensor, Tensor]:
+    """Return each anchor's largest overlap in each image, (B, P), -1 without objects; and whose."""
+    none = overlaps.new_full(overlaps.shape[1:], -1.0)
+    nothing = none, torch.zeros_like(none, dtype=torch.int64)
+    best = [
+        part.max(dim=0) if len(part) else nothing for part in torch.split(overlaps, list(counts))
+    ]
+    values, objects = (torch.stack(each) for each in zip(*best, strict=True))
+    first = torch.tensor([0, *counts[:-1]]).cumsum(0).clamp(max=len(overlaps) - 1)
+    return values, objects + upload(first, overlaps.device)[:, None]
 
 
 def _strongest_pairs(overlaps: Tensor, counts: Sequence[int]) -> tuple[Tensor, ...]:

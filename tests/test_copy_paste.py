@@ -113,7 +113,7 @@ class Scenes:
         )
 
 
-@pytest.mark.parametrize(("share", "expected"), [(0.0, 0), (1.0, 15)])
+@pytest.mark.parametrize(("share", "expected"), [(0.0, 0), (1.0, 15), (2.0, 22)])
 def test_share_of_the_images(share: float, expected: int) -> None:
     still = TrainTransform(SIDE, photometric=False, expand=False, crop=False, mirror=False)
     data = TrainingData(Scenes(), still, seed=0, copy_paste=share)

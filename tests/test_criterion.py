@@ -4,7 +4,6 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from layers.anchors import AnchorGenerator
 from layers.boxes import encode_boxes
@@ -315,30 +314,3 @@ def test_low_precision_predictions_are_weighed_in_float32() -> None:
     for name, loss in losses.items():
         assert loss.dtype == torch.float32
         torch.testing.assert_close(loss, exact[name])
-
-
-class Waits(TorchDispatchMode):
-    """Counts the operators that a GPU is waited for: sizes and values that Python has to know."""
-
-    count = 0
-
-    def __torch_dispatch__(self, operator, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
-        self.count += operator.overloadpacket._qualified_op_name in (
-            "aten::nonzero",
-            "aten::_local_scalar_dense",
-            "aten::bincount",
-            "aten::masked_select",
-        )
-        return operator(*args, **(kwargs or {}))
-
-
-def test_a_gpu_is_waited_for_as_often_as_for_one_image() -> None:
-    def waits(images: int) -> int:
-        truth = [target([WHOLE, (4, 4, 30, 30)]) for _ in range(images)]
-        predictions = predict(images)
-        with Waits() as counted:
-            criterion()(predictions, truth)
-        # On the CPU the flags of each image are looked at, which waits for nothing.
-        return counted.count - 2 * images
-
-    assert waits(1) == waits(5) > 0

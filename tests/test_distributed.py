@@ -134,6 +134,19 @@ def test_alone_nothing_is_shared() -> None:
     assert distributed.parallel(model) is model
 
 
+def test_every_process_has_a_gpu_of_its_own() -> None:
+    assert distributed.own_gpu(0, 1) == torch.device("cuda", 0)
+    assert distributed.own_gpu(3, 4) == torch.device("cuda", 3)
+    message = "process 3 on this machine has no GPU of its own: start at most --nproc-per-node=2"
+    with pytest.raises(ValueError, match=message):
+        distributed.own_gpu(2, 2)
+
+
+@pytest.mark.parametrize(("device", "backend"), [("cpu", "gloo"), ("cuda:1", "nccl")])
+def test_what_carries_tensors_between_processes(device: str, backend: str) -> None:
+    assert distributed.backend_for(torch.device(device)) == backend
+
+
 def test_synchronised_batch_norm_keeps_names_and_inference() -> None:
     model = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 1), torch.nn.BatchNorm2d(4)).eval()
     x = torch.randn(2, 3, 5, 5)

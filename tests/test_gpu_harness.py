@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 import time
@@ -244,6 +245,18 @@ def test_command_line(
     assert str(tmp_path / "gpu.json") in capsys.readouterr().out
 
 
+def test_every_module_with_checks_is_run() -> None:
+    files = (ROOT / "tests" / "gpu").glob("*.py")
+    having = {
+        file.stem
+        for file in files
+        if re.search(r"^def (check|measure)_\w+\(\s*device: ", file.read_text(), re.MULTILINE)
+    }
+    assert having == set(run.MODULES)
+    told = re.findall(r"^\| `(\w+)` \|", run.DOCUMENT.read_text(encoding="utf-8"), re.MULTILINE)
+    assert tuple(told) == run.MODULES
+
+
 def test_the_machine_is_described() -> None:
     machine = describe(CPU)
     assert machine["device"] == "cpu"
@@ -297,8 +310,9 @@ def test_what_takes_longest() -> None:
     assert len(table.splitlines()) == 5
 
 
-def test_models_with_random_weights_find_many_objects() -> None:
-    model = material.untrained("yolact_resnet18", CPU, "model.image_size=64")
+@pytest.mark.parametrize("preset", ["yolact_resnet18", "yolact_mobilenetv3"])
+def test_models_with_random_weights_find_many_objects(preset: str) -> None:
+    model = material.untrained(preset, CPU, "model.image_size=64")
     (image,) = material.scenes(1, 64)
     assert len(benchmark.Predictor(model).find_all(image)) >= 20
 

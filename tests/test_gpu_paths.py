@@ -57,6 +57,8 @@ class Waits:
         monkeypatch.setattr(torch, "autocast", lambda *_, **__: nullcontext())  # none on meta
 
     def __call__(self, *tensors: Tensor) -> list[Tensor]:
+        if tensors[0].device == CPU:
+            return list(tensors)
         self.count += 1
         if self.told:
             return [self.told.pop(0)]
@@ -107,11 +109,12 @@ def model() -> Yolact:
     return made.tiny_yolact(CPU).to(META)
 
 
-@pytest.mark.parametrize("count", [0, 7, 600])
-@pytest.mark.parametrize("decided", [True, False])
-@pytest.mark.parametrize("nms", ["fast", "cross_class"])
+@pytest.mark.parametrize(
+    ("nms", "count", "decided"),
+    [("fast", 0, True), ("fast", 600, True), ("fast", 600, False), ("cross_class", 7, True)],
+)
 def test_results_are_waited_for_once_and_once_more_for_many_anchors(
-    monkeypatch: pytest.MonkeyPatch, model: Yolact, count: int, decided: bool, nms: Nms
+    monkeypatch: pytest.MonkeyPatch, model: Yolact, nms: Nms, count: int, decided: bool
 ) -> None:
     monkeypatch.setattr(model, "detection", replace(model.detection, nms=nms))
     raw = made.on(META, made.predictions(count, 3, images=4))
@@ -131,23 +134,24 @@ def test_greedy_suppression_is_the_processors(monkeypatch: pytest.MonkeyPatch) -
 # --- training ------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("rescoring", [False, True])
-@pytest.mark.parametrize("counts", [[0], [3], [3] * 5, [40]])
-def test_losses_are_waited_for_three_times(
+@pytest.mark.parametrize(
+    ("counts", "rescoring"), [([0], False), ([3] * 3, False), ([40], False), ([3], True)]
+)
+def test_losses_are_waited_for_twice(
     monkeypatch: pytest.MonkeyPatch, counts: list[int], rescoring: bool
 ) -> None:
     raw = made.for_training(CPU, len(counts), 138)
+    targets = made.make_targets(counts, 138)
     raw = Predictions(*(part.detach().to(META).requires_grad_() for part in raw))
-    flags = torch.ones(3, sum(counts), dtype=torch.bool)
-    flags[1] = False  # no crowds
-    pairs = torch.zeros(2, sum(counts), min(max(counts), len(raw.anchors)))
+    learned = [int((~target.is_crowd).sum()) for target in targets]
+    pairs = torch.zeros(2, sum(learned), max(learned))
     of_anchors = torch.tensor([[5] * len(counts), [4] * len(counts)])
-    told = [flags, *([pairs] if sum(counts) else []), of_anchors]
+    told = [*([pairs] if sum(counts) else []), of_anchors]
     waits = Waits(monkeypatch, *told)
     criterion = Criterion(LossConfig(), MaskRescorer(made.CLASSES).to(META) if rescoring else None)
-    losses = criterion(raw, [target.to(META) for target in made.make_targets(counts, 138)])
+    losses = criterion(raw, targets)
     torch.stack(list(losses.values())).sum().backward()
-    assert waits.count == len(told) + rescoring <= 3 + rescoring
+    assert waits.count == len(told) + rescoring
     assert not waits.told
 
 

@@ -143,7 +143,7 @@ def test_float16_is_refused_on_a_cpu_before_anything_is_read(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     flags = train_flags(tmp_path / "absent", tmp_path, 5, "--precision=float16")
-    assert run_command(train.main, flags) == 1
+    assert run_command(train.main, flags) == 2
     error = capsys.readouterr().err
     assert error == "error: --precision=float16: not on a CPU; use bfloat16 or float32\n"
 

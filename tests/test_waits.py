@@ -26,6 +26,8 @@ HOT = (
     "layers/structures.py",
     "layers/sync_batch_norm.py",
     "train.py",
+    "yolact/engines/graphs.py",
+    "yolact/engines/onnxruntime.py",
     "yolact/engines/pytorch.py",
     "yolact/models/criterion.py",
     "yolact/models/fpn.py",
@@ -54,7 +56,8 @@ def waits(text: str) -> list[tuple[int, str]]:
     lines, found = text.splitlines(), []
     for function in ast.walk(ast.parse(text)):
         if isinstance(function, (ast.FunctionDef, ast.Lambda)):
-            found += [node for node in ast.walk(function) if may_wait(node, masks_of(function))]
+            masks = masks_of(function)
+            found += [node for node in ast.walk(function) if may_wait(node, masks)]
     unjustified = {
         (node.lineno, ast.unparse(node))
         for node in found
@@ -90,7 +93,10 @@ def is_mask(node: ast.expr, names: set[str]) -> bool:
 
 def called(node: ast.AST) -> str:
     """Return the last name of what is called; "" for what is no call."""
-    return ast.unparse(node.func).rpartition(".")[2] if isinstance(node, ast.Call) else ""
+    function = node.func if isinstance(node, ast.Call) else None
+    if isinstance(function, ast.Name):
+        return function.id
+    return function.attr if isinstance(function, ast.Attribute) else ""
 
 
 def questions(node: ast.AST) -> Iterator[ast.expr]:

@@ -70,7 +70,7 @@ LIMITS: dict[str, tuple[float, float]] = {
     "train.multi_scale": (0, 0.99),
     "train.seed": (0, 2**63 - 1),
     "augment.scale_jitter": (0.01, 100),
-    "augment.copy_paste": (0, 1),
+    "augment.copy_paste": (0, 8),
     "detect.score_threshold": (0, 1),
     "detect.iou_threshold": (0, 1),
     "detect.top_k": (1, 1_000_000),
@@ -233,7 +233,7 @@ class AugmentConfig:
     Attributes:
         scale_jitter: smallest and largest size of the image on the canvas, as (0.5, 2.0), in place
             of `expand` and `crop` (Ghiasi et al. 2021, large-scale jitter); empty has none.
-        copy_paste: share of the images that get objects of another one (the same paper).
+        copy_paste: how many other images, on average, each gets objects of (the same paper).
     """
 
     photometric: bool = True

@@ -18,25 +18,26 @@ from yolact import Predictor
 from yolact.cli.train_flags import parse_arguments
 from yolact.engines.choose import choose_engine, matmul_speeds
 from yolact.engines.prepare import prepare, warm_up
-from yolact.evaluation.speed import network_gflop
+from yolact.evaluation.speed import describe_machine, network_gflop, peak_memory_mb
 from yolact.models.segmenter import AnySegmenter
 from yolact.results.thresholds import Thresholds
-from yolact.timing import summarize
+from yolact.timing import summarize, synchronize
 from yolact.training.setup import Session, set_up
 
 from .material import folder, needs, untrained
 from .report import NotHere, Report
-from .worker import synchronise
 
-BATCHES = (4, 8, 16, 32, 64)
+BATCHES = (8, 32)
 SMALL = "model.image_size=128"  # for a CPU
-_SECONDS = 0.6  # of one timing
+_SECONDS = 0.5  # of one timing
 
 
 def measure_products(device: torch.device, report: Report) -> None:
     """Time large matrix products, the ceiling of everything."""
+    report.note(describe_machine(device))
     for precision, speed in matmul_speeds(device).items():
         report.number(f"matrix products, {precision}", speed, "TFLOP/s")
+    report.number("memory of this process at its peak", peak_memory_mb(device) or 0, "MB")
 
 
 def measure_published(device: torch.device, report: Report) -> None:
@@ -91,7 +92,7 @@ def time_model(preset: str, device: torch.device, report: Report) -> None:
         latency = report_latency(
             report, f"{name}: network", device, lambda x: run(x), inputs_of(model, image)
         )
-        every = Thresholds(model.score_threshold)
+        every = Thresholds()  # a hundred objects
         counted = len(predictor.segment([image], every)[0])
         report.note(f"{preset}: {counted} objects in the image that is timed")
         report_latency(
@@ -99,6 +100,8 @@ def time_model(preset: str, device: torch.device, report: Report) -> None:
         )
         if not small:
             report_throughput(report, name, device, run, model, image)
+    if not model.fixed_shapes:
+        return
     gflop = network_gflop(model, image)
     ceiling = matmul_speeds(device)["bfloat16" if engine.precision != "float32" else "float32"]
     share = gflop / latency / ceiling  # GFLOP / ms is TFLOP/s
@@ -142,9 +145,7 @@ def report_throughput(
         except torch.OutOfMemoryError:
             break
         rate = batch / (summarize(seconds).median / 1000)
-        if rate < 1.03 * best[0]:  # larger ones gain nothing
-            break
-        best = rate, batch
+        best = max(best, (rate, batch))
     report.number(f"{name}: network, batch {best[1]}", best[0], "images/s")
 
 
@@ -154,7 +155,7 @@ def timed(
     """Return the seconds of single calls, by CUDA's events where there are any."""
     for _ in range(4):  # the first ones choose algorithms and record
         run(inputs)
-    synchronise(device)
+    synchronize(device)
     end, found = time.perf_counter() + seconds, []
     while not found or time.perf_counter() < end:
         found.append(_time_once(device, run, inputs))
@@ -165,7 +166,7 @@ def _time_once(device: torch.device, run: Callable, inputs: object) -> float:
     if device.type != "cuda":
         start = time.perf_counter()
         run(inputs)
-        synchronise(device)
+        synchronize(device)
         return time.perf_counter() - start
     first, last = (torch.cuda.Event(enable_timing=True) for _ in range(2))
     first.record()
@@ -209,28 +210,35 @@ def time_training(session: Session, report: Report, name: str, loader_too: bool)
     """Report images a second: of the loader, of steps on one batch, and of both together."""
     size = session.learner.config.train.batch_size
     device, batches = session.learner.model.device, iter(session.loader())
-    batch = next(batches)
+    batch, ahead = next(batches), 2 * session.options.num_workers  # batches that are ready
     seconds = 4.0 if device.type != "cpu" else 0.5
     if loader_too:
         images = "generated" if session.learner.config.dataset == "shapes" else "real"
         what = f"loader of {images} images, {session.options.num_workers} processes"
-        report.number(what, rate(batches, lambda _: None, seconds, device) * size, "images/s")
+        report.number(
+            what, rate(batches, lambda _: None, seconds, device, ahead) * size, "images/s"
+        )
     for part, source in (("steps alone", repeat(batch)), ("with the loader", batches)):
-        steps = rate(source, lambda each: train.train_step(session, each), seconds, device)
+        first = ahead if source is batches else 0
+        steps = rate(source, lambda each: train.train_step(session, each), seconds, device, first)
         report.number(f"{name}, {part}", steps * size, "images/s")
 
 
 def rate(
-    source: Iterable, use: Callable[[object], object], seconds: float, device: torch.device
+    source: Iterable,
+    use: Callable[[object], object],
+    seconds: float,
+    device: torch.device,
+    first: int = 0,
 ) -> float:
     """Return how many items a second are taken and used, once the first few are."""
     items = iter(source)
-    for _ in range(3):
+    for _ in range(3 + first):
         use(next(items))
-    synchronise(device)
+    synchronize(device)
     start, count = time.perf_counter(), 0
     while not count or time.perf_counter() - start < seconds:
         use(next(items))
         count += 1
-    synchronise(device)
+    synchronize(device)
     return count / (time.perf_counter() - start)

@@ -83,14 +83,14 @@ def room_for_half(
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats(device)
         predictor.segment(images[:count], thresholds)
-        peaks.append(torch.cuda.max_memory_reserved(device))
+        peaks.append(torch.cuda.max_memory_allocated(device))
     torch.cuda.empty_cache()
     total = torch.cuda.get_device_properties(device).total_memory
-    torch.cuda.set_per_process_memory_fraction((peaks[0] + peaks[1]) / 2 / total, device)
+    torch.cuda.set_per_process_memory_fraction((peaks[0] + peaks[1]) / 2 / total, device.index or 0)
     try:
         yield
     finally:
-        torch.cuda.set_per_process_memory_fraction(1.0, device)
+        torch.cuda.set_per_process_memory_fraction(1.0, device.index or 0)
 
 
 def with_room(forward: Callable, most: int) -> Callable:
@@ -109,7 +109,7 @@ def fill_up(device: torch.device) -> None:
     if device.type != "cuda":
         raise torch.OutOfMemoryError(_FULL)
     torch.cuda.empty_cache()
-    torch.cuda.set_per_process_memory_fraction(1e-4, device)
+    torch.cuda.set_per_process_memory_fraction(1e-4, device.index or 0)
 
 
 @contextmanager

@@ -17,6 +17,7 @@ from yolact.results.thresholds import Thresholds
 
 HD, UHD = (720, 1280), (2160, 3840)
 CLASSES, PROTOTYPES = 80, 32
+SHOWN = Thresholds(0.2)  # of each object one class
 KINDS: tuple[Nms, ...] = ("fast", "cross_class", "greedy")
 
 
@@ -145,4 +146,4 @@ def results(model: Yolact, raw: Predictions, image_hw: tuple[int, int]) -> list[
     """Do what `Predictor` does after the network, up to detections on the CPU."""
     sizes = [image_hw] * len(raw.class_logits)
     with torch.no_grad():
-        return fetch_groups(model.postprocess(raw, sizes, Thresholds()))
+        return fetch_groups(model.postprocess(raw, sizes, SHOWN))

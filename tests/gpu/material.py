@@ -11,12 +11,13 @@ from torch import nn
 
 from data.images import Image
 from data.shapes.scenes import ShapeScenes
-from yolact import build_model, get_config
+from yolact import Yolact, build_model, get_config
 from yolact.models.segmenter import AnySegmenter
 
 from .report import NotHere
 
 ROOT = Path(__file__).resolve().parents[2]
+_SPREAD = 3.0  # standard deviation of class logits
 
 
 def folder(variable: str, name: str) -> Path:
@@ -58,8 +59,12 @@ def untrained(preset: str, device: torch.device, *settings: str) -> AnySegmenter
     masks have as much to do as in a crowded image.
     """
     torch.manual_seed(0)
-    model = build_model(get_config(preset).override(*settings)).eval()
-    for name, module in model.named_modules():
-        if name.endswith(("head.classes", "box_predictor.cls_score")):
-            nn.init.normal_(module.weight, std=30 * float(module.weight.detach().std()))
-    return model.to(device)
+    model = build_model(get_config(preset).override(*settings)).eval().to(device)
+    if isinstance(model, Yolact):
+        noise = torch.randn((1, 3, model.image_size, model.image_size), device=device)
+        with torch.no_grad():
+            spread = model.network(noise).class_logits.std()
+            model.network.head.classes.weight *= _SPREAD / spread
+    else:
+        nn.init.normal_(model.network.roi_heads.box_predictor.cls_score.weight, std=0.3)
+    return model

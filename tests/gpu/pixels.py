@@ -20,6 +20,7 @@ from yolact.drawing.detections import draw_detections
 from yolact.models.criterion import Criterion
 from yolact.models.mask_rescorer import MaskRescorer
 from yolact.results.detections import Detections
+from yolact.timing import synchronize
 
 from .made import (
     CLASSES,
@@ -39,7 +40,6 @@ from .made import (
 )
 from .material import needs_cuda
 from .report import Report
-from .worker import synchronise
 
 Found = Candidates | Detections
 
@@ -105,11 +105,14 @@ def check_matching(device: torch.device, report: Report) -> None:
 
 def check_losses(device: torch.device, report: Report) -> None:
     """Losses and gradients are those of the CPU."""
+    torch.backends.cudnn.allow_tf32 = False
     for counts in ([0], [3, 0, 20]):
         totals, slopes = [], []
         for where in (torch.device("cpu"), device):
             torch.manual_seed(0)
-            criterion = Criterion(LossConfig(masks_to_train=1000), MaskRescorer(CLASSES).to(where))
+            criterion = Criterion(
+                LossConfig(masks_to_train=1_000_000), MaskRescorer(CLASSES).to(where)
+            )
             raw = for_training(where, len(counts), 138)
             losses = criterion(raw, [target.to(where) for target in make_targets(counts, 138)])
             torch.stack(list(losses.values())).sum().backward()
@@ -217,10 +220,10 @@ def milliseconds(device: torch.device, function: Callable[[], object], runs: int
     """Return the median time of a function, after two runs that do not count."""
     times = []
     for _ in range(runs + 2):
-        synchronise(device)
+        synchronize(device)
         start = time.perf_counter()
         function()
-        synchronise(device)
+        synchronize(device)
         times.append(1000 * (time.perf_counter() - start))
     return float(np.median(times[2:]))
 

@@ -13,11 +13,11 @@ import train
 from data.shapes.clip import shape_clip
 from yolact.engines.choose import choose_engine
 from yolact.engines.prepare import prepare, warm_up
+from yolact.timing import synchronize
 
 from .benchmark import SMALL, inputs_of, training_session
 from .material import untrained
 from .report import Report
-from .worker import synchronise
 
 _CALLS = 5
 
@@ -47,16 +47,17 @@ def longest(device: torch.device, run: Callable[[], object], count: int = 10) ->
     """Return a table of what takes longest, by kernels where the profiler knows them."""
     for _ in range(3):
         run()
-    synchronise(device)
+    synchronize(device)
     on_card = device.type == "cuda"
     kinds = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if on_card else [])]
     with profile(activities=kinds) as profiler:
         for _ in range(_CALLS):
             run()
-        synchronise(device)
+        synchronize(device)
     times = [
         (event.self_device_time_total if on_card else event.self_cpu_time_total, event)
         for event in profiler.key_averages()
+        if event.device_type.name == ("CUDA" if on_card else "CPU") and not event.is_user_annotation
     ]
     total = sum(microseconds for microseconds, _ in times) or 1
     rows = [f"{'ms':>8}  {'%':>5}  {'calls':>6}  name"]

@@ -7,10 +7,11 @@ import torch
 from _pytest.mark.structures import ParameterSet
 
 from yolact.engines.choose import pick_device
+from yolact.timing import synchronize
 
 from .report import NotHere, Report
 from .run import MODULES
-from .worker import Check, clean_slate, find_checks, synchronise
+from .worker import Check, clean_slate, find_checks
 
 pytestmark = pytest.mark.gpu
 
@@ -32,6 +33,6 @@ def test_on_the_gpu(check: Check, device: torch.device) -> None:
     try:
         with clean_slate(device):
             check(device, Report())
-            synchronise(device)
+            synchronize(device)
     except NotHere as absent:
         pytest.skip(str(absent))

@@ -18,12 +18,12 @@ from yolact.cli.train_flags import parse_arguments
 from yolact.config import LossConfig
 from yolact.models.criterion import Criterion
 from yolact.models.mask_rescorer import MaskRescorer
-from yolact.results.thresholds import Thresholds
 from yolact.training.setup import set_up
 
 from .made import (
     CLASSES,
     HD,
+    SHOWN,
     UHD,
     for_training,
     make_targets,
@@ -38,7 +38,7 @@ from .report import Report
 
 MOST_MB = 500  # beside what is given and returned, for 1000 objects in an image of 3840 x 2160
 # How often the processor waits, however many images and objects there are.
-WAITS = {"results": 2, "results of many anchors": 3, "losses": 3, "re-scored losses": 4, "step": 4}
+WAITS = {"results": 2, "results of many anchors": 3, "losses": 3, "re-scored losses": 4, "step": 3}
 
 
 @contextmanager
@@ -53,7 +53,9 @@ def counted_waits() -> Iterator[list[str]]:
             yield waits
     finally:
         torch.cuda.set_sync_debug_mode("default")
-    waits += [f"{w.filename}:{w.lineno}" for w in told if "synchronizing" in str(w.message)]
+    waits += [
+        f"{w.filename}:{w.lineno}" for w in told if "called a synchronizing" in str(w.message)
+    ]
 
 
 def extra_mb(device: torch.device, function: Callable[[], object]) -> tuple[float, object]:
@@ -127,12 +129,14 @@ def check_memory(device: torch.device, report: Report) -> None:
     model, colors = tiny_yolact(device), [(9, 99, 199)] * 1000
     model.detection = replace(model.detection, max_detections=1000)
     raw = on(device, of_objects(1000))
-    used, found = extra_mb(device, lambda: model.postprocess(raw, [UHD], Thresholds())[0])
+    used, found = extra_mb(device, lambda: model.postprocess(raw, [UHD], SHOWN)[0])
+    assert len(found) == 1000
     picture = torch.zeros((*UHD, 3), dtype=torch.uint8, device=device)
     told = {"detection": used, "areas": extra_mb(device, lambda: found.areas)[0]}
     told["drawing"] = extra_mb(device, lambda: found.tinted(picture, colors, 0.5))[0]
-    used, masks = extra_mb(device, lambda: found.masks)
-    told["full-size masks"] = used - masks.nbytes / 2**20
+    if torch.cuda.mem_get_info(device)[0] > 12 * 2**30:  # they are 8.3 GB
+        used, masks = extra_mb(device, lambda: found.masks)
+        told["full-size masks"] = used - masks.nbytes / 2**20
     for name, used in told.items():
         report.number(f"1000 objects at 3840 x 2160, {name}", used, "MB")
     assert max(told.values()) < MOST_MB, told

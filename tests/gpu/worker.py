@@ -27,6 +27,7 @@ import torch
 
 from yolact.engines.choose import pick_device
 from yolact.errors import OptionError
+from yolact.timing import synchronize
 
 from .report import NotHere, Outcome, Report
 
@@ -109,7 +110,7 @@ def run_check(name: str, check: Check, device: torch.device, until: float = np.i
     try:
         with clean_slate(device):
             check(device, report)
-            synchronise(device)
+            synchronize(device)
     except NotHere as error:
         failure = {"status": "not here", "message": str(error)}
     except Exception as error:  # whatever it is, the others are still to come
@@ -164,17 +165,9 @@ def _clear(device: torch.device) -> None:
     if device.type == "cuda":
         gc.collect()
         torch.cuda.set_sync_debug_mode("default")
-        torch.cuda.set_per_process_memory_fraction(1.0, device)
+        torch.cuda.set_per_process_memory_fraction(1.0, device.index or 0)
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats(device)
-
-
-def synchronise(device: torch.device) -> None:
-    """Wait for a device, so that its errors belong to whoever made them."""
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    elif device.type == "mps":
-        torch.mps.synchronize()
 
 
 def peak_mb(device: torch.device) -> float:

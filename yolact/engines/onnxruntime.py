@@ -52,7 +52,7 @@ class OnnxRuntimeNetwork:
         for port, output in zip(ports, outputs, strict=True):
             binding.bind_output(port.name, *_memory(output))
         if x.device.type == "cuda":  # its own stream does not wait for PyTorch's
-            torch.cuda.current_stream(x.device).synchronize()
+            torch.cuda.current_stream(x.device).synchronize()  # sync: for the input
         self._session.run_with_iobinding(binding)
         return Predictions(*outputs)
 

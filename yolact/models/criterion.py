@@ -29,6 +29,8 @@ from yolact.config import LossConfig
 
 from .mask_rescorer import MaskRescorer
 
+_AT_ONCE = 64  # masks of the network's input that are floats at the same time
+
 
 class Criterion:
     """Losses of a batch, by name, weighted and averaged.
@@ -50,7 +52,7 @@ class Criterion:
 
         Args:
             predictions: of B images, in training mode.
-            targets: B of them, in pixels of the network input.
+            targets: B of them, in pixels of the network input; on the CPU, a GPU waits less.
 
         Returns:
             Scalars "box", "confidence", "mask", "semantic" and, with re-scoring, "mask_iou".
@@ -59,12 +61,12 @@ class Criterion:
             return self._losses(_float(predictions), targets)
 
     def _losses(self, predictions: Predictions, targets: Sequence[Target]) -> dict[str, Tensor]:
-        config, objects = self.config, _gather(targets)
+        config, objects = self.config, _gather(targets, predictions.anchors.device)
         matches = match_anchors(
             predictions.anchors,
             objects.boxes,
             objects.labels,
-            [len(masks) for masks in objects.masks],
+            objects.counts,
             objects.crowd_boxes,
             config.positive_iou,
             config.negative_iou,
@@ -74,16 +76,14 @@ class Criterion:
         with_mask = positive & objects.has_mask[matches.objects] if len(objects.boxes) else positive
         (told,) = fetch(torch.stack((positive.sum(dim=1), with_mask.sum(dim=1))))
         counts = told.tolist()  # sync: on the CPU
-        # (N,) each: image and anchor of a positive, and its object.
-        place = positions(positive, sum(counts[0]))
-        image, anchor = place // positive.shape[1], place % positive.shape[1]
-        index = matches.objects[image, anchor]
-        box = self._box_loss(
-            predictions.box_deltas[image, anchor], objects.boxes[index], predictions.anchors[anchor]
-        )
+        place = positions(positive, sum(counts[0]))  # (N,) of the positives among all anchors
+        index = matches.objects.flatten()[place]  # and their objects
+        anchors = predictions.anchors[place % positive.shape[1]]
+        deltas = predictions.box_deltas.flatten(0, 1).index_select(0, place)
+        box = self._box_loss(deltas, objects.boxes[index], anchors)
         has_mask = positions(objects.has_mask[index], sum(counts[1]))
         mask, rescored = self._mask_losses(
-            predictions, objects, counts[1], anchor[has_mask], index[has_mask]
+            predictions, objects, counts[1], place[has_mask], index[has_mask]
         )
         confidence = confidence_loss(
             predictions.class_logits, matches.classes, config.negative_ratio
@@ -111,7 +111,7 @@ class Criterion:
         predictions: Predictions,
         objects: _Objects,
         counts: Sequence[int],
-        anchor: Tensor,
+        place: Tensor,
         index: Tensor,
     ) -> tuple[Tensor, Tensor]:
         """Return the mask loss of a batch and its mask-IoU loss.
@@ -119,29 +119,32 @@ class Criterion:
         Args:
             predictions: of B images.
             objects: the ground truth.
-            counts: of each image, its positive anchors whose object has a mask.
-            anchor: (N,) which they are, image after image.
+            counts: of each image, its N positive anchors whose object has a mask.
+            place: (N,) which they are among all anchors, image after image.
             index: (N,) the object of each.
         """
-        kept, logits, shares = [], [], []
-        parts = torch.split(torch.arange(len(anchor), device=anchor.device), list(counts))
-        for prototypes, coefficients, part in zip(
-            predictions.prototypes, predictions.coefficients, parts, strict=True
-        ):
-            positives = len(part)
-            if positives > self.config.masks_to_train:  # a random part stands for all: memory
-                chosen = torch.randperm(positives, device=part.device)
-                part = part[chosen[: self.config.masks_to_train]]
-            logits.append(torch.einsum("nk,khw->nhw", coefficients[anchor[part]], prototypes))
-            kept.append(part)
-            shares += [positives / max(len(part), 1)] * len(part)
-        all_logits, index = torch.cat(logits), index[torch.cat(kept)]
+        limit = self.config.masks_to_train
+        if max(counts) > limit:  # a random part stands for all: memory
+            parts = torch.split(torch.arange(len(place), device=place.device), list(counts))
+            kept = torch.cat([_some(part, limit) for part in parts])
+            place, index = place[kept], index[kept]
+        sizes = [min(count, limit) for count in counts]
+        drawn = [count / max(size, 1) for count, size in zip(counts, sizes, strict=True)]
+        shares = torch.tensor(drawn).repeat_interleave(torch.tensor(sizes))
+        coefficients = predictions.coefficients.flatten(0, 1).index_select(0, place)
+        logits = [
+            part @ prototypes
+            for part, prototypes in zip(
+                torch.split(coefficients, sizes), predictions.prototypes.flatten(2), strict=True
+            )
+        ]
+        all_logits = torch.cat(logits).view(-1, *predictions.prototypes.shape[-2:])
         target = _shrunk(objects, all_logits.shape[-2:])[index]
         boxes = objects.boxes[index]
         per_mask = mask_loss(all_logits, target, boxes)
         if self.config.dice_weight:
             per_mask = per_mask + self.config.dice_weight * dice_loss(all_logits, target, boxes)
-        total = (per_mask * beside(per_mask, shares)).sum()
+        total = (per_mask * upload(shares, per_mask.device)).sum()
         return total, self._mask_iou_loss(all_logits, target, boxes, objects.labels[index])
 
     def _mask_iou_loss(
@@ -180,47 +183,54 @@ class _Objects(NamedTuple):
     Attributes:
         boxes: (M, 4) xyxy relative.
         labels: (M,) 0-based.
+        masks: (M, S, S) bool.
         images: (M,) where they are.
+        counts: of each image, how many.
         has_mask: (M,) bool; of the others only the box is known.
         boxed: which these others are.
-        masks: of each image, (m, S, S) bool.
         crowd_boxes: of each image, (Q, 4) xyxy relative.
     """
 
     boxes: Tensor
     labels: Tensor
+    masks: Tensor
     images: Tensor
+    counts: list[int]
     has_mask: Tensor
     boxed: Tensor
-    masks: list[Tensor]
     crowd_boxes: list[Tensor]
 
 
-def _gather(targets: Sequence[Target]) -> _Objects:
-    counts, device = [len(target) for target in targets], targets[0].boxes.device
-    corners = torch.cat([target.boxes for target in targets])
-    is_crowd = torch.cat([target.is_crowd for target in targets])
-    has_mask = torch.cat([target.has_mask for target in targets])
+def _gather(targets: Sequence[Target], device: torch.device) -> _Objects:
+    """Sort out on the CPU, where nothing has to be waited for, and move the rest to the device."""
+    sizes = [len(target) for target in targets]
+    corners, labels, is_crowd, has_mask = fetch(
+        *(
+            torch.cat([getattr(target, name) for target in targets])
+            for name in ("boxes", "labels", "is_crowd", "has_mask")
+        )
+    )
     boxes = corners.float()
     boxes = boxes / beside(boxes, targets[0].masks.shape[:0:-1] * 2)
     usable = (corners[:, 2:] > corners[:, :2]).all(dim=1) & boxes.isfinite().all(dim=1)
-    (flags,) = fetch(torch.stack((usable & ~is_crowd, usable & is_crowd, has_mask)))
-    kept, crowds, masked = flags
-    own = [_where(part) for part in torch.split(kept, counts)]
-    sizes = list(map(len, own))
-    crowd_sizes = [len(_where(part)) for part in torch.split(crowds, counts)]
-    images = torch.arange(len(targets)).repeat_interleave(torch.tensor(sizes))
-    chosen = _where(kept), _where(crowds), _where(~masked[kept]), torch.cat(own), images
-    index, crowd_index, boxed, own_index, images = (upload(each, device) for each in chosen)
-    parts = zip(targets, torch.split(own_index, sizes), strict=True)
+    kept, crowds = usable & ~is_crowd, usable & is_crowd
+    rows = torch.arange(len(targets)).repeat_interleave(torch.tensor(sizes))
+    counts, crowd_counts = (
+        torch.bincount(rows[flags], minlength=len(targets)).tolist()  # sync: on the CPU
+        for flags in (kept, crowds)
+    )
+    masks = torch.cat([upload(target.masks, device) for target in targets])
+    if sum(counts) < sum(sizes):  # chosen where a GPU does it
+        masks = masks.index_select(0, upload(_where(kept), device))
     return _Objects(
-        boxes=boxes[index],
-        labels=torch.cat([target.labels for target in targets])[index],
-        images=images,
-        has_mask=has_mask[index],
-        boxed=boxed,
-        masks=[t.masks if len(i) == len(t) else t.masks[i] for t, i in parts],
-        crowd_boxes=list(torch.split(boxes[crowd_index], crowd_sizes)),
+        boxes=upload(boxes[kept], device),
+        labels=upload(labels[kept], device),
+        masks=masks,
+        images=upload(rows[kept], device),
+        counts=counts,
+        has_mask=upload(has_mask[kept], device),
+        boxed=upload(_where(~has_mask[kept]), device),
+        crowd_boxes=list(torch.split(upload(boxes[crowds], device), crowd_counts)),
     )
 
 
@@ -229,9 +239,18 @@ def _where(flags: Tensor) -> Tensor:
     return flags.nonzero()[:, 0]  # sync: on the CPU
 
 
+def _some(indices: Tensor, count: int) -> Tensor:
+    """Choose so many at random, if there are more."""
+    if len(indices) <= count:
+        return indices
+    return indices[torch.randperm(len(indices), device=indices.device)[:count]]
+
+
 def _shrunk(objects: _Objects, grid_hw: torch.Size) -> Tensor:
-    """Return the masks of all objects on a grid, (M, h, w) float."""
-    return torch.cat([shrink_masks(masks, grid_hw) for masks in objects.masks])
+    """Return the masks of all objects on a grid, (M, h, w) float; a part at a time: memory."""
+    return torch.cat(
+        [shrink_masks(masks, grid_hw) for masks in torch.split(objects.masks, _AT_ONCE)]
+    )
 
 
 def _float(predictions: Predictions) -> Predictions:

@@ -227,7 +227,9 @@ class MaskRcnn(Segmenter[RoiInputs, list[Found]]):
         """Return the weighted losses: box, confidence, mask, objectness, rpn_box."""
         side = self.input_size
         inputs = _joined(torch.split(self.squeezed(images), 1))
-        losses = self.network(inputs, [_roi_target(target, side) for target in targets])
+        losses = self.network(
+            inputs, [_roi_target(target.to(self.device), side) for target in targets]
+        )
         return {name: self.loss_weights[name] * losses[theirs] for name, theirs in _LOSSES.items()}
 
     def preprocess(self, images: Sequence[Tensor]) -> RoiInputs:

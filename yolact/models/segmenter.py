@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from layers.blocks import batch_norms
-from layers.structures import Target, upload_picture
+from layers.structures import Target, upload, upload_picture
 from yolact.config import Config, DetectConfig
 from yolact.files import write_text
 from yolact.hub.card import CARD_FILE, model_card
@@ -138,8 +138,8 @@ class Segmenter(nn.Module, ABC, Generic[Inputs, Outputs]):
         self.network(self.preprocess([image]))
 
     def resized(self, image: Tensor, image_hw: tuple[int, int]) -> Tensor:
-        """Resize a (3, H, W) uint8 RGB image bilinearly and normalise it: (1, 3, h, w)."""
-        x = upload_picture(image, self.device)[None].float()
+        """Resize (..., 3, H, W) uint8 RGB images bilinearly and normalise them: (B, 3, h, w)."""
+        x = upload_picture(image, self.device).view(-1, *image.shape[-3:]).float()
         if x.shape[-2:] != image_hw:
             x = F.interpolate(x, image_hw, mode="bilinear", align_corners=False)
         return (x - self.pixel_mean) / self.pixel_std
@@ -147,6 +147,8 @@ class Segmenter(nn.Module, ABC, Generic[Inputs, Outputs]):
     def squeezed(self, images: Sequence[Tensor]) -> Tensor:
         """Resize images to squares, whatever their aspect ratio, and normalise: (B, 3, S, S)."""
         side = self.input_size if self.training else self.image_size
+        if all(image.shape[-2:] == (side, side) for image in images):  # as in training
+            images = [torch.stack([upload(image, self.device) for image in images])]
         return torch.cat([self.resized(image, (side, side)) for image in images])
 
     @property

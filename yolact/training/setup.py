@@ -25,7 +25,7 @@ from yolact.checkpoint import Checkpoint, CheckpointName
 from yolact.config import Config, TrainConfig
 from yolact.engines.choose import pick_device
 from yolact.engines.pytorch import autocast
-from yolact.errors import UsageError
+from yolact.errors import OptionError, UsageError
 from yolact.evaluation.coco import CocoEvaluator
 from yolact.evaluation.metrics import CocoMetrics
 from yolact.files import RunLock, sweep_parts
@@ -161,7 +161,10 @@ def set_up(config: Config, options: TrainOptions, checkpoint: Checkpoint | None 
         UsageError: configuration, options, data and processes do not fit together.
     """
     device = pick_device(options.device)
-    autocast(device, options.precision)  # refuses what the device does not have
+    try:
+        autocast(device, options.precision)
+    except OptionError as error:  # before anything is read
+        raise UsageError(error.on_command_line) from None
     train_data = open_training_data(config, checkpoint, options.resume)
     if train_data.categories.names != config.model.names:
         config = config.with_classes(train_data.categories.names)
