@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import nullcontext
 
 import torch
+import torch.nn.functional as F
 import torchvision
 from torch import Tensor, nn
 
@@ -31,20 +33,59 @@ class DeformableConv2d(nn.Conv2d):
     def forward(self, x: Tensor) -> Tensor:
         """Convolve (B, in, h, w) at the learned sampling points, in float32."""
         offset_mask = self.offset_mask(x).float()  # (B, 27, h', w')
+        # (y, x) for each of the nine taps, and how much each counts.
+        offsets, shares = offset_mask[:, :18], offset_mask[:, 18:].sigmoid()
+        weight, bias = self.weight.float(), None if self.bias is None else self.bias.float()
+        if _samples_itself(x.device):
+            with nullcontext() if x.is_meta else torch.autocast(x.device.type, enabled=False):
+                return self._sampled(x.float(), offsets, shares, weight, bias)
         # torchvision has no gradient of this operator for Apple GPUs, and none at all before 0.23.
         device = torch.device("cpu") if x.device.type == "mps" else x.device
         with torch.autocast(x.device.type, enabled=False):
             out: Tensor = torchvision.ops.deform_conv2d(
                 x.float().to(device),
-                offset_mask[:, :18].to(device),  # (y, x) for each of the nine taps
-                self.weight.float().to(device),
-                None if self.bias is None else self.bias.float().to(device),
+                offsets.to(device),
+                weight.to(device),
+                None if bias is None else bias.to(device),
                 self.stride,
                 self.padding,
                 self.dilation,
-                mask=offset_mask[:, 18:].sigmoid().to(device),
+                mask=shares.to(device),
             )
         return out.to(x.device)
+
+    def _sampled(
+        self, x: Tensor, offsets: Tensor, shares: Tensor, weight: Tensor, bias: Tensor | None
+    ) -> Tensor:
+        """Convolve by PyTorch's operators: sample at each tap of each output, then a product."""
+        height, width = x.shape[-2:]
+        step, reach = self.stride[0], self.dilation[0]
+        taps = torch.arange(9, device=x.device)[:, None, None]
+        rows, columns = (
+            torch.arange(size, device=x.device) * step - reach for size in offsets.shape[-2:]
+        )
+        y = offsets[:, 0::2] + taps // 3 * reach + rows[:, None]
+        x_ = offsets[:, 1::2] + taps % 3 * reach + columns
+        # (B, 9, h', w', 2) -> grid_sample's -1..1 from edge to edge, all taps below one another.
+        points = torch.stack(((2 * x_ + 1) / width - 1, (2 * y + 1) / height - 1), dim=-1)
+        sampled = F.grid_sample(x, points.flatten(1, 2), align_corners=False)
+        sampled = sampled.view(*x.shape[:2], *shares.shape[1:]) * shares[:, None]
+        out = weight.flatten(1) @ sampled.flatten(1, 2).flatten(2)  # (B, out, h' * w')
+        out = out.view(len(x), len(weight), *shares.shape[-2:])
+        return out if bias is None else out + bias[:, None, None]
+
+
+def _samples_itself(device: torch.device) -> bool:
+    """Tell where torchvision's operator does not serve.
+
+    On NVIDIA GPUs it may launch its kernels on the default stream whatever the current one is, so
+    that a CUDA graph misses them; without memory ("meta") there is none.
+    """
+    if device.type != "cuda":
+        return device.type == "meta"
+    if torch.compiler.is_compiling():
+        return True
+    return torch.cuda.current_stream(device) != torch.cuda.default_stream(device)
 
 
 def zero_bias(conv: nn.Conv2d) -> None:

@@ -23,6 +23,27 @@ def image(batch: int = 2) -> Tensor:
     return torch.randn(batch, 3, 12, 14, generator=torch.Generator().manual_seed(0))
 
 
+@pytest.mark.parametrize(("stride", "dilation"), [(1, 1), (2, 1), (1, 2)])
+@pytest.mark.parametrize("batch", [0, 1, 3])
+@pytest.mark.parametrize("biased", [True, False])
+def test_sampling_by_pytorch_is_torchvisions(
+    monkeypatch: pytest.MonkeyPatch, batch: int, stride: int, dilation: int, biased: bool
+) -> None:
+    torch.manual_seed(0)
+    conv = DeformableConv2d(3, 5, stride, dilation)
+    nn.init.normal_(conv.offset_mask.weight, std=0.5)  # far beyond the edges, too
+    if not biased:
+        conv.bias = None
+    expected = conv(image(batch))
+    monkeypatch.setattr("layers.blocks._samples_itself", lambda device: True)
+    torch.testing.assert_close(conv(image(batch)), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_sampling_without_memory_has_a_shape() -> None:
+    conv = DeformableConv2d(3, 5, stride=2).to("meta")
+    assert conv(image().to("meta")).shape == conv.to_empty(device="cpu")(image()).shape
+
+
 @pytest.mark.parametrize("batch", [0, 1, 2])
 @pytest.mark.parametrize(("stride", "dilation"), [(1, 1), (2, 1), (1, 2)])
 def test_a_fresh_deformable_convolution_is_half_a_plain_one(

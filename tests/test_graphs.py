@@ -12,6 +12,8 @@ from typing import Any
 import pytest
 import torch
 from support.tiny import SETTINGS
+from support.tiny_mask_rcnn import build as build_mask_rcnn
+from support.tiny_mask_rcnn import picture
 from torch import Tensor, nn
 
 from layers.structures import Predictions
@@ -173,6 +175,17 @@ def network(seed: int = 0, *settings: str) -> nn.Module:
 def assert_close(found: Predictions, expected: Predictions) -> None:
     for a, b in zip(found[:5], expected[:5], strict=True):
         torch.testing.assert_close(a, b, atol=1e-4, rtol=1e-3)
+
+
+def test_what_finds_in_two_stages_is_not_recorded(recorders: list[CpuRecorder]) -> None:
+    model = build_mask_rcnn()
+    expected, engine = Predictor(model)([picture(30, 50)]), Engine("eager", CPU, "float32")
+    predictor = Predictor(model, network=prepare(model.network, engine, model.image_size))
+    predictor.warm_up()
+    for _ in range(3):
+        (found,) = predictor([picture(30, 50)])
+        torch.testing.assert_close(found.boxes, expected[0].boxes)
+    assert not any(recorder.recorded for recorder in recorders)
 
 
 DEFORMABLE = ("model.backbone=resnet50", "model.deformable_interval=1")

@@ -48,7 +48,7 @@ class Camera(FakeSource):
     name = "0"
     opened: list[Camera]
 
-    def __init__(self, name: str):
+    def __init__(self, name: str, card: int | None = None):
         super().__init__(10**6, live=True, fps=1000)
         self.name, self.closed = name, False
         self.opened.append(self)

@@ -78,7 +78,7 @@ def predictor_of(model: AnySegmenter) -> Predictor:
 
 
 def check_card_decodes(device: torch.device, report: Report) -> None:
-    """The card's pictures are the CPU's, to the last bit."""
+    """The card's pictures are the CPU's, but for how colours are rounded."""
     needs("av")
     needs_cuda(device)
     from data.video import card
@@ -90,7 +90,10 @@ def check_card_decodes(device: torch.device, report: Report) -> None:
         clip = write_clip(Path(folder) / "clip.mp4", 24)
         with open_video(clip, card=number) as found, open_video(clip) as expected:
             pairs = list(zip(found, expected, strict=True))
-    assert all(np.array_equal(*pair) for pair in pairs)
+    differences = [np.abs(a.astype(int) - b) for a, b in pairs]
+    report.number("decoded by the card: largest difference", max(d.max() for d in differences), "")
+    worst = max(float(d.mean()) for d in differences)
+    assert worst < 1, f"colours differ by {worst:.2f} on average"
 
 
 def check_card_encodes(device: torch.device, report: Report) -> None:
