@@ -20,7 +20,7 @@ ROOT = Path(__file__).resolve().parents[2]
 DOCUMENT = ROOT / "docs" / "gpu.md"
 MODULES = (
     *("goldens", "benchmark", "profile", "pixels", "waits", "training", "faults"),
-    *("engines", "video"),
+    *("video", "engines"),
 )
 PATIENCE = 240.0  # seconds for one check
 _POLL = 0.1
