@@ -60,7 +60,8 @@ def match_anchors(
         best_overlap, objects = _closest(overlaps, counts)
         images, forced_anchors, forced_objects = _strongest_pairs(overlaps, counts)
         objects[images, forced_anchors] = forced_objects
-        best_overlap[images, forced_anchors] = torch.inf
+        forced = best_overlap.new_full((len(images),), torch.inf)  # a number would be waited for
+        best_overlap[images, forced_anchors] = forced
         classes = labels[objects] + 1
         classes.masked_fill_(best_overlap < positive_iou, IGNORE)
         classes.masked_fill_(best_overlap < negative_iou, BACKGROUND)
