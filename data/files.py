@@ -44,7 +44,8 @@ MAX_BYTES = 1 << 33
 NUMBER = re.compile(r"%(?:0(\d+))?d")
 """The place of the number in the names of numbered images; its group holds the fewest digits."""
 
-_USER_PASSWORD = re.compile(r"([a-z][a-z0-9+.-]+://[^/?#@:\s]*:)[^/?#\s]*@", re.IGNORECASE)
+# No scheme is longer; without that bound, a long text without one takes the square of its length.
+_USER_PASSWORD = re.compile(r"([a-z][a-z0-9+.-]{1,20}://[^/?#@:\s]*:)[^/?#\s]*@", re.IGNORECASE)
 _QUERY_PASSWORD = re.compile(
     r"([?&](?:pass|passwd|password|pwd|token|access_token|api_?key|secret)=)[^&#\s]+", re.IGNORECASE
 )

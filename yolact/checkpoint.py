@@ -193,7 +193,7 @@ def read_checkpoint(path: Path) -> Checkpoint:
         return Checkpoint(path, state, False, config)
     try:
         with open_file(path) as file:
-            _check_archive(file)
+            check_archive(file)
             content = torch.load(file, map_location="cpu", weights_only=True)
     except Exception as error:  # broken files make torch.load raise almost anything
         reason = str(error).split("\n", 1)[0] or type(error).__name__
@@ -217,8 +217,8 @@ def read_checkpoint(path: Path) -> Checkpoint:
     return _published_checkpoint(path, content)
 
 
-def _check_archive(file: BinaryIO) -> None:
-    """Refuse an archive that unpacks to far more than its size: torch stores, and packs nothing.
+def check_archive(file: BinaryIO) -> None:
+    """Refuse an archive that may unpack to far more than its size: ours are stored as they are.
 
     Raises:
         ValueError: so it does.

@@ -18,8 +18,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from data.files import open_file
 from yolact.build import build_model, model_class
-from yolact.checkpoint import Checkpoint, load_matching_weights, read_checkpoint, trained_model
+from yolact.checkpoint import (
+    Checkpoint,
+    check_archive,
+    load_matching_weights,
+    read_checkpoint,
+    trained_model,
+)
 from yolact.config import Config
 from yolact.formats.names import State
 from yolact.models.segmenter import AnySegmenter
@@ -37,7 +44,7 @@ KEY = "yolact"
 _FORMAT = "yolact-export-1"
 _RESCORER = "mask_rescorer."
 # Images in; OUTPUTS out. B images, side S, P anchors, C classes and background, K prototypes.
-_INTERFACE = (
+_INTERFACE: tuple[tuple[str | int, ...], ...] = (
     ("B", 3, "S", "S"),
     *(("B", "P", "C"), ("B", "P", 4), ("B", "P", "K"), ("B", "K", "h", "w"), ("P", 4)),
 )
@@ -163,7 +170,9 @@ def _read_metadata(path: Path) -> str:
         raise ValueError("it runs through OpenVINO; pip install openvino")
     from .openvino import read_network
 
-    if path.suffix.lower() == ".xml" and b"<net" not in path.read_bytes()[:1000]:
+    with open_file(path) as file:
+        head = file.read(1000)
+    if path.suffix.lower() == ".xml" and b"<net" not in head:
         raise ValueError("no OpenVINO network in it")  # other readers would try it, noisily
     model = read_network(path)
     keys = [KEY] if path.suffix.lower() == ".xml" else ["framework", KEY]
@@ -173,7 +182,7 @@ def _read_metadata(path: Path) -> str:
 
 
 def _encode_state(state: State) -> str:
-    """Pack tensors into text."""
+    """Store tensors in text."""
     buffer = io.BytesIO()
     arrays: dict[str, Any] = {name: tensor.cpu().numpy() for name, tensor in state.items()}
     np.savez(buffer, **arrays)
@@ -181,5 +190,7 @@ def _encode_state(state: State) -> str:
 
 
 def _decode_state(text: str) -> dict[str, Tensor]:
-    with np.load(io.BytesIO(base64.b64decode(text, validate=True)), allow_pickle=False) as file:
+    content = io.BytesIO(base64.b64decode(text, validate=True))
+    check_archive(content)
+    with np.load(content, allow_pickle=False) as file:
         return {name: torch.from_numpy(file[name]) for name in file.files}

@@ -8,7 +8,6 @@ import logging
 import os
 import shutil
 import sys
-import tempfile
 import threading
 import warnings
 from collections.abc import Callable, Mapping, Sequence
@@ -40,7 +39,13 @@ def cache_folder() -> Path:
     try:
         return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "yolact"
     except RuntimeError:  # a user without a home
-        return Path(tempfile.gettempdir()) / "yolact"
+        return Path(_temporary().name)
+
+
+@cache
+def _temporary() -> TemporaryDirectory[str]:
+    """Return a folder of this process alone; one of a known name somebody else could fill."""
+    return TemporaryDirectory(prefix="yolact-")
 
 
 OUTPUTS = ("class_logits", "box_deltas", "coefficients", "prototypes", "anchors")
