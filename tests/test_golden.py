@@ -83,13 +83,7 @@ def run(path: Path) -> Run:
     )
 
 
-def marked(path: Path) -> object:
-    """Leave out Darknet-53 of the ordinary suite: tests/test_presets.py has numbers of it, too."""
-    marks = [pytest.mark.slow] if "darknet53" in path.stem else []
-    return pytest.param(path, id=path.stem, marks=marks)
-
-
-@pytest.fixture(params=map(marked, FILES))
+@pytest.fixture(params=FILES, ids=lambda path: path.stem)
 def golden_run(request: pytest.FixtureRequest) -> Run:
     return run(request.param)
 
