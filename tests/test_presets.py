@@ -184,8 +184,8 @@ def test_output_shapes(models: dict[str, Yolact], name: str) -> None:
 @pytest.mark.parametrize(
     ("name", "side", "num_anchors"),
     [
-        ("yolact_plus_resnet50", 125, 3069),
-        ("yolact_plus_base", 125, 3069),
+        ("yolact_plus_resnet50", 253, 12276),
+        ("yolact_plus_base", 253, 12276),
         ("yolact_resnet18", 96, 194 * get_config("yolact_resnet18").model.num_anchors),
         ("yolact_resnet18_im320", 96, 194 * 9),
         ("yolact_mobilenetv3", 96, 194 * 3),

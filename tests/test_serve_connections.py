@@ -37,8 +37,7 @@ def server() -> Iterator[uvicorn.Server]:
         server = make_server(answers_at_once)
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
         thread.start()
-        while not server.started:
-            time.sleep(0.01)
+        wait_for(lambda: server.started)
         yield server
         server.should_exit = True
         thread.join()
@@ -52,7 +51,13 @@ def address(server: uvicorn.Server) -> tuple[str, int]:
 
 
 def wait_for_connections(server: uvicorn.Server, count: int) -> None:
-    while len(server.server_state.connections) != count:
+    wait_for(lambda: len(server.server_state.connections) == count)
+
+
+def wait_for(condition: Callable[[], bool]) -> None:
+    end = time.monotonic() + 30
+    while not condition():
+        assert time.monotonic() < end
         time.sleep(0.01)
 
 
@@ -119,14 +124,18 @@ def test_an_answer_that_is_not_taken_is_given_up(
         assert len(received(client)) < len(BODY)
 
 
-def test_requests_one_after_the_other_are_not_cut_off(
-    address: tuple[str, int], monkeypatch: pytest.MonkeyPatch
+def test_every_answer_begins_the_time_anew(
+    server: uvicorn.Server, address: tuple[str, int]
 ) -> None:
-    monkeypatch.setattr(connection, "SECONDS", 0.6)
     with socket.create_connection(address, timeout=30) as client:
+        wait_for_connections(server, 1)
+        (held,) = server.server_state.connections
         for _ in range(3):
-            time.sleep(0.25)
+            before = held._deadline
             assert is_answered(client)
+            wait_for(lambda before=before: held._deadline is not before)
+            assert before.cancelled() and not held._deadline.cancelled()
+            assert held._deadline.when() > before.when()
 
 
 def test_too_many_connections(
