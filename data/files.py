@@ -8,6 +8,7 @@ import json
 import os
 import re
 import stat
+import zipfile
 from collections.abc import Collection, Iterator
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO, TypeGuard
@@ -78,6 +79,21 @@ def read_bytes(path: Path) -> bytes:
     """Return the content of a file; errors are those of `open_file`."""
     with open_file(path) as file:
         return file.read()
+
+
+def check_archive(file: BinaryIO) -> None:
+    """Refuse an archive that may unpack to far more than its size: ours are stored as they are.
+
+    Raises:
+        ValueError: so it does.
+    """
+    if zipfile.is_zipfile(file):
+        file.seek(0)
+        with zipfile.ZipFile(file) as archive:
+            packed = [entry.filename for entry in archive.infolist() if entry.compress_type]
+        if packed:
+            raise ValueError(f"its entry {packed[0]!a:.80} is compressed")
+    file.seek(0)
 
 
 def read_json(file: Path) -> object:

@@ -18,15 +18,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from data.files import open_file
+from data.files import check_archive, open_file
 from yolact.build import build_model, model_class
-from yolact.checkpoint import (
-    Checkpoint,
-    check_archive,
-    load_matching_weights,
-    read_checkpoint,
-    trained_model,
-)
+from yolact.checkpoint import Checkpoint, load_matching_weights, read_checkpoint, trained_model
 from yolact.config import Config
 from yolact.formats.names import State
 from yolact.models.segmenter import AnySegmenter
