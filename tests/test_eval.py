@@ -36,8 +36,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("place")
     make_dataset(folder / "scenes")
     torch.manual_seed(0)
-    settings = *SETTINGS, "model.backbone=mobilenet_v3_small", "detect.score_threshold=0.0"
-    config = get_config("yolact_resnet18").override(*settings)
+    config = get_config("yolact_resnet18").override(*SETTINGS, "detect.score_threshold=0.0")
     config = config.with_classes(SHAPE_CLASSES.names)
     save_checkpoint(folder / "tiny.pth", build_model(config), config)
     export_clip(folder / "clip.mp4", shape_clip(5, (48, 64)))
