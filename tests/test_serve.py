@@ -433,6 +433,7 @@ def page_files() -> list[Path]:
 
 def test_the_page_is_whole_and_needs_no_other_server(client: TestClient) -> None:
     page = client.get("/")
+    assert client.head("/").headers["content-length"] == page.headers["content-length"]
     assert page.headers["content-type"].startswith("text/html")
     assert "default-src 'self'" in page.headers["content-security-policy"]
     for path in re.findall(r'(?:src|href)="([^"]+)"', page.text):
