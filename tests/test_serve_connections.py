@@ -117,9 +117,10 @@ def test_an_answer_that_is_not_taken_is_given_up(
     server: uvicorn.Server, address: tuple[str, int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(connection, "SECONDS", 0.1)
+    answered = server.server_state.total_requests
     with socket.create_connection(address, timeout=30) as client:
         client.sendall(GET.replace(b"/ ", b"/large ", 1))
-        wait_for_connections(server, 1)
+        wait_for(lambda: server.server_state.total_requests > answered)
         wait_for_connections(server, 0)
         assert len(received(client)) < len(BODY)
 
