@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+_BAND = 1 << 20  # values that are scaled at a time: all at once take gigabytes of a large picture
 _BITS = (8, 10, 12, 14, 16, 18, 20, 24, 32)
 _TOPS = (1.0, *(2.0**bits - 1 for bits in _BITS))
 _OVERSHOOT = 1.25  # times the top: what resampled floats come to
@@ -34,11 +35,14 @@ def to_8_bits(values: NDArray[Any]) -> NDArray[np.uint8]:
     """
     known = values[np.isfinite(values)] if values.dtype.kind == "f" else values
     bottom, top = _range_of(known) if known.size else (0.0, 1.0)
-    numbers = np.nan_to_num(values, nan=bottom, posinf=top, neginf=bottom)
     precise = np.float32 if values.dtype.itemsize <= 2 else np.float64
-    shares = (numbers.astype(precise) - bottom) / (top - bottom)
-    scaled: NDArray[np.uint8] = np.round(shares.clip(0, 1) * 255).astype(np.uint8)
-    return scaled
+    flat, scaled = values.reshape(-1), np.empty(values.size, np.uint8)
+    for start in range(0, values.size, _BAND):
+        band = slice(start, start + _BAND)
+        numbers = np.nan_to_num(flat[band], nan=bottom, posinf=top, neginf=bottom)
+        shares = (numbers.astype(precise) - bottom) / (top - bottom)
+        scaled[band] = np.round(shares.clip(0, 1) * 255)
+    return scaled.reshape(values.shape)
 
 
 def _range_of(values: NDArray[Any]) -> tuple[float, float]:

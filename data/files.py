@@ -8,6 +8,7 @@ import json
 import os
 import re
 import stat
+import zipfile
 from collections.abc import Collection, Iterator
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO, TypeGuard
@@ -44,7 +45,8 @@ MAX_BYTES = 1 << 33
 NUMBER = re.compile(r"%(?:0(\d+))?d")
 """The place of the number in the names of numbered images; its group holds the fewest digits."""
 
-_USER_PASSWORD = re.compile(r"([a-z][a-z0-9+.-]+://[^/?#@:\s]*:)[^/?#\s]*@", re.IGNORECASE)
+# No scheme is longer; without that bound, a long text without one takes the square of its length.
+_USER_PASSWORD = re.compile(r"([a-z][a-z0-9+.-]{1,20}://[^/?#@:\s]*:)[^/?#\s]*@", re.IGNORECASE)
 _QUERY_PASSWORD = re.compile(
     r"([?&](?:pass|passwd|password|pwd|token|access_token|api_?key|secret)=)[^&#\s]+", re.IGNORECASE
 )
@@ -77,6 +79,21 @@ def read_bytes(path: Path) -> bytes:
     """Return the content of a file; errors are those of `open_file`."""
     with open_file(path) as file:
         return file.read()
+
+
+def check_archive(file: BinaryIO) -> None:
+    """Refuse an archive that may unpack to far more than its size: ours are stored as they are.
+
+    Raises:
+        ValueError: so it does.
+    """
+    if zipfile.is_zipfile(file):
+        file.seek(0)
+        with zipfile.ZipFile(file) as archive:
+            packed = [entry.filename for entry in archive.infolist() if entry.compress_type]
+        if packed:
+            raise ValueError(f"its entry {packed[0]!a:.80} is compressed")
+    file.seek(0)
 
 
 def read_json(file: Path) -> object:

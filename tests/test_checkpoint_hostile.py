@@ -10,6 +10,7 @@ import torch
 
 from yolact import get_config
 from yolact.checkpoint import read_checkpoint
+from yolact.models.backbones.from_timm import pretrained_state
 
 
 def expanded() -> object:
@@ -58,6 +59,8 @@ def test_archives_that_unpack_to_gigabytes_are_refused(tmp_path: Path, method: i
     assert (tmp_path / "packed.pth").stat().st_size < 10**5
     with pytest.raises(ValueError, match="is compressed"):
         read_checkpoint(tmp_path / "packed.pth")
+    with pytest.raises(ValueError, match="--backbone_weights=.*is compressed"):
+        pretrained_state("timm/resnet10t", tmp_path / "packed.pth")
 
 
 def test_a_pipe_is_no_checkpoint(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import io
 import struct
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -182,3 +183,15 @@ def test_every_pixel_format_of_an_export(
         assert np.abs(grays[name] - reference).max() <= 1, name
     assert (grays["rgb16.png"] == grays["rgba.png"]).all()
     assert check_dataset(str(folder / "a.json")) == {"train": []}
+
+
+@pytest.mark.parametrize("kind", [np.uint16, np.int32, np.float32])
+def test_scaling_takes_the_memory_of_a_band(kind: type[np.number]) -> None:
+    values = np.arange(3000 * 3000).reshape(3000, 3000).astype(kind)
+    tracemalloc.start()
+    scaled = to_8_bits(values)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < scaled.nbytes + values.nbytes + 60e6  # all at once: 8 to 24 bytes a value more
+    parts = [to_8_bits(np.append(row, (values.min(), values.max())))[:-2] for row in values[::999]]
+    assert (scaled[::999] == parts).all()

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import re
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from PIL import Image as PilImage
 from support.files_of_tools import LEFT, RIGHT, as_bytes, objects, save, segment, write_sam
 from support.foreign_formats import DISC, HW, opened, write_images
 
 from data.catalog import resolve_dataset
+from data.formats.label_maps.ids import ids_of_colours
 from data.formats.label_maps.pngs import read_pngs
 from data.formats.label_maps.voc import colour_map, read_voc
 from data.formats.sam import read_sam
@@ -127,6 +130,40 @@ def test_voc_files_that_are_left_out(tmp_path: Path) -> None:
     outside.write_text("../../a\n/etc/passwd\na\n")
     with pytest.raises(ValueError, match="2 of 3 images are missing"):
         read_voc(tmp_path / "JPEGImages", outside)
+
+
+@pytest.mark.parametrize("number", [-1, 255, 300, 2_000_000_000])
+def test_numbers_that_are_no_class(tmp_path: Path, number: int) -> None:
+    """A class that a TIFF gives, whose numbers are larger, is counted in no memory."""
+    write_images(tmp_path / "JPEGImages", ("a.png", "b.png"))
+    write_voc(tmp_path, "a", LEFT * 15, LEFT * 1)
+    write_voc(tmp_path, "b", LEFT * 15, LEFT * 1)
+    numbers = PilImage.fromarray((LEFT * number).astype(np.int32))
+    numbers.save(tmp_path / "SegmentationClass" / "b.png", "TIFF")
+    content, (problem,) = read_voc(tmp_path / "JPEGImages", tmp_path)
+    assert [image["file_name"] for image in content["images"]] == ["a.png"]
+    assert problem.what == "an object without a class"
+
+
+@pytest.mark.parametrize("colour", ["", "1,2", "-1,2,3", "1e3,0,0", f"{10**30},0,0", "9" * 5000])
+def test_colours_that_are_none(tmp_path: Path, colour: str) -> None:
+    """Such a class has Pascal's colour of its number."""
+    write_images(tmp_path / "JPEGImages", ("a.png",))
+    write_voc(tmp_path, "a", LEFT * 1, LEFT * 1)
+    (tmp_path / "labelmap.txt").write_text(f"background:0,0,0::\nleaf:{colour}::\n")
+    content, _ = read_voc(tmp_path / "JPEGImages", tmp_path)
+    assert [category["name"] for category in content["categories"]] == ["leaf"]
+
+
+def test_numbers_of_colours_take_little_memory() -> None:
+    """Twice the numbers themselves; all channels at once took eight times as much."""
+    colours = np.full((1000, 1000, 4), (1, 2, 3, 255), np.uint8)
+    tracemalloc.start()
+    ids = ids_of_colours(colours)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert (ids == 1 + 256 * 2 + 65536 * 3).all()
+    assert peak < 2 * ids.nbytes
 
 
 def write_cityscapes(folder: Path, split: str, city: str, ids: NDArray[Any]) -> None:

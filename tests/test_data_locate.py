@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -144,6 +146,33 @@ def test_what_lies_outside_is_told(tmp_path: Path) -> None:
         with pytest.raises(Unusable) as refused:
             found.find(name)
         assert (f"it is not below {tmp_path}/data: put it into" in refused.value.mend) == told
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "\\\\other\\share\\a.png",
+        "//other/share/a.png",
+        "%5C%5Cother%5Cshare%5Ca.png",
+        "/data/?d=//other/a.png",
+    ],
+)
+def test_no_other_machine_is_asked(
+    tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On Windows, a path of two slashes at its start would send it the name of the user."""
+    asked: list[str] = []
+    for function in ("scandir", "stat", "lstat"):
+        real = getattr(os, function)
+
+        def listen(path: object = ".", *rest: object, real: Any = real, **more: object) -> Any:
+            asked.append(str(path))
+            return real(path, *rest, **more)
+
+        monkeypatch.setattr(os, function, listen)
+    with pytest.raises(Unusable, match="a missing image"):
+        finder(tmp_path, "b.png", ". a.json").find(name)
+    assert asked and not [path for path in asked if path.startswith("//")]
 
 
 def test_no_names(tmp_path: Path) -> None:

@@ -62,6 +62,7 @@ PAGES = [
     Page(ROOT / name)
     for name in (
         "README.md",
+        "SECURITY.md",
         "weights/README.md",
         *sorted(f"docs/{path.name}" for path in (ROOT / "docs").glob("*.md")),
     )

@@ -1,5 +1,6 @@
 import copy
 import os
+import stat
 import subprocess
 import sys
 import time
@@ -368,6 +369,17 @@ def test_conversion_is_made_once_and_survives_a_broken_cache(
     next(other.parameters()).data.add_(1)
     convert_cached(other, 64)
     assert made == [64, 64, 64]
+
+
+def test_without_a_home_nobody_else_can_fill_the_cache(monkeypatch: pytest.MonkeyPatch) -> None:
+    def none(_: object = None) -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    monkeypatch.setattr(Path, "home", none)
+    folder = openvino_engine.cache_folder()
+    assert folder == openvino_engine.cache_folder()
+    assert stat.S_IMODE(folder.stat().st_mode) == 0o700
 
 
 def test_cache_keeps_the_latest_and_needs_no_writable_folder(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import io
 import re
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
@@ -16,6 +18,7 @@ from support.tiny import SETTINGS, make_dataset
 from test_scripts import script
 from torch import Tensor
 
+from data.files import MAX_BYTES
 from yolact import Predictor, build_model, get_config
 from yolact.checkpoint import save_checkpoint
 from yolact.cli.common import run_command
@@ -280,6 +283,25 @@ def test_an_operator_set_that_was_not_reached(asked: int | None, problem: str | 
 def test_foreign_files_are_refused(tmp_path: Path, name: str, content: bytes) -> None:
     (tmp_path / name).write_bytes(content)
     with pytest.raises(ValueError, match="not a model exported by yolact export"):
+        read_trained(tmp_path / name)
+
+
+def test_a_rescorer_that_unpacks_to_gigabytes_is_refused(tmp_path: Path) -> None:
+    network = convert(build_model(tiny_config()).eval().network, 64)
+    ours, packed = metadata(build_model(tiny_config()), tiny_config()), io.BytesIO()
+    np.savez_compressed(packed, weight=np.zeros(10**6))
+    text = base64.b64encode(packed.getvalue()).decode()
+    text = re.sub(r'"rescorer": "[^"]*"', f'"rescorer": "{text}"', ours)
+    write_openvino(network, text, tmp_path / "m.xml")
+    with pytest.raises(ValueError, match="is compressed"):
+        read_trained(tmp_path / "m.xml")
+
+
+@pytest.mark.parametrize("name", ["a.xml", "a.onnx"])
+def test_a_file_larger_than_any_network_is_refused(tmp_path: Path, name: str) -> None:
+    with (tmp_path / name).open("wb") as file:
+        file.truncate(MAX_BYTES + 1)
+    with pytest.raises(ValueError, match="more than 8,589,934,592 bytes"):
         read_trained(tmp_path / name)
 
 

@@ -21,12 +21,14 @@ SLOW = {
     "doctor",
     "evaluate",
     "export",
+    "large_images",
     "outputs",
     "own_data",
+    "preannotate",
     "video",
     "video_examples",
 }
-"""Pages that take more than ten seconds, of which only `make test-all` makes the round."""
+"""Pages that take more than four seconds, of which only `make test-all` makes the round."""
 
 
 @pytest.fixture

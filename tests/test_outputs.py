@@ -15,7 +15,7 @@ from yolact.cli.output_names import (
     name_pictures,
     source_and_video,
 )
-from yolact.files import write_picture
+from yolact.files import as_file_name, write_json, write_picture, write_text
 
 
 def make(*names: str) -> list[Path]:
@@ -118,11 +118,19 @@ def test_one_video(text: str, has_display: bool, expected: str | None) -> None:
     assert video == (None if expected is None else Path(expected))
 
 
+@pytest.mark.parametrize("name", ["caf\udce9.png", "\udce9/a.png", "\udc80\udcff.JPG"])
+def test_a_picture_of_any_name_can_be_written(name: str) -> None:
+    """OpenCV, which is asked for the suffix, crashes at a name that is not UTF-8."""
+    make("a.png")
+    assert image_and_picture(f"a.png:{name}", lambda: True) == ("a.png", Path(name))
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
         ("a.png:b.xyz", "cannot write b.xyz: expected a name that ends in .png or .jpg"),
         ("a.png:b", "cannot write b: expected a name"),
+        ("a.png:b.\udce9", "cannot write b.\udce9: expected a name"),  # OpenCV crashes at it
         ("a.png:a.png", "a.png would be replaced by its own result: name another output"),
         ("a.png:./a.png", "would be replaced by its own result"),
         ("a.png:.", r"\. is a folder: name a file in it, as a.png"),
@@ -200,6 +208,36 @@ def test_a_full_disk_is_told_and_leaves_nothing() -> None:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert Path("old.png").read_bytes() == before
     assert list(Path().iterdir()) == [Path("old.png")]
+
+
+@pytest.mark.parametrize("write", ["picture", "text", "json"])
+def test_a_link_under_the_name_of_a_half_file_is_not_written_through(write: str) -> None:
+    Path("private").write_text("mine")
+    Path(f".out.png.{os.getpid()}.part").symlink_to("private")
+    if write == "picture":
+        write_picture(Path("out.png"), np.zeros((2, 2, 3), np.uint8))
+    elif write == "text":
+        write_text(Path("out.png"), "")
+    else:
+        write_json(Path("out.png"), {})
+    assert Path("private").read_text() == "mine"
+    assert Path("out.png").is_file() and not Path("out.png").is_symlink()
+
+
+@pytest.mark.parametrize(
+    ("text", "name"),
+    [
+        ("", "_"),
+        ("../a b", "a_b"),
+        ("\udce9/\x1b", "_"),
+        ("a" * 300, "a" * 100),
+        ("猫" * 90, "猫" * 33),
+        ("a" * 99 + "é", "a" * 99),
+    ],
+)
+def test_parts_of_names(text: str, name: str) -> None:
+    assert as_file_name(text) == name
+    write_picture(Path(f"{'b' * 130}_000_{name}.png"), np.zeros((2, 2), np.uint8))
 
 
 def test_a_picture_is_written_as_rgb() -> None:

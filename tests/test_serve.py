@@ -189,8 +189,9 @@ def test_the_rotation_of_a_camera_is_applied(client: TestClient) -> None:
         (JPEG[:-400], 422, "cannot read the given bytes as an image"),
         (PNG[:-400], 422, "cannot read the given bytes as an image"),
         (header_of_png(300), 422, "cannot read"),
-        (header_of_png(13_400), 413, "more than 178,000,000 pixels"),
-        (header_of_png(60_000), 413, "more than 178,000,000 pixels"),
+        (header_of_png(7_100), 413, "more than 50,000,000 pixels"),
+        (header_of_png(13_400), 413, "more than 50,000,000 pixels"),
+        (header_of_png(60_000), 413, "more than 50,000,000 pixels"),
     ],
 )
 def test_what_is_no_image_is_refused(
@@ -367,6 +368,9 @@ LOOPBACK = hosts_for("127.0.0.1")
         ("evil.example", None, LOOPBACK, 421),
         ("localhost.evil.example", None, LOOPBACK, 421),
         ("[::1", None, LOOPBACK, 421),
+        ("evil@localhost", None, LOOPBACK, 421),
+        ("localhost/evil", None, LOOPBACK, 421),
+        ("localhost#evil", None, LOOPBACK, 421),
         ("", None, LOOPBACK, 421),
         ("localhost", "http://evil.example", LOOPBACK, 403),
         ("localhost:8000", "http://localhost:9000", LOOPBACK, 403),
@@ -429,6 +433,7 @@ def page_files() -> list[Path]:
 
 def test_the_page_is_whole_and_needs_no_other_server(client: TestClient) -> None:
     page = client.get("/")
+    assert client.head("/").headers["content-length"] == page.headers["content-length"]
     assert page.headers["content-type"].startswith("text/html")
     assert "default-src 'self'" in page.headers["content-security-policy"]
     for path in re.findall(r'(?:src|href)="([^"]+)"', page.text):
@@ -449,36 +454,3 @@ def test_icons_that_are_used_are_there() -> None:
     used = re.findall(r"icons\.svg#(\w+)", (PAGE / "index.html").read_text())
     known = re.findall(r'<symbol id="(\w+)"', (PAGE / "icons.svg").read_text())
     assert set(used) == set(known)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("path", ["/api/model", "/api/segment", "/api/prototypes"])
-@pytest.mark.parametrize("mode", ["positive", "negative"])
-def test_the_schema_is_kept(client: TestClient, path: str, mode: str) -> None:
-    """Whatever the schema allows or forbids, the answer is one that it foresees."""
-    schemathesis = pytest.importorskip("schemathesis")
-    from hypothesis import HealthCheck, Phase, given, settings
-    from schemathesis.specs.openapi.checks import positive_data_acceptance
-
-    if (path, mode) == ("/api/model", "negative"):
-        return  # nothing is sent that could be wrong
-    schema = schemathesis.openapi.from_asgi("/openapi.json", client.app)
-    (operation,) = [
-        found for each in schema.get_all_operations() if (found := each.ok()).path == path
-    ]
-    seen = []
-
-    @settings(
-        max_examples=25,
-        deadline=None,
-        phases=[Phase.generate],
-        suppress_health_check=list(HealthCheck),
-    )
-    @given(operation.as_strategy(generation_mode=schemathesis.GenerationMode(mode)))
-    def check(case: Any) -> None:
-        # No schema can tell an image from other bytes, so valid requests may be refused.
-        answer = case.call_and_validate(excluded_checks=[positive_data_acceptance])
-        seen.append(answer.status_code)
-
-    check()
-    assert seen and max(seen) < 500

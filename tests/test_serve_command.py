@@ -48,6 +48,8 @@ def run(*flags: str, capsys: pytest.CaptureFixture[str]) -> tuple[int, str]:
     ("flag", "code", "reason"),
     [
         ("--port=70000", 2, "--port=70000: expected 0 to 65535"),
+        ("--max_pixels=0", 2, "--max_pixels=0: expected 1 to 178000000"),
+        ("--max_pixels=178000001", 2, "--max_pixels=178000001: expected 1 to 178000000"),
         ("--rate=0", 2, "--rate=0.0: expected a number above 0"),
         ("--max_upload=nan", 2, "--max_upload=nan: expected a number above 0"),
         ("--host=no.such.host.invalid", 1, "cannot serve at no.such.host.invalid, port 8000: "),

@@ -72,11 +72,11 @@ def test_families_are_trained_resumed_evaluated_and_exported(
     backbone: str, dataset: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     settings = [f"--set={setting}" for setting in (*SMALL, f"model.backbone={backbone}")]
-    flags = [*train_flags(dataset, tmp_path, 15), *settings, "--set=model.image_size=32"]
+    flags = [*train_flags(dataset, tmp_path, 3), *settings, "--set=model.image_size=32"]
     assert run_command(train.main, flags) == 0
-    more = ["--resume=latest", "--set=train.max_iterations=20"]
+    more = ["--resume=latest", "--set=train.max_iterations=4"]
     assert run_command(train.main, [*flags, *more]) == 0
-    path, middle = (next(tmp_path.glob(f"*_{steps}.pth")) for steps in (20, 15))
+    path, middle = (next(tmp_path.glob(f"*_{steps}.pth")) for steps in (4, 3))
     weights, before = (read_checkpoint(each).model for each in (path, middle))
     moved = [name for name, tensor in weights.items() if not torch.equal(tensor, before[name])]
     assert sum(name.startswith("network.backbone.") for name in moved) > 20

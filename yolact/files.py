@@ -20,6 +20,8 @@ from data.problems import writable
 
 from .errors import UsageError
 
+_LONGEST_PART = 100  # bytes: a whole name has at most 255
+
 PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
 
 
@@ -32,6 +34,7 @@ def whole_file(path: Path) -> Iterator[Path]:
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    part.unlink(missing_ok=True)  # a link would be written through
     try:
         yield part
         part.replace(path)
@@ -176,5 +179,6 @@ def as_cell(text: str) -> str:
 
 
 def as_file_name(text: str) -> str:
-    """Return a text as part of a file name: letters, digits, "-", "_" and "." of it."""
-    return re.sub(r"[^\w.-]+", "_", text).strip("._") or "_"
+    """Return a text as part of a file name: letters, digits, "-", "_" and "." of its beginning."""
+    name = re.sub(r"[^\w.-]+", "_", text).encode()[:_LONGEST_PART].decode(errors="ignore")
+    return name.strip("._") or "_"

@@ -313,6 +313,8 @@ def _absolute(folder: Path) -> Path:
 
 
 def _joined(folder: str, name: str) -> str:
+    # One slash: on Windows two lead to another machine, which is told who the user is.
+    name = re.sub("^//+", "/", name)
     return os.path.normpath(name if _is_absolute(name) else f"{folder}/{name}")
 
 

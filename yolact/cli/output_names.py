@@ -141,7 +141,8 @@ def check_picture(path: Path) -> None:
     Raises:
         ValueError: so it is.
     """
-    if not cv2.haveImageWriter(str(path)):
+    suffix = path.suffix  # OpenCV crashes at half of a character
+    if not suffix.isascii() or not cv2.haveImageWriter(f"picture{suffix}"):
         raise ValueError(f"cannot write {path}: expected a name that ends in .png or .jpg")
 
 

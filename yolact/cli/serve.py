@@ -18,6 +18,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import get_args
 
+from data.images import MAX_PIXELS
 from yolact.checkpoint import BUNDLED
 from yolact.engines.names import EngineName, Precision
 from yolact.errors import UsageError
@@ -38,6 +39,7 @@ SERVER = (
     flag("--host", "address to listen at; 0.0.0.0 lets other machines in", str, "127.0.0.1"),
     flag("--port", "0 takes a free one", int, 8000),
     flag("--max_upload", "megabytes of a request", float, 20.0),
+    flag("--max_pixels", "of an image", int, 50_000_000),
     flag("--rate", "requests per second of one client, in the long run", float, 30.0),
 )
 
@@ -57,7 +59,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             args.trained_model, args.device, args.precision, args.engine
         )
         predictor.warm_up()
-        limits = Limits(upload_bytes=round(args.max_upload * 1e6), rate=args.rate)
+        limits = Limits(round(args.max_upload * 1e6), args.max_pixels, args.rate)
         name = Path(args.trained_model).stem
         app = make_app(predictor, name, limits, hosts_for(args.host))
         if not is_loopback(args.host):
@@ -78,6 +80,8 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     args = parser.parse_args(argv)
     if not 0 <= args.port <= 65535:
         raise UsageError(f"--port={args.port}: expected 0 to 65535")
+    if not 0 < args.max_pixels <= MAX_PIXELS:
+        raise UsageError(f"--max_pixels={args.max_pixels}: expected 1 to {MAX_PIXELS}")
     for name in ("max_upload", "rate"):
         if not 0 < getattr(args, name) < float("inf"):
             raise UsageError(f"--{name}={getattr(args, name)}: expected a number above 0")

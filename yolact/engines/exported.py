@@ -19,6 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from data.files import check_archive, open_file
 from yolact.build import build_model, model_class
 from yolact.checkpoint import Checkpoint, load_matching_weights, read_checkpoint, trained_model
 from yolact.config import Config
@@ -197,7 +198,9 @@ def _read_metadata(path: Path) -> str:
         raise ValueError("it runs through OpenVINO; pip install openvino")
     from .openvino import read_network
 
-    if path.suffix.lower() == ".xml" and b"<net" not in path.read_bytes()[:1000]:
+    with open_file(path) as file:
+        head = file.read(1000)
+    if path.suffix.lower() == ".xml" and b"<net" not in head:
         raise ValueError("no OpenVINO network in it")  # other readers would try it, noisily
     model = read_network(path)
     keys = [KEY] if path.suffix.lower() == ".xml" else ["framework", KEY]
@@ -207,7 +210,7 @@ def _read_metadata(path: Path) -> str:
 
 
 def _encode_state(state: State) -> str:
-    """Pack tensors into text."""
+    """Store tensors in text."""
     buffer = io.BytesIO()
     arrays: dict[str, Any] = {name: tensor.cpu().numpy() for name, tensor in state.items()}
     np.savez(buffer, **arrays)
@@ -215,5 +218,7 @@ def _encode_state(state: State) -> str:
 
 
 def _decode_state(text: str) -> dict[str, Tensor]:
-    with np.load(io.BytesIO(base64.b64decode(text, validate=True)), allow_pickle=False) as file:
+    content = io.BytesIO(base64.b64decode(text, validate=True))
+    check_archive(content)
+    with np.load(content, allow_pickle=False) as file:
         return {name: torch.from_numpy(file[name]) for name in file.files}

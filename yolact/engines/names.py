@@ -11,10 +11,11 @@ onnxruntime  an exported .onnx file, on an NVIDIA card by CUDA or TensorRT, or o
 from __future__ import annotations
 
 import os
-import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, Literal
 
 import torch
@@ -57,4 +58,10 @@ def cache_folder() -> Path:
     try:
         return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "yolact"
     except RuntimeError:  # a user without a home
-        return Path(tempfile.gettempdir()) / "yolact"
+        return Path(_temporary().name)
+
+
+@cache
+def _temporary() -> TemporaryDirectory[str]:
+    """Return a folder of this process alone; one of a known name somebody else could fill."""
+    return TemporaryDirectory(prefix="yolact-")

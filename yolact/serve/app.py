@@ -72,7 +72,7 @@ def make_app(
     _add_errors(app)
     app.mount("/page", StaticFiles(directory=PAGE))
 
-    @app.get("/", include_in_schema=False)
+    @app.api_route("/", methods=["GET", "HEAD"], include_in_schema=False)
     def page() -> FileResponse:
         return FileResponse(PAGE / "index.html")
 

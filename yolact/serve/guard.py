@@ -77,7 +77,8 @@ def is_loopback(address: str) -> bool:
 def host_name(netloc: str) -> str | None:
     """Return the name in a Host header, without its port; None for none."""
     try:
-        return URL(f"//{netloc}").hostname
+        url = URL(f"//{netloc}")
+        return url.hostname if url.netloc == netloc and "@" not in netloc else None
     except ValueError:
         return None
 

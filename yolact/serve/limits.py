@@ -13,8 +13,6 @@ from typing import TypeVar
 
 from starlette.exceptions import HTTPException
 
-from data.images import MAX_PIXELS
-
 Result = TypeVar("Result")
 
 _CLIENTS = 1024  # whose buckets are remembered
@@ -26,7 +24,7 @@ class Limits:
 
     Attributes:
         upload_bytes: of a request.
-        pixels: of an image.
+        pixels: of an image; the largest take seconds, and a gigabyte while they are decoded.
         rate: requests per second of one client, in the long run.
         burst: requests of one client at once, after a pause.
         waiting: requests beyond those that are worked on.
@@ -34,7 +32,7 @@ class Limits:
     """
 
     upload_bytes: int = 20_000_000
-    pixels: int = MAX_PIXELS
+    pixels: int = 50_000_000
     rate: float = 30.0
     burst: int = 60
     waiting: int = 8

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 import socket
 
 import uvicorn
 from starlette.types import ASGIApp
+
+from .connection import BoundedConnection
 
 
 def listen(host: str, port: int) -> socket.socket:
@@ -29,10 +32,15 @@ def address_of(listener: socket.socket) -> str:
 
 
 def make_server(app: ASGIApp) -> uvicorn.Server:
-    """Return a server whose `run(sockets=[...])` answers until Ctrl-C, which it raises again."""
+    """Return a server whose `run(sockets=[...])` answers until Ctrl-C, which it raises again.
+
+    What strangers send wrong is no news for the console.
+    """
+    logging.getLogger("python_multipart").setLevel(logging.ERROR)
     config = uvicorn.Config(
         app,
-        log_level="warning",
+        http=BoundedConnection,
+        log_level="error",
         access_log=False,
         server_header=False,
         proxy_headers=False,  # anyone could write them

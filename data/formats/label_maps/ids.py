@@ -81,13 +81,14 @@ def read_ids(file: Path) -> IdMap:
             picture.load()
             palette = picture.getpalette() if picture.mode == "P" else None
             has_colours = picture.mode in ("RGB", "RGBA")
-            values = np.asarray(picture).astype(np.int64)
+            values = np.asarray(picture)
     except (OSError, ValueError, SyntaxError):  # Pillow's for broken PNG
         raise Unusable("a mask that cannot be read", f"write {file.name} anew") from None
     if has_colours:
         values = ids_of_colours(values)
     elif values.ndim == 3:  # grey with transparency
         values = values[..., 0]
+    values = values.astype(np.int64, copy=False)
     if values.max() > _MOST_IDS and len(np.unique(values)) > _MOST_IDS:
         raise Unusable("a mask of too many objects", "it seems to be a photograph: put masks there")
     colours = None if palette is None else np.array(palette, np.uint8).reshape(-1, 3)
@@ -96,7 +97,10 @@ def read_ids(file: Path) -> IdMap:
 
 def ids_of_colours(colours: NDArray[np.integer]) -> Ids:
     """Return red + 256 green + 65536 blue of (..., 3 or 4) colours."""
-    return np.asarray(colours[..., :3].astype(np.int64) @ (1, 256, 65536), np.int64)
+    ids = np.asarray(colours[..., 2], np.int32)
+    for channel in (1, 0):  # one at a time: of a large picture, all at once take gigabytes
+        ids = (ids << 8) + colours[..., channel]
+    return ids.astype(np.int64)
 
 
 def colours_of_ids(ids: Ids) -> NDArray[np.uint8]:

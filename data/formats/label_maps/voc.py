@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -27,6 +28,7 @@ CLASSES, OBJECTS, IMAGES = "SegmentationClass", "SegmentationObject", "JPEGImage
 _LISTS = "ImageSets/Segmentation"
 _LABEL_MAP = "labelmap.txt"
 _VOID = 255
+_CHANNEL = re.compile(r"\s*[0-9]{1,3}\s*")  # of a colour
 _BORDER = 11  # pixels: the lines around objects, which are void too, are thinner
 
 
@@ -145,7 +147,7 @@ def _classes(file: Path) -> _Classes:
         is_first = name == "background" and 0 not in classes.names
         number = 0 if is_first else len(classes.names.keys() - {0}) + 1
         classes.names[number] = name
-        channels = [int(channel) for channel in colour.split(",") if channel.strip().isdecimal()]
+        channels = [int(channel) for channel in colour.split(",") if _CHANNEL.fullmatch(channel)]
         is_given = len(channels) == 3
         code = int(ids_of_colours(np.array(channels))) if is_given else colours[number % _VOID]
         classes.numbers[code] = number
@@ -186,9 +188,9 @@ def _with_void(objects_map: IdMap) -> Ids:
 
 
 def _object(pixels: NDArray[np.bool_], numbers: Ids, classes: _Classes) -> Object:
-    counts = np.bincount(numbers[pixels])
+    counts = np.bincount(numbers[pixels].clip(0, _VOID), minlength=_VOID)[:_VOID]
     counts[0] = 0
-    name = classes.names.get(int(counts[:_VOID].argmax())) if counts[:_VOID].any() else None
+    name = classes.names.get(int(counts.argmax())) if counts.any() else None
     if name is None:
         raise Unusable("an object without a class", f"give it one of {_LABEL_MAP}")
     return Object(name, encode(pixels))

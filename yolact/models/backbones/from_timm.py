@@ -10,6 +10,7 @@ import timm
 import torch
 from torch import Tensor, nn
 
+from data.files import check_archive, open_file
 from layers.blocks import spare_copies
 from yolact.timm_networks import TIMM_PREFIX, settings_of
 
@@ -104,6 +105,8 @@ def _file_state(name: str, file: Path) -> dict[str, Tensor]:
         raise FileNotFoundError(f"--backbone_weights={file}: no such file")
     random = _seeded_state(name)
     try:
+        with open_file(file) as content:
+            check_archive(content)
         # Tensors alone: by itself, timm 1.0.9 would run code that a file holds.
         tensors = timm.models.load_state_dict(str(file), weights_only=True)
         state = _seeded_state(name, pretrained=True, pretrained_cfg_overlay={"state_dict": tensors})
