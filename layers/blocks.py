@@ -35,10 +35,10 @@ class DeformableConv2d(nn.Conv2d):
         offset_mask = self.offset_mask(x).float()  # (B, 27, h', w')
         # (y, x) for each of the nine taps, and how much each counts.
         offsets, shares = offset_mask[:, :18], offset_mask[:, 18:].sigmoid()
-        weight, bias = self.weight.float(), None if self.bias is None else self.bias.float()
         if _samples_itself(x.device):
             with nullcontext() if x.is_meta else torch.autocast(x.device.type, enabled=False):
-                return self._sampled(x.float(), offsets, shares, weight, bias)
+                return self._sampled(x.float(), offsets, shares)
+        weight, bias = self.weight.float(), None if self.bias is None else self.bias.float()
         # torchvision has no gradient of this operator for Apple GPUs, and none at all before 0.23.
         device = torch.device("cpu") if x.device.type == "mps" else x.device
         with torch.autocast(x.device.type, enabled=False):
@@ -54,10 +54,11 @@ class DeformableConv2d(nn.Conv2d):
             )
         return out.to(x.device)
 
-    def _sampled(
-        self, x: Tensor, offsets: Tensor, shares: Tensor, weight: Tensor, bias: Tensor | None
-    ) -> Tensor:
-        """Convolve by PyTorch's operators: sample at each tap of each output, then a product."""
+    def _sampled(self, x: Tensor, offsets: Tensor, shares: Tensor) -> Tensor:
+        """Convolve by PyTorch's operators: sample at each tap of each output, then a product.
+
+        The product is in the weight's type, as any other convolution's.
+        """
         height, width = x.shape[-2:]
         step, reach = self.stride[0], self.dilation[0]
         taps = torch.arange(9, device=x.device)[:, None, None]
@@ -70,9 +71,13 @@ class DeformableConv2d(nn.Conv2d):
         points = torch.stack(((2 * x_ + 1) / width - 1, (2 * y + 1) / height - 1), dim=-1)
         sampled = F.grid_sample(x, points.flatten(1, 2), align_corners=False)
         sampled = sampled.view(*x.shape[:2], *shares.shape[1:]) * shares[:, None]
-        out = weight.flatten(1) @ sampled.flatten(1, 2).flatten(2)  # (B, out, h' * w')
-        out = out.view(len(x), len(weight), *shares.shape[-2:])
-        return out if bias is None else out + bias[:, None, None]
+        sampled = sampled.flatten(1, 2).flatten(2).to(self.weight.dtype)  # (B, in * 9, h' * w')
+        out = (
+            (self.weight.flatten(1) @ sampled)
+            .float()
+            .view(len(x), len(self.weight), *shares.shape[-2:])
+        )
+        return out if self.bias is None else out + self.bias.float()[:, None, None]
 
 
 def _samples_itself(device: torch.device) -> bool:

@@ -37,15 +37,15 @@ class Numbers:
         )
 
 
-def test_collate_nothing() -> None:
-    assert collate([]) == ([], [])
-
-
-def test_collate() -> None:
-    items = [plain_target(Numbers(2).sample(i), 16) for i in range(2)]
+@pytest.mark.parametrize("counts", [(0,), (0, 0), (1, 0, 3)])
+def test_a_batch_unpacks_to_what_went_in(counts: tuple[int, ...]) -> None:
+    items = [plain_target(Numbers(9).sample(i), 16) for i in range(len(counts))]
+    items = [(image, target[[0] * n]) for (image, target), n in zip(items, counts, strict=True)]
     images, targets = collate(items)
-    assert [image[0, 0, 0].item() for image in images] == [0, 1]
-    assert [len(target) for target in targets] == [1, 1]
+    for found, expected in zip(zip(images, targets, strict=True), items, strict=True):
+        assert torch.equal(found[0], expected[0])
+        for name, value in vars(expected[1]).items():
+            assert torch.equal(getattr(found[1], name), value)
 
 
 @pytest.mark.parametrize(("length", "batch_size"), [(1, 4), (3, 8), (10, 4), (8, 4), (7, 1)])

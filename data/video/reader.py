@@ -35,7 +35,8 @@ def open_video(
         timeout: seconds without data after which a stream or pipe counts as lost.
         raw: of a file or pipe without a header: size, rate and format of its pixels, as in
             "640x480@30:bgr24"; see `RawFormat`.
-        card: number of an NVIDIA card, which decodes files where it can; the pictures are the same.
+        card: number of an NVIDIA card, which decodes files where it can, to the same pictures but
+            for the rounding of old codecs.
 
     Raises:
         ValueError: there is no such source, or no frame comes out of it.

@@ -39,7 +39,7 @@ KEY = "yolact"
 _FORMAT = "yolact-export-1"
 _RESCORER = "mask_rescorer."
 # Images in; OUTPUTS out. B images, side S, P anchors, C classes and background, K prototypes.
-_INTERFACE = (
+_INTERFACE: tuple[tuple[int | str, ...], ...] = (
     ("B", 3, "S", "S"),
     *(("B", "P", "C"), ("B", "P", 4), ("B", "P", "K"), ("B", "K", "h", "w"), ("P", 4)),
 )

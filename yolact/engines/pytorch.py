@@ -102,12 +102,13 @@ def optimise(network: nn.Module, engine: Engine, image_size: int) -> RunNetwork:
         OptionError: it cannot be compiled here.
     """
     frozen = inference_copy(network, engine.precision)
-    if engine.name == "compile" or recorder_for(engine.device, engine.precision):
-        _fix_anchors(frozen, engine, image_size)
     if engine.name == "compile":
+        _fix_anchors(frozen, engine, image_size)
         return CompiledNetwork(frozen, engine, image_size)
     run = partial(_run_frozen, frozen, engine)
-    return _recorded(run, run, engine, image_size)
+    if recorder_for(engine.device, engine.precision) and _fix_anchors(frozen, engine, image_size):
+        return _recorded(run, run, engine, image_size)
+    return run
 
 
 class CompiledNetwork:
@@ -158,12 +159,14 @@ def _recorded(
     return GraphedNetwork(run, unrecorded, recorder, _blank(engine, image_size))
 
 
-def _fix_anchors(frozen: nn.Module, engine: Engine, image_size: int) -> None:
-    """Make the anchors of S x S images now, where the network has them."""
+def _fix_anchors(frozen: nn.Module, engine: Engine, image_size: int) -> bool:
+    """Make the anchors of S x S images now; tell whether the network has them, in one stage."""
     anchors = getattr(frozen, "anchors", None)
-    if isinstance(anchors, AnchorGenerator):
-        frozen.anchors = FixedAnchors(anchors)
-        _run_frozen(frozen, engine, _blank(engine, image_size))
+    if not isinstance(anchors, AnchorGenerator):
+        return False
+    frozen.anchors = FixedAnchors(anchors)
+    _run_frozen(frozen, engine, _blank(engine, image_size))
+    return True
 
 
 def _blank(engine: Engine, image_size: int) -> Tensor:
