@@ -168,11 +168,13 @@ for name in names:
         time.sleep(600)
     outcome = {"name": name, "status": "ok", "notes": ["x" * 100_000], "numbers": []}
     tell("outcome", outcome)
+    if name == "breaks":
+        sys.exit()
 """
 
 
 def test_a_check_that_kills_its_process_or_hangs_does_not_stop_the_others(tmp_path: Path) -> None:
-    names = ["first", "dies", "second", "hangs", "third"]
+    names = ["first", "dies", "second", "breaks", "third", "hangs", "last"]
     command = sys.executable, "-c", WORKER
     watched = run.Watched({"only": names}, tmp_path, patience=2, command=command)
     results = watched.run()
@@ -282,6 +284,21 @@ def test_a_worker_writes_down_what_it_does(
     assert told[1]["plan"] == ["first.check_other", "second.check_import", "first.measure_it"]
     assert [each["outcome"]["status"] for each in told[3::2]] == ["failed", "failed", "skipped"]
     assert capsys.readouterr().out.count("\n") == 3
+
+
+def test_a_device_that_a_check_has_broken_is_left(
+    tmp_path: Path, package: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(device: torch.device) -> None:
+        raise RuntimeError("CUDA error: an illegal memory access was encountered")
+
+    monkeypatch.setattr(worker, "synchronize", broken)
+    file = tmp_path / "told"
+    asked = {"package": package, "modules": ["first"], "only": [], "done": []}
+    worker.main([json.dumps({**asked, "device": "cpu", "until": 0, "file": str(file)})])
+    told = [json.loads(line) for line in file.read_text().splitlines()]
+    assert len(told[1]["plan"]) == 3
+    assert [next(iter(line)) for line in told[2:]] == ["begun", "outcome"]
 
 
 def test_an_unknown_device_is_one_line() -> None:
