@@ -1,4 +1,4 @@
-"""COCO's compressed run lengths: the only place that encodes, decodes, checks, compares them.
+"""COCO's compressed run lengths: the only place that makes, reads, checks and compares them.
 
 Column by column, the lengths of the runs of pixels outside, inside, outside, ... of a mask are
 written as text. pycocotools' C decoder trusts such a text blindly, so none reaches it unchecked.

@@ -5,12 +5,15 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Iterable
+from contextlib import redirect_stdout
+from io import StringIO
 from itertools import repeat
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import torch
 
+import eval
 import train
 from data.images import Image, to_tensor
 from data.shapes.clip import shape_clip
@@ -38,6 +41,14 @@ def measure_products(device: torch.device, report: Report) -> None:
     for precision, speed in matmul_speeds(device).items():
         report.number(f"matrix products, {precision}", speed, "TFLOP/s")
     report.number("memory of this process at its peak", peak_memory_mb(device) or 0, "MB")
+
+
+def measure_stages(device: torch.device, report: Report) -> None:
+    """Time every stage of the bundled model, by the command that users have for it."""
+    command = ["--benchmark", "--trained_model=yolact_resnet18_shapes", "--max_images=12"]
+    with redirect_stdout(StringIO()) as printed:
+        eval.main([*command, f"--device={device}"])
+    report.note(f"yolact benchmark\n{printed.getvalue().strip()}")
 
 
 def measure_published(device: torch.device, report: Report) -> None:

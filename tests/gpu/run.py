@@ -49,18 +49,18 @@ class Watched:
         """Run everything, in as many processes as it takes."""
         self.folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory() as folder:
-            while True:
-                file = Path(folder) / f"{len(self.results.outcomes)}.jsonl"
+            while self.planned is None or not set(self.planned) <= set(self.done):
+                before = len(self.results.outcomes)
+                file = Path(folder) / f"{before}.jsonl"
                 self.asked |= {"file": str(file), "done": self.done}
                 reason = self._watch(file)
                 if self.begun is not None:
                     outcome = Outcome(self.begun, "failed", message=reason)
                     print(outcome.line(), flush=True)
                     self._add(outcome)
-                elif self.planned is None:
+                elif self.planned != [] and len(self.results.outcomes) == before:
                     raise SystemExit(reason)  # it has said why
-                if set(self.planned) <= set(self.done):
-                    return self.results
+        return self.results
 
     @property
     def done(self) -> list[str]:

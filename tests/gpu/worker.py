@@ -66,6 +66,17 @@ def main(arguments: Sequence[str]) -> None:
             outcome = run_check(name, check, device, asked["until"])
             print(outcome.line(), flush=True)
             tell("outcome", asdict(outcome))
+            if outcome.status == "failed" and not is_usable(device):
+                return  # the next process has a new context
+
+
+def is_usable(device: torch.device) -> bool:
+    """Tell whether a device still works: some errors of CUDA leave nothing usable behind."""
+    try:
+        synchronize(device)
+    except RuntimeError:
+        return False
+    return True
 
 
 def find_checks(package: str, modules: Iterable[str], only: Sequence[str] = ()) -> dict[str, Check]:
