@@ -95,6 +95,6 @@ def _open_file(text: str, path: Path, timeout: float, raw: str | None) -> VideoS
             return PipeSource(text, None if text == "-" else path, timeout, format)
         if not path.is_file():
             raise ValueError(f"no such video file: {text}")
-        return ContainerSource(text, open_container(path, format), path=path)
+        return ContainerSource(text, open_container(path, format, timeout), path=path)
     except (FFmpegError, OSError) as error:
         raise ValueError(f"not a video, or one without frames: {text}") from error

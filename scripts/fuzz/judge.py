@@ -1,0 +1,79 @@
+"""Runs a parser on one content after the other, and tells what it may do from what it may not."""
+
+from __future__ import annotations
+
+import re
+import resource
+import sys
+import time
+import traceback
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+
+from parser import Parser
+
+SECONDS = 5.0
+"""Of processor time that one content may take."""
+
+_ROOT = Path(__file__).resolve().parents[2]
+_LONGEST = 1000  # letters of an error
+_OUT_OF_MEMORY = re.compile(r"not enough memory|insufficient memory|alloc|out of memory", re.I)
+
+
+def outcome(parser: Parser, content: bytes) -> tuple[str, str]:
+    """Run a parser; return the kind of finding and how it came about, two times "" for none."""
+    before, start = _fresh_peak(), time.process_time()
+    kind, told = _called(parser, content)
+    seconds, megabytes = time.process_time() - start, _peak() - before
+    if not kind and seconds > SECONDS:
+        kind, told = "slow", f"{seconds:.1f} s of processor"
+    if not kind and megabytes > parser.megabytes:
+        kind, told = "memory", f"{megabytes} MB"
+    return kind, told
+
+
+def is_of_project(error: Exception, allowed: tuple[type[Exception], ...]) -> bool:
+    """Tell an error that the project wrote, in one line, from one that passed through it."""
+    if type(error) not in allowed or "\n" in str(error) or len(str(error)) > _LONGEST:
+        return False
+    if any(_is_of_memory(each) for each in _chain(error)):
+        return False
+    last = traceback.extract_tb(error.__traceback__)[-1]
+    return isinstance(error, OSError) or (last.line or "").startswith("raise ")
+
+
+def _called(parser: Parser, content: bytes) -> tuple[str, str]:
+    try:
+        parser.read(content)
+    except Exception as error:
+        if is_of_project(error, parser.errors):
+            return "", ""
+        frames = traceback.extract_tb(error.__traceback__)
+        own = [f for f in frames if str(_ROOT) in f.filename and "site-packages" not in f.filename]
+        last = (own or list(frames))[-1]
+        name = f"{type(error).__name__}-{Path(last.filename).stem}-{last.lineno}"
+        return name, traceback.format_exc(limit=-6)
+    return "", ""
+
+
+def _chain(error: BaseException | None) -> Iterator[BaseException]:
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__
+
+
+def _is_of_memory(error: BaseException) -> bool:
+    return isinstance(error, MemoryError) or _OUT_OF_MEMORY.search(str(error)) is not None
+
+
+def _fresh_peak() -> int:
+    """Forget the peak of the memory, where the system can, and return what is in use, in MB."""
+    with suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5")
+    return _peak()
+
+
+def _peak() -> int:
+    used = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return used >> (20 if sys.platform == "darwin" else 10)
