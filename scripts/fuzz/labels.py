@@ -21,6 +21,7 @@ from mutations import (
 from parser import Parser
 from PIL import Image as PilImage
 
+from data.annotations import images as images_of_coco
 from data.annotations.coco import CocoInstances
 from data.annotations.entries import read_content
 from data.annotations.run_lengths import check_counts, compress, decode, encode, measure
@@ -112,7 +113,7 @@ def coco(folder: Path) -> Parser:
 
 def yolo(folder: Path) -> Parser:
     """Read the text files of YOLO."""
-    root = _converted(folder, "yolo", 1)
+    root = _converted(folder, "yolo")
     boxes = b"0 0.5 0.5 0.2 0.3\n1 0.5 0.5 0.2 0.3 0.9\n"
     return _of_dataset(
         root / "labels" / "train" / "000001.txt",
@@ -127,7 +128,7 @@ def data_yaml(folder: Path) -> Parser:
     """Read the `data.yaml` of YOLO, and the lists of images that it names."""
     root = _converted(folder, "yolo")
     file = root / "data.yaml"
-    (root / "list.txt").write_text("images/train/000001.jpg\n./images/train/000002.jpg\n")
+    (root / "list.txt").write_text("images/train/000001.jpg\n./images/train/000001.jpg\n")
     listed = b"path: .\ntrain: [list.txt, images/train]\nval: images/train\nnames: {0: a, 1: b}\n"
 
     def read(content: bytes) -> None:
@@ -141,7 +142,7 @@ def data_yaml(folder: Path) -> Parser:
 
 def labelme(folder: Path) -> Parser:
     """Read labelme's file of an image, with an embedded picture, too."""
-    root = _converted(folder, "labelme", 1) / "train"
+    root = _converted(folder, "labelme") / "train"
     file = root / "000001.json"
     content = json.loads(file.read_bytes())
     picture = base64.b64encode(_saved(PilImage.new("RGB", (_SIDE, _SIDE)), "PNG")).decode()
@@ -199,7 +200,7 @@ def label_studio(folder: Path) -> Parser:
     name = "/data/upload/1/0a1b2c3d-000001.jpg"
     annotation = {"id": 1, "result": results, "was_cancelled": False, "ground_truth": False}
     tasks = [{"id": 5, "annotations": [annotation], "data": {"image": name}}]
-    minimal = [{"id": 1, "image": "000002.jpg", "label": [results[0]["value"]]}]
+    minimal = [{"id": 1, "image": "000001.jpg", "label": [results[0]["value"]]}]
     file.write_text(json.dumps(tasks))
     read = partial(read_label_studio, images, file)
     return _of_dataset(file, read, images, damaged_json, json.dumps(minimal).encode())
@@ -233,7 +234,7 @@ def panoptic(folder: Path) -> Parser:
 
 def label_map(folder: Path) -> Parser:
     """Read a picture of masks, here VOC's."""
-    root = _converted(folder, "voc", 1)
+    root = _converted(folder, "voc")
     images, listing = root / "JPEGImages", root / "ImageSets" / "Segmentation" / "train.txt"
     file = root / "SegmentationObject" / "000001.png"
     return _of_dataset(file, partial(read_voc, images, listing), images, damaged_image)
@@ -262,17 +263,34 @@ def _use_converted(converted: Converted, images: Path, file: Path) -> None:
     _use(CocoInstances(images, file, content=converted.content))
 
 
+class _InThisThread:
+    """Stands in for the threads that read the heads of images: to start them takes longer."""
+
+    def __init__(self, _: int) -> None:
+        self.map = map
+
+    def __enter__(self) -> _InThisThread:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+
 def _use(dataset: CocoInstances) -> None:
-    """Load an image, and draw the objects of a few."""
-    dataset.sample(0)
-    for index in range(min(len(dataset), 2)):
-        info = dataset.image_info(index)
-        for found in dataset.annotations(index):
-            decode(found["segmentation"], (info["height"], info["width"]))
+    """Draw the objects of the first image."""
+    info = dataset.image_info(0)
+    for found in dataset.annotations(0):
+        decode(found["segmentation"], (info["height"], info["width"]))
 
 
-def _coco(folder: Path, images: int = 2) -> Path:
-    return export_coco(ShapeScenes(images, _SIDE, seed=0), folder, "train")
+def _coco(folder: Path) -> Path:
+    """Write a scene; its image is uncompressed, whatever it is called, so that it is soon read."""
+    setattr(images_of_coco, "ThreadPoolExecutor", _InThisThread)
+    scenes = ShapeScenes(1, _SIDE, seed=0)
+    file = export_coco(scenes, folder, "train")
+    pixels = PilImage.fromarray(scenes.sample(0).image)
+    (folder / "train" / "000001.jpg").write_bytes(_saved(pixels, "BMP"))
+    return file
 
 
 def _with_run_lengths(file: Path) -> bytes:
@@ -289,8 +307,8 @@ def _with_run_lengths(file: Path) -> bytes:
     return json.dumps(content).encode()
 
 
-def _converted(folder: Path, format: str, images: int = 2) -> Path:
-    _coco(folder / "coco", images)
+def _converted(folder: Path, format: str) -> Path:
+    _coco(folder / "coco")
     convert_dataset(str(folder / "coco"), folder / format, format)
     return folder / format
 

@@ -73,8 +73,9 @@ def damaged_text(content: bytes, random: Random) -> bytes:
         if random.random() < 0.3:
             lines = content.splitlines(keepends=True)
             place = random.randrange(len(lines) + 1)
-            lines[place : place + random.randrange(2)] = random.choices(lines, k=random.choice((0, 1, 2, 100))) if lines else []
-            content = b"".join(lines)
+            again = random.choices(lines, k=random.choice((0, 1, 2, 100))) if lines else []
+            lines[place : place + random.randrange(2)] = again
+            content = b"".join(lines)[:_MOST]
         else:
             content = _with_one_replaced(content, _TOKEN, _word(random), random)
     return content[:_MOST]
@@ -101,12 +102,13 @@ def damaged_json(content: bytes, random: Random) -> bytes:
         return damaged(content, random)
     if random.random() < 0.1:
         return damaged(content, random)
-    for _ in range(1 + min(int(random.expovariate(1)), 6)):
+    for _ in range(1 + min(int(random.expovariate(1)), 3)):
         value = damaged_value(value, random)
     try:
-        return json.dumps(value).encode()[: 4 * _MOST]
+        changed = json.dumps(value).encode()
     except RecursionError:
         return content
+    return changed if len(changed) <= _MOST else damaged(content, random)
 
 
 def damaged_value(value: Any, random: Random, leaf: Callable[[Any], Any] | None = None) -> Any:
@@ -118,15 +120,17 @@ def damaged_value(value: Any, random: Random, leaf: Callable[[Any], Any] | None 
         leaf: damages what is none of these, such as a tensor.
     """
     if isinstance(value, (dict, list)) and value and random.random() < 0.9:
+        keys = list(value) if isinstance(value, dict) else range(len(value))
+        key, other = random.choice(keys), random.choice(keys)
         copy: Any = value.copy()
-        key = random.choice(list(value)) if isinstance(value, dict) else random.randrange(len(value))
         choice = random.random()
         if choice < 0.05:
             del copy[key]
+        elif choice < 0.08 and isinstance(copy, dict):
+            copy[random.choice(_TEXTS)] = copy[key]
         elif choice < 0.08:
-            copy = copy | {random.choice(_TEXTS): copy[key]} if isinstance(copy, dict) else copy + copy[: key + 1] * random.choice((1, 1, 30))
+            copy[key:key] = [copy[key]] * random.choice((1, 1, 20))
         elif choice < 0.11:
-            other = random.choice(list(value)) if isinstance(value, dict) else random.randrange(len(value))
             copy[key] = copy[other]
         else:
             copy[key] = damaged_value(value[key], random, leaf)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from mutations import Mutate
 
 
-@dataclass(frozen=True)
+@dataclass
 class Parser:
     """A reader of files of strangers.
 
@@ -18,6 +18,7 @@ class Parser:
         mutate: damages a content.
         errors: what it may raise: these types themselves, not those derived from them.
         megabytes: of memory that one content may take.
+        memory: in use before the first one, in MB; 0 before.
     """
 
     seeds: list[bytes]
@@ -25,3 +26,4 @@ class Parser:
     mutate: Mutate
     errors: tuple[type[Exception], ...] = (ValueError, FileNotFoundError, OSError)
     megabytes: int = 512
+    memory: int = 0
