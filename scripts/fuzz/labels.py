@@ -278,9 +278,10 @@ class _InThisThread:
 
 def _use(dataset: CocoInstances) -> None:
     """Draw the objects of the first image."""
-    info = dataset.image_info(0)
-    for found in dataset.annotations(0):
-        decode(found["segmentation"], (info["height"], info["width"]))
+    for index in range(min(len(dataset), 1)):
+        info = dataset.image_info(index)
+        for found in dataset.annotations(index):
+            decode(found["segmentation"], (info["height"], info["width"]))
 
 
 def _coco(folder: Path) -> Path:
