@@ -129,7 +129,7 @@ def data_yaml(folder: Path) -> Parser:
     root = _converted(folder, "yolo")
     file = root / "data.yaml"
     (root / "list.txt").write_text("images/train/000001.jpg\n./images/train/000001.jpg\n")
-    listed = b"path: .\ntrain: [list.txt, images/train]\nval: images/train\nnames: {0: a, 1: b}\n"
+    listed = b"path: .\ntrain: [list.txt, images/train]\nval: images/train\nnames: [a, b, c, d, e, f, g, h]\n"
 
     def read(content: bytes) -> None:
         file.write_bytes(content)

@@ -39,9 +39,9 @@ _MOST = 1 << 16  # bytes that damaged content may have
 def damaged(content: bytes, random: Random) -> bytes:
     """Change, insert, remove or repeat a few bytes anywhere."""
     changed = bytearray(content)
-    for _ in range(1 + min(int(random.expovariate(0.7)), 12)):
+    for _ in range(1 + int(min(random.expovariate(0.7), 12))):
         place = random.randrange(len(changed) + 1)
-        length = min(int(random.expovariate(0.1)) + 1, 256)
+        length = int(min(1 + random.expovariate(0.1), 256))
         end = place + length
         choice = random.randrange(7)
         if choice == 0:
@@ -69,7 +69,7 @@ def damaged_text(content: bytes, random: Random) -> bytes:
     """Replace numbers and words of a text, or repeat and drop its lines."""
     if random.random() < 0.2:
         return damaged(content, random)
-    for _ in range(1 + min(int(random.expovariate(1)), 6)):
+    for _ in range(1 + int(min(random.expovariate(1), 6))):
         if random.random() < 0.3:
             lines = content.splitlines(keepends=True)
             place = random.randrange(len(lines) + 1)
@@ -85,7 +85,7 @@ def damaged_xml(content: bytes, random: Random) -> bytes:
     """Replace what is between quotes, or between elements."""
     if random.random() < 0.2:
         return damaged_text(content, random)
-    for _ in range(1 + min(int(random.expovariate(1)), 6)):
+    for _ in range(1 + int(min(random.expovariate(1), 6))):
         found = _VALUE.search(content, random.randrange(len(content) + 1))
         if found:
             whole, inner = found[0], found[0][1:-1]
@@ -102,7 +102,7 @@ def damaged_json(content: bytes, random: Random) -> bytes:
         return damaged(content, random)
     if random.random() < 0.1:
         return damaged(content, random)
-    for _ in range(1 + min(int(random.expovariate(1)), 3)):
+    for _ in range(1 + int(min(random.expovariate(1), 3))):
         value = damaged_value(value, random)
     try:
         changed = json.dumps(value).encode()
