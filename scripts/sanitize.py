@@ -1,6 +1,7 @@
-"""Build the compiled kernels with AddressSanitizer and UBSan, and attack them (scripts/fuzz/kernels.py).
+"""Build the compiled kernels with AddressSanitizer and UBSan, and attack them.
 
-It takes GCC with its libasan and libubsan, and nothing of it is installed. Exit code 0: no report.
+The attack is scripts/fuzz/kernels.py. It takes GCC with its libasan and libubsan; nothing is
+installed. Exit code 0 means that nothing was reported.
 
 Examples:
   python scripts/sanitize.py
@@ -68,7 +69,9 @@ def environment() -> dict[str, str]:
     found = (_run(_compiler(), f"-print-file-name={name}").strip() for name in _LIBRARIES)
     libraries = [name for name in found if Path(name).is_absolute()]
     if len(libraries) < len(_LIBRARIES):
-        raise ValueError(f"{_compiler()} has no {' and '.join(_LIBRARIES)}: install GCC's sanitizers")
+        raise ValueError(
+            f"{_compiler()} has no {' and '.join(_LIBRARIES)}: install GCC's sanitizers"
+        )
     return {
         "LD_PRELOAD": " ".join(libraries),
         "ASAN_OPTIONS": _OPTIONS,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -23,17 +22,21 @@ import mutations  # noqa: E402
 from parser import Parser  # noqa: E402
 from parsers import MODULE_OF, make_parser  # noqa: E402
 
+from data.annotations import images  # noqa: E402
 from layers.native import load_kernels  # noqa: E402
+
 
 @pytest.fixture
 def parser(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Parser]:
-    yield make_parser(request.param, tmp_path_factory.mktemp(request.param))
+    request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Parser:
+    # Which parsers of datasets replace: it comes back.
+    monkeypatch.setattr(images, "ThreadPoolExecutor", images.ThreadPoolExecutor)
+    return make_parser(request.param, tmp_path)
 
 
 def explored(parser: Parser, examples: int, is_shrunk: bool = False) -> None:
-    """Let hypothesis choose the damage; only if each of its steps is, which takes long, a small one."""
+    """Let hypothesis choose the damage; if every step of it, which takes long, a small one."""
 
     @settings(
         max_examples=examples,

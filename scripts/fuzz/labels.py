@@ -78,7 +78,9 @@ def _pictures() -> list[bytes]:
     found.append(_saved(PilImage.fromarray(deep), "PNG"))
     found.append(_saved(PilImage.fromarray(deep), "TIFF"))
     found.append(_saved(PilImage.fromarray(deep.astype(np.float32)), "TIFF"))
-    found += [_saved(colour, "TIFF", compression=name) for name in ("tiff_lzw", "jpeg", "tiff_deflate")]
+    found += [
+        _saved(colour, "TIFF", compression=name) for name in ("tiff_lzw", "jpeg", "tiff_deflate")
+    ]
     return [*found, *_odd_tiffs(pixels)]
 
 
@@ -129,7 +131,8 @@ def data_yaml(folder: Path) -> Parser:
     root = _converted(folder, "yolo")
     file = root / "data.yaml"
     (root / "list.txt").write_text("images/train/000001.jpg\n./images/train/000001.jpg\n")
-    listed = b"path: .\ntrain: [list.txt, images/train]\nval: images/train\nnames: [a, b, c, d, e, f, g, h]\n"
+    listed = b"path: .\ntrain: [list.txt, images/train]\nval: images/train\n"
+    listed += b"names: [a, b, c, d, e, f, g, h]"
 
     def read(content: bytes) -> None:
         file.write_bytes(content)
@@ -165,7 +168,10 @@ def via(folder: Path) -> Parser:
         {"name": "circle", "cx": 8, "cy": 8, "r": 4},
         {"name": "ellipse", "cx": 8, "cy": 8, "rx": 4, "ry": 2, "theta": 0.5},
     ]
-    regions = {i: {"shape_attributes": s, "region_attributes": {"class": "a"}} for i, s in enumerate(shapes)}
+    regions = {
+        i: {"shape_attributes": s, "region_attributes": {"class": "a"}}
+        for i, s in enumerate(shapes)
+    }
     old = json.dumps({"x": {"filename": "000001.jpg", "regions": regions}}).encode()
     return _of_dataset(file, partial(read_via, root, file), root, damaged_json, old)
 
@@ -194,7 +200,12 @@ def label_studio(folder: Path) -> Parser:
         ("ellipse", {"x": 50, "y": 50, "radiusX": 25, "radiusY": 12.5, "rotation": 9}),
     ]
     results = [
-        {"id": f"r{i}", "type": f"{kind}labels", "value": value | {f"{kind}labels": ["cat"]}, **size}
+        {
+            "id": f"r{i}",
+            "type": f"{kind}labels",
+            "value": value | {f"{kind}labels": ["cat"]},
+            **size,
+        }
         for i, (kind, value) in enumerate(values)
     ]
     name = "/data/upload/1/0a1b2c3d-000001.jpg"
@@ -286,7 +297,7 @@ def _use(dataset: CocoInstances) -> None:
 
 def _coco(folder: Path) -> Path:
     """Write a scene; its image is uncompressed, whatever it is called, so that it is soon read."""
-    setattr(images_of_coco, "ThreadPoolExecutor", _InThisThread)
+    vars(images_of_coco)["ThreadPoolExecutor"] = _InThisThread
     scenes = ShapeScenes(1, _SIDE, seed=0)
     file = export_coco(scenes, folder, "train")
     pixels = PilImage.fromarray(scenes.sample(0).image)
@@ -331,7 +342,7 @@ def _read_run_lengths(content: bytes) -> None:
     if not isinstance(size, list) or len(size) != 2 or not all(type(n) is int for n in size):
         return
     height, width = size
-    if not (0 <= height and 0 <= width and height * width <= _MOST_PIXELS):
+    if not (height >= 0 and width >= 0 and height * width <= _MOST_PIXELS):
         return  # which the readers of files refuse
     counts = value.get("counts")
     if not isinstance(counts, str):

@@ -28,7 +28,7 @@ from torch import Tensor, nn
 from data.annotations.run_lengths import encode
 from yolact.checkpoint import load_matching_weights, read_checkpoint
 from yolact.config import Config
-from yolact.engines.exported import KEY, read_trained
+from yolact.engines.exported import read_trained
 from yolact.evaluation.result_files import CocoResults, Result, load_results, save_results
 from yolact.evaluation.result_origin import Origin, settings_of
 from yolact.hub.folder import CONFIG_FILE, WEIGHTS_FILE, write_folder
@@ -243,7 +243,9 @@ def _damaged_export(content: bytes, random: Random) -> bytes:
     end = content.find(b'"', start)
     if start < 0 or end < 0 or random.random() < 0.4:
         return damaged_xml(content, random)
-    text = damaged_json(html.unescape(content[start:end].decode("utf-8", "replace")).encode(), random)
+    text = damaged_json(
+        html.unescape(content[start:end].decode("utf-8", "replace")).encode(), random
+    )
     return content[:start] + html.escape(text.decode("utf-8", "replace")).encode() + content[end:]
 
 

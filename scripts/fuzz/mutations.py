@@ -18,7 +18,24 @@ from typing import Any
 Mutate = Callable[[bytes, Random], bytes]
 
 _NUMBERS: tuple[Any, ...] = (
-    *(0, 1, -1, 2, 7, 255, 256, 32767, 65536, 2**31 - 1, 2**31, 2**32, 2**53, 2**63, 2**64, -(2**63)),
+    *(
+        0,
+        1,
+        -1,
+        2,
+        7,
+        255,
+        256,
+        32767,
+        65536,
+        2**31 - 1,
+        2**31,
+        2**32,
+        2**53,
+        2**63,
+        2**64,
+        -(2**63),
+    ),
     *(10**30, 10**400, 0.0, -0.0, 0.5, 1e-300, 1e9, 1e300, 1e308, float("nan"), float("inf")),
 )
 _TEXTS = (
@@ -90,7 +107,9 @@ def damaged_xml(content: bytes, random: Random) -> bytes:
         if found:
             whole, inner = found[0], found[0][1:-1]
             new = damaged_text(inner, random) if random.random() < 0.6 else _word(random)
-            content = content[: found.start()] + whole[:1] + new + whole[-1:] + content[found.end() :]
+            content = (
+                content[: found.start()] + whole[:1] + new + whole[-1:] + content[found.end() :]
+            )
     return content[:_MOST]
 
 
@@ -156,7 +175,11 @@ def damaged_zip(content: bytes, random: Random) -> bytes:
     if not members:
         return damaged(content, random)
     pickles = [i for i, (name, _) in enumerate(members) if name.endswith(".pkl")]
-    place = random.choice(pickles) if pickles and random.random() < 0.7 else random.randrange(len(members))
+    place = (
+        random.choice(pickles)
+        if pickles and random.random() < 0.7
+        else random.randrange(len(members))
+    )
     name, inner = members[place]
     members[place] = (name, damaged(inner, random))
     if random.random() < 0.05:
@@ -209,7 +232,16 @@ def _word(random: Random) -> bytes:
 def _near(value: float, random: Random) -> Any:
     """Return a number that is not far off, or of another kind."""
     try:
-        changes = (value + 1, value - 1, -value, value * 2, value * 1000, value / 3, float(value), int(value))
+        changes = (
+            value + 1,
+            value - 1,
+            -value,
+            value * 2,
+            value * 1000,
+            value / 3,
+            float(value),
+            int(value),
+        )
     except (OverflowError, ValueError):
         return 0
     return random.choice(changes)

@@ -53,7 +53,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one parser or all; return 1 if something was found."""
     form = argparse.RawDescriptionHelpFormatter
     flags = argparse.ArgumentParser("run.py", description=__doc__, formatter_class=form)
-    flags.add_argument("parser", choices=[*MODULE_OF, "all"], metavar="parser", help="one of {}, or all".format(", ".join(MODULE_OF)))
+    flags.add_argument(
+        "parser",
+        choices=[*MODULE_OF, "all"],
+        metavar="parser",
+        help="one of {}, or all".format(", ".join(MODULE_OF)),
+    )
     flags.add_argument("--executions", type=int, default=100_000, help="of each parser")
     flags.add_argument("--seed", type=int, default=1, help="of the damage, from 1")
     flags.add_argument("--out", type=Path, default=OUT, help="folder for what is found")

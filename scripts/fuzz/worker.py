@@ -1,4 +1,4 @@
-"""The process in which run.py lets a parser read: python worker.py PARSER EXECUTIONS SEED OUT NOTE."""
+"""The process in which run.py lets a parser read: worker.py PARSER EXECUTIONS SEED OUT NOTE."""
 
 from __future__ import annotations
 
@@ -153,4 +153,10 @@ def _prepare(trace: TextIO) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), Path(sys.argv[4]), Note(Path(sys.argv[5]), False))
+    main(
+        sys.argv[1],
+        int(sys.argv[2]),
+        int(sys.argv[3]),
+        Path(sys.argv[4]),
+        Note(Path(sys.argv[5]), False),
+    )
