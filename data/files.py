@@ -8,6 +8,7 @@ import json
 import os
 import re
 import stat
+import zipfile
 from collections.abc import Collection, Iterator
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO, TypeGuard
@@ -77,6 +78,24 @@ def read_bytes(path: Path) -> bytes:
     """Return the content of a file; errors are those of `open_file`."""
     with open_file(path) as file:
         return file.read()
+
+
+def check_archive(file: BinaryIO) -> None:
+    """Refuse an archive that unpacks to more than its size: PyTorch and NumPy pack nothing.
+
+    Raises:
+        ValueError: so it does.
+    """
+    if zipfile.is_zipfile(file):
+        size = file.seek(0, os.SEEK_END)
+        with zipfile.ZipFile(file) as archive:
+            entries = archive.infolist()
+        packed = [entry.filename for entry in entries if entry.compress_type]
+        if packed:
+            raise ValueError(f"its entry {packed[0]!a:.80} is compressed")
+        if sum(entry.file_size for entry in entries) > size:  # several share their bytes
+            raise ValueError("its entries are larger than the file")
+    file.seek(0)
 
 
 def read_json(file: Path) -> object:

@@ -62,7 +62,7 @@ def test_damaged_files_are_read_or_refused(parser: Parser) -> None:
     """Those that are whole are read."""
     for content in parser.seeds:
         parser.read(content)
-    explored(parser, 20)
+    explored(parser, 12)
 
 
 @pytest.mark.slow

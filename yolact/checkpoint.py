@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import re
-import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from data.files import open_file
+from data.files import check_archive, open_file
 from yolact.formats.names import State
 from yolact.formats.recognise import OFFICIAL, Published, recognise
 from yolact.hub.client import PREFIX, fetch_model
@@ -193,7 +192,7 @@ def read_checkpoint(path: Path) -> Checkpoint:
         return Checkpoint(path, state, False, config)
     try:
         with open_file(path) as file:
-            _check_archive(file)
+            check_archive(file)
             content = torch.load(file, map_location="cpu", weights_only=True)
     except Exception as error:  # broken files make torch.load raise almost anything
         reason = str(error).split("\n", 1)[0] or type(error).__name__
@@ -215,21 +214,6 @@ def read_checkpoint(path: Path) -> Checkpoint:
         training = training if type(training) is dict else {}
         return Checkpoint(path, loaded_state(state), False, config, training)
     return _published_checkpoint(path, content)
-
-
-def _check_archive(file: BinaryIO) -> None:
-    """Refuse an archive that unpacks to far more than its size: torch stores, and packs nothing.
-
-    Raises:
-        ValueError: so it does.
-    """
-    if zipfile.is_zipfile(file):
-        file.seek(0)
-        with zipfile.ZipFile(file) as archive:
-            packed = [entry.filename for entry in archive.infolist() if entry.compress_type]
-        if packed:
-            raise ValueError(f"its entry {packed[0]!a:.80} is compressed")
-    file.seek(0)
 
 
 def _published_checkpoint(path: Path, content: object) -> Checkpoint:

@@ -18,6 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from data.files import check_archive
 from yolact.build import build_model, model_class
 from yolact.checkpoint import Checkpoint, load_matching_weights, read_checkpoint, trained_model
 from yolact.config import Config
@@ -181,5 +182,7 @@ def _encode_state(state: State) -> str:
 
 
 def _decode_state(text: str) -> dict[str, Tensor]:
-    with np.load(io.BytesIO(base64.b64decode(text, validate=True)), allow_pickle=False) as file:
+    stream = io.BytesIO(base64.b64decode(text, validate=True))
+    check_archive(stream)
+    with np.load(stream, allow_pickle=False) as file:
         return {name: torch.from_numpy(file[name]) for name in file.files}
