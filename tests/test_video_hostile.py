@@ -56,6 +56,23 @@ def test_what_a_video_names_is_no_pipe_and_not_itself(folder: Path, name: str, t
         open_video(folder / name, timeout=0.3)
 
 
+@pytest.mark.parametrize("name", [b"caf\xe9.ts", b"\xff", b"\x84/clip.ts"])
+def test_names_in_no_encoding(folder: Path, name: bytes) -> None:
+    (folder / "a.m3u8").write_bytes(f"{HEAD}#EXTINF:1,\n".encode() + name + b"\n#EXT-X-ENDLIST\n")
+    with pytest.raises(ValueError, match="not a video, or one without frames"):
+        open_video(folder / "a.m3u8", timeout=0.3)
+
+
+@pytest.mark.parametrize("part", ["gone.ts", "pipe.ts", "x/gone.ts"])
+def test_a_part_that_is_not_there_costs_only_itself(folder: Path, part: str) -> None:
+    if hasattr(os, "mkfifo"):
+        os.mkfifo(folder / "pipe.ts")
+    parts = "".join(f"#EXTINF:1,\n{name}\n" for name in (part, "clip.ts", part))
+    (folder / "a.m3u8").write_text(f"{HEAD}{parts}#EXT-X-ENDLIST\n")
+    with open_video(folder / "a.m3u8", timeout=0.3) as source:
+        assert len(list(source)) == 3
+
+
 @pytest.mark.parametrize("suffix", [".mp4", ".mkv", ".avi"])
 def test_titles_in_no_encoding(tmp_path: Path, suffix: str) -> None:
     path = tmp_path / f"a{suffix}"

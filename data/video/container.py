@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import logging
 import sys
 from collections.abc import Iterator
@@ -119,8 +120,8 @@ class ContainerSource(VideoSource):
         """
         try:
             yield from self._container.demux(self._streams)
-        except (FFmpegError, OSError) as error:
-            self._trouble = error.strerror or str(error)
+        except (FFmpegError, OSError, UnicodeDecodeError) as error:  # of a name in a playlist
+            self._trouble = getattr(error, "strerror", None) or str(error)
             yield None
 
     def _decoded(self) -> Iterator[Image]:
@@ -213,7 +214,7 @@ def open_container(
 
 
 class _Opener:
-    """Opens a playlist and what it names: no pipe, no device.
+    """Opens a playlist and what it names; a pipe, a device, or what is not there is empty.
 
     Attributes:
         left: how many files may be opened; one list that names itself would be opened for ever.
@@ -226,7 +227,10 @@ class _Opener:
         self.left -= 1
         if self.left < 0:
             raise OSError(f"it names more than {_MOST_LISTED} files before its first frame")
-        return open_file(Path(address.removeprefix("file:")))
+        try:
+            return open_file(Path(address.removeprefix("file:")))
+        except (OSError, ValueError):  # one part that is not there costs only itself
+            return io.BytesIO()
 
 
 def restrictions(protocols: str) -> dict[str, str]:

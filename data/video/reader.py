@@ -96,5 +96,5 @@ def _open_file(text: str, path: Path, timeout: float, raw: str | None) -> VideoS
         if not path.is_file():
             raise ValueError(f"no such video file: {text}")
         return ContainerSource(text, open_container(path, format, timeout), path=path)
-    except (FFmpegError, OSError) as error:
+    except (FFmpegError, OSError, UnicodeDecodeError) as error:  # of a name in a playlist
         raise ValueError(f"not a video, or one without frames: {text}") from error

@@ -76,7 +76,10 @@ def _chain(error: BaseException | None) -> Iterator[BaseException]:
 
 
 def _is_of_memory(error: BaseException) -> bool:
-    return isinstance(error, MemoryError) or _OUT_OF_MEMORY.search(str(error)) is not None
+    """Tell that something took too much; libav, with errors of the system, refuses to take it."""
+    is_refused = isinstance(error, OSError)
+    words = _OUT_OF_MEMORY.search(str(error)) is not None
+    return not is_refused and (isinstance(error, MemoryError) or words)
 
 
 def _fresh_peak() -> int:
