@@ -82,17 +82,20 @@ def read_bytes(path: Path) -> bytes:
 
 
 def check_archive(file: BinaryIO) -> None:
-    """Refuse an archive that may unpack to far more than its size: ours are stored as they are.
+    """Refuse an archive that unpacks to more than its size: PyTorch and NumPy pack nothing.
 
     Raises:
         ValueError: so it does.
     """
     if zipfile.is_zipfile(file):
-        file.seek(0)
+        size = file.seek(0, os.SEEK_END)
         with zipfile.ZipFile(file) as archive:
-            packed = [entry.filename for entry in archive.infolist() if entry.compress_type]
+            entries = archive.infolist()
+        packed = [entry.filename for entry in entries if entry.compress_type]
         if packed:
             raise ValueError(f"its entry {packed[0]!a:.80} is compressed")
+        if sum(entry.file_size for entry in entries) > size:  # several share their bytes
+            raise ValueError("its entries are larger than the file")
     file.seek(0)
 
 

@@ -6,6 +6,7 @@
 
 cdef enum:
     BLOCK = 8  # columns of a bitmap compared at a time; as many bytes fill a register
+    FAR = 2147483647  # pixels; no image is as large
 
 
 cdef struct Axis:
@@ -126,6 +127,9 @@ def sample_mask(const float[:, ::1] soft_mask, frame, window, unsigned char[:, :
     """
     cdef Py_ssize_t x1, y1, x2, y2, y
     x1, y1, x2, y2 = window
+    # The difference of two places this near does not overflow.
+    if not (-FAR < x1 <= x2 < FAR and -FAR < y1 <= y2 < FAR):
+        raise ValueError(f"the window {window}, which is none")
     if out.shape[0] != y2 - y1 or out.shape[1] != x2 - x1:
         raise ValueError(f"a bitmap of {out.shape[1]} x {out.shape[0]} for the window {window}")
     if out.shape[1] > 1 and out.strides[1] != 1:

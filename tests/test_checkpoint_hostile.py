@@ -1,15 +1,21 @@
 """Checkpoints of strangers that would take all memory, or wait for ever."""
 
+import base64
+import copy
+import io
 import os
 import zipfile
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
 from yolact import get_config
 from yolact.checkpoint import read_checkpoint
+from yolact.engines.exported import _decode_state
 from yolact.models.backbones.from_timm import pretrained_state
 
 
@@ -61,6 +67,39 @@ def test_archives_that_unpack_to_gigabytes_are_refused(tmp_path: Path, method: i
         read_checkpoint(tmp_path / "packed.pth")
     with pytest.raises(ValueError, match="--backbone_weights=.*is compressed"):
         pretrained_state("timm/resnet10t", tmp_path / "packed.pth")
+
+
+def shared(content: bytes, copies: int) -> bytes:
+    """Let further entries of an archive share the bytes of its largest one."""
+    stream = io.BytesIO(content)
+    with zipfile.ZipFile(stream, "a") as archive:
+        largest = max(archive.infolist(), key=lambda entry: entry.file_size)
+        for number in range(copies):
+            entry = copy.copy(largest)
+            entry.filename = f"{largest.filename}{number}"
+            archive.filelist.append(entry)
+        archive._didModify = True
+    return stream.getvalue()
+
+
+def test_entries_that_share_their_bytes_are_refused(tmp_path: Path) -> None:
+    """A thousand of them would take a thousand times the memory."""
+    path = tmp_path / "model.pth"
+    torch.save({"weight": torch.zeros(10**5)}, path)
+    path.write_bytes(shared(path.read_bytes(), 3))
+    with pytest.raises(ValueError, match="larger than the file"):
+        read_checkpoint(path)
+
+
+@pytest.mark.parametrize("kind", ["plain", "packed", "shared"])
+def test_archives_in_exported_files_are_checked_likewise(kind: str) -> None:
+    stream = io.BytesIO()
+    save = np.savez_compressed if kind == "packed" else np.savez
+    save(stream, weight=np.zeros(10**5, np.float32))
+    content = shared(stream.getvalue(), 3) if kind == "shared" else stream.getvalue()
+    refusal = pytest.raises(ValueError, match="is compressed|larger than the file")
+    with nullcontext() if kind == "plain" else refusal:
+        assert _decode_state(base64.b64encode(content).decode())["weight"].shape == (10**5,)
 
 
 def test_a_pipe_is_no_checkpoint(tmp_path: Path) -> None:

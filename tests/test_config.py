@@ -1,5 +1,6 @@
 import json
 import re
+import warnings
 from dataclasses import fields, is_dataclass
 from math import inf, nan
 from typing import Any
@@ -9,6 +10,7 @@ import pytest
 from data.classes import COCO_CLASSES
 from yolact import Config, get_config, list_configs
 from yolact.config import LIMITS
+from yolact.timm_networks import pixel_statistics
 
 BASE = get_config("yolact_base")
 
@@ -209,11 +211,50 @@ def test_from_dict_fills_in_defaults() -> None:
         ({"name": "x", "model": {"class_names": ["a"], "num_classes": 2}}, "class_names"),
         ({"name": "x", "detect": {"nms": "soft"}}, "fast, cross_class, greedy"),
         ({"name": "x", 3: 4}, "3"),
+        ({"name": "x", "train": {"gamma": 10**400}}, "config.train.gamma: .* at most 64 bits"),
+        ({"name": "x", "train": {"seed": 10**5000}}, "config.train.seed: .* at most 64 bits"),
+        ({"name": "x", "model": {"anchor_scales": [[-(2**64)]]}}, "anchor_scales: .* 64 bits"),
     ],
 )
 def test_from_dict_refuses(values: Any, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         Config.from_dict(values)
+
+
+LONG = "a\n" * 9999
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"name": LONG},
+        {"name": "x", LONG: 1},
+        {"name": "x", "detect": {"nms": LONG}},
+        {"name": "x", "model": {"backbone": LONG}},
+        {"name": "x", "model": {"backbone": f"timm/{LONG}"}},
+        {"name": "x", "model": {"anchor_ratios": [0.0] * 9999}},
+        {"name": "x", "model": {"pixel_mean": [0.0] * 9999}},
+        {"name": "x", "augment": {"scale_jitter": [1.0] * 9999}},
+    ],
+)
+def test_errors_are_one_short_line_whatever_is_stored(values: Any) -> None:
+    with pytest.raises(ValueError, match=r"^.{20,500}$"):
+        config = Config.from_dict(values)
+        pixel_statistics(config.model.backbone)  # asked for when it is assigned
+
+
+@pytest.mark.parametrize("assignment", [LONG, f"{LONG}=1", f"train.gamma={LONG}"])
+def test_errors_are_one_short_line_whatever_is_assigned(assignment: str) -> None:
+    with pytest.raises((ValueError, KeyError), match=r"^.{20,700}$"):
+        BASE.override(assignment)
+
+
+@pytest.mark.parametrize("name", ["2wheeler,4wheeler", "1or2", "0b3"])
+def test_words_that_begin_as_numbers(name: str) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # as Python's of a number that ends in letters
+        config = BASE.override(f"model.class_names={name}")
+    assert config.model.class_names == tuple(name.split(","))
 
 
 @pytest.mark.parametrize("name", list_configs())

@@ -116,3 +116,22 @@ def test_xml_with_junk_in_it(tmp_path: Path) -> None:
         (tmp_path / "annotations.xml").write_text('"'.join(changed))
         refused += is_refused(tmp_path)
     assert refused < 50
+
+
+NAME = "a\nb\x1b[31m"
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        {NAME: 1},
+        {"images": [], "annotations": [], NAME: []},
+        {"images": [{"id": 1, "file_name": NAME}], "categories": [{"id": 1, "name": "x"}]},
+        {"images": [], "categories": [{"id": 1, "name": NAME}, {"id": 1, "name": NAME}]},
+    ],
+)
+def test_errors_about_hostile_names_are_one_line(tmp_path: Path, content: dict[str, Any]) -> None:
+    (tmp_path / "annotations.json").write_text(json.dumps(content))
+    with pytest.raises((ValueError, FileNotFoundError)) as error:
+        open_dataset(str(tmp_path / "annotations.json"), "train")
+    assert str(error.value).isprintable()

@@ -69,3 +69,17 @@ def test_windows_end_where_the_image_ends(side: int) -> None:
     expected = (0, 0, side, side)
     for module in (kernels, mask_pixels):
         assert module.mask_window(soft_mask, frame, side, side) == expected
+
+
+@pytest.mark.parametrize(
+    "window",
+    [
+        (0, -(2**63), 8, 6),  # as sanitizers reported: 6 + 2^63 is no 64-bit number
+        (2**63 - 1, 0, -(2**63) + 7, 8),  # whose difference comes to 8 all the same
+        (0, 8, 8, 0),
+        (2**31, 0, 2**31 + 8, 8),
+    ],
+)
+def test_windows_that_are_none_are_refused(window: tuple[int, int, int, int]) -> None:
+    with pytest.raises(ValueError, match="which is none"):
+        kernels.sample_mask(floats(4, 4), FRAME, window, marks(8, 8))

@@ -158,3 +158,14 @@ def test_files_keep_what_they_can_hold(name: str, tmp_path: Path) -> None:
     """Spaces and joiners, too, which no terminal is given."""
     assert as_cell(name) == name
     assert name in render_single(name, "", {}, [])
+
+
+@pytest.mark.parametrize("text", ["a" * 9999, "x\n" * 9999, "é" * 9999])
+def test_an_error_is_of_sensible_length(text: str, capsys: pytest.CaptureFixture[str]) -> None:
+    def fail(_: object) -> None:
+        raise ValueError(f"bad.json: {text}; export it again")
+
+    assert run_command(fail) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("error: bad.json: ") and line.endswith("; export it again")
+    assert len(line) < 2100

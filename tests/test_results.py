@@ -352,3 +352,14 @@ def test_results_that_were_never_stored(tmp_path: Path) -> None:
     for path in (tmp_path / "none.json", tmp_path):
         with pytest.raises(FileNotFoundError, match="no stored results at .*without --resume"):
             load_results(path, ORIGIN)
+
+
+@pytest.mark.parametrize("name", ["a\nb", "\x1b[31m", "\ud800"])
+@pytest.mark.parametrize("part", ["dataset", "weights", "masks"])
+def test_a_stored_origin_is_told_in_one_line(tmp_path: Path, part: str, name: str) -> None:
+    path = tmp_path / "r.json"
+    stored = replace(ORIGIN, **{part: name}, digest="of another file")
+    save_results(path, CocoResults(), stored)
+    with pytest.raises(ValueError, match=r"holds what was found by") as error:
+        load_results(path, ORIGIN)
+    assert str(error.value).isprintable()

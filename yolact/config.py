@@ -11,7 +11,7 @@ from data.classes import COCO_CLASSES
 from data.options import DataOptions
 from layers.detect import Nms
 
-from .settings import assign, build, check_limits, plain
+from .settings import assign, build, check_limits, plain, shown
 from .timm_networks import TIMM_PREFIX
 
 Scales = tuple[tuple[float, ...], ...]
@@ -138,10 +138,13 @@ class ModelConfig:
         _check_backbone(self.backbone)
         for name in ("pixel_mean", "pixel_std"):
             if len(getattr(self, name)) != 3:
-                raise ValueError(f"model.{name}={getattr(self, name)}: expected three numbers")
+                raise ValueError(
+                    f"model.{name}={shown(getattr(self, name))}: expected three numbers"
+                )
         if len(self.anchor_scales) != 5 or len({len(level) for level in self.anchor_scales}) != 1:
             raise ValueError(
-                f"model.anchor_scales={self.anchor_scales}: expected five levels of equal length"
+                f"model.anchor_scales={shown(self.anchor_scales)}: "
+                "expected five levels of equal length"
             )
         if not self.num_anchors:
             raise ValueError("model.anchor_scales and model.anchor_ratios: expected at least one")
@@ -249,7 +252,9 @@ class AugmentConfig:
         check_limits(self, LIMITS, "augment.")
         scales = self.scale_jitter
         if scales and not (len(scales) == 2 and scales[0] <= scales[1]):
-            raise ValueError(f"augment.scale_jitter={scales}: expected two sizes, as in 0.5,2")
+            raise ValueError(
+                f"augment.scale_jitter={shown(scales)}: expected two sizes, as in 0.5,2"
+            )
 
 
 @dataclass(frozen=True)
@@ -325,7 +330,9 @@ class Config:
         for assignment in sorted(assignments, key=lambda text: "model.backbone" not in text):
             path, equals, text = assignment.partition("=")
             if not equals:
-                raise ValueError(f"{assignment!r}: expected path=value, as in train.batch_size=4")
+                raise ValueError(
+                    f"{shown(assignment)}: expected path=value, as in train.batch_size=4"
+                )
             config = assign(config, path.strip().split("."), text.strip(), path.strip())
         return config
 
@@ -362,4 +369,4 @@ def check_run_name(name: str, flag: str) -> None:
 def _check_backbone(name: str) -> None:
     if name not in BACKBONES and not name.startswith(TIMM_PREFIX):
         choices = ", ".join(BACKBONES)
-        raise ValueError(f"model.backbone={name}: expected one of {choices}, or timm/<name>")
+        raise ValueError(f"model.backbone={shown(name)}: expected one of {choices}, or timm/<name>")

@@ -8,7 +8,11 @@ from collections.abc import Iterator, Mapping
 from dataclasses import fields, is_dataclass, replace
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
+from data.problems import printable
+
 from .timm_networks import TIMM_PREFIX, pixel_statistics
+
+_MOST_BITS = 64  # of a whole number, with its sign
 
 
 def check_limits(part: Any, limits: Mapping[str, tuple[float, float]], where: str = "") -> None:
@@ -27,7 +31,7 @@ def check_limits(part: Any, limits: Mapping[str, tuple[float, float]], where: st
         for number in _numbers(value) if name in limits else ():
             low, high = limits[name]
             if not low <= number <= high:
-                raise ValueError(f"{name}={value}: expected {low:.15g} to {high:.15g}")
+                raise ValueError(f"{name}={shown(value)}: expected {low:.15g} to {high:.15g}")
 
 
 def _numbers(value: Any) -> Iterator[float]:
@@ -36,6 +40,11 @@ def _numbers(value: Any) -> Iterator[float]:
             yield from _numbers(item)
     else:
         yield value
+
+
+def shown(value: object) -> str:
+    """Return a value of a stranger as an error shows it: in one line of sensible length."""
+    return f"{value!r:.200}"
 
 
 def plain(value: Any) -> Any:
@@ -61,7 +70,7 @@ def assign(part: Any, path: list[str], text: str, whole: str) -> Any:
     hints = get_type_hints(type(part))
     name = path[0]
     if name not in hints or is_dataclass(hints[name]) != (len(path) > 1):
-        raise KeyError(f"{whole!r} is no setting{_nearest(part, path, whole)}")
+        raise KeyError(f"{shown(whole)} is no setting{_nearest(part, path, whole)}")
     if len(path) > 1:
         return replace(part, **{name: assign(getattr(part, name), path[1:], text, whole)})
     values = {name: _coerce(_literal(text, hints[name]), hints[name], whole)}
@@ -87,12 +96,13 @@ def _literal(text: str, hint: Any) -> Any:
     """Read a command-line value: a Python literal, or words, split at commas for tuples."""
     many = get_origin(hint) is tuple
     words = (get_args(hint)[0] if many else hint) is str
-    try:
-        value = ast.literal_eval(text)
-    except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
-        value = {"true": True, "false": False}.get(text.lower(), text)
     if words and not (many and text[:1] in ("(", "[")):
-        value = text
+        value: Any = text
+    else:
+        try:
+            value = ast.literal_eval(text)
+        except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
+            value = {"true": True, "false": False}.get(text.lower(), text)
     if many and isinstance(value, str):
         return tuple(word.strip() for word in value.split(",") if word.strip())
     return (value,) if many and not isinstance(value, (tuple, list)) else value
@@ -100,10 +110,12 @@ def _literal(text: str, hint: Any) -> Any:
 
 def _coerce(value: Any, hint: Any, where: str) -> Any:
     """Check a value against a field's type, turning lists to tuples and ints to floats."""
+    if type(value) is int and value.bit_length() > _MOST_BITS:  # no float, and none to be shown
+        raise ValueError(f"{where}: expected a number of at most {_MOST_BITS} bits")
     if get_origin(hint) is Literal:
         if value in get_args(hint):
             return value
-        raise ValueError(f"{where}={value!r}: expected one of {', '.join(get_args(hint))}")
+        raise ValueError(f"{where}={shown(value)}: expected one of {', '.join(get_args(hint))}")
     if get_origin(hint) is tuple:
         if isinstance(value, (list, tuple)):
             return tuple(_coerce(item, get_args(hint)[0], where) for item in value)
@@ -112,7 +124,7 @@ def _coerce(value: Any, hint: Any, where: str) -> Any:
     elif type(value) is hint:
         return value
     expected = getattr(hint, "__name__", str(hint)) if get_origin(hint) is None else str(hint)
-    raise ValueError(f"{where}={value!r}: expected {expected}")
+    raise ValueError(f"{where}={shown(value)}: expected {expected}")
 
 
 def build(cls: type[Any], values: Any, where: str) -> Any:
@@ -131,7 +143,8 @@ def build(cls: type[Any], values: Any, where: str) -> Any:
     hints = get_type_hints(cls)
     unknown = set(values) - set(hints)
     if unknown:
-        raise ValueError(f"{where}: unknown settings {', '.join(sorted(map(str, unknown)))}")
+        names = printable(", ".join(sorted(map(str, unknown))))
+        raise ValueError(f"{where}: unknown settings {names:.200}")
     built = {}
     for name, value in values.items():
         hint, path = hints[name], f"{where}.{name}"

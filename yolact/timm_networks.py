@@ -24,11 +24,11 @@ def settings_of(backbone: str) -> Any:
     if not timm.is_model(name):
         close = difflib.get_close_matches(name, timm.list_models(), 3, 0.5)
         hint = f"; near it are {', '.join(TIMM_PREFIX + other for other in close)}" if close else ""
-        raise ValueError(f"model.backbone={backbone}: timm has no such network{hint}")
+        raise ValueError(f"model.backbone={backbone!r:.200}: timm has no such network{hint}")
     try:
         return timm.get_pretrained_cfg(name) or timm.models.PretrainedCfg()
     except RuntimeError:  # of the part behind the dot
-        raise ValueError(f"model.backbone={backbone}: timm has no such weights") from None
+        raise ValueError(f"model.backbone={backbone!r:.200}: timm has no such weights") from None
 
 
 def pixel_statistics(backbone: str) -> tuple[tuple[float, ...], tuple[float, ...]]:

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from data.classes import Categories
 from data.images import read_image
 from data.options import AS_IS, DataOptions
-from data.problems import Problem, tell
+from data.problems import Problem, printable, tell
 from data.sample import Annotation, ImageInfo, Sample
 
 from .as_coco import coco_content, coco_index
@@ -291,6 +291,6 @@ def _blaming(file: Path) -> Iterator[None]:
     try:
         yield
     except ValueError as error:
-        raise ValueError(f"{file}: {error}") from error
+        raise ValueError(f"{file}: {printable(str(error))}") from error
     except FileNotFoundError as error:
         raise FileNotFoundError(f"{file}: {error}") from error

@@ -12,7 +12,7 @@ from pathlib import Path
 from data.classes import Categories
 from data.files import is_positive, read_json_of
 from data.images import MAX_PIXELS
-from data.problems import Unusable
+from data.problems import Unusable, printable
 
 _logger = logging.getLogger(__name__)
 
@@ -78,7 +78,8 @@ def entries_of(content: Mapping[str, object], key: str) -> list[object]:
             for number, entry in entries.items()
         ]
     if not isinstance(entries, list):
-        raise ValueError(f"expected a list {key!r}, found {', '.join(content) or 'nothing'}")
+        found = printable(", ".join(content)) or "nothing"
+        raise ValueError(f"expected a list {key!r}, found {found:.300}")
     return entries
 
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import io
 import logging
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from fractions import Fraction
 from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import av
 from av.audio.stream import AudioStream
@@ -18,6 +20,7 @@ from av.error import FFmpegError
 from av.packet import Packet
 from av.video.stream import VideoStream
 
+from data.files import open_file
 from data.images import MAX_PIXELS, Image
 
 from .clock import Clock
@@ -29,6 +32,8 @@ from .source import VideoSource, check_frame_size
 logger = logging.getLogger(__name__)
 
 _TEXT = {"tty", "bin", "xbin", "adf", "idf"}  # libav decodes any text file as ANSI art
+_PLAYLISTS = (".m3u8", ".m3u")  # as libav knows them
+_MOST_LISTED = 1000  # files of a playlist that are opened until there is a frame
 _THREADS = 4
 # Packets without a frame after which there will be none.
 _MAX_FRUITLESS = 1000
@@ -120,8 +125,8 @@ class ContainerSource(VideoSource):
         """
         try:
             yield from self._container.demux(self._streams)
-        except (FFmpegError, OSError) as error:
-            self._trouble = error.strerror or str(error)
+        except (FFmpegError, OSError, UnicodeDecodeError) as error:  # of a name in a playlist
+            self._trouble = getattr(error, "strerror", None) or str(error)
             yield None
 
     def _decoded(self) -> Iterator[Image]:
@@ -205,18 +210,67 @@ class ContainerSource(VideoSource):
 
 
 def open_container(
-    file: Path | object, raw: RawFormat | None = None, hwaccel: HWAccel | None = None
+    file: Path | object,
+    raw: RawFormat | None = None,
+    timeout: float | None = None,
+    hwaccel: HWAccel | None = None,
 ) -> InputContainer:
     """Open a file by its path, or what has a method `read`; decode on a card where that is given.
+
+    Args:
+        file: where it is.
+        raw: format of frames without a header.
+        timeout: seconds that a playlist may grow by nothing.
+        hwaccel: how a card decodes it.
 
     Raises:
         OSError: it is no video.
     """
-    options = raw.options if raw else {}
-    if isinstance(file, Path):
-        # Files that name others, such as playlists, name no addresses.
-        file, options = f"file:{file}", {"protocol_whitelist": "file,crypto,data", **options}
-    return av.open(file, "r", "rawvideo" if raw else None, options, hwaccel=hwaccel)
+    options = {**restrictions("file,crypto,data"), **(raw.options if raw else {})}
+    is_playlist = isinstance(file, Path) and file.suffix.lower() in _PLAYLISTS
+    opener = _Opener() if is_playlist else None
+    container = av.open(
+        f"file:{file}" if isinstance(file, Path) else file,
+        "r",
+        "rawvideo" if raw else None,
+        options,
+        metadata_errors="replace",
+        timeout=timeout if is_playlist else None,
+        io_open=opener,
+        hwaccel=hwaccel,
+    )
+    if opener is not None:
+        opener.left = sys.maxsize
+    return container
+
+
+class _Opener:
+    """Opens a playlist and what it names; a pipe, a device, or what is not there is empty.
+
+    Attributes:
+        left: how many files may be opened; one list that names itself would be opened for ever.
+    """
+
+    def __init__(self) -> None:
+        self.left = _MOST_LISTED
+
+    def __call__(self, address: str, flags: int, options: dict[str, str]) -> BinaryIO:
+        self.left -= 1
+        if self.left < 0:
+            raise OSError(f"it names more than {_MOST_LISTED} files before its first frame")
+        try:
+            return open_file(Path(address.removeprefix("file:")))
+        except (OSError, ValueError):  # one part that is not there costs only itself
+            return io.BytesIO()
+
+
+def restrictions(protocols: str) -> dict[str, str]:
+    """Return options of libav, by which what a file names is reached by few protocols, if at all.
+
+    A list of ffconcat opens what it names past every check, pipes, devices and itself among it.
+    """
+    formats = ",".join(sorted(av.formats_available - {"concat"}))
+    return {"protocol_whitelist": protocols, "format_whitelist": formats}
 
 
 def _claimed_seconds(container: InputContainer, video: VideoStream) -> float | None:

@@ -110,8 +110,8 @@ def _open_file(
         if not path.is_file():
             raise ValueError(f"no such video file: {text}")
         decoder = decoder_on(None if raw else card)
-        container = open_container(path, format, decoder)
-        anew = partial(open_container, path) if decoder else None
+        container = open_container(path, format, timeout, decoder)
+        anew = partial(open_container, path, None, timeout) if decoder else None
         return ContainerSource(text, container, path=path, without_card=anew)
-    except (FFmpegError, OSError) as error:
+    except (FFmpegError, OSError, UnicodeDecodeError) as error:  # of a name in a playlist
         raise ValueError(f"not a video, or one without frames: {text}") from error

@@ -15,7 +15,7 @@ from av.packet import Packet
 from data.files import without_password
 from data.images import Image
 
-from .container import ContainerSource
+from .container import ContainerSource, restrictions
 
 # A playlist from elsewhere names no files of this machine.
 _PROTOCOLS = "http,https,httpproxy,tls,tcp,udp,rtp,rtsp,rtmp,rtmps,rtmpt,srt,ftp,crypto,data"
@@ -107,7 +107,7 @@ def _connect(address: str, timeout: float) -> InputContainer:
     stall = timeout / 2
     microseconds = str(round(1e6 * stall))
     options = {
-        "protocol_whitelist": _PROTOCOLS,
+        **restrictions(_PROTOCOLS),
         "rtsp_transport": "tcp",
         "timeout": microseconds,  # of RTSP
         "rw_timeout": microseconds,
@@ -116,4 +116,4 @@ def _connect(address: str, timeout: float) -> InputContainer:
         "reconnect_on_network_error": "0",
         "reconnect_delay_max": str(max(1, round(stall))),
     }
-    return av.open(address, options=options, timeout=timeout)
+    return av.open(address, options=options, metadata_errors="replace", timeout=timeout)

@@ -25,6 +25,7 @@ from .process import Shown, ended_as_by_ctrl_c, exit_code, log_to, shown
 logger = logging.getLogger(__name__)
 
 DONE, FAILED, WRONG_USAGE = 0, 1, 2
+_LONGEST_ERROR = 2000  # letters
 
 
 class HelpFormatter(argparse.RawDescriptionHelpFormatter, argparse.ArgumentDefaultsHelpFormatter):
@@ -266,6 +267,8 @@ def run_command(
 
 
 def _complain(error: object, code: int) -> int:
-    text = str(error) or type(error).__name__
-    print("error: " + shown(" ".join(text.split())), file=sys.stderr)
+    text = " ".join((str(error) or type(error).__name__).split())
+    if len(text) > _LONGEST_ERROR:  # of what a file holds; the mend is at the end
+        text = f"{text[: _LONGEST_ERROR // 2]} ... {text[-_LONGEST_ERROR // 2 :]}"
+    print("error: " + shown(text), file=sys.stderr)
     return code

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from data.annotations.run_lengths import check_counts
+from data.problems import printable
 from data.sample import RunLengths
 from yolact.files import write_json
 
@@ -188,7 +189,7 @@ def load_results(path: Path | str, origin: Origin) -> CocoResults:
         results, stored = _parse(parsed)
     if differences := stored.differences(origin):
         raise ValueError(
-            f"{path} holds what was found by {'; '.join(differences)}: "
+            f"{path} holds what was found by {printable('; '.join(differences))}: "
             "give the flags that it was made with, or evaluate once more without --resume"
         )
     logger.info(
