@@ -26,6 +26,7 @@ from yolact.drawing.window import has_display
 from yolact.engines import exported
 from yolact.engines.choose import choose_engine
 from yolact.engines.names import Engine
+from yolact.runs.provenance import as_text, provenance
 
 main = eval_script.main
 
@@ -155,7 +156,7 @@ def test_more_objects_than_can_be_found_are_told(
     assert many > few == 300
 
 
-@pytest.mark.parametrize("flags", [["--report_threshold=0.2"], ["--detect", "--resume"]])
+@pytest.mark.parametrize("flags", [["--report_threshold=0.2", "--shuffle", "--seed=3"], ["--detect", "--resume"]])
 def test_metrics_and_report_as_files(flags: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert evaluate("--ap_data_file=kept.json") == 0
     capsys.readouterr()
@@ -169,6 +170,11 @@ def test_metrics_and_report_as_files(flags: list[str], capsys: pytest.CaptureFix
     assert (content["weights"], content["images"]) == ("tiny.pth", 3)
     assert [row["name"] for row in content["per_class"]] == list(SHAPE_CLASSES.names)
     assert (content["mask"] is None) == ("--detect" in flags)
+    assert content["made_by"] == {**provenance(), "seed": 0}
+    assert content["settings"]["train"]["seed"] == 0
+    assert as_text(content["made_by"]) in Path("out/report/index.html").read_text()
+    assert content.get("order") == ("shuffled, seed 3" if "--shuffle" in flags else None)
+    assert json.loads(Path("kept.json").read_text())["made_by"] == provenance()
     assert f"{content['box']['AP'] / 100:.3f}" in out
     assert list(Path("out/report/viewer/large").iterdir())
 
@@ -264,6 +270,7 @@ def test_benchmark_compares_engines_on_a_video(capsys: pytest.CaptureFixture[str
         assert set(variant["network_ms"]) == {"1", "2"}
         assert len(variant["video_fps"]) == 3
     assert content["network_gflop"] > 0
+    assert content["made_by"] == provenance()
 
 
 @pytest.mark.parametrize(

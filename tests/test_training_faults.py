@@ -17,10 +17,11 @@ from support.tiny import train_flags as flags
 from test_run import make_saver, names
 
 import train
-from yolact.checkpoint import find_checkpoints, read_checkpoint, write_atomically
+from yolact.checkpoint import read_checkpoint, write_atomically
 from yolact.cli.common import run_command
 from yolact.errors import UsageError
 from yolact.files import RunLock, sweep_parts
+from yolact.runs.names import find_checkpoints
 from yolact.training.log import TrainingLog, read_log
 from yolact.training.options import TrainOptions
 from yolact.training.setup import lock_run

@@ -319,6 +319,7 @@ def outputs(args: argparse.Namespace) -> Outputs:
         report_images=args.report_images,
         coco_json=(args.bbox_det_file, args.mask_det_file) if args.output_coco_json else None,
         web_json=args.web_det_path if args.output_web_json else None,
+        order=f"shuffled, seed {args.seed}" if args.shuffle else None,
     )
 
 

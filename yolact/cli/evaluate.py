@@ -39,6 +39,7 @@ class Outputs:
         report_images: so many images are shown there at most.
         coco_json: files for the boxes and for the masks, instead of any AP.
         web_json: folder for the file of the original's web viewer, likewise.
+        order: of the images, where it is random.
     """
 
     masks: bool = True
@@ -49,6 +50,7 @@ class Outputs:
     report_images: int = MAX_SHOWN
     coco_json: tuple[Path, Path] | None = None
     web_json: Path | None = None
+    order: str | None = None
 
 
 def validation_set(config: Config) -> Dataset:
@@ -126,6 +128,8 @@ def write_outputs(
     if outputs.per_class:
         print("\n" + format_per_class(metrics, config.model.names))
     about = {"weights": str(weights), "date": date.today().isoformat()}
+    if outputs.order:
+        about["order"] = outputs.order
     if outputs.json:
         write_json(outputs.json, to_record(evaluator, config, about, masks), indent=1)
         print(outputs.json)

@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 from data.annotations.run_lengths import check_counts
 from data.sample import RunLengths
 from yolact.files import write_json
+from yolact.runs.provenance import provenance
 
 from .result_origin import Origin
 
@@ -150,6 +151,7 @@ def save_results(path: Path | str, results: CocoResults, origin: Origin) -> None
     images = [[image_id, *image_hw] for image_id, image_hw in results.images.items()]
     content = {
         "format": FORMAT,
+        "made_by": provenance(),
         "origin": origin.to_dict(),
         "images": images,
         "detections": results.detections,

@@ -13,6 +13,7 @@ from yolact.config import Config
 from yolact.files import whole_file, write_json
 from yolact.formats.names import State
 from yolact.presets import stored_config
+from yolact.runs.provenance import provenance
 
 WEIGHTS_FILE = "model.safetensors"
 CONFIG_FILE = "config.json"
@@ -47,7 +48,12 @@ def write_folder(folder: Path, state: State, config: Config) -> None:
             save_file(state, part, metadata={"format": "pt"})
     except SafetensorError as error:  # its writer's: disk full
         raise OSError(f"cannot write {folder / WEIGHTS_FILE}: {error}") from None
-    write_json(folder / CONFIG_FILE, {"format": _FORMAT, "config": config.to_dict()}, indent=2)
+    content = {
+        "format": _FORMAT,
+        "made_by": provenance(config.train.seed),
+        "config": config.to_dict(),
+    }
+    write_json(folder / CONFIG_FILE, content, indent=2)
 
 
 def read_config(file: Path) -> Config:

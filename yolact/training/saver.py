@@ -9,13 +9,8 @@ from typing import Any
 import torch
 
 from yolact import distributed
-from yolact.checkpoint import (
-    Checkpoint,
-    CheckpointName,
-    checkpoint_path,
-    find_checkpoints,
-    save_checkpoint,
-)
+from yolact.checkpoint import Checkpoint, save_checkpoint
+from yolact.runs.names import CheckpointName, checkpoint_path, find_checkpoints
 
 from .state import Learner, Progress
 

@@ -21,7 +21,7 @@ from data.sample import Dataset
 from layers.structures import Target
 from yolact import distributed
 from yolact.build import build_model
-from yolact.checkpoint import Checkpoint, CheckpointName
+from yolact.checkpoint import Checkpoint
 from yolact.config import Config, TrainConfig
 from yolact.engines.choose import pick_device
 from yolact.errors import UsageError
@@ -29,6 +29,8 @@ from yolact.evaluation.coco import CocoEvaluator
 from yolact.evaluation.metrics import CocoMetrics
 from yolact.files import RunLock, sweep_parts
 from yolact.models.segmenter import AnySegmenter
+from yolact.runs.names import CheckpointName
+from yolact.runs.provenance import provenance
 
 from .dataset_report import fitted_to_density, tell_about, tell_what_is_learned
 from .diagnosis import LossTrend
@@ -347,7 +349,7 @@ def make_logs(options: TrainOptions, learner: Learner) -> tuple[TrainingLog, Run
         files = RunFiles(options.folder, iteration, board)
         path = options.log_folder / f"{options.name}.log"
     log = TrainingLog(path, learner.model.loss_letters)
-    settings = {"settings": config.to_dict()}
+    settings = {"settings": config.to_dict(), "made_by": provenance(config.train.seed)}
     log.start({**options.arguments, **settings}, [str(learner.model.device)])
     return log, files
 
