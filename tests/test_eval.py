@@ -156,7 +156,9 @@ def test_more_objects_than_can_be_found_are_told(
     assert many > few == 300
 
 
-@pytest.mark.parametrize("flags", [["--report_threshold=0.2", "--shuffle", "--seed=3"], ["--detect", "--resume"]])
+@pytest.mark.parametrize(
+    "flags", [["--report_threshold=0.2", "--shuffle", "--seed=3"], ["--detect", "--resume"]]
+)
 def test_metrics_and_report_as_files(flags: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert evaluate("--ap_data_file=kept.json") == 0
     capsys.readouterr()

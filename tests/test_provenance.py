@@ -11,7 +11,7 @@ import torch
 from support.tiny import SETTINGS, make_dataset, train_flags
 
 import train
-from yolact import build_model, get_config, load_model
+from yolact import build_model, get_config
 from yolact.checkpoint import FORMAT, read_checkpoint, save_checkpoint
 from yolact.cli.common import run_command
 from yolact.runs import provenance as module
@@ -97,11 +97,9 @@ def test_revision_of_a_further_work_tree(tmp_path: Path) -> None:
 )
 def test_stamps_of_strangers(tmp_path: Path, content: object, stamp: dict[str, object]) -> None:
     assert read_stamp(content) == stamp
-    model = build_model(SMALL)
-    file = {"format": FORMAT, "config": SMALL.to_dict(), "model": model.state_dict()}
+    file = {"format": FORMAT, "config": SMALL.to_dict(), "model": {"weight": torch.ones(1)}}
     torch.save(file | ({"made_by": content} if content else {}), tmp_path / "strange.pth")
     assert read_checkpoint(tmp_path / "strange.pth").made_by == stamp
-    load_model(tmp_path / "strange.pth")
 
 
 def test_a_copy_says_what_made_the_weights(tmp_path: Path) -> None:

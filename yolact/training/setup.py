@@ -166,6 +166,7 @@ def set_up(config: Config, options: TrainOptions, checkpoint: Checkpoint | None 
     val_data = open_validation_data(config, options, train_data.categories)
     config = fitted_to_density(config, (train_data, val_data))
     device = distributed.join(pick_device(options.device))
+    distributed.check_shared(options.save_folder)
     if device.type == "cpu":
         keep_freed_memory()
     config = replace(config, train=fit_schedule(config.train, options, len(train_data)))
