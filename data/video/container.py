@@ -20,6 +20,7 @@ from av.video.stream import VideoStream
 from data.images import MAX_PIXELS, Image
 
 from .clock import Clock
+from .formats import silence
 from .pixels import Upright
 from .raw import RawFormat
 from .sound import Sound
@@ -188,6 +189,7 @@ def open_container(file: Path | object, raw: RawFormat | None = None) -> InputCo
     if isinstance(file, Path):
         # Files that name others, such as playlists, name no addresses.
         file, options = f"file:{file}", {"protocol_whitelist": "file,crypto,data", **options}
+    silence()
     return av.open(file, "r", "rawvideo" if raw else None, options)
 
 

@@ -18,7 +18,7 @@ from PIL import Image as PilImage
 
 from data.images import Image
 
-from .formats import ENCODER_OPTIONS, Format, format_of
+from .formats import ENCODER_OPTIONS, Format, format_of, silence
 from .pixels import ToYuv
 from .sound import Sound, Track
 
@@ -55,6 +55,7 @@ class Encoder:
         self._longest = _LONGEST.get(format.muxer, _LONGEST_ELSEWHERE)
         self._last, self._cut = -self._step, 0
         with _plain_errors(), ExitStack() as undo:
+            silence()
             self._container = av.open(f"file:{path}", "w", format.muxer, format.options)
             undo.callback(self._container.close)
             self._to_frame = self._add_frames(format, rate, image_hw)

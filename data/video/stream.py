@@ -16,6 +16,7 @@ from data.files import without_password
 from data.images import Image
 
 from .container import ContainerSource
+from .formats import silence
 
 # A playlist from elsewhere names no files of this machine.
 _PROTOCOLS = "http,https,httpproxy,tls,tcp,udp,rtp,rtsp,rtmp,rtmps,rtmpt,srt,ftp,crypto,data"
@@ -116,4 +117,5 @@ def _connect(address: str, timeout: float) -> InputContainer:
         "reconnect_on_network_error": "0",
         "reconnect_delay_max": str(max(1, round(stall))),
     }
+    silence()
     return av.open(address, options=options, timeout=timeout)

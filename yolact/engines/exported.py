@@ -37,7 +37,7 @@ KEY = "yolact"
 _FORMAT = "yolact-export-1"
 _RESCORER = "mask_rescorer."
 # Images in; OUTPUTS out. B images, side S, P anchors, C classes and background, K prototypes.
-_INTERFACE = (
+_INTERFACE: tuple[tuple[int | str, ...], ...] = (
     ("B", 3, "S", "S"),
     *(("B", "P", "C"), ("B", "P", 4), ("B", "P", "K"), ("B", "K", "h", "w"), ("P", 4)),
 )
@@ -131,11 +131,11 @@ def write_openvino(network: Any, text: str, path: Path, half: bool = False) -> N
         path: ends in .xml.
         half: store float32 weights as float16.
     """
-    import openvino as ov
+    from .openvino import write_network
 
     network.set_rt_info(text, [KEY])
     path.parent.mkdir(parents=True, exist_ok=True)
-    ov.save_model(network, path, compress_to_fp16=half)
+    write_network(network, path, half)
 
 
 def _check_interface(path: Path, network: Any, config: Config) -> None:
