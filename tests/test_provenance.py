@@ -25,7 +25,7 @@ SMALL = get_config("yolact_resnet18").override(*SETTINGS)
 def test_versions_revision_and_seed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "revision_of", lambda checkout: None)
     stamp = provenance()
-    assert list(stamp) == ["yolact", "python", "torch", "torchvision", "numpy"]
+    assert list(stamp) == ["python", "yolact", "torch", "torchvision", "numpy"]
     assert torch.__version__.startswith(str(stamp["torch"]))
     monkeypatch.setattr(module, "revision_of", lambda checkout: COMMIT)
     assert provenance(0) == {**stamp, "revision": COMMIT, "seed": 0}

@@ -11,13 +11,11 @@ from collections.abc import Mapping
 from importlib import metadata
 from pathlib import Path
 
-from yolact import __version__
-
 Stamp = Mapping[str, str | int]
 """As `provenance` returns it: name -> version and so on."""
 
 _CHECKOUT = Path(__file__).resolve().parents[2]
-_PACKAGES = ("torch", "torchvision", "numpy")
+_PACKAGES = ("yolact", "torch", "torchvision", "numpy")
 _MOST = 16  # entries of a stamp
 _LONGEST = 100  # characters
 
@@ -29,11 +27,11 @@ def provenance(seed: int | None = None) -> dict[str, str | int]:
         seed: of everything random in what it holds; None for nothing random.
 
     Returns:
-        Plain values: `yolact`, `python`, `torch`, `torchvision` and `numpy` with their versions,
-        and where they are known the `revision` of a checkout, its last commit, and the `seed`.
+        Plain values: `python`, `yolact`, `torch`, `torchvision` and `numpy` with their versions as
+        far as they are installed as packages, the `revision` of a checkout, its last commit, and
+        the `seed`.
     """
-    stamp: dict[str, str | int] = {"yolact": __version__}
-    stamp["python"] = platform.python_version()
+    stamp: dict[str, str | int] = {"python": platform.python_version()}
     for package in _PACKAGES:
         try:
             stamp[package] = metadata.version(package)
@@ -47,7 +45,7 @@ def provenance(seed: int | None = None) -> dict[str, str | int]:
 
 
 def as_text(stamp: Stamp) -> str:
-    """Return a stamp in one line: "yolact 0.1.0, python 3.12.1, ..."."""
+    """Return a stamp in one line: "python 3.12.1, yolact 0.1.0, ..."."""
     return ", ".join(f"{name} {value}" for name, value in stamp.items())
 
 
