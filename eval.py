@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 from data.images import Image
 from yolact.cli.benchmark import measure_speed
@@ -40,6 +41,7 @@ from yolact.cli.from_flags import (
     engine_for,
     load_predictor,
     origin_of,
+    settings_of_run,
     with_limits,
 )
 from yolact.cli.output_names import image_and_picture, images_and_pictures, source_and_video
@@ -91,8 +93,9 @@ def predict_images(args: argparse.Namespace) -> None:
     kept = saving(args)
     folder, pictures = images_and_pictures(args.images, kept.picture)
     checkpoint, config = choose_model(args)
-    thresholds = shown(args, config)
-    predictor = load_predictor(args, checkpoint, config)
+    thresholds, engine = shown(args, config), engine_for(args, checkpoint, config)
+    kept = replace(kept, settings=settings_of_run(args, checkpoint, config, engine))
+    predictor = load_predictor(args, checkpoint, config, engine)
     segment_images(folder, pictures, predictor, drawing(args), thresholds, kept, tiling(args))
 
 

@@ -381,7 +381,7 @@ def test_a_folder_of_images_passes_over_what_is_broken(
     captured = capsys.readouterr()
     assert len(captured.out.split()) == 3
     assert "broken.jpg" in caplog.text
-    assert captured.err.splitlines()[-1] == "error: 1 of 4 images could not be read"
+    assert captured.err.splitlines()[-1] == "error: 1 of 4 images could not be read or written"
 
 
 @pytest.mark.parametrize("source", ["shots", "shots/*/a.jpg", "shots/**/*.jpg"])
