@@ -50,6 +50,7 @@ from yolact.cli.saving import saving
 from yolact.config import Config
 from yolact.drawing.window import has_display, show
 from yolact.evaluation.coco import CocoEvaluator
+from yolact.evaluation.kept import Kept, journal_of
 from yolact.evaluation.result_files import load_results
 from yolact.results.detections import Detections
 
@@ -118,23 +119,24 @@ def average_precision(args: argparse.Namespace) -> None:
     dataset = validation_set(config)
     config, limit = with_limits(args, config, dataset)
     ids = dataset.categories.category_ids
-    if args.resume:
-        results = load_results(args.ap_data_file, origin_of(args, checkpoint, config))
+    file = args.ap_data_file
+    if args.resume and not journal_of(file).exists():
+        results = load_results(file, origin_of(args, checkpoint, config))
         evaluator = CocoEvaluator(dataset.coco, ids, results, limit)
     else:
-        evaluator = CocoEvaluator(dataset.coco, ids, limit=limit)
-        order = image_order(args, dataset)[: args.max_images if args.max_images >= 0 else None]
         engine = engine_for(args, checkpoint, config)
-        detect_in_dataset(
-            load_predictor(args, checkpoint, config, engine),
-            dataset,
-            evaluator,
-            order,
-            args.score_threshold or 0.0,
-            keep=(args.ap_data_file, origin_of(args, checkpoint, config, engine)),
-            progress=args.bar,
-            on_image=shown_in_window(args, config) if args.display else None,
-        )
+        with Kept(file, origin_of(args, checkpoint, config, engine), args.resume) as kept:
+            evaluator = CocoEvaluator(dataset.coco, ids, kept.results, limit, kept.note)
+            detect_in_dataset(
+                load_predictor(args, checkpoint, config, engine),
+                dataset,
+                evaluator,
+                image_order(args, dataset)[: args.max_images if args.max_images >= 0 else None],
+                args.score_threshold or 0.0,
+                progress=args.bar,
+                on_image=shown_in_window(args, config) if args.display else None,
+            )
+            kept.finish(evaluator.results)
     write_outputs(evaluator, dataset, config, checkpoint.path, outputs(args))
 
 

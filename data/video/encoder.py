@@ -148,7 +148,7 @@ class Encoder:
         return tick
 
     def _longest_gap(self) -> int:
-        """Return how many ticks the next frame may be late, and the file stays of a bounded size."""
+        """Return how many ticks the next frame may be late, so that no file grows by gaps alone."""
         if self._container.format.name != "avi":
             return self._longest
         room = _EMPTY + _EMPTY_PER_FRAME * self._frames - self._empty
