@@ -19,7 +19,7 @@ from av.video.stream import VideoStream
 
 from data.images import MAX_PIXELS, Image
 
-from .clock import Clock
+from .clock import Clock, Gaps
 from .formats import silence
 from .pixels import Upright
 from .raw import RawFormat
@@ -29,6 +29,8 @@ from .source import VideoSource, check_frame_size
 logger = logging.getLogger(__name__)
 
 _TEXT = {"tty", "bin", "xbin", "adf", "idf"}  # libav decodes any text file as ANSI art
+# These do not say how many frames they hold; others have pauses, as GIF.
+_UNCOUNTED = {"matroska,webm", "mpegts", "mpeg", "flv"}
 _THREADS = 4
 # Packets without a frame after which there will be none.
 _MAX_FRUITLESS = 1000
@@ -60,7 +62,8 @@ class ContainerSource(VideoSource):
         self._use(container)
         rate = float(self._video.average_rate or self._video.guessed_rate or 0)
         length = _claimed_seconds(container, self._video)
-        self._latest, self._trouble = 0.0, ""
+        self._latest, self._trouble, self._corrupt_packets = 0.0, "", 0
+        self._gaps = Gaps()
         self._delivered_frames, self._untimed = 0, 0
         self._clock = Clock(rate or 30, None if length is None else length + 10 * _SLACK)
         self._length = length
@@ -79,8 +82,9 @@ class ContainerSource(VideoSource):
         if self.sound is not None and not self.sound.is_wanted:
             self.sound = None
         yield from self._frames
-        if told := self._damage():
-            logger.warning("%s: %s", self.name, told)
+        self.damage = self._damage()
+        if self.damage:
+            logger.warning("%s: %s", self.name, self.damage)
 
     def close(self) -> None:
         """Close the file; the iteration ends."""
@@ -115,10 +119,18 @@ class ContainerSource(VideoSource):
         None stands for such an end: the decoder is to give what it still holds.
         """
         try:
-            yield from self._container.demux(self._streams)
+            yield from self._demuxed()
         except (FFmpegError, OSError) as error:
             self._trouble = error.strerror or str(error)
             yield None
+
+    def _demuxed(self) -> Iterator[Packet[Any]]:
+        while True:
+            try:
+                yield from self._container.demux(self._streams)
+                return
+            except IndexError:  # of PyAV, at a packet of a stream that began midway: the next one
+                self._corrupt_packets += 1
 
     def _decoded(self) -> Iterator[Image]:
         fruitless = 0
@@ -128,6 +140,7 @@ class ContainerSource(VideoSource):
                 continue
             if packet is not None:
                 self._note_end(packet)
+                self._corrupt_packets += packet.is_corrupt
             fruitless += 1
             try:
                 for frame in self._video.codec_context.decode(packet):
@@ -141,7 +154,10 @@ class ContainerSource(VideoSource):
                 return
 
     def _note_time(self, frame: av.VideoFrame) -> None:
+        before = self.seconds
         self.seconds = self._clock.advance(self._stamp(frame), self._untimed)
+        if self._delivered_frames and not self._untimed:
+            self._gaps.note(self.seconds - before)
         self._delivered_frames, self._untimed = self._delivered_frames + 1, 0
         while self._heard and self._clock.start is not None:
             self._hear(self._heard.pop(0))
@@ -167,7 +183,11 @@ class ContainerSource(VideoSource):
     def _missing(self) -> str:
         """Say that the container ended before its time; "" if it did not."""
         length = self._length or 0.0
-        if not self._trouble and length - self._latest <= min(_SLACK, length / 10) + 2 / self.fps:
+        # AVI counts its frames, and its length says no more than how many of them are listed.
+        counted = self._video.frames / self.fps if self._container.format.name == "avi" else 0.0
+        slack = 0.0 if counted > length - 2 / self.fps else min(_SLACK, length / 10)
+        length = max(length, counted)
+        if not self._trouble and length - self._latest <= slack + 2 / self.fps:
             return ""
         claimed = f" of {length:.1f} s" if length else " s"
         why = f" ({self._trouble})" if self._trouble else ""
@@ -176,7 +196,10 @@ class ContainerSource(VideoSource):
     def _damage(self) -> str:
         """Say which part of the video is not there; "" if all is."""
         broken = f"{self.broken_frames} broken frames were left out" if self.broken_frames else ""
-        return "; ".join(filter(None, (self._missing(), broken)))
+        corrupt = f"{self._corrupt_packets} packets are damaged" if self._corrupt_packets else ""
+        lost = self._gaps.lost_frames() if self._container.format.name in _UNCOUNTED else 0
+        gaps = f"about {lost} frames are missing" if lost else ""
+        return "; ".join(filter(None, (self._missing(), broken, corrupt, gaps)))
 
 
 def open_container(file: Path | object, raw: RawFormat | None = None) -> InputContainer:

@@ -28,6 +28,8 @@ _THREADS = 2  # few, because the network needs the processor
 _FINEST = 10_000  # ticks/s at least, so that every frame is shown when it should
 # AVI has one frame rate, and an empty frame for each tick without one. A low one is a mean.
 _LOW_RATE, _AVI_TICKS = 20, 100
+# So many of them in a file, and more for each frame, as in 100 ticks/s of a frame per second.
+_EMPTY, _EMPTY_PER_FRAME = 2**18, 100
 _GIF_TICKS = 100
 _LONGEST = {"avi": 2**15, "gif": 2**15}  # ticks between two frames, most that a file can hold
 _LONGEST_ELSEWHERE = 2**31 - 1
@@ -54,6 +56,7 @@ class Encoder:
         self._step = max(1, round(self._ticks / rate))
         self._longest = _LONGEST.get(format.muxer, _LONGEST_ELSEWHERE)
         self._last, self._cut = -self._step, 0
+        self._frames = self._empty = 0
         with _plain_errors(), ExitStack() as undo:
             silence()
             self._container = av.open(f"file:{path}", "w", format.muxer, format.options)
@@ -75,6 +78,8 @@ class Encoder:
     def close(self) -> None:
         """Write what the encoders still hold, and the index."""
         with _plain_errors():
+            if self._cut:
+                logger.warning("%.0f s of gaps are left out in all", float(self._cut / self._ticks))
             try:
                 self._container.mux(self._stream.encode(None))
                 self._container.mux(self._heard(lambda track: track.rest(self._now(1))))
@@ -133,12 +138,22 @@ class Encoder:
         tick = self._last + self._step
         if seconds is not None and self._last >= 0:  # the first one is shown from the start
             tick = max(self._last + 1, round(seconds * self._ticks) - self._cut)
-        late = tick - self._last - self._longest
+        late = tick - self._last - self._longest_gap()
         if late > 0:
-            logger.warning("a gap of %.0f s is shortened", float(late / self._ticks))
+            if not self._cut:
+                logger.warning("a gap of %.0f s is shortened", float(late / self._ticks))
             self._cut, tick = self._cut + late, tick - late
+        self._empty += tick - self._last - 1
+        self._frames += 1
         self._last = tick
         return tick
+
+    def _longest_gap(self) -> int:
+        """Return how many ticks the next frame may be late, so that no file grows by gaps alone."""
+        if self._container.format.name != "avi":
+            return self._longest
+        room = _EMPTY + _EMPTY_PER_FRAME * self._frames - self._empty
+        return max(1, min(self._longest, room))
 
 
 def _ticks_per_second(format: Format, rate: Fraction) -> Fraction:

@@ -65,7 +65,7 @@ class StreamSource(ContainerSource):
         while True:
             connected, before, reason = time.monotonic(), self._delivered_frames, "it broke off"
             try:
-                for packet in self._container.demux(self._streams):
+                for packet in self._demuxed():
                     yield packet
                     newest = time.monotonic()
                 if self._container.format.name != "rtsp":

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import secrets
-from contextlib import AbstractContextManager, suppress
+from contextlib import AbstractContextManager, ExitStack, suppress
 from fractions import Fraction
 from itertools import chain, count
 from pathlib import Path
@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 import cv2
 
+from data.files import being_written, part_name, sweep_parts
 from data.images import Image, as_uint8
 
 from .formats import format_of
@@ -61,10 +62,14 @@ class VideoWriter(AbstractContextManager["VideoWriter"]):
         self._image_hw = image_hw
         self._even_hw = image_hw[0] // 2 * 2, image_hw[1] // 2 * 2
         self._before = _version(self.path)
-        # Of any target: short, and no other run's.
-        self._partial = self.path.with_name(f".{secrets.token_hex(6)}.part{self.path.suffix}")
+        sweep_parts(self.path.parent)
+        # Of any target: short, and no other writer's.
+        name = part_name(secrets.token_hex(4), self.path.suffix)
+        self._partial = self.path.with_name(name)
         self._file: Encoder | None = None
+        self._held = ExitStack()
         try:
+            self._held.enter_context(being_written(self._partial))
             self._file = _open_file(self._partial, fps, self._even_hw, sound)
         except (OSError, ValueError) as error:
             self._discard()
@@ -113,7 +118,7 @@ class VideoWriter(AbstractContextManager["VideoWriter"]):
         except OSError as error:
             raise OSError(f"cannot write {self.path}: {error}") from error
         finally:
-            self._partial.unlink(missing_ok=True)
+            self._remove_part()
 
     def _publish(self) -> None:
         """Rename the finished file."""
@@ -128,7 +133,11 @@ class VideoWriter(AbstractContextManager["VideoWriter"]):
         if file is not None:
             with suppress(OSError):
                 file.close()
+        self._remove_part()
+
+    def _remove_part(self) -> None:
         self._partial.unlink(missing_ok=True)
+        self._held.close()
 
 
 def check_target(path: Path) -> None:

@@ -129,6 +129,13 @@ SAVING = (
     flag("--save_crops", "crops/NAME_000_CLASS.png, what lies in each box", bool),
     flag("--save_cutouts", "cutouts/NAME_000_CLASS.png, transparent outside the mask", bool),
     flag("--no_picture", "only these files, no pictures or video", bool),
+    flag(
+        "--resume",
+        "go on with what is in the output, or for an AP in --ap_data_file: what is finished there, "
+        "by the same model and settings, is not computed again",
+        bool,
+        False,
+    ),
     flag("--quiet", "print nothing but errors, and what --json prints", bool),
 )
 METRICS = (
@@ -150,7 +157,6 @@ METRICS = (
     flag("--report_images", "images shown there, those with most errors", int, MAX_SHOWN),
     flag("--no_bar", "show no progress bar", switch="bar"),
     flag("--ap_data_file", "where detections are kept", Path, RESULTS / "ap_data.json"),
-    flag("--resume", "compute the AP of --ap_data_file, without the network", bool, False),
     flag("--output_coco_json", "write COCO result files instead of an AP", bool, False),
     flag("--bbox_det_file", "COCO results of boxes", Path, RESULTS / "bbox_detections.json"),
     flag("--mask_det_file", "COCO results of masks", Path, RESULTS / "mask_detections.json"),
@@ -200,6 +206,8 @@ def parse_arguments(description: str | None, argv: Sequence[str] | None) -> argp
         args.benchmark = args.benchmark or "one"
     if args.smooth_masks and (args.engine == "plain" or not args.crop):
         raise UsageError("--smooth_masks: not with --engine=plain, nor with --no_crop")
+    if args.resume and args.json_lines:
+        raise UsageError("--resume: not with --json, whose lines are in no file: --save_json")
     _check_tiles(args)
     _check_ap_files(args)
     return args

@@ -40,6 +40,12 @@ from .common import (
 
 logger = logging.getLogger(__name__)
 
+_DECIDING = (
+    *("score_threshold", "top_k", "classes", "min_area", "tile", "overlap", "overview"),
+    *("no_picture", "display_masks", "display_bboxes", "display_text", "display_scores", "color"),
+    *("keyframes", "track", "video_multiframe", "raw"),
+)
+
 
 def choose_model(args: argparse.Namespace) -> tuple[Checkpoint, Config]:
     """Read the checkpoint, and join its configuration with the flags.
@@ -154,3 +160,19 @@ def origin_of(
         precision=engine.precision if engine else args.precision,
         settings=settings_of(config),
     )
+
+
+def settings_of_run(
+    args: argparse.Namespace, checkpoint: Checkpoint, config: Config, engine: Engine
+) -> dict[str, object]:
+    """Return what decides the results of a folder or video, to resume it with nothing else."""
+    flags = {f"--{name}": getattr(args, name) for name in _DECIDING}
+    settings = {f"--set {name}": value for name, value in settings_of(config).items()}
+    return {
+        "--trained_model": f"SHA-256 {digest_of(checkpoint.path)[:16]}",
+        "--engine": engine.name,
+        "--precision": engine.precision,
+        "masks": mask_mode(args),
+        **flags,
+        **settings,
+    }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import time
@@ -38,6 +39,9 @@ from .output_names import RESULTS
 from .saving import Saving
 
 logger = logging.getLogger(__name__)
+
+# Errors that the next file would give as well.
+_OF_NO_ONE_FILE = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO}
 
 
 @dataclass(frozen=True)
@@ -125,7 +129,7 @@ def segment_images(
     saving: Saving,
     tiling: Tiling | None = None,
 ) -> None:
-    """Segment images, and write what is asked for; broken ones are named and passed over.
+    """Segment images, and write what is asked for; what fails is named and passed over.
 
     Args:
         folder: of all files.
@@ -137,31 +141,55 @@ def segment_images(
         tiling: how large images are cut; None for not at all.
 
     Raises:
-        ValueError: at the end, if any could not be read.
+        ValueError: at the end, if any could not be read, or their results not be written.
+        OSError: no result can be written any more, as when the disk is full.
     """
-    fast, done = predictor if tiling else predictor.for_many(), 0  # tiles are many as they are
-    picture_of = {without_password(str(image)): picture for image, picture in pictures}
+    fast = predictor if tiling else predictor.for_many()  # tiles are many as they are
+    named = {without_password(str(image)): (str(image), picture) for image, picture in pictures}
     parents = [image.absolute().parent for image, _ in pictures if isinstance(image, Path)]
     shared = Path(os.path.commonpath(parents)) if parents else None
-    results = segment_many(
-        open_many([str(image) for image, _ in pictures]),
-        segmenting(fast, thresholds, tiling),
-        1,
-        fast.workers,
-        skip=True,
-        max_pixels=tiling.max_pixels if tiling else None,
-    )
-    with closing(results), saving.folder(folder, shared) as files:
-        for detections in results:
-            done += 1
-            picture = picture_of[detections.source]
-            files.add(detections, picture.relative_to(folder).with_suffix("").as_posix())
-            saving.print_json(detections)
-            if saving.picture:
-                saving.print(write_picture(picture, draw(detections.image, detections)))
+    written = 0
+    with saving.folder(folder, shared) as files:
+        missing = files.missing(named)
+        results = segment_many(
+            open_many([named[source][0] for source in missing]),
+            segmenting(fast, thresholds, tiling),
+            1,
+            fast.workers,
+            skip=True,
+            max_pixels=tiling.max_pixels if tiling else None,
+        )
+        try:
+            with closing(results):
+                for detections in results:
+                    picture = named[detections.source][1]
+                    written += _write_image(files, detections, picture, draw, saving)
+        finally:
+            there, left = len(named) - len(missing), len(missing) - written
+            more = "; --resume goes on with these" if left else ""
+            logger.info("%d images done, %d there already, %d not%s", written, there, left, more)
     saving.print(*files.written)
-    if done < len(pictures):
-        raise ValueError(f"{len(pictures) - done} of {len(pictures)} images could not be read")
+    if left:
+        raise ValueError(f"{left} of {len(named)} images could not be read or written")
+
+
+def _write_image(
+    files: ResultFolder, detections: Detections, picture: Path, draw: Draw, saving: Saving
+) -> bool:
+    """Write the results of one image; False if that failed because of this image alone."""
+    try:
+        if saving.picture:
+            write_picture(picture, draw(detections.image, detections))
+        name = picture.relative_to(files.folder).with_suffix("").as_posix()
+        files.add(detections, name, [picture] if saving.picture else [])
+    except (OSError, ValueError) as error:
+        if isinstance(error, OSError) and error.errno in _OF_NO_ONE_FILE:
+            raise
+        logger.warning("not written: %s: %s", detections.source, error)
+        return False
+    saving.print_json(detections)
+    saving.print(*([picture] if saving.picture else []))
+    return True
 
 
 def segmenting(predictor: Predictor, thresholds: Thresholds, tiling: Tiling | None) -> Segment:
@@ -180,7 +208,11 @@ def segment_video(
     options: VideoOptions,
     saving: Saving,
 ) -> None:
-    """Segment a video file, a webcam or a stream, and print how fast; None shows it in a window."""
+    """Segment a video file, a webcam or a stream, and print how fast; None shows it in a window.
+
+    Raises:
+        ValueError: at the end, if a part of a file was broken or missing.
+    """
     with ExitStack() as stack:
         files: ResultFolder | None = None
         if output is not None:
@@ -204,6 +236,9 @@ def segment_video(
     )
     written = [outcome.video] if outcome.video else []
     saving.print(*written, *([] if files is None else files.written))
+    if outcome.damage:
+        name = without_password(source)
+        raise ValueError(f"{name} is damaged: {outcome.damage}; {outcome.frames} frames are kept")
 
 
 def process_video(

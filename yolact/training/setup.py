@@ -7,7 +7,6 @@ import logging
 import platform
 import tempfile
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +15,7 @@ from torch.utils.data import DataLoader
 from data.annotations.coco import CocoInstances
 from data.catalog import has_one_split, open_dataset, resolve_dataset
 from data.classes import Categories
+from data.files import sweep_parts
 from data.loader import build_train_loader
 from data.sample import Dataset
 from layers.structures import Target
@@ -27,9 +27,8 @@ from yolact.engines.choose import pick_device
 from yolact.errors import UsageError
 from yolact.evaluation.coco import CocoEvaluator
 from yolact.evaluation.metrics import CocoMetrics
-from yolact.files import RunLock, sweep_parts
+from yolact.files import RunLock
 from yolact.models.segmenter import AnySegmenter
-from yolact.runs.names import CheckpointName
 from yolact.runs.provenance import provenance
 
 from .dataset_report import fitted_to_density, tell_about, tell_what_is_learned
@@ -301,21 +300,18 @@ def freeze_if_small(model: AnySegmenter, options: TrainOptions, batch_size: int)
 
 
 def lock_run(options: TrainOptions) -> RunLock:
-    """Take the name of a run, and sweep up what killed runs of this name left half-written.
+    """Take the name of a run, and sweep up what killed runs left half-written in its folders.
 
     Raises:
         OSError: the folder cannot be written to.
         UsageError: another process trains under this name there.
     """
-
-    def is_checkpoint(file_name: str) -> bool:
-        name = CheckpointName.parse(Path(file_name))
-        return file_name == f"{options.name}_best.pth" or (name and name.run) == options.name
-
-    options.save_folder.mkdir(parents=True, exist_ok=True)
-    lock = RunLock(options.save_folder, options.name)
-    sweep_parts(options.save_folder, is_checkpoint)
-    sweep_parts(options.folder, lambda file_name: True)
+    folder, name = options.save_folder, options.name
+    folder.mkdir(parents=True, exist_ok=True)
+    refusal = f"--name={name}: another process trains under this name in {folder}; "
+    lock = RunLock(folder, name, f"{refusal}stop it, or give another --name")
+    sweep_parts(folder)
+    sweep_parts(options.folder)
     return lock
 
 

@@ -51,6 +51,7 @@ class VideoReport:
         fps: frames / seconds.
         dropped: frames skipped: stale ones of a live source, and broken ones.
         video: the file; of another name than asked for if that was taken meanwhile.
+        damage: what was broken or missing in a source that lay ready; "" if nothing was.
     """
 
     frames: int
@@ -58,6 +59,7 @@ class VideoReport:
     fps: float
     dropped: int
     video: Path | None = None
+    damage: str = ""
 
 
 def run_video(
@@ -119,7 +121,8 @@ def run_video(
                 break
     seconds = time.perf_counter() - start
     dropped = stages.dropped + source.broken_frames
-    return VideoReport(frames, seconds, frames / (seconds or 1), dropped, sink.path)
+    damage = "" if source.is_live else source.damage
+    return VideoReport(frames, seconds, frames / (seconds or 1), dropped, sink.path, damage)
 
 
 def _check(**numbers: int | None) -> None:
