@@ -210,7 +210,7 @@ PROBE = f"import sys, {', '.join(LAYERS)}"
 PROBE += """
 assert not {"data", "yolact", "cv2"} & set(sys.modules), "layers import more than torch"
 import logging, os, random
-import cv2, numpy, pycocotools, torch, torchvision, tqdm
+import cv2, httpx2, numpy, pycocotools, torch, torchvision, tqdm
 
 def state():
     return (

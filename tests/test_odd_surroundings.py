@@ -139,7 +139,7 @@ def test_commands_work_in_odd_surroundings(tmp_path: Path, surroundings: dict[st
     )
     assert done.returncode == 0, done.stderr
     assert b"Traceback" not in done.stderr
-    files = {path.name for path in (tmp_path / "out").rglob("*.*")}
+    files = {path.name for path in (tmp_path / "out").rglob("[!.]*.*")}
     assert files == {"Möwe ı.png", "Möwe ı.json", "detections.csv"}
     found = json.loads((tmp_path / "out" / "json" / "Möwe ı.json").read_text(encoding="utf-8"))
     assert [each["name"] for each in found["objects"]] == ["person"]

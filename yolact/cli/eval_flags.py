@@ -22,7 +22,7 @@ from yolact.results.thresholds import Thresholds
 from yolact.tiles.segment import Tiling
 from yolact.video.keyframes import Asked, check_keyframes
 
-from .common import DATA, add_flags, add_machine_flags, flag, make_parser, str2bool
+from .common import DATA, Flag, add_flags, add_machine_flags, flag, make_parser, str2bool
 from .evaluate import Outputs
 from .modes import mode_of, refuse_idle_flags
 from .output_names import RESULTS
@@ -183,9 +183,15 @@ SPEED = (
 )
 
 
-def parse_arguments(description: str | None, argv: Sequence[str] | None) -> argparse.Namespace:
-    """Read the command line of eval.py."""
-    parser = make_parser("eval.py", description)
+def parse_arguments(
+    description: str | None,
+    argv: Sequence[str] | None,
+    program: str = "eval.py",
+    more: Sequence[Flag] = (),
+) -> argparse.Namespace:
+    """Read the command line of eval.py, or of another program that has its flags and `more`."""
+    parser = make_parser(program, description)
+    add_flags(parser, "cluster", more)
     add_flags(parser, "model", MODEL)
     add_flags(parser, "input (without any of these: a dataset)", INPUT)
     add_flags(parser, "large images, in tiles", TILES)

@@ -6,7 +6,7 @@ import errno
 import logging
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, replace
 from functools import partial
@@ -24,7 +24,7 @@ from yolact.explain import explain, save_prototypes
 from yolact.files import write_picture
 from yolact.predictor import Predictor
 from yolact.results.detections import Detections
-from yolact.results.folder import ResultFolder
+from yolact.results.folder import Note, ResultFolder
 from yolact.results.thresholds import Thresholds
 from yolact.sources.many import open_many
 from yolact.sources.one import read
@@ -146,10 +146,8 @@ def segment_images(
     """
     fast = predictor if tiling else predictor.for_many()  # tiles are many as they are
     named = {without_password(str(image)): (str(image), picture) for image, picture in pictures}
-    parents = [image.absolute().parent for image, _ in pictures if isinstance(image, Path)]
-    shared = Path(os.path.commonpath(parents)) if parents else None
     written = 0
-    with saving.folder(folder, shared) as files:
+    with saving.folder(folder, common_folder([image for image, _ in pictures])) as files:
         missing = files.missing(named)
         results = segment_many(
             open_many([named[source][0] for source in missing]),
@@ -178,18 +176,36 @@ def _write_image(
 ) -> bool:
     """Write the results of one image; False if that failed because of this image alone."""
     try:
-        if saving.picture:
-            write_picture(picture, draw(detections.image, detections))
-        name = picture.relative_to(files.folder).with_suffix("").as_posix()
-        files.add(detections, name, [picture] if saving.picture else [])
+        files.note(write_image(files, detections, picture, draw, saving))
     except (OSError, ValueError) as error:
-        if isinstance(error, OSError) and error.errno in _OF_NO_ONE_FILE:
+        if spoils_all(error):
             raise
         logger.warning("not written: %s: %s", detections.source, error)
         return False
     saving.print_json(detections)
     saving.print(*([picture] if saving.picture else []))
     return True
+
+
+def common_folder(images: Sequence[str | Path]) -> Path | None:
+    """Return the folder below which all images lie; None for addresses."""
+    parents = [image.absolute().parent for image in images if isinstance(image, Path)]
+    return Path(os.path.commonpath(parents)) if parents else None
+
+
+def spoils_all(error: Exception) -> bool:
+    """Tell an error that the next file would give as well, such as of a full disk."""
+    return isinstance(error, OSError) and error.errno in _OF_NO_ONE_FILE
+
+
+def write_image(
+    files: ResultFolder, detections: Detections, picture: Path, draw: Draw, saving: Saving
+) -> Note:
+    """Write the files of one image alone; return what is to be noted."""
+    if saving.picture:
+        write_picture(picture, draw(detections.image, detections))
+    name = picture.relative_to(files.folder).with_suffix("").as_posix()
+    return files.write(detections, name, [picture] if saving.picture else [])
 
 
 def segmenting(predictor: Predictor, thresholds: Thresholds, tiling: Tiling | None) -> Segment:

@@ -83,8 +83,8 @@ class Collected:
             entry["csv"] = csv_text(detections, detections.source, header=False)
         if "jsonl" in self.paths:
             entry["jsonl"] = detections.to_json() + "\n"
-        if self._coco is not None:
-            entry["coco"] = self._coco.entry(detections)
+        if "coco" in self.paths:
+            entry["coco"] = CocoFile(self.paths["coco"], self._image_folder).entry(detections)
         return entry
 
     def put(self, head: Entry, entry: Entry) -> None:

@@ -8,7 +8,7 @@ from contextlib import ExitStack
 from itertools import count
 from pathlib import Path
 from types import TracebackType
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,6 +23,9 @@ logger = logging.getLogger(__name__)
 
 Kind = Literal["json", "jsonl", "csv", "coco", "txt", "labelme", "masks", "crops", "cutouts"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
+
+Note = Mapping[str, Any]
+"""What is noted of a finished image, in plain values."""
 
 
 class ResultFolder:
@@ -130,6 +133,14 @@ class ResultFolder:
         Raises:
             OSError: a file cannot be written.
         """
+        self.note(self.write(detections, name, files))
+
+    def write(self, detections: Detections, name: str, files: Iterable[Path] = ()) -> Note:
+        """Write the files of one image or frame alone; see `add`. Any process can do this.
+
+        Returns:
+            Plain values, for `note` of the folder that was entered.
+        """
         stamp = _stamp(detections.source)
         head, entry = self._collected.head(detections), self._collected.entry(detections)
         sizes = {path: _size(path) for path in files}
@@ -138,13 +149,27 @@ class ResultFolder:
                 written = write(self.folder, detections, name)
                 # One of labelme's may be corrected by hand.
                 sizes |= {path: None if kind == "labelme" else _size(path) for path in written}
-        self._collected.put(head, entry)
+        names = {path.relative_to(self.folder).as_posix(): sizes[path] for path in sizes}
+        note = {"stamp": stamp, "files": names, "collected": entry}
+        return {"source": detections.source, "head": head, "note": note}
+
+    def finished(self, source: str, files: Iterable[Path]) -> Note:
+        """Return the note of something all of whose files, in the folder, others have written."""
+        sizes = {path.relative_to(self.folder).as_posix(): _size(path) for path in files}
+        note = {"stamp": _stamp(source), "files": sizes, "collected": {}}
+        return {"source": source, "head": {}, "note": note}
+
+    def note(self, written: Note) -> None:
+        """Add to the files for all images what `write` gave, and note that the image is finished.
+
+        Raises:
+            OSError: a file cannot be written.
+        """
+        self._collected.put(written["head"], written["note"]["collected"])
         if self._journal is not None:
             if "" not in self._journal:
-                self._journal.note("", head)
-            names = {path.relative_to(self.folder).as_posix(): sizes[path] for path in sizes}
-            note = {"stamp": stamp, "files": names, "collected": entry}
-            self._journal.note(detections.source, note)
+                self._journal.note("", written["head"])
+            self._journal.note(written["source"], written["note"])
 
     @property
     def written(self) -> list[Path]:
