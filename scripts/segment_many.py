@@ -273,6 +273,7 @@ def over_ray(
     if not pairs:
         return
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"  # read when it is imported
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # it logs as errors what are none
     try:
         import ray
         import ray.data
