@@ -141,17 +141,13 @@ def make_runs(place: Path) -> tuple[Run, ...]:
 
 def kill_often(run: Run, place: Path, kills: int, chance: random.Random) -> Tally:
     """Kill a run so many times, and look at what is left each time."""
-    whole, tally = place / run.name / "whole", Tally()
-    begun = time.monotonic()
-    if not ends(run, whole, run.flags, None):
-        raise OSError(f"{run.name} fails without any kill: see {whole / 'log.txt'}")
-    longest = time.monotonic() - begun
+    whole, broken, tally = place / run.name / "whole", place / run.name / "broken", Tally()
+    first, last = watched(run, whole)
     expected = content(whole / "out")
     while tally.kills < kills:
-        broken = place / run.name / "broken"
         shutil.rmtree(broken, ignore_errors=True)
         before, flags = 0, run.flags
-        while not ends(run, broken, flags, chance.uniform(0, longest)):
+        while not ends(run, broken, flags, chance.uniform(0.8 * first, last)):
             tally.kills += 1
             done = run.finished(broken / "out")
             tally.early += done == 0
@@ -164,12 +160,40 @@ def kill_often(run: Run, place: Path, kills: int, chance: random.Random) -> Tall
     return tally
 
 
-def ends(run: Run, place: Path, flags: Sequence[str], seconds: float | None) -> bool:
-    """Run in a process of its own; kill it after so many seconds; tell whether it ended before.
+def watched(run: Run, place: Path) -> tuple[float, float]:
+    """Run without a kill; return the seconds until the first result, and until the end."""
+    process, begun, first = started(run, place, run.flags), time.monotonic(), None
+    while not os.waitpid(process, os.WNOHANG)[0]:
+        if first is None and run.finished(place / "out"):
+            first = time.monotonic() - begun
+        time.sleep(0.005)
+    if first is None:
+        raise OSError(f"{run.name} failed: {(place / 'log.txt').read_text()[-500:]}")
+    return first, time.monotonic() - begun
+
+
+def ends(run: Run, place: Path, flags: Sequence[str], seconds: float) -> bool:
+    """Run, and kill the process after so many seconds; tell whether it ended before.
 
     Raises:
         OSError: it failed by itself.
     """
+    process, begun = started(run, place, flags), time.monotonic()
+    while not (ended := os.waitpid(process, os.WNOHANG))[0]:
+        if time.monotonic() >= begun + seconds:
+            os.kill(process, signal.SIGKILL)
+            ended = os.waitpid(process, 0)
+            break
+        time.sleep(0.005)
+    if os.WIFSIGNALED(ended[1]):
+        return False
+    if ended[1]:
+        raise OSError(f"{run.name} failed: {(place / 'log.txt').read_text()[-500:]}")
+    return True
+
+
+def started(run: Run, place: Path, flags: Sequence[str]) -> int:
+    """Start a run in a process of its own, which has all modules already; return its number."""
     place.mkdir(parents=True, exist_ok=True)
     process = os.fork()
     if process == 0:
@@ -178,21 +202,7 @@ def ends(run: Run, place: Path, flags: Sequence[str], seconds: float | None) -> 
             code = run_here(run, place, flags)
         finally:  # whatever happens, the rest is the parent's
             os._exit(code)
-    due = None if seconds is None else time.monotonic() + seconds
-    while True:
-        ended, status = os.waitpid(process, os.WNOHANG)
-        if ended:
-            break
-        if due is not None and time.monotonic() >= due:
-            os.kill(process, signal.SIGKILL)
-            _, status = os.waitpid(process, 0)
-            break
-        time.sleep(0.005)
-    if os.WIFSIGNALED(status):
-        return False
-    if os.waitstatus_to_exitcode(status):
-        raise OSError(f"{run.name} failed: {(place / 'log.txt').read_text()[-500:]}")
-    return True
+    return process
 
 
 def run_here(run: Run, place: Path, flags: Sequence[str]) -> int:
