@@ -81,9 +81,9 @@ class ContainerSource(VideoSource):
         if self.sound is not None and not self.sound.is_wanted:
             self.sound = None
         yield from self._frames
-        self.damage = self._damage()
-        if self.damage:
-            logger.warning("%s: %s", self.name, self.damage)
+        if told := self._damage():
+            self.damage = "" if self.is_live else told
+            logger.warning("%s: %s", self.name, told)
 
     def close(self) -> None:
         """Close the file; the iteration ends."""

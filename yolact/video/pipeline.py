@@ -122,8 +122,7 @@ def run_video(
                 break
     seconds = time.perf_counter() - start
     dropped = stages.dropped + source.broken_frames
-    damage = "" if source.is_live else source.damage
-    return VideoReport(frames, seconds, frames / (seconds or 1), dropped, sink.path, damage)
+    return VideoReport(frames, seconds, frames / (seconds or 1), dropped, sink.path, source.damage)
 
 
 def _check(**numbers: int | None) -> None:
