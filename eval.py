@@ -105,8 +105,10 @@ def predict_video(args: argparse.Namespace) -> None:
     kept = saving(args)
     source, output = source_and_video(args.video, kept.can_show, args.overwrite)
     checkpoint, config = choose_model(args)
-    thresholds = shown(args, config)
-    predictor = load_predictor(args, checkpoint, config)
+    thresholds, engine = shown(args, config), engine_for(args, checkpoint, config)
+    if args.resume:
+        kept = replace(kept, settings=settings_of_run(args, checkpoint, config, engine))
+    predictor = load_predictor(args, checkpoint, config, engine)
     draw = drawing(args, "instance" if args.track else "class")
     segment_video(source, output, predictor, draw, thresholds, video_options(args), kept)
 

@@ -91,7 +91,7 @@ def make_images(folder: Path, count: int, side: int) -> None:
 
 def make_video(path: Path, count: int, side: int) -> None:
     """Write a generated clip that is played to and fro."""
-    clip = [frame.image for frame in shape_clip(min(count, 150), (side * 3 // 4, side))]
+    clip = list(shape_clip(min(count, 150), (side * 3 // 4, side)))
     with VideoWriter(path, FPS, clip[0].shape[:2]) as writer:
         for number in range(count):
             place = number % (2 * len(clip))

@@ -49,8 +49,16 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.fixture(scope="module")
+def predictor(place: Path) -> Predictor:
+    return Predictor.from_checkpoint(str(place / "tiny.pth"), device="cpu", engine="eager")
+
+
 @pytest.fixture(autouse=True)
-def in_place(place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def in_place(
+    place: Path, predictor: Predictor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[None]:
+    monkeypatch.setattr(eval_script, "load_predictor", lambda *_: predictor)
     (tmp_path / "tiny.pth").symlink_to(place / "tiny.pth")
     shutil.copytree(place / "in", tmp_path / "in", copy_function=shutil.copy2)
     monkeypatch.chdir(tmp_path)
@@ -282,8 +290,7 @@ def test_a_folder_that_cannot_be_written_to(
     )
 
 
-def test_in_python(place: Path) -> None:
-    predictor = Predictor.from_checkpoint("tiny.pth", device="cpu", engine="eager")
+def test_in_python(place: Path, predictor: Predictor) -> None:
     paths = sorted(Path("in").iterdir())
     for count, missing in ((3, 5), (5, 2), (5, 0)):
         with ResultFolder("made", ["json", "csv"], settings={"top_k": 2}, resume=True) as folder:

@@ -62,7 +62,7 @@ class ContainerSource(VideoSource):
         self._use(container)
         rate = float(self._video.average_rate or self._video.guessed_rate or 0)
         length = _claimed_seconds(container, self._video)
-        self._latest, self._trouble, self._corrupt_packets = 0.0, "", 0
+        self._latest, self._trouble = 0.0, ""
         self._gaps = Gaps()
         self._delivered_frames, self._untimed = 0, 0
         self._clock = Clock(rate or 30, None if length is None else length + 10 * _SLACK)
@@ -82,9 +82,9 @@ class ContainerSource(VideoSource):
         if self.sound is not None and not self.sound.is_wanted:
             self.sound = None
         yield from self._frames
-        self.damage = self._damage()
-        if self.damage:
-            logger.warning("%s: %s", self.name, self.damage)
+        if told := self._damage():
+            self.damage = "" if self.is_live else told
+            logger.warning("%s: %s", self.name, told)
 
     def close(self) -> None:
         """Close the file; the iteration ends."""
@@ -129,8 +129,8 @@ class ContainerSource(VideoSource):
             try:
                 yield from self._container.demux(self._streams)
                 return
-            except IndexError:  # of PyAV, at a packet of a stream that began midway: the next one
-                self._corrupt_packets += 1
+            except IndexError:  # of PyAV, at a packet of a stream that began midway
+                continue
 
     def _decoded(self) -> Iterator[Image]:
         fruitless = 0
@@ -140,7 +140,6 @@ class ContainerSource(VideoSource):
                 continue
             if packet is not None:
                 self._note_end(packet)
-                self._corrupt_packets += packet.is_corrupt
             fruitless += 1
             try:
                 for frame in self._video.codec_context.decode(packet):
@@ -157,7 +156,7 @@ class ContainerSource(VideoSource):
         before = self.seconds
         self.seconds = self._clock.advance(self._stamp(frame), self._untimed)
         if self._delivered_frames and not self._untimed:
-            self._gaps.note(self.seconds - before)
+            self._gaps.note(self.seconds - before, frame.is_corrupt)
         self._delivered_frames, self._untimed = self._delivered_frames + 1, 0
         while self._heard and self._clock.start is not None:
             self._hear(self._heard.pop(0))
@@ -184,7 +183,8 @@ class ContainerSource(VideoSource):
         """Say that the container ended before its time; "" if it did not."""
         length = self._length or 0.0
         # AVI counts its frames, and its length says no more than how many of them are listed.
-        counted = self._video.frames / self.fps if self._container.format.name == "avi" else 0.0
+        is_avi = self._container.format.name == "avi"
+        counted = float(self._video.frames * (self._video.time_base or 0)) if is_avi else 0.0
         slack = 0.0 if counted > length - 2 / self.fps else min(_SLACK, length / 10)
         length = max(length, counted)
         if not self._trouble and length - self._latest <= slack + 2 / self.fps:
@@ -196,10 +196,9 @@ class ContainerSource(VideoSource):
     def _damage(self) -> str:
         """Say which part of the video is not there; "" if all is."""
         broken = f"{self.broken_frames} broken frames were left out" if self.broken_frames else ""
-        corrupt = f"{self._corrupt_packets} packets are damaged" if self._corrupt_packets else ""
         lost = self._gaps.lost_frames() if self._container.format.name in _UNCOUNTED else 0
         gaps = f"about {lost} frames are missing" if lost else ""
-        return "; ".join(filter(None, (self._missing(), broken, corrupt, gaps)))
+        return "; ".join(filter(None, (self._missing(), broken, gaps)))
 
 
 def open_container(file: Path | object, raw: RawFormat | None = None) -> InputContainer:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import secrets
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, ExitStack, suppress
 from fractions import Fraction
 from itertools import chain, count
@@ -138,6 +139,31 @@ class VideoWriter(AbstractContextManager["VideoWriter"]):
     def _remove_part(self) -> None:
         self._partial.unlink(missing_ok=True)
         self._held.close()
+
+
+def join_videos(parts: Sequence[tuple[Path, float]], path: Path, source: Path | None) -> None:
+    """Put finished videos one after the other, without a change, into one that is whole at once.
+
+    Args:
+        parts: made by writers of one size and rate for the suffix of `path`, each with the seconds
+            at which its first frame is shown.
+        path: of the video to make.
+        source: a video file whose sound goes along; None for none.
+
+    Raises:
+        OSError: a file cannot be read or written.
+    """
+    from .encoder import join
+
+    part = path.with_name(part_name(secrets.token_hex(4), path.suffix))
+    try:
+        with being_written(part):
+            join(parts, part, source)
+            part.replace(path)
+    except OSError as error:
+        raise OSError(f"cannot write {path}: {error}") from error
+    finally:
+        part.unlink(missing_ok=True)
 
 
 def check_target(path: Path) -> None:

@@ -212,11 +212,18 @@ def parse_arguments(
         args.benchmark = args.benchmark or "one"
     if args.smooth_masks and (args.engine == "plain" or not args.crop):
         raise UsageError("--smooth_masks: not with --engine=plain, nor with --no_crop")
-    if args.resume and args.json_lines:
-        raise UsageError("--resume: not with --json, whose lines are in no file: --save_json")
+    _check_resume(args)
     _check_tiles(args)
     _check_ap_files(args)
     return args
+
+
+def _check_resume(args: argparse.Namespace) -> None:
+    """Refuse what cannot be gone on with."""
+    if args.resume and args.json_lines:
+        raise UsageError("--resume: not with --json, whose lines are in no file: --save_json")
+    if args.resume and args.video and (args.engine == "plain" or args.video.endswith(".gif")):
+        raise UsageError("--resume: not with --engine=plain, nor for a .gif")
 
 
 def _check_tiles(args: argparse.Namespace) -> None:

@@ -28,6 +28,7 @@ from yolact.evaluation.result_origin import Origin, digest_of, settings_of
 from yolact.evaluation.way_of_2019 import draw_plain
 from yolact.models.segmenter import MaskMode
 from yolact.predictor import Predictor
+from yolact.sources.listing import local_path
 
 from .common import (
     checkpoint_config,
@@ -37,6 +38,7 @@ from .common import (
     with_data,
     with_settings,
 )
+from .inputs import parse_source
 
 logger = logging.getLogger(__name__)
 
@@ -173,6 +175,16 @@ def settings_of_run(
         "--engine": engine.name,
         "--precision": engine.precision,
         "masks": mask_mode(args),
+        "--video": _version(args.video),
         **flags,
         **settings,
     }
+
+
+def _version(video: str | None) -> list[int] | None:
+    """Return what tells a video from a later one of its name; None where it is no file."""
+    path = local_path(parse_source(video)[0]) if video else None
+    if path is None or not path.is_file():
+        return None
+    status = path.stat()
+    return [status.st_size, status.st_mtime_ns]

@@ -31,6 +31,7 @@ from yolact.sources.one import read
 from yolact.stream import Segment, segment_many
 from yolact.tiles.segment import Tiling, in_tiles
 from yolact.video.keyframes import Asked, KeyFrames
+from yolact.video.parts import Parts
 from yolact.video.pipeline import VideoReport, run_video
 from yolact.video.stages import Predict
 from yolact.video.tracks import Tracker
@@ -229,37 +230,66 @@ def segment_video(
     Raises:
         ValueError: at the end, if a part of a file was broken or missing.
     """
+    name = without_password(source)
     with ExitStack() as stack:
         files: ResultFolder | None = None
+        parts: Parts | None = None
         if output is not None:
             output.parent.mkdir(parents=True, exist_ok=True)
             files = stack.enter_context(saving.folder(output.parent, table=output.stem))
+        if output is not None and files is not None and saving.settings is not None:
+            made = Parts(output, saving.settings, options.batch, saving.picture)
+            parts = stack.enter_context(made)
+            if _goes_on(name, files, parts):
+                return
 
         def on_frame(number: int, detections: Detections) -> None:
-            named = replace(detections, source=f"{without_password(source)}#{number}")
+            named = replace(detections, source=f"{name}#{number}")
             saving.print_json(named)
             if files is not None and output is not None:
                 files.add(named, f"{output.stem}_{number:06}")
 
-        video = output if saving.picture else None
+        video = parts or (output if saving.picture else None)
         shown = output is None
         outcome = process_video(
             source, video, predictor, draw, thresholds, options, display=shown, on_frame=on_frame
         )
+        if parts is not None:
+            outcome = replace(outcome, video=parts.finish(outcome.damage))
     dropped = f", {outcome.dropped} dropped" if outcome.dropped else ""
     saving.print(
         f"{outcome.frames} frames in {outcome.seconds:.1f} s: {outcome.fps:.2f} fps{dropped}"
     )
     written = [outcome.video] if outcome.video else []
     saving.print(*written, *([] if files is None else files.written))
-    if outcome.damage:
-        name = without_password(source)
-        raise ValueError(f"{name} is damaged: {outcome.damage}; {outcome.frames} frames are kept")
+    _refuse_damage(name, outcome.damage)
+
+
+def _goes_on(name: str, files: ResultFolder, parts: Parts) -> bool:
+    """Find where a video goes on; True if it is finished already."""
+    finished = parts.finished
+    done = [f"{name}#{number}" for number in range((finished or {}).get("frames", parts.start))]
+    missing = files.missing(done)
+    if finished is not None and not missing:
+        logger.info("%s is there already, %d frames", parts.path, len(done))
+        _refuse_damage(name, finished["damage"])
+        return True
+    if missing:
+        parts.go_on_from(done.index(missing[0]))
+    files.missing(done[: parts.start])
+    if parts.start:
+        logger.info("%d frames are there already", parts.start)
+    return False
+
+
+def _refuse_damage(name: str, damage: str) -> None:
+    if damage:
+        raise ValueError(f"{name} is damaged: {damage}; what could be read is kept")
 
 
 def process_video(
     source: str,
-    output: Path | None,
+    output: Path | Parts | None,
     predictor: Predictor,
     draw: Draw,
     thresholds: Thresholds,
@@ -268,19 +298,25 @@ def process_video(
     display: bool = False,
     on_frame: Callable[[int, Detections], None] | None = None,
 ) -> VideoReport:
-    """Run a video from end to end; `on_frame` is called as in `run_video`."""
+    """Run a video from end to end; `on_frame` is called as in `run_video`.
+
+    With `Parts` it goes on where they end.
+    """
     with open_video(source, options.timeout, options.raw) as video:
         # Where nobody waits for a single frame.
         if not (display or video.is_live or options.emulate_playback):
             predictor = predictor.for_many()
         predictor.warm_up()
+        given = 0
+        if isinstance(output, Parts):
+            given, on_frame = output.tracks, output.go_on_in(video, on_frame)
 
         def predict(frames: list[Image]) -> list[Detections]:
             found = predictor.segment(frames, thresholds)
             pairs = zip(found, frames, strict=True)
             return [replace(detections, picture=frame) for detections, frame in pairs]
 
-        if options.plain and output is not None:
+        if options.plain and isinstance(output, Path):
             return run_video_plain(video, predict, draw, output, options.max_frames)
         return run_video(
             video,
@@ -295,7 +331,7 @@ def process_video(
             on_frame=on_frame,
             max_frames=options.max_frames,
             keyframes=key_frames(options.keyframes, video, predict, predictor.counting(thresholds)),
-            track=Tracker().update if options.track else None,
+            track=Tracker(given=given).update if options.track else None,
         )
 
 

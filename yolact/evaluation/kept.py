@@ -46,7 +46,7 @@ class Kept(AbstractContextManager["Kept"]):
         if kind is None:
             self._journal.path.unlink(missing_ok=True)
         else:
-            logger.info("%d images done; --resume goes on", len(list(self._journal)))
+            logger.info("%d images done; --resume goes on", len(self._journal))
 
     def note(self, image_id: int, image_hw: tuple[int, int], found: Sequence[Result]) -> None:
         """Keep what was found in an image."""

@@ -43,9 +43,9 @@ class ResultFolder:
     | crops | crops/NAME_000_CLASS.png, what lies in each box |
     | cutouts | cutouts/NAME_000_CLASS.png, transparent outside the mask |
 
-    With `settings` a hidden file, .TABLE.progress, notes each image that is finished, and a second
-    run into the folder is refused. After any end of the run, be it a kill, `resume` goes on with
-    what that file notes: see `missing`.
+    With `settings` a hidden file, .TABLE.progress, notes each image that is finished. After any end
+    of the run, be it a kill, `resume` goes on with what that file notes: see `missing`. Two runs
+    into the files of one folder are refused.
 
     Args:
         folder: of the files.
@@ -87,9 +87,10 @@ class ResultFolder:
 
     def __enter__(self) -> ResultFolder:
         with ExitStack() as undo:
+            if self._settings is not None or self._collected.paths:
+                self._hold(undo)
             if self._settings is not None:
                 settings = {**self._settings, "files": sorted(self.kinds)}
-                self._hold(undo)
                 path = self.folder / f".{self._table}.progress"
                 self._journal = undo.enter_context(Journal(path, settings, self._resume))
             undo.callback(self._collected.close)

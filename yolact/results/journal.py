@@ -13,7 +13,7 @@ from yolact.files import write_text
 _SHOWN = 40  # characters of a value in a message
 
 
-class Journal(AbstractContextManager["Journal"]):
+class Journal(Mapping[str, Any], AbstractContextManager["Journal"]):
     """Entries by their keys, in lines of JSON: each is in the file as soon as it is noted.
 
     The first line holds the settings of the run. A line that was being written when the run ended
@@ -43,8 +43,8 @@ class Journal(AbstractContextManager["Journal"]):
     def __exit__(self, *error: object) -> None:
         self._file.close()
 
-    def __contains__(self, key: object) -> bool:
-        return key in self._places
+    def __len__(self) -> int:
+        return len(self._places)
 
     def __iter__(self) -> Iterator[str]:
         """Yield the keys, in the order in which they were noted."""
