@@ -280,8 +280,11 @@ def over_ray(
     except ImportError:
         raise ValueError("segmenting on many machines needs Ray: pip install 'ray[data]'") from None
 
+    here = Path.cwd()
+
     class Share:  # what Ray makes in each worker's process, and calls
         def __init__(self) -> None:
+            os.chdir(here)  # where relative paths begin
             self._worker = work()
 
         def __call__(self, batch: Mapping[str, Sequence[str]]) -> dict[str, list[str]]:
