@@ -38,7 +38,7 @@ from yolact.cli.from_flags import (
 from yolact.cli.inputs import parse_source
 from yolact.cli.output_names import RESULTS, images_and_pictures, name_pictures
 from yolact.cli.predict import common_folder, segment_video, segmenting, spoils_all, write_image
-from yolact.cli.saving import Saving, saving
+from yolact.cli.saving import saving
 from yolact.errors import UsageError
 from yolact.results.folder import Note, ResultFolder
 from yolact.sources.listing import glob, local_path, natural_key
@@ -72,18 +72,20 @@ def main(argv: Sequence[str] | None = None) -> None:
     if min(args.workers, args.worker_cpus) < 1 or args.worker_gpus < 0:
         raise UsageError("--workers and --worker_cpus are at least 1, --worker_gpus at least 0")
     checkpoint, config = choose_model(args)
-    settings = settings_of_run(args, checkpoint, config, engine_for(args, checkpoint, config))
-    kept = replace(saving(args), settings=settings)
+    kept, engine = saving(args), engine_for(args, checkpoint, config)
+    settings = settings_of_run(args, checkpoint, config, engine)
     if args.images:
         folder, images = images_and_pictures(args.images, kept.picture)
         pairs = [(str(image), str(picture)) for image, picture in images]
         shared = common_folder([image for image, _ in images])
         work = partial(Images, args, folder, shared)
-        segment_all(args, kept.folder(folder, shared), pairs, work, BLOCK)
+        files = replace(kept, settings=settings).folder(folder, shared)
+        segment_all(args, files, pairs, work, BLOCK)
     else:
         folder, pairs = videos_and_outputs(args.video)
-        record = replace(kept, kinds=()).folder(folder, table="videos")
-        segment_all(args, record, pairs, partial(Videos, args, folder), 1)
+        settings["--save"] = [*kept.kinds, kept.picture]
+        files = ResultFolder(folder, (), table="videos", settings=settings, resume=args.resume)
+        segment_all(args, files, pairs, partial(Videos, args, folder), 1)
 
 
 def videos_and_outputs(text: str) -> tuple[Path, list[Pair]]:
@@ -247,10 +249,13 @@ class Videos(Worker):
     def __init__(self, args: argparse.Namespace, folder: Path) -> None:
         super().__init__(folder)
         checkpoint, config = choose_model(args)
-        self._predictor = load_predictor(args, checkpoint, config)
+        engine = engine_for(args, checkpoint, config)
+        self._predictor = load_predictor(args, checkpoint, config, engine)
         self._thresholds, self._options = shown(args, config), video_options(args)
         self._draw = drawing(args, "instance" if args.track else "class")
-        self._saving: Saving = replace(saving(args), quiet=True, resume=False)
+        # With --resume a video that broke off goes on where it did, also after a worker's death.
+        settings = settings_of_run(args, checkpoint, config, engine) if args.resume else None
+        self._saving = replace(saving(args), quiet=True, settings=settings)
         self._record = ResultFolder(folder, ())
 
     def segment(self, source: str, output: Path) -> Note:
