@@ -198,6 +198,7 @@ def test_two_nodes_with_a_killed_worker_give_what_one_process_gives(
 @pytest.mark.slow
 def test_videos_on_this_machine(tmp_path: Path) -> None:
     pytest.importorskip("ray")
+    (tmp_path / "in").mkdir()
     for name in "ab":
         write_clip(tmp_path / "in" / f"{name}.mp4", 12)
         target = f"one/{name}.mp4"
