@@ -97,6 +97,16 @@ class Journal(Mapping[str, Any], AbstractContextManager["Journal"]):
             )
 
 
+def noted_settings(path: Path) -> dict[str, Any]:
+    """Return the settings of a file that a `Journal` wrote; none without one."""
+    try:
+        with path.open("rb") as file:
+            settings = _parsed(file.readline()).get("settings")
+    except OSError:
+        return {}
+    return settings if isinstance(settings, dict) else {}
+
+
 def _line(content: Mapping[str, object]) -> str:
     return json.dumps(content) + "\n"
 
