@@ -154,9 +154,11 @@ def kill_often(run: Run, place: Path, kills: int, chance: random.Random) -> Tall
             tally.lost += done < before
             before = done
             look(broken / "out", tally)
+            print(f"{run.name}: {tally}", file=sys.stderr, flush=True)
             flags = (*run.flags, run.resume) if done else run.flags
         tally.ended += 1
         tally.equal += content(broken / "out") == expected
+        print(f"{run.name}: {tally}", file=sys.stderr, flush=True)
     return tally
 
 
