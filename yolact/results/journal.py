@@ -43,6 +43,9 @@ class Journal(Mapping[str, Any], AbstractContextManager["Journal"]):
     def __exit__(self, *error: object) -> None:
         self._file.close()
 
+    def __contains__(self, key: object) -> bool:
+        return key in self._places
+
     def __len__(self) -> int:
         return len(self._places)
 
