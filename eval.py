@@ -39,6 +39,7 @@ from yolact.cli.from_flags import (
     choose_model,
     drawing,
     engine_for,
+    go_on_as_noted,
     load_predictor,
     origin_of,
     settings_of_run,
@@ -53,6 +54,7 @@ from yolact.evaluation.coco import CocoEvaluator
 from yolact.evaluation.kept import Kept, journal_of
 from yolact.evaluation.result_files import load_results
 from yolact.results.detections import Detections
+from yolact.results.folder import progress_of
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -93,6 +95,7 @@ def predict_images(args: argparse.Namespace) -> None:
     """Segment a folder of images, or what a pattern matches."""
     kept = saving(args)
     folder, pictures = images_and_pictures(args.images, kept.picture)
+    go_on_as_noted(args, progress_of(folder))
     checkpoint, config = choose_model(args)
     thresholds, engine = shown(args, config), engine_for(args, checkpoint, config)
     kept = replace(kept, settings=settings_of_run(args, checkpoint, config, engine))
@@ -104,6 +107,8 @@ def predict_video(args: argparse.Namespace) -> None:
     """Segment a video file, a webcam or a stream."""
     kept = saving(args)
     source, output = source_and_video(args.video, kept.can_show, args.overwrite)
+    if output is not None:
+        go_on_as_noted(args, progress_of(output.parent, output.stem))
     checkpoint, config = choose_model(args)
     thresholds, engine = shown(args, config), engine_for(args, checkpoint, config)
     if args.resume:

@@ -111,9 +111,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         for run in make_runs(Path(place)):
             if args.only in (None, run.name):
                 tally = kill_often(run, Path(place), args.kills, random.Random(args.seed))
-                row = tally.kills, tally.early, tally.opened, len(tally.corrupt), tally.lost
-                row = *row, tally.ended, tally.equal
-                print(f"| {run.name} | {' | '.join(map(str, row))} |", flush=True)
+                row = (run.name, tally.kills, tally.early, tally.opened, len(tally.corrupt))
+                row_of_all = (*row, tally.lost, tally.ended, tally.equal)
+                print(f"| {' | '.join(map(str, row_of_all))} |", flush=True)
                 for told in tally.corrupt:
                     print(f"{run.name}: {told}", file=sys.stderr)
 
@@ -125,9 +125,11 @@ def make_runs(place: Path) -> tuple[Run, ...]:
     export_clip(place / "clip.mp4", shape_clip(60, (48, 64)))
     scenes = place / "scenes"
     model = ("--trained_model=yolact_resnet18_shapes", *SMALL, "--engine=eager")
-    train = (*TINY, *SMALL, f"--dataset={scenes}", "--save_folder=out", "--log_folder=out")
-    train += ("--batch_size=4", "--no_autoscale", "--num_workers=0", "--validation_size=-1")
-    train += ("--no_report", "--save_interval=1", "--keep_latest", "--set=train.max_iterations=6")
+    train = (
+        *(*TINY, *SMALL, f"--dataset={scenes}", "--save_folder=out", "--log_folder=out"),
+        *("--batch_size=4", "--no_autoscale", "--num_workers=0", "--validation_size=-1"),
+        *("--no_report", "--save_interval=1", "--keep_latest", "--set=train.max_iterations=6"),
+    )
     score = (*model, f"--dataset={scenes}", "--ap_data_file=out/ap.json", "--no_bar")
     folder = (*model, *SAVED, f"--images={scenes / 'val'}:out")
     video = (*model, *SAVED[:3], f"--video={place / 'clip.mp4'}:out/clip.mp4", "--resume")
@@ -154,9 +156,11 @@ def kill_often(run: Run, place: Path, kills: int, chance: random.Random) -> Tall
             tally.lost += done < before
             before = done
             look(broken / "out", tally)
+            print(f"{run.name}: {tally}", file=sys.stderr, flush=True)
             flags = (*run.flags, run.resume) if done else run.flags
         tally.ended += 1
         tally.equal += content(broken / "out") == expected
+        print(f"{run.name}: {tally}", file=sys.stderr, flush=True)
     return tally
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import io
 import json
 import logging
 import os
@@ -14,6 +15,7 @@ from typing import Any
 
 import pytest
 import torch
+from support.odd_masks import odd_detections
 from support.tiny import SETTINGS, make_dataset
 
 import eval as eval_script
@@ -192,6 +194,15 @@ def test_other_settings_are_refused_or_begun_anew(
     assert predict(flag) == 0
 
 
+def test_what_was_measured_stays_as_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whether bfloat16 pays is measured, and can come out otherwise on a busy machine."""
+    fast = iter((True, False))
+    monkeypatch.setattr("yolact.engines.choose.bfloat16_is_fast", lambda _: next(fast))
+    assert predict() == 0
+    assert predict("--resume") == 0
+    assert predict("--resume", "--precision=float32") == 1
+
+
 def test_resume_of_nothing_begins(capsys: pytest.CaptureFixture[str]) -> None:
     assert predict("--resume") == 0
     assert len(content(Path("out"))) == 5
@@ -217,7 +228,6 @@ def test_what_failed_is_tried_again(
     assert len(Path("out/detections.csv").read_text().splitlines()) == 1 + 5 * 2
 
 
-@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no device that is always full")
 @pytest.mark.parametrize("what", ["picture", "json", "progress"])
 def test_a_full_disk_ends_the_run_and_it_goes_on(
     place: Path, what: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
@@ -242,6 +252,21 @@ def test_a_full_disk_ends_the_run_and_it_goes_on(
     assert "No space left on device" in capsys.readouterr().err
     assert predict(*ALL, "--resume") == 0
     assert content(Path("out")) == content(place / "out")
+
+
+class FullTable(io.StringIO):
+    def write(self, text: str) -> int:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+@pytest.mark.parametrize("kind", ["csv", "jsonl"])
+def test_a_full_disk_under_a_table_is_told(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    said = rf"^cannot write out/detections.{kind}: disk full$"
+    with ResultFolder("out", [kind]) as folder:
+        monkeypatch.setattr(folder._collected, "_tables", {kind: FullTable()})
+        with pytest.raises(OSError, match=said) as told:
+            folder.add(odd_detections(), "a")
+    assert told.value.errno == errno.ENOSPC
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="no such locks")

@@ -28,6 +28,7 @@ from yolact.evaluation.result_origin import Origin, digest_of, settings_of
 from yolact.evaluation.way_of_2019 import draw_plain
 from yolact.models.segmenter import MaskMode
 from yolact.predictor import Predictor
+from yolact.results.journal import noted_settings
 from yolact.sources.listing import local_path
 
 from .common import (
@@ -162,6 +163,17 @@ def origin_of(
         precision=engine.precision if engine else args.precision,
         settings=settings_of(config),
     )
+
+
+def go_on_as_noted(args: argparse.Namespace, progress: Path) -> None:
+    """Take the engine and precision that a run began with, unless flags say others.
+
+    Which is fast here is measured, and can come out otherwise the next time.
+    """
+    noted = noted_settings(progress) if args.resume else {}
+    for name in ("engine", "precision"):
+        if getattr(args, name) == "auto":
+            setattr(args, name, str(noted.get(f"--{name}", "auto")))
 
 
 def settings_of_run(

@@ -100,8 +100,9 @@ class Collected:
                 file.write(entry[kind])
                 file.flush()
             except OSError as error:
-                reason = f"cannot write {self.paths[kind]}: {reason_of(error)}"
-                raise OSError(error.errno, reason) from error
+                told = OSError(f"cannot write {self.paths[kind]}: {reason_of(error)}")
+                told.errno = error.errno
+                raise told from error
         if self._coco is not None:
             self._coco.put(head["classes"], entry["coco"])
 

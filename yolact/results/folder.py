@@ -91,7 +91,7 @@ class ResultFolder:
                 self._hold(undo)
             if self._settings is not None:
                 settings = {**self._settings, "files": sorted(self.kinds)}
-                path = self.folder / f".{self._table}.progress"
+                path = progress_of(self.folder, self._table)
                 self._journal = undo.enter_context(Journal(path, settings, self._resume))
             undo.callback(self._collected.close)
             self._begin(self._noted())
@@ -205,6 +205,11 @@ class ResultFolder:
         there = ((_size(self.folder / name), size) for name, size in noted["files"].items())
         whole = all(now is not None and size in (None, now) for now, size in there)
         return whole and noted["stamp"] == _stamp(source)
+
+
+def progress_of(folder: Path, table: str = "detections") -> Path:
+    """Return the file in which a `ResultFolder` notes what is finished."""
+    return folder / f".{table}.progress"
 
 
 def _stamp(source: str) -> list[int] | None:

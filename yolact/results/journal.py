@@ -43,6 +43,9 @@ class Journal(Mapping[str, Any], AbstractContextManager["Journal"]):
     def __exit__(self, *error: object) -> None:
         self._file.close()
 
+    def __contains__(self, key: object) -> bool:
+        return key in self._places
+
     def __len__(self) -> int:
         return len(self._places)
 
@@ -95,6 +98,16 @@ class Journal(Mapping[str, Any], AbstractContextManager["Journal"]):
                 f"{self.path.parent} holds results of a run with {'; '.join(others[:3])}: go on "
                 "with its settings, name another output, or begin anew without --resume"
             )
+
+
+def noted_settings(path: Path) -> dict[str, Any]:
+    """Return the settings of a file that a `Journal` wrote; none without one."""
+    try:
+        with path.open("rb") as file:
+            settings = _parsed(file.readline()).get("settings")
+    except OSError:
+        return {}
+    return settings if isinstance(settings, dict) else {}
 
 
 def _line(content: Mapping[str, object]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import shutil
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
@@ -14,6 +15,8 @@ from data.video.reader import VideoSource
 from data.video.writer import VideoWriter, join_videos
 from yolact.results.detections import Detections
 from yolact.results.journal import Journal
+
+logger = logging.getLogger(__name__)
 
 LENGTH = 250
 """Frames of a part, at least: it ends before the next frame that the network looks at."""
@@ -56,9 +59,11 @@ class Parts(AbstractContextManager["Parts"]):
         self._source: Path | None = None
         self.go_on_from(self._whole_frames())
 
-    def __exit__(self, *error: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         self.close()
         self._journal.__exit__()
+        if kind is not None and _JOINED not in self._journal:
+            logger.info("%d frames are done; --resume goes on", self._begun)
 
     @property
     def finished(self) -> Any:
