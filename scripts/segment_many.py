@@ -83,7 +83,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         segment_all(args, files, pairs, work, BLOCK)
     else:
         folder, pairs = videos_and_outputs(args.video)
-        settings["--save"] = [*kept.kinds, kept.picture]
+        settings |= {"--video": None, "--save": [*kept.kinds, kept.picture]}  # any list of them
         files = ResultFolder(folder, (), table="videos", settings=settings, resume=args.resume)
         segment_all(args, files, pairs, partial(Videos, args, folder), 1)
 
@@ -248,19 +248,22 @@ class Videos(Worker):
 
     def __init__(self, args: argparse.Namespace, folder: Path) -> None:
         super().__init__(folder)
-        checkpoint, config = choose_model(args)
-        engine = engine_for(args, checkpoint, config)
-        self._predictor = load_predictor(args, checkpoint, config, engine)
+        self._args = args
+        self._model = checkpoint, config = choose_model(args)
+        self._engine = engine_for(args, checkpoint, config)
+        self._predictor = load_predictor(args, checkpoint, config, self._engine)
         self._thresholds, self._options = shown(args, config), video_options(args)
         self._draw = drawing(args, "instance" if args.track else "class")
-        # With --resume a video that broke off goes on where it did, also after a worker's death.
-        settings = settings_of_run(args, checkpoint, config, engine) if args.resume else None
-        self._saving = replace(saving(args), quiet=True, settings=settings)
+        self._saving = replace(saving(args), quiet=True)
         self._record = ResultFolder(folder, ())
 
     def segment(self, source: str, output: Path) -> Note:
         """See `Worker.segment`."""
-        told = self._draw, self._thresholds, self._options, self._saving
+        kept = self._saving
+        if kept.resume:  # a video that broke off goes on where it did, also after a worker's death
+            args = argparse.Namespace(**{**vars(self._args), "video": source})
+            kept = replace(kept, settings=settings_of_run(args, *self._model, self._engine))
+        told = self._draw, self._thresholds, self._options, kept
         segment_video(source, output, self._predictor, *told)
         tables = self._saving.folder(output.parent, table=output.stem).written
         written = [path for path in (output, *tables) if path.is_file()]
