@@ -11,7 +11,7 @@ PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --maxpro
 
 .venv/installed: pyproject.toml setup.py layers/kernels.pyx layers/mask_pixels.pxi
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --editable ".[dev,export,int8,serve,heif,lite]"
+	$(BIN)/python -m pip install --quiet --editable ".[dev,export,int8,serve,heif,lite,ray]"
 	touch $@
 
 demo: .venv

@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 from data.images import Image
 from yolact.cli.benchmark import measure_speed
@@ -38,8 +39,10 @@ from yolact.cli.from_flags import (
     choose_model,
     drawing,
     engine_for,
+    go_on_as_noted,
     load_predictor,
     origin_of,
+    settings_of_run,
     with_limits,
 )
 from yolact.cli.output_names import image_and_picture, images_and_pictures, source_and_video
@@ -48,8 +51,10 @@ from yolact.cli.saving import saving
 from yolact.config import Config
 from yolact.drawing.window import has_display, show
 from yolact.evaluation.coco import CocoEvaluator
+from yolact.evaluation.kept import Kept, journal_of
 from yolact.evaluation.result_files import load_results
 from yolact.results.detections import Detections
+from yolact.results.folder import progress_of
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -90,9 +95,11 @@ def predict_images(args: argparse.Namespace) -> None:
     """Segment a folder of images, or what a pattern matches."""
     kept = saving(args)
     folder, pictures = images_and_pictures(args.images, kept.picture)
+    go_on_as_noted(args, progress_of(folder))
     checkpoint, config = choose_model(args)
-    thresholds = shown(args, config)
-    predictor = load_predictor(args, checkpoint, config)
+    thresholds, engine = shown(args, config), engine_for(args, checkpoint, config)
+    kept = replace(kept, settings=settings_of_run(args, checkpoint, config, engine))
+    predictor = load_predictor(args, checkpoint, config, engine)
     segment_images(folder, pictures, predictor, drawing(args), thresholds, kept, tiling(args))
 
 
@@ -100,9 +107,13 @@ def predict_video(args: argparse.Namespace) -> None:
     """Segment a video file, a webcam or a stream."""
     kept = saving(args)
     source, output = source_and_video(args.video, kept.can_show, args.overwrite)
+    if output is not None:
+        go_on_as_noted(args, progress_of(output.parent, output.stem))
     checkpoint, config = choose_model(args)
-    thresholds = shown(args, config)
-    predictor = load_predictor(args, checkpoint, config)
+    thresholds, engine = shown(args, config), engine_for(args, checkpoint, config)
+    if args.resume:
+        kept = replace(kept, settings=settings_of_run(args, checkpoint, config, engine))
+    predictor = load_predictor(args, checkpoint, config, engine)
     draw = drawing(args, "instance" if args.track else "class")
     segment_video(source, output, predictor, draw, thresholds, video_options(args), kept)
 
@@ -115,23 +126,24 @@ def average_precision(args: argparse.Namespace) -> None:
     dataset = validation_set(config)
     config, limit = with_limits(args, config, dataset)
     ids = dataset.categories.category_ids
-    if args.resume:
-        results = load_results(args.ap_data_file, origin_of(args, checkpoint, config))
+    file = args.ap_data_file
+    if args.resume and not journal_of(file).exists():
+        results = load_results(file, origin_of(args, checkpoint, config))
         evaluator = CocoEvaluator(dataset.coco, ids, results, limit)
     else:
-        evaluator = CocoEvaluator(dataset.coco, ids, limit=limit)
-        order = image_order(args, dataset)[: args.max_images if args.max_images >= 0 else None]
         engine = engine_for(args, checkpoint, config)
-        detect_in_dataset(
-            load_predictor(args, checkpoint, config, engine),
-            dataset,
-            evaluator,
-            order,
-            args.score_threshold or 0.0,
-            keep=(args.ap_data_file, origin_of(args, checkpoint, config, engine)),
-            progress=args.bar,
-            on_image=shown_in_window(args, config) if args.display else None,
-        )
+        with Kept(file, origin_of(args, checkpoint, config, engine), args.resume) as kept:
+            evaluator = CocoEvaluator(dataset.coco, ids, kept.results, limit, kept.note)
+            detect_in_dataset(
+                load_predictor(args, checkpoint, config, engine),
+                dataset,
+                evaluator,
+                image_order(args, dataset)[: args.max_images if args.max_images >= 0 else None],
+                args.score_threshold or 0.0,
+                progress=args.bar,
+                on_image=shown_in_window(args, config) if args.display else None,
+            )
+            kept.finish(evaluator.results)
     write_outputs(evaluator, dataset, config, checkpoint.path, outputs(args))
 
 

@@ -1,15 +1,19 @@
-"""Names and contents of files that may be anything: read and told apart."""
+"""Names and contents of files that may be anything, read and told apart; files in the making."""
 
 from __future__ import annotations
 
 import contextlib
 import errno
+import hashlib
 import json
 import os
+import platform
 import re
 import stat
+import sys
 import zipfile
 from collections.abc import Collection, Iterator
+from functools import cache
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO, TypeGuard
 from urllib.parse import unquote, urlsplit
@@ -51,6 +55,7 @@ _QUERY_PASSWORD = re.compile(
     r"([?&](?:pass|passwd|password|pwd|token|access_token|api_?key|secret)=)[^&#\s]+", re.IGNORECASE
 )
 
+_PART = re.compile(r"\..+\.\d+-([0-9a-f]{8})\.part(\.\w+)?")
 _CHUNK = 1 << 20  # bytes of XML that are read at once
 
 
@@ -258,3 +263,51 @@ def without_password(text: str) -> str:
     """Return a text, such as an address or a message, with the passwords in addresses masked."""
     text = _USER_PASSWORD.sub(r"\1***@", text)
     return _QUERY_PASSWORD.sub(r"\1***", text)
+
+
+def part_name(name: str, suffix: str = "") -> str:
+    """Return the name of a file while it is written: hidden, of this process and machine alone.
+
+    Args:
+        name: of the finished file, or another one.
+        suffix: for writers that go by it.
+    """
+    return f".{name}.{os.getpid()}-{_machine()}.part{suffix}"
+
+
+@contextlib.contextmanager
+def being_written(part: Path) -> Iterator[None]:
+    """Make a file, and keep others from sweeping it up; its system ends that with the process."""
+    if sys.platform == "win32":
+        yield
+        return
+    import fcntl
+
+    with part.open("ab") as file:
+        with contextlib.suppress(OSError):  # a file system without locks: none is swept there
+            fcntl.flock(file, fcntl.LOCK_SH)
+        yield
+
+
+def sweep_parts(folder: Path) -> None:
+    """Delete what killed processes of this machine left half-written, if that can be told.
+
+    Args:
+        folder: to look into; it need not exist.
+    """
+    if sys.platform == "win32":
+        return
+    import fcntl
+
+    for part in folder.glob(".*.part*"):
+        name = _PART.fullmatch(part.name)
+        if name and name[1] == _machine() and part.is_file():
+            with contextlib.suppress(OSError), part.open("r+b") as file:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # an error: somebody writes it
+                part.unlink()
+
+
+@cache
+def _machine() -> str:
+    """Return what tells machines apart that share a folder: locks may hold on one of them alone."""
+    return hashlib.blake2b(platform.node().encode(), digest_size=4).hexdigest()

@@ -213,7 +213,7 @@ def own_memory() -> Iterator[list[float]]:
 
 def own_megabytes() -> float:
     """Return the anonymous memory that this process holds, as Linux tells it."""
-    status = Path("/proc/self/status").read_text()
+    status = Path("/proc/self/status").read_text(encoding="utf-8")
     kilobytes = next(line.split()[1] for line in status.splitlines() if line.startswith("RssAnon"))
     return int(kilobytes) / 1024
 

@@ -19,10 +19,10 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from yolact import build_model
 from yolact.checkpoint import (
+    Checkpoint,
     load_weights,
     read_checkpoint,
     resolve_weights,
@@ -83,11 +83,11 @@ def main(argv: Sequence[str] | None = None) -> None:
         check_official(config.model)
     model = build_model(config)
     load_weights(model, checkpoint)
-    print(_write(args, model, config, checkpoint.training))
+    print(_write(args, model, config, checkpoint))
 
 
 def _write(
-    args: argparse.Namespace, model: AnySegmenter, config: Config, training: dict[str, Any]
+    args: argparse.Namespace, model: AnySegmenter, config: Config, checkpoint: Checkpoint
 ) -> str | Path:
     """Write what the flags say; return where it is."""
     if args.target.startswith(PREFIX):
@@ -99,7 +99,8 @@ def _write(
     if args.to == "official":
         write_atomically(target, to_official(model.state_dict()))
     else:
-        save_checkpoint(target, model, config, {} if args.half else training, half=args.half)
+        training = {} if args.half else checkpoint.training
+        save_checkpoint(target, model, config, training, args.half, checkpoint.made_by)
     return target
 
 

@@ -13,9 +13,7 @@ from yolact import checkpoint as module
 from yolact.checkpoint import (
     FORMAT,
     Checkpoint,
-    checkpoint_path,
     config_from_name,
-    find_checkpoints,
     load_matching_weights,
     load_weights,
     read_checkpoint,
@@ -23,6 +21,7 @@ from yolact.checkpoint import (
     write_atomically,
 )
 from yolact.formats.official import clean_official, to_official
+from yolact.runs.names import checkpoint_path, find_checkpoints
 
 SMALL = get_config("yolact_resnet18").override(
     "model.image_size=64",

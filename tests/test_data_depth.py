@@ -21,7 +21,8 @@ TWELVE = SHADES.astype(np.uint16) * 16 + 15
 
 
 def encoded(pixels: Any, suffix: str = ".png") -> bytes:
-    return bytes(cv2.imencode(suffix, pixels)[1])
+    plain = [cv2.IMWRITE_TIFF_COMPRESSION, 1]  # by itself OpenCV 4 writes floats with losses
+    return bytes(cv2.imencode(suffix, pixels, plain if suffix == ".tiff" else [])[1])
 
 
 @pytest.mark.parametrize(

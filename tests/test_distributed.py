@@ -5,10 +5,14 @@ from __future__ import annotations
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
+from collections.abc import Sequence
 from contextlib import redirect_stdout
 from io import StringIO
+from multiprocessing import get_all_start_methods, get_context
+from multiprocessing.connection import Connection
 from pathlib import Path
 
 import pytest
@@ -20,6 +24,7 @@ from train import main
 from yolact import distributed
 from yolact.checkpoint import read_checkpoint
 from yolact.cli.common import run_command
+from yolact.errors import UsageError
 from yolact.training.log import read_log
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -122,7 +127,88 @@ def test_torchrun_goes_on_after_a_process_died(dataset: Path, tmp_path: Path) ->
     assert len(re.findall(r"saved .*_2\.pth", text)) == 1, "began anew"
 
 
+def free_port() -> int:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return int(free.getsockname()[1])
+
+
+def look(number: int, port: int, folders: Sequence[Path], told: Connection) -> None:
+    """Join another process, and tell of each folder what is wrong with it."""
+    address = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    os.environ |= {"RANK": str(number), "WORLD_SIZE": "2", **address}
+    distributed.join(torch.device("cpu"))
+    distributed._PATIENCE = 0.5
+    for folder in folders:
+        try:
+            distributed.check_shared(folder)
+        except UsageError as error:
+            told.send(str(error))
+        else:
+            told.send("")
+    distributed.leave()
+
+
+@pytest.mark.skipif("fork" not in get_all_start_methods(), reason="nothing forks here")
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+def test_machines_that_share_no_folder_are_told(tmp_path: Path) -> None:
+    port = free_port()
+    context, shared = get_context("fork"), tmp_path / "new" / "shared"
+    link = tmp_path / "mounted elsewhere"
+    link.symlink_to(shared)
+    pipes, processes = [context.Pipe() for _ in range(2)], []
+    for number, folders in enumerate(
+        [(shared, shared, tmp_path / "a", shared), (shared, link, tmp_path / "b", shared)]
+    ):
+        arguments = (number, port, folders, pipes[number][1])
+        processes.append(context.Process(target=look, args=arguments))
+        processes[-1].start()
+    try:
+        answers = []
+        for here, _ in pipes:
+            assert here.poll(120)
+            answers.append([here.recv() for _ in range(4)])
+    finally:
+        for process in processes:
+            process.kill()
+    reason = "of 2 processes, 1 do not see there what the first one saves"
+    for name, (same, linked, own, again) in zip("ab", answers, strict=True):
+        assert (same, linked, again) == ("", "", "")
+        assert own.startswith(f"--save_folder={tmp_path / name}: {reason}")
+    assert sorted(tmp_path.rglob("*")) == sorted([link, tmp_path / "a", shared.parent, shared])
+
+
+@pytest.mark.slow
+def test_two_machines_with_folders_of_their_own_are_refused(dataset: Path, tmp_path: Path) -> None:
+    flags = ["--save_folder=mine", "--no_log", "--set=train.max_iterations=1", *FLAGS]
+    command = [sys.executable, "-m", "torch.distributed.run", "--nnodes=2", "--rdzv-backend=c10d"]
+    command += [
+        f"--rdzv-endpoint=127.0.0.1:{free_port()}",
+        "--rdzv-id=x",
+        ROOT / "train.py",
+        *flags,
+    ]
+    machines = []
+    for name in "ab":
+        (tmp_path / name).mkdir()
+        machines.append(
+            subprocess.Popen(
+                [*command, f"--dataset={dataset}", "--config=yolact_resnet18", "--batch_size=4"],
+                cwd=tmp_path / name,
+                stderr=subprocess.PIPE,
+                text=True,
+            )
+        )
+    texts = [machine.communicate(timeout=300)[1] for machine in machines]
+    for machine, text in zip(machines, texts, strict=True):
+        assert machine.returncode == 1
+        assert text.count("--save_folder=mine: of 2 processes, 1 do not see") == 1, text
+    assert not list(tmp_path.rglob("*.pth"))
+
+
 def test_alone_nothing_is_shared() -> None:
+    distributed.check_shared(Path("never made"))
+    assert not Path("never made").exists()
     values = torch.arange(3.0)
     assert distributed.mean(values) is values
     assert distributed.gather("one") == ["one"]

@@ -26,6 +26,7 @@ from yolact.drawing.window import has_display
 from yolact.engines import exported
 from yolact.engines.choose import choose_engine
 from yolact.engines.names import Engine
+from yolact.runs.provenance import as_text, provenance
 
 main = eval_script.main
 
@@ -155,7 +156,9 @@ def test_more_objects_than_can_be_found_are_told(
     assert many > few == 300
 
 
-@pytest.mark.parametrize("flags", [["--report_threshold=0.2"], ["--detect", "--resume"]])
+@pytest.mark.parametrize(
+    "flags", [["--report_threshold=0.2", "--shuffle", "--seed=3"], ["--detect", "--resume"]]
+)
 def test_metrics_and_report_as_files(flags: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert evaluate("--ap_data_file=kept.json") == 0
     capsys.readouterr()
@@ -169,6 +172,11 @@ def test_metrics_and_report_as_files(flags: list[str], capsys: pytest.CaptureFix
     assert (content["weights"], content["images"]) == ("tiny.pth", 3)
     assert [row["name"] for row in content["per_class"]] == list(SHAPE_CLASSES.names)
     assert (content["mask"] is None) == ("--detect" in flags)
+    assert content["made_by"] == {**provenance(), "seed": 0}
+    assert content["settings"]["train"]["seed"] == 0
+    assert as_text(content["made_by"]) in Path("out/report/index.html").read_text()
+    assert content.get("order") == ("shuffled, seed 3" if "--shuffle" in flags else None)
+    assert json.loads(Path("kept.json").read_text())["made_by"] == provenance()
     assert f"{content['box']['AP'] / 100:.3f}" in out
     assert list(Path("out/report/viewer/large").iterdir())
 
@@ -185,22 +193,39 @@ def test_no_annotations_no_report(capsys: pytest.CaptureFixture[str]) -> None:
     assert not Path("out/nothing").exists()
 
 
-def test_ctrl_c_keeps_what_was_computed(
-    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("end", [KeyboardInterrupt(), OSError("disk full"), RuntimeError("ours")])
+def test_an_evaluation_that_breaks_off_goes_on(
+    end: BaseException, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     caplog.set_level("INFO")
+    kept, noted = Path("results/ap_data.json"), Path("results/.ap_data.json.progress")
+    assert evaluate() == 0
+    whole = kept.read_bytes()
+    kept.unlink()
+    asked: list[int] = []
 
-    def stopped(predict: Any, dataset: Any, evaluator: Any, *, order: Any, **more: Any) -> None:
-        real(predict, dataset, evaluator, order=order[:2], **more)
-        raise KeyboardInterrupt
+    def recorded(*given: Any, order: Any, **more: Any) -> None:
+        asked.extend(order)
+        real(*given, order=order[:2] if len(asked) == 3 else order, **more)
+        if len(asked) == 3:
+            raise end
 
     real = evaluate_room.evaluate
-    with monkeypatch.context() as patched:
-        patched.setattr(evaluate_room, "evaluate", stopped)
-        assert evaluate() == 130
-    assert "2 images done" in caplog.text
-    assert len(json.loads(Path("results/ap_data.json").read_text())["images"]) == 2
+    monkeypatch.setattr(evaluate_room, "evaluate", recorded)
+    if isinstance(end, RuntimeError):
+        with pytest.raises(RuntimeError):
+            evaluate()
+    else:
+        assert evaluate() == (1 if isinstance(end, OSError) else 130)
+    assert "2 images done; --resume goes on" in caplog.text
+    assert (kept.exists(), noted.exists()) == (False, True)
+    with noted.open("ab") as file:
+        file.write(b'{"key": "3", "ent')  # as a kill in the middle of it leaves it
+    assert evaluate("--resume", "--score_threshold=0.5") == 1  # other detections
     assert evaluate("--resume") == 0
+    assert len(asked) == 4
+    assert kept.read_bytes() == whole
+    assert not noted.exists()
 
 
 def test_files_for_others(capsys: pytest.CaptureFixture[str]) -> None:
@@ -264,6 +289,7 @@ def test_benchmark_compares_engines_on_a_video(capsys: pytest.CaptureFixture[str
         assert set(variant["network_ms"]) == {"1", "2"}
         assert len(variant["video_fps"]) == 3
     assert content["network_gflop"] > 0
+    assert content["made_by"] == provenance()
 
 
 @pytest.mark.parametrize(
@@ -382,7 +408,7 @@ def test_a_folder_of_images_passes_over_what_is_broken(
     captured = capsys.readouterr()
     assert len(captured.out.split()) == 3
     assert "broken.jpg" in caplog.text
-    assert captured.err.splitlines()[-1] == "error: 1 of 4 images could not be read"
+    assert captured.err.splitlines()[-1] == "error: 1 of 4 images could not be read or written"
 
 
 @pytest.mark.parametrize("source", ["shots", "shots/*/a.jpg", "shots/**/*.jpg"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
+from itertools import dropwhile, takewhile
 from pathlib import Path
 
 TESTS = Path(__file__).parent
@@ -12,12 +13,18 @@ ROW = re.compile(r"\|[^|]+\|[^|]+\|[^|]+\| `(\w+\.py)::(\w+)` \|")
 
 
 def missing(text: str) -> list[str]:
-    """Return the rows of a page's first table that are malformed, or name no test."""
-    table = text.partition("\n## ")[0]
-    rows = [line for line in table.splitlines() if line.startswith("|")][2:]
+    """Return the rows of a page that are malformed, or name no test."""
     return [
-        row for row in rows if not (named := ROW.fullmatch(row)) or not is_test(*named.groups())
+        row
+        for row in rows_of(text)
+        if not (named := ROW.fullmatch(row)) or not is_test(*named.groups())
     ]
+
+
+def rows_of(text: str) -> list[str]:
+    """Return the rows of the first table of a page; others hold measurements."""
+    lines = dropwhile(lambda line: not line.startswith("|"), text.splitlines())
+    return list(takewhile(lambda line: line.startswith("|"), lines))[2:]
 
 
 def is_test(file: str, name: str) -> bool:
@@ -33,8 +40,7 @@ def test_every_row_is_proven() -> None:
 
 
 def test_no_row_is_told_twice() -> None:
-    table = PAGE.read_text(encoding="utf-8").partition("\n## ")[0]
-    faults = re.findall(r"^\| ([^|]+) \|", table, re.MULTILINE)[2:]
+    faults = [row.split("|")[1] for row in rows_of(PAGE.read_text(encoding="utf-8"))]
     assert len(set(faults)) == len(faults) >= 60
 
 

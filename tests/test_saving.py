@@ -59,7 +59,8 @@ def predict(*flags: str) -> int:
 
 
 def files_below(folder: str) -> list[str]:
-    return sorted(p.relative_to(folder).as_posix() for p in Path(folder).rglob("*") if p.is_file())
+    files = (p for p in Path(folder).rglob("*") if p.is_file() and p.name[0] != ".")
+    return sorted(p.relative_to(folder).as_posix() for p in files)
 
 
 def test_a_folder_in_every_form() -> None:

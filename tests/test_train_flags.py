@@ -12,10 +12,11 @@ from support.tiny import FLAGS
 
 import train
 from yolact import distributed, get_config
-from yolact.checkpoint import Checkpoint, checkpoint_path, save_checkpoint
+from yolact.checkpoint import Checkpoint, save_checkpoint
 from yolact.cli import train_flags
 from yolact.cli.train_flags import parse_arguments
 from yolact.errors import UsageError
+from yolact.runs.names import checkpoint_path
 from yolact.training.setup import fit_schedule, freeze_if_small
 
 

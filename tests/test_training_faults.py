@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from support.tiny import make_dataset
@@ -17,18 +18,20 @@ from support.tiny import train_flags as flags
 from test_run import make_saver, names
 
 import train
-from yolact.checkpoint import find_checkpoints, read_checkpoint, write_atomically
+from data.files import being_written, part_name, sweep_parts
+from data.video.writer import VideoWriter
+from yolact.checkpoint import read_checkpoint, write_atomically
 from yolact.cli.common import run_command
 from yolact.errors import UsageError
-from yolact.files import RunLock, sweep_parts
+from yolact.files import RunLock, write_picture
+from yolact.runs.names import find_checkpoints
 from yolact.training.log import TrainingLog, read_log
 from yolact.training.options import TrainOptions
 from yolact.training.setup import lock_run
 
-NOBODY = 2**22 + 1  # above every process number of Linux
 HOLD = (
     "import sys, time; from pathlib import Path; from yolact.files import RunLock;"
-    "held = RunLock(Path(sys.argv[1]), 'toy'); print('held', flush=True); time.sleep(60)"
+    "held = RunLock(Path(sys.argv[1]), 'toy', 'held'); print('held', flush=True); time.sleep(60)"
 )
 
 
@@ -59,10 +62,10 @@ def test_a_second_training_of_one_name_is_refused(
     (line,) = [text for text in capsys.readouterr().err.splitlines() if "error" in text]
     assert "--name=toy: another process trains under this name" in line
     assert not list(tmp_path.glob("*.pth"))
-    RunLock(tmp_path, "other").close()
+    RunLock(tmp_path, "other", "").close()
     holder.kill()
     holder.wait()
-    RunLock(tmp_path, "toy").close()
+    RunLock(tmp_path, "toy", "").close()
     assert not (tmp_path / ".toy.lock").exists()
 
 
@@ -75,14 +78,14 @@ def test_a_file_system_without_locks_lets_everybody_in(
         raise OSError(number, os.strerror(number))
 
     monkeypatch.setattr("fcntl.lockf", refuse)
-    RunLock(tmp_path, "toy").close()
+    RunLock(tmp_path, "toy", "").close()
     assert names(tmp_path) == []
 
 
 def test_a_lock_is_taken_one_at_a_time(tmp_path: Path, holder: subprocess.Popen[str]) -> None:
     for _ in range(2):
-        with pytest.raises(UsageError, match="give another --name"):
-            RunLock(tmp_path, "toy")
+        with pytest.raises(UsageError, match="it is taken"):
+            RunLock(tmp_path, "toy", "it is taken")
     assert holder.poll() is None
 
 
@@ -166,34 +169,50 @@ def test_best_weights_without_room_are_tried_again(
     assert read_checkpoint(saver.best).training["best_ap"] == 10
 
 
-@pytest.mark.parametrize(
-    ("part", "stays"),
-    [
-        (f".toy_1_20.pth.{NOBODY}.part", False),
-        (f".toy_1_20_interrupt.pth.{NOBODY}.part", False),
-        (f".toy_best.pth.{NOBODY}.part", False),
-        (f".toy_1_20.pth.{'9' * 30}.part", False),
-        (".toy_1_20.pth.OURS.part", True),
-        (".toy_1_20.pth.1.part", True),
-        (f".toy_2_1_20.pth.{NOBODY}.part", True),
-        (f".other_best.pth.{NOBODY}.part", True),
-        (".toy_1_20.pth.part", True),
-        (f"toy_1_20.pth.{NOBODY}.part", True),
-    ],
-)
-@pytest.mark.skipif(os.name != "posix", reason="no way to ask for a process")
-def test_half_written_files_of_killed_runs_are_swept(
-    tmp_path: Path, part: str, stays: bool
-) -> None:
-    part = part.replace("OURS", str(os.getpid()))
-    (tmp_path / part).touch()
-    lock_run(TrainOptions("toy", save_folder=tmp_path, log_folder=tmp_path)).close()
-    assert (tmp_path / part).exists() == stays
+@pytest.mark.parametrize("start", ["train", "picture", "video"])
+@pytest.mark.skipif(sys.platform == "win32", reason="no such locks")
+def test_half_written_files_of_killed_runs_are_swept(tmp_path: Path, start: str) -> None:
+    """By whatever writes into their folder next, unless somebody still writes them."""
+    of_file, of_video = part_name("toy_1_20.pth"), part_name("1a2b3c4d", ".mp4")
+    written, elsewhere = part_name("other.png"), ".toy.pth.17-00000000.part"
+    others = [written, elsewhere, ".toy.pth.part", "toy.pth.17.part", f"{of_file}s"]
+    for name in (of_file, of_video, *others):
+        (tmp_path / name).touch()
+    (tmp_path / part_name("folder")).mkdir()
+    with being_written(tmp_path / written):
+        if start == "train":
+            lock_run(TrainOptions("toy", save_folder=tmp_path, log_folder=tmp_path)).close()
+        elif start == "picture":
+            write_picture(tmp_path / "a.png", np.zeros((4, 4, 3), np.uint8))
+            (tmp_path / "a.png").unlink()
+        else:
+            VideoWriter(tmp_path / "a.mp4", 25, (48, 64)).close()
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(
+        [*others, part_name("folder")]
+    )
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no such locks")
+def test_a_file_that_another_process_writes_is_not_swept(tmp_path: Path) -> None:
+    code = (
+        "import sys, time; from pathlib import Path; from yolact.files import whole_file;"
+        "w = whole_file(Path(sys.argv[1])); p = w.__enter__(); p.write_text('half');"
+        "print(p, flush=True); time.sleep(60)"
+    )
+    command = [sys.executable, "-c", code, str(tmp_path / "a.json")]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        part = Path(process.stdout.readline().strip())
+        sweep_parts(tmp_path)
+        assert part.read_text() == "half"
+        process.kill()
+    sweep_parts(tmp_path)
+    assert not part.exists()
 
 
 def test_nothing_to_sweep(tmp_path: Path) -> None:
-    sweep_parts(tmp_path / "absent", lambda name: True)
-    sweep_parts(tmp_path, lambda name: True)
+    sweep_parts(tmp_path / "absent")
+    sweep_parts(tmp_path)
 
 
 @pytest.mark.parametrize(

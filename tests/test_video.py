@@ -8,6 +8,7 @@ from fractions import Fraction
 from pathlib import Path
 
 import av
+import av.logging
 import cv2
 import numpy as np
 import pytest
@@ -18,6 +19,7 @@ from data.video.clock import Clock
 from data.video.container import ContainerSource, open_container
 from data.video.reader import open_video
 from data.video.source import plausible_fps
+from data.video.writer import VideoWriter
 
 
 @pytest.fixture(autouse=True)
@@ -235,6 +237,7 @@ def test_broken_frames_are_counted_and_told(
     for number in (7, 8):
         content = content.replace(packets[number], bytes(len(packets[number])))
     path.write_bytes(content)
+    av.logging.set_level(av.logging.ERROR)  # as some torchvisions do
     with open_video(path) as source:
         delivered = len(list(source))
         assert delivered + source.broken_frames == 20
@@ -243,6 +246,60 @@ def test_broken_frames_are_counted_and_told(
     assert [record.getMessage() for record in caplog.records] == [
         f"{path}: 2 broken frames were left out"
     ]
+
+
+@pytest.mark.parametrize(
+    ("suffix", "harm", "told"),
+    [
+        (".avi", "cut", "ends early, after 3."),
+        (".avi", "hole", "ends early, after 4."),
+        (".webm", "hole", "broken frames were left out"),
+        (".ts", "hole", "frames are missing"),
+        (".ts", "zeros", "frames are missing"),
+        (".mp4", "hole", "broken frames were left out"),
+        (".mkv", "", ""),
+        (".ts", "", ""),
+        (".avi", "", ""),
+    ],
+)
+def test_what_is_missing_is_told(tmp_path: Path, suffix: str, harm: str, told: str) -> None:
+    """Containers with an index, with a count of their frames, and with neither."""
+    path = tmp_path / f"a{suffix}"
+    with VideoWriter(path, 30, HW) as writer:
+        for number in range(150):
+            writer.write(noisy(number))
+    content = path.read_bytes()
+    first, last = len(content) // 2, len(content) * 6 // 10
+    between = {"hole": b"", "zeros": bytes(last - first)}.get(harm, content[first:last])
+    rest = b"" if harm == "cut" else content[last:]
+    path.write_bytes(content[:first] + between + rest)
+    with open_video(path) as source:
+        frames = len(list(source))
+    assert told in source.damage
+    assert (frames == 150) == (source.damage == "") == (harm == "")
+
+
+@pytest.mark.parametrize(
+    ("codecs", "sizes", "told"),
+    [
+        (("libx264", "libx264"), [HW, (96, 128)], ""),
+        (("libx264", "mpeg4"), [HW], "22 broken frames were left out"),
+    ],
+)
+def test_a_stream_that_changes_midway(
+    tmp_path: Path, codecs: tuple[str, str], sizes: list[tuple[int, int]], told: str
+) -> None:
+    """Another size goes on; another codec in its place is told."""
+    content = b""
+    for codec, hw in zip(codecs, (HW, (96, 128)), strict=True):
+        frames = [np.full((*hw, 3), 4 * number, np.uint8) for number in range(25)]
+        content += make(tmp_path / "a.ts", frames, codec=codec).read_bytes()
+    (tmp_path / "both.ts").write_bytes(content)
+    with open_video(tmp_path / "both.ts") as source:
+        shapes = [frame.shape[:2] for frame in source]
+    assert list(dict.fromkeys(shapes)) == sizes
+    assert source.damage == told
+    assert len(shapes) + source.broken_frames >= 45
 
 
 @pytest.mark.parametrize("suffix", [".mkv", ".mp4"])

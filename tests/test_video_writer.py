@@ -352,6 +352,20 @@ def test_a_clock_that_was_set_does_not_blow_up_a_file(tmp_path: Path, suffix: st
     assert read_numbers(tmp_path / f"a{suffix}") == [0, 1, 2, 3, 4, 5]
 
 
+@pytest.mark.parametrize(("fps", "seconds"), [(30, 3600), (0.01, 3600), (25, 1000)])
+def test_gaps_do_not_blow_up_a_file(
+    tmp_path: Path, fps: float, seconds: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    """AVI has an empty frame for each tick: 400 gaps of an hour were 314 MB."""
+    with VideoWriter(tmp_path / "a.avi", fps, HW) as writer:
+        for number in range(400):
+            writer.write(picture(number % 25), number * seconds)
+    assert (tmp_path / "a.avi").stat().st_size < 10_000_000
+    assert "a gap of" in caplog.messages[0]
+    assert "s of gaps are left out in all" in caplog.messages[1]
+    assert len(caplog.messages) == 2
+
+
 @pytest.mark.parametrize("kind", ["dithered", "stripes", "noise"])
 @pytest.mark.parametrize("suffix", [".mp4", ".avi", ".webm"])
 @pytest.mark.parametrize("hw", [(96, 128), (720, 64)])

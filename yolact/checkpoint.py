@@ -18,6 +18,7 @@ from yolact.hub.client import PREFIX, fetch_model
 from yolact.hub.folder import WEIGHTS_FILE, loaded_state, read_folder, stored_state
 from yolact.hub.released import OFFICIAL_WEIGHTS, fetch_weights
 from yolact.models.segmenter import AnySegmenter
+from yolact.runs.provenance import Stamp, provenance, read_stamp
 
 from .build import build_model
 from .config import Config
@@ -55,6 +56,7 @@ class Checkpoint:
         config: the preset and its changes; None in published files.
         training: optimiser, random numbers, iteration and best scores, where the file has them.
         published: whose YOLACT a published file holds.
+        made_by: the versions, revision and seed that made it; empty where it does not say.
     """
 
     path: Path
@@ -63,6 +65,7 @@ class Checkpoint:
     config: Config | None = None
     training: dict[str, Any] = field(default_factory=dict)
     published: Published | None = None
+    made_by: Stamp = field(default_factory=dict)
 
     def preset(self, named: Config | None = None) -> Config:
         """Return the stored configuration, or of a published file the preset that fits it.
@@ -212,7 +215,8 @@ def read_checkpoint(path: Path) -> Checkpoint:
         except ValueError as error:
             raise ValueError(f"{path}: {error}") from None
         training = training if type(training) is dict else {}
-        return Checkpoint(path, loaded_state(state), False, config, training)
+        made_by = read_stamp(content.get("made_by"))
+        return Checkpoint(path, loaded_state(state), False, config, training, None, made_by)
     return _published_checkpoint(path, content)
 
 
@@ -298,6 +302,7 @@ def save_checkpoint(
     config: Config,
     training: Mapping[str, Any] | None = None,
     half: bool = False,
+    made_by: Stamp | None = None,
 ) -> None:
     """Write a checkpoint whole or not at all.
 
@@ -307,10 +312,12 @@ def save_checkpoint(
         config: stored inside, class names included.
         training: optimiser, iteration and so on, for `--resume`.
         half: store weights as float16, for distribution.
+        made_by: what made the weights; None for this program, now.
     """
     content = {
         "format": FORMAT,
         "config": config.to_dict(),
+        "made_by": dict(provenance(config.train.seed) if made_by is None else made_by),
         "model": stored_state(model.state_dict(), half),
         "training": dict(training or {}),
     }
@@ -330,54 +337,3 @@ def write_atomically(path: Path, content: object) -> None:
         # Where a write fails, torch's own error, of a wrong position, comes on top.
         cause = error.__context__ if isinstance(error, RuntimeError) else error
         raise OSError(f"cannot write {path}: {reason_of(cause or error)}") from None
-
-
-@dataclass(frozen=True)
-class CheckpointName:
-    """The parts of a checkpoint's file name."""
-
-    run: str
-    iteration: int
-    interrupted: bool
-    path: Path
-
-    @classmethod
-    def parse(cls, path: Path) -> CheckpointName | None:
-        """Read "<run>_<epoch>_<iteration>[_interrupt].pth"; None for any other name."""
-        match = re.fullmatch(r"(.+)_\d+_(\d+)(_interrupt)?\.pth", path.name)
-        return match and cls(match[1], int(match[2]), bool(match[3]), path)
-
-
-def checkpoint_path(
-    folder: Path, name: str, epoch: int, iteration: int, interrupted: bool = False
-) -> Path:
-    """Return the file name of a run's checkpoint, as the original names it."""
-    return folder / f"{name}_{epoch}_{iteration}{'_interrupt' if interrupted else ''}.pth"
-
-
-def find_checkpoints(folder: Path, name: str | None, interrupted: bool | None = None) -> list[Path]:
-    """Return the checkpoints of training runs in a folder, the last run and iteration at the end.
-
-    Released files, which may lie in the same folder under similar names, do not count.
-
-    Args:
-        folder: where to look.
-        name: of the run; None for any.
-        interrupted: only those saved by Ctrl-C, only the others, or (None) all.
-    """
-    released = {official.file_name for official in OFFICIAL_WEIGHTS.values()}
-    paths = (path for path in folder.glob("*.pth") if path.name not in released)
-    found = [
-        n
-        for path in paths
-        if (n := CheckpointName.parse(path))
-        and name in (None, n.run)
-        and interrupted in (None, n.interrupted)
-    ]
-    times = {n.path: n.path.stat().st_mtime_ns for n in found}
-    latest = {
-        run: max(times[n.path] for n in found if n.run == run) for run in {n.run for n in found}
-    }
-    # By iteration within a run: copying and restoring files gives them other times.
-    found.sort(key=lambda n: (latest[n.run], n.run, n.iteration, times[n.path]))
-    return [n.path for n in found]

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import os
-from contextlib import AbstractContextManager, nullcontext
+import tempfile
+import time
+from contextlib import AbstractContextManager, ExitStack, nullcontext
+from pathlib import Path
 from typing import TypeVar, cast
 
 import torch
@@ -14,6 +17,10 @@ from torch.distributed.rendezvous import rendezvous
 from torch.nn.parallel import DistributedDataParallel
 
 from layers.sync_batch_norm import synchronise_batch_norm
+
+from .errors import UsageError
+
+_PATIENCE = 5.0  # seconds until a file of another machine is seen
 
 T = TypeVar("T")
 
@@ -135,6 +142,43 @@ def agree(flag: bool) -> bool:
         return flag
     device = "cuda" if dist.get_backend() == "nccl" else "cpu"
     return bool(mean(torch.tensor(float(flag), device=device)) > 0)
+
+
+def check_shared(folder: Path) -> None:
+    """Make sure that all processes see one folder, by a file that the first one puts there.
+
+    Args:
+        folder: where the first process saves, and all look for what to go on from; it is made.
+
+    Raises:
+        UsageError: on several machines each has a folder of its own; in all processes.
+        OSError: the folder cannot be written to; in the first process.
+    """
+    if world_size() == 1:
+        return
+    with ExitStack() as stack:
+        name = ""
+        if rank() == 0:
+            folder.mkdir(parents=True, exist_ok=True)
+            file = stack.enter_context(tempfile.NamedTemporaryFile(prefix=".shared.", dir=folder))
+            name = Path(file.name).name
+        name = gather(name)[0]
+        blind = [number for number, sees in enumerate(gather(_appears(folder / name))) if not sees]
+    if blind:
+        raise UsageError(
+            f"--save_folder={folder}: of {world_size()} processes, {len(blind)} do not see there "
+            "what the first one saves; give a folder that all machines share"
+        )
+
+
+def _appears(path: Path) -> bool:
+    """Wait for a file, which another machine may see a little later."""
+    until = time.monotonic() + _PATIENCE
+    while not path.exists():
+        if time.monotonic() > until:
+            return False
+        time.sleep(0.1)
+    return True
 
 
 def gather(value: T) -> list[T]:

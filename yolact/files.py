@@ -7,8 +7,9 @@ import json
 import os
 import re
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import BinaryIO
 
@@ -16,6 +17,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from data.files import being_written, part_name, sweep_parts
 from data.problems import writable
 
 from .errors import UsageError
@@ -33,13 +35,21 @@ def whole_file(path: Path) -> Iterator[Path]:
         path: of the finished file; its folder is made.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    _sweep_once(path.parent.absolute())
+    part = path.with_name(part_name(path.name))
     part.unlink(missing_ok=True)  # a link would be written through
     try:
-        yield part
-        part.replace(path)
+        with being_written(part):
+            yield part
+            part.replace(path)
     finally:
         part.unlink(missing_ok=True)
+
+
+@cache
+def _sweep_once(folder: Path) -> None:
+    """Sweep a folder when this process writes into it for the first time."""
+    sweep_parts(folder)
 
 
 def reason_of(error: BaseException) -> str:
@@ -47,31 +57,6 @@ def reason_of(error: BaseException) -> str:
     if getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT):
         return "disk full"
     return getattr(error, "strerror", None) or str(error).split("\n", 1)[0]
-
-
-def sweep_parts(folder: Path, is_ours: Callable[[str], bool]) -> None:
-    """Delete what killed processes of this machine left half-written.
-
-    Args:
-        folder: to look into; it need not exist.
-        is_ours: tells by a file's name whether nobody else writes it.
-    """
-    for part in folder.glob(".*.part"):
-        name = re.fullmatch(r"\.(.+)\.(\d+)\.part", part.name)
-        if name and is_ours(name[1]) and not _is_running(int(name[2])):
-            part.unlink(missing_ok=True)
-
-
-def _is_running(process: int) -> bool:
-    """Tell whether there is a process of this number; elsewhere than on Unix nobody can ask."""
-    try:
-        if os.name == "posix":
-            os.kill(process, 0)  # only asks
-    except (ProcessLookupError, OverflowError):
-        return False
-    except PermissionError:  # somebody else's
-        return True
-    return True
 
 
 class RunLock:
@@ -82,12 +67,13 @@ class RunLock:
     Args:
         folder: of the run's files.
         name: of the run.
+        refusal: what a second run of the name is told.
 
     Raises:
         UsageError: another process holds it.
     """
 
-    def __init__(self, folder: Path, name: str) -> None:
+    def __init__(self, folder: Path, name: str, refusal: str) -> None:
         self._path = folder / f".{name}.lock"
         self._file: BinaryIO | None = None
         if sys.platform == "win32":
@@ -101,10 +87,7 @@ class RunLock:
             except OSError as error:
                 file.close()
                 if error.errno in (errno.EACCES, errno.EAGAIN):
-                    raise UsageError(
-                        f"--name={name}: another process trains under this name in {folder}; "
-                        "stop it, or give another --name"
-                    ) from None
+                    raise UsageError(refusal) from None
                 self._path.unlink(missing_ok=True)
                 return
             if os.fstat(file.fileno()).st_nlink:

@@ -2,8 +2,37 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
+_SUSPICIOUS = (1.0, 0.1)  # seconds between two frames, and beside a damaged one
+_CONSTANT, _ENOUGH = 0.95, 25  # of the frames; frames to tell by
 _DISORDER = 1.0  # seconds that stamps may go back without a new beginning
 _LONGEST_GAP = 24 * 3600.0
+
+
+class Gaps:
+    """Tells what is missing where all frames but a few follow each other at one rate."""
+
+    def __init__(self) -> None:
+        self._steps: Counter[int] = Counter()  # by milliseconds
+        self._gaps, self._count, self._was_corrupt = 0.0, 0, False
+
+    def note(self, seconds: float, is_corrupt: bool) -> None:
+        """Take the time between two frames; tell whether the later one is known to be damaged."""
+        near, self._was_corrupt = self._was_corrupt or is_corrupt, is_corrupt
+        if seconds > _SUSPICIOUS[near]:
+            self._gaps, self._count = self._gaps + seconds, self._count + 1
+        else:
+            self._steps[round(1000 * seconds)] += 1
+
+    def lost_frames(self) -> int:
+        """Return about how many frames are missing; 0 where their rate varies."""
+        if not self._gaps or self._steps.total() < _ENOUGH:
+            return 0
+        usual, _ = self._steps.most_common(1)[0]
+        near = sum(self._steps[step] for step in (usual - 1, usual, usual + 1))
+        is_constant = usual > 0 and near >= _CONSTANT * self._steps.total()
+        return round(1000 * self._gaps / usual) - self._count if is_constant else 0
 
 
 class Clock:

@@ -23,8 +23,8 @@ from av.video.stream import VideoStream
 from data.files import open_file
 from data.images import MAX_PIXELS, Image
 
-from .clock import Clock
-from .formats import RawFormat
+from .clock import Clock, Gaps
+from .formats import RawFormat, silence
 from .pixels import Upright
 from .sound import Sound
 from .source import VideoSource, check_frame_size
@@ -34,6 +34,8 @@ logger = logging.getLogger(__name__)
 _TEXT = {"tty", "bin", "xbin", "adf", "idf"}  # libav decodes any text file as ANSI art
 _PLAYLISTS = (".m3u8", ".m3u")  # as libav knows them
 _MOST_LISTED = 1000  # files of a playlist that are opened until there is a frame
+# These do not say how many frames they hold; others have pauses, as GIF.
+_UNCOUNTED = {"matroska,webm", "mpegts", "mpeg", "flv"}
 _THREADS = 4
 # Packets without a frame after which there will be none.
 _MAX_FRUITLESS = 1000
@@ -70,6 +72,7 @@ class ContainerSource(VideoSource):
         rate = float(self._video.average_rate or self._video.guessed_rate or 0)
         length = _claimed_seconds(container, self._video)
         self._latest, self._trouble = 0.0, ""
+        self._gaps = Gaps()
         self._delivered_frames, self._untimed = 0, 0
         self._clock = Clock(rate or 30, None if length is None else length + 10 * _SLACK)
         self._length = length
@@ -89,6 +92,7 @@ class ContainerSource(VideoSource):
             self.sound = None
         yield from self._frames
         if told := self._damage():
+            self.damage = "" if self.is_live else told
             logger.warning("%s: %s", self.name, told)
 
     def close(self) -> None:
@@ -124,10 +128,18 @@ class ContainerSource(VideoSource):
         None stands for such an end: the decoder is to give what it still holds.
         """
         try:
-            yield from self._container.demux(self._streams)
+            yield from self._demuxed()
         except (FFmpegError, OSError, UnicodeDecodeError) as error:  # of a name in a playlist
             self._trouble = getattr(error, "strerror", None) or str(error)
             yield None
+
+    def _demuxed(self) -> Iterator[Packet[Any]]:
+        while True:
+            try:
+                yield from self._container.demux(self._streams)
+                return
+            except IndexError:  # of PyAV, at a packet of a stream that began midway
+                continue
 
     def _decoded(self) -> Iterator[Image]:
         fruitless = 0
@@ -167,7 +179,10 @@ class ContainerSource(VideoSource):
         yield from self._decoded()
 
     def _note_time(self, frame: av.VideoFrame) -> None:
+        before = self.seconds
         self.seconds = self._clock.advance(self._stamp(frame), self._untimed)
+        if self._delivered_frames and not self._untimed:
+            self._gaps.note(self.seconds - before, frame.is_corrupt)
         self._delivered_frames, self._untimed = self._delivered_frames + 1, 0
         while self._heard and self.sound is not None and self._clock.start is not None:
             self.sound.put(self._heard.pop(0), self._clock.start)
@@ -197,7 +212,12 @@ class ContainerSource(VideoSource):
     def _missing(self) -> str:
         """Say that the container ended before its time; "" if it did not."""
         length = self._length or 0.0
-        if not self._trouble and length - self._latest <= min(_SLACK, length / 10) + 2 / self.fps:
+        # AVI counts its frames, and its length says no more than how many of them are listed.
+        is_avi = self._container.format.name == "avi"
+        counted = float(self._video.frames * (self._video.time_base or 0)) if is_avi else 0.0
+        slack = 0.0 if counted > length - 2 / self.fps else min(_SLACK, length / 10)
+        length = max(length, counted)
+        if not self._trouble and length - self._latest <= slack + 2 / self.fps:
             return ""
         claimed = f" of {length:.1f} s" if length else " s"
         why = f" ({self._trouble})" if self._trouble else ""
@@ -206,7 +226,9 @@ class ContainerSource(VideoSource):
     def _damage(self) -> str:
         """Say which part of the video is not there; "" if all is."""
         broken = f"{self.broken_frames} broken frames were left out" if self.broken_frames else ""
-        return "; ".join(filter(None, (self._missing(), broken)))
+        lost = self._gaps.lost_frames() if self._container.format.name in _UNCOUNTED else 0
+        gaps = f"about {lost} frames are missing" if lost else ""
+        return "; ".join(filter(None, (self._missing(), broken, gaps)))
 
 
 def open_container(
@@ -229,6 +251,7 @@ def open_container(
     options = {**restrictions("file,crypto,data"), **(raw.options if raw else {})}
     is_playlist = isinstance(file, Path) and file.suffix.lower() in _PLAYLISTS
     opener = _Opener() if is_playlist else None
+    silence()
     container = av.open(
         f"file:{file}" if isinstance(file, Path) else file,
         "r",

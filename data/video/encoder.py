@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from fractions import Fraction
 from pathlib import Path
@@ -11,6 +11,7 @@ from typing import Any, cast
 
 import av
 import numpy as np
+from av.container import OutputContainer
 from av.error import FFmpegError
 from av.packet import Packet
 from av.video.stream import VideoStream
@@ -19,9 +20,9 @@ from PIL import Image as PilImage
 from data.images import Image
 
 from .card import encoder_on, encoder_options
-from .formats import H264, Format, format_of
+from .formats import H264, Format, format_of, silence
 from .pixels import ToYuv
-from .sound import Sound, Track
+from .sound import Sound, SoundOfFile, Track
 
 logger = logging.getLogger(__name__)
 
@@ -29,6 +30,8 @@ _THREADS = 2  # few, because the network needs the processor
 _FINEST = 10_000  # ticks/s at least, so that every frame is shown when it should
 # AVI has one frame rate, and an empty frame for each tick without one. A low one is a mean.
 _LOW_RATE, _AVI_TICKS = 20, 100
+# So many of them in a file, and more for each frame, as in 100 ticks/s of a frame per second.
+_EMPTY, _EMPTY_PER_FRAME = 2**18, 100
 _GIF_TICKS = 100
 _LONGEST = {"avi": 2**15, "gif": 2**15}  # ticks between two frames, most that a file can hold
 _LONGEST_ELSEWHERE = 2**31 - 1
@@ -61,11 +64,13 @@ class Encoder:
         self._step = max(1, round(self._ticks / rate))
         self._longest = _LONGEST.get(format.muxer, _LONGEST_ELSEWHERE)
         self._last, self._cut = -self._step, 0
+        self._frames = self._empty = 0
         with _plain_errors(), ExitStack() as undo:
+            silence()
             self._container = av.open(f"file:{path}", "w", format.muxer, format.options)
             undo.callback(self._container.close)
             self._to_frame = self._add_frames(format, rate, image_hw, card)
-            self._track = self._add_sound(format, sound)
+            self._track = _track(self._container, format, sound)
             self._container.start_encoding()
             undo.pop_all()
 
@@ -81,6 +86,8 @@ class Encoder:
     def close(self) -> None:
         """Write what the encoders still hold, and the index."""
         with _plain_errors():
+            if self._cut:
+                logger.warning("%.0f s of gaps are left out in all", float(self._cut / self._ticks))
             try:
                 self._container.mux(self._stream.encode(None))
                 self._container.mux(self._heard(lambda track: track.rest(self._now(1))))
@@ -112,15 +119,6 @@ class Encoder:
         context.colorspace, context.color_range = to_yuv.colours, to_yuv.range
         return to_yuv
 
-    def _add_sound(self, format: Format, sound: Sound | None) -> Track | None:
-        if sound is None:
-            return None
-        try:
-            return Track(self._container, format, sound)
-        except (ValueError, FFmpegError) as error:
-            logger.warning("no sound is written: %s", error)
-            return None
-
     def _heard(self, take: Callable[[Track], list[Packet[Any]]]) -> list[Packet[Any]]:
         """Return sound to write; where it cannot be read any more, the frames go on without."""
         if self._track is None:
@@ -141,12 +139,75 @@ class Encoder:
         tick = self._last + self._step
         if seconds is not None and self._last >= 0:  # the first one is shown from the start
             tick = max(self._last + 1, round(seconds * self._ticks) - self._cut)
-        late = tick - self._last - self._longest
+        late = tick - self._last - self._longest_gap()
         if late > 0:
-            logger.warning("a gap of %.0f s is shortened", float(late / self._ticks))
+            if not self._cut:
+                logger.warning("a gap of %.0f s is shortened", float(late / self._ticks))
             self._cut, tick = self._cut + late, tick - late
+        self._empty += tick - self._last - 1
+        self._frames += 1
         self._last = tick
         return tick
+
+    def _longest_gap(self) -> int:
+        """Return how many ticks the next frame may be late, so that no file grows by gaps alone."""
+        if self._container.format.name != "avi":
+            return self._longest
+        room = _EMPTY + _EMPTY_PER_FRAME * self._frames - self._empty
+        return max(1, min(self._longest, room))
+
+
+def join(parts: Sequence[tuple[Path, float]], path: Path, source: Path | None) -> None:
+    """Put videos one after the other, as they are, with the sound of a source.
+
+    Args:
+        parts: of one kind, size and rate, each with the seconds at which its first frame is shown.
+        path: file to make; its suffix is that of the parts.
+        source: a video whose first frame is that of the first part; None for no sound.
+
+    Raises:
+        OSError: a file cannot be read or written.
+    """
+    format = format_of(path)
+    with _plain_errors(), ExitStack() as stack:
+        output = stack.enter_context(av.open(f"file:{path}", "w", format.muxer, format.options))
+        with av.open(f"file:{parts[0][0]}") as first:
+            video = output.add_stream_from_template(first.streams.video[0])
+        heard = None if source is None else SoundOfFile.open(stack, source)
+        track = None if heard is None else _track(output, format, heard.sound)
+        now = 0.0
+        for file, seconds in parts:
+            for packet in _moved(file, seconds - parts[0][1]):
+                now = float((packet.pts or 0) * packet.time_base)
+                if heard is not None and track is not None:
+                    heard.read_until(now)
+                    output.mux(track.until(now))
+                packet.stream = video
+                output.mux(packet)
+        if heard is not None and track is not None:
+            heard.read_until(now)
+            output.mux(track.rest(now))
+
+
+def _moved(file: Path, seconds: float) -> Iterator[Packet[Any]]:
+    """Yield the packets of a video, so much later."""
+    with av.open(f"file:{file}") as container:
+        stream = container.streams.video[0]
+        for packet in container.demux(stream):
+            if packet.dts is not None and packet.pts is not None:
+                shift = round(seconds / packet.time_base)
+                packet.pts, packet.dts = packet.pts + shift, packet.dts + shift
+                yield packet
+
+
+def _track(output: OutputContainer, format: Format, sound: Sound | None) -> Track | None:
+    if sound is None:
+        return None
+    try:
+        return Track(output, format, sound)
+    except (ValueError, FFmpegError) as error:
+        logger.warning("no sound is written: %s", error)
+        return None
 
 
 def _ticks_per_second(format: Format, rate: Fraction) -> Fraction:

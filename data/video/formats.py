@@ -1,4 +1,4 @@
-"""What each kind of video file holds, and what one without a header does."""
+"""What each kind of video file holds, what one without a header does, and their library."""
 
 from __future__ import annotations
 
@@ -23,6 +23,17 @@ class Format(NamedTuple):
     sound: frozenset[str] = frozenset()
     sound_encoders: tuple[str, ...] = ()
     options: dict[str, str] = {}  # noqa: RUF012
+
+
+def silence() -> None:
+    """Turn off libav's messages, which some torchvisions send to Python's logging.
+
+    A thread of a decoder that logs waits for the interpreter. Who closes the decoder has that, and
+    waits for the thread: for ever.
+    """
+    import av.logging  # not for those who only ask for a suffix
+
+    av.logging.set_level(None)
 
 
 H264 = "libx264"

@@ -47,7 +47,8 @@ class ImageSequence(VideoSource):
             self.seconds = self._number / self.fps
             yield image
         if self.broken_frames:
-            logger.warning("%s: %d broken images were left out", self.name, self.broken_frames)
+            self.damage = f"{self.broken_frames} broken images were left out"
+            logger.warning("%s: %s", self.name, self.damage)
 
     def close(self) -> None:
         """End the iteration."""

@@ -28,6 +28,8 @@ class VideoSource(AbstractContextManager["VideoSource"]):
             cameras and live streams.
         is_live: frames are lost unless they are read in time.
         broken_frames: frames skipped so far because they could not be decoded.
+        damage: what was broken or missing, once all frames have been read; "" if nothing was, and
+            for what is live.
         seconds: time stamp of the latest frame, from the first one on, as the container tells it;
             of a camera by the clock.
         path: the file; None for cameras, pipes and network streams.
@@ -36,6 +38,7 @@ class VideoSource(AbstractContextManager["VideoSource"]):
     """
 
     broken_frames = 0
+    damage = ""
     seconds = 0.0
     sound: Sound | None = None
     card: int | None = None

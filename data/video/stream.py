@@ -16,6 +16,7 @@ from data.files import without_password
 from data.images import Image
 
 from .container import ContainerSource, restrictions
+from .formats import silence
 
 # A playlist from elsewhere names no files of this machine.
 _PROTOCOLS = "http,https,httpproxy,tls,tcp,udp,rtp,rtsp,rtmp,rtmps,rtmpt,srt,ftp,crypto,data"
@@ -64,7 +65,7 @@ class StreamSource(ContainerSource):
         while True:
             connected, before, reason = time.monotonic(), self._delivered_frames, "it broke off"
             try:
-                for packet in self._container.demux(self._streams):
+                for packet in self._demuxed():
                     yield packet
                     newest = time.monotonic()
                 if self._container.format.name != "rtsp":
@@ -116,4 +117,5 @@ def _connect(address: str, timeout: float) -> InputContainer:
         "reconnect_on_network_error": "0",
         "reconnect_delay_max": str(max(1, round(stall))),
     }
+    silence()
     return av.open(address, options=options, metadata_errors="replace", timeout=timeout)

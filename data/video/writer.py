@@ -5,7 +5,8 @@ from __future__ import annotations
 import logging
 import os
 import secrets
-from contextlib import AbstractContextManager, suppress
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, ExitStack, suppress
 from fractions import Fraction
 from itertools import chain, count
 from pathlib import Path
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING
 
 import cv2
 
+from data.files import being_written, part_name, sweep_parts
 from data.images import Image, as_uint8
 
 from .formats import format_of
@@ -63,10 +65,14 @@ class VideoWriter(AbstractContextManager["VideoWriter"]):
         self._image_hw = image_hw
         self._even_hw = image_hw[0] // 2 * 2, image_hw[1] // 2 * 2
         self._before = _version(self.path)
-        # Of any target: short, and no other run's.
-        self._partial = self.path.with_name(f".{secrets.token_hex(6)}.part{self.path.suffix}")
+        sweep_parts(self.path.parent)
+        # Of any target: short, and no other writer's.
+        name = part_name(secrets.token_hex(4), self.path.suffix)
+        self._partial = self.path.with_name(name)
         self._file: Encoder | None = None
+        self._held = ExitStack()
         try:
+            self._held.enter_context(being_written(self._partial))
             self._file = _open_file(self._partial, fps, self._even_hw, sound, card)
         except (OSError, ValueError) as error:
             self._discard()
@@ -115,7 +121,7 @@ class VideoWriter(AbstractContextManager["VideoWriter"]):
         except OSError as error:
             raise OSError(f"cannot write {self.path}: {error}") from error
         finally:
-            self._partial.unlink(missing_ok=True)
+            self._remove_part()
 
     def _publish(self) -> None:
         """Rename the finished file."""
@@ -130,7 +136,36 @@ class VideoWriter(AbstractContextManager["VideoWriter"]):
         if file is not None:
             with suppress(OSError):
                 file.close()
+        self._remove_part()
+
+    def _remove_part(self) -> None:
         self._partial.unlink(missing_ok=True)
+        self._held.close()
+
+
+def join_videos(parts: Sequence[tuple[Path, float]], path: Path, source: Path | None) -> None:
+    """Put finished videos one after the other, without a change, into one that is whole at once.
+
+    Args:
+        parts: made by writers of one size and rate for the suffix of `path`, each with the seconds
+            at which its first frame is shown.
+        path: of the video to make.
+        source: a video file whose sound goes along; None for none.
+
+    Raises:
+        OSError: a file cannot be read or written.
+    """
+    from .encoder import join
+
+    part = path.with_name(part_name(secrets.token_hex(4), path.suffix))
+    try:
+        with being_written(part):
+            join(parts, part, source)
+            part.replace(path)
+    except OSError as error:
+        raise OSError(f"cannot write {path}: {error}") from error
+    finally:
+        part.unlink(missing_ok=True)
 
 
 def check_target(path: Path) -> None:

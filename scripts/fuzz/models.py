@@ -162,7 +162,7 @@ def _damaged_tensor(random: Random, tensor: Any) -> Any:
 def safetensors(folder: Path) -> Parser:
     """Read the weights of a model's folder."""
     state = {"a.weight": torch.ones(2, 3), "a.bias": torch.zeros(2).half()}
-    write_folder(folder, state, get_config(_CONFIG))
+    write_folder(folder, state, get_config(_CONFIG), {})
     file = folder / WEIGHTS_FILE
 
     def read(content: bytes) -> None:
@@ -178,7 +178,7 @@ def safetensors(folder: Path) -> Parser:
 def config(folder: Path) -> Parser:
     """Read the configuration of a model's folder, and write it again."""
     file = folder / CONFIG_FILE
-    write_folder(folder, {"a": torch.ones(1)}, get_config(_CONFIG))
+    write_folder(folder, {"a": torch.ones(1)}, get_config(_CONFIG), {})
     written = json.loads(file.read_bytes())
     other = written | {"config": get_config("maskrcnn_resnet50_fpn").to_dict()}
 

@@ -14,11 +14,12 @@ from typing import Any, get_args
 import torch
 
 from data.options import BoxesOnly, Crowd, DataOptions
-from yolact.checkpoint import Checkpoint, find_checkpoints, preset_of_name
+from yolact.checkpoint import Checkpoint, preset_of_name
 from yolact.config import Config
 from yolact.engines.names import Precision
 from yolact.errors import OptionError, UsageError
 from yolact.presets import get_config
+from yolact.runs.names import find_checkpoints
 
 from .process import Shown, ended_as_by_ctrl_c, exit_code, log_to, shown
 

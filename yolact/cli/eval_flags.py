@@ -22,7 +22,7 @@ from yolact.results.thresholds import Thresholds
 from yolact.tiles.segment import Tiling
 from yolact.video.keyframes import Asked, check_keyframes
 
-from .common import DATA, add_flags, add_machine_flags, flag, make_parser, str2bool
+from .common import DATA, Flag, add_flags, add_machine_flags, flag, make_parser, str2bool
 from .evaluate import Outputs
 from .modes import mode_of, refuse_idle_flags
 from .output_names import RESULTS
@@ -129,6 +129,13 @@ SAVING = (
     flag("--save_crops", "crops/NAME_000_CLASS.png, what lies in each box", bool),
     flag("--save_cutouts", "cutouts/NAME_000_CLASS.png, transparent outside the mask", bool),
     flag("--no_picture", "only these files, no pictures or video", bool),
+    flag(
+        "--resume",
+        "go on with what is in the output, or for an AP in --ap_data_file: what is finished there, "
+        "by the same model and settings, is not computed again",
+        bool,
+        False,
+    ),
     flag("--quiet", "print nothing but errors, and what --json prints", bool),
 )
 METRICS = (
@@ -150,7 +157,6 @@ METRICS = (
     flag("--report_images", "images shown there, those with most errors", int, MAX_SHOWN),
     flag("--no_bar", "show no progress bar", switch="bar"),
     flag("--ap_data_file", "where detections are kept", Path, RESULTS / "ap_data.json"),
-    flag("--resume", "compute the AP of --ap_data_file, without the network", bool, False),
     flag("--output_coco_json", "write COCO result files instead of an AP", bool, False),
     flag("--bbox_det_file", "COCO results of boxes", Path, RESULTS / "bbox_detections.json"),
     flag("--mask_det_file", "COCO results of masks", Path, RESULTS / "mask_detections.json"),
@@ -177,9 +183,15 @@ SPEED = (
 )
 
 
-def parse_arguments(description: str | None, argv: Sequence[str] | None) -> argparse.Namespace:
-    """Read the command line of eval.py."""
-    parser = make_parser("eval.py", description)
+def parse_arguments(
+    description: str | None,
+    argv: Sequence[str] | None,
+    program: str = "eval.py",
+    more: Sequence[Flag] = (),
+) -> argparse.Namespace:
+    """Read the command line of eval.py, or of another program that has its flags and `more`."""
+    parser = make_parser(program, description)
+    add_flags(parser, "cluster", more)
     add_flags(parser, "model", MODEL)
     add_flags(parser, "input (without any of these: a dataset)", INPUT)
     add_flags(parser, "large images, in tiles", TILES)
@@ -200,9 +212,18 @@ def parse_arguments(description: str | None, argv: Sequence[str] | None) -> argp
         args.benchmark = args.benchmark or "one"
     if args.smooth_masks and (args.engine == "plain" or not args.crop):
         raise UsageError("--smooth_masks: not with --engine=plain, nor with --no_crop")
+    _check_resume(args)
     _check_tiles(args)
     _check_ap_files(args)
     return args
+
+
+def _check_resume(args: argparse.Namespace) -> None:
+    """Refuse what cannot be gone on with."""
+    if args.resume and args.json_lines:
+        raise UsageError("--resume: not with --json, whose lines are in no file: --save_json")
+    if args.resume and args.video and (args.engine == "plain" or args.video.endswith(".gif")):
+        raise UsageError("--resume: not with --engine=plain, nor for a .gif")
 
 
 def _check_tiles(args: argparse.Namespace) -> None:
@@ -319,6 +340,7 @@ def outputs(args: argparse.Namespace) -> Outputs:
         report_images=args.report_images,
         coco_json=(args.bbox_det_file, args.mask_det_file) if args.output_coco_json else None,
         web_json=args.web_det_path if args.output_web_json else None,
+        order=f"shuffled, seed {args.seed}" if args.shuffle else None,
     )
 
 

@@ -15,8 +15,7 @@ from data.sample import Dataset
 from yolact.config import Config
 from yolact.evaluation.coco import CocoEvaluator, evaluate
 from yolact.evaluation.metrics import format_coco_summary, format_per_class, format_table
-from yolact.evaluation.result_files import save_results, write_coco_json, write_web_json
-from yolact.evaluation.result_origin import Origin
+from yolact.evaluation.result_files import write_coco_json, write_web_json
 from yolact.files import write_json
 from yolact.predictor import Predictor
 from yolact.report.write import MAX_SHOWN, to_record, write_report
@@ -39,6 +38,7 @@ class Outputs:
         report_images: so many images are shown there at most.
         coco_json: files for the boxes and for the masks, instead of any AP.
         web_json: folder for the file of the original's web viewer, likewise.
+        order: of the images, where it is random.
     """
 
     masks: bool = True
@@ -49,6 +49,7 @@ class Outputs:
     report_images: int = MAX_SHOWN
     coco_json: tuple[Path, Path] | None = None
     web_json: Path | None = None
+    order: str | None = None
 
 
 def validation_set(config: Config) -> Dataset:
@@ -68,11 +69,10 @@ def detect_in_dataset(
     order: Sequence[int],
     score_threshold: float,
     *,
-    keep: tuple[Path, Origin],
     progress: bool = True,
     on_image: Callable[[Image, Detections], None] | None = None,
 ) -> None:
-    """Detect in images of a dataset, and keep the detections, also those before a Ctrl-C.
+    """Detect in images of a dataset, but for those that the evaluator knows already.
 
     Args:
         predictor: of the model.
@@ -80,28 +80,19 @@ def detect_in_dataset(
         evaluator: collects the detections.
         order: indices of the images.
         score_threshold: detections that score lower are dropped.
-        keep: the file for the detections, and what is noted there of their origin.
         progress: show a bar.
         on_image: called with each image and its detections.
     """
-    fast, (file, origin) = predictor.for_many(), keep
-    counted = Thresholds(score_threshold)
-    try:
-        evaluate(
-            lambda image: fast.segment([image], counted)[0],
-            dataset,
-            evaluator,
-            progress=progress,
-            order=order,
-            workers=fast.workers,
-            on_image=on_image,
-        )
-    except KeyboardInterrupt:
-        save_results(file, evaluator.results, origin)
-        done = len(evaluator.results.images)
-        logger.info("%d images done; --resume scores what %s holds", done, file)
-        raise
-    save_results(file, evaluator.results, origin)
+    fast, counted = predictor.for_many(), Thresholds(score_threshold)
+    evaluate(
+        lambda image: fast.segment([image], counted)[0],
+        dataset,
+        evaluator,
+        progress=progress,
+        order=[i for i in order if dataset.image_ids[i] not in evaluator.results.images],
+        workers=fast.workers,
+        on_image=on_image,
+    )
 
 
 def write_outputs(
@@ -126,6 +117,8 @@ def write_outputs(
     if outputs.per_class:
         print("\n" + format_per_class(metrics, config.model.names))
     about = {"weights": str(weights), "date": date.today().isoformat()}
+    if outputs.order:
+        about["order"] = outputs.order
     if outputs.json:
         write_json(outputs.json, to_record(evaluator, config, about, masks), indent=1)
         print(outputs.json)

@@ -28,6 +28,8 @@ from yolact.evaluation.result_origin import Origin, digest_of, settings_of
 from yolact.evaluation.way_of_2019 import draw_plain
 from yolact.models.segmenter import MaskMode
 from yolact.predictor import Predictor
+from yolact.results.journal import noted_settings
+from yolact.sources.listing import local_path
 
 from .common import (
     checkpoint_config,
@@ -37,8 +39,15 @@ from .common import (
     with_data,
     with_settings,
 )
+from .inputs import parse_source
 
 logger = logging.getLogger(__name__)
+
+_DECIDING = (
+    *("score_threshold", "top_k", "classes", "min_area", "tile", "overlap", "overview"),
+    *("no_picture", "display_masks", "display_bboxes", "display_text", "display_scores", "color"),
+    *("keyframes", "track", "video_multiframe", "raw"),
+)
 
 
 def choose_model(args: argparse.Namespace) -> tuple[Checkpoint, Config]:
@@ -154,3 +163,40 @@ def origin_of(
         precision=engine.precision if engine else args.precision,
         settings=settings_of(config),
     )
+
+
+def go_on_as_noted(args: argparse.Namespace, progress: Path) -> None:
+    """Take the engine and precision that a run began with, unless flags say others.
+
+    Which is fast here is measured, and can come out otherwise the next time.
+    """
+    noted = noted_settings(progress) if args.resume else {}
+    for name in ("engine", "precision"):
+        if getattr(args, name) == "auto":
+            setattr(args, name, str(noted.get(f"--{name}", "auto")))
+
+
+def settings_of_run(
+    args: argparse.Namespace, checkpoint: Checkpoint, config: Config, engine: Engine
+) -> dict[str, object]:
+    """Return what decides the results of a folder or video, to resume it with nothing else."""
+    flags = {f"--{name}": getattr(args, name) for name in _DECIDING}
+    settings = {f"--set {name}": value for name, value in settings_of(config).items()}
+    return {
+        "--trained_model": f"SHA-256 {digest_of(checkpoint.path)[:16]}",
+        "--engine": engine.name,
+        "--precision": engine.precision,
+        "masks": mask_mode(args),
+        "--video": _version(args.video),
+        **flags,
+        **settings,
+    }
+
+
+def _version(video: str | None) -> list[int] | None:
+    """Return what tells a video from a later one of its name; None where it is no file."""
+    path = local_path(parse_source(video)[0]) if video else None
+    if path is None or not path.is_file():
+        return None
+    status = path.stat()
+    return [status.st_size, status.st_mtime_ns]

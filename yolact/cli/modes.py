@@ -22,8 +22,9 @@ _ONLY_FOR: Mapping[frozenset[str], str] = {
     frozenset({"image", "video"}): "overwrite",
     frozenset({"video"}): "display_fps emulate_playback timeout raw track",
     frozenset({"video", "benchmark"}): "video_multiframe keyframes",
+    frozenset({"images", "video", "dataset"}): "resume",
     _DATA: "val crowd boxes_only max_images shuffle seed no_sort json",
-    _SCORED: "display per_class report report_threshold report_images ap_data_file resume "
+    _SCORED: "display per_class report report_threshold report_images ap_data_file "
     "output_coco_json bbox_det_file mask_det_file output_web_json web_det_path",
     frozenset({"benchmark"}): "compare batch_sizes",
 }

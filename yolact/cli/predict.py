@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, replace
 from functools import partial
@@ -24,13 +25,14 @@ from yolact.explain import explain, save_prototypes
 from yolact.files import write_picture
 from yolact.predictor import Predictor
 from yolact.results.detections import Detections
-from yolact.results.folder import ResultFolder
+from yolact.results.folder import Note, ResultFolder
 from yolact.results.thresholds import Thresholds
 from yolact.sources.many import open_many
 from yolact.sources.one import read
 from yolact.stream import Segment, segment_many
 from yolact.tiles.segment import Tiling, in_tiles
 from yolact.video.keyframes import Asked, KeyFrames
+from yolact.video.parts import Parts
 from yolact.video.pipeline import VideoReport, run_video
 from yolact.video.stages import Predict
 from yolact.video.tracks import Tracker
@@ -39,6 +41,9 @@ from .output_names import RESULTS
 from .saving import Saving
 
 logger = logging.getLogger(__name__)
+
+# Errors that the next file would give as well.
+_OF_NO_ONE_FILE = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO}
 
 
 @dataclass(frozen=True)
@@ -126,7 +131,7 @@ def segment_images(
     saving: Saving,
     tiling: Tiling | None = None,
 ) -> None:
-    """Segment images, and write what is asked for; broken ones are named and passed over.
+    """Segment images, and write what is asked for; what fails is named and passed over.
 
     Args:
         folder: of all files.
@@ -138,31 +143,71 @@ def segment_images(
         tiling: how large images are cut; None for not at all.
 
     Raises:
-        ValueError: at the end, if any could not be read.
+        ValueError: at the end, if any could not be read, or their results not be written.
+        OSError: no result can be written any more, as when the disk is full.
     """
-    fast, done = predictor if tiling else predictor.for_many(), 0  # tiles are many as they are
-    picture_of = {without_password(str(image)): picture for image, picture in pictures}
-    parents = [image.absolute().parent for image, _ in pictures if isinstance(image, Path)]
-    shared = Path(os.path.commonpath(parents)) if parents else None
-    results = segment_many(
-        open_many([str(image) for image, _ in pictures]),
-        segmenting(fast, thresholds, tiling),
-        1,
-        fast.workers,
-        skip=True,
-        max_pixels=tiling.max_pixels if tiling else None,
-    )
-    with closing(results), saving.folder(folder, shared) as files:
-        for detections in results:
-            done += 1
-            picture = picture_of[detections.source]
-            files.add(detections, picture.relative_to(folder).with_suffix("").as_posix())
-            saving.print_json(detections)
-            if saving.picture:
-                saving.print(write_picture(picture, draw(detections.image, detections)))
+    fast = predictor if tiling else predictor.for_many()  # tiles are many as they are
+    named = {without_password(str(image)): (str(image), picture) for image, picture in pictures}
+    written = 0
+    with saving.folder(folder, common_folder([image for image, _ in pictures])) as files:
+        missing = files.missing(named)
+        results = segment_many(
+            open_many([named[source][0] for source in missing]),
+            segmenting(fast, thresholds, tiling),
+            1,
+            fast.workers,
+            skip=True,
+            max_pixels=tiling.max_pixels if tiling else None,
+        )
+        try:
+            with closing(results):
+                for detections in results:
+                    picture = named[detections.source][1]
+                    written += _write_image(files, detections, picture, draw, saving)
+        finally:
+            there, left = len(named) - len(missing), len(missing) - written
+            more = "; --resume goes on with these" if left else ""
+            logger.info("%d images done, %d there already, %d not%s", written, there, left, more)
     saving.print(*files.written)
-    if done < len(pictures):
-        raise ValueError(f"{len(pictures) - done} of {len(pictures)} images could not be read")
+    if left:
+        raise ValueError(f"{left} of {len(named)} images could not be read or written")
+
+
+def _write_image(
+    files: ResultFolder, detections: Detections, picture: Path, draw: Draw, saving: Saving
+) -> bool:
+    """Write the results of one image; False if that failed because of this image alone."""
+    try:
+        files.note(write_image(files, detections, picture, draw, saving))
+    except (OSError, ValueError) as error:
+        if spoils_all(error):
+            raise
+        logger.warning("not written: %s: %s", detections.source, error)
+        return False
+    saving.print_json(detections)
+    saving.print(*([picture] if saving.picture else []))
+    return True
+
+
+def common_folder(images: Sequence[str | Path]) -> Path | None:
+    """Return the folder below which all images lie; None for addresses."""
+    parents = [image.absolute().parent for image in images if isinstance(image, Path)]
+    return Path(os.path.commonpath(parents)) if parents else None
+
+
+def spoils_all(error: Exception) -> bool:
+    """Tell an error that the next file would give as well, such as of a full disk."""
+    return isinstance(error, OSError) and error.errno in _OF_NO_ONE_FILE
+
+
+def write_image(
+    files: ResultFolder, detections: Detections, picture: Path, draw: Draw, saving: Saving
+) -> Note:
+    """Write the files of one image alone; return what is to be noted."""
+    if saving.picture:
+        write_picture(picture, draw(detections.image, detections))
+    name = picture.relative_to(files.folder).with_suffix("").as_posix()
+    return files.write(detections, name, [picture] if saving.picture else [])
 
 
 def segmenting(predictor: Predictor, thresholds: Thresholds, tiling: Tiling | None) -> Segment:
@@ -181,35 +226,71 @@ def segment_video(
     options: VideoOptions,
     saving: Saving,
 ) -> None:
-    """Segment a video file, a webcam or a stream, and print how fast; None shows it in a window."""
+    """Segment a video file, a webcam or a stream, and print how fast; None shows it in a window.
+
+    Raises:
+        ValueError: at the end, if a part of a file was broken or missing.
+    """
+    name = without_password(source)
     with ExitStack() as stack:
         files: ResultFolder | None = None
+        parts: Parts | None = None
         if output is not None:
             output.parent.mkdir(parents=True, exist_ok=True)
             files = stack.enter_context(saving.folder(output.parent, table=output.stem))
+        if output is not None and files is not None and saving.settings is not None:
+            made = Parts(output, saving.settings, options.batch, saving.picture)
+            parts = stack.enter_context(made)
+            if _goes_on(name, files, parts):
+                return
 
         def on_frame(number: int, detections: Detections) -> None:
-            named = replace(detections, source=f"{without_password(source)}#{number}")
+            named = replace(detections, source=f"{name}#{number}")
             saving.print_json(named)
             if files is not None and output is not None:
                 files.add(named, f"{output.stem}_{number:06}")
 
-        video = output if saving.picture else None
+        video = parts or (output if saving.picture else None)
         shown = output is None
         outcome = process_video(
             source, video, predictor, draw, thresholds, options, display=shown, on_frame=on_frame
         )
+        if parts is not None:
+            outcome = replace(outcome, video=parts.finish(outcome.damage))
     dropped = f", {outcome.dropped} dropped" if outcome.dropped else ""
     saving.print(
         f"{outcome.frames} frames in {outcome.seconds:.1f} s: {outcome.fps:.2f} fps{dropped}"
     )
     written = [outcome.video] if outcome.video else []
     saving.print(*written, *([] if files is None else files.written))
+    _refuse_damage(name, outcome.damage)
+
+
+def _goes_on(name: str, files: ResultFolder, parts: Parts) -> bool:
+    """Find where a video goes on; True if it is finished already."""
+    finished = parts.finished
+    done = [f"{name}#{number}" for number in range((finished or {}).get("frames", parts.start))]
+    missing = files.missing(done)
+    if finished is not None and not missing:
+        logger.info("%s is there already, %d frames", parts.path, len(done))
+        _refuse_damage(name, finished["damage"])
+        return True
+    if missing:
+        parts.go_on_from(done.index(missing[0]))
+    files.missing(done[: parts.start])
+    if parts.start:
+        logger.info("%d frames are there already", parts.start)
+    return False
+
+
+def _refuse_damage(name: str, damage: str) -> None:
+    if damage:
+        raise ValueError(f"{name} is damaged: {damage}; what could be read is kept")
 
 
 def process_video(
     source: str,
-    output: Path | None,
+    output: Path | Parts | None,
     predictor: Predictor,
     draw: Draw,
     thresholds: Thresholds,
@@ -218,20 +299,26 @@ def process_video(
     display: bool = False,
     on_frame: Callable[[int, Detections], None] | None = None,
 ) -> VideoReport:
-    """Run a video from end to end; `on_frame` is called as in `run_video`."""
+    """Run a video from end to end; `on_frame` is called as in `run_video`.
+
+    With `Parts` it goes on where they end.
+    """
     card = card_of(predictor.device)
     with open_video(source, options.timeout, options.raw, card) as video:
         # Where nobody waits for a single frame.
         if not (display or video.is_live or options.emulate_playback):
             predictor = predictor.for_many()
         predictor.warm_up()
+        given = 0
+        if isinstance(output, Parts):
+            given, on_frame = output.tracks, output.go_on_in(video, on_frame)
 
         def predict(frames: list[Image]) -> list[Detections]:
             found = predictor.segment(frames, thresholds)
             pairs = zip(found, frames, strict=True)
             return [replace(detections, picture=frame) for detections, frame in pairs]
 
-        if options.plain and output is not None:
+        if options.plain and isinstance(output, Path):
             return run_video_plain(video, predict, draw, output, options.max_frames)
         return run_video(
             video,
@@ -246,7 +333,7 @@ def process_video(
             on_frame=on_frame,
             max_frames=options.max_frames,
             keyframes=key_frames(options.keyframes, video, predict, predictor.counting(thresholds)),
-            track=Tracker().update if options.track else None,
+            track=Tracker(given=given).update if options.track else None,
         )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -32,12 +33,16 @@ class Saving:
         picture: pictures and videos are.
         json_lines: a line of JSON for each goes to standard output, and nothing else does.
         quiet: nothing goes there.
+        settings: what decides the results of a run that can be resumed; None for one that cannot.
+        resume: go on with it.
     """
 
     kinds: tuple[Kind, ...] = ()
     picture: bool = True
     json_lines: bool = False
     quiet: bool = False
+    settings: Mapping[str, object] | None = None
+    resume: bool = False
 
     def can_show(self) -> bool:
         """Tell whether a window can show all that is asked for."""
@@ -51,7 +56,14 @@ class Saving:
             image_folder: to which images are named relative.
             table: name of the files for all images, where the folder has other things in it.
         """
-        return ResultFolder(path, self.kinds, image_folder, table or "detections")
+        return ResultFolder(
+            path,
+            self.kinds,
+            image_folder,
+            table or "detections",
+            settings=self.settings if self.picture or self.kinds else None,
+            resume=self.resume,
+        )
 
     def print(self, *lines: object) -> None:
         """Print what people read."""
@@ -72,4 +84,6 @@ def saving(args: argparse.Namespace) -> Saving:
     kinds = [kind for kind in _FLAGS if getattr(args, f"save_{kind}")]
     if args.video:
         kinds = ["jsonl" if kind == "json" else kind for kind in kinds]
-    return Saving(tuple(kinds), not args.no_picture, args.json_lines, args.quiet)
+    return Saving(
+        tuple(kinds), not args.no_picture, args.json_lines, args.quiet, resume=args.resume
+    )

@@ -10,16 +10,11 @@ from dataclasses import replace
 from pathlib import Path
 
 from yolact import distributed
-from yolact.checkpoint import (
-    Checkpoint,
-    CheckpointName,
-    find_checkpoints,
-    read_checkpoint,
-    resolve_weights,
-)
+from yolact.checkpoint import Checkpoint, read_checkpoint, resolve_weights
 from yolact.config import Config, TrainConfig, check_run_name
 from yolact.errors import UsageError
 from yolact.presets import RECIPES, get_config, list_configs
+from yolact.runs.names import CheckpointName, find_checkpoints
 from yolact.training.optim import autoscale, with_iterations
 from yolact.training.options import TrainOptions
 

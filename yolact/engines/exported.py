@@ -160,11 +160,11 @@ def write_openvino(network: Any, text: str, path: Path, half: bool = False) -> N
         path: ends in .xml.
         half: store float32 weights as float16.
     """
-    import openvino as ov
+    from .openvino import write_network
 
     network.set_rt_info(text, [KEY])
     path.parent.mkdir(parents=True, exist_ok=True)
-    ov.save_model(network, path, compress_to_fp16=half)
+    write_network(network, path, half)
 
 
 def _check_interface(path: Path, ports: Sequence[Port], config: Config) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import inspect
+import locale
 import logging
 import os
 import shutil
@@ -105,7 +106,7 @@ class OpenVinoNetwork:
     def __reduce__(self) -> tuple[Callable[..., OpenVinoNetwork], tuple[object, ...]]:
         with TemporaryDirectory() as folder:
             file = Path(folder) / "network.xml"
-            ov.save_model(self._model, file, compress_to_fp16=False)
+            write_network(self._model, file)
             parts = file.read_bytes(), file.with_suffix(".bin").read_bytes()
         return _of_parts, (*parts, self._precision, self._goal)
 
@@ -217,13 +218,30 @@ def ports_of(model: ov.Model) -> list[Port]:
     return ports
 
 
+def write_network(model: ov.Model, path: Path, half: bool = False) -> None:
+    """Write an .xml file, and its weights beside it, with `half` in float16.
+
+    OpenVINO writes numbers by the locale of the program, and reads 0,001 as 0. A program with
+    windows has often set the user's.
+
+    Raises:
+        RuntimeError: it cannot be written.
+    """
+    before = locale.setlocale(locale.LC_NUMERIC)
+    locale.setlocale(locale.LC_NUMERIC, "C")
+    try:
+        ov.save_model(model, path, compress_to_fp16=half)
+    finally:
+        locale.setlocale(locale.LC_NUMERIC, before)
+
+
 def _keep(model: ov.Model, entry: Path) -> None:
     """Put a model into the cache; a cache that cannot be written is no reason to fail."""
     with suppress(OSError, RuntimeError):
         entry.parent.mkdir(parents=True, exist_ok=True)
         with TemporaryDirectory(dir=entry.parent, prefix=".", ignore_cleanup_errors=True) as folder:
             partial = Path(folder) / "entry"
-            ov.save_model(model, partial / "network.xml", compress_to_fp16=False)
+            write_network(model, partial / "network.xml")
             shutil.rmtree(entry, ignore_errors=True)
             partial.replace(entry)
         entries = (path for path in entry.parent.iterdir() if not path.name.startswith("."))

@@ -36,6 +36,7 @@ class CocoEvaluator:
         category_ids: label -> category id; only these categories are scored.
         results: what an earlier evaluation collected, to resume from.
         limit: detections that count in each image and class; COCO's maxDets.
+        note: called with each image that is added, its height and width, and its detections.
 
     Attributes:
         results: what was collected so far; save it, or write it as COCO's result files.
@@ -51,9 +52,10 @@ class CocoEvaluator:
         category_ids: Sequence[int],
         results: CocoResults | None = None,
         limit: int = STANDARD_LIMIT,
+        note: Callable[[int, tuple[int, int], list[Result]], None] | None = None,
     ) -> None:
         self._coco = coco
-        self._limit = limit
+        self._limit, self._note = limit, note
         self.category_ids = tuple(category_ids)
         self.results = CocoResults() if results is None else results
         self._metrics: CocoMetrics | None = None
@@ -83,6 +85,8 @@ class CocoEvaluator:
         encoded = list(self._encode(image_id, sound))
         self.results.images[image_id] = detections.image_hw
         self.results.detections += encoded
+        if self._note is not None:
+            self._note(image_id, detections.image_hw, encoded)
         self._metrics = None
 
     def summarize(self) -> CocoMetrics:

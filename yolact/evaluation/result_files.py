@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import logging
 import math
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,6 +19,7 @@ from data.annotations.run_lengths import check_counts
 from data.problems import printable
 from data.sample import RunLengths
 from yolact.files import write_json
+from yolact.runs.provenance import provenance
 
 from .result_origin import Origin
 
@@ -151,6 +152,7 @@ def save_results(path: Path | str, results: CocoResults, origin: Origin) -> None
     images = [[image_id, *image_hw] for image_id, image_hw in results.images.items()]
     content = {
         "format": FORMAT,
+        "made_by": provenance(),
         "origin": origin.to_dict(),
         "images": images,
         "detections": results.detections,
@@ -198,6 +200,16 @@ def load_results(path: Path | str, origin: Origin) -> CocoResults:
     return results
 
 
+def parse_results(path: Path, images: Sequence[Any], rows: Sequence[Any]) -> CocoResults:
+    """Check what a file holds of images, each [id, height, width], and of their detections.
+
+    Raises:
+        ValueError: something else, with the path.
+    """
+    with _refusing(path):
+        return _results(images, rows)
+
+
 @contextmanager
 def _refusing(path: Path) -> Iterator[None]:
     """Refuse a file whose content does not have the expected form."""
@@ -210,13 +222,15 @@ def _refusing(path: Path) -> Iterator[None]:
 def _parse(content: Any) -> tuple[CocoResults, Origin]:
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         raise ValueError(f'no "format": "{FORMAT}" in it')
-    origin = Origin.from_dict(content["origin"])
+    return _results(content["images"], content["detections"]), Origin.from_dict(content["origin"])
+
+
+def _results(sizes: Sequence[Any], rows: Sequence[Any]) -> CocoResults:
     images = {}
-    for row in content["images"]:
+    for row in sizes:
         image_id, height, width = map(_whole, row)
         images[image_id] = (height, width)
-    found = [_parse_detection(row, images) for row in content["detections"]]
-    return CocoResults(images, found), origin
+    return CocoResults(images, [_parse_detection(row, images) for row in rows])
 
 
 def _parse_detection(row: Any, images: Mapping[int, tuple[int, int]]) -> Result:

@@ -25,6 +25,7 @@ from yolact.models.segmenter import AnySegmenter
 from yolact.predictor import Predictor
 from yolact.results.detections import Detections
 from yolact.results.thresholds import Thresholds
+from yolact.runs.provenance import provenance
 from yolact.timing import StageTimer, summarize
 
 # The first images pay for allocations and for the choice of algorithms.
@@ -117,6 +118,7 @@ class BenchmarkReport:
     def to_dict(self) -> dict[str, object]:
         """Return everything as plain values, for JSON."""
         return {
+            "made_by": provenance(),
             "machine": self.machine,
             "matmul_tflops": self.ceiling,
             "network_gflop": self.gflop,
@@ -263,7 +265,7 @@ def align(rows: Sequence[Sequence[str]]) -> str:
 def _processor() -> str:
     information = Path("/proc/cpuinfo")
     if information.exists():
-        for line in information.read_text().splitlines():
+        for line in information.read_text(encoding="utf-8").splitlines():
             if line.startswith("model name"):
                 return line.partition(":")[2].strip()
     return platform.processor() or platform.machine()

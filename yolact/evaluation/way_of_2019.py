@@ -72,4 +72,5 @@ def run_video_plain(
             writer.write(draw(frame, predict([frame])[0]))
             frames += 1
     seconds = time.perf_counter() - start
-    return VideoReport(frames, seconds, frames / seconds, source.broken_frames, writer.path)
+    fps, broken = frames / seconds, source.broken_frames
+    return VideoReport(frames, seconds, fps, broken, writer.path, source.damage)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
@@ -29,13 +30,16 @@ def loaded_state(state: State) -> State:
     return {name: t.float() if t.dtype == torch.float16 else t for name, t in state.items()}
 
 
-def write_folder(folder: Path, state: State, config: Config) -> None:
+def write_folder(
+    folder: Path, state: State, config: Config, made_by: Mapping[str, str | int]
+) -> None:
     """Write weights and configuration, each file whole or not at all.
 
     Args:
         folder: is made.
         state: from `stored_state`.
         config: class names included.
+        made_by: what writes it, from `provenance`.
 
     Raises:
         OSError: a file cannot be written.
@@ -48,7 +52,8 @@ def write_folder(folder: Path, state: State, config: Config) -> None:
             save_file(state, part, metadata={"format": "pt"})
     except SafetensorError as error:  # its writer's: disk full
         raise OSError(f"cannot write {folder / WEIGHTS_FILE}: {error}") from None
-    write_json(folder / CONFIG_FILE, {"format": _FORMAT, "config": config.to_dict()}, indent=2)
+    content = {"format": _FORMAT, "made_by": dict(made_by), "config": config.to_dict()}
+    write_json(folder / CONFIG_FILE, content, indent=2)
 
 
 def read_config(file: Path) -> Config:

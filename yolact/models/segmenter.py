@@ -22,6 +22,7 @@ from yolact.hub.folder import stored_state, write_folder
 from yolact.hub.upload import upload_model
 from yolact.results.detections import Detections
 from yolact.results.thresholds import Thresholds
+from yolact.runs.provenance import provenance
 
 MaskMode = Literal["cropped", "smooth", "whole", "none"]
 """The bounds of the masks.
@@ -205,7 +206,8 @@ class Segmenter(nn.Module, ABC, Generic[Inputs, Outputs]):
             OSError: a file cannot be written.
         """
         folder = Path(folder)
-        write_folder(folder, stored_state(self.state_dict(), half), self.config)
+        made_by = provenance(self.config.train.seed)
+        write_folder(folder, stored_state(self.state_dict(), half), self.config, made_by)
         if not (folder / CARD_FILE).exists():
             text = model_card(self.config, name or str(folder), license, figures)
             write_text(folder / CARD_FILE, text)

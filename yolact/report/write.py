@@ -23,6 +23,7 @@ from yolact.evaluation.confusion import (
 )
 from yolact.evaluation.metrics import CocoMetrics, plain_metrics
 from yolact.files import write_json, write_text
+from yolact.runs.provenance import as_text, provenance
 
 from .collected import Collected
 from .figures import draw_confusion, draw_precision_recall, draw_sizes
@@ -116,6 +117,7 @@ def write_report(
         "objects": len(outcome.objects),
         "classes": len(names),
         "score threshold": f"{threshold:.2f}{' (best F1)' if score_threshold is None else ''}",
+        "made by": as_text(provenance(config.train.seed)),
     }
     page = Page(
         title=f"{config.name} on {Path(config.dataset).name}",
@@ -134,9 +136,10 @@ def write_report(
 def to_record(
     evaluator: CocoEvaluator, config: Config, about: Mapping[str, str], masks: bool = True
 ) -> dict[str, object]:
-    """Return an evaluation as JSON holds it: what was evaluated, and `plain_metrics`."""
+    """Return an evaluation as JSON holds it: what was evaluated, by what, and `plain_metrics`."""
     metrics = plain_metrics(evaluator.summarize(), config.model.names, masks)
-    return {**_facts(evaluator, config, about), **metrics}
+    made = {"made_by": provenance(config.train.seed), "settings": config.to_dict()}
+    return {**_facts(evaluator, config, about), **made, **metrics}
 
 
 def _facts(

@@ -3,17 +3,27 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
-from typing import Any, TextIO
+from typing import Any, TextIO, TypedDict
 
 from data.classes import Categories
 from data.sample import ImageInfo
 from layers.instances import Instances
 from yolact.files import whole_file
 
-from .exports import coco_ids, coco_objects
+from .exports import CocoObject, coco_ids, coco_objects
+
+
+class CocoEntry(TypedDict):
+    """An image with its objects, which have no numbers yet."""
+
+    file_name: str
+    height: int
+    width: int
+    objects: list[CocoObject]
 
 
 class CocoFile:
@@ -72,21 +82,35 @@ class CocoFile:
         Raises:
             ValueError: the file is not open, or the classes are others than before.
         """
+        self.put(detections.class_names, self.entry(detections, source))
+
+    def entry(self, detections: Instances, source: str = "") -> CocoEntry:
+        """Return what `add` writes of an image, in plain values."""
+        ids = coco_ids(detections.class_names)
+        height, width = detections.image_hw
+        return {
+            "file_name": self._name_of(source or str(getattr(detections, "source", ""))),
+            "height": height,
+            "width": width,
+            "objects": coco_objects(detections, 0, ids, self.tolerance),
+        }
+
+    def put(self, class_names: Sequence[str], entry: CocoEntry) -> None:
+        """Write what `entry` gave; errors as of `add`."""
         if self._file is None:
             raise ValueError(f"{self.path} is not open: use it in a `with` statement")
-        ids = coco_ids(detections.class_names)
-        categories = Categories(detections.class_names, tuple(ids))
+        categories = Categories(tuple(class_names), tuple(coco_ids(class_names)))
         if self._categories not in (None, categories):
-            raise ValueError(f"{self.path} holds other classes than {detections.class_names}")
+            raise ValueError(f"{self.path} holds other classes than {class_names}")
         self._categories = categories
-        height, width = detections.image_hw
         number = len(self._images) + 1
-        name = self._name_of(source or str(getattr(detections, "source", "")))
+        name, height, width = entry["file_name"], entry["height"], entry["width"]
         self._images.append({"id": number, "file_name": name, "height": height, "width": width})
-        for entry in coco_objects(detections, number, ids, self.tolerance):
+        for each in entry["objects"]:
             self._count += 1
             comma = "," if self._count > 1 else ""
-            self._file.write(f"{comma}\n{json.dumps({'id': self._count, **entry})}")
+            annotation = {"id": self._count, **each, "image_id": number}
+            self._file.write(f"{comma}\n{json.dumps(annotation)}")
 
     def close(self) -> None:
         """Finish the file."""

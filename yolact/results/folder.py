@@ -5,23 +5,27 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Collection, Iterable, Mapping
 from contextlib import ExitStack
+from itertools import count
 from pathlib import Path
 from types import TracebackType
-from typing import Literal, TextIO, get_args
+from typing import Any, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
-from yolact.files import as_file_name, write_json, write_picture, write_text
+from yolact.files import RunLock, as_file_name, write_json, write_picture, write_text
 
-from .coco_file import CocoFile
+from .collected import Collected
 from .detections import Detections
-from .exports import csv_text
+from .journal import Journal
 
 logger = logging.getLogger(__name__)
 
 Kind = Literal["json", "jsonl", "csv", "coco", "txt", "labelme", "masks", "crops", "cutouts"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
+
+Note = Mapping[str, Any]
+"""What is noted of a finished image, in plain values."""
 
 
 class ResultFolder:
@@ -39,14 +43,27 @@ class ResultFolder:
     | crops | crops/NAME_000_CLASS.png, what lies in each box |
     | cutouts | cutouts/NAME_000_CLASS.png, transparent outside the mask |
 
+    With `settings` a hidden file, .TABLE.progress, notes each image that is finished. After any end
+    of the run, be it a kill, `resume` goes on with what that file notes: see `missing`. Two runs
+    into the files of one folder are refused.
+
     Args:
         folder: of the files.
         kinds: what to write.
         image_folder: to which images are named relative in COCO's file.
         table: name of the files that hold all images.
+        settings: plain values that decide the results, such as the digest of the model.
+        resume: go on with a folder of the same settings; one without results is begun.
 
     Raises:
-        ValueError: no such kind.
+        ValueError: no such kind; when it is entered: the folder holds results of other settings.
+        UsageError: when it is entered: another process writes into the folder.
+
+    Example:
+        >>> settings = {"model": "yolact_lite2_person", "score_threshold": 0.5}
+        >>> with ResultFolder("out", ["cutouts"], settings=settings, resume=True) as folder:
+        ...     for detections in predictor.stream(folder.missing(paths), score_threshold=0.5):
+        ...         folder.add(detections, Path(detections.source).stem)
     """
 
     def __init__(
@@ -55,25 +72,30 @@ class ResultFolder:
         kinds: Collection[Kind],
         image_folder: str | Path | None = None,
         table: str = "detections",
+        *,
+        settings: Mapping[str, object] | None = None,
+        resume: bool = False,
     ) -> None:
         unknown = set(kinds) - set(KINDS)
         if unknown:
             raise ValueError(f"kinds={sorted(unknown)}: expected some of {', '.join(KINDS)}")
         self.folder, self.kinds = Path(folder), frozenset(kinds)
-        self.image_folder, self.table = image_folder, table
+        self._table, self._settings, self._resume = table, settings, resume
+        self._collected = Collected(self.folder, self.kinds, image_folder, table)
         self._open = ExitStack()
-        self._tables: dict[str, TextIO] = {}
-        self._coco: CocoFile | None = None
-        self._has_header = False
+        self._journal: Journal | None = None
 
     def __enter__(self) -> ResultFolder:
-        for kind in self.kinds & {"csv", "jsonl"}:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            file = (self.folder / f"{self.table}.{kind}").open("w", encoding="utf-8", newline="")
-            self._tables[kind] = self._open.enter_context(file)
-        if "coco" in self.kinds:
-            file_of_all = CocoFile(self.folder / f"{self.table}_coco.json", self.image_folder)
-            self._coco = self._open.enter_context(file_of_all)
+        with ExitStack() as undo:
+            if self._settings is not None or self._collected.paths:
+                self._hold(undo)
+            if self._settings is not None:
+                settings = {**self._settings, "files": sorted(self.kinds)}
+                path = progress_of(self.folder, self._table)
+                self._journal = undo.enter_context(Journal(path, settings, self._resume))
+            undo.callback(self._collected.close)
+            self._begin(self._noted())
+            self._open = undo.pop_all()
         return self
 
     def __exit__(
@@ -84,85 +106,175 @@ class ResultFolder:
     ) -> None:
         self._open.close()
 
-    def add(self, detections: Detections, name: str) -> None:
+    def missing(self, sources: Iterable[str | Path]) -> list[str]:
+        """Return which images are still to be done.
+
+        Those are not whose files are all there as they were written, and which themselves have not
+        changed since. What the files for all images hold of others is dropped.
+
+        Args:
+            sources: paths or addresses, as `Detections.source` has them.
+        """
+        wanted = [str(source) for source in sources]
+        done = {source for source in wanted if self._is_done(source)}
+        noted = self._noted()
+        kept = [source for source in noted if source in done]
+        if len(kept) < len(noted):
+            self._begin(kept)
+        return [source for source in wanted if source not in done]
+
+    def add(self, detections: Detections, name: str, files: Iterable[Path] = ()) -> None:
         """Write what is asked for of one image or frame.
 
         Args:
             detections: what was found in it.
             name: of its files, with "/" for sub-folders, and no suffix.
+            files: in the folder, of this image, that were written by others, such as its picture.
 
         Raises:
             OSError: a file cannot be written.
         """
-        if "csv" in self.kinds:
-            text = csv_text(detections, detections.source, header=not self._has_header)
-            self._append("csv", text)
-            self._has_header = True
-        if "jsonl" in self.kinds:
-            self._append("jsonl", detections.to_json() + "\n")
-        if self._coco is not None:
-            self._coco.add(detections)
+        self.note(self.write(detections, name, files))
+
+    def write(self, detections: Detections, name: str, files: Iterable[Path] = ()) -> Note:
+        """Write the files of one image or frame alone; see `add`. Any process can do this.
+
+        Returns:
+            Plain values, for `note` of the folder that was entered.
+        """
+        stamp = _stamp(detections.source)
+        head, entry = self._collected.head(detections), self._collected.entry(detections)
+        sizes = {path: _size(path) for path in files}
         for kind, write in _FILES.items():
             if kind in self.kinds:
-                write(self.folder, detections, name)
+                written = write(self.folder, detections, name)
+                # One of labelme's may be corrected by hand.
+                sizes |= {path: None if kind == "labelme" else _size(path) for path in written}
+        names = {path.relative_to(self.folder).as_posix(): sizes[path] for path in sizes}
+        note = {"stamp": stamp, "files": names, "collected": entry}
+        return {"source": detections.source, "head": head, "note": note}
+
+    def finished(self, source: str, files: Iterable[Path]) -> Note:
+        """Return the note of something all of whose files, in the folder, others have written."""
+        sizes = {path.relative_to(self.folder).as_posix(): _size(path) for path in files}
+        note = {"stamp": _stamp(source), "files": sizes, "collected": {}}
+        return {"source": source, "head": {}, "note": note}
+
+    def note(self, written: Note) -> None:
+        """Add to the files for all images what `write` gave, and note that the image is finished.
+
+        Raises:
+            OSError: a file cannot be written.
+        """
+        self._collected.put(written["head"], written["note"]["collected"])
+        if self._journal is not None:
+            if "" not in self._journal:
+                self._journal.note("", written["head"])
+            self._journal.note(written["source"], written["note"])
 
     @property
     def written(self) -> list[Path]:
         """The files and folders that results go to."""
         places = {kind: self.folder / kind for kind in ("json", "masks", "crops", "cutouts")}
         places |= {"txt": self.folder / "labels", "labelme": self.folder}
-        places |= {kind: self.folder / f"{self.table}.{kind}" for kind in ("csv", "jsonl")}
-        places["coco"] = self.folder / f"{self.table}_coco.json"
+        places |= self._collected.paths
         return [places[kind] for kind in KINDS if kind in self.kinds]
 
-    def _append(self, kind: str, text: str) -> None:
-        """Add to a table, so that it is in the file at once."""
-        if kind in self._tables:
-            self._tables[kind].write(text)
-            self._tables[kind].flush()
+    def _hold(self, undo: ExitStack) -> None:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        refusal = f"{self.folder}: another process writes {self._table} there; "
+        lock = RunLock(self.folder, self._table, f"{refusal}stop it, or name another output")
+        undo.callback(lock.close)
+
+    def _noted(self) -> list[str]:
+        return [] if self._journal is None else [source for source in self._journal if source]
+
+    def _begin(self, sources: Iterable[str]) -> None:
+        """Write the files for all images, with what is noted of some."""
+        journal = self._journal
+        if journal is None or "" not in journal:
+            self._collected.begin({})
+        else:
+            entries = (journal[source]["collected"] for source in sources)
+            self._collected.begin(journal[""], entries)
+
+    def _is_done(self, source: str) -> bool:
+        if self._journal is None or not source or source not in self._journal:
+            return False
+        noted = self._journal[source]
+        there = ((_size(self.folder / name), size) for name, size in noted["files"].items())
+        whole = all(now is not None and size in (None, now) for now, size in there)
+        return whole and noted["stamp"] == _stamp(source)
 
 
-def _write_json(folder: Path, detections: Detections, name: str) -> None:
-    write_json(folder / "json" / f"{name}.json", detections.to_dict())
+def progress_of(folder: Path, table: str = "detections") -> Path:
+    """Return the file in which a `ResultFolder` notes what is finished."""
+    return folder / f".{table}.progress"
 
 
-def _write_yolo(folder: Path, detections: Detections, name: str) -> None:
-    write_text(folder / "labels" / f"{name}.txt", detections.to_yolo())
-    classes = folder / "labels" / "classes.txt"
+def _stamp(source: str) -> list[int] | None:
+    """Return what tells an image from a later one of its name; None where there is no file."""
+    try:
+        status = Path(source).stat()
+    except (OSError, ValueError):
+        return None
+    return [status.st_size, status.st_mtime_ns]
+
+
+def _size(path: Path) -> int | None:
+    try:
+        return path.stat().st_size
+    except OSError:
+        return None
+
+
+def _write_json(folder: Path, detections: Detections, name: str) -> list[Path]:
+    file = folder / "json" / f"{name}.json"
+    write_json(file, detections.to_dict())
+    return [file]
+
+
+def _write_yolo(folder: Path, detections: Detections, name: str) -> list[Path]:
+    file, classes = folder / "labels" / f"{name}.txt", folder / "labels" / "classes.txt"
     if not classes.exists():
         write_text(classes, "\n".join(detections.class_names) + "\n")
+    return [write_text(file, detections.to_yolo())]
 
 
-def _write_labelme(folder: Path, detections: Detections, name: str) -> None:
+def _write_labelme(folder: Path, detections: Detections, name: str) -> list[Path]:
     file = folder / f"{name}.json"
     if file.exists():  # somebody may have corrected it
         logger.warning("kept: %s is there already", file)
     else:
         detections.to_labelme(file)
+    return [file]
 
 
 def _write_pictures(
     folder: Path, detections: Detections, name: str, pictures: Iterable[NDArray[np.uint8]]
-) -> None:
-    for number, (label, picture) in enumerate(zip(detections.names(), pictures, strict=True)):
-        if picture.size:
-            write_picture(folder / f"{name}_{number:03}_{as_file_name(label)}.png", picture)
+) -> list[Path]:
+    named = zip(count(), detections.names(), pictures, strict=False)
+    return [
+        write_picture(folder / f"{name}_{number:03}_{as_file_name(label)}.png", picture)
+        for number, label, picture in named
+        if picture.size
+    ]
 
 
-def _write_masks(folder: Path, detections: Detections, name: str) -> None:
+def _write_masks(folder: Path, detections: Detections, name: str) -> list[Path]:
     masks = (each.masks[0].cpu().numpy().astype(np.uint8) * 255 for each in detections)
-    _write_pictures(folder / "masks", detections, name, masks)
+    return _write_pictures(folder / "masks", detections, name, masks)
 
 
-def _write_crops(folder: Path, detections: Detections, name: str) -> None:
-    _write_pictures(folder / "crops", detections, name, detections.crops())
+def _write_crops(folder: Path, detections: Detections, name: str) -> list[Path]:
+    return _write_pictures(folder / "crops", detections, name, detections.crops())
 
 
-def _write_cutouts(folder: Path, detections: Detections, name: str) -> None:
-    _write_pictures(folder / "cutouts", detections, name, detections.cutouts())
+def _write_cutouts(folder: Path, detections: Detections, name: str) -> list[Path]:
+    return _write_pictures(folder / "cutouts", detections, name, detections.cutouts())
 
 
-_FILES: Mapping[Kind, Callable[[Path, Detections, str], None]] = {
+_FILES: Mapping[Kind, Callable[[Path, Detections, str], list[Path]]] = {
     "json": _write_json,
     "txt": _write_yolo,
     "labelme": _write_labelme,

@@ -47,15 +47,24 @@ def stop_requested() -> Iterator[threading.Event]:
 
 @contextmanager
 def saving(saver: Saver, wanted: bool) -> Iterator[None]:
-    """Save what was learned before anything that goes wrong ends a run, divergence excepted."""
+    """Save what was learned before anything that goes wrong ends a run, divergence excepted.
+
+    Raises:
+        ChildProcessError: a process that loads images was killed.
+    """
     try:
         yield
     except FloatingPointError:
         raise
-    except (Stopped, Exception):
+    except (Stopped, Exception) as error:
         if wanted and saver.learner.progress.iteration:
             try:
                 saver.save_interrupted()
-            except OSError as error:  # the reason for the end matters more
-                logger.error("%s; earlier checkpoints are whole", error)
+            except OSError as unsaved:  # the reason for the end matters more
+                logger.error("%s; earlier checkpoints are whole", unsaved)
+        if isinstance(error, RuntimeError) and str(error).startswith("DataLoader worker"):
+            raise ChildProcessError(
+                f"{error}; where memory runs out, train with fewer --num_workers, and go on by "
+                "--resume=interrupt"
+            ) from None
         raise

@@ -11,13 +11,8 @@ import torch
 from torch.amp.grad_scaler import GradScaler
 
 from yolact import distributed
-from yolact.checkpoint import (
-    Checkpoint,
-    CheckpointName,
-    checkpoint_path,
-    find_checkpoints,
-    save_checkpoint,
-)
+from yolact.checkpoint import Checkpoint, save_checkpoint
+from yolact.runs.names import CheckpointName, checkpoint_path, find_checkpoints
 
 from .state import Learner, Progress
 

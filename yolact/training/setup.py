@@ -7,7 +7,6 @@ import logging
 import platform
 import tempfile
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 
 import torch
 from torch import Tensor, nn
@@ -16,20 +15,22 @@ from torch.utils.data import DataLoader
 from data.annotations.coco import CocoInstances
 from data.catalog import has_one_split, open_dataset, resolve_dataset
 from data.classes import Categories
+from data.files import sweep_parts
 from data.loader import build_train_loader
 from data.sample import Dataset
 from layers.structures import Target
 from yolact import distributed
 from yolact.build import build_model
-from yolact.checkpoint import Checkpoint, CheckpointName
+from yolact.checkpoint import Checkpoint
 from yolact.config import Config, TrainConfig
 from yolact.engines.choose import pick_device
 from yolact.engines.pytorch import autocast
 from yolact.errors import OptionError, UsageError
 from yolact.evaluation.coco import CocoEvaluator
 from yolact.evaluation.metrics import CocoMetrics
-from yolact.files import RunLock, sweep_parts
+from yolact.files import RunLock
 from yolact.models.segmenter import AnySegmenter
+from yolact.runs.provenance import provenance
 
 from .dataset_report import fitted_to_density, tell_about, tell_what_is_learned
 from .diagnosis import LossTrend
@@ -171,6 +172,7 @@ def set_up(config: Config, options: TrainOptions, checkpoint: Checkpoint | None 
     val_data = open_validation_data(config, options, train_data.categories)
     config = fitted_to_density(config, (train_data, val_data))
     device = distributed.join(device)
+    distributed.check_shared(options.save_folder)
     if device.type == "cpu":
         keep_freed_memory()
     config = replace(config, train=fit_schedule(config.train, options, len(train_data)))
@@ -306,21 +308,18 @@ def freeze_if_small(model: AnySegmenter, options: TrainOptions, batch_size: int)
 
 
 def lock_run(options: TrainOptions) -> RunLock:
-    """Take the name of a run, and sweep up what killed runs of this name left half-written.
+    """Take the name of a run, and sweep up what killed runs left half-written in its folders.
 
     Raises:
         OSError: the folder cannot be written to.
         UsageError: another process trains under this name there.
     """
-
-    def is_checkpoint(file_name: str) -> bool:
-        name = CheckpointName.parse(Path(file_name))
-        return file_name == f"{options.name}_best.pth" or (name and name.run) == options.name
-
-    options.save_folder.mkdir(parents=True, exist_ok=True)
-    lock = RunLock(options.save_folder, options.name)
-    sweep_parts(options.save_folder, is_checkpoint)
-    sweep_parts(options.folder, lambda file_name: True)
+    folder, name = options.save_folder, options.name
+    folder.mkdir(parents=True, exist_ok=True)
+    refusal = f"--name={name}: another process trains under this name in {folder}; "
+    lock = RunLock(folder, name, f"{refusal}stop it, or give another --name")
+    sweep_parts(folder)
+    sweep_parts(options.folder)
     return lock
 
 
@@ -355,7 +354,7 @@ def make_logs(options: TrainOptions, learner: Learner) -> tuple[TrainingLog, Run
         files = RunFiles(options.folder, iteration, board)
         path = options.log_folder / f"{options.name}.log"
     log = TrainingLog(path, learner.model.loss_letters)
-    settings = {"settings": config.to_dict()}
+    settings = {"settings": config.to_dict(), "made_by": provenance(config.train.seed)}
     log.start({**options.arguments, **settings}, [str(learner.model.device)])
     return log, files
 

@@ -20,6 +20,7 @@ from yolact.threads import Channel
 
 from .keyframes import KeyFrames, Stretch
 from .live import live_stages
+from .parts import Parts
 from .stages import (
     Draw,
     Finish,
@@ -51,6 +52,7 @@ class VideoReport:
         fps: frames / seconds.
         dropped: frames skipped: stale ones of a live source, and broken ones.
         video: the file; of another name than asked for if that was taken meanwhile.
+        damage: what was broken or missing in a source that lay ready; "" if nothing was.
     """
 
     frames: int
@@ -58,6 +60,7 @@ class VideoReport:
     fps: float
     dropped: int
     video: Path | None = None
+    damage: str = ""
 
 
 def run_video(
@@ -65,7 +68,7 @@ def run_video(
     predict: Predict,
     draw: Draw,
     *,
-    output: Path | None,
+    output: Path | Parts | None,
     display: bool,
     batch: int = 1,
     workers: int = 1,
@@ -87,7 +90,7 @@ def run_video(
         source: an opened video.
         predict: segments a list of frames.
         draw: draws the detections of a frame; not called without output and display.
-        output: video file to write.
+        output: video file to write, or its parts.
         display: show the result in a window; Esc or closing it ends the run.
         batch: frames for each call of `predict`; the last call may get fewer.
         workers: threads that call `predict`; only one is used at the speed of playback.
@@ -119,7 +122,7 @@ def run_video(
                 break
     seconds = time.perf_counter() - start
     dropped = stages.dropped + source.broken_frames
-    return VideoReport(frames, seconds, frames / (seconds or 1), dropped, sink.path)
+    return VideoReport(frames, seconds, frames / (seconds or 1), dropped, sink.path, source.damage)
 
 
 def _check(**numbers: int | None) -> None:
@@ -212,16 +215,17 @@ class _Sink:
     def __init__(
         self,
         source: VideoSource,
-        output: Path | None,
+        output: Path | Parts | None,
         display: bool,
         show_fps: bool,
         network: Rate | None,
     ):
-        self._writer = (
-            VideoWriter(output, source.fps, source.image_hw, source.sound, source.card)
-            if output
-            else None
-        )
+        self._writer: VideoWriter | Parts | None = None
+        if isinstance(output, Path):
+            file = output, source.fps, source.image_hw, source.sound, source.card
+            self._writer = VideoWriter(*file)
+        elif output is not None:
+            self._writer = output
         self._display, self._show_fps, self._is_live = display, show_fps, source.is_live
         self._rate, self._network = Rate(), network
 

@@ -105,6 +105,7 @@ class Tracker:
     Args:
         smooth: average masks, boxes and scores along the flow, and bridge what is missed for a
             moment; else ids alone are added.
+        given: the highest id that is taken, by the frames before.
 
     Example:
         >>> tracker = Tracker()
@@ -112,11 +113,11 @@ class Tracker:
         ...     print(tracker.update(image, detections, seconds).track_ids)
     """
 
-    def __init__(self, smooth: bool = True) -> None:
+    def __init__(self, smooth: bool = True, given: int = 0) -> None:
         self._smooth = smooth
         self._estimate = FlowEstimator()
         self._tracks: dict[int, _Track] = {}
-        self._count = 0
+        self._count = given
         self._last: tuple[SmallFrame, Detections] | None = None
         self._now = 0.0
 

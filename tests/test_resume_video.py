@@ -1,0 +1,197 @@
+"""Video runs that are stopped go on with --resume: the file comes out as from an unbroken run."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+import pytest
+import torch
+from support.numbered_clip import read_numbers
+from support.sound_clip import write_sound_clip
+from support.tiny import SETTINGS
+from test_resume import content, stop_after
+
+import eval as eval_script
+from data.classes import SHAPE_CLASSES
+from data.shapes.clip import export_clip, shape_clip
+from yolact import build_model, get_config
+from yolact.checkpoint import save_checkpoint
+from yolact.cli.common import run_command
+from yolact.predictor import Predictor
+from yolact.video import parts
+
+SAVED = ("--save_json", "--save_csv", "--save_coco", "--save_crops")
+FRAMES = 11
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("place")
+    torch.manual_seed(0)
+    config = get_config("yolact_resnet18").override(*SETTINGS, "detect.score_threshold=0.0")
+    config = config.with_classes(SHAPE_CLASSES.names)
+    save_checkpoint(folder / "tiny.pth", build_model(config), config)
+    export_clip(folder / "clip.mp4", shape_clip(FRAMES, (48, 64)))
+    write_sound_clip(folder / "sound.mp4", seconds=FRAMES / 25)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def predictor(place: Path) -> Predictor:
+    return Predictor.from_checkpoint(str(place / "tiny.pth"), device="cpu", engine="eager")
+
+
+@pytest.fixture(autouse=True)
+def in_place(
+    place: Path, predictor: Predictor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[None]:
+    for name in ("tiny.pth", "clip.mp4", "sound.mp4"):
+        (tmp_path / name).symlink_to(place / name)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(eval_script, "load_predictor", lambda *_: predictor)
+    monkeypatch.setattr(parts, "LENGTH", 3)
+    yield
+
+
+def predict(*flags: str, source: str = "clip.mp4:out/b.mp4") -> int:
+    shared = ["--trained_model=tiny.pth", "--device=cpu", "--engine=eager"]
+    limits = ["--score_threshold=0", "--top_k=2", f"--video={source}"]
+    return run_command(eval_script.main, [*shared, *limits, *flags])
+
+
+def packets(path: Path) -> list[tuple[int | None, int | None, bytes]]:
+    with av.open(path) as file:
+        return [(p.pts, p.dts, bytes(p)) for p in file.demux(video=0) if p.size]
+
+
+@pytest.mark.parametrize(
+    ("flags", "done", "kept"),
+    [
+        ([], 0, 0),
+        ([], 5, 3),
+        ([], 10, 9),
+        (["--video_multiframe=2"], 4, 4),
+        (["--keyframes=2"], 4, 4),
+        (["--no_picture"], 7, 6),
+    ],
+)
+def test_a_video_goes_on_where_it_stopped(
+    flags: list[str], done: int, kept: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert predict(*SAVED, *flags, "--resume") == 0
+    expected = content(Path("out"))
+    assert ("b.mp4" in expected) == ("--no_picture" not in flags)
+    shutil.rmtree("out")
+    with monkeypatch.context() as patch:
+        runs = stop_after(patch, done, KeyboardInterrupt(15))
+        assert predict(*SAVED, *flags, "--resume") == 143
+    assert not Path("out/b.mp4").exists()
+    runs = stop_after(monkeypatch, 99, RuntimeError())
+    assert predict(*SAVED, *flags, "--resume") == 0
+    frames = -(-(FRAMES - kept) // 2) if "--keyframes=2" in flags else FRAMES - kept
+    assert sum(runs) == frames
+    assert content(Path("out")) == expected
+    lines = [json.loads(line)["source"] for line in expected["b.jsonl"].decode().splitlines()]
+    assert lines == [f"clip.mp4#{number}" for number in range(FRAMES)]
+    assert predict(*SAVED, *flags, "--resume") == 0
+    assert sum(runs) == frames  # there is nothing left to do
+    assert not Path("out/.b.mp4.parts").exists()
+
+
+def test_a_joined_video_is_like_one_in_one_piece() -> None:
+    for name, more in (("whole", []), ("parts", ["--resume"])):
+        assert predict(*more, source=f"sound.mp4:{name}.mp4") == 0
+    whole, joined = (av.open(f"{name}.mp4") for name in ("whole", "parts"))
+    with whole, joined:
+        for file in (whole, joined):
+            assert len(file.streams.video) == len(file.streams.audio) == 1
+        times = [[frame.time for frame in file.decode(video=0)] for file in (whole, joined)]
+        assert times[0] == pytest.approx(times[1], abs=1e-3)
+    heard = []
+    for name in ("whole", "parts"):
+        with av.open(f"{name}.mp4") as file:
+            heard.append([p.pts for p in file.demux(audio=0) if p.size])
+    assert abs(len(heard[0]) - len(heard[1])) <= 2
+    assert heard[0][:5] == heard[1][:5]
+
+
+@pytest.mark.parametrize("suffix", [".mkv", ".webm", ".ts", ".avi", ".mov"])
+def test_other_files_are_joined_too(suffix: str) -> None:
+    assert predict("--resume", "--display_masks=False", source=f"clip.mp4:a{suffix}") == 0
+    with av.open(f"a{suffix}") as file:
+        times = [frame.time for frame in file.decode(video=0)]
+    assert np.diff(times) == pytest.approx([0.04] * (FRAMES - 1), abs=2e-3)
+
+
+def test_ids_of_tracks_go_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Objects get new numbers where a run was stopped, and none gets another's."""
+    flags = ["--track", "--save_json", "--resume"]
+    with monkeypatch.context() as patch:
+        stop_after(patch, 7, KeyboardInterrupt())
+        assert predict(*flags) == 130
+    assert predict(*flags) == 0
+    lines = [json.loads(line) for line in Path("out/b.jsonl").read_text().splitlines()]
+    ids = [{each["track_id"] for each in line["objects"]} for line in lines]
+    before, after = set().union(*ids[:6]), set().union(*ids[6:])
+    assert before
+    assert after
+    assert max(before) < min(after)
+
+
+def cut_a_part() -> None:
+    part = next(Path("out/.b.mp4.parts").glob("*3.mp4"))
+    part.write_bytes(part.read_bytes()[:-10])
+
+
+def lose_a_crop() -> None:
+    next(Path("out/crops").glob("b_000004_*")).unlink()
+
+
+def cut_the_notes() -> None:
+    notes = Path("out/.b.progress")
+    notes.write_bytes(b"".join(notes.read_bytes().splitlines(keepends=True)[:6]))
+
+
+@pytest.mark.parametrize("harm", [cut_a_part, lose_a_crop, cut_the_notes])
+def test_what_is_not_whole_is_made_again(harm: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert predict(*SAVED, "--resume") == 0
+    expected = content(Path("out"))
+    shutil.rmtree("out")
+    with monkeypatch.context() as patch:
+        stop_after(patch, 10, KeyboardInterrupt())
+        assert predict(*SAVED, "--resume") == 130
+    harm()
+    runs = stop_after(monkeypatch, 99, RuntimeError())
+    assert predict(*SAVED, "--resume") == 0
+    assert sum(runs) == FRAMES - 3
+    assert content(Path("out")) == expected
+
+
+def test_what_cannot_be_gone_on_with_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    assert predict("--resume") == 0
+    assert predict("--resume", "--track") == 1
+    assert "out holds results of a run with --track=False, not True" in capsys.readouterr().err
+    assert predict("--resume", source="-:b.mp4") == 1
+    assert predict("--resume", source="clip.mp4:a.gif") == 2
+    assert read_numbers(Path("out/b.mp4"))
+
+
+@pytest.mark.parametrize("more", [[], ["--resume"]])
+def test_a_damaged_video_is_told_and_kept(
+    more: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    export_clip(Path("long.mkv"), shape_clip(60, (48, 64)))
+    content = Path("long.mkv").read_bytes()
+    Path("cut.mkv").write_bytes(content[: len(content) * 6 // 10])
+    for _ in range(2):
+        assert predict(*more, source="cut.mkv:out/c.mp4") == 1
+        error = capsys.readouterr().err.splitlines()[-1]
+        assert error.startswith("error: cut.mkv is damaged: ends early, after 1.")
+        assert error.endswith("what could be read is kept")
+    assert 20 < len(read_numbers(Path("out/c.mp4"))) < 45

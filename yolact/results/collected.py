@@ -1,0 +1,112 @@
+"""The files that hold the results of all images: a table, lines of JSON, COCO's annotations."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any, TextIO
+
+from yolact.files import reason_of, whole_file
+
+from .coco_file import CocoFile
+from .detections import Detections
+from .exports import csv_text
+
+Entry = Mapping[str, Any]
+"""What the files hold of one image, in plain values: "csv" and "jsonl" as text, "coco"."""
+
+
+class Collected:
+    """Writes them as results come; CSV and lines are in the file at once.
+
+    Args:
+        folder: of the files; made where there are any.
+        kinds: of "csv", "jsonl" and "coco"; others are passed over.
+        image_folder: to which images are named relative in COCO's file.
+        table: name of the files.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        kinds: Collection[str],
+        image_folder: str | Path | None,
+        table: str,
+    ) -> None:
+        self.paths = {kind: folder / f"{table}.{kind}" for kind in ("csv", "jsonl")}
+        self.paths["coco"] = folder / f"{table}_coco.json"
+        self.paths = {kind: path for kind, path in self.paths.items() if kind in kinds}
+        self._image_folder = image_folder
+        self._open = ExitStack()
+        self._tables: dict[str, TextIO] = {}
+        self._coco: CocoFile | None = None
+        self._has_header = False
+
+    def begin(self, head: Entry, entries: Iterable[Entry] = ()) -> None:
+        """Replace the files by those that hold what was kept of an earlier run, and go on there.
+
+        Args:
+            head: what `head` gave then.
+            entries: what `entry` gave then.
+        """
+        self.close()
+        with ExitStack() as parts:
+            self._open_tables(parts)
+            self._open_coco()
+            for entry in entries:
+                self.put(head, entry)
+        for kind in self._tables:
+            file = self.paths[kind].open("a", encoding="utf-8", newline="")
+            self._tables[kind] = self._open.enter_context(file)
+
+    def _open_tables(self, parts: ExitStack) -> None:
+        """Open those that are written line by line, each beside what it will replace."""
+        self._has_header = False
+        for kind in self.paths.keys() & {"csv", "jsonl"}:
+            part = parts.enter_context(whole_file(self.paths[kind]))
+            file = part.open("w", encoding="utf-8", newline="")
+            self._tables[kind] = parts.enter_context(file)
+
+    def _open_coco(self) -> None:
+        if "coco" in self.paths:
+            self._coco = self._open.enter_context(CocoFile(self.paths["coco"], self._image_folder))
+
+    def head(self, detections: Detections) -> Entry:
+        """Return what is the same for all images."""
+        return {"csv": csv_text(detections[:0]), "classes": list(detections.class_names)}
+
+    def entry(self, detections: Detections) -> Entry:
+        """Return what the files hold of an image."""
+        entry: dict[str, Any] = {}
+        if "csv" in self.paths:
+            entry["csv"] = csv_text(detections, detections.source, header=False)
+        if "jsonl" in self.paths:
+            entry["jsonl"] = detections.to_json() + "\n"
+        if "coco" in self.paths:
+            entry["coco"] = CocoFile(self.paths["coco"], self._image_folder).entry(detections)
+        return entry
+
+    def put(self, head: Entry, entry: Entry) -> None:
+        """Write what `entry` gave.
+
+        Raises:
+            OSError: a file cannot be written.
+        """
+        for kind, file in self._tables.items():
+            try:
+                if kind == "csv" and not self._has_header:
+                    self._has_header = bool(file.write(head["csv"]))
+                file.write(entry[kind])
+                file.flush()
+            except OSError as error:
+                told = OSError(f"cannot write {self.paths[kind]}: {reason_of(error)}")
+                told.errno = error.errno
+                raise told from error
+        if self._coco is not None:
+            self._coco.put(head["classes"], entry["coco"])
+
+    def close(self) -> None:
+        """Finish the files."""
+        self._open.close()
+        self._tables, self._coco = {}, None

@@ -1,0 +1,128 @@
+"""What of a long run is finished, in a file that tells it after any end of the run."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Any
+
+from yolact.files import write_text
+
+_SHOWN = 40  # characters of a value in a message
+
+
+class Journal(Mapping[str, Any], AbstractContextManager["Journal"]):
+    """Entries by their keys, in lines of JSON: each is in the file as soon as it is noted.
+
+    The first line holds the settings of the run. A line that was being written when the run ended
+    is left out.
+
+    Args:
+        path: of the file; its folder is there.
+        settings: plain values that decide what is noted, each by the flag or argument that sets it.
+        resume: go on with the file, if there is one; else begin a new one.
+
+    Raises:
+        ValueError: the file is of other settings.
+        OSError: the file cannot be read or written.
+    """
+
+    def __init__(self, path: Path, settings: Mapping[str, object], resume: bool = False) -> None:
+        self.path = path
+        self._places: dict[str, int] = {}  # key -> offset of its line
+        settings = json.loads(json.dumps(dict(settings)))
+        end = self._read(settings) if resume and path.exists() else 0
+        if not end:
+            write_text(path, _line({"settings": settings}))
+        self._file = path.open("r+b")
+        self._end = self._file.seek(end, 0 if end else 2)
+        self._file.truncate()
+
+    def __exit__(self, *error: object) -> None:
+        self._file.close()
+
+    def __contains__(self, key: object) -> bool:
+        return key in self._places
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+    def __iter__(self) -> Iterator[str]:
+        """Yield the keys, in the order in which they were noted."""
+        return iter(list(self._places))
+
+    def __getitem__(self, key: str) -> Any:
+        """Return what was noted last under a key."""
+        self._file.seek(self._places[key])
+        return json.loads(self._file.readline())["entry"]
+
+    def note(self, key: str, entry: object) -> None:
+        """Add an entry, or replace that of the key."""
+        line = _line({"key": key, "entry": entry}).encode()
+        self._file.seek(self._end)
+        self._file.write(line)
+        self._file.flush()
+        self._places.pop(key, None)
+        self._places[key] = self._end
+        self._end += len(line)
+
+    def _read(self, settings: Mapping[str, object]) -> int:
+        """Find the entries; return where the last whole line ends, 0 without a first one."""
+        end = 0
+        with self.path.open("rb") as file:
+            for line in file:
+                if not line.endswith(b"\n"):
+                    break
+                content = _parsed(line)
+                if end == 0:
+                    if not isinstance(content.get("settings"), dict):
+                        return 0
+                    self._check(content["settings"], settings)
+                elif isinstance(content.get("key"), str) and "entry" in content:
+                    self._places.pop(content["key"], None)
+                    self._places[content["key"]] = end
+                end += len(line)
+        return end
+
+    def _check(self, noted: Mapping[str, object], settings: Mapping[str, object]) -> None:
+        names = sorted(noted.keys() | settings.keys())
+        others = [
+            f"{name}={_short(noted.get(name))}, not {_short(settings.get(name))}"
+            for name in names
+            if noted.get(name) != settings.get(name)
+        ]
+        if others:
+            raise ValueError(
+                f"{self.path.parent} holds results of a run with {'; '.join(others[:3])}: go on "
+                "with its settings, name another output, or begin anew without --resume"
+            )
+
+
+def noted_settings(path: Path) -> dict[str, Any]:
+    """Return the settings of a file that a `Journal` wrote; none without one."""
+    try:
+        with path.open("rb") as file:
+            settings = _parsed(file.readline()).get("settings")
+    except OSError:
+        return {}
+    return settings if isinstance(settings, dict) else {}
+
+
+def _line(content: Mapping[str, object]) -> str:
+    return json.dumps(content) + "\n"
+
+
+def _parsed(line: bytes) -> dict[str, Any]:
+    """Return a line of the file; empty if it is none, as after a power cut."""
+    try:
+        content = json.loads(line)
+    except (ValueError, RecursionError):
+        return {}
+    return content if isinstance(content, dict) else {}
+
+
+def _short(value: object) -> str:
+    text = str(value)
+    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}..."

@@ -1,0 +1,1 @@
+"""Training runs: what their files are called, and what made them."""

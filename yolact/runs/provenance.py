@@ -1,0 +1,91 @@
+"""What made a file: the versions, the revision of the source, and the seed.
+
+Nothing of it tells the machine, its user, or where anything lies.
+"""
+
+from __future__ import annotations
+
+import platform
+import re
+from collections.abc import Mapping
+from importlib import metadata
+from pathlib import Path
+
+Stamp = Mapping[str, str | int]
+"""As `provenance` returns it: name -> version and so on."""
+
+_CHECKOUT = Path(__file__).resolve().parents[2]
+_PACKAGES = ("yolact", "torch", "torchvision", "numpy")
+_MOST = 16  # entries of a stamp
+_LONGEST = 100  # characters
+
+
+def provenance(seed: int | None = None) -> dict[str, str | int]:
+    """Say what makes a file that is written now.
+
+    Args:
+        seed: of everything random in what it holds; None for nothing random.
+
+    Returns:
+        Plain values: `python`, `yolact`, `torch`, `torchvision` and `numpy` with their versions as
+        far as they are installed as packages, the `revision` of a checkout, its last commit, and
+        the `seed`.
+    """
+    stamp: dict[str, str | int] = {"python": platform.python_version()}
+    for package in _PACKAGES:
+        try:
+            stamp[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:  # installed without its description
+            continue
+    if revision := revision_of(_CHECKOUT):
+        stamp["revision"] = revision
+    if seed is not None:
+        stamp["seed"] = seed
+    return stamp
+
+
+def as_text(stamp: Stamp) -> str:
+    """Return a stamp in one line: "python 3.12.1, yolact 0.1.0, ..."."""
+    return ", ".join(f"{name} {value}" for name, value in stamp.items())
+
+
+def read_stamp(content: object) -> dict[str, str | int]:
+    """Return what is a stamp in the content of a stranger's file; the rest is left out."""
+    if not isinstance(content, Mapping):
+        return {}
+    sound = {
+        name: value
+        for name, value in content.items()
+        if type(name) is str and type(value) in (str, int) and len(f"{name}{value}") <= _LONGEST
+    }
+    return sound if len(sound) <= _MOST else {}
+
+
+def revision_of(checkout: Path) -> str | None:
+    """Return the commit that is checked out in a folder of git's; None where that is not told.
+
+    Read from git's files, as git need not be there.
+    """
+    try:
+        git = checkout / ".git"
+        if git.is_file():  # a further work tree
+            git = checkout / git.read_text(encoding="utf-8").removeprefix("gitdir:").strip()
+        head = (git / "HEAD").read_text(encoding="utf-8").strip()
+        if head.startswith("ref: "):
+            head = _commit_of(head.removeprefix("ref: "), git)
+    except (OSError, ValueError):
+        return None
+    return head if re.fullmatch(r"[0-9a-f]{40}|[0-9a-f]{64}", head) else None
+
+
+def _commit_of(branch: str, git: Path) -> str:
+    """Return the commit of a branch, from a file of its own or from the list of all."""
+    shared = git / "commondir"
+    common = git / shared.read_text(encoding="utf-8").strip() if shared.is_file() else git
+    if (common / branch).is_file():
+        return (common / branch).read_text(encoding="utf-8").strip()
+    for line in (common / "packed-refs").read_text(encoding="utf-8").splitlines():
+        commit, _, name = line.partition(" ")
+        if name == branch:
+            return commit
+    return ""

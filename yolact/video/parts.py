@@ -1,0 +1,184 @@
+"""A video that is written in parts, so that a run which ended in the middle goes on there."""
+
+from __future__ import annotations
+
+import logging
+import shutil
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from data.images import Image
+from data.video.reader import VideoSource
+from data.video.writer import VideoWriter, join_videos
+from yolact.results.detections import Detections
+from yolact.results.journal import Journal
+
+logger = logging.getLogger(__name__)
+
+LENGTH = 250
+"""Frames of a part, at least: it ends before the next frame that the network looks at."""
+
+_JOINED = "joined"
+
+OnFrame = Callable[[int, Detections], None]
+"""Takes the number of a frame, and what was found in it."""
+
+
+class Parts(AbstractContextManager["Parts"]):
+    """Writes a video in parts, each a file that is whole, and joins them at the end.
+
+    A hidden file beside the video notes the parts that are finished, and at the end the video.
+
+    Args:
+        path: of the video.
+        settings: see `Journal`.
+        batch: frames for each run of the network; a part begins with such a run.
+        picture: False writes no video, and only notes the parts.
+
+    Attributes:
+        path: of the video.
+        start: the frame with which to go on.
+        tracks: the highest id of a track in the frames before it.
+
+    Raises:
+        ValueError: what is noted is of other settings.
+    """
+
+    def __init__(
+        self, path: Path, settings: Mapping[str, object], batch: int = 1, picture: bool = True
+    ) -> None:
+        self.path, self._picture = path, picture
+        self._length = -(-LENGTH // batch) * batch
+        self._batch = batch
+        self._folder = path.with_name(f".{path.name}.parts")
+        self._journal = Journal(path.with_name(f".{path.name}.progress"), settings, resume=True)
+        self._writer: VideoWriter | None = None
+        self._source: Path | None = None
+        self.go_on_from(self._whole_frames())
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        self.close()
+        self._journal.__exit__()
+        if kind is not None and _JOINED not in self._journal:
+            logger.info("%d frames are done; --resume goes on", self._begun)
+
+    @property
+    def finished(self) -> Any:
+        """What `finish` noted, if the video is still as it was then; else None."""
+        noted = self._journal.get(_JOINED)
+        return noted if noted and noted["size"] == self._size(self.path) else None
+
+    def go_on_from(self, frames: int) -> None:
+        """Begin with the part in which a frame lies, if it is the first that is not done."""
+        self.start, self.tracks, self._seconds = 0, 0, 0.0
+        while (noted := self._noted(self.start)) is not None and noted["end"] <= frames:
+            self.start, self.tracks = noted["end"], noted["tracks"]
+        self._begun = self._next = self.start
+
+    def go_on_in(self, source: VideoSource, on_frame: OnFrame | None) -> OnFrame:
+        """Read a source as far as the parts go, to write the rest.
+
+        Args:
+            source: of which nothing has been read.
+            on_frame: is called with the numbers of the frames in the whole.
+
+        Returns:
+            What `run_video` is to call instead.
+
+        Raises:
+            ValueError: the source cannot be read again.
+        """
+        if source.path is None:
+            raise ValueError(
+                f"--resume: expected a video file, which can be read again: {source.name}"
+            )
+        self._source = source.path if source.sound is not None else None
+        self._make = partial(VideoWriter, fps=source.fps, image_hw=source.image_hw)
+        if self._picture:
+            self._folder.mkdir(exist_ok=True)
+        frames = iter(source)
+        for _ in range(self.start):
+            next(frames, None)
+        first = self.start
+
+        def on_next(number: int, detections: Detections) -> None:
+            self.note(first + number, detections)
+            if on_frame is not None:
+                on_frame(first + number, detections)
+
+        return on_next
+
+    def note(self, number: int, detections: Detections) -> None:
+        """Take what was found in the next frame, before its picture; number by number."""
+        due = number - self._begun >= self._length and (number - self._begun) % self._batch == 0
+        if due and not detections.carried:
+            self._end_part(number)
+        if detections.track_ids is not None and len(detections):
+            self.tracks = max(self.tracks, int(detections.track_ids.max()))
+        self._next = number + 1
+
+    def write(self, image: Image, seconds: float) -> None:
+        """Append the picture of a frame, shown from `seconds` on."""
+        if not self._picture:
+            return
+        if self._writer is None:
+            self._seconds, self._writer = seconds, self._make(self._part(self._begun))
+        self._writer.write(image, seconds - self._seconds)
+
+    def close(self) -> None:
+        """End what is being written; a part that was not to end here is not counted."""
+        if self._writer is not None:
+            writer, self._writer = self._writer, None
+            writer.close()
+
+    def finish(self, damage: str) -> Path | None:
+        """Join the parts, with the sound of the source; return the video.
+
+        Args:
+            damage: what was wrong with the source, which is noted.
+
+        Raises:
+            OSError: the disk is full.
+        """
+        self._end_part(self._next)
+        parts, start = [], 0
+        while (noted := self._noted(start)) is not None:
+            parts.append((self._part(start), noted["seconds"]))
+            start = noted["end"]
+        is_made = self._picture and bool(parts)
+        if is_made:
+            join_videos(parts, self.path, self._source)
+        size = self._size(self.path)
+        self._journal.note(_JOINED, {"size": size, "frames": start, "damage": damage})
+        shutil.rmtree(self._folder, ignore_errors=True)
+        return self.path if is_made else None
+
+    def _end_part(self, end: int) -> None:
+        self.close()
+        if end > self._begun:
+            size = self._size(self._part(self._begun))
+            noted = {"end": end, "seconds": self._seconds, "size": size, "tracks": self.tracks}
+            self._journal.note(str(self._begun), noted)
+            self._begun = end
+
+    def _whole_frames(self) -> int:
+        """Return how many frames the parts hold that are there, from the first on."""
+        frames = 0
+        while (noted := self._noted(frames)) is not None:
+            frames = noted["end"]
+        return frames
+
+    def _noted(self, start: int) -> Any:
+        """Return what is noted of the part that begins with a frame, if it is whole; else None."""
+        noted = self._journal.get(str(start))
+        return noted if noted and noted["size"] == self._size(self._part(start)) else None
+
+    def _part(self, start: int) -> Path:
+        return self._folder / f"{start:09}{self.path.suffix}"
+
+    @staticmethod
+    def _size(path: Path) -> int | None:
+        return path.stat().st_size if path.is_file() else None
