@@ -254,7 +254,8 @@ def test_every_module_with_checks_is_run() -> None:
         if re.search(r"^def (check|measure)_\w+\(\s*device: ", file.read_text(), re.MULTILINE)
     }
     assert having == set(run.MODULES)
-    told = re.findall(r"^\| `(\w+)` \|", run.DOCUMENT.read_text(encoding="utf-8"), re.MULTILINE)
+    page = run.DOCUMENT.read_text(encoding="utf-8").partition("## Results")[0]
+    told = re.findall(r"^\| `(\w+)` \|", page, re.MULTILINE)
     assert tuple(told) == run.MODULES
 
 
