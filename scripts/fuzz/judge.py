@@ -77,7 +77,7 @@ def _chain(error: BaseException | None) -> Iterator[BaseException]:
 
 def _is_of_memory(error: BaseException) -> bool:
     """Tell that something took too much; libav, with errors of the system, refuses to take it."""
-    is_refused = isinstance(error, OSError)
+    is_refused = hasattr(error, "errno")
     words = _OUT_OF_MEMORY.search(str(error)) is not None
     return not is_refused and (isinstance(error, MemoryError) or words)
 
