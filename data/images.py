@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL import Image as PilImage
-from PIL import ImageOps, UnidentifiedImageError
+from PIL import UnidentifiedImageError
 from torch import Tensor
 
 from .depth import to_8_bits
@@ -34,10 +34,11 @@ MAX_PIXELS = 178_000_000
 _BAND = 1 << 20  # pixels that are copied at a time
 _LIMIT = threading.Lock()  # of Pillow's, while it is another one
 _MEND = "to predict in tiles allow max_pixels="
-_JPEG_END = b"\xff\xd9"
-_PNG = b"\x89PNG\r\n\x1a\n"
+_JPEG_END, _PNG = b"\xff\xd9", b"\x89PNG\r\n\x1a\n"
 _TRANSPOSED = (5, 6, 7, 8)  # EXIF orientations that swap the sides
 _ORIENTATION = 0x0112
+_FLIPS = {2: 1, 3: -1, 4: 0, 6: 1, 7: -1, 8: 0}  # by OpenCV's codes, after swapping the sides
+_TURNS = dict(zip(range(2, 9), map(PilImage.Transpose, (0, 3, 1, 5, 4, 6, 2)), strict=True))
 _FORMATS = (
     *("JPEG", "MPO", "PNG", "GIF", "BMP", "DIB"),
     *("WEBP", "TIFF", "PPM", "JPEG2000", "AVIF", "HEIF"),
@@ -79,10 +80,10 @@ def read_image(
                 return _decode_odd_tiff(content, max_pixels)
             _check_size(header.size, max_pixels)
             is_deep = _is_deep(header)  # which only a picture tells that is not decoded yet
-            rotate = _has_to_rotate(header, annotated_hw)
+            orientation = _orientation(header, annotated_hw)
             if _is_plain_jpeg(header, content):
-                return _decode_fast(content, rotate)
-            return _decode_careful(header, rotate, content if is_deep else b"")
+                return _decode_fast(content, orientation)
+            return _decode_careful(header, orientation, content if is_deep else b"")
     except Exception as error:  # decoders of hostile bytes raise nearly every type there is
         raise _refusal(name, error if content else ValueError("the file is empty")) from error
 
@@ -170,7 +171,7 @@ def read_small(source: Path, side: int) -> Image:
             _check_size(header.size)
             is_deep = _is_deep(header)
             header.draft(None, (side, side))
-            return _decode_careful(header, True, content if is_deep else b"")
+            return _decode_careful(header, _orientation(header), content if is_deep else b"")
     except Exception as error:  # as above
         raise _refusal(source, error if content else ValueError("the file is empty")) from error
 
@@ -183,7 +184,7 @@ def from_pil(image: PilImage.Image) -> Image:
     """
     try:
         _check_size(image.size)
-        return _decode_careful(image, rotate=True)
+        return _decode_careful(image, _orientation(image))
     except Exception as error:  # as above
         raise _refusal("the PIL image", error) from error
 
@@ -333,11 +334,12 @@ def _reads_heif() -> bool:
     return False
 
 
-def _has_to_rotate(header: PilImage.Image, annotated_hw: tuple[int, int] | None) -> bool:
-    """Decide by the annotated size, where that tells the two ways apart."""
-    if header.getexif().get(_ORIENTATION) not in _TRANSPOSED:
-        return True  # a no-op, or a half turn or mirror image, which no size can reveal
-    return header.width == header.height or annotated_hw != (header.height, header.width)
+def _orientation(header: PilImage.Image, annotated_hw: tuple[int, int] | None = None) -> int:
+    """Return how to turn the pixels, by EXIF, unless the annotated size tells that nobody did."""
+    orientation, stored_hw = header.getexif().get(_ORIENTATION), (header.height, header.width)
+    if orientation in _TRANSPOSED and annotated_hw == stored_hw != stored_hw[::-1]:
+        return 1
+    return orientation if orientation in _TURNS else 1
 
 
 def _is_plain_jpeg(header: PilImage.Image, content: bytes) -> bool:
@@ -345,12 +347,14 @@ def _is_plain_jpeg(header: PilImage.Image, content: bytes) -> bool:
     return header.format == "JPEG" and header.mode in ("RGB", "L") and content.endswith(_JPEG_END)
 
 
-def _decode_fast(content: bytes, rotate: bool) -> Image:
-    flags = cv2.IMREAD_COLOR if rotate else cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
-    image = cv2.imdecode(np.frombuffer(content, np.uint8), flags)
-    if image is None:
+def _decode_fast(content: bytes, orientation: int) -> Image:
+    flags = cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION  # OpenCV reads strange EXIF otherwise
+    if (image := cv2.imdecode(np.frombuffer(content, np.uint8), flags)) is None:
         raise ValueError("broken JPEG data")
-    return as_uint8(cv2.cvtColor(image, cv2.COLOR_BGR2RGB, dst=image))
+    image = cv2.cvtColor(image, cv2.COLOR_BGR2RGB, dst=image)
+    if orientation in _TRANSPOSED:
+        image = cv2.transpose(image)
+    return as_uint8(cv2.flip(image, _FLIPS[orientation]) if orientation in _FLIPS else image)
 
 
 def _has_exif_chunk(file: BinaryIO) -> bool:
@@ -371,21 +375,17 @@ def _is_deep(header: PilImage.Image) -> bool:
     )
 
 
-def _decode_careful(image: PilImage.Image, rotate: bool, deep_file: bytes = b"") -> Image:
+def _decode_careful(image: PilImage.Image, orientation: int, deep_file: bytes = b"") -> Image:
     """Decode a picture; of a file with more than 8 bits a channel, which Pillow cuts, anew."""
-    orientation = image.getexif().get(_ORIENTATION, 1)
     if image.mode[0] in "IF":
         image = PilImage.fromarray(to_8_bits(np.asarray(image)))
     elif deep_file:
         flags = cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH | cv2.IMREAD_IGNORE_ORIENTATION
-        deep = cv2.imdecode(np.frombuffer(deep_file, np.uint8), flags)
-        if deep is None:
+        if (deep := cv2.imdecode(np.frombuffer(deep_file, np.uint8), flags)) is None:
             raise ValueError("broken image data")
         image = PilImage.fromarray(to_8_bits(deep)[..., ::-1])
-    if rotate and orientation != 1:
-        image.load()
-        image.getexif()[_ORIENTATION] = orientation  # which scaling lost
-        image = ImageOps.exif_transpose(image)
+    if orientation != 1:
+        image = image.transpose(_TURNS[orientation])
     return _pixels_of(image if image.mode == "RGB" else image.convert("RGB"))
 
 

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image, ImageOps
 
 from data import images
-from data.images import read_image, read_image_hw
+from data.images import read_head, read_image, read_image_hw
 
 GRADIENT = np.arange(6 * 8 * 3, dtype=np.uint8).reshape(6, 8, 3)
 ROTATED = 6  # EXIF: turn clockwise to see it upright
@@ -227,3 +227,25 @@ def test_decoding_takes_the_memory_of_the_picture(
         tracemalloc.stop()
     assert np.array_equal(image, expected)
     assert peak < 2 * image.nbytes
+
+
+@pytest.mark.parametrize("file_format", ["JPEG", "PNG"])
+@pytest.mark.parametrize("orientation", range(10))
+def test_pixels_are_turned_as_exif_says(tmp_path: Path, file_format: str, orientation: int) -> None:
+    path = tmp_path / "a.picture"
+    path.write_bytes(encoded(RGB, file_format, exif=exif(orientation)))
+    with Image.open(path) as picture:
+        expected = np.asarray(ImageOps.exif_transpose(picture))
+    assert read_head(path).image_hw == expected.shape[:2]
+    assert np.abs(read_image(path).astype(int) - expected).max() <= 1
+
+
+@pytest.mark.parametrize("damage", [b"\x00\x7f", b"\x00\x02", b"\x00\x00"])
+def test_exif_that_libraries_read_differently_turns_nothing_or_both(
+    tmp_path: Path, damage: bytes
+) -> None:
+    """Of an orientation that is stored in a wrong type Pillow says nothing, OpenCV takes it."""
+    path, content = tmp_path / "a.jpg", encoded(RGB, "JPEG", exif=exif(6))
+    kind = content.index(b"\x01\x12") + 2
+    path.write_bytes(content[:kind] + damage + content[kind + 2 :])
+    assert read_head(path).image_hw == read_image(path).shape[:2]

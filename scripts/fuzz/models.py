@@ -218,7 +218,7 @@ def exported(folder: Path) -> Parser:
     from openvino import opset13 as ops
 
     from yolact.engines import exported as module
-    from yolact.engines.openvino import read_network
+    from yolact.engines.openvino import ports_of, read_network
 
     config = get_config(_CONFIG).override("model.image_size=64").with_classes(("a", "b"))
     shapes = ((1, 6, 3), (1, 6, 4), (1, 6, 32), (1, 32, 16, 16), (6, 4))
@@ -232,7 +232,7 @@ def exported(folder: Path) -> Parser:
         file.write_bytes(content)
         found = read_trained(file)
         # Not by `open_trained`, which builds the whole model.
-        module._check_interface(file, read_network(file), found.preset())
+        module._check_interface(file, ports_of(read_network(file)), found.preset())
 
     return Parser([file.read_bytes()], read, _damaged_export)
 
