@@ -57,6 +57,7 @@ _QUERY_PASSWORD = re.compile(
 
 _PART = re.compile(r"\..+\.\d+-([0-9a-f]{8})\.part(\.\w+)?")
 _CHUNK = 1 << 20  # bytes of XML that are read at once
+_LONGEST_NAME = 250  # bytes, of the 255 that file systems allow
 
 
 def open_file(path: Path) -> BinaryIO:
@@ -272,7 +273,10 @@ def part_name(name: str, suffix: str = "") -> str:
         name: of the finished file, or another one.
         suffix: for writers that go by it.
     """
-    return f".{name}.{os.getpid()}-{_machine()}.part{suffix}"
+    own = f".{os.getpid()}-{_machine()}.part{suffix}"
+    if len(name.encode(errors="surrogateescape")) + len(own) > _LONGEST_NAME:
+        name = hashlib.blake2b(name.encode(errors="surrogateescape"), digest_size=8).hexdigest()
+    return f".{name}{own}"
 
 
 @contextlib.contextmanager

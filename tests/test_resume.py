@@ -197,7 +197,7 @@ def test_other_settings_are_refused_or_begun_anew(
 def test_what_was_measured_stays_as_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
     """Whether bfloat16 pays is measured, and can come out otherwise on a busy machine."""
     fast = iter((True, False))
-    monkeypatch.setattr("yolact.engines.choose.bfloat16_is_fast", lambda _: next(fast))
+    monkeypatch.setattr("yolact.engines.choose.is_fast", lambda *_: next(fast))
     assert predict() == 0
     assert predict("--resume") == 0
     assert predict("--resume", "--precision=float32") == 1
@@ -242,7 +242,7 @@ def test_a_full_disk_ends_the_run_and_it_goes_on(
 
     owner, name = {
         "picture": (predict_room, "write_picture"),
-        "json": (predict_room.ResultFolder, "add"),
+        "json": (predict_room.ResultFolder, "write"),
         "progress": (Journal, "note"),
     }[what]
     real = getattr(owner, name)

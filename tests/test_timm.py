@@ -218,7 +218,7 @@ def test_what_cannot_be_a_backbone_is_refused_in_a_line(backbone: str, reason: s
     with pytest.raises(ValueError, match=reason) as refusal:
         build_model(small_config(backbone))
     assert "\n" not in str(refusal.value)
-    assert f"model.backbone={backbone}" in str(refusal.value)
+    assert backbone in str(refusal.value)
 
 
 def test_a_backbone_brings_its_mean_and_deviation() -> None:

@@ -37,8 +37,8 @@ def join(device: torch.device) -> torch.device:
     Raises:
         ValueError: not enough GPUs for the processes of this machine.
     """
-    alone = int(os.environ.get("WORLD_SIZE", 1)) == 1 and not dist.is_torchelastic_launched()
-    if alone or dist.is_initialized():
+    started = "RANK" in os.environ and dist.is_torchelastic_launched()
+    if dist.is_initialized() or (int(os.environ.get("WORLD_SIZE", 1)) == 1 and not started):
         return device
     if device.type == "cuda":
         device = own_gpu(int(os.environ["LOCAL_RANK"]), torch.cuda.device_count())
