@@ -93,7 +93,7 @@ def derive(content: bytes) -> None:
 
 
 def take_memory(content: bytes) -> None:
-    np.ones(100 << 20, np.uint8)
+    np.ones(400 << 20, np.uint8)
 
 
 def hide_memory(content: bytes) -> None:

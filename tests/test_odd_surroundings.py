@@ -60,10 +60,11 @@ def german(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 @pytest.fixture(params=[".", ","])
 def point(request: pytest.FixtureRequest) -> Iterator[str]:
     """A program that has set its user's locale, as those with windows do."""
+    before = locale.setlocale(locale.LC_ALL)
     if request.param == ",":
         locale.setlocale(locale.LC_ALL, request.getfixturevalue("german"))
     yield request.param
-    locale.setlocale(locale.LC_ALL, "C")
+    locale.setlocale(locale.LC_ALL, before)
 
 
 class Normalised(torch.nn.Module):
@@ -145,6 +146,7 @@ def test_commands_work_in_odd_surroundings(tmp_path: Path, surroundings: dict[st
     assert [each["name"] for each in found["objects"]] == ["person"]
 
 
+@pytest.mark.slow
 def test_a_clock_that_is_wrong_and_runs_backwards(
     dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -164,6 +166,7 @@ def test_a_clock_that_is_wrong_and_runs_backwards(
     assert set(sessions) == {0, 1, 2}
 
 
+@pytest.mark.slow
 def test_a_loader_that_is_killed(
     dataset: Path,
     tmp_path: Path,
