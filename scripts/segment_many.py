@@ -18,6 +18,7 @@ import json
 import logging
 import os
 import shutil
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
@@ -154,7 +155,7 @@ def segment_all(
         raise ValueError(f"{left} of {len(named)} failed; --resume tries these again")
 
 
-class Worker:
+class Worker(ABC):
     """Segments its share, in a process of its own; called with columns, as Ray holds them.
 
     Args:
@@ -197,6 +198,7 @@ class Worker:
         finally:
             mark.unlink(missing_ok=True)
 
+    @abstractmethod
     def segment(self, source: str, output: Path) -> Note:
         """Segment one image or video, and write its files.
 
@@ -204,7 +206,6 @@ class Worker:
             OSError: it cannot be read, or a file not be written.
             ValueError: it is broken.
         """
-        raise NotImplementedError
 
 
 class Images(Worker):

@@ -10,14 +10,13 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
-import torch
-from support.tiny import SETTINGS, make_dataset
+from support.tiny import make_dataset, save_tiny
 
 import eval as eval_script
 from data.classes import SHAPE_CLASSES
 from data.shapes.clip import export_clip, shape_clip
 from data.video.reader import open_video
-from yolact import build_model, get_config
+from yolact import build_model
 from yolact.checkpoint import read_checkpoint, save_checkpoint
 from yolact.cli import evaluate as evaluate_room
 from yolact.cli import from_flags
@@ -36,10 +35,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a dataset "scenes", a checkpoint "tiny.pth" and a video "clip.mp4"."""
     folder = tmp_path_factory.mktemp("place")
     make_dataset(folder / "scenes")
-    torch.manual_seed(0)
-    config = get_config("yolact_resnet18").override(*SETTINGS, "detect.score_threshold=0.0")
-    config = config.with_classes(SHAPE_CLASSES.names)
-    save_checkpoint(folder / "tiny.pth", build_model(config), config)
+    save_tiny(folder / "tiny.pth")
     export_clip(folder / "clip.mp4", shape_clip(5, (48, 64)))
     return folder
 

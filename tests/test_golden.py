@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 import pytest
 import torch
-from support.golden import Golden
+from support.golden import LOSSES, OUTPUTS, Golden
 from torch import Tensor
 
 from layers.detect import detect
@@ -26,7 +26,6 @@ FOLDER = Path(
 )
 FILES = sorted(FOLDER.glob("*.npz"))
 STEPS = sorted(FOLDER.glob("*_steps.json"))
-LETTERS = {"box": "B", "confidence": "C", "mask": "M", "semantic": "S", "mask_iou": "I"}
 
 pytestmark = pytest.mark.skipif(not FILES, reason="no golden files here")
 
@@ -88,15 +87,6 @@ def golden_run(request: pytest.FixtureRequest) -> Run:
     return run(request.param)
 
 
-OUTPUTS = {
-    "loc": "box_deltas",
-    "conf": "class_logits",
-    "mask": "coefficients",
-    "proto": "prototypes",
-    "segm": "semantic_logits",
-}
-
-
 def as_official(name: str, predictions: Predictions) -> Tensor:
     value = getattr(predictions, OUTPUTS[name])
     return value.permute(0, 2, 3, 1) if name == "proto" else value
@@ -120,7 +110,7 @@ def test_anchors(golden_run: Run) -> None:
 def test_losses(golden_run: Run) -> None:
     expected = {
         name: float(golden_run.golden[f"loss_{letter}"])
-        for name, letter in LETTERS.items()
+        for name, letter in LOSSES.items()
         if f"loss_{letter}" in golden_run.golden.arrays
     }
     assert golden_run.losses == pytest.approx(expected, rel=1e-3)
@@ -212,7 +202,7 @@ def test_five_training_steps(path: Path) -> None:
     for expected in steps["trace"]:
         optimizer.zero_grad()
         losses = model.criterion(model.network(images), targets)
-        ours = {LETTERS[name]: loss.item() for name, loss in losses.items()}
+        ours = {LOSSES[name]: loss.item() for name, loss in losses.items()}
         assert ours == pytest.approx(expected, rel=1e-2)
         torch.stack(list(losses.values())).sum().backward()
         optimizer.step()

@@ -16,12 +16,10 @@ from typing import Any
 import pytest
 import torch
 from support.odd_masks import odd_detections
-from support.tiny import SETTINGS, make_dataset
+from support.tiny import make_dataset, save_tiny
 
 import eval as eval_script
-from data.classes import SHAPE_CLASSES
-from yolact import ResultFolder, build_model, get_config
-from yolact.checkpoint import save_checkpoint
+from yolact import ResultFolder
 from yolact.cli import predict as predict_room
 from yolact.cli.common import run_command
 from yolact.errors import UsageError
@@ -41,10 +39,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "in").mkdir()
     for image in (folder / "scenes" / "val").glob("*.jpg"):
         shutil.copy(image, folder / "in")
-    torch.manual_seed(0)
-    config = get_config("yolact_resnet18").override(*SETTINGS, "detect.score_threshold=0.0")
-    config = config.with_classes(SHAPE_CLASSES.names)
-    save_checkpoint(folder / "tiny.pth", build_model(config), config)
+    save_tiny(folder / "tiny.pth")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         assert predict(*ALL) == 0

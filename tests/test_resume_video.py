@@ -11,17 +11,13 @@ from typing import Any
 import av
 import numpy as np
 import pytest
-import torch
 from support.numbered_clip import read_numbers
 from support.sound_clip import write_sound_clip
-from support.tiny import SETTINGS
+from support.tiny import save_tiny
 from test_resume import content, stop_after
 
 import eval as eval_script
-from data.classes import SHAPE_CLASSES
 from data.shapes.clip import export_clip, shape_clip
-from yolact import build_model, get_config
-from yolact.checkpoint import save_checkpoint
 from yolact.cli.common import run_command
 from yolact.predictor import Predictor
 from yolact.video import parts
@@ -33,10 +29,7 @@ FRAMES = 11
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("place")
-    torch.manual_seed(0)
-    config = get_config("yolact_resnet18").override(*SETTINGS, "detect.score_threshold=0.0")
-    config = config.with_classes(SHAPE_CLASSES.names)
-    save_checkpoint(folder / "tiny.pth", build_model(config), config)
+    save_tiny(folder / "tiny.pth")
     export_clip(folder / "clip.mp4", shape_clip(FRAMES, (48, 64)))
     write_sound_clip(folder / "sound.mp4", seconds=FRAMES / 25)
     return folder

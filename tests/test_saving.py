@@ -11,16 +11,13 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-import torch
 from pycocotools import mask as mask_utils
 from pycocotools.coco import COCO
-from support.tiny import SETTINGS, make_dataset
+from support.tiny import make_dataset, save_tiny
 
 import eval as eval_script
-from data.classes import SHAPE_CLASSES
 from data.shapes.clip import export_clip, shape_clip
-from yolact import Predictor, build_model, get_config
-from yolact.checkpoint import save_checkpoint
+from yolact import Predictor
 from yolact.cli.common import run_command
 
 ALL = ("json", "csv", "coco", "txt", "labelme", "masks", "crops", "cutouts")
@@ -35,10 +32,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "in" / "deep").mkdir(parents=True)
     first.rename(folder / "in" / "0.jpg")
     second.rename(folder / "in" / "deep" / "0.jpg")
-    torch.manual_seed(0)
-    config = get_config("yolact_resnet18").override(*SETTINGS, "detect.score_threshold=0.0")
-    config = config.with_classes(SHAPE_CLASSES.names)
-    save_checkpoint(folder / "tiny.pth", build_model(config), config)
+    save_tiny(folder / "tiny.pth")
     export_clip(folder / "clip.mp4", shape_clip(5, (48, 64)))
     return folder
 

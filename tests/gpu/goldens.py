@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from support.golden import Golden
+from support.golden import LOSSES, OUTPUTS, Golden
 from torch import Tensor
 
 from layers.detect import detect
@@ -23,14 +23,6 @@ from yolact.results.detections import Detections
 from .material import folder, needs, needs_cuda, scenes
 from .report import Report
 
-OUTPUTS = {
-    "loc": "box_deltas",
-    "conf": "class_logits",
-    "mask": "coefficients",
-    "proto": "prototypes",
-    "segm": "semantic_logits",
-}
-LOSSES = {"box": "B", "confidence": "C", "mask": "M", "semantic": "S", "mask_iou": "I"}
 # The largest difference of any output; on an H200 they were 2e-5, 0.009, 0.013 and 0.087.
 TOLERANCES = {"float32": 1e-3, "TF32": 0.03, "float16": 0.04, "bfloat16": 0.25}
 

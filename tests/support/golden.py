@@ -11,6 +11,18 @@ from torch import Tensor
 
 from layers.structures import Target
 
+OUTPUTS = {
+    "loc": "box_deltas",
+    "conf": "class_logits",
+    "mask": "coefficients",
+    "proto": "prototypes",
+    "segm": "semantic_logits",
+}
+"""A golden file's name of an output -> ours."""
+
+LOSSES = {"box": "B", "confidence": "C", "mask": "M", "semantic": "S", "mask_iou": "I"}
+"""Our name of a loss -> its letter there."""
+
 
 class Golden:
     """One golden file; `golden["name"]` is an array of it."""

@@ -4,7 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import torch
+
+from data.classes import SHAPE_CLASSES
 from data.shapes.scenes import ShapeScenes, export_coco
+from yolact import build_model, get_config
+from yolact.checkpoint import save_checkpoint
 
 SETTINGS = (
     "model.image_size=64",
@@ -21,6 +26,14 @@ def make_dataset(folder: Path, train: int = 4, val: int = 3) -> Path:
     export_coco(ShapeScenes(train, 96, seed=0), folder, "train")
     export_coco(ShapeScenes(val, 96, seed=1), folder, "val")
     return folder
+
+
+def save_tiny(path: Path) -> None:
+    """Write a checkpoint with random weights that finds a hundred shapes anywhere."""
+    torch.manual_seed(0)
+    config = get_config("yolact_resnet18").override(*SETTINGS, "detect.score_threshold=0.0")
+    config = config.with_classes(SHAPE_CLASSES.names)
+    save_checkpoint(path, build_model(config), config)
 
 
 def train_flags(dataset: Path, folder: Path, iterations: int, *more: str) -> list[str]:
