@@ -106,7 +106,7 @@ def predict_images(args: argparse.Namespace) -> None:
 def predict_video(args: argparse.Namespace) -> None:
     """Segment a video file, a webcam or a stream."""
     kept = saving(args)
-    source, output = source_and_video(args.video, kept.can_show, args.overwrite)
+    source, output = source_and_video(args.video, kept.can_show, args.overwrite, args.resume)
     if output is not None:
         go_on_as_noted(args, progress_of(output.parent, output.stem))
     checkpoint, config = choose_model(args)
@@ -132,13 +132,16 @@ def average_precision(args: argparse.Namespace) -> None:
         evaluator = CocoEvaluator(dataset.coco, ids, results, limit)
     else:
         engine = engine_for(args, checkpoint, config)
-        with Kept(file, origin_of(args, checkpoint, config, engine), args.resume) as kept:
+        order = image_order(args, dataset)[: args.max_images if args.max_images >= 0 else None]
+        wanted = [dataset.image_ids[index] for index in order]
+        origin = origin_of(args, checkpoint, config, engine)
+        with Kept(file, origin, wanted, args.resume) as kept:
             evaluator = CocoEvaluator(dataset.coco, ids, kept.results, limit, kept.note)
             detect_in_dataset(
                 load_predictor(args, checkpoint, config, engine),
                 dataset,
                 evaluator,
-                image_order(args, dataset)[: args.max_images if args.max_images >= 0 else None],
+                order,
                 args.score_threshold or 0.0,
                 progress=args.bar,
                 on_image=shown_in_window(args, config) if args.display else None,

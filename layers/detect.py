@@ -165,7 +165,7 @@ def _in_places(raw: _Raw, settings: Settings, few: int | None) -> _Places:
         # Only better boxes suppress: those left out change nothing where they are none, or where
         # the places are filled by better ones.
         decided = left_out == NOTHING
-        if len(kept) == max_detections:
+        if 0 < len(kept) == max_detections:
             decided = decided | (kept[-1] > left_out)
     filled = kept != NOTHING
     if admit is not None:

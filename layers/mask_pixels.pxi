@@ -129,7 +129,7 @@ def sample_mask(const float[:, ::1] soft_mask, frame, window, unsigned char[:, :
     x1, y1, x2, y2 = window
     # The difference of two places this near does not overflow.
     if not (-FAR < x1 <= x2 < FAR and -FAR < y1 <= y2 < FAR):
-        raise ValueError(f"the window {window}, which is none")
+        raise ValueError(f"the window {window}: expected x1 <= x2 and y1 <= y2, within 31 bits")
     if out.shape[0] != y2 - y1 or out.shape[1] != x2 - x1:
         raise ValueError(f"a bitmap of {out.shape[1]} x {out.shape[0]} for the window {window}")
     if out.shape[1] > 1 and out.strides[1] != 1:

@@ -67,7 +67,7 @@ def match_anchors(
         classes.masked_fill_(best_overlap < negative_iou, BACKGROUND)
     else:
         classes = torch.full(shape, BACKGROUND, device=anchors.device)
-        objects = classes
+        objects = torch.zeros_like(classes)
     for row, crowds in zip(classes, crowd_boxes, strict=True):
         if len(crowds):
             in_crowd = intersection_over_area(anchor_boxes, crowds.float()) > crowd_overlap

@@ -33,15 +33,24 @@ from yolact.cli.from_flags import (
     choose_model,
     drawing,
     engine_for,
+    go_on_as_noted,
     load_predictor,
     settings_of_run,
+    version_of,
 )
 from yolact.cli.inputs import parse_source
 from yolact.cli.output_names import RESULTS, images_and_pictures, name_pictures
-from yolact.cli.predict import common_folder, segment_video, segmenting, spoils_all, write_image
+from yolact.cli.predict import (
+    common_folder,
+    name_in,
+    segment_video,
+    segmenting,
+    spoils_all,
+    write_image,
+)
 from yolact.cli.saving import saving
 from yolact.errors import UsageError
-from yolact.results.folder import Note, ResultFolder
+from yolact.results.folder import Note, ResultFolder, progress_of
 from yolact.sources.listing import glob, local_path, natural_key
 from yolact.sources.one import read
 from yolact.stream import segment_shots
@@ -52,6 +61,7 @@ logger = logging.getLogger("segment_many")
 BLOCK = 16  # images that a worker takes at once, and that are done again if it dies
 TRIES = 3  # of an image or video whose worker dies
 TRYING = ".trying"  # folder of what is being segmented: a file for each, a byte for each try
+VIDEOS = "videos"  # what the record of a list of videos is called
 _STORE = 200 * 2**20  # bytes for what workers send, which is text
 
 CLUSTER = (
@@ -72,20 +82,27 @@ def main(argv: Sequence[str] | None = None) -> None:
         raise UsageError("give --images=photos:out or --video=clips:out, and --save_json for JSON")
     if min(args.workers, args.worker_cpus) < 1 or args.worker_gpus < 0:
         raise UsageError("--workers and --worker_cpus are at least 1, --worker_gpus at least 0")
-    checkpoint, config = choose_model(args)
-    kept, engine = saving(args), engine_for(args, checkpoint, config)
-    settings = settings_of_run(args, checkpoint, config, engine)
+    kept = saving(args)
     if args.images:
         folder, images = images_and_pictures(args.images, kept.picture)
+    else:
+        folder, pairs = videos_and_outputs(args.video)
+    if not args.worker_gpus:  # else workers have other devices than this process
+        go_on_as_noted(args, progress_of(folder, *([] if args.images else [VIDEOS])))
+    checkpoint, config = choose_model(args)
+    engine = engine_for(args, checkpoint, config)
+    settings = settings_of_run(args, checkpoint, config, engine)
+    if not args.worker_gpus:  # what is measured here counts for all
+        args.engine, args.precision = engine.name, engine.precision
+    if args.images:
         pairs = [(str(image), str(picture)) for image, picture in images]
         shared = common_folder([image for image, _ in images])
         work = partial(Images, args, folder, shared)
         files = replace(kept, settings=settings).folder(folder, shared)
         segment_all(args, files, pairs, work, BLOCK)
     else:
-        folder, pairs = videos_and_outputs(args.video)
         settings |= {"--video": None, "--save": [*kept.kinds, kept.picture]}  # any list of them
-        files = ResultFolder(folder, (), table="videos", settings=settings, resume=args.resume)
+        files = ResultFolder(folder, (), table=VIDEOS, settings=settings, resume=args.resume)
         segment_all(args, files, pairs, partial(Videos, args, folder), 1)
 
 
@@ -137,7 +154,8 @@ def segment_all(
     done = 0
     with files:
         shutil.rmtree(files.folder / TRYING, ignore_errors=True)
-        missing = files.missing(named)
+        names = {source: name_in(files.folder, Path(out)) for source, (_, out) in named.items()}
+        missing = files.missing(names)
         try:
             for row in over_ray(args, [named[source] for source in missing], work, block):
                 if row["stop"]:
@@ -249,10 +267,10 @@ class Videos(Worker):
 
     def __init__(self, args: argparse.Namespace, folder: Path) -> None:
         super().__init__(folder)
-        self._args = args
-        self._model = checkpoint, config = choose_model(args)
-        self._engine = engine_for(args, checkpoint, config)
-        self._predictor = load_predictor(args, checkpoint, config, self._engine)
+        checkpoint, config = choose_model(args)
+        engine = engine_for(args, checkpoint, config)
+        self._predictor = load_predictor(args, checkpoint, config, engine)
+        self._settings = settings_of_run(args, checkpoint, config, engine) if args.resume else {}
         self._thresholds, self._options = shown(args, config), video_options(args)
         self._draw = drawing(args, "instance" if args.track else "class")
         self._saving = replace(saving(args), quiet=True)
@@ -262,13 +280,12 @@ class Videos(Worker):
         """See `Worker.segment`."""
         kept = self._saving
         if kept.resume:  # a video that broke off goes on where it did, also after a worker's death
-            args = argparse.Namespace(**{**vars(self._args), "video": source})
-            kept = replace(kept, settings=settings_of_run(args, *self._model, self._engine))
+            kept = replace(kept, settings={**self._settings, "--video": version_of(source)})
         told = self._draw, self._thresholds, self._options, kept
         segment_video(source, output, self._predictor, *told)
         tables = self._saving.folder(output.parent, table=output.stem).written
         written = [path for path in (output, *tables) if path.is_file()]
-        return self._record.finished(source, written)
+        return self._record.finished(source, name_in(self._record.folder, output), written)
 
 
 def over_ray(

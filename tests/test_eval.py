@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import shutil
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -187,6 +189,33 @@ def test_no_annotations_no_report(capsys: pytest.CaptureFixture[str]) -> None:
     assert evaluate("--dataset=test_set", "--report=out/nothing") == 1
     assert "error: no annotations, so no AP" in capsys.readouterr().err
     assert not Path("out/nothing").exists()
+
+
+def test_an_evaluation_that_goes_on_scores_what_is_asked_for(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def broken_off(*given: Any, **more: Any) -> None:
+        real(*given, **more)
+        raise KeyboardInterrupt
+
+    real = evaluate_room.evaluate
+    with monkeypatch.context() as patch:
+        patch.setattr(evaluate_room, "evaluate", broken_off)
+        assert evaluate() == 130
+    assert evaluate("--resume", "--max_images=1", "--json=one.json") == 0
+    assert len(json.loads(Path("results/ap_data.json").read_text())["images"]) == 1
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no such locks")
+def test_two_evaluations_into_one_file_are_refused(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def refuse(file: Any, how: int) -> None:
+        raise OSError(errno.EAGAIN, "held")
+
+    monkeypatch.setattr("fcntl.lockf", refuse)
+    assert evaluate() == 2
+    assert "another evaluation writes it; stop it, or give another" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("end", [KeyboardInterrupt(), OSError("disk full"), RuntimeError("ours")])

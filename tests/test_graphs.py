@@ -143,6 +143,19 @@ def test_what_cannot_be_recorded_runs_and_is_told_once(
     assert caplog.messages == [f"the network runs without CUDA graphs: {told}"]
 
 
+def test_a_batch_too_large_to_be_recorded_forbids_no_smaller_one() -> None:
+    class Small(CpuRecorder):
+        def record(self, function: Callable[[], Any]) -> tuple[Any, Callable[[], object]]:
+            if len(function()[0]) > 1:
+                raise torch.OutOfMemoryError("CUDA out of memory")
+            return super().record(function)
+
+    run = graphed(Small())
+    for batch in (4, 4, 4, 1, 1, 1):
+        run(torch.zeros(batch, 3, 8, 8))
+    assert run.recorded == 1
+
+
 def test_errors_of_the_network_are_no_faults_of_recording(
     caplog: pytest.LogCaptureFixture,
 ) -> None:

@@ -174,15 +174,31 @@ def test_refusals(
         engine_for_file(Path(name), CONFIG, device, "onnxruntime", precision)
 
 
-def test_providers() -> None:
+def test_providers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 2)
+    (file := tmp_path / "model.onnx").write_bytes(b"weights")
+
     def names(device: torch.device, precision: Precision) -> list[str]:
-        return [name for name, _ in runtime.providers(device, precision)]
+        return [name for name, _ in runtime.providers(file, device, precision)]
 
     assert names(CPU, "float32") == ["CPUExecutionProvider"]
     assert names(CUDA, "float32") == [CUDA_PROVIDER]
     assert names(CUDA, "float16") == [TENSORRT_PROVIDER, CUDA_PROVIDER]
-    (_, options), *_ = runtime.providers(torch.device("cuda:1"), "float32")
-    assert options == {"device_id": "1", "use_tf32": "0"}
+    for name, card in (("cuda:1", "1"), ("cuda", "2")):
+        (_, options), *_ = runtime.providers(file, torch.device(name), "float32")
+        assert options == {"device_id": card, "use_tf32": "0"}
+
+
+def test_tensorrt_keeps_nothing_for_other_weights(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
+    folders = []
+    for weights in (b"old", b"new", b"old"):
+        (file := tmp_path / "model.onnx").write_bytes(weights)
+        (_, options), *_ = runtime.providers(file, CUDA, "float16")
+        folders.append(options["trt_engine_cache_path"])
+    assert folders[0] == folders[2] != folders[1]
 
 
 def test_a_provider_that_does_not_load(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:

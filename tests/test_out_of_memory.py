@@ -67,6 +67,19 @@ def test_what_did_not_fit_is_not_tried_again() -> None:
     assert run.batches == [4, 2, 2, 2, 2]
 
 
+def test_the_limit_of_another_thread_is_not_raised() -> None:
+    limit = BatchLimit()
+
+    def run(items: Any) -> list[int]:
+        if len(items) == 8:
+            limit.most = 1  # found by another thread meanwhile
+            raise FULL
+        return list(items)
+
+    assert limit.run(run, range(8)) == list(range(8))
+    assert limit.most == 1
+
+
 def test_a_single_image_that_does_not_fit_is_an_error() -> None:
     with pytest.raises(torch.OutOfMemoryError):
         BatchLimit().run(Room(0), range(3))
@@ -114,8 +127,8 @@ def test_training_ends_with_what_to_set_and_keeps_what_it_learned(
     assert run_command(train.main, train_flags(dataset, tmp_path, 5)) == 1
     (line,) = [text for text in capsys.readouterr().err.splitlines() if text.startswith("error")]
     assert line == (
-        "error: CUDA out of memory; --accumulate=2 runs a batch in 2 parts, "
-        "--set model.image_size takes fewer pixels"
+        "error: CUDA out of memory; --accumulate=2 runs a batch in 2 parts; "
+        "--precision=bfloat16 and --set model.image_size=400 need less; --resume=interrupt goes on"
     )
     (saved,) = tmp_path.glob("*_interrupt.pth")
     assert read_checkpoint(saved).training["iteration"] == 2

@@ -10,11 +10,13 @@ import os
 import shutil
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from PIL import Image
 from support.odd_masks import odd_detections
 from support.tiny import make_dataset, save_tiny
 
@@ -122,6 +124,28 @@ def test_a_run_that_is_stopped_goes_on(
     assert predict(*ALL, "--resume") == 0
     assert sum(runs) == 5 - done
     assert content(Path("out")) == content(place / "out")
+
+
+def test_an_image_that_moves_the_name_of_another() -> None:
+    """A new image takes the plain name of a stem; the old one's files get the other name."""
+    assert predict("--save_json") == 0
+    with Image.open("in/000002.jpg") as picture:
+        picture.rotate(90).save("in/000002.bmp")
+    assert predict("--save_json", "--resume") == 0
+    found = content(Path("out"))
+    shutil.rmtree("out")
+    assert predict("--save_json") == 0
+    assert found == content(Path("out"))
+    assert {"000002.png", "000002_jpg.png"} <= set(found)
+
+
+def test_an_image_without_a_path_is_never_taken_as_done() -> None:
+    source = "in/000001.jpg"
+    for _ in range(2):
+        with ResultFolder("out", ["csv"], settings={"a": 1}, resume=True) as folder:
+            assert folder.missing(["", source]) == ["", source][: 2 if _ == 0 else 1]
+            folder.add(odd_detections(), "array")
+            folder.add(replace(odd_detections(), source=source), "path")
 
 
 def lose_a_picture() -> None:
@@ -261,7 +285,7 @@ def test_a_full_disk_under_a_table_is_told(kind: str, monkeypatch: pytest.Monkey
         monkeypatch.setattr(folder._collected, "_tables", {kind: FullTable()})
         with pytest.raises(OSError, match=said) as told:
             folder.add(odd_detections(), "a")
-    assert told.value.errno == errno.ENOSPC
+    assert predict_room.spoils_all(told.value)
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="no such locks")

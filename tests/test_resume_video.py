@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import shutil
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +20,11 @@ from test_resume import content, stop_after
 
 import eval as eval_script
 from data.shapes.clip import export_clip, shape_clip
+from data.video.container import SoundOfFile
+from data.video.encoder import Encoder
+from data.video.writer import VideoWriter
 from yolact.cli.common import run_command
+from yolact.cli.predict import spoils_all
 from yolact.predictor import Predictor
 from yolact.video import parts
 
@@ -95,6 +101,52 @@ def test_a_video_goes_on_where_it_stopped(
     assert predict(*SAVED, *flags, "--resume") == 0
     assert sum(runs) == frames  # there is nothing left to do
     assert not Path("out/.b.mp4.parts").exists()
+
+
+def test_a_video_that_was_begun_anew_is_gone_on_with() -> None:
+    assert predict("--resume") == 0
+    assert predict("--resume", "--track") == 1
+    assert predict("--track") == 0
+    assert {path.name for path in Path("out").iterdir()} == {"b.mp4"}
+    assert predict("--resume", "--track") == 0
+
+
+def test_a_finished_video_that_nobody_named_is_not_made_again() -> None:
+    for _ in range(2):
+        assert predict("--resume", source="clip.mp4") == 0
+    assert [path.name for path in Path("results").glob("*.mp4")] == ["clip.mp4"]
+
+
+def test_sound_is_read_as_carefully_as_frames() -> None:
+    """A list is not followed; a title in no encoding is no reason to lose the video."""
+    Path("list.mp4").write_text("ffconcat version 1.0\nfile sound.mp4\n")
+    titled = Path("titled.mkv")
+    with av.open("sound.mp4") as source, av.open(str(titled), "w") as output:
+        output.metadata["title"] = "XXXXXXXX"
+        streams = {s.index: output.add_stream_from_template(s) for s in source.streams}
+        for packet in source.demux():
+            if packet.dts is not None:
+                packet.stream = streams[packet.stream.index]
+                output.mux(packet)
+    titled.write_bytes(titled.read_bytes().replace(b"XXXXXXXX", b"XXXX\xe9\xff\xe9X"))
+    with ExitStack() as stack:
+        assert SoundOfFile.open(stack, Path("list.mp4")) is None
+        assert SoundOfFile.open(stack, titled) is not None
+        assert SoundOfFile.open(stack, Path("clip.mp4")) is None
+
+
+def test_a_full_disk_under_a_video_spoils_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "disk full")
+
+    monkeypatch.setattr(Encoder, "write", full)
+    with (
+        pytest.raises(OSError, match="cannot write") as told,
+        VideoWriter("a.mp4", 25, (32, 32)) as writer,
+    ):
+        writer.write(np.zeros((32, 32, 3), np.uint8))
+    assert spoils_all(told.value)
+    assert not spoils_all(OSError("cannot write this one"))
 
 
 def test_a_joined_video_is_like_one_in_one_piece() -> None:

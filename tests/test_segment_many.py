@@ -34,7 +34,7 @@ class Fails(Worker):
             raise OSError(28, "No space left on device")
         if source == "broken":
             raise ValueError("no image")
-        return ResultFolder(output.parent, ()).finished(source, [])
+        return ResultFolder(output.parent, ()).finished(source, output.stem, [])
 
 
 def test_rows_of_a_worker(tmp_path: Path) -> None:

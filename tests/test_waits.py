@@ -46,6 +46,7 @@ HOT = (
 WAITING = {
     *("item", "tolist", "cpu", "numpy", "nonzero", "argwhere", "masked_select", "bincount"),
     *("unique", "unique_consecutive", "synchronize", "new_tensor", "is_nonzero", "equal"),
+    "repeat_interleave",
 }
 TRUTHS = {"any", "all", "isfinite", "isnan", "isinf", "logical_and", "logical_or", "logical_not"}
 NUMBERS = {"sum", "max", "min", "amax", "amin", "argmax", "argmin", "mean", "norm", "count_nonzero"}
@@ -115,7 +116,8 @@ def may_wait(node: ast.AST, masks: set[str]) -> bool:
     if isinstance(node, ast.Subscript) and isinstance(node.ctx, ast.Load):
         parts = node.slice.elts if isinstance(node.slice, ast.Tuple) else [node.slice]
         return any(is_mask(part, masks) for part in parts)
-    if any(called(test) in TRUTHS and is_method(test) for test in questions(node)):
+    asked = (part for test in questions(node) for part in ast.walk(test))
+    if any(called(part) in TRUTHS | NUMBERS and is_method(part) for part in asked):
         return True
     if not isinstance(node, ast.Call):
         return False
@@ -126,7 +128,9 @@ def may_wait(node: ast.AST, masks: set[str]) -> bool:
     if name in ("tensor", "as_tensor"):
         return any(keyword.arg == "device" for keyword in node.keywords)
     if name in ("bool", "int", "float"):
-        return any(called(a) in TRUTHS | NUMBERS and is_method(a) for a in node.args)
+        parts = [part for argument in node.args for part in ast.walk(argument)]
+        compared = name == "bool" and any(isinstance(a, ast.Compare) for a in node.args)
+        return compared or any(called(p) in TRUTHS | NUMBERS and is_method(p) for p in parts)
     return name in WAITING and is_method(node)
 
 
@@ -151,6 +155,11 @@ def test_waits_for_a_gpu_are_justified(path: str) -> None:
         "x.numpy()",
         "x.to('cpu')",
         "bool(x.any())",
+        "bool(x > 0)",
+        "float(x.sum() / 2)",
+        "x if x.sum() > 0 else y",
+        "x.sum() > 0 and y",
+        "x.repeat_interleave(y)",
         "int(x.sum())",
         "x if x.any() else 0",
         "not x.all()",

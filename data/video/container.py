@@ -6,7 +6,7 @@ import io
 import logging
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from fractions import Fraction
 from itertools import chain
 from pathlib import Path
@@ -285,6 +285,42 @@ class _Opener:
             return open_file(Path(address.removeprefix("file:")))
         except (OSError, ValueError):  # one part that is not there costs only itself
             return io.BytesIO()
+
+
+class SoundOfFile:
+    """The sound of a file, read on its own, on the clock of its frames.
+
+    Args:
+        container: opened.
+        stream: of the sound in it.
+    """
+
+    def __init__(self, container: InputContainer, stream: AudioStream) -> None:
+        self.sound = Sound()
+        self.sound.stream = stream
+        video = container.streams.best("video")
+        self._start = float((video.start_time or 0) * (video.time_base or 0)) if video else 0.0
+        self._packets, self._newest = container.demux(stream), 0.0
+
+    @classmethod
+    def open(cls, stack: ExitStack, path: Path) -> SoundOfFile | None:
+        """Open a file, which the stack closes; None without sound in it."""
+        try:
+            container = stack.enter_context(open_container(path))
+        except (FFmpegError, OSError, UnicodeDecodeError):
+            return None
+        stream = container.streams.best("audio")
+        if not (isinstance(stream, AudioStream) and stream.codec_context):
+            return None
+        return cls(container, stream)
+
+    def read_until(self, seconds: float) -> None:
+        """Read what begins before a time."""
+        with suppress(FFmpegError, OSError):  # a damaged file ends
+            while self._newest < seconds and (packet := next(self._packets, None)) is not None:
+                self.sound.put(packet, self._start)
+                if packet.pts is not None and packet.time_base:
+                    self._newest = float(packet.pts * packet.time_base) - self._start
 
 
 def restrictions(protocols: str) -> dict[str, str]:

@@ -20,9 +20,10 @@ from PIL import Image as PilImage
 from data.images import Image
 
 from .card import encoder_on, encoder_options
+from .container import SoundOfFile, open_container
 from .formats import H264, Format, format_of, silence
 from .pixels import ToYuv
-from .sound import Sound, SoundOfFile, Track
+from .sound import Sound, Track
 
 logger = logging.getLogger(__name__)
 
@@ -171,7 +172,7 @@ def join(parts: Sequence[tuple[Path, float]], path: Path, source: Path | None) -
     format = format_of(path)
     with _plain_errors(), ExitStack() as stack:
         output = stack.enter_context(av.open(f"file:{path}", "w", format.muxer, format.options))
-        with av.open(f"file:{parts[0][0]}") as first:
+        with open_container(parts[0][0]) as first:
             video = output.add_stream_from_template(first.streams.video[0])
         heard = None if source is None else SoundOfFile.open(stack, source)
         track = None if heard is None else _track(output, format, heard.sound)
@@ -191,7 +192,7 @@ def join(parts: Sequence[tuple[Path, float]], path: Path, source: Path | None) -
 
 def _moved(file: Path, seconds: float) -> Iterator[Packet[Any]]:
     """Yield the packets of a video, so much later."""
-    with av.open(f"file:{file}") as container:
+    with open_container(file) as container:
         stream = container.streams.video[0]
         for packet in container.demux(stream):
             if packet.dts is not None and packet.pts is not None:

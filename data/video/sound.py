@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable, Iterator
-from contextlib import ExitStack, suppress
-from pathlib import Path
+from contextlib import suppress
 from typing import Any, cast
 
 import av
 from av.audio.frame import AudioFrame
 from av.audio.stream import AudioStream
-from av.container import InputContainer, OutputContainer
-from av.error import FFmpegError, InvalidDataError
+from av.container import OutputContainer
+from av.error import InvalidDataError
 from av.packet import Packet
 
 from .formats import Format
@@ -54,42 +53,6 @@ class Sound:
         """Take the packets that begin before a time, on the clock of the frames."""
         while self._packets and self._packets[0][0] < seconds:
             yield self._packets.popleft()[1]
-
-
-class SoundOfFile:
-    """The sound of a file, read on its own, on the clock of its frames.
-
-    Args:
-        container: opened.
-        stream: of the sound in it.
-    """
-
-    def __init__(self, container: InputContainer, stream: AudioStream) -> None:
-        self.sound = Sound()
-        self.sound.stream = stream
-        video = container.streams.best("video")
-        self._start = float((video.start_time or 0) * (video.time_base or 0)) if video else 0.0
-        self._packets, self._newest = container.demux(stream), 0.0
-
-    @classmethod
-    def open(cls, stack: ExitStack, path: Path) -> SoundOfFile | None:
-        """Open a file, which the stack closes; None without sound in it."""
-        try:
-            container = stack.enter_context(av.open(f"file:{path}"))
-        except FFmpegError:
-            return None
-        stream = container.streams.best("audio")
-        if not (isinstance(stream, AudioStream) and stream.codec_context):
-            return None
-        return cls(container, stream)
-
-    def read_until(self, seconds: float) -> None:
-        """Read what begins before a time."""
-        with suppress(FFmpegError, OSError):  # a damaged file ends
-            while self._newest < seconds and (packet := next(self._packets, None)) is not None:
-                self.sound.put(packet, self._start)
-                if packet.pts is not None and packet.time_base:
-                    self._newest = float(packet.pts * packet.time_base) - self._start
 
 
 class Track:

@@ -180,20 +180,13 @@ def settings_of_run(
     args: argparse.Namespace, checkpoint: Checkpoint, config: Config, engine: Engine
 ) -> dict[str, object]:
     """Return what decides the results of a folder or video, to resume it with nothing else."""
+    settings = origin_of(args, checkpoint, config, engine).by_flags()
+    del settings["--dataset"]
     flags = {f"--{name}": getattr(args, name) for name in _DECIDING}
-    settings = {f"--set {name}": value for name, value in settings_of(config).items()}
-    return {
-        "--trained_model": f"SHA-256 {digest_of(checkpoint.path)[:16]}",
-        "--engine": engine.name,
-        "--precision": engine.precision,
-        "masks": mask_mode(args),
-        "--video": _version(args.video),
-        **flags,
-        **settings,
-    }
+    return {**settings, **flags, "--video": version_of(args.video)}
 
 
-def _version(video: str | None) -> list[int] | None:
+def version_of(video: str | None) -> list[int] | None:
     """Return what tells a video from a later one of its name; None where it is no file."""
     path = local_path(parse_source(video)[0]) if video else None
     if path is None or not path.is_file():

@@ -46,23 +46,24 @@ def image_and_picture(
 
 
 def source_and_video(
-    text: str, has_display: Callable[[], bool], overwrite: bool = False
+    text: str, has_display: Callable[[], bool], overwrite: bool = False, resume: bool = False
 ) -> tuple[str, Path | None]:
     """Split --video into what `open_video` takes and the video to write, None for a window.
 
-    A video that nobody named replaces none.
+    A video that nobody named replaces none, unless it is gone on with.
 
     Args:
         text: what the user typed.
         has_display: tells whether a window can be shown.
         overwrite: the video may replace its source.
+        resume: it goes on with the video that is there.
 
     Raises:
         ValueError: a video cannot be written there, or would replace the source.
     """
     source, target = parse_source(text)
     default = RESULTS / f"{_stem(source) or 'video'}.mp4"
-    free = default if overwrite else free_name(default)
+    free = default if overwrite or resume else free_name(default)
     video = _output(target, source, free, has_display, overwrite)
     if video is not None:
         format_of(video)

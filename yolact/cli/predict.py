@@ -25,7 +25,7 @@ from yolact.explain import explain, save_prototypes
 from yolact.files import write_picture
 from yolact.predictor import Predictor
 from yolact.results.detections import Detections
-from yolact.results.folder import Note, ResultFolder
+from yolact.results.folder import Note, ResultFolder, progress_of
 from yolact.results.thresholds import Thresholds
 from yolact.sources.many import open_many
 from yolact.sources.one import read
@@ -150,7 +150,8 @@ def segment_images(
     named = {without_password(str(image)): (str(image), picture) for image, picture in pictures}
     written = 0
     with saving.folder(folder, common_folder([image for image, _ in pictures])) as files:
-        missing = files.missing(named)
+        names = {source: name_in(files.folder, file) for source, (_, file) in named.items()}
+        missing = files.missing(names)
         results = segment_many(
             open_many([named[source][0] for source in missing]),
             segmenting(fast, thresholds, tiling),
@@ -195,9 +196,18 @@ def common_folder(images: Sequence[str | Path]) -> Path | None:
     return Path(os.path.commonpath(parents)) if parents else None
 
 
-def spoils_all(error: Exception) -> bool:
+def name_in(folder: Path, file: Path) -> str:
+    """Return what the results of a file in a folder are called there, without a suffix."""
+    return file.relative_to(folder).with_suffix("").as_posix()
+
+
+def spoils_all(error: BaseException | None) -> bool:
     """Tell an error that the next file would give as well, such as of a full disk."""
-    return isinstance(error, OSError) and error.errno in _OF_NO_ONE_FILE
+    while error is not None:
+        if isinstance(error, OSError) and error.errno in _OF_NO_ONE_FILE:
+            return True
+        error = error.__cause__
+    return False
 
 
 def write_image(
@@ -206,7 +216,7 @@ def write_image(
     """Write the files of one image alone; return what is to be noted."""
     if saving.picture:
         write_picture(picture, draw(detections.image, detections))
-    name = picture.relative_to(files.folder).with_suffix("").as_posix()
+    name = name_in(files.folder, picture)
     return files.write(detections, name, [picture] if saving.picture else [])
 
 
@@ -237,6 +247,9 @@ def segment_video(
         parts: Parts | None = None
         if output is not None:
             output.parent.mkdir(parents=True, exist_ok=True)
+            if saving.settings is None:  # it is begun anew
+                progress_of(output.parent, output.stem).unlink(missing_ok=True)
+                Parts.forget(output)
             files = stack.enter_context(saving.folder(output.parent, table=output.stem))
         if output is not None and files is not None and saving.settings is not None:
             made = Parts(output, saving.settings, options.batch, saving.picture)

@@ -38,6 +38,7 @@ KEY = "yolact"
 """Of the metadata in a file."""
 
 _FORMAT = "yolact-export-1"
+_FOREIGN = "no metadata of ours in it"
 _RESCORER = "mask_rescorer."
 # Images in; OUTPUTS out. B images, side S, P anchors, C classes and background, K prototypes.
 _INTERFACE: tuple[tuple[int | str, ...], ...] = (
@@ -193,7 +194,10 @@ def _read_metadata(path: Path) -> str:
     if path.suffix.lower() == ".onnx" and not has_openvino() and onnxruntime_providers():
         from .onnxruntime import open_session
 
-        return str(open_session(path).get_modelmeta().custom_metadata_map[KEY])
+        metadata = open_session(path).get_modelmeta().custom_metadata_map
+        if KEY not in metadata:
+            raise ValueError(_FOREIGN)
+        return str(metadata[KEY])
     if not has_openvino():
         raise ValueError("it runs through OpenVINO; pip install openvino")
     from .openvino import read_network
@@ -205,7 +209,7 @@ def _read_metadata(path: Path) -> str:
     model = read_network(path)
     keys = [KEY] if path.suffix.lower() == ".xml" else ["framework", KEY]
     if not model.has_rt_info(keys):
-        raise ValueError("no metadata of ours in it")
+        raise ValueError(_FOREIGN)
     return str(model.get_rt_info(keys).value)
 
 

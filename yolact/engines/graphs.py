@@ -56,6 +56,7 @@ class GraphedNetwork:
         self._recorder, self.example = recorder, example
         self._lock, self._most = threading.Lock(), _MOST
         self._seen: set[object] = set()
+        self._too_large: set[object] = set()
         self._graphs: dict[object, _Graph] = {}
 
     def __call__(self, x: Any) -> Any:
@@ -84,11 +85,15 @@ class GraphedNetwork:
     def _graph_for(self, x: Tensor) -> _Graph | None:
         """Return the graph of a shape, from its second time on."""
         key = (x.shape, x.dtype)
-        if key in self._seen and key not in self._graphs and len(self._graphs) < self._most:
+        is_due = key in self._seen and not {key} & (self._graphs.keys() | self._too_large)
+        if is_due and len(self._graphs) < self._most:
             try:
                 self._graphs[key] = _Graph(self._run, self._recorder, x)
             except Exception as error:  # drivers, libraries and other threads prevent it
-                self._most = len(self._graphs)
+                if isinstance(error, torch.OutOfMemoryError):  # a smaller batch may fit
+                    self._too_large.add(key)
+                else:
+                    self._most = len(self._graphs)
                 reason = (str(error).strip() or type(error).__name__).splitlines()[0]
                 logger.warning("the network runs without CUDA graphs: %s", reason)
         self._seen.add(key)

@@ -49,7 +49,7 @@ class BatchLimit:
                     raise
             # After the handler, for the error holds what the attempt has allocated.
             torch.cuda.empty_cache()  # pieces of it can then serve as a whole
-            self.most = len(part) // 2
+            self.most = min(self.most or len(part), len(part) // 2)
             logger.warning(
                 "out of memory with %d images at a time; going on with %d", len(part), self.most
             )

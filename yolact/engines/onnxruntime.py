@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
@@ -35,7 +36,7 @@ class OnnxRuntimeNetwork:
 
     def __init__(self, path: Path, engine: Engine) -> None:
         self._made_of = (path, engine)
-        self._device, chosen = engine.device, providers(engine.device, engine.precision)
+        self._device, chosen = engine.device, providers(path, engine.device, engine.precision)
         self._session = open_session(path, chosen)
         if self._session.get_providers()[0] != chosen[0][0]:  # which it only warns of
             reason = f"{chosen[0][0]} does not load; are CUDA and cuDNN those that it needs?"
@@ -69,20 +70,26 @@ class OnnxRuntimeNetwork:
         ]
 
 
-def providers(device: torch.device, precision: Precision) -> list[tuple[str, dict[str, str]]]:
+def providers(
+    path: Path, device: torch.device, precision: Precision
+) -> list[tuple[str, dict[str, str]]]:
     """Return what runs a file, best first, with its options; it may not be installed.
 
     Args:
+        path: of the file.
         device: a CPU or CUDA.
         precision: "float32", or of TensorRT "float16".
     """
     if device.type != "cuda":
         return [("CPUExecutionProvider", {})]
-    card = str(device.index or 0)
+    card = str(torch.cuda.current_device() if device.index is None else device.index)
     cuda = (CUDA_PROVIDER, {"device_id": card, "use_tf32": "0"})
     if precision == "float32":
         return [cuda]
-    kept = {"trt_engine_cache_enable": "1", "trt_engine_cache_path": str(cache_folder() / "trt")}
+    # TensorRT names what it keeps by the graph alone, whatever the weights are.
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()[:16]
+    folder = str(cache_folder() / "trt" / digest)
+    kept = {"trt_engine_cache_enable": "1", "trt_engine_cache_path": folder}
     return [(TENSORRT_PROVIDER, {"device_id": card, "trt_fp16_enable": "1", **kept}), cuda]
 
 

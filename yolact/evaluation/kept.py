@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Collection, Sequence
+from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
 
+from yolact.files import RunLock
 from yolact.results.journal import Journal
 
 from .result_files import CocoResults, Result, parse_results, save_results
@@ -21,6 +22,7 @@ class Kept(AbstractContextManager["Kept"]):
     Args:
         file: for all results.
         origin: of the detections.
+        wanted: ids of the images to evaluate; what is noted of others is left out.
         resume: go on with what an evaluation noted that did not end well.
 
     Attributes:
@@ -28,25 +30,26 @@ class Kept(AbstractContextManager["Kept"]):
 
     Raises:
         ValueError: that was of another origin, or is broken.
+        UsageError: another evaluation writes the file.
     """
 
-    def __init__(self, file: Path, origin: Origin, resume: bool) -> None:
+    def __init__(self, file: Path, origin: Origin, wanted: Collection[int], resume: bool) -> None:
         self._file, self._origin = file, origin
         file.parent.mkdir(parents=True, exist_ok=True)
-        self._journal = Journal(journal_of(file), _settings(origin), resume)
-        images, rows = [], []
-        for key in self._journal:
-            hw, found = self._journal[key]
-            images.append([int(key), *hw])
-            rows += found
-        self.results: CocoResults = parse_results(self._journal.path, images, rows)
+        refusal = f"{file}: another evaluation writes it; stop it, or give another --ap_data_file"
+        with ExitStack() as undo:
+            undo.callback(RunLock(file.parent, file.name, refusal).close)
+            journal = Journal(journal_of(file), origin.by_flags(), resume, of=file)
+            self._journal = undo.enter_context(journal)
+            self.results: CocoResults = _noted(journal, wanted)
+            self._open = undo.pop_all()
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        self._journal.__exit__()
         if kind is None:
             self._journal.path.unlink(missing_ok=True)
         else:
             logger.info("%d images done; --resume goes on", len(self._journal))
+        self._open.close()
 
     def note(self, image_id: int, image_hw: tuple[int, int], found: Sequence[Result]) -> None:
         """Keep what was found in an image."""
@@ -57,20 +60,16 @@ class Kept(AbstractContextManager["Kept"]):
         save_results(self._file, results, self._origin)
 
 
+def _noted(journal: Journal, wanted: Collection[int]) -> CocoResults:
+    images, rows = [], []
+    for image_id in wanted:
+        if (key := str(image_id)) in journal:
+            hw, found = journal[key]
+            images.append([image_id, *hw])
+            rows += found
+    return parse_results(journal.path, images, rows)
+
+
 def journal_of(file: Path) -> Path:
     """Return the file in which an evaluation notes what is found; it is there if that broke off."""
     return file.with_name(f".{file.name}.progress")
-
-
-def _settings(origin: Origin) -> dict[str, object]:
-    """Return the origin by the flags that choose it."""
-    settings = {f"--set {name}": value for name, value in origin.settings.items()}
-    return {
-        "--trained_model": f"SHA-256 {origin.digest[:16]}",
-        "--dataset": origin.dataset,
-        "masks": origin.masks,
-        "--score_threshold": origin.score_threshold,
-        "--engine": origin.engine,
-        "--precision": origin.precision,
-        **settings,
-    }

@@ -42,6 +42,18 @@ class Origin:
         """Return plain values, for JSON."""
         return asdict(self)
 
+    def by_flags(self) -> dict[str, object]:
+        """Return it by the flags that choose it."""
+        return {
+            "--trained_model": f"SHA-256 {self.digest[:16]}",
+            "--dataset": self.dataset,
+            "masks": self.masks,
+            "--score_threshold": self.score_threshold,
+            "--engine": self.engine,
+            "--precision": self.precision,
+            **{f"--set {name}": value for name, value in self.settings.items()},
+        }
+
     @classmethod
     def from_dict(cls, values: object) -> Origin:
         """Rebuild what `to_dict` gave.

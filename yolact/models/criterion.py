@@ -29,7 +29,7 @@ from yolact.config import LossConfig
 
 from .mask_rescorer import MaskRescorer
 
-_AT_ONCE = 64  # masks of the network's input that are floats at the same time
+_AT_ONCE = 16  # masks of the network's input that are floats at the same time
 
 
 class Criterion:
@@ -130,7 +130,7 @@ class Criterion:
             place, index = place[kept], index[kept]
         sizes = [min(count, limit) for count in counts]
         drawn = [count / max(size, 1) for count, size in zip(counts, sizes, strict=True)]
-        shares = torch.tensor(drawn).repeat_interleave(torch.tensor(sizes))
+        shares = torch.tensor(drawn).repeat_interleave(torch.tensor(sizes))  # sync: on the CPU
         coefficients = predictions.coefficients.flatten(0, 1).index_select(0, place)
         logits = [
             part @ prototypes
@@ -214,7 +214,7 @@ def _gather(targets: Sequence[Target], device: torch.device) -> _Objects:
     boxes = boxes / beside(boxes, targets[0].masks.shape[:0:-1] * 2)
     usable = (corners[:, 2:] > corners[:, :2]).all(dim=1) & boxes.isfinite().all(dim=1)
     kept, crowds = usable & ~is_crowd, usable & is_crowd
-    rows = torch.arange(len(targets)).repeat_interleave(torch.tensor(sizes))
+    rows = torch.arange(len(targets)).repeat_interleave(torch.tensor(sizes))  # sync: on the CPU
     counts, crowd_counts = (
         torch.bincount(rows[flags], minlength=len(targets)).tolist()  # sync: on the CPU
         for flags in (kept, crowds)

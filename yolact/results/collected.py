@@ -100,9 +100,8 @@ class Collected:
                 file.write(entry[kind])
                 file.flush()
             except OSError as error:
-                told = OSError(f"cannot write {self.paths[kind]}: {reason_of(error)}")
-                told.errno = error.errno
-                raise told from error
+                reason = f"cannot write {self.paths[kind]}: {reason_of(error)}"
+                raise OSError(reason) from error
         if self._coco is not None:
             self._coco.put(head["classes"], entry["coco"])
 

@@ -84,6 +84,7 @@ class ResultFolder:
         self._collected = Collected(self.folder, self.kinds, image_folder, table)
         self._open = ExitStack()
         self._journal: Journal | None = None
+        self._to_begin_with: list[str] | None = None
 
     def __enter__(self) -> ResultFolder:
         with ExitStack() as undo:
@@ -94,7 +95,10 @@ class ResultFolder:
                 path = progress_of(self.folder, self._table)
                 self._journal = undo.enter_context(Journal(path, settings, self._resume))
             undo.callback(self._collected.close)
-            self._begin(self._noted())
+            self._to_begin_with = self._noted()
+            if not self._to_begin_with:
+                self._begin()
+            undo.callback(self._begin)
             self._open = undo.pop_all()
         return self
 
@@ -106,22 +110,25 @@ class ResultFolder:
     ) -> None:
         self._open.close()
 
-    def missing(self, sources: Iterable[str | Path]) -> list[str]:
+    def missing(self, sources: Iterable[str | Path] | Mapping[str, str]) -> list[str]:
         """Return which images are still to be done.
 
         Those are not whose files are all there as they were written, and which themselves have not
         changed since. What the files for all images hold of others is dropped.
 
         Args:
-            sources: paths or addresses, as `Detections.source` has them.
+            sources: paths or addresses, as `Detections.source` has them; and the name of the files
+                of each, where that may have changed since.
         """
-        wanted = [str(source) for source in sources]
-        done = {source for source in wanted if self._is_done(source)}
-        noted = self._noted()
+        names = sources if isinstance(sources, Mapping) else dict.fromkeys(map(str, sources))
+        done = {source for source, name in names.items() if self._is_done(source, name)}
+        noted, has_begun = self._noted(), self._to_begin_with is None
         kept = [source for source in noted if source in done]
-        if len(kept) < len(noted):
-            self._begin(kept)
-        return [source for source in wanted if source not in done]
+        if not has_begun or len(kept) < len(noted):
+            self._to_begin_with = kept
+        if has_begun:
+            self._begin()
+        return [source for source in names if source not in done]
 
     def add(self, detections: Detections, name: str, files: Iterable[Path] = ()) -> None:
         """Write what is asked for of one image or frame.
@@ -151,13 +158,13 @@ class ResultFolder:
                 # One of labelme's may be corrected by hand.
                 sizes |= {path: None if kind == "labelme" else _size(path) for path in written}
         names = {path.relative_to(self.folder).as_posix(): sizes[path] for path in sizes}
-        note = {"stamp": stamp, "files": names, "collected": entry}
+        note = {"name": name, "stamp": stamp, "files": names, "collected": entry}
         return {"source": detections.source, "head": head, "note": note}
 
-    def finished(self, source: str, files: Iterable[Path]) -> Note:
+    def finished(self, source: str, name: str, files: Iterable[Path]) -> Note:
         """Return the note of something all of whose files, in the folder, others have written."""
         sizes = {path.relative_to(self.folder).as_posix(): _size(path) for path in files}
-        note = {"stamp": _stamp(source), "files": sizes, "collected": {}}
+        note = {"name": name, "stamp": _stamp(source), "files": sizes, "collected": {}}
         return {"source": source, "head": {}, "note": note}
 
     def note(self, written: Note) -> None:
@@ -166,8 +173,9 @@ class ResultFolder:
         Raises:
             OSError: a file cannot be written.
         """
+        self._begin()
         self._collected.put(written["head"], written["note"]["collected"])
-        if self._journal is not None:
+        if self._journal is not None and written["source"]:  # without one it is not found again
             if "" not in self._journal:
                 self._journal.note("", written["head"])
             self._journal.note(written["source"], written["note"])
@@ -189,8 +197,11 @@ class ResultFolder:
     def _noted(self) -> list[str]:
         return [] if self._journal is None else [source for source in self._journal if source]
 
-    def _begin(self, sources: Iterable[str]) -> None:
-        """Write the files for all images, with what is noted of some."""
+    def _begin(self) -> None:
+        """Write the files for all images, with what is noted of some, if they are not begun yet."""
+        sources, self._to_begin_with = self._to_begin_with, None
+        if sources is None:
+            return
         journal = self._journal
         if journal is None or "" not in journal:
             self._collected.begin({})
@@ -198,13 +209,13 @@ class ResultFolder:
             entries = (journal[source]["collected"] for source in sources)
             self._collected.begin(journal[""], entries)
 
-    def _is_done(self, source: str) -> bool:
+    def _is_done(self, source: str, name: str | None) -> bool:
         if self._journal is None or not source or source not in self._journal:
             return False
         noted = self._journal[source]
         there = ((_size(self.folder / name), size) for name, size in noted["files"].items())
         whole = all(now is not None and size in (None, now) for now, size in there)
-        return whole and noted["stamp"] == _stamp(source)
+        return whole and noted["stamp"] == _stamp(source) and name in (None, noted["name"])
 
 
 def progress_of(folder: Path, table: str = "detections") -> Path:

@@ -23,14 +23,21 @@ class Journal(Mapping[str, Any], AbstractContextManager["Journal"]):
         path: of the file; its folder is there.
         settings: plain values that decide what is noted, each by the flag or argument that sets it.
         resume: go on with the file, if there is one; else begin a new one.
+        of: what the results are in, for messages; by default the folder of the file.
 
     Raises:
         ValueError: the file is of other settings.
         OSError: the file cannot be read or written.
     """
 
-    def __init__(self, path: Path, settings: Mapping[str, object], resume: bool = False) -> None:
-        self.path = path
+    def __init__(
+        self,
+        path: Path,
+        settings: Mapping[str, object],
+        resume: bool = False,
+        of: Path | None = None,
+    ) -> None:
+        self.path, self._of = path, of or path.parent
         self._places: dict[str, int] = {}  # key -> offset of its line
         settings = json.loads(json.dumps(dict(settings)))
         end = self._read(settings) if resume and path.exists() else 0
@@ -95,7 +102,7 @@ class Journal(Mapping[str, Any], AbstractContextManager["Journal"]):
         ]
         if others:
             raise ValueError(
-                f"{self.path.parent} holds results of a run with {'; '.join(others[:3])}: go on "
+                f"{self._of} holds results of a run with {'; '.join(others[:3])}: go on "
                 "with its settings, name another output, or begin anew without --resume"
             )
 

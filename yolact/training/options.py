@@ -79,8 +79,9 @@ class TrainOptions:
     def less_memory(self, batch_size: int) -> str:
         """Say what makes a step on the batch of one process need less memory."""
         parts = 2 * len(self.batch_parts(batch_size))
-        splits = f"--accumulate={parts} runs a batch in {parts} parts, "
-        return (splits if parts <= batch_size else "") + "--set model.image_size takes fewer pixels"
+        splits = f"--accumulate={parts} runs a batch in {parts} parts; " * (parts <= batch_size)
+        kept = "; --resume=interrupt goes on" * self.interrupt
+        return f"{splits}--precision=bfloat16 and --set model.image_size=400 need less{kept}"
 
     def batch_parts(self, batch_size: int) -> list[slice]:
         """Split the batch of one process.

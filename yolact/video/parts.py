@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import shutil
+import sys
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from functools import partial
@@ -53,17 +54,24 @@ class Parts(AbstractContextManager["Parts"]):
         self.path, self._picture = path, picture
         self._length = -(-LENGTH // batch) * batch
         self._batch = batch
-        self._folder = path.with_name(f".{path.name}.parts")
-        self._journal = Journal(path.with_name(f".{path.name}.progress"), settings, resume=True)
+        self._folder, journal = _files_of(path)
+        self._journal = Journal(journal, settings, resume=True, of=path)
         self._writer: VideoWriter | None = None
         self._source: Path | None = None
-        self.go_on_from(self._whole_frames())
+        self.go_on_from(sys.maxsize)
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         self.close()
         self._journal.__exit__()
         if kind is not None and _JOINED not in self._journal:
             logger.info("%d frames are done; --resume goes on", self._begun)
+
+    @staticmethod
+    def forget(path: Path) -> None:
+        """Drop what is kept to go on with a video."""
+        folder, journal = _files_of(path)
+        journal.unlink(missing_ok=True)
+        shutil.rmtree(folder, ignore_errors=True)
 
     @property
     def finished(self) -> Any:
@@ -96,6 +104,7 @@ class Parts(AbstractContextManager["Parts"]):
                 f"--resume: expected a video file, which can be read again: {source.name}"
             )
         self._source = source.path if source.sound is not None else None
+        # By the CPU: where a card failed for one part, that could not be joined with the others.
         self._make = partial(VideoWriter, fps=source.fps, image_hw=source.image_hw)
         if self._picture:
             self._folder.mkdir(exist_ok=True)
@@ -164,13 +173,6 @@ class Parts(AbstractContextManager["Parts"]):
             self._journal.note(str(self._begun), noted)
             self._begun = end
 
-    def _whole_frames(self) -> int:
-        """Return how many frames the parts hold that are there, from the first on."""
-        frames = 0
-        while (noted := self._noted(frames)) is not None:
-            frames = noted["end"]
-        return frames
-
     def _noted(self, start: int) -> Any:
         """Return what is noted of the part that begins with a frame, if it is whole; else None."""
         noted = self._journal.get(str(start))
@@ -182,3 +184,8 @@ class Parts(AbstractContextManager["Parts"]):
     @staticmethod
     def _size(path: Path) -> int | None:
         return path.stat().st_size if path.is_file() else None
+
+
+def _files_of(path: Path) -> tuple[Path, Path]:
+    """Return the folder of a video's parts, and the file in which they are noted."""
+    return path.with_name(f".{path.name}.parts"), path.with_name(f".{path.name}.progress")
