@@ -49,7 +49,7 @@ TINY = (
 
 
 COLUMNS = (
-    *("run", "kills", "of these before anything was finished", "files opened", "corrupt", "lost"),
+    *("run", "kills", "before anything was finished", "files opened", "corrupt", "lost"),
     *("runs that ended", "as if never killed"),
 )
 
@@ -102,11 +102,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     torch.set_num_threads(1)  # and no thread is begun before the forks
     parts.LENGTH = 10
     print(f"{describe_machine(torch.device('cpu'))}, seed {args.seed}\n")
-    print("| run | kills | before anything was finished | files opened | corrupt | lost |", end="")
-    print(
-        " ended | as if never killed |\n| --- | --- | --- | --- | --- | --- | --- | --- |",
-        flush=True,
-    )
+    print(f"| {' | '.join(COLUMNS)} |\n{'| --- ' * len(COLUMNS)}|", flush=True)
     with tempfile.TemporaryDirectory() as place:
         for run in make_runs(Path(place)):
             if args.only in (None, run.name):
@@ -170,11 +166,11 @@ def kill_often(run: Run, place: Path, kills: int, chance: random.Random) -> Tall
 def watched(run: Run, place: Path) -> tuple[float, float]:
     """Run without a kill; return the seconds until the first result, and until the end."""
     process, begun, first = started(run, place, run.flags), time.monotonic(), None
-    while not os.waitpid(process, os.WNOHANG)[0]:
+    while not (ended := os.waitpid(process, os.WNOHANG))[0]:
         if first is None and run.finished(place / "out"):
             first = time.monotonic() - begun
         time.sleep(0.005)
-    if first is None:
+    if first is None or ended[1]:
         raise OSError(f"{run.name} failed: {(place / 'log.txt').read_text()[-500:]}")
     return first, time.monotonic() - begun
 
@@ -228,8 +224,18 @@ def noted(folder: Path) -> int:
     """Return how many images, frames or parts are noted as finished; all where the end is."""
     if (folder / "ap.json").exists():
         return 10**6
-    lines = (path.read_bytes().count(b"\n") for path in folder.glob(".*.progress"))
-    return max(sum(lines) - 1, 0)
+    return sum(len(keys_in(path)) for path in folder.glob(".*.progress"))
+
+
+def keys_in(path: Path) -> set[str]:
+    """Return what is noted in a file of progress, but for the heads.
+
+    Raises:
+        ValueError: a line other than the last, which may be cut short, is broken.
+    """
+    lines = path.read_bytes().splitlines(keepends=True)
+    noted = [json.loads(line) for line in lines if line.endswith(b"\n")]
+    return {line["key"] for line in noted if line.get("key")}
 
 
 def last_iteration(folder: Path) -> int:
@@ -238,11 +244,10 @@ def last_iteration(folder: Path) -> int:
 
 
 def look(folder: Path, tally: Tally) -> None:
-    """Open every file that has its final name."""
+    """Open every file that has its final name, and those of progress."""
     for path in folder.rglob("*"):
-        if path.is_file() and not any(
-            part.startswith(".") for part in path.relative_to(folder).parts
-        ):
+        is_hidden = any(part.startswith(".") for part in path.relative_to(folder).parts)
+        if path.is_file() and (path.suffix == ".progress" or not is_hidden):
             tally.opened += 1
             try:
                 open_file(path)
@@ -257,7 +262,9 @@ def open_file(path: Path) -> None:
         ValueError: it is broken; likewise OSError, KeyError, csv.Error, FFmpegError.
     """
     kind = path.suffix
-    if kind == ".pth":
+    if kind == ".progress":
+        keys_in(path)
+    elif kind == ".pth":
         read_checkpoint(path)
     elif kind == ".json":
         json.loads(path.read_text())

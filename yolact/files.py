@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import BinaryIO
 
 import cv2
@@ -165,3 +166,17 @@ def as_file_name(text: str) -> str:
     """Return a text as part of a file name: letters, digits, "-", "_" and "." of its beginning."""
     name = re.sub(r"[^\w.-]+", "_", text).encode()[:_LONGEST_PART].decode(errors="ignore")
     return name.strip("._") or "_"
+
+
+def cache_folder() -> Path:
+    """Return the folder for what can be made again: ~/.cache/yolact, or below XDG_CACHE_HOME."""
+    try:
+        return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "yolact"
+    except RuntimeError:  # a user without a home
+        return Path(_temporary().name)
+
+
+@cache
+def _temporary() -> TemporaryDirectory[str]:
+    """Return a folder of this process alone; one of a known name somebody else could fill."""
+    return TemporaryDirectory(prefix="yolact-")

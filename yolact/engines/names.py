@@ -10,12 +10,8 @@ onnxruntime  an exported .onnx file, on an NVIDIA card by CUDA or TensorRT, or o
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache
-from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any, Literal
 
 import torch
@@ -51,17 +47,3 @@ class Engine:
     def __str__(self) -> str:
         threads = f" ({torch.get_num_threads()} threads)" if self.device.type == "cpu" else ""
         return f"{self.name}, {self.precision}, {self.device}{threads}"
-
-
-def cache_folder() -> Path:
-    """Return the folder for what can be made again: ~/.cache/yolact, or below XDG_CACHE_HOME."""
-    try:
-        return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "yolact"
-    except RuntimeError:  # a user without a home
-        return Path(_temporary().name)
-
-
-@cache
-def _temporary() -> TemporaryDirectory[str]:
-    """Return a folder of this process alone; one of a known name somebody else could fill."""
-    return TemporaryDirectory(prefix="yolact-")

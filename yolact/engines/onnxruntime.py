@@ -15,8 +15,9 @@ from torch import Tensor
 
 from layers.structures import Predictions
 from yolact.errors import OptionError
+from yolact.files import cache_folder
 
-from .names import CUDA_PROVIDER, TENSORRT_PROVIDER, Engine, Port, Precision, cache_folder
+from .names import CUDA_PROVIDER, TENSORRT_PROVIDER, Engine, Port, Precision
 
 _ERRORS_ONLY = 3
 

@@ -24,8 +24,9 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from layers.structures import Predictions
+from yolact.files import cache_folder
 
-from .names import Port, Precision, cache_folder
+from .names import Port, Precision
 from .pytorch import merge_branches
 from .telemetry import no_telemetry
 
