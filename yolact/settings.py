@@ -6,6 +6,7 @@ import ast
 import difflib
 from collections.abc import Iterator, Mapping
 from dataclasses import fields, is_dataclass, replace
+from functools import cache
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from data.problems import printable
@@ -67,7 +68,7 @@ def assign(part: Any, path: list[str], text: str, whole: str) -> Any:
         KeyError: no such field; the message names the nearest one.
         ValueError: a value of the wrong type or out of range.
     """
-    hints = get_type_hints(type(part))
+    hints = _hints_of(type(part))
     name = path[0]
     if name not in hints or is_dataclass(hints[name]) != (len(path) > 1):
         raise KeyError(f"{shown(whole)} is no setting{_nearest(part, path, whole)}")
@@ -127,6 +128,11 @@ def _coerce(value: Any, hint: Any, where: str) -> Any:
     raise ValueError(f"{where}={shown(value)}: expected {expected}")
 
 
+@cache
+def _hints_of(cls: type[Any]) -> dict[str, Any]:
+    return get_type_hints(cls)
+
+
 def build(cls: type[Any], values: Any, where: str) -> Any:
     """Build a dataclass of plain values, which may come from anybody.
 
@@ -140,7 +146,7 @@ def build(cls: type[Any], values: Any, where: str) -> Any:
     """
     if not isinstance(values, Mapping):
         raise ValueError(f"{where}: expected settings by name, got {type(values).__name__}")
-    hints = get_type_hints(cls)
+    hints = _hints_of(cls)
     unknown = set(values) - set(hints)
     if unknown:
         names = printable(", ".join(sorted(map(str, unknown))))

@@ -131,7 +131,7 @@ def _guided(
     def mutate(content: bytes, most: int, seed: int) -> bytes:
         return parser.mutate(bytes(content), Random(seed))[:most]
 
-    flags = [f"-atheris_runs={executions}", f"-seed={seed}", "-rss_limit_mb=0", "-max_len=100000"]
+    flags = [f"-atheris_runs={executions}", f"-seed={seed}", "-rss_limit_mb=0", "-max_len=20000"]
     flags += [f"-artifact_prefix={corpus.parent}/", "-report_slow_units=1000", "-keep_seed=1"]
     flags += [f"-handle_{name}=0" for name in ("segv", "abrt", "bus", "ill", "fpe")]
     atheris.Setup([sys.argv[0], *flags, str(corpus)], one, custom_mutator=mutate)
