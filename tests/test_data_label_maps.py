@@ -14,6 +14,7 @@ from PIL import Image as PilImage
 from support.files_of_tools import LEFT, RIGHT, as_bytes, objects, save, segment, write_sam
 from support.foreign_formats import DISC, HW, opened, write_images
 
+from data.annotations import run_lengths
 from data.catalog import resolve_dataset
 from data.formats.label_maps.ids import ids_of_colours
 from data.formats.label_maps.pngs import read_pngs
@@ -130,6 +131,17 @@ def test_voc_files_that_are_left_out(tmp_path: Path) -> None:
     outside.write_text("../../a\n/etc/passwd\na\n")
     with pytest.raises(ValueError, match="2 of 3 images are missing"):
         read_voc(tmp_path / "JPEGImages", outside)
+
+
+def test_a_mask_of_noise(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its runs would fill the memory."""
+    monkeypatch.setattr(run_lengths, "_MOST_RUNS", 100)
+    write_images(tmp_path / "JPEGImages", ("a.png", "b.png"))
+    write_voc(tmp_path, "a", LEFT * 15, LEFT * 1)
+    write_voc(tmp_path, "b", LEFT * 15, np.random.default_rng(0).integers(0, 9, HW))
+    content, (problem,) = read_voc(tmp_path / "JPEGImages", tmp_path)
+    assert [image["file_name"] for image in content["images"]] == ["a.png"]
+    assert problem.what == "a mask of noise"
 
 
 @pytest.mark.parametrize("number", [-1, 255, 300, 2_000_000_000])

@@ -12,6 +12,7 @@ from data.annotations.run_lengths import (
     compress,
     decode,
     encode,
+    encode_regions,
     from_outline,
     measure,
     merge,
@@ -43,6 +44,17 @@ def test_round_trip(image_hw: tuple[int, int]) -> None:
         assert (decode(found, (0, 0)) == mask).all()
         assert (decode(mask, (0, 0)) == mask).all()
         assert measure(found)[1] == mask.sum()
+
+
+@pytest.mark.parametrize("numbers", [1, 2, 300])
+@pytest.mark.parametrize("image_hw", SIZES)
+def test_regions_of_a_picture(image_hw: tuple[int, int], numbers: int) -> None:
+    ids = np.random.default_rng(0).integers(-1, numbers, image_hw) * 70_000
+    ids[1:, ::2] = ids[:1, ::2]  # some runs are long
+    for picture in (ids, np.asfortranarray(ids), ids.astype(np.int32)):
+        found = encode_regions(picture)
+        assert list(found) == np.unique(ids).tolist()
+        assert all(pixels == encode(ids == number) for number, pixels in found.items())
 
 
 @pytest.mark.usefixtures("path")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ast
 import difflib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import fields, is_dataclass, replace
 from functools import cache
 from typing import Any, Literal, get_args, get_origin, get_type_hints
@@ -128,9 +128,7 @@ def _coerce(value: Any, hint: Any, where: str) -> Any:
     raise ValueError(f"{where}={shown(value)}: expected {expected}")
 
 
-@cache
-def _hints_of(cls: type[Any]) -> dict[str, Any]:
-    return get_type_hints(cls)
+_hints_of: Callable[[type[Any]], dict[str, Any]] = cache(get_type_hints)  # type: ignore[assignment]  # a class can be hashed
 
 
 def build(cls: type[Any], values: Any, where: str) -> Any:

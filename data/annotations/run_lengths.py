@@ -20,6 +20,7 @@ from layers.native import kernels_for
 from .table import Ints, Ragged
 
 _CHUNK = 2**16  # bytes of run lengths that are read at once: what fits into the cache
+_MOST_RUNS = 2**24  # of a picture of numbers: memory for each
 _CONTINUED = bytes(range(80, 112))  # the letters of a number but its last
 _MAX_DIGITS = 7  # 35 bits with the sign: more than the pixels of any image
 
@@ -53,6 +54,40 @@ def encode(
     else:
         text = kernels.encode_mask(pixels, x, y, height, width)
     return {"size": [height, width], "counts": text.decode("ascii")}
+
+
+def encode_regions(ids: NDArray[np.integer]) -> dict[int, RunLengths]:
+    """Encode the pixels of each number of a picture, all in one pass.
+
+    Args:
+        ids: (H, W).
+
+    Returns:
+        The mask of each number that occurs, in rising order.
+
+    Raises:
+        ValueError: the picture is noise: the runs of its numbers are too many.
+    """
+    if not ids.size:
+        return {}
+    height, width = ids.shape
+    pixels = np.ascontiguousarray(ids.T).ravel()  # column by column
+    starts = np.flatnonzero(pixels[1:] != pixels[:-1]) + 1
+    if len(starts) >= _MOST_RUNS:
+        raise ValueError(f"{len(starts) + 1} runs of pixels, more than {_MOST_RUNS}")
+    starts = np.concatenate(([0], starts))
+    ends = np.append(starts[1:], len(pixels))
+    order = np.argsort(pixels[starts], kind="stable")
+    values, firsts = np.unique(pixels[starts][order], return_index=True)
+    found = {}
+    for number, runs in zip(values.tolist(), np.split(order, firsts[1:]), strict=True):
+        bounds = np.stack((starts[runs], ends[runs]), axis=1).ravel()
+        counts = np.diff(bounds, prepend=0, append=len(pixels))
+        counts = counts[:-1] if counts[-1] == 0 else counts
+        found[number] = _as_text(
+            _codec().frPyObjects({"size": [height, width], "counts": counts}, height, width)
+        )
+    return found
 
 
 def decode(outline: Outline, image_hw: tuple[int, int]) -> NDArray[np.uint8]:

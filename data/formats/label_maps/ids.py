@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image as PilImage
 
-from data.annotations.run_lengths import decode, encode
+from data.annotations.run_lengths import decode, encode_regions
 from data.files import is_file, open_file, read_bytes
 from data.formats.convert import header_hw
 from data.formats.output import Output, Picture
@@ -23,6 +23,7 @@ Ids = NDArray[np.int64]
 
 
 _MOST_IDS = 20_000  # in one picture
+_NO_PHOTOGRAPH = "it seems to be a photograph: put masks there"
 
 
 class IdMap(NamedTuple):
@@ -90,7 +91,7 @@ def read_ids(file: Path) -> IdMap:
         values = values[..., 0]
     values = values.astype(np.int64, copy=False)
     if values.max() > _MOST_IDS and len(np.unique(values)) > _MOST_IDS:
-        raise Unusable("a mask of too many objects", "it seems to be a photograph: put masks there")
+        raise Unusable("a mask of too many objects", _NO_PHOTOGRAPH)
     colours = None if palette is None else np.array(palette, np.uint8).reshape(-1, 3)
     return IdMap(values, colours, has_colours)
 
@@ -109,10 +110,16 @@ def colours_of_ids(ids: Ids) -> NDArray[np.uint8]:
     return np.stack(channels, axis=-1)
 
 
-def regions(ids: Ids) -> Iterator[tuple[int, RunLengths]]:
-    """Yield each number that occurs with its pixels, in rising order."""
-    for number in np.unique(ids).tolist():
-        yield number, encode(ids == number)
+def regions(ids: Ids) -> dict[int, RunLengths]:
+    """Return the pixels of each number that occurs, in rising order.
+
+    Raises:
+        Unusable: the picture is noise.
+    """
+    try:
+        return encode_regions(ids)
+    except ValueError:
+        raise Unusable("a mask of noise", _NO_PHOTOGRAPH) from None
 
 
 def paint(output: Output, picture: Picture, most: int) -> tuple[Ids, Sequence[Annotation]]:

@@ -6,13 +6,12 @@ import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-import numpy as np
 from PIL import Image as PilImage
 
 from data.annotations.entries import Key, entries_of, id_key, read_categories, read_content
 from data.annotations.images import parse_images
 from data.annotations.locate import ImageFinder
-from data.annotations.run_lengths import encode, measure
+from data.annotations.run_lengths import measure
 from data.formats.convert import CocoBuilder, Converted, Object, header_hw
 from data.formats.output import Output, Picture
 from data.problems import Unusable
@@ -87,7 +86,7 @@ def write_panoptic(output: Output, pictures: Iterable[Picture]) -> None:
                 "iscrowd": objects[segment - 1]["iscrowd"],
                 **dict(zip(("bbox", "area"), measure(pixels), strict=True)),
             }
-            for segment, pixels in regions(ids)
+            for segment, pixels in regions(ids).items()
             if segment
         ]
         annotations.append({"image_id": number, "file_name": png, "segments_info": segments})
@@ -126,14 +125,14 @@ def _objects(
     where: str,
 ) -> list[Object]:
     objects: list[Object] = []
-    present = set(np.unique(ids).tolist())
+    masks = regions(ids)
     for segment in segments:
         with found.leaving_out(f"{where}, segment {segment['id']!r:.40}"):
             number, key = segment["id"], segment["category_id"]
             if not isinstance(key, int | str) or key not in number_of:
                 raise Unusable("a segment of an unknown class", "add the class to 'categories'")
-            if number not in present:
+            if number not in masks:
                 raise Unusable("a segment without a pixel", "export it again, or delete it")
             is_crowd = segment.get("iscrowd") in (1, True)
-            objects.append(Object(number_of[key], encode(ids == number), is_crowd=is_crowd))
+            objects.append(Object(number_of[key], masks[number], is_crowd=is_crowd))
     return objects

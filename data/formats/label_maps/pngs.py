@@ -17,7 +17,7 @@ from data.formats.output import Output, Picture
 from data.formats.yolo_files import images_below
 from data.problems import Unusable
 
-from .ids import read_ids, read_lines, save
+from .ids import read_ids, read_lines, regions, save
 
 ID_SUFFIX = "_instanceIds.png"
 MASKS, OWN_IMAGE = "masks", "images"
@@ -127,8 +127,8 @@ def _read_cityscapes(found: CocoBuilder, image_folder: Path, id_files: Iterable[
             if ids.shape != image_hw:
                 raise Unusable("a mask of another size than its image", "export it again")
             objects = [
-                Object(name, encode(ids == number), is_crowd=number < _SHARE)
-                for number in np.unique(ids).tolist()
+                Object(name, pixels, is_crowd=number < _SHARE)
+                for number, pixels in regions(ids).items()
                 for name in _thing(number)
             ]
             file_name = paths[0].relative_to(image_folder).as_posix()

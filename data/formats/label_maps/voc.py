@@ -20,7 +20,7 @@ from data.formats.output import Output, Picture
 from data.formats.yolo_files import images_below
 from data.problems import Unusable
 
-from .ids import IdMap, Ids, ids_of_colours, mask_file, paint, read_ids, read_lines, save
+from .ids import IdMap, Ids, ids_of_colours, mask_file, paint, read_ids, read_lines, regions, save
 
 CLASSES, OBJECTS, IMAGES = "SegmentationClass", "SegmentationObject", "JPEGImages"
 """The folders of a dataset."""
@@ -79,14 +79,15 @@ def read_voc(image_folder: Path, source: Path) -> Converted:
                 raise Unusable("a mask of another size than its image", "export it again")
             numbers = _class_numbers(class_map, classes)
             ids = _with_void(objects_map)
-            listed = np.setdiff1d(ids, (0, _VOID)).tolist()
+            masks = {key: mask for key, mask in regions(ids).items() if key not in (0, _VOID)}
+            labels = _labels(ids, numbers)
             objects: list[Object] = []
-            for number in listed:
+            for number, mask in masks.items():
                 with found.leaving_out(f"{name}, object {number}"):
-                    objects.append(_object(ids == number, numbers, classes))
+                    objects.append(Object(_name(labels[number], classes), mask))
             crowds = list(_crowds(ids == _VOID, numbers, classes))
             file_name = images[name].relative_to(image_folder).as_posix()
-            found.add(file_name, image_hw, [*objects, *crowds], len(listed))
+            found.add(file_name, image_hw, [*objects, *crowds], len(masks))
     names = [name for number, name in sorted(classes.names.items()) if number]
     return found.finish(source, listed=names if classes.are_listed else ())
 
@@ -187,13 +188,20 @@ def _with_void(objects_map: IdMap) -> Ids:
     return np.where(ids == void, _VOID, ids)
 
 
-def _object(pixels: NDArray[np.bool_], numbers: Ids, classes: _Classes) -> Object:
-    counts = np.bincount(numbers[pixels].clip(0, _VOID), minlength=_VOID)[:_VOID]
-    counts[0] = 0
-    name = classes.names.get(int(counts.argmax())) if counts.any() else None
-    if name is None:
+def _labels(ids: Ids, numbers: Ids) -> dict[int, int]:
+    """Return the class number that most pixels of each object have, 0 where none has one."""
+    values, inverse = np.unique(ids, return_inverse=True)
+    pairs = inverse.reshape(-1) * (_VOID + 1) + numbers.clip(0, _VOID).ravel()
+    counts = np.bincount(pairs, minlength=len(values) * (_VOID + 1)).reshape(len(values), -1)
+    counts = counts[:, :_VOID]
+    counts[:, 0] = 0
+    return dict(zip(values.tolist(), counts.argmax(1).tolist(), strict=True))
+
+
+def _name(label: int, classes: _Classes) -> str:
+    if not label or label not in classes.names:
         raise Unusable("an object without a class", f"give it one of {_LABEL_MAP}")
-    return Object(name, encode(pixels))
+    return classes.names[label]
 
 
 def _crowds(void: NDArray[np.bool_], numbers: Ids, classes: _Classes) -> Iterator[Object]:
