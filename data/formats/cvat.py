@@ -129,7 +129,7 @@ def is_cvat(file: Path) -> bool:
 
 
 def subsets(file: Path) -> set[str]:
-    """Return the subsets of a project that images of a file are in, without reading all of it."""
+    """Return the subsets of a project that images of a file are in, without parsing it."""
     return {name.decode("utf-8", "replace") for name in _SUBSET.findall(read_bytes(file))}
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
 import numpy as np
@@ -40,7 +40,7 @@ class Picture(NamedTuple):
     @property
     def stem(self) -> str:
         """The name without its suffix."""
-        return self.name.rpartition(".")[0] or self.name
+        return str(PurePosixPath(self.name).with_suffix(""))
 
 
 @dataclass
