@@ -69,14 +69,14 @@ def measure_images(place: Path, count: int, side: int, samples: int) -> None:
     make_images(place / "in", count, side)
     flags = ["--images=in:out", "--save_csv", "--save_coco", "--save_json", "--save_txt"]
     lines = place / "out" / ".detections.progress"
-    print_table(f"{count} images", watched(flags, place, lines, count / samples))
+    print_table(f"{count} images", watched(flags, place, lines, count, samples))
 
 
 def measure_video(place: Path, count: int, side: int, samples: int) -> None:
     """Segment a video, with tracks and key frames."""
     make_video(place / "in.mp4", count, side)
     flags = ["--video=in.mp4:out.mp4", "--track", "--keyframes=4", "--save_json", "--save_csv"]
-    print_table(f"{count} frames", watched(flags, place, place / "out.jsonl", count / samples))
+    print_table(f"{count} frames", watched(flags, place, place / "out.jsonl", count, samples))
 
 
 def make_images(folder: Path, count: int, side: int) -> None:
@@ -98,33 +98,43 @@ def make_video(path: Path, count: int, side: int) -> None:
             writer.write(clip[min(place, 2 * len(clip) - 1 - place)])
 
 
-def watched(flags: Sequence[str], place: Path, lines: Path, every: float) -> Iterator[Sample]:
+def watched(
+    flags: Sequence[str], place: Path, lines: Path, count: int, samples: int
+) -> Iterator[Sample]:
     """Run eval.py, and yield samples of its process.
 
     Args:
         flags: beside the model's.
         place: the working folder.
         lines: a file that gets a line for each image or frame.
-        every: images or frames from one sample to the next.
+        count: of the images or frames.
+        samples: to take of them.
 
     Raises:
-        OSError: the run failed.
+        OSError: the run failed, or left something out.
     """
     command = [sys.executable, str(ROOT / "eval.py"), *MODEL, *flags]
     start, done, size, due = time.monotonic(), 0, 0, 0.0
     with subprocess.Popen(command, cwd=place, stdout=subprocess.DEVNULL) as process:
         while process.poll() is None:
-            if lines.exists():
-                with lines.open("rb") as file:
-                    file.seek(size)
-                    new = file.read()
-                done, size = done + new.count(b"\n"), size + len(new)
+            done, size = read_on(lines, done, size)
             if done > due:
                 yield sample_of(process.pid, done, time.monotonic() - start)
-                due += every
+                due += count / samples
             time.sleep(0.5)
-    if process.returncode:
-        raise OSError(f"{' '.join(command)}: exit code {process.returncode}")
+    done, _ = read_on(lines, done, size)
+    if process.returncode or done < count:
+        raise OSError(f"{' '.join(command)}: exit code {process.returncode}, {done} lines")
+
+
+def read_on(lines: Path, done: int, size: int) -> tuple[int, int]:
+    """Return how many lines a file has by now, and its size, from what it had before."""
+    if not lines.exists():
+        return done, size
+    with lines.open("rb") as file:
+        file.seek(size)
+        new = file.read()
+    return done + new.count(b"\n"), size + len(new)
 
 
 def sample_of(process: int, done: int, seconds: float) -> Sample:

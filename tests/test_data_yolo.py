@@ -70,6 +70,14 @@ def test_class_names_that_are_not_understood(tmp_path: Path, text: str) -> None:
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize("text", ["[" * 51, "{[" * 9999, "names: [a, " + "{b: " * 60 + "}" * 60])
+def test_brackets_in_brackets(tmp_path: Path, text: str) -> None:
+    """Each took the parser longer than the one around it, until Python's recursion ended it."""
+    (tmp_path / "data.yaml").write_text(text)
+    with pytest.raises(ValueError, match=r"data\.yaml: no YAML .*: lists in lists, more than 50"):
+        read_class_names(tmp_path / "data.yaml")
+
+
 @pytest.mark.parametrize(
     ("text", "root", "splits"),
     [

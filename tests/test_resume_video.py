@@ -111,6 +111,16 @@ def test_a_video_that_was_begun_anew_is_gone_on_with() -> None:
     assert predict("--resume", "--track") == 0
 
 
+def test_a_kill_at_the_very_end_leaves_no_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(shutil, "rmtree", lambda *_, **__: None)  # after it, nothing else is done
+        assert predict("--resume") == 0
+    assert Path("out/.b.mp4.parts").is_dir()
+    assert predict("--resume") == 0
+    assert {path.name for path in Path("out").iterdir()} >= {"b.mp4", ".b.mp4.progress"}
+    assert not Path("out/.b.mp4.parts").exists()
+
+
 def test_a_finished_video_that_nobody_named_is_not_made_again() -> None:
     for _ in range(2):
         assert predict("--resume", source="clip.mp4") == 0

@@ -6,8 +6,9 @@ Such files come with scripts to download the images (`download`): these are neve
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from data.classes import Categories
 from data.files import read_text_of
@@ -15,6 +16,7 @@ from data.files import read_text_of
 MAX_BYTES = 1 << 20
 """Of a file: a thousand classes take some 30 kB."""
 
+_DEEPEST = 50  # of brackets in each other
 _SPELLINGS = {"train": ("train",), "val": ("val", "valid", "validation")}
 _NOTHING = ("", "~", "null", "Null", "NULL")  # how YAML writes it
 
@@ -92,13 +94,28 @@ def _names(value: object, where: str) -> list[str]:
     return [name for name in names if name not in _NOTHING]
 
 
+@cache
+def _loader() -> type[Any]:
+    """Return what reads texts, lists and dicts alone; texts as they are written: "no" stays that.
+
+    References are shared, not copied, so few lines cannot stand for gigabytes.
+    """
+    import yaml
+
+    class Loader(yaml.BaseLoader):
+        def fetch_flow_collection_start(self, token: Any) -> None:
+            if self.flow_level >= _DEEPEST:  # each further bracket would take longer than the last
+                raise yaml.YAMLError(f"lists in lists, more than {_DEEPEST} deep")
+            super().fetch_flow_collection_start(token)
+
+    return Loader
+
+
 def _content(file: Path) -> Mapping[object, object]:
     import yaml
 
     try:
-        # Texts, lists and dicts alone, with texts as they are written: a class "no" stays that.
-        # References are shared, not copied, so few lines cannot stand for gigabytes.
-        content = yaml.load(_text(file), yaml.BaseLoader)
+        content = yaml.load(_text(file), _loader())
     except yaml.MarkedYAMLError as error:
         line = f"line {error.problem_mark.line + 1}: " if error.problem_mark else ""
         raise ValueError(f"{file}: no YAML to read 'names' from: {line}{error.problem}") from error

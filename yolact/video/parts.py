@@ -59,6 +59,8 @@ class Parts(AbstractContextManager["Parts"]):
         self._writer: VideoWriter | None = None
         self._source: Path | None = None
         self.go_on_from(sys.maxsize)
+        if self.finished is not None:  # by a run that was killed before it took the parts away
+            shutil.rmtree(self._folder, ignore_errors=True)
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         self.close()
