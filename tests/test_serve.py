@@ -68,6 +68,7 @@ def encoded(image: PilImage.Image, format: str = "PNG", **options: Any) -> bytes
 
 
 PNG, JPEG = encoded(picture()), encoded(picture(), "JPEG")
+FORM = "multipart/form-data; boundary=x"
 
 
 def header_of_png(side: int) -> bytes:
@@ -250,6 +251,11 @@ def test_an_image_too_large(predictor: Predictor) -> None:
             {"content": b"x", "headers": {"Content-Type": "multipart/form-data"}},
             400,
             "boundary",
+        ),
+        *(
+            ("POST", "/api/segment", {"content": body, "headers": {"Content-Type": FORM}}, 400, why)
+            for body in (b"--x\r\n\x9bA: b\r\n\r\nc\r\n--x--", b"--x\r\nA: b\rc", b"--y\r\n")
+            for why in ("Invalid multipart data",)
         ),
     ],
 )

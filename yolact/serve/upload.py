@@ -77,9 +77,12 @@ def decode_image(content: bytes, pixels: int) -> Image:
 async def _content(request: Request) -> bytes:
     if not request.headers.get("content-type", "").startswith("multipart/form-data"):
         return await request.body()
-    async with request.form(max_files=1, max_fields=8) as form:
-        image = form.get(FIELD)
-        return await image.read() if isinstance(image, UploadFile) else b""
+    try:
+        async with request.form(max_files=1, max_fields=8) as form:
+            image = form.get(FIELD)
+            return await image.read() if isinstance(image, UploadFile) else b""
+    except ValueError:  # older versions of starlette let the errors of its parser through
+        raise HTTPException(400, "Invalid multipart data.") from None
 
 
 def _bounded(receive: Receive, most: int) -> Receive:
