@@ -2,6 +2,7 @@
 
 import errno
 import io
+import re
 import threading
 from collections.abc import Iterator
 from fractions import Fraction
@@ -253,7 +254,7 @@ def test_broken_frames_are_counted_and_told(
     [
         (".avi", "cut", "ends early, after 3."),
         (".avi", "hole", "ends early, after 4."),
-        (".webm", "hole", "broken frames were left out"),
+        (".webm", "hole", r"broken frames were left out|frames are missing"),  # by libav's version
         (".ts", "hole", "frames are missing"),
         (".ts", "zeros", "frames are missing"),
         (".mp4", "hole", "broken frames were left out"),
@@ -275,7 +276,7 @@ def test_what_is_missing_is_told(tmp_path: Path, suffix: str, harm: str, told: s
     path.write_bytes(content[:first] + between + rest)
     with open_video(path) as source:
         frames = len(list(source))
-    assert told in source.damage
+    assert re.search(told, source.damage)
     assert (frames == 150) == (source.damage == "") == (harm == "")
 
 

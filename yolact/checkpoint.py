@@ -38,6 +38,7 @@ BUNDLED = "yolact_lite2_person"
 
 IN_REPOSITORY = (BUNDLED, "yolact_resnet18_shapes")
 FORMAT = "yolact-checkpoint-1"
+_LONGEST_NAME = 500  # letters of a tensor's name
 _DTYPES = (
     *(torch.float16, torch.bfloat16, torch.float32, torch.float64),
     *(torch.bool, torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64),
@@ -236,9 +237,14 @@ def _tensors(content: object, path: Path) -> State:
     if not isinstance(content, Mapping) or not content:
         raise ValueError(f"{path}: holds no weights by name")
     for name, value in content.items():
-        if not isinstance(name, str) or not _is_plain(value):
+        if not _is_name(name) or not _is_plain(value):
             raise ValueError(f"{path}: holds no weights by name: {name!a:.80} is none")
     return dict(content)
+
+
+def _is_name(name: object) -> bool:
+    """Tell a name of a tensor, which messages may show, from any other key."""
+    return isinstance(name, str) and name.isprintable() and len(name) <= _LONGEST_NAME
 
 
 def _is_plain(value: object) -> bool:

@@ -24,7 +24,7 @@ from data.files import open_file
 from data.images import MAX_PIXELS, Image
 
 from .clock import Clock, Gaps
-from .formats import RawFormat, silence
+from .formats import RawFormat, open_to_read
 from .pixels import Upright
 from .sound import Sound
 from .source import VideoSource, check_frame_size
@@ -251,13 +251,10 @@ def open_container(
     options = {**restrictions("file,crypto,data"), **(raw.options if raw else {})}
     is_playlist = isinstance(file, Path) and file.suffix.lower() in _PLAYLISTS
     opener = _Opener() if is_playlist else None
-    silence()
-    container = av.open(
+    container = open_to_read(
         f"file:{file}" if isinstance(file, Path) else file,
-        "r",
-        "rawvideo" if raw else None,
-        options,
-        metadata_errors="replace",
+        format="rawvideo" if raw else None,
+        options=options,
         timeout=timeout if is_playlist else None,
         io_open=opener,
         hwaccel=hwaccel,

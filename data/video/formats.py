@@ -4,7 +4,13 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+if TYPE_CHECKING:
+    from av.container import InputContainer
+
+
+_NEVER_FAILS = 19  # PyAV from which on texts are read whatever they are
 
 
 class Format(NamedTuple):
@@ -34,6 +40,21 @@ def silence() -> None:
     import av.logging  # not for those who only ask for a suffix
 
     av.logging.set_level(None)
+
+
+def open_to_read(file: object, **options: Any) -> InputContainer:
+    """Open a file or stream by PyAV, in silence; texts in no encoding are no error.
+
+    Raises:
+        OSError: it is no video.
+    """
+    import av
+
+    silence()
+    if int(av.__version__.split(".")[0]) < _NEVER_FAILS:
+        options["metadata_errors"] = "replace"
+    container: InputContainer = av.open(file, "r", **options)
+    return container
 
 
 H264 = "libx264"

@@ -16,7 +16,7 @@ from data.files import without_password
 from data.images import Image
 
 from .container import ContainerSource, restrictions
-from .formats import silence
+from .formats import open_to_read
 
 # A playlist from elsewhere names no files of this machine.
 _PROTOCOLS = "http,https,httpproxy,tls,tcp,udp,rtp,rtsp,rtmp,rtmps,rtmpt,srt,ftp,crypto,data"
@@ -42,7 +42,7 @@ class StreamSource(ContainerSource):
         self._address, self._timeout = address, timeout
         container = _connect(address, timeout)
         self._began = time.monotonic()
-        is_endless = container.size <= 0 or container.format.name == "hls"
+        is_endless = not _is_sized(container) or container.format.name == "hls"
         is_live = not container.duration and is_endless
         super().__init__(without_password(address), container, is_live=is_live)
 
@@ -72,7 +72,7 @@ class StreamSource(ContainerSource):
                     return
             except (FFmpegError, OSError) as error:
                 # So libav calls the end of what was not announced to end.
-                is_open_end = error.errno == errno.EIO and self._container.size <= 0
+                is_open_end = error.errno == errno.EIO and not _is_sized(self._container)
                 came = (self._delivered_frames - before) / float(self._video.average_rate or 25)
                 yield None
                 if isinstance(error, (ExitError, TimeoutError)):
@@ -100,6 +100,11 @@ class StreamSource(ContainerSource):
         return False
 
 
+def _is_sized(container: InputContainer) -> bool:
+    """Tell whether a stream announces its end; of others PyAV's size is negative, or None."""
+    return (container.size or 0) > 0
+
+
 def _connect(address: str, timeout: float) -> InputContainer:
     """Open a stream; libav itself connects again to a file that it can read in pieces.
 
@@ -117,5 +122,4 @@ def _connect(address: str, timeout: float) -> InputContainer:
         "reconnect_on_network_error": "0",
         "reconnect_delay_max": str(max(1, round(stall))),
     }
-    silence()
-    return av.open(address, options=options, metadata_errors="replace", timeout=timeout)
+    return open_to_read(address, options=options, timeout=timeout)

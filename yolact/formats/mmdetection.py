@@ -48,7 +48,7 @@ def _reordered(name: str, tensor: Tensor) -> Tensor:
         return tensor
     if not tensor.dim() or tensor.shape[0] % len(_ANCHORS):
         raise ValueError(f"{name}: {tuple(tensor.shape)}, expected the same for each of 3 anchors")
-    by_anchor = tensor.reshape(len(_ANCHORS), -1, *tensor.shape[1:])
+    by_anchor = tensor.reshape(len(_ANCHORS), tensor.shape[0] // len(_ANCHORS), *tensor.shape[1:])
     if ".conf_layer." in name:
         by_anchor = by_anchor.roll(1, 1)  # background comes last there, here first
     return by_anchor[list(_ANCHORS)].flatten(0, 1)
