@@ -29,7 +29,7 @@ pytest.importorskip("httpx2", reason="needs httpx2, which comes with the extra '
 
 from fastapi.testclient import TestClient  # noqa: E402
 
-from yolact.serve.app import PAGE, make_app  # noqa: E402
+from yolact.serve.app import PAGE, STYLE, make_app  # noqa: E402
 from yolact.serve.guard import SECURITY_HEADERS, hosts_for  # noqa: E402
 from yolact.serve.limits import Limits, TokenBuckets  # noqa: E402
 from yolact.serve.upload import FORMATS  # noqa: E402
@@ -428,7 +428,7 @@ def test_the_schema_tells_all(client: TestClient) -> None:
 
 
 def page_files() -> list[Path]:
-    return [path for path in PAGE.rglob("*") if path.is_file()]
+    return [path for folder in (PAGE, STYLE) for path in folder.rglob("*") if path.is_file()]
 
 
 def test_the_page_is_whole_and_needs_no_other_server(client: TestClient) -> None:
