@@ -28,6 +28,7 @@ from data.loader import Batch
 from yolact import distributed
 from yolact.cli.common import run_command
 from yolact.cli.train_flags import parse_arguments
+from yolact.engines.memory import advised
 from yolact.engines.pytorch import autocast
 from yolact.training.interrupt import Stopped, saving, stop_requested
 from yolact.training.optim import input_size_at, learning_rate_at, set_learning_rate
@@ -51,11 +52,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     if distributed.is_helper():
         logging.getLogger().setLevel(logging.ERROR)  # the first process speaks for all
     try:
-        session = set_up(*parse_arguments(__doc__, argv))
-        try:
-            train(session)
-        except torch.OutOfMemoryError as error:
-            raise MemoryError(out_of_memory(session, error)) from None
+        train(set_up(*parse_arguments(__doc__, argv)))
     finally:
         distributed.leave()
 
@@ -66,6 +63,7 @@ def train(session: Session) -> None:
     config, model, progress = learner.config, learner.model, learner.progress
     loader = session.loader()
     tell_crowded_images(session)
+    less_memory = options.less_memory(config.train.batch_size // distributed.world_size())
     save_interval = options.save_interval or min(10_000, config.train.max_iterations // 5 or 1)
     with (
         closing(session),
@@ -79,7 +77,8 @@ def train(session: Session) -> None:
             learning_rate = learning_rate_at(progress.iteration, config.train)
             set_learning_rate(learner.optimizer, learning_rate)
             model.input_size = input_size_at(progress.iteration, model.image_size, config.train)
-            losses, finite = train_step(session, next(batches))
+            with advised(less_memory):
+                losses, finite = train_step(session, next(batches))
             count_bad_steps(progress, losses, finite, learning_rate)
             progress.iteration += 1
             seconds, start = time.perf_counter() - start, time.perf_counter()
@@ -167,12 +166,6 @@ def diagnosis(losses: dict[str, float], learning_rate: float) -> str:
         f"resume from an earlier checkpoint with a learning rate below {learning_rate:g} (--lr), "
         "a longer warm-up (--set train.warmup_iterations=2000), or check the annotations"
     )
-
-
-def out_of_memory(session: Session, error: torch.OutOfMemoryError) -> str:
-    """Say what to do about a step that does not fit into memory."""
-    share = session.learner.config.train.batch_size // distributed.world_size()
-    return f"{str(error).split('. ', 1)[0]}; {session.options.less_memory(share)}"
 
 
 def print_results(session: Session, weights: Path) -> None:

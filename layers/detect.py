@@ -28,12 +28,12 @@ Admit = Callable[[Tensor, Tensor], Tensor]
 class Settings(NamedTuple):
     """What `detect` takes beside predictions; see there."""
 
-    score_threshold: float = 0.05
-    iou_threshold: float = 0.5
-    top_k: int = 200
-    max_detections: int = 100
-    nms: Nms = "fast"
-    admit: Admit | None = None
+    score_threshold: float
+    iou_threshold: float
+    top_k: int
+    max_detections: int
+    nms: Nms
+    admit: Admit | None
 
 
 class _Raw(NamedTuple):

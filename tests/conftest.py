@@ -1,8 +1,10 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import tempfile
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -58,6 +60,28 @@ def usual_signals() -> Iterator[None]:
     yield
     for number, handler in before.items():
         signal.signal(number, handler)
+
+
+@pytest.fixture(scope="module")
+def evaluation_place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a dataset "scenes", a checkpoint "tiny.pth" and a video "clip.mp4"."""
+    from support.evaluate import make_place
+
+    return make_place(tmp_path_factory.mktemp("place"))
+
+
+@pytest.fixture
+def in_evaluation_place(evaluation_place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(evaluation_place)
+    shutil.rmtree("results", ignore_errors=True)
+
+
+@pytest.fixture
+def no_thread_stays() -> Iterator[None]:
+    """Fail where a test leaves a thread behind."""
+    before = set(threading.enumerate())
+    yield
+    assert set(threading.enumerate()) <= before
 
 
 @pytest.fixture(params=["kernel", "fallback"])

@@ -9,49 +9,16 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import cv2
-import numpy as np
 import pytest
-from support.tiny import make_dataset, save_tiny
+from support.evaluate import evaluate, main
 
-import eval as eval_script
 from data.classes import SHAPE_CLASSES
-from data.shapes.clip import export_clip, shape_clip
-from data.video.reader import open_video
 from yolact import build_model
 from yolact.checkpoint import read_checkpoint, save_checkpoint
 from yolact.cli import evaluate as evaluate_room
-from yolact.cli import from_flags
-from yolact.cli.common import run_command
-from yolact.drawing.window import has_display
-from yolact.engines import exported
-from yolact.engines.choose import choose_engine
-from yolact.engines.names import Engine
 from yolact.runs.provenance import as_text, provenance
 
-main = eval_script.main
-
-
-@pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with a dataset "scenes", a checkpoint "tiny.pth" and a video "clip.mp4"."""
-    folder = tmp_path_factory.mktemp("place")
-    make_dataset(folder / "scenes")
-    save_tiny(folder / "tiny.pth")
-    export_clip(folder / "clip.mp4", shape_clip(5, (48, 64)))
-    return folder
-
-
-@pytest.fixture(autouse=True)
-def in_place(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(place)
-    shutil.rmtree("results", ignore_errors=True)
-
-
-def evaluate(*flags: str) -> int:
-    return run_command(
-        main, ["--trained_model=tiny.pth", "--dataset=scenes", "--device=cpu", *flags]
-    )
+pytestmark = pytest.mark.usefixtures("in_evaluation_place")
 
 
 def rows(text: str) -> list[str]:
@@ -278,45 +245,6 @@ def test_files_for_others_name_no_category_that_the_dataset_lacks(tmp_path: Path
         assert {part["category_id"] for part in found} == known
 
 
-def test_benchmark_shows_every_stage(capsys: pytest.CaptureFixture[str]) -> None:
-    assert evaluate("--benchmark", "--max_images=3") == 0
-    out = capsys.readouterr().out
-    for stage in ("preprocess", "network", "postprocess", "draw", "fps", "p95 ms", "GFLOP"):
-        assert stage in out
-
-
-def test_without_its_dataset_a_model_is_still_timed(
-    capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
-) -> None:
-    flags = ["--trained_model=tiny.pth", "--device=cpu", "--max_images=4"]
-    assert run_command(main, [*flags, "--benchmark"]) == 0
-    assert "timed on generated scenes instead" in caplog.text
-    assert "network" in capsys.readouterr().out
-    assert run_command(main, flags) == 1
-    assert "--dataset takes other data" in capsys.readouterr().err.splitlines()[-1]
-    assert run_command(main, [*flags, "--benchmark", "--dataset=coco2017"]) == 1
-
-
-def test_benchmark_compares_engines_on_a_video(capsys: pytest.CaptureFixture[str]) -> None:
-    variants = ["--compare=engine=plain", "--compare=engine=eager,precision=float32"]
-    flags = ["--video=clip.mp4", "--max_images=4", "--batch_sizes=1,2", "--json=out/speed.json"]
-    assert evaluate(*variants, *flags) == 0
-    out = capsys.readouterr().out
-    assert "tiny.pth: plain, float32" in out
-    assert "1.00x" in out
-    content = json.loads(Path("out/speed.json").read_text())
-    assert [v["label"] for v in content["variants"]] == [
-        "tiny.pth: plain, float32",
-        "tiny.pth: eager, float32",
-    ]
-    for variant in content["variants"]:
-        assert variant["image"]["runs"] == 2
-        assert set(variant["network_ms"]) == {"1", "2"}
-        assert len(variant["video_fps"]) == 3
-    assert content["network_gflop"] > 0
-    assert content["made_by"] == provenance()
-
-
 @pytest.mark.parametrize(
     "flags",
     [
@@ -348,160 +276,6 @@ def test_what_does_not_go_together_is_wrong_usage(flags: list[str]) -> None:
     except SystemExit as error:  # argparse
         code = int(error.code or 0)
     assert code == 2
-
-
-def test_benchmark_of_all_leaves_out_what_cannot_be_done(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def choose(device: str, engine: Any, *more: Any) -> Engine:
-        if engine == "compile":
-            raise ValueError("no compiler")
-        return choose_engine(device, engine, *more)
-
-    monkeypatch.setattr(exported, "choose_engine", choose)
-    assert evaluate("--benchmark=all", "--max_images=3") == 0
-    out = capsys.readouterr().out
-    assert out.count("tiny.pth: ") == 5
-    assert "compile" not in out
-
-
-def test_one_comparison_is_with_the_flags_as_given(capsys: pytest.CaptureFixture[str]) -> None:
-    flags = ["--engine=eager", "--precision=float32", "--compare=engine=plain"]
-    assert evaluate(*flags, "--max_images=3") == 0
-    rows = [line for line in capsys.readouterr().out.splitlines() if "tiny.pth" in line]
-    assert "eager" in rows[0]
-    assert "plain" in rows[1]
-
-
-def test_plain_engine_segments_a_video(capsys: pytest.CaptureFixture[str]) -> None:
-    assert evaluate("--engine=plain", "--video=clip.mp4:plain.mp4") == 0
-    with open_video("plain.mp4") as video:
-        assert len(list(video)) == 5
-
-
-def test_plain_engine_draws_and_writes_the_same(capsys: pytest.CaptureFixture[str]) -> None:
-    for engine in ("plain", "eager"):
-        flags = [f"--engine={engine}", "--precision=float32", "--top_k=3"]
-        assert evaluate(f"--image=scenes/val/000001.jpg:out/{engine}.png", *flags) == 0
-    plain, eager = (cv2.imread(f"out/{name}.png").astype(int) for name in ("plain", "eager"))
-    assert np.abs(plain - eager).max() <= 3
-
-
-def test_one_image(capsys: pytest.CaptureFixture[str]) -> None:
-    flags = ["--display_lincomb=True", "--mask_proto_debug", "--top_k=2"]
-    assert evaluate("--image=scenes/val/000001.jpg:out/picture.png", *flags) == 0
-    *files, _, _, last = capsys.readouterr().out.split()[-5:]
-    assert last == "out/picture_lincomb2.png"
-    assert cv2.imread("out/picture.png").shape == (96, 96, 3)
-    assert np.load("results/proto.npy").shape == (32, 16, 16)
-    assert np.load("results/masks.npy").shape[1:] == (16, 16)
-
-
-def test_drawing_switches_change_the_picture() -> None:
-    seen = set()
-    for part in ("none", "masks", "bboxes", "text", "scores"):
-        out = f"out/{part}.png"
-        switch = "--no_bar" if part == "none" else f"--display_{part}=False"
-        image = f"--image=scenes/val/000001.jpg:{out}"
-        assert evaluate(image, switch, "--engine=eager", "--precision=float32") == 0
-        seen.add(Path(out).read_bytes())
-    assert len(seen) == 5
-
-
-@pytest.mark.skipif(has_display(), reason="a window would open")
-def test_without_a_display_pictures_are_written(capsys: pytest.CaptureFixture[str]) -> None:
-    assert evaluate("--image=scenes/val/000002.jpg") == 0
-    assert capsys.readouterr().out.splitlines()[-1] == "results/000002.png"
-    assert evaluate("--video=clip.mp4") == 0
-    assert Path("results/clip.mp4").exists()
-    assert evaluate("--display", "--max_images=1") == 1
-    assert "no display" in capsys.readouterr().err
-
-
-def test_a_folder_of_images_passes_over_what_is_broken(
-    capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
-) -> None:
-    folder = Path("mixed")
-    shutil.copytree("scenes/val", folder)
-    (folder / "Thumbs.db").write_bytes(b"no image")
-    assert evaluate("--images=mixed:out") == 0
-    assert capsys.readouterr().out.split() == [f"out/00000{i}.png" for i in (1, 2, 3)]
-    assert evaluate("--images=mixed/*2.jpg:out") == 0
-    assert capsys.readouterr().out.split() == ["out/000002.png"]
-    (folder / "broken.jpg").write_bytes(b"\xff\xd8\xff no jpeg")
-    assert evaluate("--images=mixed:out") == 1
-    captured = capsys.readouterr()
-    assert len(captured.out.split()) == 3
-    assert "broken.jpg" in caplog.text
-    assert captured.err.splitlines()[-1] == "error: 1 of 4 images could not be read or written"
-
-
-@pytest.mark.parametrize("source", ["shots", "shots/*/a.jpg", "shots/**/*.jpg"])
-def test_pictures_lie_as_their_images_do(source: str, capsys: pytest.CaptureFixture[str]) -> None:
-    for number in (1, 2, 3):
-        Path(f"shots/{number}").mkdir(parents=True, exist_ok=True)
-        shutil.copy(f"scenes/val/00000{number}.jpg", f"shots/{number}/a.jpg")
-    assert evaluate(f"--images={source}:shots/pictures") == 0
-    assert evaluate(f"--images={source}:shots/pictures") == 0  # again, beside what was written
-    names = [f"shots/pictures/{number}/a.png" for number in (1, 2, 3)]
-    assert capsys.readouterr().out.split() == 2 * names
-    assert len({Path(name).read_bytes() for name in names}) == 3
-    shutil.rmtree("shots/pictures")
-
-
-@pytest.mark.parametrize(
-    "flag",
-    [
-        "--image=scenes/val/000001.jpg:b.xyz",
-        "--image=scenes/val/000001.jpg:scenes/val/000001.jpg",
-        "--video=clip.mp4:b.xyz",
-        "--video=clip.mp4:clip.mp4",
-        "--image=scenes/val/000001.jpg:scenes",
-        "--image=scenes/val/000001.jpg:clip.mp4/out.png",
-        "--video=clip.mp4:scenes",
-        "--images=nothing",
-        "--images=scenes:out.png",
-        "--images=scenes:clip.mp4",
-        "--images=scenes:clip.mp4/out",
-        "--images=scenes/val:scenes/val",
-        "--images=scenes/*/*.jpg:scenes",
-        "--display",
-        "--dataset=nowhere",
-    ],
-)
-@pytest.mark.usefixtures("no_window")
-def test_what_cannot_be_is_refused_before_the_network_is_loaded(
-    flag: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setattr(from_flags.Predictor, "from_parts", lambda *_: pytest.fail("loaded"))
-    before = Path("clip.mp4").read_bytes()
-    assert evaluate(flag) == 1
-    assert capsys.readouterr().err.splitlines()[-1].startswith("error: ")
-    assert Path("clip.mp4").read_bytes() == before
-
-
-@pytest.fixture
-def no_window(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(eval_script, "has_display", lambda: False)
-
-
-@pytest.mark.parametrize(
-    "more",
-    [
-        [],
-        ["--video_multiframe=2"],
-        ["--display_fps"],
-        ["--emulate_playback"],
-        ["--keyframes=2", "--video_multiframe=2"],
-        ["--keyframes=auto", "--display_fps"],
-    ],
-)
-def test_a_video(more: list[str], capsys: pytest.CaptureFixture[str]) -> None:
-    assert evaluate("--video=clip.mp4:out.mp4", *more) == 0
-    assert capsys.readouterr().out.startswith("5 frames in ")
-    with open_video("out.mp4") as video:
-        assert video.image_hw == (48, 64)
-        assert sum(1 for _ in video) == 5
 
 
 @pytest.mark.parametrize(

@@ -15,8 +15,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from gpu import benchmark, goldens, material, run, training, worker
-from gpu import profile as profiling
+from gpu import benchmark, clock, goldens, material, run, training, worker
 from gpu.report import NotHere, Number, Outcome, Report
 from gpu.results import HEADING, Results
 from gpu.worker import Check, describe, find_checks, run_check
@@ -315,7 +314,7 @@ def test_a_measurement_on_the_cpu() -> None:
 
 def test_what_takes_longest() -> None:
     matrix = torch.rand(200, 200)
-    table = profiling.longest(CPU, lambda: matrix @ matrix, count=3)
+    table = clock.longest(CPU, lambda: matrix @ matrix, count=3)
     assert "aten::mm" in table
     assert len(table.splitlines()) == 5
 

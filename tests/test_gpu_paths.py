@@ -92,7 +92,7 @@ def test_detections_in_places_are_those_of_the_cpu(
         raw = raw._replace(class_logits=raw.class_logits.round())  # ties
     for most in (1, 10, 1000):
         for admit in (None, good):
-            settings = Settings(max_detections=most, nms=nms, admit=admit)
+            settings = Settings(0.05, 0.5, 200, most, nms, admit)
             pairs = zip(detect(raw, *settings), in_places(raw, settings), strict=True)
             for expected, found in pairs:
                 assert len(found) == len(expected)
@@ -101,7 +101,10 @@ def test_detections_in_places_are_those_of_the_cpu(
 
 
 def test_no_image_is_found_in_places() -> None:
-    assert in_places(made.predictions(9, 2, images=0), Settings()) == []
+    assert (
+        in_places(made.predictions(9, 2, images=0), Settings(0.05, 0.5, 200, 100, "fast", None))
+        == []
+    )
 
 
 @pytest.fixture(scope="module")

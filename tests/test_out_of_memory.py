@@ -134,6 +134,33 @@ def test_training_ends_with_what_to_set_and_keeps_what_it_learned(
     assert read_checkpoint(saved).training["iteration"] == 2
 
 
+@pytest.mark.parametrize("image", [1, 2, 3])
+def test_a_validation_that_does_not_fit_has_its_own_advice(
+    dataset: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    image: int,
+) -> None:
+    look, seen = Predictor.find_all, list[None]()
+
+    def failing(*args: Any) -> Any:
+        seen.append(None)
+        if len(seen) == image:
+            raise FULL
+        return look(*args)
+
+    monkeypatch.setattr(Predictor, "find_all", failing)
+    assert run_command(train.main, train_flags(dataset, tmp_path, 2, "--validation_size=3")) == 1
+    (line,) = [text for text in capsys.readouterr().err.splitlines() if text.startswith("error")]
+    assert line == (
+        "error: CUDA out of memory; --precision=bfloat16 and --set model.image_size=400 need less; "
+        "--resume=interrupt goes on; --validation_size=-1 leaves validations out"
+    )
+    (saved,) = tmp_path.glob("*_interrupt.pth")
+    assert read_checkpoint(saved).training["iteration"] == 2
+
+
 @pytest.mark.parametrize(
     ("options", "batch", "parts"),
     [({}, 8, 2), ({"accumulate": 2}, 8, 4), ({"batch_alloc": (5, 3)}, 8, 4), ({}, 1, None)],

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
 import base64
-import io
 import re
-import threading
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,38 +14,39 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image as PilImage
-from support.tiny import SETTINGS
 
 from data.images import read_image
 from layers.masks import assemble_masks
-from yolact import Predictor, build_model, get_config
+from yolact import Predictor
 from yolact.explain import prototypes_of
 
 pytest.importorskip("fastapi", reason="needs the extra 'serve'")
 pytest.importorskip("httpx2", reason="needs httpx2, which comes with the extra 'dev'")
 
 from fastapi.testclient import TestClient  # noqa: E402
+from support.tiny_server import (  # noqa: E402
+    ALL,
+    JPEG,
+    PNG,
+    client_of,
+    encoded,
+    picture,
+    refusal,
+    tiny_predictor,
+)
 
-from yolact.serve.app import PAGE, make_app  # noqa: E402
-from yolact.serve.guard import SECURITY_HEADERS, hosts_for  # noqa: E402
-from yolact.serve.limits import Limits, TokenBuckets  # noqa: E402
+from yolact.serve.app import PAGE, STYLE, make_app  # noqa: E402
+from yolact.serve.guard import hosts_for  # noqa: E402
 from yolact.serve.upload import FORMATS  # noqa: E402
 
 ROOT = Path(__file__).resolve().parent.parent
-ALL = "/api/segment?score_threshold=0&top_k=5"
+
+FORM = "multipart/form-data; boundary=x"
 
 
 @pytest.fixture(scope="module")
 def predictor() -> Predictor:
-    torch.manual_seed(0)
-    config = get_config("yolact_resnet18").override(*SETTINGS, "detect.score_threshold=0.0")
-    return Predictor(build_model(config.with_classes(("cup", "dog", "person"))))
-
-
-def client_of(
-    predictor: Predictor, hosts: frozenset[str] | None = None, **limits: Any
-) -> TestClient:
-    return TestClient(make_app(predictor, "tiny", Limits(**limits), hosts))
+    return tiny_predictor()
 
 
 @pytest.fixture(scope="module")
@@ -56,37 +54,11 @@ def client(predictor: Predictor) -> TestClient:
     return client_of(predictor, rate=1e6, burst=10**6)
 
 
-def picture(mode: str = "RGB", size: tuple[int, int] = (60, 40)) -> PilImage.Image:
-    values = np.random.default_rng(0).integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)
-    return PilImage.fromarray(values).convert(mode)
-
-
-def encoded(image: PilImage.Image, format: str = "PNG", **options: Any) -> bytes:
-    file = io.BytesIO()
-    image.save(file, format, **options)
-    return file.getvalue()
-
-
-PNG, JPEG = encoded(picture()), encoded(picture(), "JPEG")
-FORM = "multipart/form-data; boundary=x"
-
-
 def header_of_png(side: int) -> bytes:
     """A PNG that says it is a square of this side, and has no pixels."""
     header = b"IHDR" + side.to_bytes(4, "big") * 2 + b"\x08\x02\0\0\0"
     chunks = b"\0\0\0\r" + header + zlib.crc32(header).to_bytes(4, "big") + bytes(4) + b"IDAT"
     return b"\x89PNG\r\n\x1a\n" + chunks + zlib.crc32(b"IDAT").to_bytes(4, "big")
-
-
-def refusal(response: Any, status: int) -> str:
-    """The reason of a refusal: one line of JSON that tells nothing about this machine."""
-    assert response.status_code == status, response.text
-    (reason,) = response.json().values()
-    assert response.json() == {"error": reason}
-    assert reason and "\n" not in reason
-    assert not re.search(r"[\w.]/\w|Traceback|0x[0-9a-f]{4}", reason.replace("image/", "")), reason
-    assert SECURITY_HEADERS.items() <= dict(response.headers).items()
-    return str(reason)
 
 
 def test_no_objects(client: TestClient) -> None:
@@ -277,90 +249,6 @@ def test_a_mistake_of_ours_tells_nothing(
     assert refusal(answer, 500).startswith("internal error")
 
 
-def test_a_bucket_of_tokens() -> None:
-    now = 0.0
-    buckets = TokenBuckets(rate=2, burst=3, clock=lambda: now)
-    assert [buckets.take("a") for _ in range(4)] == [0, 0, 0, 0.5]
-    assert buckets.take("b") == 0
-    now = 0.25
-    assert buckets.take("a") == 0.25
-    now = 0.5
-    assert (buckets.take("a"), buckets.take("a")) == (0, 0.5)
-    now = 100
-    assert [buckets.take("a") for _ in range(4)] == [0, 0, 0, 0.5]
-    for number in range(2000):  # many others: the memory is bounded
-        buckets.take(str(number))
-    assert len(buckets._buckets) == 1024
-    assert buckets.take("a") == 0
-
-
-def test_too_many_requests_of_one_client(predictor: Predictor) -> None:
-    client = client_of(predictor, rate=0.1, burst=2)
-    assert [client.post(ALL, content=PNG).status_code for _ in range(2)] == [200, 200]
-    answer = client.post(ALL, content=PNG)
-    assert "slow down" in refusal(answer, 429)
-    assert answer.headers["Retry-After"] == "10"
-    assert client.get("/api/model").status_code == 200
-
-
-@pytest.fixture
-def held(predictor: Predictor, monkeypatch: pytest.MonkeyPatch) -> Iterator[threading.Event]:
-    """A predictor that begins to work and does not end before it is released."""
-    begun, release = threading.Event(), threading.Event()
-    segment = predictor.segment
-
-    def wait(*arguments: Any) -> Any:
-        begun.set()
-        release.wait(30)
-        return segment(*arguments)
-
-    monkeypatch.setattr(predictor, "segment", wait)
-    begun.release = release  # type: ignore[attr-defined]
-    yield begun
-    release.set()
-
-
-def test_too_many_requests_at_a_time(predictor: Predictor, held: Any) -> None:
-    with client_of(predictor, waiting=0) as client:
-        codes: list[int] = []
-        first = threading.Thread(
-            target=lambda: codes.append(client.post(ALL, content=PNG).status_code)
-        )
-        first.start()
-        assert held.wait(30)
-        answer = client.post(ALL, content=PNG)
-        assert "busy" in refusal(answer, 503)
-        assert answer.headers["Retry-After"] == "1"
-        held.release.set()
-        first.join()
-        assert codes == [200]
-        assert client.post(ALL, content=PNG).status_code == 200  # the place is free again
-
-
-def test_an_answer_that_takes_too_long(predictor: Predictor, held: Any) -> None:
-    with client_of(predictor, seconds=0.05) as client:
-        assert "within 0.05 seconds" in refusal(client.post(ALL, content=PNG), 504)
-        held.release.set()
-
-
-def test_an_image_that_does_not_arrive(predictor: Predictor) -> None:
-    sent: list[Any] = []
-
-    async def never() -> Any:
-        await asyncio.sleep(30)
-
-    async def send(message: Any) -> None:
-        sent.append(message)
-
-    scope = {
-        "type": "http", "method": "POST", "path": "/api/segment", "query_string": b"",
-        "headers": [(b"host", b"localhost")], "client": ("127.0.0.1", 1), "server": ("x", 1),
-    }  # fmt: skip
-    asyncio.run(make_app(predictor, "tiny", Limits(seconds=0.01))(scope, never, send))
-    assert sent[0]["status"] == 408
-    assert b"did not arrive" in sent[1]["body"]
-
-
 LOOPBACK = hosts_for("127.0.0.1")
 
 
@@ -434,7 +322,7 @@ def test_the_schema_tells_all(client: TestClient) -> None:
 
 
 def page_files() -> list[Path]:
-    return [path for path in PAGE.rglob("*") if path.is_file()]
+    return [path for folder in (PAGE, STYLE) for path in folder.rglob("*") if path.is_file()]
 
 
 def test_the_page_is_whole_and_needs_no_other_server(client: TestClient) -> None:

@@ -1,7 +1,5 @@
 """Frames from cameras."""
 
-import threading
-from collections.abc import Iterator
 from pathlib import Path
 
 import cv2
@@ -13,12 +11,7 @@ from data.video import camera
 from data.video.camera import CameraSource, quiet_opencv
 from data.video.reader import open_video
 
-
-@pytest.fixture(autouse=True)
-def no_thread_stays() -> Iterator[None]:
-    before = set(threading.enumerate())
-    yield
-    assert set(threading.enumerate()) <= before
+pytestmark = pytest.mark.usefixtures("no_thread_stays")
 
 
 class FlakyCapture:

@@ -13,14 +13,7 @@ from support.recorded_clip import make, noisy
 
 from data.video.reader import open_video
 
-
-@pytest.fixture(autouse=True)
-def no_thread_stays() -> Iterator[None]:
-    before = set(threading.enumerate())
-    yield
-    assert set(threading.enumerate()) <= before
-
-
+pytestmark = pytest.mark.usefixtures("no_thread_stays")
 posix = pytest.mark.skipif(os.name != "posix", reason="FIFOs are POSIX")
 
 

@@ -135,10 +135,9 @@ def test_the_wheel_holds_one_package(wheel: Path) -> None:
     assert {name for name in names if name.endswith(".py")} == modules_of_the_checkout()
     typed = {f"{PREFIX}{folder}py.typed" for folder in ("", "layers/", "data/")}
     assert typed | {f"yolact/weights/{BUNDLED}.pth"} < names
-    assets = (ROOT / "yolact" / "report" / "assets").iterdir()
-    assert {f"{PREFIX}report/assets/{asset.name}" for asset in assets} < names
-    page = ROOT / "yolact" / "serve" / "page"
-    assert {str(path.relative_to(ROOT)) for path in page.rglob("*.*")} < names
+    for folder in ("style", "report/assets", "serve/page"):
+        files = (ROOT / "yolact" / folder).rglob("*.*")
+        assert {str(path.relative_to(ROOT)) for path in files} < names
     assert [name for name in names if name.endswith(".pth")] == [f"yolact/weights/{BUNDLED}.pth"]
     with zipfile.ZipFile(wheel) as archive:
         assert archive.read(f"{INFO}top_level.txt").split() == [b"yolact"]

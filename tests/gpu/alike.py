@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 
 from layers.structures import Predictions
@@ -41,15 +43,34 @@ def assert_outputs(found: Predictions, expected: Predictions, tolerance: float) 
 
 def assert_objects(found: Detections, expected: Detections, overlap: float) -> float:
     """Find every object in the other detections; return the least overlap of masks."""
-    worst = 1.0
-    for one, other in ((expected, found), (found, expected)):
-        masks = other.masks
-        for mask, label, score in zip(one.masks, one.labels, one.scores, strict=True):
-            if score < SCORE:
-                continue
-            same = (other.labels == label) & (other.scores > SCORE - MARGIN)
-            ious = [float((mask & m).sum() / max(1, (mask | m).sum())) for m in masks[same.numpy()]]
-            best = max(ious, default=0.0)
-            assert best >= overlap, f"{one.class_names[int(label)]} {score:.2f}: IoU {best:.3f}"
-            worst = min(worst, best)
-    return worst
+    pairs = (expected, found), (found, expected)
+    least = min(o for pair in pairs for o in [1.0, *overlaps(*pair, MARGIN, SCORE - MARGIN)])
+    assert least >= overlap, f"a mask overlaps by {least:.3f} < {overlap:g}"
+    return least
+
+
+def share_found(
+    wanted: Detections, found: Detections, overlap: float, reach: float, score: float = -math.inf
+) -> float:
+    """Return the share of detections that are found, too, with masks that overlap so much."""
+    every = overlaps(wanted, found, reach, score)
+    return sum(o >= overlap for o in every) / len(every) if every else 1.0
+
+
+def overlaps(wanted: Detections, found: Detections, reach: float, score: float) -> list[float]:
+    """Return for each detection how well its mask agrees with the best of its class and score.
+
+    Args:
+        wanted: N detections.
+        found: among these; one pixel of a mask may differ in any case.
+        reach: of the scores.
+        score: threshold of both; what scores just that may be absent.
+    """
+    best = []
+    for i in (wanted.scores > score + reach).nonzero().flatten().tolist():
+        near = (found.scores - wanted.scores[i]).abs() < reach
+        same = found.masks[near & (found.labels == wanted.labels[i])]
+        both = (same & wanted.masks[i]).flatten(1).sum(1)
+        either = (same | wanted.masks[i]).flatten(1).sum(1)
+        best.append(max(torch.where(either - both <= 1, 1.0, both / either).tolist(), default=0.0))
+    return best

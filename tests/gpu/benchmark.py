@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import os
-import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from contextlib import redirect_stdout
 from io import StringIO
 from itertools import repeat
@@ -24,15 +23,15 @@ from yolact.engines.prepare import prepare, warm_up
 from yolact.evaluation.speed import describe_machine, network_gflop, peak_memory_mb
 from yolact.models.segmenter import AnySegmenter
 from yolact.results.thresholds import Thresholds
-from yolact.timing import summarize, synchronize
+from yolact.timing import summarize
 from yolact.training.setup import Session, set_up
 
+from .clock import rate, report_latency, timed
 from .material import folder, needs, untrained
 from .report import NotHere, Report
 
 BATCHES = (8, 32)
 SMALL = "model.image_size=128"  # for a CPU
-_SECONDS = 0.5  # of one timing
 
 
 def measure_products(device: torch.device, report: Report) -> None:
@@ -127,16 +126,6 @@ def inputs_of(model: AnySegmenter, image: Image, batch: int = 1) -> object:
     return model.preprocess([to_tensor(image)] * batch)
 
 
-def report_latency(
-    report: Report, name: str, device: torch.device, run: Callable, inputs: object
-) -> float:
-    """Report p50 and p95 of single calls; return p50 in milliseconds."""
-    statistics = summarize(timed(device, run, inputs))
-    report.number(f"{name}, p50", statistics.median, "ms")
-    report.number(f"{name}, p95", statistics.p95, "ms")
-    return statistics.median
-
-
 def report_throughput(
     report: Report,
     name: str,
@@ -149,39 +138,12 @@ def report_throughput(
     best = 0.0, 0
     for batch in BATCHES:
         try:
-            seconds = timed(device, run, inputs_of(model, image, batch), _SECONDS / 2)
+            seconds = timed(device, run, inputs_of(model, image, batch), 0.25)
         except torch.OutOfMemoryError:
             break
         rate = batch / (summarize(seconds).median / 1000)
         best = max(best, (rate, batch))
     report.number(f"{name}: network, batch {best[1]}", best[0], "images/s")
-
-
-def timed(
-    device: torch.device, run: Callable, inputs: object, seconds: float = _SECONDS
-) -> list[float]:
-    """Return the seconds of single calls, by CUDA's events where there are any."""
-    for _ in range(4):  # the first ones choose algorithms and record
-        run(inputs)
-    synchronize(device)
-    end, found = time.perf_counter() + seconds, []
-    while not found or time.perf_counter() < end:
-        found.append(_time_once(device, run, inputs))
-    return found
-
-
-def _time_once(device: torch.device, run: Callable, inputs: object) -> float:
-    if device.type != "cuda":
-        start = time.perf_counter()
-        run(inputs)
-        synchronize(device)
-        return time.perf_counter() - start
-    first, last = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-    first.record()
-    run(inputs)
-    last.record()
-    last.synchronize()
-    return first.elapsed_time(last) / 1000
 
 
 def training_session(device: torch.device, kept: Path, batch: int, precision: str) -> Session:
@@ -230,23 +192,3 @@ def time_training(session: Session, report: Report, name: str, loader_too: bool)
         first = ahead if source is batches else 0
         steps = rate(source, lambda each: train.train_step(session, each), seconds, device, first)
         report.number(f"{name}, {part}", steps * size, "images/s")
-
-
-def rate(
-    source: Iterable,
-    use: Callable[[object], object],
-    seconds: float,
-    device: torch.device,
-    first: int = 0,
-) -> float:
-    """Return how many items a second are taken and used, once the first few are."""
-    items = iter(source)
-    for _ in range(3 + first):
-        use(next(items))
-    synchronize(device)
-    start, count = time.perf_counter(), 0
-    while not count or time.perf_counter() - start < seconds:
-        use(next(items))
-        count += 1
-    synchronize(device)
-    return count / (time.perf_counter() - start)

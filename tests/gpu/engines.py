@@ -37,7 +37,7 @@ from yolact.results.thresholds import Thresholds
 from yolact.timing import synchronize
 
 from .alike import SCORE, TOLERANCES, assert_objects, assert_outputs, precisions
-from .clock import note_kernels, random_input, report_times
+from .clock import longest, random_input, report_times
 from .material import needs, needs_cuda, untrained
 from .report import NotHere, Report
 
@@ -292,8 +292,7 @@ def check_onnxruntime(device: torch.device, report: Report) -> None:
 def measure_yolact_base(device: torch.device, report: Report) -> None:
     """Time the network on single images; what recording and cuDNN's trials are worth."""
     run = time_network("yolact_base", device, report)
-    if device.type == "cuda":
-        note_kernels(run, graphs_of(run).example, report, "yolact_base, float16")
+    note_kernels("yolact_base", run, device, report)
 
 
 def measure_yolact_resnet50(device: torch.device, report: Report) -> None:
@@ -304,8 +303,8 @@ def measure_yolact_resnet50(device: torch.device, report: Report) -> None:
 def measure_yolact_plus_base(device: torch.device, report: Report) -> None:
     """Time the network on single images; what TF32 in deformable convolutions is worth."""
     run = time_network("yolact_plus_base", device, report)
+    note_kernels("yolact_plus_base", run, device, report)
     if device.type == "cuda":
-        note_kernels(run, graphs_of(run).example, report, "yolact_plus_base, float16")
         torch.backends.cuda.matmul.allow_tf32 = True
         try:
             model = untrained("yolact_plus_base", device)
@@ -313,16 +312,6 @@ def measure_yolact_plus_base(device: torch.device, report: Report) -> None:
             report_times(report, "yolact_plus_base, eager, float16, TF32 products", run, model)
         finally:
             torch.backends.cuda.matmul.allow_tf32 = False
-
-
-def measure_yolact_plus_resnet50(device: torch.device, report: Report) -> None:
-    """Time the network on single images."""
-    time_network("yolact_plus_resnet50", device, report)
-
-
-def measure_yolact_lite2_person(device: torch.device, report: Report) -> None:
-    """Time the network on single images."""
-    time_network("yolact_lite2_person", device, report)
 
 
 def measure_compiled_yolact_base(device: torch.device, report: Report) -> None:
@@ -337,12 +326,9 @@ def measure_compiled_yolact_plus_base(device: torch.device, report: Report) -> N
 
 def time_network(preset: str, device: torch.device, report: Report) -> RunNetwork:
     """Time a network as built and by each precision; return the fastest one on a GPU."""
-    if device.type == "cpu" and "lite" not in preset:
+    if device.type == "cpu":
         raise NotHere("a GPU")
-    try:
-        model = untrained(preset, device)
-    except ImportError as error:
-        raise NotHere(str(error)) from None
+    model = untrained(preset, device)
     if device.type == "cuda":  # convolutions in TF32, PyTorch's own choice
         report_times(report, f"{preset}, as built, TF32", model.network, model)
     for precision in precisions(device):
@@ -368,6 +354,14 @@ def time_network(preset: str, device: torch.device, report: Report) -> RunNetwor
             report_times(report, f"{name}, without cuDNN's trials", untried, model)
             fastest = run
     return fastest if device.type == "cuda" else run
+
+
+def note_kernels(preset: str, run: RunNetwork, device: torch.device, report: Report) -> None:
+    """Note which kernels of a network take longest, on a card."""
+    if device.type == "cuda":
+        x = graphs_of(run).example
+        with torch.no_grad():
+            report.note(f"{preset}, float16\n{longest(device, lambda: run(x))}")
 
 
 def time_compiled(preset: str, device: torch.device, report: Report) -> None:

@@ -18,7 +18,7 @@ from yolact.checkpoint import read_checkpoint
 from yolact.cli.common import run_command
 from yolact.results.thresholds import Thresholds
 
-from .goldens import share_found
+from .alike import share_found
 from .material import scenes, untrained
 from .report import NotHere, Report
 from .training import FAST, tiny_flags

@@ -18,8 +18,8 @@ from yolact.checkpoint import Checkpoint, load_matching_weights
 from yolact.engines.names import Precision
 from yolact.engines.pytorch import autocast
 from yolact.models.segmenter import AnySegmenter
-from yolact.results.detections import Detections
 
+from .alike import share_found
 from .material import folder, needs, needs_cuda, scenes
 from .report import Report
 
@@ -188,27 +188,3 @@ def compare_with_cpu(
             share = share_found(a, b, overlap=0.99, reach=1e-3, score=shown)
             assert share >= least, f"{name}, scene {index}: {100 * share:.0f} % of {len(a)} found"
     report.number(f"{name}: objects as on the CPU", objects, "")
-
-
-def share_found(
-    wanted: Detections, found: Detections, overlap: float, reach: float, score: float = -np.inf
-) -> float:
-    """Return the share of detections that are found, too: class, score, mask.
-
-    Args:
-        wanted: N detections.
-        found: among these.
-        overlap: of the masks, at least; one pixel of a mask may differ in any case.
-        reach: of the scores.
-        score: threshold of both; what scores just that may be absent.
-    """
-    sure = [i for i in range(len(wanted)) if wanted.scores[i] > score + reach]
-    hits = 0
-    for i in sure:
-        same = (found.labels == wanted.labels[i]) & (
-            (found.scores - wanted.scores[i]).abs() < reach
-        )
-        both = (found.masks[same] & wanted.masks[i]).flatten(1).sum(1)
-        either = (found.masks[same] | wanted.masks[i]).flatten(1).sum(1)
-        hits += bool(((both >= overlap * either) | (either - both <= 1)).any())
-    return hits / len(sure) if sure else 1.0

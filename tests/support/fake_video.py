@@ -33,6 +33,23 @@ class FakeSource(VideoSource):
             yield picture(number % 25)
 
 
+class Counted(FakeSource):
+    """Counts the frames that the camera has taken so far, from 0 on."""
+
+    newest = -1
+
+    def __iter__(self) -> Iterator[np.ndarray]:
+        for frame in super().__iter__():
+            self.newest += 1
+            yield frame
+
+    def wait(self, frames: int) -> None:
+        """Wait until so many more frames are taken, or all are."""
+        until = min(self.newest + frames, self.frames - 1)
+        while self.newest < until:
+            time.sleep(0.001)
+
+
 def nothing_found(number: int = 0) -> Detections:
     none = torch.zeros(0)
     return Detections(

@@ -11,11 +11,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, get_args
 
-import torch
-
 from data.options import BoxesOnly, Crowd, DataOptions
 from yolact.checkpoint import Checkpoint, preset_of_name
 from yolact.config import Config
+from yolact.engines.memory import advised
 from yolact.engines.names import Precision
 from yolact.errors import OptionError, UsageError
 from yolact.presets import get_config
@@ -245,7 +244,11 @@ def run_command(
     """
     log_to(sys.stderr)
     try:
-        with ended_as_by_ctrl_c(), redirect_stdout(Shown(sys.stdout)):
+        with (
+            ended_as_by_ctrl_c(),
+            redirect_stdout(Shown(sys.stdout)),
+            advised("try a smaller --batch_size or image"),
+        ):
             main(argv)
     except UsageError as error:
         return _complain(error, WRONG_USAGE)
@@ -255,9 +258,6 @@ def run_command(
     except BrokenPipeError:  # `| head` has read enough
         sys.stderr.close()
         return DONE
-    except torch.OutOfMemoryError as error:
-        reason = str(error).split(". ", 1)[0]
-        return _complain(f"{reason}; try a smaller --batch_size or image", FAILED)
     except MemoryError as error:
         return _complain(str(error) or "out of memory", FAILED)
     except OptionError as error:

@@ -1,9 +1,10 @@
-"""Batches that do not fit into the memory of a GPU."""
+"""What does not fit into the memory of a GPU: a smaller batch, or one line that says what to do."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import TypeVar
 
 import torch
@@ -12,6 +13,22 @@ logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 Result = TypeVar("Result")
+
+
+@contextmanager
+def advised(mend: str) -> Iterator[None]:
+    """Say what to do where something does not fit.
+
+    Args:
+        mend: that, in a few words.
+
+    Raises:
+        MemoryError: it did not fit; one line.
+    """
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        raise MemoryError(f"{str(error).split('. ', 1)[0]}; {mend}") from None
 
 
 class BatchLimit:

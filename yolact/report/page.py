@@ -16,11 +16,12 @@ from data.problems import writable
 from .tables import Cell, Table
 
 ASSETS = Path(__file__).parent / "assets"
+STYLE = Path(__file__).parents[1] / "style"
+"""What all pages have alike."""
 FOLDER = "viewer"
 """What the page needs beside it."""
 
-STYLES = ("base.css", "viewer.css", "numbers.css")
-SINGLE_STYLES = ("base.css", "numbers.css")
+STYLES = ("common.css", "base.css", "viewer.css", "numbers.css")
 DATA = "data.js"
 SCRIPTS = ("matching.js", "drawing.js", "gallery.js", "enlarged.js", "main.js")
 
@@ -102,13 +103,13 @@ def render_single(
         parts: of the page, in order.
     """
     template = Template((ASSETS / "single.html").read_text(encoding="utf-8"))
-    style = "".join((ASSETS / name).read_text(encoding="utf-8") for name in SINGLE_STYLES)
+    styles = STYLE / "common.css", ASSETS / "base.css", ASSETS / "numbers.css"
     return template.substitute(
         title=escape(title),
         headline=escape(title).replace("_", "_<wbr>"),
         subtitle=escape(subtitle),
-        mark=embedded((ASSETS / "mark.svg").read_bytes(), "svg+xml"),
-        style=style,
+        mark=embedded((STYLE / "mark.svg").read_bytes(), "svg+xml"),
+        style="".join(file.read_text(encoding="utf-8") for file in styles),
         cards="".join(f"<div><b>{_number(v)}</b>{escape(k)}</div>" for k, v in cards.items()),
         sections="\n".join(map(_section, parts)),
     )

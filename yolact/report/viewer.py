@@ -17,7 +17,7 @@ from yolact.evaluation.matches import DETECTION, OBJECT, Matches, Rows
 from yolact.files import whole_file
 
 from .collected import Collected
-from .page import ASSETS, DATA, FOLDER
+from .page import ASSETS, DATA, FOLDER, STYLE
 from .pictures import PictureWriter
 from .records import in_units, numbers_of, outlines_of
 
@@ -86,7 +86,7 @@ def write_viewer(folder: Path, shown: Shown, dataset: Dataset, max_pictures: int
     """
     folder = folder / FOLDER
     pictures = PictureWriter(folder, dataset)
-    for asset in ASSETS.iterdir():
+    for asset in (*STYLE.iterdir(), *ASSETS.iterdir()):
         if asset.suffix in (".css", ".js", ".svg"):
             shutil.copyfile(asset, folder / asset.name)
     with whole_file(folder / DATA) as part, part.open("w", encoding="utf-8") as file:

@@ -11,7 +11,7 @@ from yolact.files import reason_of, whole_file
 
 from .coco_file import CocoFile
 from .detections import Detections
-from .exports import csv_text
+from .exports import csv_header, csv_lines
 
 Entry = Mapping[str, Any]
 """What the files hold of one image, in plain values: "csv" and "jsonl" as text, "coco"."""
@@ -74,13 +74,13 @@ class Collected:
 
     def head(self, detections: Detections) -> Entry:
         """Return what is the same for all images."""
-        return {"csv": csv_text(detections[:0]), "classes": list(detections.class_names)}
+        return {"csv": csv_header(detections), "classes": list(detections.class_names)}
 
     def entry(self, detections: Detections) -> Entry:
         """Return what the files hold of an image."""
         entry: dict[str, Any] = {}
         if "csv" in self.paths:
-            entry["csv"] = csv_text(detections, detections.source, header=False)
+            entry["csv"] = csv_lines(detections, detections.source)
         if "jsonl" in self.paths:
             entry["jsonl"] = detections.to_json() + "\n"
         if "coco" in self.paths:

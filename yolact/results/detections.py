@@ -257,7 +257,7 @@ class Detections(Instances):
 
     def to_csv(self) -> str:
         """Return a table: source, name, label, score, x1, y1, x2, y2, area; track_id if known."""
-        return exports.csv_text(self, self.source)
+        return exports.csv_header(self) + exports.csv_lines(self, self.source)
 
     def to_yolo(self, tolerance: float = 0.0) -> str:
         """Return a line for each object, "label x y x y ...", relative to the image.

@@ -90,12 +90,15 @@ def columns(objects: Instances) -> list[str]:
     return names[:-1] if objects.track_ids is None else names
 
 
-def csv_text(objects: Instances, source: str = "", header: bool = True) -> str:
-    """Write a table as CSV: scores in four digits, pixels in hundredths."""
+def csv_header(objects: Instances) -> str:
+    """Return the first line of a table as CSV."""
+    return ",".join(columns(objects)) + "\n"
+
+
+def csv_lines(objects: Instances, source: str = "") -> str:
+    """Return the other lines: scores in four digits, pixels in hundredths."""
     text, names = io.StringIO(), columns(objects)
     writer = csv.writer(text, lineterminator="\n")
-    if header:
-        writer.writerow(names)
     digits = dict.fromkeys(("x1", "y1", "x2", "y2"), ".2f") | {"score": ".4f"}
     for row in rows(objects, source):
         cells = {name: as_cell(format(v, digits.get(name, ""))) for name, v in row.items()}

@@ -26,6 +26,7 @@ from .upload import REQUEST_BODY, decode_image, receive_image
 Result = TypeVar("Result")
 
 PAGE = Path(__file__).parent / "page"
+STYLE = Path(__file__).parents[1] / "style"
 MOST_OBJECTS = 100
 
 
@@ -71,6 +72,7 @@ def make_app(
     _add_endpoint(app, predictor, name, limits)
     _add_errors(app)
     app.mount("/page", StaticFiles(directory=PAGE))
+    app.mount("/style", StaticFiles(directory=STYLE))
 
     @app.api_route("/", methods=["GET", "HEAD"], include_in_schema=False)
     def page() -> FileResponse:

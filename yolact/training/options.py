@@ -80,8 +80,17 @@ class TrainOptions:
         """Say what makes a step on the batch of one process need less memory."""
         parts = 2 * len(self.batch_parts(batch_size))
         splits = f"--accumulate={parts} runs a batch in {parts} parts; " * (parts <= batch_size)
+        return splits + self._less_memory
+
+    @property
+    def less_memory_to_validate(self) -> str:
+        """What makes a validation, which sees one image at a time, need less memory."""
+        return f"{self._less_memory}; --validation_size=-1 leaves validations out"
+
+    @property
+    def _less_memory(self) -> str:
         kept = "; --resume=interrupt goes on" * self.interrupt
-        return f"{splits}--precision=bfloat16 and --set model.image_size=400 need less{kept}"
+        return f"--precision=bfloat16 and --set model.image_size=400 need less{kept}"
 
     def batch_parts(self, batch_size: int) -> list[slice]:
         """Split the batch of one process.

@@ -14,6 +14,7 @@ from data.images import Image
 from data.sample import Dataset
 from yolact import distributed
 from yolact.config import Config
+from yolact.engines.memory import advised
 from yolact.evaluation.coco import CocoEvaluator, eval_order, evaluate
 from yolact.evaluation.confusion import best_threshold
 from yolact.evaluation.limits import scored_detections, tell_limits
@@ -81,7 +82,8 @@ def validate(session: Session, stop: Event) -> CocoMetrics | None:
     def predict(image: Image) -> Detections:
         if stop.is_set():
             raise Stopped
-        return predictor.find_all(image)
+        with advised(session.options.less_memory_to_validate):
+            return predictor.find_all(image)
 
     start = time.perf_counter()
     try:

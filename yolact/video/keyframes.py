@@ -11,24 +11,22 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Generic, Literal, Protocol, TypeVar
 
-import cv2
 import numpy as np
 import torch
 
 from data.images import Image
 from layers.boxes import box_iou
-from layers.native import Floats, as_floats
+from layers.native import Floats
 from yolact.errors import OptionError
 from yolact.results.detections import Detections
 
 from .flow import Flow, FlowEstimator, SmallFrame, carry, shrink
-from .overlaps import pairs
+from .overlaps import mask_overlaps, pairs, small_masks
 from .stages import Predict, Select
 
 _SAME = 0.3  # overlap from which two objects are one
 _DRIFTED = 0.5  # overlap below which one was lost between two key frames
-# Masks are compared on so many cells of the image, if they have as many as these.
-_GRID_HW, _FEW_CELLS = (72, 128), 16
+_FEW_CELLS = 16  # masks are compared if they have as many on the small grid
 # Part of the pixels that the flow leaves unexplained: at a cut, and from one key frame to the next.
 _CUT, _UNEXPLAINED = 0.3, 0.15
 _MOVED = 12.0  # mean path of the pixels from one key frame to the next, in small pixels
@@ -308,26 +306,9 @@ def overlap(one: Detections, other: Detections) -> Floats:
 
     Of masks, coarsely; of boxes where a mask is too small for that, or there is none.
     """
-    first, second = _cells(one), _cells(other)
-    areas = first.sum(axis=1)[:, None], second.sum(axis=1)
-    shared = first @ second.T
-    of_masks = shared / (areas[0] + areas[1] - shared).clip(1e-6)
+    first, second = small_masks(one), small_masks(other)
+    cells = np.minimum(first.sum(axis=(1, 2))[:, None], second.sum(axis=(1, 2)))
     of_boxes = box_iou(one.boxes, other.boxes).numpy()
-    overlaps = np.where(np.minimum(*areas) < _FEW_CELLS, of_boxes, of_masks)
+    overlaps = np.where(cells < _FEW_CELLS, of_boxes, mask_overlaps(first, second))
     same = one.labels.numpy()[:, None] == other.labels.numpy()
     return np.where(same, overlaps, 0).astype(np.float32)
-
-
-def _cells(found: Detections) -> Floats:
-    """Draw masks on a coarse grid of the image: (N, cells) of 0 and 1."""
-    cells = np.zeros((len(found), *_GRID_HW), np.float32)
-    cell = np.array(found.image_hw[::-1]) / _GRID_HW[::-1]  # width and height in pixels
-    masks, frames = as_floats(found.soft_masks), as_floats(found.mask_frames)
-    for mask, frame, out in zip(masks, frames, cells, strict=True):
-        # From a cell to the pixel of the mask at its centre.
-        scale = mask.shape[::-1] / (frame[2:] - frame[:2]).clip(1e-6)
-        shift = (0.5 * cell - frame[:2]) * scale - 0.5
-        matrix = np.column_stack((np.diag(cell * scale), shift))
-        there = cv2.warpAffine(mask, matrix, _GRID_HW[::-1], flags=cv2.WARP_INVERSE_MAP)
-        out[:] = there > 0.5
-    return cells.reshape(len(found), _GRID_HW[0] * _GRID_HW[1])

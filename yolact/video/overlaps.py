@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
+import torch
 from numpy.typing import NDArray
+
+from yolact.results.detections import Detections
 
 Masks = NDArray[np.bool_]
 Overlaps = NDArray[np.float64]
+
+_SIDE = 160  # longer side of the grid on which masks of videos are compared
 
 
 def pairs(overlaps: Overlaps) -> list[tuple[int, int]]:
@@ -27,3 +34,18 @@ def mask_overlaps(first: Masks, second: Masks) -> Overlaps:
     both = (a @ b.T).astype(np.float64)
     either = a.sum(axis=1)[:, None] + b.sum(axis=1)[None] - both
     return np.asarray(both / np.maximum(either, 1))
+
+
+def small_masks(found: Detections) -> Masks:
+    """Return masks on a small grid, (N, h, w); where there is none, the box."""
+    height, width = found.image_hw
+    scale = min(1.0, _SIDE / max(height, width))
+    image_hw = max(round(height * scale), 1), max(round(width * scale), 1)
+    factors = torch.tensor((image_hw[1] / width, image_hw[0] / height) * 2)
+    boxes = found.boxes * factors
+    small = replace(found, boxes=boxes, mask_frames=found.mask_frames * factors, image_hw=image_hw)
+    masks: Masks = small.masks.numpy()
+    for row in np.flatnonzero(~masks.any(axis=(1, 2))):
+        x1, y1, x2, y2 = boxes[row].tolist()
+        masks[row, int(max(y1, 0)) : int(y2) + 1, int(max(x1, 0)) : int(x2) + 1] = True
+    return masks

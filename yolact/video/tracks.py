@@ -23,12 +23,11 @@ from yolact.results.detections import Detections
 from .appearance import likeness, looks
 from .flow import FlowEstimator, SmallFrame, carry, shrink
 from .keyframes import link
-from .overlaps import Masks, Overlaps, mask_overlaps, pairs
+from .overlaps import Masks, Overlaps, mask_overlaps, pairs, small_masks
 
 LOST_SECONDS = 4.0
 """An object that is out of sight for longer gets another id."""
 
-_SIDE = 160  # longer side of the grid on which masks are compared
 _LEAST_OVERLAP = 0.15
 _OTHER_CLASS = 0.9  # factor on the overlap of objects of different classes
 _LEAST_LIKENESS = 0.5
@@ -135,8 +134,8 @@ class Tracker:
         """
         small = shrink(image)
         carried = self._move_on(small, detections, seconds)
-        carried_masks, ids = _small_masks(carried), _ids(carried)
-        masks = _small_masks(detections)
+        carried_masks, ids = small_masks(carried), _ids(carried)
+        masks = small_masks(detections)
         boxes, labels = detections.boxes.numpy(), detections.labels.numpy()
         seen = _Seen(masks, looks(image, masks), boxes, labels)
         overlaps = mask_overlaps(carried_masks, masks)
@@ -285,21 +284,6 @@ def _averaged(found: Detections, carried: Detections, origins: dict[int, int]) -
         values[new] = torch.lerp(getattr(old, name), values[new], _NEW)
         changed[name] = values
     return replace(found, **changed)
-
-
-def _small_masks(found: Detections) -> Masks:
-    """Return masks on a small grid, (N, h, w); where there is none, the box."""
-    height, width = found.image_hw
-    scale = min(1.0, _SIDE / max(height, width))
-    image_hw = max(round(height * scale), 1), max(round(width * scale), 1)
-    factors = torch.tensor((image_hw[1] / width, image_hw[0] / height) * 2)
-    boxes = found.boxes * factors
-    small = replace(found, boxes=boxes, mask_frames=found.mask_frames * factors, image_hw=image_hw)
-    masks: Masks = small.masks.numpy()
-    for row in np.flatnonzero(~masks.any(axis=(1, 2))):
-        x1, y1, x2, y2 = boxes[row].tolist()
-        masks[row, int(max(y1, 0)) : int(y2) + 1, int(max(x1, 0)) : int(x2) + 1] = True
-    return masks
 
 
 def _ids(found: Detections) -> list[int]:
