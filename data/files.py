@@ -57,6 +57,7 @@ _QUERY_PASSWORD = re.compile(
 
 _PART = re.compile(r"\..+\.\d+-([0-9a-f]{8})\.part(\.\w+)?")
 _CHUNK = 1 << 20  # bytes of XML that are read at once
+_MOST_TAG = 1 << 24  # bytes of a single tag of XML
 _LONGEST_NAME = 250  # bytes, of the 255 that file systems allow
 
 
@@ -169,6 +170,9 @@ def xml_elements(file: Path, tags: Collection[str]) -> Iterator[Element]:
         with open_file(file) as stream:
             while chunk := stream.read(_CHUNK):
                 elements.parser.Parse(chunk, False)
+                # A tag that goes on is parsed from its beginning each time.
+                if stream.tell() - elements.parser.CurrentByteIndex > _MOST_TAG:
+                    raise ValueError(f"a tag in it has more than {_MOST_TAG:,} bytes")
                 yield from elements.take()
         elements.parser.Parse(b"", True)
     except OSError as error:
