@@ -8,6 +8,7 @@ import shutil
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import count
 from pathlib import Path, PurePosixPath
 from typing import Literal, NamedTuple
 
@@ -194,16 +195,17 @@ def _all_classes(lists: Sequence[Categories]) -> Categories:
     """Join the classes of all splits by name: those of the first one keep their ids."""
     first, *others = lists
     numbers = dict(zip(first.names, first.category_ids, strict=True))
-    for name in (name for other in others for name in other.names):
-        numbers.setdefault(name, max(numbers.values(), default=0) + 1)
+    added = dict.fromkeys(name for other in others for name in other.names if name not in numbers)
+    numbers |= zip(added, count(max(numbers.values(), default=0) + 1))
     return Categories.from_numbers((number, name) for name, number in numbers.items())
 
 
 def _in_lines(categories: Categories, format: str, problems: list[Problem]) -> Categories:
     """Return the classes by names that can stand in a line, and note those that change."""
     names = [_NOT_IN_LINES.sub(" ", name).strip() for name in categories.names]
+    counts = Counter(names)
     for name, written in zip(categories.names, names, strict=True):
-        if not written or names.count(written) > 1:
+        if not written or counts[written] > 1:
             raise ValueError(
                 f"class {name!r}: {format} would call it {written!r}, as no class or another one "
                 "is called; rename it, or choose coco"

@@ -50,13 +50,20 @@ NUMBER = re.compile(r"%(?:0(\d+))?d")
 """The place of the number in the names of numbered images; its group holds the fewest digits."""
 
 # No scheme is longer; without that bound, a long text without one takes the square of its length.
-_USER_PASSWORD = re.compile(r"([a-z][a-z0-9+.-]{1,20}://[^/?#@:\s]*:)[^/?#\s]*@", re.IGNORECASE)
+# A password may hold what should have been written as %2F, %3F or %23; what may be a port is none.
+_USER_PASSWORD = re.compile(
+    r"([a-z][a-z0-9+.-]{1,20}://[^/?#@:\s]*:)(?:[^/?#\s]*@|(?!\d{1,5}[/?])[^@\s]{1,100}@)",
+    re.IGNORECASE,
+)
 _QUERY_PASSWORD = re.compile(
-    r"([?&](?:pass|passwd|password|pwd|token|access_token|api_?key|secret)=)[^&#\s]+", re.IGNORECASE
+    r"([?&](?:pass|passwd|password|pwd|loginpas|token|access_token|api_?key|key|secret|auth|"
+    r"sig|signature|x-amz-signature|x-amz-security-token)=)[^&#\s]+",
+    re.IGNORECASE,
 )
 
 _PART = re.compile(r"\..+\.\d+-([0-9a-f]{8})\.part(\.\w+)?")
 _CHUNK = 1 << 20  # bytes of XML that are read at once
+_MOST_TAG = 1 << 24  # bytes of a single tag of XML
 _LONGEST_NAME = 250  # bytes, of the 255 that file systems allow
 
 
@@ -169,6 +176,9 @@ def xml_elements(file: Path, tags: Collection[str]) -> Iterator[Element]:
         with open_file(file) as stream:
             while chunk := stream.read(_CHUNK):
                 elements.parser.Parse(chunk, False)
+                # A tag that goes on is parsed from its beginning each time.
+                if stream.tell() - elements.parser.CurrentByteIndex > _MOST_TAG:
+                    raise ValueError(f"a tag in it has more than {_MOST_TAG:,} bytes")
                 yield from elements.take()
         elements.parser.Parse(b"", True)
     except OSError as error:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 from support.files_of_tools import (
     BOX,
     TRIANGLE,
@@ -27,7 +30,12 @@ from support.foreign_formats import DISC, write_images
 from support.odd_masks import HW, odd_bitmaps
 from support.whole_datasets import run_lengths, square, write_coco
 
+from data.annotations.coco import CocoInstances
+from data.annotations.polygons import Polygon, one_ring
 from data.catalog import open_dataset
+from data.conversion import convert_dataset
+from data.files import xml_elements
+from yolact.doctor.findings import examine
 
 JUNK: list[Any] = [
     *(None, True, -1, 0, 7, 1e308, 10**30, 0.5, "", "x", "-5", "nan", "\0", "../../etc/passwd"),
@@ -135,3 +143,67 @@ def test_errors_about_hostile_names_are_one_line(tmp_path: Path, content: dict[s
     with pytest.raises((ValueError, FileNotFoundError)) as error:
         open_dataset(str(tmp_path / "annotations.json"), "train")
     assert str(error.value).isprintable()
+
+
+@pytest.mark.parametrize("text", ["<image name='{}'/>", "<image><!--{}--></image>", "<?x {}?>"])
+def test_a_tag_of_xml_that_goes_on_is_refused(tmp_path: Path, text: str) -> None:
+    """The parser begins such a tag again at each megabyte."""
+    file = tmp_path / "a.xml"
+    file.write_text("<annotations>" + text.format("a" * 60_000_000) + "</annotations>")
+    with pytest.raises(ValueError, match=r"a\.xml is not valid XML: a tag in it has more than"):
+        list(xml_elements(file, ("image",)))
+    file.write_text("<annotations>" + text.format("a" * 10_000_000) + "<image/></annotations>")
+    assert list(xml_elements(file, ("image",)))
+
+
+def one_image(folder: Path, names: list[str], annotations: list[dict[str, Any]]) -> Path:
+    """Write a dataset of one image with many objects or classes; return its file."""
+    (folder / "images").mkdir(parents=True)
+    Image.new("RGB", (64, 64)).save(folder / "images" / "a.png")
+    content: dict[str, Any] = {
+        "images": [{"id": 0, "file_name": "a.png", "height": 64, "width": 64}],
+        "annotations": annotations,
+        "categories": [{"id": number, "name": name} for number, name in enumerate(names)],
+    }
+    (folder / "annotations.json").write_text(json.dumps(content))
+    return folder / "annotations.json"
+
+
+def seconds_of(work: Callable[[], object]) -> float:
+    start = time.process_time()
+    work()
+    return time.process_time() - start
+
+
+@pytest.mark.parametrize("kind", ["same", "two classes", "run lengths"])
+def test_objects_of_one_image_take_no_square_of_time(tmp_path: Path, kind: str) -> None:
+    """A thousand are looked at as one by one, also where each is there twice."""
+    outline: Any = [square(8, 8, 16)]
+    if kind == "run lengths":
+        outline = run_lengths(np.eye(64, dtype=np.bool_))
+    objects = [
+        {"id": i, "image_id": 0, "category_id": i % 2 * (kind == "two classes"), "bbox": None}
+        | {"segmentation": outline}
+        for i in range(1500)
+    ]
+    dataset = CocoInstances(tmp_path / "images", one_image(tmp_path, ["a", "b"], objects))
+    assert seconds_of(lambda: examine("a", {"train": dataset}, {}, 64).to_record()) < 5
+
+
+@pytest.mark.parametrize("format", ["yolo", "labelme", "voc"])
+def test_classes_take_no_square_of_time(tmp_path: Path, format: Any) -> None:
+    """A file of a megabyte can list tens of thousands."""
+    names = [f"class {number}" for number in range(250 if format == "voc" else 40_000)]
+    objects = [{"id": 1, "image_id": 0, "category_id": 0, "segmentation": [square(8, 8, 16)]}]
+    one_image(tmp_path / "in", names, objects)
+    work = partial(convert_dataset, str(tmp_path / "in"), tmp_path / "out", format)
+    assert seconds_of(work) < 5
+
+
+@pytest.mark.parametrize("parts", [1, 501, 20_000])
+def test_parts_of_an_outline_take_no_square_of_time(parts: int) -> None:
+    corners = np.array([[0, 0], [1, 0], [1, 1], [0, 1]], np.float64)
+    polygons = [Polygon(corners + (number % 97, number // 97)) for number in range(parts)]
+    rings: list[Any] = []
+    assert seconds_of(lambda: rings.append(one_ring(polygons))) < 2
+    assert len(rings[0]) == 4 + (parts - 1) * 6

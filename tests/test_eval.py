@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 from support.evaluate import evaluate, main
+from test_resume import edit
 
 from data.classes import SHAPE_CLASSES
 from yolact import build_model
@@ -218,6 +219,31 @@ def test_an_evaluation_that_breaks_off_goes_on(
     assert len(asked) == 4
     assert kept.read_bytes() == whole
     assert not noted.exists()
+
+
+@pytest.mark.parametrize(
+    "entry", [5, None, [], [[96], []], [[96, 96], 5], [[96, 96], [[]]], [[96, -1], []], [5, []]]
+)
+def test_what_is_kept_of_an_evaluation_and_was_changed(
+    entry: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is detected again."""
+    kept, noted = Path("results/ap_data.json"), Path("results/.ap_data.json.progress")
+    assert evaluate() == 0
+    whole = kept.read_bytes()
+    kept.unlink()
+
+    def broken_off(*given: Any, **more: Any) -> None:
+        real(*given, **more)
+        raise KeyboardInterrupt
+
+    real = evaluate_room.evaluate
+    with monkeypatch.context() as patch:
+        patch.setattr(evaluate_room, "evaluate", broken_off)
+        assert evaluate() == 130
+    edit(noted, "3", entry)
+    assert evaluate("--resume") == 0
+    assert kept.read_bytes() == whole
 
 
 def test_files_for_others(capsys: pytest.CaptureFixture[str]) -> None:

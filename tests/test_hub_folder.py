@@ -27,6 +27,7 @@ from yolact.checkpoint import (
 from yolact.cli import eval_flags, train_flags
 from yolact.cli.common import run_command
 from yolact.cli.from_flags import choose_model
+from yolact.hub.card import model_card
 from yolact.models.segmenter import AnySegmenter
 
 TINY = replace(
@@ -224,6 +225,24 @@ def test_the_card(tmp_path: Path) -> None:
     (tmp_path / "b" / "README.md").write_text("written by hand")
     model.save_pretrained(tmp_path / "b")
     assert (tmp_path / "b" / "README.md").read_text() == "written by hand"
+
+
+@pytest.mark.parametrize(
+    ("name", "shown"),
+    [
+        ("<script>alert(1)</script>", r"\<script\>alert(1)\</script\>"),
+        ("![a](http://b.c/d.png)", r"\!\[a\](http\://b.c/d.png)"),
+        ("a\n# *b* | `c` www.d.e f@g.h", r"a \# \*b\* \| \`c\` www\.d.e f\@g.h"),
+        ("&lt;", r"\&lt\;"),
+        ("hair drier", "hair drier"),
+    ],
+)
+def test_names_that_mean_harm_in_the_card(tmp_path: Path, name: str, shown: str) -> None:
+    """Shown as text by what renders Markdown: no HTML, picture or link."""
+    config = make().config.with_classes((name, "b"))
+    text = model_card(config, name, figures={name: name})
+    assert f"Classes (2): {shown}, b.\n" in text
+    assert f"# {shown}\n" in text and f"| {shown} | {shown} |\n" in text
 
 
 def is_private(created: dict[str, object]) -> bool:

@@ -71,9 +71,13 @@ def found_parts() -> int:
     return cv2.connectedComponents(odd_bitmaps()[2].astype(np.uint8), connectivity=8)[0] - 1
 
 
+@pytest.mark.parametrize("short_bridges", [1, 500])
 @pytest.mark.parametrize("seed", range(60))
-def test_any_mask_is_its_polygons(seed: int) -> None:
+def test_any_mask_is_its_polygons(
+    seed: int, short_bridges: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The outlines, drawn by COCO's rules, and the same joined to one ring."""
+    monkeypatch.setattr("data.annotations.polygons._SHORT_BRIDGES", short_bridges)
     random = np.random.default_rng(seed)
     mask = random.random(random.integers(1, 13, 2)) < random.random()
     mask = mask.repeat(seed % 3 + 1, 0).repeat(seed % 3 + 1, 1)

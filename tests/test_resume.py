@@ -231,6 +231,70 @@ def test_resume_of_nothing_begins(capsys: pytest.CaptureFixture[str]) -> None:
     assert "--resume: not with --json" in capsys.readouterr().err
 
 
+def edit(journal: Path, key: str, entry: Any) -> None:
+    """Replace what a record notes under a key; a mapping replaces the values of its names."""
+    lines = [json.loads(line) for line in journal.read_text().splitlines()]
+    for line in lines:
+        if line.get("key") == key:
+            is_part = isinstance(entry, dict) and isinstance(line["entry"], dict)
+            line["entry"] = {**line["entry"], **entry} if is_part else entry
+    journal.write_text("".join(json.dumps(line) + "\n" for line in lines))
+
+
+@pytest.mark.parametrize(
+    ("key", "entry"),
+    [
+        ("", None),
+        ("", {"classes": 5}),
+        ("", {"csv": [[]]}),
+        ("in/000005.jpg", "words"),
+        ("in/000005.jpg", {"files": ["a"]}),
+        ("in/000005.jpg", {"files": {"\0": None, "\ud800": 1}}),
+        ("in/000005.jpg", {"stamp": 1}),
+        ("in/000005.jpg", {"name": None}),
+        ("in/000005.jpg", {"collected": {}}),
+        ("in/000005.jpg", {"collected": {"csv": 1, "jsonl": 2, "coco": 3}}),
+        (
+            "in/000005.jpg",
+            {
+                "collected": {
+                    "csv": "",
+                    "jsonl": "",
+                    "coco": {"file_name": "a", "height": 1, "width": 1e999, "objects": [5]},
+                }
+            },
+        ),
+    ],
+)
+def test_a_record_that_somebody_changed(place: Path, key: str, entry: Any) -> None:
+    """What makes no sense is done again."""
+    assert predict(*ALL, "--resume") == 0
+    edit(Path("out/.detections.progress"), key, entry)
+    assert predict(*ALL, "--resume") == 0
+    assert content(Path("out")) == content(place / "out")
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no pipes and links")
+@pytest.mark.parametrize("name", [".detections.progress", ".detections.lock"])
+@pytest.mark.parametrize("kind", ["pipe", "link", "dead link"])
+def test_a_record_that_is_no_file_is_replaced(place: Path, name: str, kind: str) -> None:
+    """Nothing waits for a pipe, and nothing is written through a link."""
+    Path("out").mkdir()
+    other, target = Path("other"), Path("out") / name
+    if kind == "pipe":
+        os.mkfifo(target)
+    else:
+        target.symlink_to(other.absolute())
+    if kind == "link":
+        assert predict() == 0
+        shutil.copy("out/.detections.progress", other)
+        before = other.read_bytes()
+    assert predict("--resume") == 0
+    assert target.is_file() is (name != ".detections.lock")
+    assert not target.is_symlink()
+    assert other.read_bytes() == before if kind == "link" else not other.exists()
+
+
 def test_what_failed_is_tried_again(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -16,7 +16,7 @@ import pytest
 from support.numbered_clip import read_numbers
 from support.sound_clip import write_sound_clip
 from support.tiny import save_tiny
-from test_resume import content, stop_after
+from test_resume import content, edit, stop_after
 
 import eval as eval_script
 from data.shapes.clip import export_clip, shape_clip
@@ -225,6 +225,40 @@ def test_what_is_not_whole_is_made_again(harm: Any, monkeypatch: pytest.MonkeyPa
     runs = stop_after(monkeypatch, 99, RuntimeError())
     assert predict(*SAVED, "--resume") == 0
     assert sum(runs) == FRAMES - 3
+    assert content(Path("out")) == expected
+
+
+@pytest.mark.parametrize(
+    ("key", "entry"),
+    [
+        ("0", {"end": 0}),
+        ("0", {"end": -3}),
+        ("0", {"end": "all"}),
+        ("0", {"end": 10**15}),
+        ("3", {"end": 3}),
+        ("3", [3]),
+        ("3", {"tracks": 2**63}),
+        ("3", {"seconds": 1e999}),
+        ("3", {"seconds": 1e300}),
+        ("joined", 5),
+        ("joined", {"frames": "all"}),
+        ("joined", {"frames": 10**15}),
+        ("joined", {"damage": None}),
+    ],
+)
+def test_a_record_that_somebody_changed(
+    key: str, entry: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What makes no sense is done again, in the end."""
+    assert predict(*SAVED, "--resume") == 0
+    expected, record = content(Path("out")), Path("out/.b.mp4.progress")
+    if key != "joined":
+        shutil.rmtree("out")
+        with monkeypatch.context() as patch:
+            stop_after(patch, 8, KeyboardInterrupt(15))
+            assert predict(*SAVED, "--resume") == 143
+    edit(record, key, entry)
+    assert predict(*SAVED, "--resume") == 0
     assert content(Path("out")) == expected
 
 

@@ -260,6 +260,16 @@ def test_unreachable_streams(address: str, capfd: pytest.CaptureFixture[str]) ->
         ("no rtsp://me:se:c@ret@camera/live: it", "no rtsp://me:***@camera/live: it"),
         ("http://c/v?user=me&password=secret&x=1", "http://c/v?user=me&password=***&x=1"),
         ("http://c/v?Token=secret", "http://c/v?Token=***"),
+        ("rtsp://me:se#cret@camera/live", "rtsp://me:***@camera/live"),
+        ("rtsp://me:se/cr?et@camera:554/live", "rtsp://me:***@camera:554/live"),
+        ("rtsp://me:12#3@camera", "rtsp://me:***@camera"),
+        ("http://c:8080/a@2x.png", "http://c:8080/a@2x.png"),
+        ("http://c:80/a and me@home", "http://c:80/a and me@home"),
+        ("http://c/?loginuse=me&loginpas=secret", "http://c/?loginuse=me&loginpas=***"),
+        (
+            "http://c/v?X-Amz-Signature=ab&sig=c&key=d",
+            "http://c/v?X-Amz-Signature=***&sig=***&key=***",
+        ),
         ("http://c/v?t=12:30@home", "http://c/v?t=12:30@home"),
     ],
 )
@@ -267,7 +277,9 @@ def test_passwords_are_masked(text: str, shown: str) -> None:
     assert without_password(text) == shown
 
 
-@pytest.mark.parametrize("part", ["a", "a.b-c+", "rtsp", "?token=", "a://b:", "rtsp://me:"])
+@pytest.mark.parametrize(
+    "part", ["a", "a.b-c+", "rtsp", "?token=", "a://b:", "rtsp://me:", "a://b:c/"]
+)
 def test_looking_for_passwords_takes_no_square_of_time(part: str) -> None:
     """Names of files and classes, which may be long, are looked through as well."""
     text = part * (2_000_000 // len(part))

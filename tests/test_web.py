@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import io
 import threading
-from collections.abc import Iterator
+import traceback
+from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import numpy as np
 import pytest
 from PIL import Image as PilImage
 
+from data.video.reader import open_video
 from yolact.sources import web
 from yolact.sources.kinds import kind_of
 from yolact.sources.one import read
@@ -149,6 +151,15 @@ def test_anything_else_is_one_line(url: str, path: str, said: str) -> None:
 def test_addresses_of_nothing(address: str, said: str) -> None:
     with pytest.raises(OSError, match=f"cannot fetch {address}: .*{said}"):
         read(address)
+
+
+@pytest.mark.parametrize("sign", ["", "#", "/", "?"])
+@pytest.mark.parametrize("work", [read, open_video])
+def test_no_traceback_shows_a_password(sign: str, work: Callable[[str], object]) -> None:
+    """Neither the error nor its cause, as programs print it."""
+    with pytest.raises((OSError, ValueError), match=r"//me:\*\*\*@127") as caught:
+        work(f"http://me:secret{sign}secret@127.0.0.1:1/a.png")
+    assert "secret" not in "".join(traceback.format_exception(caught.value, limit=0))
 
 
 @pytest.mark.parametrize(

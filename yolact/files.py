@@ -82,6 +82,8 @@ class RunLock:
         import fcntl
 
         while True:
+            if not is_plain_file(self._path):
+                self._path.unlink(missing_ok=True)
             file = self._path.open("ab")
             try:
                 fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -102,6 +104,11 @@ class RunLock:
             self._path.unlink(missing_ok=True)
             self._file.close()
             self._file = None
+
+
+def is_plain_file(path: Path) -> bool:
+    """Tell a file from a link, a pipe, a folder, and from nothing."""
+    return path.is_file() and not path.is_symlink()
 
 
 def write_json(

@@ -155,19 +155,20 @@ class CocoInstances:
 
     def annotations(self, index: int) -> list[Annotation]:
         """Return the objects of an image in COCO's form, every key filled in."""
-        objects, image_hw = self._objects, self._image_hw(index)
-        return [
-            {
-                "id": int(objects.ids[row]),
-                "image_id": int(self._images.ids[index]),
-                "category_id": self.categories.category_ids[objects.labels[row]],
-                "segmentation": objects.segmentation(row, image_hw),
-                "bbox": objects.boxes[row].tolist(),
-                "area": float(objects.areas[row]),
-                "iscrowd": int(objects.is_crowd[row]),
-            }
-            for row in self._rows(index)
-        ]
+        return [self.annotation(index, place) for place in range(len(self._rows(index)))]
+
+    def annotation(self, index: int, place: int) -> Annotation:
+        """Return one of the `annotations` of an image."""
+        objects, row = self._objects, self._rows(index)[place]
+        return {
+            "id": int(objects.ids[row]),
+            "image_id": int(self._images.ids[index]),
+            "category_id": self.categories.category_ids[objects.labels[row]],
+            "segmentation": objects.segmentation(row, self._image_hw(index)),
+            "bbox": objects.boxes[row].tolist(),
+            "area": float(objects.areas[row]),
+            "iscrowd": int(objects.is_crowd[row]),
+        }
 
     def sample(self, index: int) -> Sample:
         """Load one image with its objects.

@@ -14,6 +14,7 @@ Ring = NDArray[np.floating]
 
 
 _LEAST_TOLERANCE = 0.25  # a smaller one would only cut the corners of pixels
+_SHORT_BRIDGES = 500  # of a ring: to look for more of them takes the square of their number
 
 
 class Polygon(NamedTuple):
@@ -72,10 +73,12 @@ def one_ring(polygons: Iterable[Polygon]) -> Ring:
     """
     rings = [ring for polygon in polygons for ring in (polygon.outline, *polygon.holes)]
     joined = rings[0]
-    for ring in rings[1:]:
+    for ring in rings[1:_SHORT_BRIDGES]:
         nearest = int(np.square(joined - ring[0]).sum(axis=1).argmin())
         joined = np.concatenate((joined[: nearest + 1], ring, ring[:1], joined[nearest:]))
-    return joined
+    last = joined[-1:]
+    rest = (part for ring in rings[_SHORT_BRIDGES:] for part in (ring, ring[:1], last))
+    return np.concatenate((joined, *rest))
 
 
 def flat_rings(polygons: Sequence[Polygon]) -> list[list[float]]:

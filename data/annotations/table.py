@@ -204,6 +204,6 @@ class ObjectTable:
     def segmentation(self, row: int, image_hw: tuple[int, int]) -> Polygons | RunLengths:
         """Return the outline of one object in an image of this height and width, [] for none."""
         polygons: Polygons = [self.points[polygon].tolist() for polygon in self.polygons[row]]
-        if polygons or not self.run_lengths.lengths[row]:
+        if polygons or not (counts := self.run_lengths.text(row)):
             return polygons
-        return {"size": list(image_hw), "counts": self.run_lengths.text(row)}
+        return {"size": list(image_hw), "counts": counts}

@@ -91,7 +91,7 @@ def _open_stream(address: str, timeout: float) -> VideoSource:
         raise ValueError(
             f"cannot read the stream {without_password(address)}: {reason}; is the address right "
             "and the server up?"
-        ) from error
+        ) from None  # the cause would show the password
 
 
 def _open_file(

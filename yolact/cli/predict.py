@@ -282,7 +282,9 @@ def segment_video(
 def _goes_on(name: str, files: ResultFolder, parts: Parts) -> bool:
     """Find where a video goes on; True if it is finished already."""
     finished = parts.finished
-    done = [f"{name}#{number}" for number in range((finished or {}).get("frames", parts.start))]
+    frames = (finished or {}).get("frames", parts.start)
+    frames = min(frames, files.noted + 1)  # of a record that claims more, one is missing
+    done = [f"{name}#{number}" for number in range(frames)]
     missing = files.missing(done)
     if finished is not None and not missing:
         logger.info("%s is there already, %d frames", parts.path, len(done))

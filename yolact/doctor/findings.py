@@ -103,8 +103,9 @@ class Findings:
         }
 
     def _where(self, place: Place) -> dict[str, Any]:
-        info, annotations = self.info(place), self.splits[place.split].annotations(place.image)
-        number = annotations[place.objects[-1]]["id"] if place.objects else None
+        info, number = self.info(place), None
+        if place.objects:
+            number = self.splits[place.split].annotation(place.image, place.objects[-1])["id"]
         names = {"split": place.split, "image_id": info["id"], "file_name": info["file_name"]}
         return names | {"annotation_id": number}
 

@@ -136,12 +136,12 @@ def twins_among(
         yield kept[one], kept[other]
 
 
-def two_classes(dataset: Dataset, twins: Iterable[Place]) -> Iterator[Notice]:
+def two_classes(dataset: CocoInstances, twins: Iterable[Place]) -> Iterator[Notice]:
     """Describe those objects in the same place that are of two classes."""
     names = dict(zip(dataset.categories.category_ids, dataset.categories.names, strict=True))
     for place in twins:
-        annotations, info = dataset.annotations(place.image), dataset.image_info(place.image)
-        one, other = (annotations[number] for number in place.objects)
+        info = dataset.image_info(place.image)
+        one, other = (dataset.annotation(place.image, number) for number in place.objects)
         if one["category_id"] != other["category_id"]:
             first, second = (names[part["category_id"]] for part in (one, other))
             x, y, *_ = other["bbox"]

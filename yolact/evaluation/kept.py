@@ -6,6 +6,7 @@ import logging
 from collections.abc import Collection, Sequence
 from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
+from typing import Any
 
 from yolact.files import RunLock
 from yolact.results.journal import Journal
@@ -39,7 +40,8 @@ class Kept(AbstractContextManager["Kept"]):
         refusal = f"{file}: another evaluation writes it; stop it, or give another --ap_data_file"
         with ExitStack() as undo:
             undo.callback(RunLock(file.parent, file.name, refusal).close)
-            journal = Journal(journal_of(file), origin.by_flags(), resume, of=file)
+            settings = origin.by_flags()
+            journal = Journal(journal_of(file), settings, resume, of=file, is_sound=_is_sound)
             self._journal = undo.enter_context(journal)
             self.results: CocoResults = _noted(journal, wanted)
             self._open = undo.pop_all()
@@ -58,6 +60,15 @@ class Kept(AbstractContextManager["Kept"]):
     def finish(self, results: CocoResults) -> None:
         """Write the file for all results."""
         save_results(self._file, results, self._origin)
+
+
+def _is_sound(key: str, entry: Any) -> bool:
+    try:
+        (height, width), found = entry
+        parse_results(Path(key), [[int(key), height, width]], found)
+    except (TypeError, ValueError):
+        return False
+    return True
 
 
 def _noted(journal: Journal, wanted: Collection[int]) -> CocoResults:

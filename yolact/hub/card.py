@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 
 from data.problems import printable
@@ -11,6 +12,9 @@ from yolact.config import Config
 from .client import PREFIX
 
 CARD_FILE = "README.md"
+
+# What means something in Markdown and HTML, or makes an address of a text.
+_MARKS = re.compile(r"[!-&*+:-@\[-`{-~]|(?<=www)\.", re.IGNORECASE)
 
 
 def model_card(
@@ -36,13 +40,13 @@ def model_card(
         **({"license": license} if license else {}),
     }
     model = config.model
-    classes = ", ".join(printable(" ".join(each.split())) for each in model.names)
-    rows = [f"| {what} | {value} |" for what, value in (figures or {}).items()]
+    classes = ", ".join(map(_plain, model.names))
+    rows = [f"| {_plain(what)} | {_plain(str(value))} |" for what, value in (figures or {}).items()]
     table = "\n".join(["| measured | |", "| --- | --- |", *rows, "", ""]) if rows else ""
     return f"""---
 {yaml.safe_dump(facts, sort_keys=False)}---
 
-# {name.removeprefix(PREFIX)}
+# {_plain(name.removeprefix(PREFIX))}
 
 Instance segmentation by `{config.name}`: {model.architecture} on {model.backbone}, for images of
 {model.image_size} x {model.image_size} pixels.
@@ -58,3 +62,8 @@ predictor("photo.jpg").save("out.png")
 
 Objects are shown from a score of {config.score_threshold:g} on.
 """
+
+
+def _plain(text: str) -> str:
+    """Return a text of a stranger as Markdown that shows it, in one line."""
+    return _MARKS.sub(r"\\\g<0>", printable(" ".join(text.split())))

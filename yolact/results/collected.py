@@ -12,9 +12,17 @@ from yolact.files import reason_of, whole_file
 from .coco_file import CocoFile
 from .detections import Detections
 from .exports import csv_header, csv_lines
+from .journal import fits
 
 Entry = Mapping[str, Any]
 """What the files hold of one image, in plain values: "csv" and "jsonl" as text, "coco"."""
+
+_HEAD = {"csv": str, "classes": [str]}
+_ENTRY: Mapping[str, Any] = {
+    "csv": str,
+    "jsonl": str,
+    "coco": {"file_name": str, "height": int, "width": int, "objects": [dict]},
+}
 
 
 class Collected:
@@ -57,7 +65,7 @@ class Collected:
             for entry in entries:
                 self.put(head, entry)
         for kind in self._tables:
-            file = self.paths[kind].open("a", encoding="utf-8", newline="")
+            file = self.paths[kind].open("a", encoding="utf-8", errors="replace", newline="")
             self._tables[kind] = self._open.enter_context(file)
 
     def _open_tables(self, parts: ExitStack) -> None:
@@ -65,7 +73,7 @@ class Collected:
         self._has_header = False
         for kind in self.paths.keys() & {"csv", "jsonl"}:
             part = parts.enter_context(whole_file(self.paths[kind]))
-            file = part.open("w", encoding="utf-8", newline="")
+            file = part.open("w", encoding="utf-8", errors="replace", newline="")
             self._tables[kind] = parts.enter_context(file)
 
     def _open_coco(self) -> None:
@@ -86,6 +94,14 @@ class Collected:
         if "coco" in self.paths:
             entry["coco"] = CocoFile(self.paths["coco"], self._image_folder).entry(detections)
         return entry
+
+    def is_head(self, value: object) -> bool:
+        """Tell whether a value of a stranger could be from `head`."""
+        return fits(value, _HEAD if self.paths else dict)
+
+    def is_entry(self, value: object) -> bool:
+        """Tell whether a value of a stranger could be from `entry`."""
+        return fits(value, {kind: _ENTRY[kind] for kind in self.paths})
 
     def put(self, head: Entry, entry: Entry) -> None:
         """Write what `entry` gave.

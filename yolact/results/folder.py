@@ -17,7 +17,7 @@ from yolact.files import RunLock, as_file_name, write_json, write_picture, write
 
 from .collected import Collected
 from .detections import Detections
-from .journal import Journal
+from .journal import Journal, fits
 
 logger = logging.getLogger(__name__)
 
@@ -93,7 +93,8 @@ class ResultFolder:
             if self._settings is not None:
                 settings = {**self._settings, "files": sorted(self.kinds)}
                 path = progress_of(self.folder, self._table)
-                self._journal = undo.enter_context(Journal(path, settings, self._resume))
+                journal = Journal(path, settings, self._resume, is_sound=self._is_sound)
+                self._journal = undo.enter_context(journal)
             undo.callback(self._collected.close)
             self._to_begin_with = self._noted()
             if not self._to_begin_with:
@@ -181,6 +182,11 @@ class ResultFolder:
             self._journal.note(written["source"], written["note"])
 
     @property
+    def noted(self) -> int:
+        """How many images are noted as finished."""
+        return len(self._noted())
+
+    @property
     def written(self) -> list[Path]:
         """The files and folders that results go to."""
         places = {kind: self.folder / kind for kind in ("json", "masks", "crops", "cutouts")}
@@ -195,7 +201,9 @@ class ResultFolder:
         undo.callback(lock.close)
 
     def _noted(self) -> list[str]:
-        return [] if self._journal is None else [source for source in self._journal if source]
+        if self._journal is None or "" not in self._journal:
+            return []
+        return [source for source in self._journal if source]
 
     def _begin(self) -> None:
         """Write the files for all images, with what is noted of some, if they are not begun yet."""
@@ -209,8 +217,14 @@ class ResultFolder:
             entries = (journal[source]["collected"] for source in sources)
             self._collected.begin(journal[""], entries)
 
+    def _is_sound(self, key: str, entry: Any) -> bool:
+        if not key:
+            return self._collected.is_head(entry)
+        is_note = fits(entry, {"name": str, "stamp": (list, type(None)), "files": dict})
+        return is_note and self._collected.is_entry(entry.get("collected"))
+
     def _is_done(self, source: str, name: str | None) -> bool:
-        if self._journal is None or not source or source not in self._journal:
+        if self._journal is None or not source or not {"", source} <= self._journal.keys():
             return False
         noted = self._journal[source]
         there = ((_size(self.folder / name), size) for name, size in noted["files"].items())
@@ -235,7 +249,7 @@ def _stamp(source: str) -> list[int] | None:
 def _size(path: Path) -> int | None:
     try:
         return path.stat().st_size
-    except OSError:
+    except (OSError, ValueError):
         return None
 
 

@@ -3,27 +3,31 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+import math
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
-from yolact.files import write_text
+from yolact.files import is_plain_file, write_text
 
 _SHOWN = 40  # characters of a value in a message
+_MOST = 2**53  # of a whole number, which every reader of JSON holds
 
 
 class Journal(Mapping[str, Any], AbstractContextManager["Journal"]):
     """Entries by their keys, in lines of JSON: each is in the file as soon as it is noted.
 
     The first line holds the settings of the run. A line that was being written when the run ended
-    is left out.
+    is left out, and so is an entry that somebody has changed to what is none. A link, pipe or the
+    like under the name of the file is replaced, not followed.
 
     Args:
         path: of the file; its folder is there.
         settings: plain values that decide what is noted, each by the flag or argument that sets it.
         resume: go on with the file, if there is one; else begin a new one.
         of: what the results are in, for messages; by default the folder of the file.
+        is_sound: tells of a key and its entry whether the entry has its form.
 
     Raises:
         ValueError: the file is of other settings.
@@ -36,11 +40,12 @@ class Journal(Mapping[str, Any], AbstractContextManager["Journal"]):
         settings: Mapping[str, object],
         resume: bool = False,
         of: Path | None = None,
+        is_sound: Callable[[str, Any], bool] = lambda *_: True,
     ) -> None:
-        self.path, self._of = path, of or path.parent
+        self.path, self._of, self._is_sound = path, of or path.parent, is_sound
         self._places: dict[str, int] = {}  # key -> offset of its line
         settings = json.loads(json.dumps(dict(settings)))
-        end = self._read(settings) if resume and path.exists() else 0
+        end = self._read(settings) if resume and is_plain_file(path) else 0
         if not end:
             write_text(path, _line({"settings": settings}))
         self._file = path.open("r+b")
@@ -87,9 +92,10 @@ class Journal(Mapping[str, Any], AbstractContextManager["Journal"]):
                     if not isinstance(content.get("settings"), dict):
                         return 0
                     self._check(content["settings"], settings)
-                elif isinstance(content.get("key"), str) and "entry" in content:
-                    self._places.pop(content["key"], None)
-                    self._places[content["key"]] = end
+                elif isinstance(key := content.get("key"), str) and "entry" in content:
+                    self._places.pop(key, None)
+                    if self._is_sound(key, content["entry"]):
+                        self._places[key] = end
                 end += len(line)
         return end
 
@@ -109,12 +115,31 @@ class Journal(Mapping[str, Any], AbstractContextManager["Journal"]):
 
 def noted_settings(path: Path) -> dict[str, Any]:
     """Return the settings of a file that a `Journal` wrote; none without one."""
+    if not is_plain_file(path):
+        return {}
     try:
         with path.open("rb") as file:
             settings = _parsed(file.readline()).get("settings")
     except OSError:
         return {}
     return settings if isinstance(settings, dict) else {}
+
+
+def fits(value: Any, form: Any) -> bool:
+    """Tell whether a plain value of a stranger has a form.
+
+    That is a type, several in a tuple, [form] for a list, or {name: form} for a mapping that may
+    hold more. Whole numbers are not negative, and no number is infinite or NaN.
+    """
+    if isinstance(form, list):
+        return isinstance(value, list) and all(fits(each, form[0]) for each in value)
+    if isinstance(form, dict):
+        return isinstance(value, dict) and all(fits(value.get(k), form[k]) for k in form)
+    if isinstance(form, tuple):
+        return any(fits(value, each) for each in form)
+    if form is int:
+        return type(value) is int and 0 <= value < _MOST
+    return isinstance(value, form) and (form is not float or math.isfinite(value))
 
 
 def _line(content: Mapping[str, object]) -> str:

@@ -37,7 +37,10 @@ def fetch(url: str) -> bytes:
             return _read(response)
     except (OSError, ValueError, httpx2.HTTPError, httpx2.InvalidURL) as error:
         reason = " ".join(str(error).split()) or type(error).__name__
-        raise OSError(without_password(f"cannot fetch {url}: {reason}")) from error
+        if reason.startswith("Invalid port"):  # it tells what may be the beginning of a password
+            reason = "its port is none; in a password write # as %23, / as %2F, ? as %3F"
+        told = without_password(f"cannot fetch {url}: {reason}")
+        raise OSError(told) from None  # the cause could show a password
 
 
 def _check(response: httpx2.Response) -> None:

@@ -15,7 +15,7 @@ from data.images import Image
 from data.video.reader import VideoSource
 from data.video.writer import VideoWriter, join_videos
 from yolact.results.detections import Detections
-from yolact.results.journal import Journal
+from yolact.results.journal import Journal, fits
 
 logger = logging.getLogger(__name__)
 
@@ -23,6 +23,11 @@ LENGTH = 250
 """Frames of a part, at least: it ends before the next frame that the network looks at."""
 
 _JOINED = "joined"
+_DIGITS = 16  # of the number of a frame
+_MOST_SECONDS = 1e9  # of a video; thirty years
+_SIZE = (int, type(None))
+_OF_ALL = {"size": _SIZE, "frames": int, "damage": str}
+_OF_PART = {"size": _SIZE, "end": int, "seconds": float, "tracks": int}
 
 OnFrame = Callable[[int, Detections], None]
 """Takes the number of a frame, and what was found in it."""
@@ -55,7 +60,7 @@ class Parts(AbstractContextManager["Parts"]):
         self._length = -(-LENGTH // batch) * batch
         self._batch = batch
         self._folder, journal = _files_of(path)
-        self._journal = Journal(journal, settings, resume=True, of=path)
+        self._journal = Journal(journal, settings, True, of=path, is_sound=_is_sound)
         self._writer: VideoWriter | None = None
         self._source: Path | None = None
         self.go_on_from(sys.maxsize)
@@ -186,6 +191,14 @@ class Parts(AbstractContextManager["Parts"]):
     @staticmethod
     def _size(path: Path) -> int | None:
         return path.stat().st_size if path.is_file() else None
+
+
+def _is_sound(key: str, entry: Any) -> bool:
+    if key == _JOINED:
+        return fits(entry, _OF_ALL)
+    if not (key.isdecimal() and len(key) <= _DIGITS and fits(entry, _OF_PART)):
+        return False
+    return bool(entry["end"] > int(key) and 0 <= entry["seconds"] <= _MOST_SECONDS)
 
 
 def _files_of(path: Path) -> tuple[Path, Path]:
