@@ -70,7 +70,7 @@ def difference(greys: Greys, others: Greys) -> NDArray[np.float64]:
 
 def natural_key(name: str) -> tuple[list[str | int], str]:
     """Return a key that sorts frame 9 before frame 10; texts and numbers take turns in it."""
-    parts = re.split(r"(\d+)", name)
+    parts = re.split(r"(\d{1,18})", name)  # Python reads no number of thousands of digits
     return [int(part) if i % 2 else part for i, part in enumerate(parts)], name
 
 

@@ -52,7 +52,7 @@ NUMBER = re.compile(r"%(?:0(\d+))?d")
 # No scheme is longer; without that bound, a long text without one takes the square of its length.
 # A password may hold what should have been written as %2F, %3F or %23; what may be a port is none.
 _USER_PASSWORD = re.compile(
-    r"([a-z][a-z0-9+.-]{1,20}://[^/?#@:\s]*:)(?:[^/?#\s]*@|(?!\d{1,5}[/?])[^@\s]{1,100}@)",
+    r"([a-z][a-z0-9+.-]{1,20}://[^/?#@:\s]*:)(?:[^/?#\s]*@|(?!\d{1,5}(?:[/?\s]|$))[^@\n]{1,100}@)",
     re.IGNORECASE,
 )
 _QUERY_PASSWORD = re.compile(

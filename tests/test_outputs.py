@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
 
+from yolact.cli import output_names
 from yolact.cli.output_names import (
     image_and_picture,
     images_and_pictures,
@@ -72,6 +74,37 @@ def test_pictures_of_an_earlier_run_are_replaced() -> None:
     pictures = name_pictures(images, Path("out"))
     make(*map(str, pictures))
     assert name_pictures(images, Path("out")) == pictures
+
+
+@pytest.mark.parametrize(
+    ("images", "expected"),
+    [
+        (["in/a.jpg", "in/x/../../../../../etc/b.jpg"], None),
+        (["in/a.jpg", "in/../in/b.jpg"], ["a", "b"]),
+        (["../../a.jpg"], ["a"]),
+    ],
+)
+def test_no_picture_leaves_its_folder(images: list[str], expected: list[str] | None) -> None:
+    """Lists of images and videos may hold any path."""
+    pictures = name_pictures([Path(image) for image in images], Path("out"))
+    assert all(Path("out").resolve() in path.resolve().parents for path in pictures)
+    assert expected in (None, [path.stem for path in pictures])
+
+
+def test_many_images_of_one_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each is looked for from where the last one was found."""
+    looked = 0
+
+    def counted(image: Path) -> Iterator[str]:
+        nonlocal looked
+        for name in names(image):
+            looked += 1
+            yield name
+
+    names = output_names._names
+    monkeypatch.setattr(output_names, "_names", counted)
+    pictures = name_pictures([Path("in/a.jpg")] * 300, Path("out"))
+    assert len(set(pictures)) == looked == 300
 
 
 @pytest.mark.parametrize("link", [os.symlink, os.link])

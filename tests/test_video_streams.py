@@ -263,6 +263,8 @@ def test_unreachable_streams(address: str, capfd: pytest.CaptureFixture[str]) ->
         ("rtsp://me:se#cret@camera/live", "rtsp://me:***@camera/live"),
         ("rtsp://me:se/cr?et@camera:554/live", "rtsp://me:***@camera:554/live"),
         ("rtsp://me:12#3@camera", "rtsp://me:***@camera"),
+        ("no rtsp://me:se cret@camera/live", "no rtsp://me:***@camera/live"),
+        ("http://c:80 and me@home", "http://c:80 and me@home"),
         ("http://c:8080/a@2x.png", "http://c:8080/a@2x.png"),
         ("http://c:80/a and me@home", "http://c:80/a and me@home"),
         ("http://c/?loginuse=me&loginpas=secret", "http://c/?loginuse=me&loginpas=***"),

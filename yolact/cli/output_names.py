@@ -123,11 +123,15 @@ def name_pictures(images: Sequence[Path], folder: Path) -> list[Path]:
     """
     taken: set[str] = set()
     inputs = {_identity(image) for image in images} - {None}
-    shared = os.path.commonpath([image.absolute().parent for image in images]) if images else ""
+    # Without "..", which would lead out of the folder.
+    parents = [Path(os.path.normpath(image.absolute())).parent for image in images]
+    shared = os.path.commonpath(parents) if images else ""
+    names: dict[Path, Iterator[str]] = {}  # what is taken stays so, and is not looked at again
     pictures = []
-    for image in images:
-        place = folder / image.absolute().parent.relative_to(shared)
-        free = (place / n for n in _names(image) if str(place / n).casefold() not in taken)
+    for image, parent in zip(images, parents, strict=True):
+        place = folder / parent.relative_to(shared)
+        left = names.setdefault(parent / image.name, _names(image))
+        free = (place / n for n in left if str(place / n).casefold() not in taken)
         picture = next(path for path in free if _identity(path) not in inputs)
         if picture.stem != image.stem:
             logger.warning("%s is written as %s, since its own name is taken", image, picture)

@@ -58,7 +58,7 @@ def expand_images(source: str | os.PathLike[str]) -> list[Path]:
 
 def natural_key(path: Path) -> list[tuple[int, int, str]]:
     """Sort key that compares runs of digits as numbers: `2.jpg` comes before `10.jpg`."""
-    pieces = re.split(r"(\d+)", str(path).lower())
+    pieces = re.split(r"(\d{1,18})", str(path).lower())  # Python reads no number of 5000
     return [(0, int(p), p) if p.isdecimal() else (1, 0, p) for p in pieces if p]
 
 
