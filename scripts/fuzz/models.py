@@ -5,7 +5,6 @@ from __future__ import annotations
 import html
 import io
 import json
-import logging
 from functools import partial
 from pathlib import Path
 from random import Random
@@ -271,7 +270,6 @@ def results(folder: Path) -> Parser:
 def log(folder: Path) -> Parser:
     """Read the log of a training run, and go on with it."""
     file = folder / "log"
-    logging.getLogger("yolact.training.log").setLevel(logging.CRITICAL)
     run = TrainingLog(file, {"box": "B"})
     run.start({"a": 1}, ["cpu"])
     run.train({"box": 1.0}, epoch=0, iteration=1, learning_rate=0.1, elapsed=0.2)
