@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import io
+import struct
 import sys
 import tracemalloc
 from functools import partial
@@ -12,6 +13,7 @@ import pytest
 from PIL import Image, ImageOps
 
 from data import images
+from data.formats.label_maps.ids import read_ids
 from data.images import read_head, read_image, read_image_hw
 
 GRADIENT = np.arange(6 * 8 * 3, dtype=np.uint8).reshape(6, 8, 3)
@@ -209,6 +211,30 @@ def test_huge_images_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     for read in (read_image, read_image_hw):
         with pytest.raises(ValueError, match=r"a\.png as an image: 8 x 6 pixels exceed 40"):
             read(tmp_path / "a.png")
+
+
+def bmp_in_runs(width: int, height: int, bits: int = 8) -> bytes:
+    """A BMP whose lines are each a run of one pixel, which the decoder fills up."""
+    lines, palette = b"\x01\x00\x00\x00" * height, bytes((1, 2, 3, 0)) * 2
+    sizes = 40, width, height, 1, bits, {8: 1, 4: 2}[bits], len(lines), 0, 0, 2, 2
+    offset = 14 + 40 + len(palette)
+    head = b"BM" + struct.pack("<IHHI", offset + len(lines), 0, 0, offset)
+    return head + struct.pack("<IiiHHIIiiII", *sizes) + palette + lines
+
+
+@pytest.mark.parametrize("bits", [8, 4])
+def test_bitmaps_in_runs(tmp_path: Path, bits: int) -> None:
+    """Pillow decodes them pixel by pixel in Python."""
+    assert (read_image(bmp_in_runs(60, 40, bits)) == (3, 2, 1)).all()
+    large = bmp_in_runs(1 << 20, 100, bits)
+    (tmp_path / "a.bmp").write_bytes(large)
+    for read in (read_image, read_image_hw, read_head):
+        with pytest.raises(ValueError, match=r"a BMP in runs, .* PNG"):
+            read(tmp_path / "a.bmp")
+    with pytest.raises(ValueError, match="an image that cannot be read"):
+        read_ids(tmp_path / "a.bmp")
+    with pytest.raises(ValueError, match="not a known image format"):
+        read_image(large[14:])  # without the head of a file
 
 
 @pytest.mark.parametrize(("mode", "orientation"), [("RGB", 1), ("L", 1), ("RGB", 3), ("RGBA", 6)])
