@@ -18,7 +18,9 @@ SECONDS = 5.0
 """Of processor time that one content may take."""
 
 _ROOT = Path(__file__).resolve().parents[2]
-_OUT_OF_MEMORY = re.compile(r"not enough memory|insufficient memory|(?<![a-z])alloc|out of memory", re.I)
+_OUT_OF_MEMORY = re.compile(
+    r"not enough memory|insufficient memory|(?<![a-z])alloc|out of memory", re.I
+)
 
 
 def outcome(parser: Parser, content: bytes) -> tuple[str, str]:
