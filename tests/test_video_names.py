@@ -170,7 +170,7 @@ def test_signals_end_a_run_as_ctrl_c_does(
     before = [signal.getsignal(each) for each in ENDING]
 
     def main(_: object) -> None:
-        source = FakeSource(5000, live=live, fps=500)
+        source = FakeSource(50_000, live=live, fps=500)
         on_frame = after(20, lambda: os.kill(os.getpid(), number))
         run_video(source, predict, draw, output=Path("a.mp4"), display=False, on_frame=on_frame)
 
