@@ -5,10 +5,11 @@ from __future__ import annotations
 import multiprocessing
 import pickle
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from multiprocessing.connection import Connection
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -21,6 +22,7 @@ from yolact.engines.names import Engine, EngineName, Precision
 from yolact.engines.openvino import convert_cached
 from yolact.engines.prepare import prepare
 
+Job = Callable[[Sequence[Predictor], int, Connection], None]
 CPU = torch.device("cpu")
 CONFIG = get_config("yolact_resnet18").override(*SETTINGS, "detect.score_threshold=0.0")
 IMAGE = np.random.default_rng(0).integers(0, 256, (48, 80, 3), dtype=np.uint8)
@@ -91,15 +93,6 @@ def test_four_threads_share_one_that_was_pickled(predictors: dict[str, Predictor
             torch.testing.assert_close(found.boxes, expected.boxes, atol=1e-2, rtol=0)
 
 
-@pytest.fixture
-def threads() -> Iterator[None]:
-    """Two threads of PyTorch."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(2)
-    yield
-    torch.set_num_threads(before)
-
-
 def predict(predictors: Sequence[Predictor], threads: int, answer: Connection) -> None:
     """Send the scores that each predictor finds, or the error, as a process of its own."""
     torch.set_num_threads(threads)
@@ -110,10 +103,20 @@ def predict(predictors: Sequence[Predictor], threads: int, answer: Connection) -
             answer.send(str(error))
 
 
-def in_process(method: str, predictors: Sequence[Predictor], threads: int = 1) -> list[object]:
+def predict_forked(predictors: Sequence[Predictor], threads: int, answer: Connection) -> None:
+    """Send the scores that each predictor finds, and what processes forked from this one find."""
+    torch.set_num_threads(threads)
+    answer.send([predictor(IMAGE, 0.0, 5).scores.tolist() for predictor in predictors])
+    answer.send([in_process("fork", predictors, number) for number in (1, threads)])
+
+
+def in_process(
+    method: str, predictors: Sequence[Predictor], threads: int = 1, job: Job = predict
+) -> list[Any]:
+    """Do a job in a process, and return as many answers as there are predictors."""
     context = multiprocessing.get_context(method)
     here, there = context.Pipe()
-    process = context.Process(target=predict, args=(predictors, threads, there))
+    process = context.Process(target=job, args=(predictors, threads, there))
     # Where the process dies before it has read its arguments, `start` waits for ever.
     start = threading.Thread(target=process.start, daemon=True)
     start.start()
@@ -121,7 +124,7 @@ def in_process(method: str, predictors: Sequence[Predictor], threads: int = 1) -
     assert not start.is_alive(), "the process does not read its arguments"
     there.close()  # so that its death is noticed
     try:
-        answers: list[object] = []
+        answers: list[Any] = []
         while len(answers) < len(predictors):
             assert here.poll(PATIENCE), "the process waits for ever"
             answers.append(here.recv())
@@ -142,13 +145,11 @@ FORKS = "fork" in multiprocessing.get_all_start_methods()
 
 
 @pytest.mark.skipif(not FORKS, reason="nothing forks here")
-@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
-@pytest.mark.usefixtures("threads")
 def test_a_forked_process_never_waits_for_threads(predictors: dict[str, Predictor]) -> None:
+    """It is forked from a new process, where no other library has threads."""
     both = [predictors["openvino"], predictors["eager"]]
-    expected = [predictor(IMAGE, 0.0, 5).scores.tolist() for predictor in both]
-    refused, found = in_process("fork", both, threads=1)
-    assert "forked after the predictor was made" in str(refused)
-    assert found == pytest.approx(expected[1], abs=1e-4)
-    for refused in in_process("fork", both, threads=2):
+    expected, (one, two) = in_process("spawn", both, threads=2, job=predict_forked)
+    assert "forked after the predictor was made" in str(one[0])
+    assert one[1] == pytest.approx(expected[1], abs=1e-4)
+    for refused in two:
         assert "multiprocessing.get_context('spawn')" in str(refused)
