@@ -181,6 +181,7 @@ def xml_elements(file: Path, tags: Collection[str]) -> Iterator[Element]:
                     raise ValueError(f"a tag in it has more than {_MOST_TAG:,} bytes")
                 yield from elements.take()
         elements.parser.Parse(b"", True)
+        yield from elements.take()  # Expat from 2.6 on may wait with a long tag until the end
     except OSError as error:
         raise ValueError(f"cannot read {file}: {error.strerror}") from error
     except (expat.ExpatError, ValueError, LookupError) as error:  # also an unknown encoding
