@@ -31,6 +31,17 @@ async def answers_at_once(scope: Scope, receive: Receive, send: Send) -> None:
         await send({"type": "http.response.body", "body": body})
 
 
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "0.0.0.0"])
+def test_no_answer_waits_for_its_head_to_arrive(host: str) -> None:
+    """Nagle's algorithm would hold back what follows the first packet."""
+    with listen(host, 0) as listener:
+        port = listener.getsockname()[1]
+        with socket.create_connection((host.replace("0.0.0.0", "127.0.0.1"), port)):
+            accepted, _ = listener.accept()
+            with accepted:
+                assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+
+
 @pytest.fixture(scope="module")
 def server() -> Iterator[uvicorn.Server]:
     with listen("127.0.0.1", 0) as listener:
