@@ -13,7 +13,7 @@ import sys
 import time
 from collections import defaultdict
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from typing import Any
 from unittest.mock import patch
 
@@ -44,7 +44,12 @@ KINDS = {
 def main(argv: Sequence[str] | None = None) -> None:
     """Print both tables; the flags are those of train.py."""
     flags = ["--no_log", "--no_report", "--validation_size=-1", "--num_workers=0"]
-    session = set_up(*parse_arguments(__doc__, [*flags, *(argv or [])]))
+    with closing(set_up(*parse_arguments(__doc__, [*flags, *(argv or [])]))) as session:
+        show_times(session)
+
+
+def show_times(session: Session) -> None:
+    """Print the tables of a training that is set up."""
     batches = iter(session.loader())
     train.train_step(session, next(batches))  # allocates
     print(describe_machine(session.learner.model.device), "\n")

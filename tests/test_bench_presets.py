@@ -88,3 +88,4 @@ def test_a_step_is_profiled(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
         assert all(name in table for name in names)
         shares = [float(line.split()[-1]) for line in table.splitlines() if line[-1:].isdigit()]
         assert sum(shares) == pytest.approx(100, abs=1)
+    assert not list(tmp_path.rglob("*.lock"))
