@@ -40,7 +40,7 @@ _ORIENTATION = 0x0112
 _FLIPS = {2: 1, 3: -1, 4: 0, 6: 1, 7: -1, 8: 0}  # by OpenCV's codes, after swapping the sides
 _TURNS = dict(zip(range(2, 9), map(PilImage.Transpose, (0, 3, 1, 5, 4, 6, 2)), strict=True))
 _FORMATS = ["JPEG", "MPO", "PNG", "GIF", "BMP", "WEBP", "TIFF", "PPM", "JPEG2000", "AVIF", "HEIF"]
-_MOST_RUNS = 1 << 24  # pixels of a BMP in runs, which Pillow decodes in Python
+_SLOW = 1 << 24  # pixels of a BMP in runs, which Pillow decodes in Python
 _HEAD = 32  # bytes of a file that tell HEIF
 _HEIF = frozenset({b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1"})
 
@@ -280,7 +280,7 @@ def _header(file: BinaryIO) -> Iterator[PilImage.Image | None]:
         yield None
         return
     with header:
-        if header.tile[:1] and header.tile[0][0] == "bmp_rle" and np.prod(header.size) > _MOST_RUNS:
+        if header.tile[:1] and header.tile[0][0] == "bmp_rle" and np.prod(header.size) > _SLOW:
             raise ValueError("a BMP in runs, of this size, takes too long: save it as PNG")
         yield header
 

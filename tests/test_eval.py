@@ -159,9 +159,9 @@ def test_no_annotations_no_report(capsys: pytest.CaptureFixture[str]) -> None:
     assert not Path("out/nothing").exists()
 
 
-def test_an_evaluation_that_goes_on_scores_what_is_asked_for(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def break_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Evaluate, and press Ctrl-C after the last image, before anything is scored."""
+
     def broken_off(*given: Any, **more: Any) -> None:
         real(*given, **more)
         raise KeyboardInterrupt
@@ -170,6 +170,12 @@ def test_an_evaluation_that_goes_on_scores_what_is_asked_for(
     with monkeypatch.context() as patch:
         patch.setattr(evaluate_room, "evaluate", broken_off)
         assert evaluate() == 130
+
+
+def test_an_evaluation_that_goes_on_scores_what_is_asked_for(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    break_off(monkeypatch)
     assert evaluate("--resume", "--max_images=1", "--json=one.json") == 0
     assert len(json.loads(Path("results/ap_data.json").read_text())["images"]) == 1
 
@@ -233,14 +239,7 @@ def test_what_is_kept_of_an_evaluation_and_was_changed(
     whole = kept.read_bytes()
     kept.unlink()
 
-    def broken_off(*given: Any, **more: Any) -> None:
-        real(*given, **more)
-        raise KeyboardInterrupt
-
-    real = evaluate_room.evaluate
-    with monkeypatch.context() as patch:
-        patch.setattr(evaluate_room, "evaluate", broken_off)
-        assert evaluate() == 130
+    break_off(monkeypatch)
     edit(noted, "3", entry)
     assert evaluate("--resume") == 0
     assert kept.read_bytes() == whole
