@@ -90,15 +90,21 @@ class TrainingData(MapDataset[Item]):
         transform: makes tensors of a sample; its generator depends on seed, epoch and index alone.
         seed: not negative.
         copy_paste: how many other samples, on average, each gets objects of.
+        paste_beside: which share of these, see `paste_objects`.
     """
 
     def __init__(
-        self, dataset: Dataset, transform: Transform, seed: int, copy_paste: float = 0.0
+        self,
+        dataset: Dataset,
+        transform: Transform,
+        seed: int,
+        copy_paste: float = 0.0,
+        paste_beside: float = 0.0,
     ) -> None:
         self.dataset = dataset
         self.transform = transform
         self.seed = seed
-        self.copy_paste = copy_paste
+        self.copy_paste, self.paste_beside = copy_paste, paste_beside
         self._broken: set[int] = set()
 
     def __getitem__(self, key: Key) -> Item:
@@ -113,7 +119,7 @@ class TrainingData(MapDataset[Item]):
         whole, part = divmod(self.copy_paste, 1)
         for _ in range(int(whole) + (self.copy_paste > 0 and rng.random() < part)):
             other = self._sample(int(rng.integers(len(self.dataset))))
-            item = paste_objects(*item, *self.transform(other, rng), rng)
+            item = paste_objects(*item, *self.transform(other, rng), rng, self.paste_beside)
         return item
 
     def _sample(self, index: int) -> Sample:
@@ -198,6 +204,7 @@ def build_train_loader(
     start_iteration: int = 0,
     pin_memory: bool = False,
     copy_paste: float = 0.0,
+    paste_beside: float = 0.0,
     part: tuple[int, int] = (0, 1),
 ) -> DataLoader[Item]:
     """Build the endless loader of the training loop; each item is a `Batch`.
@@ -212,12 +219,13 @@ def build_train_loader(
             would have got.
         pin_memory: lock the batches in memory for faster copies to a GPU.
         copy_paste: how many other images, on average, each gets objects of.
+        paste_beside: which share of these, see `paste_objects`.
         part: (rank, processes): which equal share of every batch this process gets.
     """
     if workers:
         _allow_many_files()
     return DataLoader(
-        TrainingData(dataset, transform, seed, copy_paste),
+        TrainingData(dataset, transform, seed, copy_paste, paste_beside),
         batch_sampler=BatchStream(len(dataset), batch_size, seed, start_iteration, part),
         num_workers=workers,
         collate_fn=collate,

@@ -37,7 +37,9 @@ class DeformableConv2d(nn.Conv2d):
         offsets, shares = offset_mask[:, :18], offset_mask[:, 18:].sigmoid()
         if _samples_itself(x.device):
             with nullcontext() if x.is_meta else torch.autocast(x.device.type, enabled=False):
-                return self._sampled(x.float(), offsets, shares)
+                if torch.is_grad_enabled():
+                    return self._sampled(x.float(), offsets, shares)
+                return self._gathered(x, offsets, shares)
         weight, bias = self.weight.float(), None if self.bias is None else self.bias.float()
         # torchvision has no gradient of this operator for Apple GPUs, and none at all before 0.23.
         device = torch.device("cpu") if x.device.type == "mps" else x.device
@@ -78,6 +80,50 @@ class DeformableConv2d(nn.Conv2d):
             .view(len(x), len(self.weight), *shares.shape[-2:])
         )
         return out if self.bias is None else out + self.bias.float()[:, None, None]
+
+    def _gathered(self, x: Tensor, offsets: Tensor, shares: Tensor) -> Tensor:
+        """Convolve likewise, faster and without gradients, with products of the type of x.
+
+        Each sample is a sum of four pixels, whose channels lie side by side.
+        """
+        batch, channels, height, width = x.shape
+        step, reach, device = self.stride[0], self.dilation[0], x.device
+        rows, columns = (torch.arange(n, device=device) * step for n in offsets.shape[-2:])
+        around = torch.arange(3, device=device) * reach - reach
+        grid = torch.stack(
+            (
+                (rows[:, None, None, None] + around[:, None]).expand(-1, len(columns), 3, 3),
+                (columns[:, None, None] + around).expand(len(rows), -1, 3, 3),
+            )
+        ).flatten(-2)  # (2, h', w', 9): y and x of each tap before it is moved
+        offsets = offsets.view(batch, 9, 2, len(rows), len(columns))
+        moved = offsets.permute(2, 0, 3, 4, 1) + grid[:, None]
+        # The last pixel of each axis; what is further out than one pixel counts nothing.
+        last = (torch.arange(2.0, device=device) * (width - height) + height - 1).view(
+            2, 1, 1, 1, 1
+        )
+        moved = torch.minimum(moved.clamp(min=-1), last + 1)
+        first = moved.floor()
+        corners = torch.stack((first, first + 1), dim=-1)  # (2, B, h', w', 9, 2)
+        nearness = 1 - (moved[..., None] - corners).abs()
+        last = last[..., None]
+        nearness = nearness.masked_fill((corners < 0) | (corners > last), 0)
+        corners = torch.minimum(corners.clamp(min=0), last)
+        share = nearness[0, ..., None] * nearness[1, ..., None, :]  # (B, h', w', 9, 2, 2)
+        share = share * shares.permute(0, 2, 3, 1)[..., None, None]
+        pixel = corners[0, ..., None] * width + corners[1, ..., None, :]
+        image = torch.arange(batch, device=device).view(-1, 1, 1, 1, 1, 1) * (height * width)
+        pixel = (pixel.long() + image).clamp(0, max(batch * height * width - 1, 0))  # not a number
+        samples = F.embedding_bag(
+            pixel.view(-1, 4),
+            x.permute(0, 2, 3, 1).reshape(-1, channels),
+            mode="sum",
+            per_sample_weights=share.to(x.dtype).reshape(-1, 4),
+        )
+        weight = self.weight.permute(2, 3, 1, 0).reshape(9 * channels, -1).to(x.dtype)
+        out = (samples.view(-1, 9 * channels) @ weight).float()
+        out = out if self.bias is None else out + self.bias.float()
+        return out.view(batch, len(rows), len(columns), len(self.weight)).permute(0, 3, 1, 2)
 
 
 def _samples_itself(device: torch.device) -> bool:

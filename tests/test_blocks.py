@@ -26,22 +26,44 @@ def image(batch: int = 2) -> Tensor:
 @pytest.mark.parametrize(("stride", "dilation"), [(1, 1), (2, 1), (1, 2)])
 @pytest.mark.parametrize("batch", [0, 1, 3])
 @pytest.mark.parametrize("biased", [True, False])
+@pytest.mark.parametrize("std", [0.5, 1e30])  # beyond the edges, and as far as that
+@pytest.mark.parametrize("learns", [True, False])
 def test_sampling_by_pytorch_is_torchvisions(
-    monkeypatch: pytest.MonkeyPatch, batch: int, stride: int, dilation: int, biased: bool
+    monkeypatch: pytest.MonkeyPatch,
+    batch: int,
+    stride: int,
+    dilation: int,
+    biased: bool,
+    std: float,
+    learns: bool,
 ) -> None:
     torch.manual_seed(0)
     conv = DeformableConv2d(3, 5, stride, dilation)
-    nn.init.normal_(conv.offset_mask.weight, std=0.5)  # far beyond the edges, too
+    nn.init.normal_(conv.offset_mask.weight, std=std)
     if not biased:
         conv.bias = None
     expected = conv(image(batch))
     monkeypatch.setattr("layers.blocks._samples_itself", lambda device: True)
-    torch.testing.assert_close(conv(image(batch)), expected, rtol=1e-4, atol=1e-5)
+    with torch.set_grad_enabled(learns):
+        found = conv(image(batch))
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5, check_stride=False)
 
 
-def test_sampling_without_memory_has_a_shape() -> None:
+@pytest.mark.parametrize("value", [float("inf"), float("nan")])
+def test_what_is_not_a_number_is_no_crash(monkeypatch: pytest.MonkeyPatch, value: float) -> None:
+    conv = DeformableConv2d(3, 5)
+    nn.init.constant_(conv.offset_mask.bias, value)
+    monkeypatch.setattr("layers.blocks._samples_itself", lambda device: True)
+    with torch.no_grad():
+        assert conv(image()).shape == (2, 5, 12, 14)
+
+
+@pytest.mark.parametrize("learns", [True, False])
+def test_sampling_without_memory_has_a_shape(learns: bool) -> None:
     conv = DeformableConv2d(3, 5, stride=2).to("meta")
-    assert conv(image().to("meta")).shape == conv.to_empty(device="cpu")(image()).shape
+    with torch.set_grad_enabled(learns):
+        found = conv(image().to("meta"))
+    assert found.shape == conv.to_empty(device="cpu")(image()).shape
 
 
 @pytest.mark.parametrize("batch", [0, 1, 2])

@@ -34,8 +34,8 @@ def filled(value: int) -> Tensor:
 class Always(np.random.Generator):
     """Chooses every object."""
 
-    def __init__(self) -> None:
-        super().__init__(np.random.PCG64(0))
+    def __init__(self, seed: int = 0) -> None:
+        super().__init__(np.random.PCG64(seed))
 
     def random(self, *size: int) -> object:  # type: ignore[override]
         return np.zeros(size)
@@ -123,3 +123,44 @@ def test_share_of_the_images(share: float, expected: int) -> None:
     assert all(index + 1 in values for index, values in whole.items())
     assert len(set().union(*(v - {i + 1} for i, v in whole.items()))) >= expected / 2
     assert torch.equal(data[0, 3][0], data[0, 3][0])
+
+
+@pytest.mark.parametrize("own", [target_of(), target_of((2, 2, 9, 9), crowds=1)])
+def test_without_a_neighbour_an_object_stays_where_it_was(own: Target) -> None:
+    other = target_of((12, 3, 16, 8), label=4)
+    image, target = paste_objects(filled(1), own, filled(9), other, Always(), beside=1)
+    assert torch.equal(image[0] == 9, other.masks[0])
+    assert target.boxes[~target.is_crowd].tolist() == [[12, 3, 16, 8]]
+
+
+@pytest.mark.parametrize("seed", range(20))
+@pytest.mark.parametrize("other", [(0, 0, 2, 3), (3, 3, 19, 19)])  # much smaller; larger
+def test_objects_are_set_beside_others_of_their_height(
+    seed: int, other: tuple[int, int, int, int]
+) -> None:
+    near, far = target_of((6, 8, 12, 16), label=1), target_of(other, label=2)
+    image, target = paste_objects(filled(1), near, filled(9), far, Always(seed), beside=1)
+    assert target.labels.tolist() in ([1], [2], [1, 2])  # one may be outside, or hide the other
+    assert target.masks.sum(dim=0).max() <= 1
+    assert torch.equal(image[0] == 9, target.masks[target.labels == 2].any(dim=0))
+    for box, mask in zip(target.boxes.tolist(), target.masks, strict=True):
+        rows, columns = mask.nonzero().unbind(1)
+        assert box == [columns.min(), rows.min(), columns.max() + 1, rows.max() + 1]
+    for x1, y1, x2, y2 in target.boxes[target.labels == 2].tolist():
+        assert y2 - y1 <= 8 * 1.33 + 1
+        assert x1 <= 12 + 2
+        assert x2 >= 6 - 2
+        assert 12 <= y2 <= 20
+
+
+def test_the_share_set_beside_others() -> None:
+    still = TrainTransform(SIDE, photometric=False, expand=False, crop=False, mirror=False)
+
+    def boxes(beside: float) -> list[tuple[float, ...]]:
+        data = TrainingData(Scenes(), still, seed=0, copy_paste=2.0, paste_beside=beside)
+        return [tuple(box) for index in range(30) for box in data[0, index][1].boxes.tolist()]
+
+    stay = {(round(5 * 2 / 3), round(5 * 2 / 3))}
+    moved = [box for box in boxes(1.0) if (round(box[0]), round(box[1])) not in stay]
+    assert all((round(box[0]), round(box[1])) in stay for box in boxes(0.0))
+    assert len(moved) > 15

@@ -71,6 +71,7 @@ LIMITS: dict[str, tuple[float, float]] = {
     "train.seed": (0, 2**63 - 1),
     "augment.scale_jitter": (0.01, 100),
     "augment.copy_paste": (0, 8),
+    "augment.paste_beside": (0, 1),
     "detect.score_threshold": (0, 1),
     "detect.iou_threshold": (0, 1),
     "detect.top_k": (1, 1_000_000),
@@ -237,6 +238,8 @@ class AugmentConfig:
         scale_jitter: smallest and largest size of the image on the canvas, as (0.5, 2.0), in place
             of `expand` and `crop` (Ghiasi et al. 2021, large-scale jitter); empty has none.
         copy_paste: how many other images, on average, each gets objects of (the same paper).
+        paste_beside: the share of these objects that are set beside one of the image's own, of
+            about its height, where they touch it or hide a part of it; the others stay anywhere.
     """
 
     photometric: bool = True
@@ -247,6 +250,7 @@ class AugmentConfig:
     rotate: bool = False
     scale_jitter: tuple[float, ...] = ()
     copy_paste: float = 0.0
+    paste_beside: float = 0.0
 
     def __post_init__(self) -> None:
         check_limits(self, LIMITS, "augment.")

@@ -120,7 +120,7 @@ def parallel(model: nn.Module, *, unused_parameters: bool = False) -> nn.Module:
     return DistributedDataParallel(model, find_unused_parameters=unused_parameters)
 
 
-def sharing(model: nn.Module, now: bool) -> AbstractContextManager[object]:
+def sharing(model: object, now: bool) -> AbstractContextManager[object]:
     """Return the context of a backward pass that shares its gradients, or leaves it for later."""
     if isinstance(model, DistributedDataParallel) and not now:
         return model.no_sync()

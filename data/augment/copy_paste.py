@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 from torchvision.ops import masks_to_boxes
 
@@ -13,9 +14,20 @@ from layers.structures import Target
 _SHARE_PASTED = 0.5  # of the other image's objects
 _LEAST_VISIBLE = 0.1  # share of an object's pixels; one that is hidden further is dropped
 
+# Of an object that is set beside another one:
+_HEIGHTS = 0.75, 1.33  # to the other's
+_SCALES = 0.3, 3.0  # to what it was
+_DISTANCES = 0.35, 1.0  # of their centres, of that at which their boxes touch
+_FEET = 0.1  # deviation of its lower edge from the other's, of the other's height
+
 
 def paste_objects(
-    image: Tensor, target: Target, other_image: Tensor, other: Target, rng: np.random.Generator
+    image: Tensor,
+    target: Target,
+    other_image: Tensor,
+    other: Target,
+    rng: np.random.Generator,
+    beside: float = 0.0,
 ) -> tuple[Tensor, Target]:
     """Paste random objects of another image in front of the objects of an image.
 
@@ -27,17 +39,81 @@ def paste_objects(
         other_image: (3, S, S) uint8. Neither image is changed.
         other: its objects; crowds, and what has no mask, are never pasted.
         rng: chooses each object half the time.
+        beside: the share of them that are set beside one of the image's objects, of about its
+            height, so that the two touch or hide each other; the others stay where they were.
 
     Returns:
         The new image, and its target with the crowds last.
     """
     chosen = torch.from_numpy(rng.random(len(other)) < _SHARE_PASTED) & ~other.is_crowd
     pasted = other[chosen & other.masks.flatten(1).any(dim=1)]
+    moved = torch.zeros(len(pasted), dtype=torch.bool)
+    if beside and not target.is_crowd.all():
+        moved = torch.from_numpy(rng.random(len(pasted)) < beside)
+    image, target = _paste(image, target, other_image, pasted[~moved])
+    for index in moved.nonzero()[:, 0].tolist():
+        if not target.is_crowd.all():
+            image, target = _paste(
+                image, target, *_set_beside(target, other_image, pasted[index], rng)
+            )
+    return image, target
+
+
+def _paste(
+    image: Tensor, target: Target, other_image: Tensor, pasted: Target
+) -> tuple[Tensor, Target]:
     if not len(pasted):
         return image, target
     covered = pasted.masks.any(dim=0)  # (S, S)
     own, crowds = _cover(target[~target.is_crowd], covered), target[target.is_crowd]
     return torch.where(covered, other_image, image), _concatenate(own, pasted, crowds)
+
+
+def _set_beside(
+    target: Target, image: Tensor, pasted: Target, rng: np.random.Generator
+) -> tuple[Tensor, Target]:
+    """Return one object of an image, and that image, where it is to be pasted.
+
+    Args:
+        target: objects, not all of them crowds, of which it gets a random neighbour.
+        image: (3, S, S) uint8.
+        pasted: the one object in it, with a mask that is not empty.
+        rng: chooses neighbour, size, side, distance and whether it is mirrored.
+
+    Returns:
+        The object is left out where it would be outside of the image.
+    """
+    boxes = target.boxes[~target.is_crowd]
+    x1, y1, x2, y2 = boxes[int(rng.integers(len(boxes)))].tolist()
+    left, top, right, bottom = (masks_to_boxes(pasted.masks)[0].int()).tolist()
+    part = slice(None), slice(top, bottom + 1), slice(left, right + 1)
+    cut = torch.cat((image[part], pasted.masks[part].byte() * 255))
+    height, width = cut.shape[1:]
+    scale = (y2 - y1) / height * np.exp(rng.uniform(*np.log(_HEIGHTS)))
+    scale = float(np.clip(scale, *_SCALES))
+    size = max(round(height * scale), 1), max(round(width * scale), 1)
+    cut = F.interpolate(cut[None], size, mode="bilinear", antialias=True)[0]
+    if rng.random() < 0.5:
+        cut = cut.flip(2)
+    away = rng.choice((-1, 1)) * rng.uniform(*_DISTANCES) * (x2 - x1 + size[1]) / 2
+    lower = y2 + rng.normal() * _FEET * (y2 - y1)
+    there = _put(cut, round(lower) - size[0], round((x1 + x2 - size[1]) / 2 + away), image.shape[1])
+    mask = there[3:] > 127
+    if not mask.any():
+        return image, pasted[:0]
+    box = masks_to_boxes(mask) + pasted.boxes.new_tensor((0, 0, 1, 1))
+    return there[:3], Target(box.to(pasted.boxes), pasted.labels, mask, pasted.is_crowd)
+
+
+def _put(cut: Tensor, top: int, left: int, side: int) -> Tensor:
+    """Put (C, h, w) into black, (C, side, side), as far as it is inside."""
+    canvas = cut.new_zeros((len(cut), side, side))
+    height, width = cut.shape[1:]
+    rows, columns = slice(max(top, 0), top + height), slice(max(left, 0), left + width)
+    if rows.start < min(rows.stop, side) and columns.start < min(columns.stop, side):
+        inside = cut[:, max(-top, 0) : side - top, max(-left, 0) : side - left]
+        canvas[:, rows, columns] = inside
+    return canvas
 
 
 def _cover(objects: Target, covered: Tensor) -> Target:

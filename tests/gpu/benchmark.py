@@ -15,6 +15,7 @@ import torch
 import eval
 import train
 from data.images import Image, to_tensor
+from data.loader import Batch
 from data.shapes.clip import shape_clip
 from yolact import Predictor
 from yolact.cli.train_flags import parse_arguments
@@ -188,7 +189,15 @@ def time_training(session: Session, report: Report, name: str, loader_too: bool)
         report.number(
             what, rate(batches, lambda _: None, seconds, device, ahead) * size, "images/s"
         )
+
+    def step(each: Batch) -> object:
+        return train.train_step(session, each)
+
     for part, source in (("steps alone", repeat(batch)), ("with the loader", batches)):
         first = ahead if source is batches else 0
-        steps = rate(source, lambda each: train.train_step(session, each), seconds, device, first)
-        report.number(f"{name}, {part}", steps * size, "images/s")
+        found = rate(source, step, seconds, device, first) * size
+        report.number(f"{name}, {part}", found, "images/s")
+    if session.parallel is not session.learner.model:
+        session.parallel = session.learner.model
+        found = rate(repeat(batch), step, seconds, device) * size
+        report.number(f"{name}, steps alone, not recorded", found, "images/s")

@@ -20,6 +20,7 @@ import train
 from yolact.checkpoint import Checkpoint, read_checkpoint
 from yolact.cli.train_flags import parse_arguments
 from yolact.engines.pytorch import autocast
+from yolact.engines.training_graphs import RecordedLosses
 from yolact.training.setup import Session, set_up
 
 from .goldens import LOSSES, golden_model
@@ -51,6 +52,31 @@ def check_golden_steps(device: torch.device, report: Report) -> None:
         for name, loss in losses.items():
             value, wanted = loss.item(), expected[LOSSES[name]]
             assert abs(value - wanted) <= 1e-2 * wanted, f"step {number}: {name} {value}, {wanted}"
+
+
+def check_recorded_steps(device: torch.device, report: Report) -> None:
+    """Steps with a recorded network are those of one whose kernels are launched one by one."""
+    needs_cuda(device)
+    found: list[list[dict[str, float]]] = []
+    weights: list[dict[str, torch.Tensor]] = []
+    with TemporaryDirectory() as folder:
+        for kind in ("recorded", "plain"):
+            flags = (*FAST, "--precision=float32", f"--name={kind}")
+            session = tiny_session(device, Path(folder), *flags)
+            assert isinstance(session.parallel, RecordedLosses)
+            if kind == "plain":
+                session.parallel = session.learner.model
+            batches = iter(session.loader())
+            found.append([train.train_step(session, next(batches))[0] for _ in range(5)])
+            weights.append(session.learner.model.state_dict())
+            session.close()
+    for number, (one, other) in enumerate(zip(*found, strict=True)):
+        for name, loss in one.items():
+            assert abs(loss - other[name]) <= 1e-2 * other[name], f"step {number}: {one}, {other}"
+    norms = [name for name in weights[0] if "running" in name]
+    assert norms
+    for name in norms:
+        torch.testing.assert_close(weights[0][name], weights[1][name], rtol=1e-2, atol=1e-3)
 
 
 def check_bfloat16(device: torch.device, report: Report) -> None:

@@ -21,7 +21,7 @@ from .names import Precision, RunNetwork
 
 logger = logging.getLogger(__name__)
 
-_WARM_UPS = 3  # before recording, for libraries that allocate and choose at first use
+WARM_UPS = 3  # before recording, for libraries that allocate and choose at first use
 _MOST = 2  # shapes: single images, and the batches of whoever has many
 
 
@@ -132,19 +132,14 @@ class CudaRecorder:
         return CudaRecorder, self._made_of
 
     def record(self, function: Callable[[], Any]) -> tuple[Any, Callable[[], object]]:
-        """See `Recorder`; other threads may use the device meanwhile."""
-        with _recording(), torch.cuda.device(self._device), _benchmark(self._try_algorithms):
-            stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
-            stream.wait_stream(torch.cuda.current_stream())
+        """See `Recorder`."""
+        with recording(self._device, self._try_algorithms):
             # PyTorch goes on referring to a graph whose capture fails.
             self._latest = graph = torch.cuda.CUDAGraph()
-            with torch.cuda.stream(stream):  # left after a failure, too
-                for _ in range(_WARM_UPS):
-                    function()
-                # By default an allocation in any other thread would be an error, there and here.
-                with torch.cuda.graph(graph, stream=stream, capture_error_mode="thread_local"):
-                    outputs = function()
-            torch.cuda.current_stream().wait_stream(stream)
+            for _ in range(WARM_UPS):
+                function()
+            with capture(graph):
+                outputs = function()
         return outputs, graph.replay
 
     @contextmanager
@@ -168,8 +163,39 @@ def recorder_for(device: torch.device, precision: Precision) -> Recorder | None:
     return CudaRecorder(device, try_algorithms=precision != "float32")
 
 
+@contextmanager
+def recording(device: torch.device, try_algorithms: bool) -> Iterator[None]:
+    """Put kernels on a stream where they can be recorded; other threads may use the device.
+
+    Args:
+        device: an NVIDIA GPU.
+        try_algorithms: let cuDNN time its algorithms, which differ in rounding.
+    """
+    with _one_at_a_time(), torch.cuda.device(device), _benchmark(try_algorithms):
+        stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
+        stream.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(stream):  # left after a failure, too
+            yield
+        torch.cuda.current_stream().wait_stream(stream)
+
+
+def capture(
+    graph: torch.cuda.CUDAGraph, beside: torch.cuda.CUDAGraph | None = None
+) -> AbstractContextManager[None]:
+    """Record into a graph what is put on the stream of `recording`.
+
+    Args:
+        graph: empty.
+        beside: one that is replayed before it every time, whose memory it can use again.
+    """
+    pool = None if beside is None else beside.pool()
+    stream = torch.cuda.current_stream()
+    # By default an allocation in any other thread would be an error, there and here.
+    return torch.cuda.graph(graph, pool=pool, stream=stream, capture_error_mode="thread_local")
+
+
 @cache
-def _recording() -> threading.Lock:
+def _one_at_a_time() -> threading.Lock:
     """Return the lock of all recordings of the process, of which PyTorch allows one at a time."""
     return threading.Lock()
 

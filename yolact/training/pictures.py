@@ -39,7 +39,7 @@ LEARNED_SIDE = 4
 
 def train_transform(config: Config) -> TrainTransform:
     """Return the augmentation of single images that a configuration asks for."""
-    settings = {k: v for k, v in vars(config.augment).items() if k != "copy_paste"}
+    settings = {k: v for k, v in vars(config.augment).items() if "paste" not in k}
     return TrainTransform(image_size=config.model.image_size, **settings)
 
 

@@ -25,6 +25,7 @@ from yolact.checkpoint import Checkpoint
 from yolact.config import Config, TrainConfig
 from yolact.engines.choose import pick_device
 from yolact.engines.pytorch import autocast
+from yolact.engines.training_graphs import RecordedLosses, can_record
 from yolact.errors import OptionError, UsageError
 from yolact.evaluation.coco import CocoEvaluator
 from yolact.evaluation.metrics import CocoMetrics
@@ -62,7 +63,7 @@ class Session:
     Attributes:
         options: of the run.
         learner: the model in training, and its progress.
-        parallel: the model as it is called for its losses.
+        parallel: the model as it is called for its losses, see `loss_function`.
         train_data: to learn from.
         val_data: to validate on, if there is to be a validation.
         saver: writes checkpoints.
@@ -77,7 +78,7 @@ class Session:
 
     options: TrainOptions
     learner: Learner
-    parallel: nn.Module
+    parallel: nn.Module | RecordedLosses
     train_data: Dataset
     val_data: Dataset | None
     saver: Saver
@@ -101,6 +102,7 @@ class Session:
             start_iteration=self.learner.progress.iteration,
             pin_memory=self.learner.model.device.type == "cuda",
             copy_paste=config.augment.copy_paste,
+            paste_beside=config.augment.paste_beside,
             part=(distributed.rank(), distributed.world_size()),
         )
 
@@ -182,7 +184,7 @@ def set_up(config: Config, options: TrainOptions, checkpoint: Checkpoint | None 
     load_start_weights(model, config, checkpoint, options)
     model.to(device).to(memory_format=torch.channels_last).train()
     freeze_if_small(model, options, config.train.batch_size)
-    parallel = distributed.parallel(model, unused_parameters=config.model.mask_rescoring)
+    parallel = loss_function(model, config, options)
     optimizer = build_optimizer(model, config.train)
     average = AveragedWeights(model, config.train.ema_decay) if config.train.ema_decay else None
     scaler = gradient_scaler(device, options.precision)
@@ -305,6 +307,17 @@ def freeze_if_small(model: AnySegmenter, options: TrainOptions, batch_size: int)
             MIN_BATCH_NORM_IMAGES,
         )
         model.freeze_batch_norm()
+
+
+def loss_function(
+    model: AnySegmenter, config: Config, options: TrainOptions
+) -> nn.Module | RecordedLosses:
+    """Return what to call for a model's losses: the model, shared with others, or recorded."""
+    parallel = distributed.parallel(model, unused_parameters=config.model.mask_rescoring)
+    is_whole = parallel is model and len(options.batch_parts(config.train.batch_size)) == 1
+    if is_whole and not config.train.multi_scale and can_record(model):
+        return RecordedLosses(model)
+    return parallel
 
 
 def lock_run(options: TrainOptions) -> RunLock:

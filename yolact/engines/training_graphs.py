@@ -1,0 +1,173 @@
+"""The network of a training step, recorded as CUDA graphs: forwards, and back.
+
+A step of eight images keeps a GPU busy for a tenth of the time that Python takes to launch its
+kernels one by one. Losses, optimiser and average stay as they are.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TypeGuard
+
+import torch
+from torch import Tensor, nn
+
+from layers.structures import Predictions, Target
+
+from .graphs import WARM_UPS, capture, recording
+from .names import RunNetwork
+
+if TYPE_CHECKING:
+    from yolact.models.segmenter import AnySegmenter
+    from yolact.models.yolact import Yolact
+
+logger = logging.getLogger(__name__)
+
+Record = Callable[[nn.Module, Tensor], RunNetwork]
+
+
+class RecordedLosses:
+    """The losses of a model whose network is recorded for the shape of the first batch.
+
+    Batches of another shape, and a network that cannot be recorded, run as they are; the latter is
+    told.
+
+    Args:
+        model: in training, with a network of fixed shapes.
+        record: from the network and a (B, 3, S, S) example to what runs batches of its shape.
+    """
+
+    def __init__(self, model: Yolact, record: Record | None = None) -> None:
+        self._model, self._record = model, record or record_both_ways
+        self._shape: torch.Size | None = None
+        self._run: RunNetwork = model.network
+
+    def __call__(self, images: Sequence[Tensor], targets: Sequence[Target]) -> dict[str, Tensor]:
+        """Return the weighted losses by name; arguments as those of `Segmenter.losses`."""
+        x = self._model.preprocess(images)
+        if self._shape is None:
+            self._shape, self._run = x.shape, self._recorded(x)
+        run = self._run if x.shape == self._shape else self._model.network
+        losses: dict[str, Tensor] = self._model.criterion(run(x), targets)
+        return losses
+
+    def _recorded(self, x: Tensor) -> RunNetwork:
+        network: nn.Module = self._model.network
+        before = [(buffer, buffer.clone()) for buffer in network.buffers()]
+        try:
+            return self._record(network, x)
+        except Exception as error:  # drivers, libraries and a lack of memory prevent it
+            reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+            logger.warning("the network is trained without CUDA graphs: %s", reason)
+            return network
+        finally:  # batch norm has seen the first batch several times
+            for buffer, value in before:
+                buffer.copy_(value)
+
+
+@dataclass(frozen=True)
+class BothWays:
+    """A network's two recordings, which autograd takes for one operation.
+
+    What a call returns, and the gradients, stay as they are until the next call.
+
+    Attributes:
+        x: (B, 3, S, S), where the input goes.
+        outputs: of the network.
+        forward: computes them anew.
+        output_gradients: where those of the outputs that have a gradient go.
+        parameters: of the network, that learn.
+        gradients: theirs; None where the network does not use one.
+        backward: computes them anew.
+    """
+
+    x: Tensor
+    outputs: Predictions
+    forward: Callable[[], object]
+    output_gradients: Sequence[Tensor]
+    parameters: Sequence[nn.Parameter]
+    gradients: Sequence[Tensor | None]
+    backward: Callable[[], object]
+
+    def __call__(self, x: Tensor) -> Predictions:
+        """Compute the outputs; their gradients reach the parameters."""
+        replayed = iter(_Replay.apply(self, x, *self.parameters))
+        return Predictions._make(
+            next(replayed) if _is_learned(each) else each for each in self.outputs
+        )
+
+
+class _Replay(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, recorded: BothWays, x: Tensor, *_: nn.Parameter) -> tuple[Tensor, ...]:
+        ctx.recorded = recorded
+        recorded.x.copy_(x)
+        recorded.forward()
+        return tuple(each.detach() for each in learned(recorded.outputs))
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        recorded: BothWays = ctx.recorded
+        for place, gradient in zip(recorded.output_gradients, gradients, strict=True):
+            place.copy_(gradient)
+        recorded.backward()
+        found = (each if each is None else each.detach() for each in recorded.gradients)
+        return (None, None, *found)
+
+
+def learned(outputs: Predictions) -> list[Tensor]:
+    """Return the outputs that have a gradient: all but the anchors."""
+    return [each for each in outputs if _is_learned(each)]
+
+
+def _is_learned(output: Tensor | None) -> TypeGuard[Tensor]:
+    return output is not None and output.requires_grad
+
+
+def can_record(model: AnySegmenter) -> TypeGuard[Yolact]:
+    """Tell whether a model is on a device that records, and its shapes follow from the input's."""
+    return model.device.type == "cuda" and model.fixed_shapes
+
+
+def record_both_ways(network: nn.Module, x: Tensor) -> BothWays:
+    """Record a network on an NVIDIA GPU, in the precision of the context.
+
+    Args:
+        network: in training.
+        x: (B, 3, S, S), an example.
+    """
+    x = x.clone()
+    parameters = [each for each in network.parameters() if each.requires_grad]
+    forward, backward = torch.cuda.CUDAGraph(), torch.cuda.CUDAGraph()
+
+    def gradients(outputs: Predictions, seeds: Sequence[Tensor]) -> tuple[Tensor | None, ...]:
+        return torch.autograd.grad(learned(outputs), parameters, seeds, allow_unused=True)
+
+    def zeros(outputs: Predictions) -> list[Tensor]:
+        return [torch.zeros_like(each) for each in learned(outputs)]
+
+    with recording(x.device, not torch.are_deterministic_algorithms_enabled()), _uncached():
+        for _ in range(WARM_UPS):
+            outputs = network(x)
+            gradients(outputs, zeros(outputs))
+        del outputs  # and the memory of what its gradient needs
+        with capture(forward):
+            outputs = network(x)
+        seeds = zeros(outputs)
+        with capture(backward, beside=forward):
+            found = gradients(outputs, seeds)
+    torch.cuda.empty_cache()  # of the warm-up
+    return BothWays(x, outputs, forward.replay, seeds, parameters, found, backward.replay)
+
+
+def _uncached() -> AbstractContextManager[object]:
+    """Let each recording convert the weights to half precision anew, where that is done."""
+    return torch.autocast(
+        "cuda",
+        dtype=torch.get_autocast_dtype("cuda"),
+        enabled=torch.is_autocast_enabled("cuda"),
+        cache_enabled=False,
+    )
