@@ -7,9 +7,10 @@ kernels one by one. Losses, optimiser and average stay as they are.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from itertools import compress
 from typing import TYPE_CHECKING, Any, TypeGuard
 
 import torch
@@ -76,9 +77,10 @@ class BothWays:
 
     Attributes:
         x: (B, 3, S, S), where the input goes.
-        outputs: of the network.
+        outputs: of the network, without a history.
+        learned: which of them have a gradient: all but the anchors.
         forward: computes them anew.
-        output_gradients: where those of the outputs that have a gradient go.
+        output_gradients: where the gradients of those go.
         parameters: of the network, that learn.
         gradients: theirs; None where the network does not use one.
         backward: computes them anew.
@@ -86,6 +88,7 @@ class BothWays:
 
     x: Tensor
     outputs: Predictions
+    learned: Sequence[bool]
     forward: Callable[[], object]
     output_gradients: Sequence[Tensor]
     parameters: Sequence[nn.Parameter]
@@ -96,7 +99,8 @@ class BothWays:
         """Compute the outputs; their gradients reach the parameters."""
         replayed = iter(_Replay.apply(self, x, *self.parameters))
         return Predictions._make(
-            next(replayed) if _is_learned(each) else each for each in self.outputs
+            next(replayed) if is_learned else each
+            for each, is_learned in zip(self.outputs, self.learned, strict=True)
         )
 
 
@@ -106,7 +110,8 @@ class _Replay(torch.autograd.Function):
         ctx.recorded = recorded
         recorded.x.copy_(x)
         recorded.forward()
-        return tuple(each.detach() for each in learned(recorded.outputs))
+        learned: Iterable[Any] = compress(recorded.outputs, recorded.learned)
+        return tuple(each.detach() for each in learned)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
@@ -114,17 +119,8 @@ class _Replay(torch.autograd.Function):
         for place, gradient in zip(recorded.output_gradients, gradients, strict=True):
             place.copy_(gradient)
         recorded.backward()
-        found = (each if each is None else each.detach() for each in recorded.gradients)
+        found = (None if each is None else each.detach() for each in recorded.gradients)
         return (None, None, *found)
-
-
-def learned(outputs: Predictions) -> list[Tensor]:
-    """Return the outputs that have a gradient: all but the anchors."""
-    return [each for each in outputs if _is_learned(each)]
-
-
-def _is_learned(output: Tensor | None) -> TypeGuard[Tensor]:
-    return output is not None and output.requires_grad
 
 
 def can_record(model: AnySegmenter) -> TypeGuard[Yolact]:
@@ -143,24 +139,24 @@ def record_both_ways(network: nn.Module, x: Tensor) -> BothWays:
     parameters = [each for each in network.parameters() if each.requires_grad]
     forward, backward = torch.cuda.CUDAGraph(), torch.cuda.CUDAGraph()
 
-    def gradients(outputs: Predictions, seeds: Sequence[Tensor]) -> tuple[Tensor | None, ...]:
-        return torch.autograd.grad(learned(outputs), parameters, seeds, allow_unused=True)
+    def gradients(seeds: Sequence[Tensor]) -> tuple[Tensor | None, ...]:
+        learned = [each for each in outputs if each is not None and each.requires_grad]
+        return torch.autograd.grad(learned, parameters, seeds, allow_unused=True)
 
-    def zeros(outputs: Predictions) -> list[Tensor]:
-        return [torch.zeros_like(each) for each in learned(outputs)]
-
-    with recording(x.device, not torch.are_deterministic_algorithms_enabled()), _uncached():
+    with recording(x.device, try_algorithms=False), _uncached():  # trials would take a minute
         for _ in range(WARM_UPS):
             outputs = network(x)
-            gradients(outputs, zeros(outputs))
-        del outputs  # and the memory of what its gradient needs
+            learned = [each is not None and each.requires_grad for each in outputs]
+            seeds = [torch.zeros_like(each) for each in compress(outputs, learned)]
+            gradients(seeds)
         with capture(forward):
             outputs = network(x)
-        seeds = zeros(outputs)
         with capture(backward, beside=forward):
-            found = gradients(outputs, seeds)
+            found = gradients(seeds)
     torch.cuda.empty_cache()  # of the warm-up
-    return BothWays(x, outputs, forward.replay, seeds, parameters, found, backward.replay)
+    # With their history the outputs would keep nodes of autograd that belong to the other stream.
+    outputs = Predictions._make(None if each is None else each.detach() for each in outputs)
+    return BothWays(x, outputs, learned, forward.replay, seeds, parameters, found, backward.replay)
 
 
 def _uncached() -> AbstractContextManager[object]:
