@@ -98,6 +98,21 @@ def check_card_decodes(device: torch.device, report: Report) -> None:
     assert worst < 1, f"colours differ by {worst:.2f} on average"
 
 
+def check_colours(device: torch.device, report: Report) -> None:
+    """Planes of 8 and of 10 bits become the CPU's colours."""
+    needs("av")
+    from data.video.pixels import rgb_of
+
+    rng = torch.Generator().manual_seed(0)
+    for dtype, most in ((torch.uint8, 2**8), (torch.uint16, 2**16)):
+        shapes = (72, 128), (36, 64, 2)
+        planes = [torch.randint(most, shape, generator=rng).to(dtype) for shape in shapes]
+        for is_full in (False, True):
+            how = (0.2126, 0.0722), is_full
+            found = rgb_of(*(plane.to(device) for plane in planes), *how).cpu().int()
+            assert (found - rgb_of(*planes, *how).int()).abs().max() <= 1
+
+
 def check_frames_stay(device: torch.device, report: Report) -> None:
     """Frames that stay on the card are the CPU's, but for how colours are rounded."""
     needs("av")
