@@ -28,6 +28,9 @@ from .tiff import decode_tiff, is_tiff, tiff_hw
 Image = NDArray[np.uint8]
 """(H, W, 3) RGB."""
 
+Picture = Image | Tensor
+"""An image, or (H, W, 3) uint8 RGB that may be on a graphics card."""
+
 MAX_PIXELS = 178_000_000
 """Larger images are refused: they are mistakes or attacks, and would take gigabytes."""
 
@@ -190,12 +193,6 @@ def from_pil(image: PilImage.Image) -> Image:
 def to_tensor(image: Image) -> Tensor:
     """Copy an (H, W, 3) image to a contiguous (3, H, W) uint8 tensor."""
     return torch.from_numpy(np.stack(cv2.split(image)))
-
-
-def view_tensor(image: Image) -> Tensor:
-    """View an (H, W, 3) image as a (3, H, W) uint8 tensor; copy it where that is needed."""
-    usable = image.flags.writeable and image.flags.c_contiguous
-    return torch.from_numpy(image if usable else image.copy()).permute(2, 0, 1)
 
 
 def as_uint8(image: cv2.typing.MatLike) -> Image:

@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 
 from data.annotations.run_lengths import encode, measure
 from data.classes import SHAPE_CLASSES, Categories
-from data.images import Image
+from data.images import Picture
 from data.shapes.clip import export_clip
 from data.shapes.motion import KINDS, TrueFrame, moving_shapes
 from data.video.reader import open_video
@@ -135,7 +135,7 @@ def prepared(predictor: Predictor, image_hw: tuple[int, int]) -> tuple[Predict, 
     """Return what segments frames, warmed up, and what of it counts."""
     thresholds = predictor.thresholds()
 
-    def predict(images: list[Image]) -> list[Detections]:
+    def predict(images: list[Picture]) -> list[Detections]:
         return predictor.segment(images, thresholds)
 
     for _ in range(2):
@@ -216,7 +216,7 @@ def print_live(frames: int, image_hw: tuple[int, int]) -> None:
 def slowed(network: Predict) -> Predict:
     """Return the network, taking its time."""
 
-    def predict(images: list[Image]) -> list[Detections]:
+    def predict(images: list[Picture]) -> list[Detections]:
         start = time.perf_counter()
         found = network(images)
         time.sleep(max(start + NETWORK_SECONDS - time.perf_counter(), 0.0))

@@ -13,7 +13,7 @@ from typing import Any, Literal, overload
 import numpy as np
 import torch
 
-from data.images import Image, view_tensor
+from data.images import Image, Picture
 from layers.structures import fetch_groups
 from yolact.engines.choose import card_of, choose_precision
 from yolact.engines.exported import engine_for_file, open_trained, read_trained
@@ -26,7 +26,7 @@ from yolact.results.detections import Detections
 from yolact.results.thresholds import Thresholds, check_count
 from yolact.sources.many import Many, batches, open_many, read_batch
 from yolact.sources.one import OneImage, is_one, read
-from yolact.sources.pixels import Pixels, is_pixels
+from yolact.sources.pixels import Pixels, is_pixels, view_tensor
 
 from .checkpoint import Checkpoint, resolve_weights
 from .config import Config
@@ -258,7 +258,7 @@ class Predictor:
         """Segment what was opened, see `stream`."""
         predictor = self.for_many() if many.is_stored else self
 
-        def segment(images: list[Image]) -> list[Detections]:
+        def segment(images: Sequence[Picture]) -> list[Detections]:
             return predictor.segment(images, thresholds)
 
         if keyframes in ("off", 1):
@@ -349,13 +349,13 @@ class Predictor:
         return self.segment([image], Thresholds())[0]
 
     @torch.no_grad()  # results are plain tensors, which a caller may change
-    def segment(self, images: Sequence[Image], thresholds: Thresholds) -> list[Detections]:
+    def segment(self, images: Sequence[Picture], thresholds: Thresholds) -> list[Detections]:
         """Segment a batch of images, of any sizes: preprocess, network, postprocess.
 
         One too large for the memory of a GPU runs in parts, see `BatchLimit`.
 
         Args:
-            images: (H, W, 3) uint8 RGB.
+            images: (H, W, 3) uint8 RGB, tensors best where the model is.
             thresholds: which detections count.
 
         Returns:
@@ -371,7 +371,7 @@ class Predictor:
             )
         return self._limit.run(lambda part: self._segment(part, thresholds), images)
 
-    def _segment(self, images: Sequence[Image], thresholds: Thresholds) -> list[Detections]:
+    def _segment(self, images: Sequence[Picture], thresholds: Thresholds) -> list[Detections]:
         tensors = [view_tensor(image) for image in images]
         with self.timer.stage("preprocess"):
             inputs = self.model.preprocess(tensors)

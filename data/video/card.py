@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import io
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from fractions import Fraction
 from functools import cache
 from typing import cast
 
 import av
 import numpy as np
+import torch
 from av.codec.hwaccel import HWAccel
 from av.video.stream import VideoStream
 from numpy.typing import NDArray
@@ -19,6 +21,7 @@ from data.images import Image
 
 from .formats import ENCODER_OPTIONS, FORMATS
 from .pixels import ToYuv, Upright
+from .source import as_image
 
 logger = logging.getLogger(__name__)
 
@@ -27,13 +30,39 @@ ENCODER = "h264_nvenc"
 
 _FRAMES, _HW, _FPS = 8, (192, 256), 25  # of the clip; NVENC takes no smaller pictures
 _LOSS = 12.0  # most mean difference of an encoded picture, of 255
+_ROUNDING = 2  # most difference of a colour that the card has computed
 
 
-def decoder_on(card: int | None) -> HWAccel | None:
-    """Return what decodes on a card; None without one, and where that does not work."""
+def decoder_on(card: int | None, stays: bool = False) -> HWAccel | None:
+    """Return what decodes on a card; None without one, and where that does not work.
+
+    Args:
+        card: its number.
+        stays: frames stay there; see `keeps_frames`. To be opened in `context_of` the card.
+    """
     if card is None or not _decodes(card):
         return None
-    return HWAccel("cuda", card, allow_software_fallback=True)
+    return _keeper(card, True) if stays else HWAccel("cuda", card, allow_software_fallback=True)
+
+
+def keeps_frames(card: int | None) -> bool:
+    """Tell whether decoded frames can stay on a card, as tensors; False without one."""
+    return card is not None and _decodes(card) and _keeps(card)
+
+
+@contextmanager
+def context_of(card: int | None) -> Iterator[None]:
+    """Let a decoder that this thread opens share PyTorch's memory of a card.
+
+    Args:
+        card: its number; None for nothing.
+    """
+    if card is None:
+        yield
+        return
+    with torch.cuda.device(card):
+        torch.cuda.synchronize()  # CUDA binds it at the first call of a thread
+        yield
 
 
 def encoder_on(card: int | None) -> str | None:
@@ -49,12 +78,17 @@ def encoder_options(encoder: str, card: int | None) -> dict[str, str]:
 
 @cache
 def _decodes(card: int) -> bool:
-    return _works("decoded", lambda: _try_decoder(card))
+    return _works("videos are decoded on", lambda: _try_decoder(card))
+
+
+@cache
+def _keeps(card: int) -> bool:
+    return _works("decoded frames stay on", lambda: _try_keeper(card))
 
 
 @cache
 def _encodes(card: int) -> bool:
-    return _works("encoded", lambda: _try_encoder(card))
+    return _works("videos are encoded on", lambda: _try_encoder(card))
 
 
 def _works(done: str, trial: Callable[[], None]) -> bool:
@@ -63,9 +97,9 @@ def _works(done: str, trial: Callable[[], None]) -> bool:
         trial()
     except Exception as error:  # of PyAV, libav or the driver, or a package that is too old
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        logger.info("videos are %s on the CPU (the card: %s)", done, reason)
+        logger.info("%s the CPU (the card: %s)", done, reason)
         return False
-    logger.info("videos are %s on the card", done)
+    logger.info("%s the card", done)
     return True
 
 
@@ -75,11 +109,35 @@ def _try_decoder(card: int) -> None:
     Raises:
         ValueError: other pictures come out than by the CPU.
     """
-    encoder = next(name for name in FORMATS[".mp4"].encoders if name in av.codecs_available)
-    clip = _encoded(encoder, None)
+    clip = _encoded(_usual_encoder(), None)
     found = _decoded(clip, HWAccel("cuda", card, allow_software_fallback=False))
     if not np.array_equal(found, _decoded(clip, None)):
         raise ValueError("its pictures are others")
+
+
+def _try_keeper(card: int) -> None:
+    """Decode a clip of the CPU's on the card, and compute its colours there.
+
+    Raises:
+        ValueError: other pictures come out than by the CPU.
+    """
+    clip = _encoded(_usual_encoder(), None)
+    with context_of(card):
+        found = _decoded(clip, _keeper(card, False))
+    shown = _decoded(clip, None)
+    if found.shape != shown.shape or np.abs(found - shown.astype(int)).max() > _ROUNDING:
+        raise ValueError("its pictures are others")
+
+
+def _keeper(card: int, fallback: bool) -> HWAccel:
+    """Return what decodes into PyTorch's memory; an error from a PyAV that cannot."""
+    # Not "primary_ctx", which libav refuses where PyTorch has been there before it.
+    where: dict[str, object] = {"primary_ctx": "0", "current_ctx": "1"}
+    return HWAccel("cuda", card, fallback, options=where, is_hw_owned=True)
+
+
+def _usual_encoder() -> str:
+    return next(name for name in FORMATS[".mp4"].encoders if name in av.codecs_available)
 
 
 def _try_encoder(card: int) -> None:
@@ -120,4 +178,5 @@ def _decoded(clip: bytes, hwaccel: HWAccel | None) -> NDArray[np.uint8]:
     """Return (frames, H, W, 3) RGB."""
     upright = Upright(None)
     with av.open(io.BytesIO(clip), "r", hwaccel=hwaccel) as container:
-        return np.stack([upright(frame) for frame in container.decode(video=0)])
+        frames = container.decode(video=0)
+        return np.stack([as_image(upright.picture(frame)) for frame in frames])

@@ -21,13 +21,13 @@ from av.packet import Packet
 from av.video.stream import VideoStream
 
 from data.files import open_file
-from data.images import MAX_PIXELS, Image
+from data.images import MAX_PIXELS, Image, Picture
 
 from .clock import Clock, Gaps
 from .formats import RawFormat, open_to_read
 from .pixels import Upright
 from .sound import Sound
-from .source import VideoSource, check_frame_size
+from .source import VideoSource, as_image, check_frame_size
 
 logger = logging.getLogger(__name__)
 
@@ -88,6 +88,10 @@ class ContainerSource(VideoSource):
 
     def __iter__(self) -> Iterator[Image]:
         """Yield the remaining frames; then tell what was broken or missing."""
+        return map(as_image, self.pictures())
+
+    def pictures(self) -> Iterator[Picture]:
+        """Yield the same, as tensors those that stay on a card."""
         if self.sound is not None and not self.sound.is_wanted:
             self.sound = None
         yield from self._frames
@@ -141,7 +145,7 @@ class ContainerSource(VideoSource):
             except IndexError:  # of PyAV, at a packet of a stream that began midway
                 continue
 
-    def _decoded(self) -> Iterator[Image]:
+    def _decoded(self) -> Iterator[Picture]:
         fruitless = 0
         for packet in self._packets():
             if packet is not None and packet.stream.type == "audio":
@@ -152,13 +156,13 @@ class ContainerSource(VideoSource):
             fruitless += 1
             try:
                 for frame in self._video.codec_context.decode(packet):
-                    image, fruitless = self._upright(frame), 0
+                    picture, fruitless = self._upright.picture(frame), 0
                     if self._frames_to_skip:
                         self._frames_to_skip -= 1
                         continue
                     self._note_time(frame)
-                    yield image
-            except (FFmpegError, ValueError) as error:  # the latter of pixels
+                    yield picture
+            except (FFmpegError, ValueError, RuntimeError) as error:  # of pixels, and PyTorch's
                 if self._without_card is not None:
                     yield from self._decoded_anew(error)
                     return
@@ -167,7 +171,7 @@ class ContainerSource(VideoSource):
                 self._trouble = "no frames any more"
                 return
 
-    def _decoded_anew(self, error: Exception) -> Iterator[Image]:
+    def _decoded_anew(self, error: Exception) -> Iterator[Picture]:
         """Go on after the latest frame on the CPU, which also tells whether the file is broken."""
         logger.info("%s: decoded on the CPU from now on (the card: %s)", self.name, error)
         assert self._without_card is not None

@@ -9,18 +9,27 @@ from typing import Any
 import av
 import cv2
 import numpy as np
+import torch
 from av.video.reformatter import ColorRange, Colorspace, VideoReformatter
 from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.dlpack import from_dlpack
 
-from data.images import Image, as_uint8
+from data.images import Image, Picture, as_uint8
 
 HD_LINES = 720
 """Height from which on colours are BT.709's unless a file says otherwise, as televisions do."""
 
 # What cards decode to, and the same with its planes apart, as the CPU decodes.
 _PLANAR = {"nv12": "yuv420p", "p010le": "yuv420p10le"}
-_UNSPECIFIED = 2  # libav's AVCOL_SPC_UNSPECIFIED
-_LUMA = {Colorspace.ITU601: (0.299, 0.114), Colorspace.ITU709: (0.2126, 0.0722)}
+_CARD = "cuda"  # the format of a frame that is on one
+_UNSPECIFIED, _NTSC = 2, 6  # libav's AVCOL_SPC_UNSPECIFIED and _SMPTE170M
+# Weights of red and blue.
+_LUMA: dict[int, tuple[float, float]] = {
+    Colorspace.ITU601: (0.299, 0.114),
+    Colorspace.ITU709: (0.2126, 0.0722),
+    Colorspace.BT2020: (0.2627, 0.0593),
+}
 
 
 class Upright:
@@ -39,9 +48,29 @@ class Upright:
         """Return the width of a frame with square pixels."""
         return max(1, round(frame_width * self._aspect))
 
+    def picture(self, frame: av.VideoFrame) -> Picture:
+        """Return (H, W, 3) uint8: a tensor where a frame is on a card and lies ready there."""
+        if frame.format.name == _CARD and self._is_ready(frame):
+            luma, chroma = (from_dlpack(plane.__dlpack__()) for plane in frame.planes)
+            weights = _LUMA[_colours_in(frame)]
+            # Where the decoder's copies are queued as well: neither overtakes the other.
+            with torch.cuda.stream(torch.cuda.default_stream(luma.device)):
+                return rgb_of(luma, chroma, weights, frame.color_range == ColorRange.JPEG)
+        return self(frame)
+
+    def _is_ready(self, frame: av.VideoFrame) -> bool:
+        """Tell whether a frame is upright with square pixels, of an arrangement known here."""
+        return (
+            _pixels_of(frame) in _PLANAR
+            and _colours_in(frame) in _LUMA
+            and self._aspect == 1
+            and frame.height % 2 == frame.width % 2 == 0
+            and frame.side_data.get("DISPLAYMATRIX") is None
+        )
+
     def __call__(self, frame: av.VideoFrame) -> Image:
         """Return (H, W, 3) uint8."""
-        if planar := _PLANAR.get(frame.format.name):  # of which libswscale rounds otherwise
+        if planar := _PLANAR.get(_pixels_of(frame)):  # of which libswscale rounds otherwise
             frame = self._reformatter.reformat(frame, format=planar)
         is_untagged = frame.colorspace == _UNSPECIFIED and not frame.format.is_rgb
         rgb = self._reformatter.reformat(
@@ -60,6 +89,60 @@ class Upright:
 def colours_of(height: int) -> Colorspace:
     """Return whose matrix between RGB and YUV fits a picture of so many lines."""
     return Colorspace.ITU709 if height >= HD_LINES else Colorspace.ITU601
+
+
+def _colours_in(frame: av.VideoFrame) -> int:
+    """Return whose matrix a frame's colours are by, as a `Colorspace`."""
+    if frame.colorspace == _UNSPECIFIED:
+        return colours_of(frame.height)
+    return Colorspace.ITU601 if frame.colorspace == _NTSC else frame.colorspace
+
+
+def _pixels_of(frame: av.VideoFrame) -> str:
+    """Return the name of the format of a frame's pixels, also on a card."""
+    format = frame.sw_format if frame.format.name == _CARD else None
+    return (format or frame.format).name
+
+
+def rgb_of(luma: Tensor, chroma: Tensor, weights: tuple[float, float], is_full: bool) -> Tensor:
+    """Turn the planes of NV12 or P010 into RGB where they are, as libswscale does within 2 of 255.
+
+    Args:
+        luma: (H, W) uint8; or uint16, of which the upper bits count.
+        chroma: (H / 2, W / 2, 2) likewise, U and V.
+        weights: of red and blue in the luma.
+        is_full: 0 is black and 255 white, rather than 16 and 235.
+
+    Returns:
+        (H, W, 3) uint8.
+    """
+    height, width = luma.shape
+    red, blue = weights
+    green = 1 - red - blue
+    is_deep = luma.dtype != torch.uint8
+    unit = 256 if is_deep else 1
+    black, extent, chroma_extent = (0, 255, 255) if is_full else (16, 219, 224)
+    grey = (luma.float() / unit - black) * (255 / extent)
+    tint = (chroma.float() / unit - 128) * (255 / chroma_extent)
+    u, v = (_between(tint) if is_deep else tint[:, None]).unbind(-1)
+    u, v = 2 * (1 - blue) * u, 2 * (1 - red) * v
+    parts = [grey, v, -red / green * v, -blue / green * u, u]
+    if not is_deep:
+        parts = [part.floor() for part in parts]
+    elif not is_full:
+        parts[0] = grey - 1.75  # so much darker libswscale is there
+    grey, to_red, to_green, more_green, to_blue = parts
+    tints = torch.stack((to_red, to_green + more_green, to_blue), dim=-1)
+    # Two pixels of a row share a tint; of 8 bits, those below them, too.
+    squares = grey.reshape(height // 2, 2, width // 2, 2, 1) + tints[:, :, :, None]
+    return squares.reshape(height, width, 3).round().clamp(0, 255).byte()
+
+
+def _between(tint: Tensor) -> Tensor:
+    """Return (h, 2, w, 2) tints of the rows beside (h, w, 2), which lie to the left of pixels."""
+    tint = (3 * tint + torch.cat((tint[:, 1:], tint[:, -1:]), dim=1)) / 4
+    above, below = torch.cat((tint[:1], tint[:-1])), torch.cat((tint[1:], tint[-1:]))
+    return torch.stack(((3 * tint + above) / 4, (3 * tint + below) / 4), dim=1)
 
 
 def _turned(image: Image, display_matrix: bytes) -> Image:

@@ -25,6 +25,7 @@ def open_video(
     timeout: float = TIMEOUT,
     raw: str | None = None,
     card: int | None = None,
+    stays: bool = False,
 ) -> VideoSource:
     """Open a video and read its first frame.
 
@@ -37,16 +38,18 @@ def open_video(
             "640x480@30:bgr24"; see `RawFormat`.
         card: number of an NVIDIA card, which decodes files where it can, to the same pictures but
             for the rounding of old codecs.
+        stays: frames that it decodes stay on the card where they can, as `VideoSource.pictures`
+            yields them, with colours rounded otherwise by up to 2 of 255.
 
     Raises:
         ValueError: there is no such source, or no frame comes out of it.
     """
-    opened = _open(str(source), timeout, raw, card)
+    opened = _open(str(source), timeout, raw, card, stays)
     opened.card = card
     return opened
 
 
-def _open(text: str, timeout: float, raw: str | None, card: int | None) -> VideoSource:
+def _open(text: str, timeout: float, raw: str | None, card: int | None, stays: bool) -> VideoSource:
     path = _local_path(text)
     camera = _camera_index(text, path)
     if camera is not None:
@@ -61,7 +64,7 @@ def _open(text: str, timeout: float, raw: str | None, card: int | None) -> Video
         raise ValueError(f"videos need PyAV: pip install av ({error})") from error
     if path is None:
         return _open_stream(text, timeout)
-    return _open_file(text, path, timeout, raw, card)
+    return _open_file(text, path, timeout, raw, card, stays)
 
 
 def _local_path(text: str) -> Path | None:
@@ -95,11 +98,11 @@ def _open_stream(address: str, timeout: float) -> VideoSource:
 
 
 def _open_file(
-    text: str, path: Path, timeout: float, raw: str | None, card: int | None
+    text: str, path: Path, timeout: float, raw: str | None, card: int | None, stays: bool
 ) -> VideoSource:
     from av.error import FFmpegError
 
-    from .card import decoder_on
+    from .card import context_of, decoder_on, keeps_frames
     from .container import ContainerSource, open_container
     from .pipe import PipeSource
 
@@ -109,8 +112,11 @@ def _open_file(
             return PipeSource(text, None if text == "-" else path, timeout, format)
         if not path.is_file():
             raise ValueError(f"no such video file: {text}")
-        decoder = decoder_on(None if raw else card)
-        container = open_container(path, format, timeout, decoder)
+        card = None if raw else card
+        stays = stays and keeps_frames(card)
+        decoder = decoder_on(card, stays)
+        with context_of(card if stays else None):
+            container = open_container(path, format, timeout, decoder)
         anew = partial(open_container, path, None, timeout) if decoder else None
         return ContainerSource(text, container, path=path, without_card=anew)
     except (FFmpegError, OSError, UnicodeDecodeError) as error:  # of a name in a playlist

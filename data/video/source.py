@@ -8,7 +8,10 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from data.images import MAX_PIXELS, Image
+from torch import Tensor
+
+from data.images import MAX_PIXELS, Image, Picture, as_uint8
+from layers.structures import fetch
 
 if TYPE_CHECKING:
     from .sound import Sound
@@ -64,11 +67,20 @@ class VideoSource(AbstractContextManager["VideoSource"]):
             OSError: a camera or stream gives no frames any more, which is not its end.
         """
 
+    def pictures(self) -> Iterator[Picture]:
+        """Yield the same frames, as tensors those that stay on a card, see `open_video`."""
+        return iter(self)
+
     def __exit__(self, *error: object) -> None:
         self.close()
 
     def close(self) -> None:  # noqa: B027
         """Release the file or camera, if it is held; the iteration ends."""
+
+
+def as_image(picture: Picture) -> Image:
+    """Return a frame as an array, from a card by a copy."""
+    return as_uint8(fetch(picture)[0].numpy()) if isinstance(picture, Tensor) else picture
 
 
 def plausible_fps(fps: float) -> float:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import tempfile
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cache, partial
 from importlib.util import find_spec
 from itertools import cycle, islice
@@ -15,14 +15,16 @@ import cv2
 import numpy as np
 import torch
 
-from data.images import Image
+from data.images import Image, Picture
 from data.shapes.clip import shape_clip
 from data.video.reader import VideoSource, open_video
+from data.video.source import as_image
 from yolact import Detections, Predictor, load_model
 from yolact.drawing.detections import draw_detections
 from yolact.engines.choose import card_of, choose_engine
 from yolact.engines.prepare import prepare
 from yolact.models.segmenter import AnySegmenter
+from yolact.timing import synchronize
 from yolact.video.pipeline import run_video
 
 from .alike import assert_objects
@@ -96,6 +98,58 @@ def check_card_decodes(device: torch.device, report: Report) -> None:
     assert worst < 1, f"colours differ by {worst:.2f} on average"
 
 
+def check_colours(device: torch.device, report: Report) -> None:
+    """Planes of 8 and of 10 bits become the CPU's colours."""
+    needs("av")
+    from data.video.pixels import rgb_of
+
+    rng = torch.Generator().manual_seed(0)
+    for dtype, most in ((torch.uint8, 2**8), (torch.uint16, 2**16)):
+        shapes = (72, 128), (36, 64, 2)
+        planes = [torch.randint(most, shape, generator=rng).to(dtype) for shape in shapes]
+        for is_full in (False, True):
+            how = (0.2126, 0.0722), is_full
+            found = rgb_of(*(plane.to(device) for plane in planes), *how).cpu().int()
+            assert (found - rgb_of(*planes, *how).int()).abs().max() <= 1
+
+
+def check_frames_stay(device: torch.device, report: Report) -> None:
+    """Frames that stay on the card are the CPU's, but for how colours are rounded."""
+    needs("av")
+    needs_cuda(device)
+    from data.video import card
+
+    number = card_of(device)
+    if not card.keeps_frames(number):
+        raise NotHere("a card and a PyAV whose frames stay there")
+    with tempfile.TemporaryDirectory() as folder:
+        clip = write_clip(Path(folder) / "clip.mp4", 60)
+        with open_video(clip, card=number, stays=True) as found, open_video(clip) as expected:
+            # All are kept, so that one which changes later is found, too.
+            pairs = list(zip(list(found.pictures()), expected, strict=True))
+    differences = []
+    for picture, frame in pairs:
+        assert isinstance(picture, torch.Tensor)
+        assert picture.device.type == "cuda"
+        differences.append(np.abs(as_image(picture).astype(int) - frame))
+    report.number("kept by the card: largest difference", max(d.max() for d in differences), "")
+    worst = max(float(d.mean()) for d in differences)
+    assert worst < 1, f"colours differ by {worst:.2f} on average"
+    assert_drawn_alike([picture for picture, _ in pairs[:4]], device)
+
+
+def assert_drawn_alike(pictures: list[Picture], device: torch.device) -> None:
+    """Compare what is found and drawn in tensors with that in the same arrays."""
+    predictor = predictor_of(load_model("yolact_resnet18_shapes", device=str(device)))
+    arrays: list[Picture] = [as_image(picture) for picture in pictures]
+    thresholds = predictor.thresholds(0.3)
+    found = predictor.segment(pictures, thresholds), predictor.segment(arrays, thresholds)
+    for picture, array, one, other in zip(pictures, arrays, *found, strict=True):
+        assert_objects(one, other, 0.98)
+        drawn = draw_detections(picture, other).astype(int) - draw_detections(array, other)
+        assert np.abs(drawn).max() <= 1
+
+
 def check_card_encodes(device: torch.device, report: Report) -> None:
     """What the card encodes looks like what went in."""
     needs("av")
@@ -153,7 +207,6 @@ def measure_720p(device: torch.device, report: Report) -> None:
     report.number(f"{preset}, 720p from file to file", whole, "frames/s")
     for name, rate in stages.items():
         report.number(f"{preset}, 720p: {name} alone", rate, "frames/s")
-    stages.pop("drawing from there")  # a way not taken
     by = "PyAV" if find_spec("av") else "OpenCV"
     report.note(f"720p video by {by}: {min(stages, key=stages.__getitem__)} takes longest")
     assert len(predictor.segment([hd_frames()[0]], thresholds)[0]) > 0
@@ -162,7 +215,7 @@ def measure_720p(device: torch.device, report: Report) -> None:
 def open_clip(clip: Path, device: torch.device) -> VideoSource:
     """Open a file as `eval.py` does, by OpenCV where PyAV is absent."""
     if find_spec("av"):
-        return open_video(clip, card=card_of(device))
+        return open_video(clip, card=card_of(device), stays=True)
     return FrameSource(read_clip(clip), HD)
 
 
@@ -176,7 +229,7 @@ def time_pipeline(predictor: Predictor, clip: Path, copy: Path) -> float:
         # Drawn where the pipeline draws, and written where it writes.
         drawn: deque[Image] = deque()
 
-        def draw(image: Image, found: Detections, _: float) -> Detections:
+        def draw(image: Picture, found: Detections, _: float) -> Detections:
             drawn.append(draw_detections(image, found))
             return found
 
@@ -198,21 +251,19 @@ def time_stages(predictor: Predictor, clip: Path, copy: Path) -> dict[str, float
     """Return frames per second of each stage, when nothing else runs."""
     thresholds = predictor.thresholds(0.15, 15)
     with open_clip(clip, predictor.device) as source:
-        start, frames = time.perf_counter(), list(islice(source, 100))
+        start, frames = time.perf_counter(), list(islice(source.pictures(), 100))
+        synchronize(predictor.device)
         decoding = len(frames) / (time.perf_counter() - start)
     found = [predictor.segment([frame], thresholds)[0] for frame in frames[:3]]
     sample = frames[:50]
+    arrays = [as_image(frame) for frame in sample]
     encode, finish = encoder_of(copy, predictor.device)
-    on_device = [torch.from_numpy(frame).to(predictor.device) for frame in sample]
     try:
         return {
             "decoding": decoding,
             "finding objects": rate(lambda i: predictor.segment([sample[i]], thresholds), sample),
             "drawing": rate(lambda i: draw_detections(sample[i], found[i % 3]), sample),
-            "drawing from there": rate(
-                lambda i: draw_detections(on_device[i], found[i % 3]), sample
-            ),
-            "encoding": rate(lambda i: encode(sample[i]), sample),
+            "encoding": rate(lambda i: encode(arrays[i]), arrays),
         }
     finally:
         finish()
@@ -231,7 +282,7 @@ def encoder_of(
     return lambda frame: plain.write(cv2.cvtColor(frame, cv2.COLOR_RGB2BGR)), plain.release
 
 
-def rate(work: Callable[[int], object], items: list[Image]) -> float:
+def rate(work: Callable[[int], object], items: Sequence[object]) -> float:
     """Return how many times a second something is done."""
     start = time.perf_counter()
     for index in range(len(items)):

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from data.files import without_password
-from data.images import Image
+from data.images import Picture
 from data.video.reader import TIMEOUT, VideoSource, open_video
 from yolact.drawing.detections import Draw
 from yolact.drawing.window import show
@@ -25,7 +25,7 @@ from yolact.explain import explain, save_prototypes
 from yolact.files import write_picture
 from yolact.predictor import Predictor
 from yolact.results.detections import Detections
-from yolact.results.folder import Note, ResultFolder, progress_of
+from yolact.results.folder import CUTTINGS, Note, ResultFolder, progress_of
 from yolact.results.thresholds import Thresholds
 from yolact.sources.many import open_many
 from yolact.sources.one import read
@@ -266,7 +266,15 @@ def segment_video(
         video = parts or (output if saving.picture else None)
         shown = output is None
         outcome = process_video(
-            source, video, predictor, draw, thresholds, options, display=shown, on_frame=on_frame
+            source,
+            video,
+            predictor,
+            draw,
+            thresholds,
+            options,
+            display=shown,
+            on_frame=on_frame,
+            cuts=not CUTTINGS.isdisjoint(saving.kinds),
         )
         if parts is not None:
             outcome = replace(outcome, video=parts.finish(outcome.damage))
@@ -313,13 +321,16 @@ def process_video(
     *,
     display: bool = False,
     on_frame: Callable[[int, Detections], None] | None = None,
+    cuts: bool = False,
 ) -> VideoReport:
     """Run a video from end to end; `on_frame` is called as in `run_video`.
 
-    With `Parts` it goes on where they end.
+    With `Parts` it goes on where they end. Frames stay on a card that decodes them, unless the CPU
+    looks at their pixels: to find motion, or `on_frame`, where it `cuts` objects out of them.
     """
     card = card_of(predictor.device)
-    with open_video(source, options.timeout, options.raw, card) as video:
+    stays = not (cuts or options.track or options.plain or options.keyframes not in (None, "off"))
+    with open_video(source, options.timeout, options.raw, card, stays) as video:
         # Where nobody waits for a single frame.
         if not (display or video.is_live or options.emulate_playback):
             predictor = predictor.for_many()
@@ -328,10 +339,13 @@ def process_video(
         if isinstance(output, Parts):
             given, on_frame = output.tracks, output.go_on_in(video, on_frame)
 
-        def predict(frames: list[Image]) -> list[Detections]:
+        def predict(frames: Sequence[Picture]) -> list[Detections]:
             found = predictor.segment(frames, thresholds)
             pairs = zip(found, frames, strict=True)
-            return [replace(detections, picture=frame) for detections, frame in pairs]
+            return [
+                replace(each, picture=frame) if isinstance(frame, np.ndarray) else each
+                for each, frame in pairs
+            ]
 
         if options.plain and isinstance(output, Path):
             return run_video_plain(video, predict, draw, output, options.max_frames)

@@ -11,12 +11,12 @@ import cv2
 import torch
 from torch import Tensor
 
-from data.images import Image
+from data.images import Image, Picture
 from data.problems import printable
 from layers.instances import Instances
 from layers.structures import fetch
 
-Draw = Callable[[Image, Instances], Image]
+Draw = Callable[[Picture, Instances], Image]
 ColorBy = Literal["class", "instance"]
 Color = tuple[int, int, int]
 Rectangle = tuple[int, int, int, int]
@@ -35,7 +35,7 @@ _LINE_HEIGHT = 34  # of a label, in pixels at font scale 1
 
 
 def draw_detections(
-    image: Image | Tensor,
+    image: Picture,
     detections: Instances,
     *,
     masks: bool = True,

@@ -15,8 +15,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from data.images import Image
+from data.images import Image, Picture
 from data.video.reader import VideoSource
+from data.video.source import as_image
 from data.video.writer import VideoWriter
 from yolact.drawing.detections import ColorBy, Draw, draw_detections, object_colors
 from yolact.results.detections import Detections
@@ -24,7 +25,7 @@ from yolact.video.pipeline import VideoReport
 
 
 def draw_plain(
-    image: Image,
+    picture: Picture,
     detections: Detections,
     *,
     masks: bool = True,
@@ -34,7 +35,8 @@ def draw_plain(
     color_by: ColorBy = "instance",
     alpha: float = 0.45,
 ) -> Image:
-    """Draw as `draw_detections` does, with whole-frame masks."""
+    """Draw as `draw_detections` does, with whole-frame masks, by the CPU."""
+    image = as_image(picture)
     if masks and len(detections):
         whole = _whole_frames(detections)
         pixels = torch.from_numpy(image).float()

@@ -299,6 +299,9 @@ def _write_cutouts(folder: Path, detections: Detections, name: str) -> list[Path
     return _write_pictures(folder / "cutouts", detections, name, detections.cutouts())
 
 
+CUTTINGS: frozenset[Kind] = frozenset({"crops", "cutouts"})
+"""What is made of an image's pixels."""
+
 _FILES: Mapping[Kind, Callable[[Path, Detections, str], list[Path]]] = {
     "json": _write_json,
     "txt": _write_yolo,

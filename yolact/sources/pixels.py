@@ -5,11 +5,12 @@ from __future__ import annotations
 from typing import Any, Protocol, TypeGuard
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
 from data.depth import to_8_bits
-from data.images import Image
+from data.images import Image, Picture
 
 _CHANNELS = (1, 3, 4)
 
@@ -30,6 +31,14 @@ def is_pixels(given: object) -> TypeGuard[Pixels]:
     shape: tuple[int, ...] = getattr(given, "shape", ())
     is_image = len(shape) == 3 and shape[2] == 3 and 0 not in shape
     return is_image and getattr(given, "dtype", None) == np.dtype(np.uint8)
+
+
+def view_tensor(picture: Picture) -> Tensor:
+    """View an (H, W, 3) picture as a (3, H, W) uint8 tensor; copy it where that is needed."""
+    if isinstance(picture, Tensor):
+        return picture.permute(2, 0, 1)
+    usable = picture.flags.writeable and picture.flags.c_contiguous
+    return torch.from_numpy(picture if usable else picture.copy()).permute(2, 0, 1)
 
 
 def from_array(array: NDArray[Any]) -> Image:

@@ -115,7 +115,7 @@ class Parts(AbstractContextManager["Parts"]):
         self._make = partial(VideoWriter, fps=source.fps, image_hw=source.image_hw)
         if self._picture:
             self._folder.mkdir(exist_ok=True)
-        frames = iter(source)
+        frames = source.pictures()
         for _ in range(self.start):
             next(frames, None)
         first = self.start

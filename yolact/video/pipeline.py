@@ -10,7 +10,7 @@ from functools import partial
 from operator import attrgetter
 from pathlib import Path
 
-from data.images import Image
+from data.images import Image, Picture
 from data.video.reader import VideoSource
 from data.video.writer import VideoWriter
 from yolact.drawing.detections import draw_fps
@@ -151,8 +151,8 @@ def _stages(
     return _plain_stages(source, predict, finish, batch, workers, pacing, most)
 
 
-def _leave_undrawn(image: Image, _: Detections) -> Image:
-    return image
+def _leave_undrawn(picture: Picture, _: Detections) -> Picture:
+    return picture
 
 
 def _plain_stages(
@@ -174,7 +174,7 @@ def _plain_stages(
     take = partial(frames.take, batch, fill=not live)
     jobs = (
         lambda: read_stage(source, frames, pace, most),
-        lambda: predict_stage(take, attrgetter("image"), predict, predicted, workers),
+        lambda: predict_stage(take, attrgetter("picture"), predict, predicted, workers),
         lambda: finish_stage(predicted, finish, drawn),
     )
     return Stages(jobs, (frames, predicted), drawn)

@@ -11,15 +11,16 @@ from dataclasses import replace
 from itertools import chain, islice
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar
 
-from data.images import Image
+from data.images import Image, Picture
+from data.video.source import as_image
 from yolact.results.detections import Detections
 from yolact.threads import Cancelled, Channel, map_ahead
 
 if TYPE_CHECKING:
     from data.video.reader import VideoSource
 
-Predict = Callable[[list[Image]], list[Detections]]
-Draw = Callable[[Image, Detections], Image]
+Predict = Callable[[list[Picture]], list[Detections]]
+Draw = Callable[[Picture, Detections], Picture]
 Select = Callable[[Detections], Detections]
 Track = Callable[[Image, Detections, float], Detections]
 """Takes frame after frame, what was found in it, and its time; returns that with ids."""
@@ -31,9 +32,14 @@ class Frame(NamedTuple):
     """A frame on its way."""
 
     position: int  # in the source
-    image: Image  # (H, W, 3) uint8 RGB
+    picture: Picture  # (H, W, 3) uint8 RGB
     seconds: float  # time stamp in the video
     read_at: float  # by time.perf_counter
+
+    @property
+    def image(self) -> Image:
+        """The picture as an array, from a card by a copy."""
+        return as_image(self.picture)
 
 
 Result = tuple[Frame, Detections]
@@ -81,15 +87,15 @@ class Rate:
 def read_stage(source: VideoSource, outbox: Channel[Frame], pace: Pace, most: int | None) -> None:
     """Read frames, at most so many."""
     with finishing(outbox):
-        for position, image in enumerate(islice(source, most)):
+        for position, picture in enumerate(islice(source.pictures(), most)):
             read_at = time.perf_counter()
             pace.wait(outbox)
-            outbox.put(Frame(position, image, source.seconds, read_at))
+            outbox.put(Frame(position, picture, source.seconds, read_at))
 
 
 def predict_stage(
     take: Callable[[], list[T]],
-    image_of: Callable[[T], Image],
+    picture_of: Callable[[T], Picture],
     predict: Predict,
     outbox: Channel[tuple[T, Detections]],
     workers: int,
@@ -97,7 +103,7 @@ def predict_stage(
     """Run the network on one image of each item that is taken, in so many threads."""
 
     def predict_batch(items: list[T]) -> list[tuple[T, Detections]]:
-        return list(zip(items, predict([image_of(item) for item in items]), strict=True))
+        return list(zip(items, predict([picture_of(item) for item in items]), strict=True))
 
     # One batch more than workers, so that one who finishes out of turn does not wait.
     ahead = workers if workers > 1 else 0
@@ -113,7 +119,7 @@ def finisher(draw: Draw, track: Track | None) -> Finish:
         if track is not None:
             found = track(frame.image, found, frame.seconds)
         found = replace(found, seconds=frame.seconds)
-        return frame._replace(image=draw(frame.image, found)), found
+        return frame._replace(picture=draw(frame.picture, found)), found
 
     return finish
 
