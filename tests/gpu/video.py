@@ -22,6 +22,7 @@ from data.video.source import as_image
 from yolact import Detections, Predictor, load_model
 from yolact.drawing.detections import draw_detections
 from yolact.engines.choose import card_of, choose_engine
+from yolact.engines.names import Precision
 from yolact.engines.prepare import prepare
 from yolact.models.segmenter import AnySegmenter
 from yolact.timing import synchronize
@@ -71,9 +72,9 @@ def read_clip(path: Path) -> Iterator[Image]:
     capture.release()
 
 
-def predictor_of(model: AnySegmenter) -> Predictor:
+def predictor_of(model: AnySegmenter, precision: Precision = "auto") -> Predictor:
     """Return a predictor as `eval.py` makes it, without an engine of another library."""
-    engine = choose_engine(str(model.device), "eager")
+    engine = choose_engine(str(model.device), "eager", precision)
     predictor = Predictor(model, network=prepare(model.network, engine, model.image_size))
     predictor.warm_up()
     return predictor
@@ -175,7 +176,9 @@ def check_card_encodes(device: torch.device, report: Report) -> None:
 
 def check_pipeline(device: torch.device, report: Report) -> None:
     """Frames come in order, each with the objects that it has when it is looked at alone."""
-    predictor = predictor_of(load_model("yolact_resnet18_shapes", device=str(device)))
+    # In half precision single images and batches round differently.
+    model = load_model("yolact_resnet18_shapes", device=str(device))
+    predictor = predictor_of(model, "float32")
     thresholds = predictor.thresholds(0.3)
     frames = [next(shape_clip(1, (384, 512), seed)) for seed in range(12)]
     expected = [predictor.segment([frame], thresholds)[0] for frame in frames]
@@ -201,10 +204,15 @@ def measure_720p(device: torch.device, report: Report) -> None:
     predictor = predictor_of(untrained(preset, device))
     thresholds = predictor.thresholds(0.15, 15)
     with tempfile.TemporaryDirectory() as folder:
-        clip, copy = write_clip(Path(folder) / "clip.mp4", frames), Path(folder) / "copy.mp4"
-        whole = time_pipeline(predictor, clip, copy)
+        clip, copy = Path(folder) / "clip.mp4", Path(folder) / "copy.mp4"
+        encode, finish = encoder_of(clip, device)
+        for frame in islice(cycle(hd_frames()), frames):
+            encode(frame)
+        finish()
+        for name, stays in (("", True), (", frames brought to the CPU", False)):
+            whole = time_pipeline(predictor, clip, copy, stays)
+            report.number(f"{preset}, 720p from file to file{name}", whole, "frames/s")
         stages = time_stages(predictor, clip, copy)
-    report.number(f"{preset}, 720p from file to file", whole, "frames/s")
     for name, rate in stages.items():
         report.number(f"{preset}, 720p: {name} alone", rate, "frames/s")
     by = "PyAV" if find_spec("av") else "OpenCV"
@@ -212,18 +220,18 @@ def measure_720p(device: torch.device, report: Report) -> None:
     assert len(predictor.segment([hd_frames()[0]], thresholds)[0]) > 0
 
 
-def open_clip(clip: Path, device: torch.device) -> VideoSource:
+def open_clip(clip: Path, device: torch.device, stays: bool = True) -> VideoSource:
     """Open a file as `eval.py` does, by OpenCV where PyAV is absent."""
     if find_spec("av"):
-        return open_video(clip, card=card_of(device), stays=True)
+        return open_video(clip, card=card_of(device), stays=stays)
     return FrameSource(read_clip(clip), HD)
 
 
-def time_pipeline(predictor: Predictor, clip: Path, copy: Path) -> float:
+def time_pipeline(predictor: Predictor, clip: Path, copy: Path, stays: bool) -> float:
     """Return frames per second of the product's own pipeline."""
     thresholds = predictor.thresholds(0.15, 15)
     segment = partial(predictor.segment, thresholds=thresholds)
-    with open_clip(clip, predictor.device) as source:
+    with open_clip(clip, predictor.device, stays) as source:
         if find_spec("av"):
             return run_video(source, segment, draw_detections, output=copy, display=False).fps
         # Drawn where the pipeline draws, and written where it writes.
