@@ -301,17 +301,9 @@ def measure_yolact_resnet50(device: torch.device, report: Report) -> None:
 
 
 def measure_yolact_plus_base(device: torch.device, report: Report) -> None:
-    """Time the network on single images; what TF32 in deformable convolutions is worth."""
+    """Time the network on single images."""
     run = time_network("yolact_plus_base", device, report)
     note_kernels("yolact_plus_base", run, device, report)
-    if device.type == "cuda":
-        torch.backends.cuda.matmul.allow_tf32 = True
-        try:
-            model = untrained("yolact_plus_base", device)
-            run = engine_of(model, "eager", "float16")
-            report_times(report, "yolact_plus_base, eager, float16, TF32 products", run, model)
-        finally:
-            torch.backends.cuda.matmul.allow_tf32 = False
 
 
 def measure_compiled_yolact_base(device: torch.device, report: Report) -> None:
