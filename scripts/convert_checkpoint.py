@@ -10,6 +10,7 @@ Examples:
   python scripts/convert_checkpoint.py yolact_r50_1x8_coco_20200908-f38d58df.pth ours.pth
   python scripts/convert_checkpoint.py ours.pth yolact_base_54_800000.pth --to=official
   python scripts/convert_checkpoint.py mine_4_2000.pth mine.pth --half --set dataset=coco2017
+  python scripts/convert_checkpoint.py before.pth mine.pth --average=fine_tuned.pth --share=0.3
   python scripts/convert_checkpoint.py mine.pth my_model --to=folder
   python scripts/convert_checkpoint.py mine.pth hf:owner/name --half --private
 """
@@ -19,6 +20,8 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 from pathlib import Path
+
+import torch
 
 from yolact import build_model
 from yolact.checkpoint import (
@@ -64,6 +67,8 @@ def main(argv: Sequence[str] | None = None) -> None:
             ),
             flag("--config", "preset, where neither the file nor its name tells"),
             flag("--half", "store weights as float16, without what --resume needs", bool),
+            flag("--average", "other weights of the same network, to average with the file's"),
+            flag("--share", "of the file's own weights in the average", float, 0.5),
             flag("--private", "let only you see a new repository of the hub", bool),
             SETTING,
         ),
@@ -83,7 +88,33 @@ def main(argv: Sequence[str] | None = None) -> None:
         check_official(config.model)
     model = build_model(config)
     load_weights(model, checkpoint)
+    if args.average:
+        average(model, resolve_weights(args.average), args.share)
     print(_write(args, model, config, checkpoint))
+
+
+@torch.no_grad()
+def average(model: AnySegmenter, path: Path, share: float) -> None:
+    """Average a model's weights with those of a file (Wortsman et al. 2022, WiSE-FT).
+
+    What was fine-tuned and what it was fine-tuned from are often best halfway between the two.
+
+    Args:
+        model: changed in place.
+        path: weights of the same network.
+        share: of the model's own, in [0, 1].
+
+    Raises:
+        UsageError: the share is none.
+        ValueError: the file is of another network.
+    """
+    if not 0 <= share <= 1:
+        raise UsageError(f"--share={share:g}: expected a number from 0 to 1")
+    own = {name: value.clone() for name, value in model.state_dict().items()}
+    load_weights(model, read_checkpoint(path))
+    for name, value in model.state_dict().items():
+        if value.is_floating_point():
+            value.lerp_(own[name], share)
 
 
 def _write(

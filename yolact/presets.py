@@ -211,7 +211,7 @@ YOLACT_LITE2_PERSON = replace(
         anchor_scales=((11.7, 17.5), (30.0, 45.0), (75.0, 112.0), (163.0, 215.0), (245.0, 330.0)),
         anchor_ratios=(0.35, 0.7, 1.2),
     ),
-    score_threshold=0.53,  # best F1 on 180 photographs set aside, see weights/README.md
+    score_threshold=0.5,  # see weights/README.md
 )
 
 # The loader squeezes images to squares, so what it trains shall see squares.
