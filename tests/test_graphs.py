@@ -87,6 +87,20 @@ def test_a_shape_is_recorded_when_it_comes_again() -> None:
     assert seen == [(0, 0), (1, 1), (1, 2), (1, 2), (1, 2), (2, 3), (2, 3), (2, 3), (2, 4)]
 
 
+def test_batches_are_recorded_without_being_compiled() -> None:
+    recorder, calls = CpuRecorder(), []
+
+    def compiled(x: Tensor) -> Predictions:
+        calls.append(len(x))
+        return twice(x)
+
+    run = GraphedNetwork(compiled, twice, recorder, EXAMPLE)
+    for batch in (1, 1, 8, 8, 1, 8):
+        assert (run(torch.ones(batch, 3, 64, 64)).class_logits == 2).all()
+    assert recorder.recorded == 2
+    assert set(calls) == {1}
+
+
 def test_warm_up_records_single_images() -> None:
     recorder = CpuRecorder()
     run = graphed(recorder)
@@ -258,18 +272,18 @@ def test_a_predictor_warms_up(recorders: list[CpuRecorder]) -> None:
 
 @pytest.mark.slow
 def test_a_compiled_network_is_recorded(recorders: list[CpuRecorder]) -> None:
-    """Compiled once for the shape that is recorded; other shapes run as they are."""
+    """Compiled once, for single images; other shapes are recorded, or run, as they are."""
     counters = torch._dynamo.utils.counters
     plain = network()
     run = prepare(plain, Engine("compile", CPU, "float32"), 64)
     warm_up(run)
     before = counters["stats"]["unique_graphs"]
     with torch.no_grad():
-        for batch in (1, 2, 1, 3):
+        for batch in (1, 2, 1, 2, 3):
             x = torch.randn(batch, 3, 64, 64)
             assert_close(run(x), plain(x))
     assert counters["stats"]["unique_graphs"] == before
-    assert sum(recorder.replayed for recorder in recorders) == 3
+    assert sum(recorder.replayed for recorder in recorders) == 4
 
 
 @pytest.mark.parametrize("name", ["cpu", "mps", "meta"])

@@ -42,8 +42,9 @@ class GraphedNetwork:
     loaded. What cannot be recorded runs without, which is told once.
 
     Args:
-        run: from a (B, 3, S, S) tensor to `Predictions`, without a wait for the device.
-        unrecorded: the same, for all other inputs.
+        run: from a (1, 3, S, S) tensor to `Predictions`, without a wait for the device.
+        unrecorded: the same, for all other inputs, recorded or not; a compiled network would be
+            compiled anew for each of their shapes.
         recorder: of its device.
         example: a (1, 3, S, S) input there, to warm up with.
     """
@@ -88,7 +89,8 @@ class GraphedNetwork:
         is_due = key in self._seen and not {key} & (self._graphs.keys() | self._too_large)
         if is_due and len(self._graphs) < self._most:
             try:
-                self._graphs[key] = _Graph(self._run, self._recorder, x)
+                run = self._run if x.shape == self.example.shape else self.unrecorded
+                self._graphs[key] = _Graph(run, self._recorder, x)
             except Exception as error:  # drivers, libraries and other threads prevent it
                 if isinstance(error, torch.OutOfMemoryError):  # a smaller batch may fit
                     self._too_large.add(key)
