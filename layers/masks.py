@@ -8,6 +8,11 @@ from torch import Tensor
 
 from .native import as_floats, kernels_for
 
+_REACH = 0.15  # of a box's sides, how far a mask may reach beyond them
+_FEW = 2  # masks at once on a CPU: for more, PyTorch would wake all threads at each operator
+_INSET = 0.05  # of a box's sides, how far inside of it a mask is certain
+_LARGER = 1.15  # times as large as what is inside of the box
+
 
 def assemble_masks(
     prototypes: Tensor,
@@ -61,3 +66,78 @@ def box_windows(boxes: Tensor, grid_hw: tuple[int, int] | torch.Size, padding: f
     inside_x = (x >= x1[:, None]) & (x < x2[:, None])  # (N, w)
     inside_y = (y >= y1[:, None]) & (y < y2[:, None])  # (N, h)
     return inside_y[:, :, None] & inside_x[:, None, :]
+
+
+def refit(soft_masks: Tensor, boxes: Tensor) -> tuple[Tensor, Tensor]:
+    """Fit masks and boxes to each other, where a box cuts a little off its mask.
+
+    A hat, a hand: if the mask that reaches beyond its box is hardly larger than the part inside, it
+    is kept, and the box moves half the way to where it ends. Otherwise that is another object.
+
+    Args:
+        soft_masks: (N, h, w) in [0, 1], cropped by `widened` boxes.
+        boxes: (N, 4) xyxy relative to the image.
+
+    Returns:
+        The masks, cropped anew, and the boxes.
+    """
+    at_once = _FEW if soft_masks.device.type == "cpu" else max(len(boxes), 1)
+    parts = zip(torch.split(soft_masks, at_once), torch.split(boxes, at_once), strict=True)
+    masks, fitted = zip(*(_refit(*part) for part in parts), strict=True)
+    return torch.cat(masks), torch.cat(fitted)
+
+
+def _refit(soft_masks: Tensor, boxes: Tensor) -> tuple[Tensor, Tensor]:
+    grid = soft_masks.shape[-2:]
+    own = box_windows(boxes, grid)
+    # What lies beyond a side belongs to the mask if the nearest cell well inside of the box does.
+    reached = _nearest_inside(soft_masks > 0.5, box_windows(_grown(boxes, -_INSET), grid, 0))
+    filled = (soft_masks > 0.5) & (own | reached)
+    inside = (filled & own).sum(dim=(1, 2))
+    is_close = (inside > 0) & (filled.sum(dim=(1, 2)) <= _LARGER * inside)
+    fitted = torch.where(is_close[:, None], _extents(filled) / _scale(grid, boxes), boxes)
+    kept = own | (reached & is_close[:, None, None])
+    return soft_masks * kept, (boxes + fitted) / 2
+
+
+def widened(boxes: Tensor) -> Tensor:
+    """Widen (N, 4) xyxy boxes on each side, by as much as a mask may reach beyond its own."""
+    return _grown(boxes, _REACH)
+
+
+def _grown(boxes: Tensor, share: float) -> Tensor:
+    low, high = torch.minimum(boxes[:, :2], boxes[:, 2:]), torch.maximum(boxes[:, :2], boxes[:, 2:])
+    more = share * (high - low)
+    return torch.cat((low - more, high + more), dim=1)
+
+
+def _extents(filled: Tensor) -> Tensor:
+    """Return where (N, h, w) bool masks end, (N, 4) xyxy in cells; of empty ones anything."""
+    ends = []
+    for axis in (1, 2):
+        line = filled.any(dim=axis).byte()  # (N, w), (N, h)
+        ends.append((line.argmax(dim=1), line.shape[1] - line.flip(1).argmax(dim=1)))
+    (x1, x2), (y1, y2) = ends
+    return torch.stack((x1, y1, x2, y2), dim=1)
+
+
+def _nearest_inside(filled: Tensor, windows: Tensor) -> Tensor:
+    """Give every cell the value of the one nearest to it in a rectangle.
+
+    Args:
+        filled: (N, h, w).
+        windows: (N, h, w) bool: N rectangles; of empty ones the result is anything.
+    """
+    count, height, width = filled.shape
+    x1, y1, x2, y2 = _extents(windows)[:, :, None].unbind(1)  # (N, 1)
+    rows, columns = (torch.arange(size, device=filled.device) for size in (height, width))
+    rows = rows.expand(count, -1).clamp(y1, y2 - 1)[:, :, None].expand(-1, -1, width)
+    columns = columns.expand(count, -1).clamp(x1, x2 - 1)[:, None, :].expand(-1, height, -1)
+    return filled.gather(1, rows).gather(2, columns)
+
+
+def _scale(grid_hw: tuple[int, int] | torch.Size, like: Tensor) -> Tensor:
+    """Return the cells of a grid along x, y, x, y."""
+    height, width = grid_hw
+    cells = torch.arange(4, device=like.device) % 2
+    return (width + cells * (height - width)).to(like.dtype)

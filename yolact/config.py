@@ -266,6 +266,10 @@ class DetectConfig:
     """Non-maximum suppression, see `layers.detect.detect`.
 
     Mask R-CNN suppresses greedily, class by class, and without a `top_k`.
+
+    Attributes:
+        refit: fit boxes and masks to each other, see `layers.masks.refit`; not in Mask R-CNN. The
+            released weights are used without.
     """
 
     score_threshold: float = 0.05
@@ -273,6 +277,7 @@ class DetectConfig:
     top_k: int = 200
     max_detections: int = 100
     nms: Nms = "fast"
+    refit: bool = False
 
     def __post_init__(self) -> None:
         check_limits(self, LIMITS, "detect.")

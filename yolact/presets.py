@@ -9,7 +9,15 @@ from typing import Any
 
 from data.classes import PASCAL_CLASSES, SHAPE_CLASSES
 
-from .config import AugmentConfig, Config, LossConfig, ModelConfig, Scales, TrainConfig
+from .config import (
+    AugmentConfig,
+    Config,
+    DetectConfig,
+    LossConfig,
+    ModelConfig,
+    Scales,
+    TrainConfig,
+)
 
 
 def _octaves(*sides: float) -> Scales:
@@ -211,6 +219,7 @@ YOLACT_LITE2_PERSON = replace(
         anchor_scales=((11.7, 17.5), (30.0, 45.0), (75.0, 112.0), (163.0, 215.0), (245.0, 330.0)),
         anchor_ratios=(0.35, 0.7, 1.2),
     ),
+    detect=DetectConfig(refit=True),
     score_threshold=0.5,  # see weights/README.md
 )
 

@@ -199,7 +199,7 @@ def check_pipeline(device: torch.device, report: Report) -> None:
 
 def measure_720p(device: torch.device, report: Report) -> None:
     """From a file to a file, with each stage alone, of which the slowest bounds the whole."""
-    frames = 400 if device.type == "cuda" else 12
+    frames = 150 if device.type == "cuda" else 12
     preset = "yolact_resnet50" if device.type == "cuda" else "yolact_resnet18"
     predictor = predictor_of(untrained(preset, device))
     thresholds = predictor.thresholds(0.15, 15)

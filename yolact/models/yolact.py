@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from typing import ClassVar
 
 import torch
@@ -12,7 +11,7 @@ from torch import Tensor, nn
 
 from layers.anchors import AnchorGenerator
 from layers.detect import detect
-from layers.masks import assemble_masks, box_windows
+from layers.masks import assemble_masks, box_windows, refit, widened
 from layers.structures import Candidates, Predictions, Target, beside
 from yolact.config import DetectConfig
 from yolact.formats.official import from_official
@@ -140,8 +139,9 @@ class Yolact(Segmenter[Tensor, Predictions]):
         # Only better boxes suppress: what the caller will not see need not be looked at. Less a
         # margin for rounding, since `detect` drops what scores just the threshold.
         lowest = max(self.detection.score_threshold, thresholds.score * (1 - 1e-6))
-        settings = replace(self.detection, score_threshold=lowest)
-        return detect(outputs, **vars(settings), admit=thresholds.admit)
+        settings = {**vars(self.detection), "score_threshold": lowest}
+        del settings["refit"]  # which comes later
+        return detect(outputs, **settings, admit=thresholds.admit)
 
     def assemble(
         self,
@@ -160,13 +160,13 @@ class Yolact(Segmenter[Tensor, Predictions]):
         """
         if self.mask_rescorer is None:
             candidates = candidates[: thresholds.top_k]
-        soft_masks = self._soft_masks(prototypes, candidates)  # (N, h, w)
+        soft_masks, boxes = self._soft_masks(prototypes, candidates)  # (N, h, w), (N, 4)
         height, width = image_hw
         corners = beside(candidates.boxes, (width, height, width, height))
         # What the network saw: the image, or the square that it was padded to.
         seen = corners.amax().expand(4) if self.keep_aspect else corners
         detections = Detections(
-            boxes=(_ordered(candidates.boxes) * seen).clamp(min=0).minimum(corners),  # -> pixels
+            boxes=(_ordered(boxes) * seen).clamp(min=0).minimum(corners),  # -> pixels
             scores=self._final_scores(candidates, soft_masks),
             labels=candidates.labels,
             soft_masks=soft_masks,
@@ -205,14 +205,18 @@ class Yolact(Segmenter[Tensor, Predictions]):
         square[:, :height, :width] = image
         return square
 
-    def _soft_masks(self, prototypes: Tensor, candidates: Candidates) -> Tensor:
+    def _soft_masks(self, prototypes: Tensor, candidates: Candidates) -> tuple[Tensor, Tensor]:
+        """Make the masks, and the boxes that go with them."""
         if self.mask_mode == "none":
-            return prototypes.new_zeros((len(candidates), 1, 1))
+            return prototypes.new_zeros((len(candidates), 1, 1)), candidates.boxes
         # A pixel inside a box looks up to one and a half cells beyond it: with a margin of two,
         # "smooth" masks are there as if uncropped.
         padding = 2 if self.mask_mode == "smooth" else 1
         coefficients, boxes = candidates.coefficients, candidates.boxes
-        return assemble_masks(prototypes, coefficients, boxes, self.mask_mode != "whole", padding)
+        if self.detection.refit and self.mask_mode == "cropped":
+            return refit(assemble_masks(prototypes, coefficients, widened(boxes), padding=0), boxes)
+        crop = self.mask_mode != "whole"
+        return assemble_masks(prototypes, coefficients, boxes, crop, padding), boxes
 
     def _final_scores(self, candidates: Candidates, soft_masks: Tensor) -> Tensor:
         """Multiply class probabilities by predicted IoUs (YOLACT++, mask re-scoring), at most 1."""
