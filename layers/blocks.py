@@ -31,7 +31,10 @@ class DeformableConv2d(nn.Conv2d):
         zero_bias(self.offset_mask)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Convolve (B, in, h, w) at the learned sampling points, in float32."""
+        """Convolve (B, in, h, w) at the learned sampling points, in float32.
+
+        On a GPU, where nothing is learned, products are in the type of x.
+        """
         offset_mask = self.offset_mask(x).float()  # (B, 27, h', w')
         # (y, x) for each of the nine taps, and how much each counts.
         offsets, shares = offset_mask[:, :18], offset_mask[:, 18:].sigmoid()
