@@ -43,6 +43,8 @@ class DeformableConv2d(nn.Conv2d):
                 if torch.is_grad_enabled():
                     return self._sampled(x.float(), offsets, shares)
                 return self._gathered(x, offsets, shares)
+        # torchvision would read memory that is not there where an offset is not a number.
+        offsets = offsets.masked_fill(offsets != offsets, 0)
         weight, bias = self.weight.float(), None if self.bias is None else self.bias.float()
         # torchvision has no gradient of this operator for Apple GPUs, and none at all before 0.23.
         device = torch.device("cpu") if x.device.type == "mps" else x.device
