@@ -26,11 +26,12 @@ from yolact.engines import choose
 def untried(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
     """Forget what earlier trials have shown."""
     caplog.set_level(logging.INFO, "data.video")
-    card._decodes.cache_clear()
-    card._encodes.cache_clear()
+    trials = card._decodes, card._keeps, card._encodes
+    for trial in trials:
+        trial.cache_clear()
     yield
-    card._decodes.cache_clear()
-    card._encodes.cache_clear()
+    for trial in trials:
+        trial.cache_clear()
 
 
 def absent(*_: object, **__: object) -> Any:

@@ -1,6 +1,5 @@
 """Frames that stay on a graphics card, whose part the CPU plays."""
 
-import logging
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from functools import partial
@@ -17,6 +16,7 @@ from gpu import made
 from support.fake_video import FakeSource, draw
 from support.fake_video import predict as predict_number
 from support.numbered_clip import number_of, picture, read_numbers, write_clip
+from test_video_card import untried  # noqa: F401  (a fixture)
 from torch import Tensor
 
 from data.images import Image, Picture
@@ -35,18 +35,6 @@ from yolact.results.thresholds import Thresholds
 from yolact.video.keyframes import KeyFrames
 from yolact.video.pipeline import run_video
 from yolact.video.tracks import Tracker
-
-
-@pytest.fixture(autouse=True)
-def untried(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
-    """Forget what earlier trials have shown."""
-    caplog.set_level(logging.INFO, "data.video")
-    card._decodes.cache_clear()
-    card._keeps.cache_clear()
-    yield
-    card._decodes.cache_clear()
-    card._keeps.cache_clear()
-
 
 # --- colours -------------------------------------------------------------------------------------
 

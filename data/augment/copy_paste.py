@@ -52,10 +52,8 @@ def paste_objects(
         moved = torch.from_numpy(rng.random(len(pasted)) < beside)
     image, target = _paste(image, target, other_image, pasted[~moved])
     for index in moved.nonzero()[:, 0].tolist():
-        if not target.is_crowd.all():
-            image, target = _paste(
-                image, target, *_set_beside(target, other_image, pasted[index], rng)
-            )
+        there = _set_beside(target, other_image, pasted[index], rng)
+        image, target = _paste(image, target, *there)
     return image, target
 
 
