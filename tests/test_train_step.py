@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+import os
 import platform
 from itertools import islice
 from pathlib import Path
@@ -149,3 +150,28 @@ def test_freed_memory_is_kept() -> None:
     keep_freed_memory()
     torch.ones(10_000_000)
     assert new_pages() < 30_000  # of 97,660
+
+
+@pytest.mark.parametrize(
+    ("precision", "before", "after"),
+    [
+        ("float32", None, None),
+        ("bfloat16", None, "AVX512_CORE_AMX"),
+        ("bfloat16", "AVX2", "AVX2"),
+    ],
+)
+def test_training_in_bfloat16_leaves_out_kernels_that_are_not_sound(
+    dataset: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    precision: str,
+    before: str | None,
+    after: str | None,
+) -> None:
+    limit = "ONEDNN_MAX_CPU_ISA"
+    monkeypatch.setenv(limit, "")  # so that it is put back
+    monkeypatch.delenv(limit)
+    if before:
+        monkeypatch.setenv(limit, before)
+    session_of(dataset, tmp_path, f"--precision={precision}").close()
+    assert os.environ.get(limit) == after

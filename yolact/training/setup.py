@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import logging
+import os
 import platform
 import tempfile
 from dataclasses import dataclass, field, replace
@@ -164,6 +165,8 @@ def set_up(config: Config, options: TrainOptions, checkpoint: Checkpoint | None 
         UsageError: configuration, options, data and processes do not fit together.
     """
     device = pick_device(options.device)
+    if device.type == "cpu" and options.precision == "bfloat16":
+        use_sound_kernels()
     try:
         autocast(device, options.precision)
     except OptionError as error:  # before anything is read
@@ -209,6 +212,15 @@ def set_up(config: Config, options: TrainOptions, checkpoint: Checkpoint | None 
     return Session(
         *(options, learner, parallel, train_data, val_data, saver, log, files, console), lock=lock
     )
+
+
+def use_sound_kernels() -> None:
+    """Keep oneDNN from the kernels of AMX-FP16, before its first operator.
+
+    By them a Xeon's gradients in bfloat16 are not always finite (PyTorch 2.14). Other processors
+    have nothing that is left out, and a limit that was set beforehand stays.
+    """
+    os.environ.setdefault("ONEDNN_MAX_CPU_ISA", "AVX512_CORE_AMX")
 
 
 def keep_freed_memory() -> None:
