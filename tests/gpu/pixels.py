@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from layers.detect import detect
-from layers.masks import assemble_masks
+from layers.masks import assemble_masks, refit, widened
 from layers.matching import match_anchors
 from layers.nms import cross_class_nms, cross_class_nms_in_places, fast_nms, fast_nms_in_places
 from layers.structures import Candidates, Predictions, fetch, upload_picture
@@ -158,6 +158,19 @@ def check_masks(device: torch.device, report: Report) -> None:
             assert torch.equal(here.to(device).has_pixels().cpu(), areas > 0)
             differing, total = differing + int(apart.sum()), total + int(expected.sum())
     report.number("pasted masks: pixels that differ from the CPU's", differing, f"of {total}")
+
+
+def check_refit(device: torch.device, report: Report) -> None:
+    """Masks and boxes fitted to each other are the CPU's, of no object and of many at once."""
+    for count in (0, 1, 60):
+        raw = of_objects(count, 100)
+        prototypes, coefficients = raw.prototypes[0], raw.coefficients[0, :count]
+        boxes = raw.anchors[:count]
+        soft = assemble_masks(prototypes, coefficients, widened(boxes), padding=0)
+        expected, found = refit(soft, boxes), refit(soft.to(device), boxes.to(device))
+        for one, other in zip(expected, found, strict=True):
+            assert torch.allclose(one, other.cpu(), atol=1e-6), f"{count} objects differ"
+    assert (expected[1] != boxes).any(), "nothing was fitted"
 
 
 def check_drawing(device: torch.device, report: Report) -> None:
