@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .copies import Greys, near_twins, small_greys
+from .files import natural_key
 
 _SIDE = 8  # of what is compared of frames, in pixels
 # Measured: at most 0.5 between frames half a second apart, of three clips; 1.6 between photographs
@@ -66,12 +67,6 @@ def difference(greys: Greys, others: Greys) -> NDArray[np.float64]:
     with np.errstate(invalid="ignore", divide="ignore"):
         apart: NDArray[np.float64] = np.sqrt(((coarse - other) ** 2).mean(axis=1)) / contrast
     return apart
-
-
-def natural_key(name: str) -> tuple[list[str | int], str]:
-    """Return a key that sorts frame 9 before frame 10; texts and numbers take turns in it."""
-    parts = re.split(r"(\d{1,18})", name)  # Python reads no number of thousands of digits
-    return [int(part) if i % 2 else part for i, part in enumerate(parts)], name
 
 
 def _neighbours(names: Sequence[str], greys: Greys) -> Iterator[tuple[int, int]]:

@@ -271,6 +271,12 @@ def is_numbered(text: str) -> bool:
     return NUMBER.search(path.name) is not None and path.suffix.lower() in IMAGE_SUFFIXES
 
 
+def natural_key(name: str | Path) -> tuple[list[str | int], str]:
+    """Return a key that sorts 9 before 10 and a2 before A10; texts and numbers take turns in it."""
+    parts = re.split(r"(\d{1,18})", str(name).lower())  # Python reads no number of 5000 digits
+    return [int(part) if i % 2 else part for i, part in enumerate(parts)], str(name)
+
+
 def without_password(text: str) -> str:
     """Return a text, such as an address or a message, with the passwords in addresses masked."""
     text = _USER_PASSWORD.sub(r"\1***@", text)

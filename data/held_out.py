@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 
 from data.annotations.coco import CocoInstances
 
-from .alike import groups_of, natural_key
+from .alike import groups_of
+from .files import natural_key
 
 _logger = logging.getLogger(__name__)
 

@@ -26,7 +26,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from data.files import VIDEO_SUFFIXES, read_text_of, without_password
+from data.files import VIDEO_SUFFIXES, natural_key, read_text_of, without_password
 from yolact.cli.common import flag, run_command
 from yolact.cli.eval_flags import parse_arguments, shown, tiling, video_options
 from yolact.cli.from_flags import (
@@ -51,7 +51,7 @@ from yolact.cli.predict import (
 from yolact.cli.saving import saving
 from yolact.errors import UsageError
 from yolact.results.folder import Note, ResultFolder, progress_of
-from yolact.sources.listing import glob, local_path, natural_key
+from yolact.sources.listing import glob, local_path
 from yolact.sources.one import read
 from yolact.stream import segment_shots
 from yolact.threads import map_ahead

@@ -7,8 +7,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from data.alike import natural_key
-from data.files import IMAGE_SUFFIXES, NUMBER
+from data.files import IMAGE_SUFFIXES, NUMBER, natural_key
 from data.images import Image, read_image
 
 from .source import VideoSource

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import logging
 import os
-import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from data.files import IMAGE_SUFFIXES
+from data.files import IMAGE_SUFFIXES, natural_key
 
 logger = logging.getLogger(__name__)
 
@@ -54,12 +53,6 @@ def expand_images(source: str | os.PathLike[str]) -> list[Path]:
     if not images:
         raise ValueError(f"{what}; looked for {', '.join(sorted(IMAGE_SUFFIXES))}")
     return images
-
-
-def natural_key(path: Path) -> list[tuple[int, int, str]]:
-    """Sort key that compares runs of digits as numbers: `2.jpg` comes before `10.jpg`."""
-    pieces = re.split(r"(\d{1,18})", str(path).lower())  # Python reads no number of 5000
-    return [(0, int(p), p) if p.isdecimal() else (1, 0, p) for p in pieces if p]
 
 
 def glob(pattern: Path) -> Iterator[Path]:
