@@ -151,9 +151,12 @@ def test_a_file_replaced_by_its_own_result() -> None:
 
 
 def after(frames: int, act: Callable[[], None]) -> Callable[[int, Detections], None]:
+    """Act once, at the first frame of a position or behind it: a live source drops some."""
+    acts = [act]
+
     def on_frame(position: int, _: Detections) -> None:
-        if position == frames:
-            act()
+        if position >= frames and acts:
+            acts.pop()()
 
     return on_frame
 
