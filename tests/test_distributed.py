@@ -89,6 +89,7 @@ def test_two_processes_learn_as_one(dataset: Path, tmp_path: Path) -> None:
         assert distance <= 1e-2 * tensor.float().norm() + 1e-3, name
 
 
+@pytest.mark.slow
 def test_sharded_validation_is_exact(dataset: Path, tmp_path: Path) -> None:
     flags = [
         "--weights=yolact_resnet18_shapes",

@@ -227,12 +227,7 @@ def test_an_evaluation_that_breaks_off_goes_on(
     assert not noted.exists()
 
 
-@pytest.mark.parametrize(
-    "entry", [5, None, [], [[96], []], [[96, 96], 5], [[96, 96], [[]]], [[96, -1], []], [5, []]]
-)
-def test_what_is_kept_of_an_evaluation_and_was_changed(
-    entry: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_is_kept_of_an_evaluation_and_was_changed(monkeypatch: pytest.MonkeyPatch) -> None:
     """It is detected again."""
     kept, noted = Path("results/ap_data.json"), Path("results/.ap_data.json.progress")
     assert evaluate() == 0
@@ -240,9 +235,22 @@ def test_what_is_kept_of_an_evaluation_and_was_changed(
     kept.unlink()
 
     break_off(monkeypatch)
-    edit(noted, "3", entry)
-    assert evaluate("--resume") == 0
-    assert kept.read_bytes() == whole
+    before = noted.read_bytes()
+    for entry in (
+        5,
+        None,
+        [],
+        [[96], []],
+        [[96, 96], 5],
+        [[96, 96], [[]]],
+        [[96, -1], []],
+        [5, []],
+    ):
+        kept.unlink(missing_ok=True)
+        noted.write_bytes(before)
+        edit(noted, "3", entry)
+        assert evaluate("--resume") == 0, entry
+        assert kept.read_bytes() == whole, entry
 
 
 def test_files_for_others(capsys: pytest.CaptureFixture[str]) -> None:
