@@ -215,10 +215,10 @@ def set_up(config: Config, options: TrainOptions, checkpoint: Checkpoint | None 
 
 
 def use_sound_kernels() -> None:
-    """Keep oneDNN from the kernels of AMX-FP16, before its first operator.
+    """Keep oneDNN from its newest kernels, before its first operator.
 
-    By them a Xeon's gradients in bfloat16 are not always finite (PyTorch 2.14). Other processors
-    have nothing that is left out, and a limit that was set beforehand stays.
+    By them a Xeon's gradients in bfloat16 are not always finite (PyTorch 2.14). Processors without
+    AMX have nothing that is left out, and a limit that was set beforehand stays.
     """
     os.environ.setdefault("ONEDNN_MAX_CPU_ISA", "AVX512_CORE_AMX")
 
