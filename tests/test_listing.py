@@ -63,8 +63,9 @@ def test_numbers_of_any_length_are_ordered(name: str) -> None:
 
 
 def test_natural_key_orders_any_mixture() -> None:
-    paths = [Path(name) for name in ("b", "a10", "a2", "10", "9", "A1")]
-    assert [str(p) for p in sorted(paths, key=natural_key)] == ["9", "10", "A1", "a2", "a10", "b"]
+    expected = ["9", "10", "A1", "a2", "a10", "b", "B3"]
+    paths = [Path(name) for name in sorted(expected)]
+    assert [str(path) for path in sorted(paths, key=natural_key)] == expected
 
 
 @pytest.fixture
