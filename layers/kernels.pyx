@@ -200,4 +200,82 @@ cdef void sigmoid(float* row, Py_ssize_t count) noexcept nogil:
         row[x] = <float>1 / (<float>1 + expf(-row[x]))
 
 
+# --- Parts of masks -------------------------------------------------------------------------------
+
+
+def keep_large_parts(unsigned char[:, :, ::1] masks, float share):
+    """Zero the parts of each mask that are small beside its largest, in place.
+
+    Args:
+        masks: (N, h, w), 0 or 1; cells are connected by their four sides.
+        share: of the cells of the largest part, how many a part needs to stay.
+
+    Raises:
+        ValueError: masks of 2^31 cells or more.
+    """
+    cdef Py_ssize_t count = masks.shape[0], height = masks.shape[1], width = masks.shape[2]
+    cdef Py_ssize_t cells = height * width
+    cdef Py_ssize_t i
+    if cells >= 2**31 - 1:
+        raise ValueError("masks of 2^31 cells or more")
+    if count == 0 or cells == 0:
+        return
+    cdef int* parts = <int*>malloc(cells * sizeof(int))
+    cdef int* sizes = <int*>malloc((cells + 1) * sizeof(int))
+    cdef int* queue = <int*>malloc(cells * sizeof(int))
+    if parts == NULL or sizes == NULL or queue == NULL:
+        free(parts)
+        free(sizes)
+        free(queue)
+        raise MemoryError
+    with nogil:
+        for i in range(count):
+            clear_small_parts(&masks[i, 0, 0], height, width, share, parts, sizes, queue)
+        free(parts)
+        free(sizes)
+        free(queue)
+
+
+cdef void clear_small_parts(
+    unsigned char* mask, Py_ssize_t height, Py_ssize_t width, float share,
+    int* parts, int* sizes, int* queue,
+) noexcept nogil:
+    """Number the parts of one mask from 1, count their cells, and clear the small ones."""
+    cdef Py_ssize_t cells = height * width
+    cdef Py_ssize_t start, cell, x, end
+    cdef int last = 0, largest = 0
+    memset(parts, 0, cells * sizeof(int))
+    for start in range(cells):
+        if not mask[start] or parts[start]:
+            continue
+        last += 1
+        parts[start], queue[0], sizes[last], end = last, <int>start, 0, 1
+        while sizes[last] < end:
+            cell = queue[sizes[last]]
+            sizes[last] += 1
+            x = cell % width
+            if x > 0:
+                end = reach(mask, parts, queue, cell - 1, last, end)
+            if x < width - 1:
+                end = reach(mask, parts, queue, cell + 1, last, end)
+            if cell >= width:
+                end = reach(mask, parts, queue, cell - width, last, end)
+            if cell < cells - width:
+                end = reach(mask, parts, queue, cell + width, last, end)
+        largest = max(largest, sizes[last])
+    for cell in range(cells if last > 1 else 0):
+        if parts[cell] and sizes[parts[cell]] < share * largest:
+            mask[cell] = 0
+
+
+cdef inline Py_ssize_t reach(
+    const unsigned char* mask, int* parts, int* queue, Py_ssize_t cell, int part, Py_ssize_t end
+) noexcept nogil:
+    """Put a cell of the mask that has no part yet at the end of the queue; return where that is."""
+    if mask[cell] and not parts[cell]:
+        parts[cell], queue[end] = part, <int>cell
+        return end + 1
+    return end
+
+
 include "mask_pixels.pxi"

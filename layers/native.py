@@ -61,6 +61,9 @@ class Kernels(PixelKernels, Protocol):
     ) -> None:
         """Write the soft masks inside their boxes."""
 
+    def keep_large_parts(self, masks: Bytes, share: float) -> None:
+        """Zero the small parts of masks."""
+
     def encode_mask(self, bitmap: Bytes, x1: int, y1: int, height: int, width: int) -> bytes:
         """Write COCO's compressed run lengths."""
 
@@ -80,7 +83,7 @@ def load_kernels() -> Kernels | None:
     except ImportError:
         logger.warning("the kernels are not compiled; slower operators of PyTorch serve instead")
         return None
-    if not hasattr(kernels, "fast_nms"):
+    if not hasattr(kernels, "keep_large_parts"):
         logger.warning("the kernels are out of date: run pip install -e . again")
         return None
     return kernels

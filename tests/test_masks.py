@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from layers.masks import assemble_masks, box_windows, refit, widened
+from layers.masks import assemble_masks, box_windows
 from layers.native import load_kernels
 
 WHOLE = (0.0, 0.0, 1.0, 1.0)
@@ -166,49 +166,3 @@ def test_no_box_windows() -> None:
 def test_a_margin_of_one_cell_is_the_default() -> None:
     boxes = torch.rand(20, 4, generator=torch.Generator().manual_seed(0))
     assert (box_windows(boxes, (9, 7)) == box_windows(boxes, (9, 7), 1)).all()
-
-
-def rectangle(*corners: float) -> Tensor:
-    """A mask of 20 x 20 cells that fills a box in cells."""
-    x1, y1, x2, y2 = map(int, corners)
-    mask = torch.zeros(20, 20)
-    mask[y1:y2, x1:x2] = 0.9
-    return mask
-
-
-def test_refit_nothing() -> None:
-    masks, boxes = refit(torch.zeros(0, 20, 20), torch.zeros(0, 4))
-    assert masks.shape == (0, 20, 20)
-    assert boxes.shape == (0, 4)
-    assert widened(torch.zeros(0, 4)).shape == (0, 4)
-
-
-@pytest.mark.parametrize(
-    ("box", "mask", "expected_box", "expected_mask"),
-    [
-        pytest.param((4, 4, 14, 14), (4, 4, 14, 14), (4, 4, 14, 14), (4, 4, 14, 14), id="fits"),
-        pytest.param((4, 5, 14, 15), (4, 4, 14, 15), (4, 4.5, 14, 15), (4, 4, 14, 15), id="a hat"),
-        pytest.param((4, 4, 14, 14), (6, 4, 14, 14), (5, 4, 14, 14), (6, 4, 14, 14), id="too wide"),
-        pytest.param((4, 4, 14, 14), (1, 1, 17, 17), (4, 4, 14, 14), (3, 3, 15, 15), id="another"),
-        pytest.param((4, 4, 14, 14), (0, 0, 0, 0), (4, 4, 14, 14), (0, 0, 0, 0), id="empty"),
-        pytest.param((14, 14, 4, 4), (4, 4, 14, 14), (14, 14, 4, 4), (4, 4, 14, 14), id="inverted"),
-    ],
-)
-def test_refit(
-    box: tuple[float, ...],
-    mask: tuple[float, ...],
-    expected_box: tuple[float, ...],
-    expected_mask: tuple[float, ...],
-) -> None:
-    boxes = torch.tensor([box]) / 20
-    soft = rectangle(*mask)[None] * box_windows(widened(boxes), (20, 20), padding=0)
-    masks, fitted = refit(soft, boxes)
-    if box[0] < box[2]:
-        torch.testing.assert_close(fitted * 20, torch.tensor([expected_box]).float())
-    torch.testing.assert_close(masks, rectangle(*expected_mask)[None])
-    assert soft.shape == masks.shape
-
-
-def test_widened_boxes() -> None:
-    boxes = torch.tensor([(0.2, 0.4, 0.4, 0.8), (0.4, 0.8, 0.2, 0.4)])
-    torch.testing.assert_close(widened(boxes), torch.tensor([(0.17, 0.34, 0.43, 0.86)] * 2))

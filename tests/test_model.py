@@ -21,10 +21,15 @@ from yolact.results.thresholds import Thresholds
 LOSSES = ("box", "confidence", "mask", "semantic", "mask_iou")
 
 
-def build(rescoring: bool = False) -> Yolact:
+RESCORED = ("model.mask_rescoring=True", "model.image_size=256")
+WAYS = pytest.mark.parametrize(
+    "way", [(), RESCORED, ("detect.refit=True",)], ids=["plain", "rescored", "refit"]
+)
+
+
+def build(way: tuple[str, ...] = ()) -> Yolact:
     torch.manual_seed(0)
-    more = ["model.mask_rescoring=True", "model.image_size=256"] if rescoring else []
-    settings = [*SETTINGS, *more, "detect.score_threshold=0.0"]
+    settings = [*SETTINGS, *way, "detect.score_threshold=0.0"]
     config = get_config("yolact_resnet18").override(*settings).with_classes(SHAPE_CLASSES.names)
     return build_model(config).freeze_batch_norm()
 
@@ -37,7 +42,7 @@ def batch(side: int) -> tuple[list[Tensor], list[Target]]:
 
 @pytest.mark.parametrize("name", LOSSES)
 def test_one_step_lowers_each_loss(name: str) -> None:
-    model = build(rescoring=True).train()
+    model = build(RESCORED).train()
     images, targets = batch(model.image_size)
     before = model(images, targets)
     assert tuple(before) == LOSSES
@@ -64,9 +69,9 @@ def test_no_images_and_no_objects() -> None:
     assert all(p.grad.isfinite().all() for p in model.parameters() if p.grad is not None)
 
 
-@pytest.mark.parametrize("rescoring", [False, True])
-def test_batched_equals_single(rescoring: bool) -> None:
-    predictor = Predictor(build(rescoring))
+@WAYS
+def test_batched_equals_single(way: tuple[str, ...]) -> None:
+    predictor = Predictor(build(way))
     images = [ShapeScenes(3, side).sample(1).image for side in (64, 100, 180)]
     together = predictor(images, score_threshold=0.0, top_k=20)
     for image, found in zip(images, together, strict=True):
@@ -77,9 +82,9 @@ def test_batched_equals_single(rescoring: bool) -> None:
         assert (found.scores[:-1] >= found.scores[1:]).all()
 
 
-@pytest.mark.parametrize("rescoring", [False, True])
-def test_a_threshold_leaves_what_scores_as_much(rescoring: bool) -> None:
-    predictor = Predictor(build(rescoring))
+@WAYS
+def test_a_threshold_leaves_what_scores_as_much(way: tuple[str, ...]) -> None:
+    predictor = Predictor(build(way))
     image = ShapeScenes(1, 100).sample(0).image
     every = predictor.find_all(image)
     assert len(every) == 100
@@ -90,13 +95,13 @@ def test_a_threshold_leaves_what_scores_as_much(rescoring: bool) -> None:
             torch.testing.assert_close(getattr(found, name), getattr(expected, name))
 
 
-@pytest.mark.parametrize("rescoring", [False, True])
+@WAYS
 @pytest.mark.parametrize("drop_empty", [False, True])
 @pytest.mark.parametrize("labels", [None, (), (2,), (0, 2, 5, 7)])
 def test_top_k_are_the_best_of_what_counts(
-    rescoring: bool, labels: tuple[int, ...] | None, drop_empty: bool
+    way: tuple[str, ...], labels: tuple[int, ...] | None, drop_empty: bool
 ) -> None:
-    predictor = Predictor(build(rescoring))
+    predictor = Predictor(build(way))
     image = ShapeScenes(1, 100).sample(0).image
     every = predictor.find_all(image)
     counts = torch.ones(len(every), dtype=torch.bool)
@@ -193,7 +198,7 @@ def test_switching_to_evaluation_asks_for_no_gradients(frozen: bool) -> None:
 
 def test_scores_never_exceed_one() -> None:
     """However much overlap a rescorer predicts."""
-    model = build(rescoring=True)
+    model = build(RESCORED)
     assert model.mask_rescorer is not None
     torch.nn.init.constant_(model.mask_rescorer.classify.bias, 1000.0)
     found = Predictor(model).find_all(ShapeScenes(1, 64).sample(0).image)
@@ -245,7 +250,7 @@ def test_smooth_masks_are_whole_ones_cut_in_the_image(
 
 def test_rescoring_sees_cropped_masks_of_smooth_ones() -> None:
     image = ShapeScenes(1, 64).sample(0).image
-    model = build(rescoring=True)
+    model = build(RESCORED)
     found = []
     for mode in ("cropped", "smooth"):
         model.mask_mode = mode  # type: ignore[assignment]

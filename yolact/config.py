@@ -268,8 +268,8 @@ class DetectConfig:
     Mask R-CNN suppresses greedily, class by class, and without a `top_k`.
 
     Attributes:
-        refit: fit boxes and masks to each other, see `layers.masks.refit`; not in Mask R-CNN. The
-            released weights are used without.
+        refit: fit boxes, masks and scores to each other, see `layers.masks.refit` and
+            `mask_confidence`; not in Mask R-CNN. The released weights are used without.
     """
 
     score_threshold: float = 0.05

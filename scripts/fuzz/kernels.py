@@ -89,6 +89,12 @@ def assemble_masks(random: Random) -> Arguments:
     return *arrays, float(floats(random, 1)[0]), out
 
 
+def keep_large_parts(random: Random) -> Arguments:
+    """Masks, and the share of their largest part that a part needs."""
+    n, h, w = (count(random, most) for most in (4, 20, 20))
+    return _bitmap(random, (n, h, w)), float(floats(random, 1)[0])
+
+
 def mask_window(random: Random) -> Arguments:
     """A soft mask, its frame, height and width."""
     return floats(random, count(random), count(random)), frame(random), whole(random), whole(random)
@@ -133,7 +139,7 @@ def _bitmap(random: Random, size: tuple[int, ...]) -> NDArray[np.uint8]:
 KERNELS: dict[str, Callable[[Random], Arguments]] = {
     made.__name__: made
     for made in (
-        *(greedy_nms, fast_nms, assemble_masks),
+        *(greedy_nms, fast_nms, assemble_masks, keep_large_parts),
         *(mask_window, sample_mask, blend_mask, encode_mask),
     )
 }

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from layers.anchors import AnchorGenerator
 from layers.detect import detect
-from layers.masks import assemble_masks, box_windows, refit, widened
+from layers.masks import assemble_masks, box_windows, mask_confidence, refit, widened
 from layers.structures import Candidates, Predictions, Target, beside
 from yolact.config import DetectConfig
 from yolact.formats.official import from_official
@@ -158,7 +158,7 @@ class Yolact(Segmenter[Tensor, Predictions]):
             image_hw: height and width in pixels.
             thresholds: a detection has to reach the score after re-scoring, too.
         """
-        if self.mask_rescorer is None:
+        if not self._scores_masks:
             candidates = candidates[: thresholds.top_k]
         soft_masks, boxes = self._soft_masks(prototypes, candidates)  # (N, h, w), (N, 4)
         height, width = image_hw
@@ -177,7 +177,7 @@ class Yolact(Segmenter[Tensor, Predictions]):
             crop_to_boxes=self.mask_mode == "smooth",
             coefficients=candidates.coefficients,
         )
-        if self.mask_rescorer is not None:
+        if self._scores_masks:
             best_first = detections.scores.argsort(descending=True, stable=True)[: thresholds.top_k]
             kept = detections.scores[best_first] >= thresholds.score
             detections = detections[best_first[kept]]  # sync: how many are left
@@ -218,14 +218,25 @@ class Yolact(Segmenter[Tensor, Predictions]):
         crop = self.mask_mode != "whole"
         return assemble_masks(prototypes, coefficients, boxes, crop, padding), boxes
 
+    @property
+    def _scores_masks(self) -> bool:
+        """Whether scores depend on masks."""
+        return self.mask_rescorer is not None or self.detection.refit
+
     def _final_scores(self, candidates: Candidates, soft_masks: Tensor) -> Tensor:
-        """Multiply class probabilities by predicted IoUs (YOLACT++, mask re-scoring), at most 1."""
-        if self.mask_rescorer is None or self.mask_mode == "none":
-            return candidates.scores
+        """Multiply class probabilities by what the masks are worth, where the model can tell.
+
+        That is the IoU that YOLACT++ predicts, and with `detect.refit` how clear a mask is.
+        """
+        scores = candidates.scores
+        if self.mask_mode == "none":
+            return scores
         if self.mask_mode == "smooth":  # trained on masks that are cropped on the grid
             soft_masks = soft_masks * box_windows(candidates.boxes, soft_masks.shape[-2:])
-        quality: Tensor = self.mask_rescorer(soft_masks, candidates.labels)
-        return (candidates.scores * quality).clamp(max=1)
+        if self.mask_rescorer is not None:
+            quality: Tensor = self.mask_rescorer(soft_masks, candidates.labels)
+            scores = (scores * quality).clamp(max=1)
+        return scores * mask_confidence(soft_masks) if self.detection.refit else scores
 
 
 def _ordered(boxes: Tensor) -> Tensor:
