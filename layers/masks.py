@@ -110,7 +110,7 @@ def keep_large_parts(masks: Tensor) -> Tensor:
     A part is what is connected by the sides of its cells.
     """
     if (kernels := kernels_for(masks)) is not None:
-        cleared = masks.numpy().astype(np.uint8)
+        cleared = masks.numpy().astype(np.uint8)  # sync: not on the CPU
         kernels.keep_large_parts(cleared, _PART)
         return torch.from_numpy(cleared.view(np.bool_))
     parts = _parts(masks)
