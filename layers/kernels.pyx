@@ -250,6 +250,7 @@ cdef void clear_small_parts(
             continue
         last += 1
         parts[start], queue[0], sizes[last], end = last, <int>start, 0, 1
+        # The size counts what was taken from the queue, and so is where its next cell is.
         while sizes[last] < end:
             cell = queue[sizes[last]]
             sizes[last] += 1

@@ -13,6 +13,7 @@ _REACH = 0.15  # of a box's sides, how far a mask may reach beyond them
 _FEW = 2  # masks at once on a CPU: for more, PyTorch would wake all threads at each operator
 _INSET = 0.05  # of a box's sides, how far inside of it a mask is certain
 _LARGER = 1.15  # times as large as what is inside of the box
+_SURE = 0.8  # of a mask's confidence, from which on it moves its box
 _PART = 0.5  # of a mask's largest part, below which another is taken for something else
 _ROUNDS = 8  # of `_parts`; what that leaves apart is one in thousands of masks, a spiral
 
@@ -75,8 +76,8 @@ def refit(soft_masks: Tensor, boxes: Tensor) -> tuple[Tensor, Tensor]:
     """Fit masks and boxes to each other, where a box cuts a little off its mask.
 
     A hat, a hand: if the mask that reaches beyond its box is hardly larger than the part inside, it
-    is kept, and the box moves half the way to where it ends. Otherwise that is another object. So
-    are parts apart from the largest and smaller than half of it: they are dropped.
+    is kept, and the box of a clear mask moves half the way to where it ends. Otherwise that is
+    another object. So are parts apart from the largest and smaller than half of it: they go.
 
     Args:
         soft_masks: (N, h, w) in [0, 1], cropped by `widened` boxes.
@@ -99,9 +100,11 @@ def _refit(soft_masks: Tensor, boxes: Tensor) -> tuple[Tensor, Tensor]:
     filled = keep_large_parts((soft_masks > 0.5) & (own | reached))
     inside = (filled & own).sum(dim=(1, 2))
     is_close = (inside > 0) & (filled.sum(dim=(1, 2)) <= _LARGER * inside)
-    fitted = torch.where(is_close[:, None], _extents(filled) / _scale(grid, boxes), boxes)
     kept = (own | (reached & is_close[:, None, None])) & (filled | (soft_masks <= 0.5))
-    return soft_masks * kept, (boxes + fitted) / 2
+    masks = soft_masks * kept
+    is_sure = is_close & (mask_confidence(masks) >= _SURE)
+    fitted = torch.where(is_sure[:, None], _extents(filled) / _scale(grid, boxes), boxes)
+    return masks, (boxes + fitted) / 2
 
 
 def keep_large_parts(masks: Tensor) -> Tensor:

@@ -14,6 +14,7 @@ from torch import Tensor
 from data.classes import SHAPE_CLASSES
 from data.images import Image
 from data.shapes.scenes import ShapeScenes
+from layers.masks import mask_confidence
 from layers.structures import Candidates, Target
 from yolact import Predictor, Yolact, build_model, get_config
 from yolact.results.thresholds import Thresholds
@@ -204,6 +205,15 @@ def test_scores_never_exceed_one() -> None:
     found = Predictor(model).find_all(ShapeScenes(1, 64).sample(0).image)
     assert len(found) == 100
     assert (found.scores == 1).all() and (found.box_scores < 1).all()
+
+
+def test_a_score_counts_how_clear_the_mask_is() -> None:
+    found = Predictor(build(("detect.refit=True",))).find_all(ShapeScenes(1, 64).sample(0).image)
+    assert len(found) == 100
+    assert (found.scores[:-1] >= found.scores[1:]).all()
+    assert (found.scores < found.box_scores).any()
+    expected = found.box_scores * mask_confidence(found.soft_masks)
+    torch.testing.assert_close(found.scores, expected)
 
 
 @pytest.mark.parametrize(

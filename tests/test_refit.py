@@ -126,6 +126,14 @@ def test_refit_drops_a_small_part(path: str) -> None:
     torch.testing.assert_close(boxes * 20, torch.tensor([(2.0, 2.0, 15.0, 15.0)]))
 
 
+def test_a_blurred_mask_moves_no_box(path: str) -> None:
+    box = torch.tensor([(4.0, 5.0, 14.0, 15.0)]) / 20
+    for blur, top in ((1.0, 4.5), (0.8, 5.0)):  # 0.9 inside of a clear one
+        masks, boxes = refit(rectangle(4, 4, 14, 15)[None] * blur, box)
+        assert (masks[0] > 0.5).sum() == 110
+        torch.testing.assert_close(boxes * 20, torch.tensor([(4.0, top, 14.0, 15.0)]))
+
+
 def test_confidence_of_masks() -> None:
     soft = torch.zeros(4, 3, 3)
     soft[1] = 0.5  # no cell above a half
