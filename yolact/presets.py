@@ -130,6 +130,7 @@ YOLACT_RESNET18 = Config(
         anchor_scales=_octaves(16, 32, 64, 128, 256),
         square_anchors=False,
     ),
+    detect=DetectConfig(refit=True),
 )
 YOLACT_RESNET18_IM320 = replace(
     YOLACT_RESNET18,
@@ -195,6 +196,7 @@ YOLACT_LITE2 = Config(
     ),
     loss=LossConfig(dice_weight=1.0),
     train=TrainConfig(optimizer="adamw", learning_rate=5e-4, weight_decay=0.05, backbone_rate=0.3),
+    detect=DetectConfig(refit=True),
 )
 YOLACT_LITE0 = replace(
     YOLACT_LITE2,
@@ -219,7 +221,6 @@ YOLACT_LITE2_PERSON = replace(
         anchor_scales=((11.7, 17.5), (30.0, 45.0), (75.0, 112.0), (163.0, 215.0), (245.0, 330.0)),
         anchor_ratios=(0.35, 0.7, 1.2),
     ),
-    detect=DetectConfig(refit=True),
     score_threshold=0.5,  # see weights/README.md
 )
 
