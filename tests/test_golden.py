@@ -166,7 +166,7 @@ def test_postprocess(golden_run: Run) -> None:
     with torch.inference_mode():
         candidates, *_ = model.find(golden_run.predictions, thresholds := Thresholds(0.15))
         prototypes = golden_run.predictions.prototypes[0]
-        ours = model.assemble(candidates, prototypes, (427, 640), thresholds)
+        ours = thresholds.select(model.assemble(candidates, prototypes, (427, 640), thresholds))
     scores = golden["post_rescored" if model.mask_rescorer else "post_score"]
     kept = scores >= 0.15  # the original drops by the final score where it draws
     order = pair(

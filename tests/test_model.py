@@ -30,7 +30,7 @@ WAYS = pytest.mark.parametrize(
 
 def build(way: tuple[str, ...] = ()) -> Yolact:
     torch.manual_seed(0)
-    settings = [*SETTINGS, *way, "detect.score_threshold=0.0"]
+    settings = [*SETTINGS, "detect.refit=False", *way, "detect.score_threshold=0.0"]
     config = get_config("yolact_resnet18").override(*settings).with_classes(SHAPE_CLASSES.names)
     return build_model(config).freeze_batch_norm()
 

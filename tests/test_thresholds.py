@@ -105,7 +105,8 @@ def test_unknown_classes(classes: Any, said: str) -> None:
 
 
 def tiny(*more: str) -> Config:
-    return get_config("yolact_resnet18").override(*SETTINGS, "detect.score_threshold=0.0", *more)
+    plain = ("detect.score_threshold=0.0", "detect.refit=False")
+    return get_config("yolact_resnet18").override(*SETTINGS, *plain, *more)
 
 
 @pytest.fixture

@@ -156,7 +156,8 @@ class Yolact(Segmenter[Tensor, Predictions]):
             candidates: N of them, from `find`.
             prototypes: (K, h, w).
             image_hw: height and width in pixels.
-            thresholds: a detection has to reach the score after re-scoring, too.
+            thresholds: the best `top_k` are kept. What masks make score less than `score` is, too:
+                `Thresholds.select` drops it, once a GPU need not be waited for.
         """
         if not self._scores_masks:
             candidates = candidates[: thresholds.top_k]
@@ -179,8 +180,7 @@ class Yolact(Segmenter[Tensor, Predictions]):
         )
         if self._scores_masks:
             best_first = detections.scores.argsort(descending=True, stable=True)[: thresholds.top_k]
-            kept = detections.scores[best_first] >= thresholds.score
-            detections = detections[best_first[kept]]  # sync: how many are left
+            detections = detections[best_first]
         return detections
 
     def dry_run(self, image: Tensor) -> None:
