@@ -15,7 +15,7 @@ _INSET = 0.05  # of a box's sides, how far inside of it a mask is certain
 _LARGER = 1.15  # times as large as what is inside of the box
 _SURE = 0.8  # of a mask's confidence, from which on it moves its box
 _PART = 0.5  # of a mask's largest part, below which another is taken for something else
-_ROUNDS = 8  # of `_parts`; what that leaves apart is one in thousands of masks, a spiral
+_ROUNDS = 8  # of `_parts`: enough for each of 6,683 masks of persons; a long spiral takes more
 
 
 def assemble_masks(
@@ -146,7 +146,7 @@ def mask_confidence(soft_masks: Tensor) -> Tensor:
     """Return how sure masks are, (N,): the mean of their cells above a half, 0 without any.
 
     As a factor of the score it ranks masks that are blurred or torn below clear ones: "maskness"
-    (Wang et al., SOLO, ECCV 2020), which takes no network, unlike YOLACT++'s re-scoring.
+    (Wang et al., SOLO, TPAMI 2021), which takes no network, unlike YOLACT++'s re-scoring.
 
     Args:
         soft_masks: (N, h, w) in [0, 1].
