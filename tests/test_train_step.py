@@ -100,6 +100,18 @@ def test_a_step_moves_weights_and_statistics(dataset: Path, tmp_path: Path) -> N
     assert {"weight", "running_mean"} <= {name.rpartition(".")[2] for name in backbone}
 
 
+def test_a_backbone_of_rate_0_stays_as_it_was(dataset: Path, tmp_path: Path) -> None:
+    session = session_of(dataset, tmp_path, "--set=train.backbone_rate=0")
+    before = state_of(session)
+    (batch,) = batches_of(session, 1)
+    assert train.train_step(session, batch)[1]
+    moved = differing(before, session.learner.model.state_dict())
+    assert moved
+    assert not [name for name in moved if name.startswith("network.backbone.")]
+    parameters = session.learner.model.network.get_submodule("backbone").parameters()
+    assert all(parameter.grad is None for parameter in parameters)
+
+
 @pytest.mark.parametrize("more", [["--accumulate=2"], ["--batch_alloc=2,4"], ["--accumulate=6"]])
 def test_parts_of_a_batch_learn_as_the_whole(
     dataset: Path, tmp_path: Path, more: list[str]

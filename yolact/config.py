@@ -202,7 +202,7 @@ class TrainConfig:
             leaves them alone, as the original does. From scratch, where the first gradients can
             silence the prototypes' ReLU for good, 10 keeps them alive.
         optimizer: "sgd" with momentum, as published, or "adamw" without decay of norms and biases.
-        backbone_rate: learning rate of the backbone, as a share of that of the rest.
+        backbone_rate: learning rate of the backbone, as a share of that of the rest; 0 freezes it.
         schedule: "steps" of `gamma`, as published, or "cosine" from the learning rate to 0.
         ema_decay: of the moving average of the weights that is evaluated and kept; 0 has none.
         multi_scale: the input side varies by up to this share from step to step; 0 keeps it.

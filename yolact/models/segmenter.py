@@ -82,7 +82,7 @@ class Segmenter(nn.Module, ABC, Generic[Inputs, Outputs]):
         self.image_size, self.class_names, self.detection = image_size, class_names, detection
         self.score_threshold, self.input_size = score_threshold, image_size
         self.mask_mode: MaskMode = "cropped"
-        self.batch_norm_frozen = False
+        self.batch_norm_frozen = self.backbone_frozen = False
         self._frozen_norms: list[str] = []
         for name, values in (("pixel_mean", pixel_mean), ("pixel_std", pixel_std)):
             self.register_buffer(name, torch.tensor(values).view(3, 1, 1), persistent=False)
@@ -176,9 +176,17 @@ class Segmenter(nn.Module, ABC, Generic[Inputs, Outputs]):
         self.batch_norm_frozen = frozen
         return self.train(self.training)
 
+    def freeze_backbone(self: Model) -> Model:
+        """Hold the backbone as it is: it takes no gradients, and its batch norm no statistics."""
+        self.network.get_submodule("backbone").requires_grad_(False)
+        self.backbone_frozen = True
+        return self.train(self.training)
+
     def train(self: Model, mode: bool = True) -> Model:
-        """Switch to training or evaluation; frozen batch norm stays in evaluation."""
+        """Switch to training or evaluation; what is frozen stays in evaluation."""
         super().train(mode)
+        if self.backbone_frozen:
+            self.network.get_submodule("backbone").eval()
         if self.batch_norm_frozen:
             for _, norm in batch_norms(self):
                 norm.eval()

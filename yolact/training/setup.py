@@ -186,6 +186,8 @@ def set_up(config: Config, options: TrainOptions, checkpoint: Checkpoint | None 
     model = build_model(config)
     load_start_weights(model, config, checkpoint, options)
     model.to(device).to(memory_format=torch.channels_last).train()
+    if config.train.backbone_rate == 0:
+        model.freeze_backbone()
     freeze_if_small(model, options, config.train.batch_size)
     parallel = loss_function(model, config, options)
     optimizer = build_optimizer(model, config.train)
