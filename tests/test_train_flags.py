@@ -17,7 +17,7 @@ from yolact.cli import train_flags
 from yolact.cli.train_flags import parse_arguments
 from yolact.errors import UsageError
 from yolact.runs.names import checkpoint_path
-from yolact.training.setup import fit_schedule, freeze_if_small
+from yolact.training.setup import fit_schedule, freeze_parts
 
 
 @pytest.mark.parametrize(
@@ -88,7 +88,7 @@ def test_batch_norm_is_frozen_where_it_sees_few_images(
     monkeypatch.setattr(distributed, "world_size", lambda: processes)
     config, options, _ = parse_arguments(None, flags)
     model = Freezable()
-    freeze_if_small(model, options, config.train.batch_size)  # type: ignore[arg-type]
+    freeze_parts(model, options, config.train)  # type: ignore[arg-type]
     assert model.batch_norm_frozen == frozen
 
 

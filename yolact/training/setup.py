@@ -186,9 +186,7 @@ def set_up(config: Config, options: TrainOptions, checkpoint: Checkpoint | None 
     model = build_model(config)
     load_start_weights(model, config, checkpoint, options)
     model.to(device).to(memory_format=torch.channels_last).train()
-    if config.train.backbone_rate == 0:
-        model.freeze_backbone()
-    freeze_if_small(model, options, config.train.batch_size)
+    freeze_parts(model, options, config.train)
     parallel = loss_function(model, config, options)
     optimizer = build_optimizer(model, config.train)
     average = AveragedWeights(model, config.train.ema_decay) if config.train.ema_decay else None
@@ -299,19 +297,21 @@ def fit_schedule(train: TrainConfig, options: TrainOptions, images: int) -> Trai
     return shortened_for(train, images) if options.shorten else train
 
 
-def freeze_if_small(model: AnySegmenter, options: TrainOptions, batch_size: int) -> None:
-    """Freeze batch norm where it would see too few images at once.
+def freeze_parts(model: AnySegmenter, options: TrainOptions, train: TrainConfig) -> None:
+    """Freeze a backbone without a rate, and batch norm that would see too few images at once.
 
     Args:
         model: to be trained.
         options: tell how batches are split.
-        batch_size: of all processes.
+        train: the batches are of all processes.
 
     Raises:
         UsageError: the batch cannot be split so.
     """
+    if train.backbone_rate == 0:
+        model.freeze_backbone()
     processes = distributed.world_size()
-    parts = options.batch_parts(batch_size // processes)
+    parts = options.batch_parts(train.batch_size // processes)
     smallest = min(part.stop - part.start for part in parts) * processes
     if smallest < MIN_BATCH_NORM_IMAGES:
         logger.warning(
