@@ -6,6 +6,7 @@ for. So it stands for a GPU that is waited for in `fetch` alone, which a double 
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import replace
@@ -112,14 +113,18 @@ def model() -> Yolact:
     return made.tiny_yolact(CPU).to(META)
 
 
+@pytest.mark.parametrize("way", ["plain", "refit", "rescored"])
 @pytest.mark.parametrize(
     ("nms", "count", "decided"),
     [("fast", 0, True), ("fast", 600, True), ("fast", 600, False), ("cross_class", 7, True)],
 )
 def test_results_are_waited_for_once_and_once_more_for_many_anchors(
-    monkeypatch: pytest.MonkeyPatch, model: Yolact, nms: Nms, count: int, decided: bool
+    monkeypatch: pytest.MonkeyPatch, model: Yolact, nms: Nms, count: int, decided: bool, way: str
 ) -> None:
-    monkeypatch.setattr(model, "detection", replace(model.detection, nms=nms))
+    model = copy.deepcopy(model)
+    model.detection = replace(model.detection, nms=nms, refit=way == "refit")
+    if way == "rescored":
+        model.mask_rescorer = MaskRescorer(made.CLASSES).to(META)
     raw = made.on(META, made.predictions(count, 3, images=4))
     waits = Waits(monkeypatch, value=int(decided))
     found = made.results(model, raw, (90, 160))

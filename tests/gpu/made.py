@@ -31,7 +31,7 @@ def predictions(
         class_logits=scale * torch.randn(images, count, classes + 1, generator=rng),
         box_deltas=torch.randn(images, count, 4, generator=rng),
         coefficients=torch.randn(images, count, PROTOTYPES, generator=rng).tanh(),
-        prototypes=torch.rand(images, PROTOTYPES, 32, 32, generator=rng),
+        prototypes=torch.rand(images, PROTOTYPES, 64, 64, generator=rng),  # fits a rescorer
         anchors=anchors,
     )
 

@@ -229,7 +229,7 @@ class Yolact(Segmenter[Tensor, Predictions]):
         That is the IoU that YOLACT++ predicts, and with `detect.refit` how clear a mask is.
         """
         scores = candidates.scores
-        if self.mask_mode == "none":
+        if self.mask_mode == "none" or not self._scores_masks:
             return scores
         if self.mask_mode == "smooth":  # trained on masks that are cropped on the grid
             soft_masks = soft_masks * box_windows(candidates.boxes, soft_masks.shape[-2:])
