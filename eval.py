@@ -143,6 +143,7 @@ def average_precision(args: argparse.Namespace) -> None:
                 evaluator,
                 order,
                 args.score_threshold or 0.0,
+                tiling=tiling(args),
                 progress=args.bar,
                 on_image=shown_in_window(args, config) if args.display else None,
             )

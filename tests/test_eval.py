@@ -42,6 +42,7 @@ def rows(text: str) -> list[str]:
         ["--precision=bfloat16"],
         ["--cuda=False", "--set=detect.top_k=10"],
         ["--config=yolact_resnet18"],
+        ["--tile=50", "--no_overview", "--overlap=0.3"],
     ],
 )
 def test_average_precision(flags: list[str], capsys: pytest.CaptureFixture[str]) -> None:
@@ -70,6 +71,7 @@ def test_resume_scores_the_kept_detections(capsys: pytest.CaptureFixture[str]) -
         (["--set=detect.iou_threshold=0.6"], "--set detect.iou_threshold=0.5, not 0.6"),
         (["--no_crop"], "masks=cropped, not whole"),
         (["--precision=bfloat16"], "--precision=float32, not bfloat16"),
+        (["--tile=50"], "--tile=none, not 50 --overlap=0.2"),
     ],
 )
 def test_kept_detections_of_another_model_are_refused(

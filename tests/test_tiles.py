@@ -13,6 +13,7 @@ from support.rectangles import Box, Recorder
 
 from layers.native import Window
 from yolact.results.detections import Detections
+from yolact.tiles.agreement import agreement
 from yolact.tiles.joining import joined_masks, telling
 from yolact.tiles.matching import grouped
 from yolact.tiles.pieces import Piece, pieces_in, trimmed
@@ -201,6 +202,37 @@ def test_a_piece_is_cut_by_borders_inside_the_image(view: Window, box: Box, is_c
 )
 def test_the_pieces_that_tell(pieces: list[Piece], kept: list[int]) -> None:
     assert [next(i for i, p in enumerate(pieces) if p is k) for k in telling(pieces)] == kept
+
+
+# --- what the views say together --------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("pieces", "tile", "share"),
+    [
+        ([piece(LEFT, (5, 5, 9, 9), 0.8)], 180, 0.5),  # in LEFT and ALL, of one scale
+        ([piece(LEFT, (5, 5, 9, 9), 0.8)], 100, 1 / (1 + (100 / 180) ** 2)),
+        ([piece(ALL, (5, 5, 9, 9), 0.8)], 180, 0.5),  # which LEFT does not find
+        ([piece(LEFT, (85, 5, 95, 9), 0.8), piece(RIGHT, (85, 5, 95, 9), 0.4)], 180, 0.5),
+        ([piece(v, (85, 5, 95, 9), 0.8) for v in (LEFT, RIGHT, ALL)], 100, 1.0),
+        ([piece(ALL, (9, 5, 150, 9), 0.8), piece(LEFT, (9, 5, 100, 9), 0.4, cut=True)], 100, 1.0),
+        ([piece(LEFT, (5, 5, 9, 9), 0.8), piece(LEFT, (5, 5, 9, 9), 0.2)], 1000, 0.5),
+        ([piece(LEFT, (5, 5, 9, 9), 0.0)], 100, 1.0),
+    ],
+)
+def test_views_agree_about_an_object(pieces: list[Piece], tile: int, share: float) -> None:
+    views = torch.tensor([LEFT, RIGHT, ALL], dtype=torch.float32)
+    for order in itertools.permutations(pieces):
+        assert agreement(order, telling(order)[0].box, views, tile) == pytest.approx(share)
+
+
+def test_what_no_view_shows_whole_keeps_its_score() -> None:
+    views = torch.tensor([LEFT, RIGHT], dtype=torch.float32)
+    halves = (
+        piece(LEFT, (9, 5, 100, 9), 0.8, cut=True),
+        piece(RIGHT, (80, 5, 150, 9), 0.4, cut=True),
+    )
+    assert agreement(halves, halves[0].box, views, 100) == 1.0
 
 
 # --- masks on one grid -----------------------------------------------------------------------

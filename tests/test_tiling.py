@@ -75,6 +75,35 @@ def test_the_best_view_gives_score_and_order() -> None:
     assert torch.equal(found.box_scores, found.scores)
 
 
+@pytest.mark.parametrize(
+    ("scores", "threshold", "expected"),
+    [
+        ((0.9, 0.9), 0.5, [0.9]),
+        ((0.9, 0.4), 0.5, [0.65]),
+        ((0.4, 0.9), 0.5, [0.65]),
+        ((0.9, 0.4), 0.7, []),
+        ((0.9, 0.2), 0.5, []),  # 0.2 is too little to be heard: 0.45
+        ((0.9, 0.2), 0.4, [0.55]),
+        ((0.9, 0.0), 0.0, [0.45]),
+    ],
+)
+def test_views_have_to_agree(
+    scores: tuple[float, float], threshold: float, expected: list[float]
+) -> None:
+    """Two tiles show the rectangle, and are sure of it to two degrees."""
+
+    class Unsure(RectangleDetector):
+        def find(self, image: NDArray[np.uint8]) -> Detections:
+            found = super().find(image)  # the left tile has it at 85, the right one at 5
+            score = torch.full_like(found.scores, scores[0 if image[10, 90, 0] else 1])
+            return replace(found, scores=score, box_scores=score)
+
+    image = drawing((100, 180), (0, (85, 5, 95, 20)))
+    found = segment_tiled(Unsure(), image, TILES, Thresholds(threshold))
+    assert found.scores.tolist() == pytest.approx(expected)
+    assert torch.equal(found.box_scores, found.scores)
+
+
 def test_an_overview_shows_what_is_larger_than_a_tile() -> None:
     """Where a detector sees no halves at all, as trained ones often do not."""
 
@@ -124,7 +153,7 @@ def test_tiles_keep_what_the_whole_image_may_need() -> None:
 
     class Asked(RectangleDetector):
         def segment(self, images: Sequence[Image], thresholds: Thresholds) -> list[Detections]:
-            assert thresholds == Thresholds(0.3, labels=(0,), drop_empty=True)
+            assert thresholds == Thresholds(0.15, labels=(0,), drop_empty=True)
             return super().segment(images, thresholds)
 
     asked = Thresholds(0.3, top_k=1, labels=(0,), drop_empty=True, min_area=50)

@@ -21,6 +21,9 @@ from yolact.predictor import Predictor
 from yolact.report.write import MAX_SHOWN, to_record, write_report
 from yolact.results.detections import Detections
 from yolact.results.thresholds import Thresholds
+from yolact.tiles.segment import Tiling
+
+from .predict import segmenting
 
 logger = logging.getLogger(__name__)
 
@@ -69,6 +72,7 @@ def detect_in_dataset(
     order: Sequence[int],
     score_threshold: float,
     *,
+    tiling: Tiling | None = None,
     progress: bool = True,
     on_image: Callable[[Image, Detections], None] | None = None,
 ) -> None:
@@ -80,17 +84,20 @@ def detect_in_dataset(
         evaluator: collects the detections.
         order: indices of the images.
         score_threshold: detections that score lower are dropped.
+        tiling: how images are cut; None for not at all.
         progress: show a bar.
         on_image: called with each image and its detections.
     """
-    fast, counted = predictor.for_many(), Thresholds(score_threshold)
+    counted = Thresholds(score_threshold)
+    fast = predictor if tiling else predictor.for_many()  # tiles are many as they are
+    segment = segmenting(fast, counted, tiling)
     evaluate(
-        lambda image: fast.segment([image], counted)[0],
+        lambda image: segment([image])[0],
         dataset,
         evaluator,
         progress=progress,
         order=[i for i in order if dataset.image_ids[i] not in evaluator.results.images],
-        workers=fast.workers,
+        workers=1 if tiling else fast.workers,
         on_image=on_image,
     )
 

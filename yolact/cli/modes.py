@@ -17,7 +17,8 @@ _SCORED = frozenset({"dataset"})
 _ONLY_FOR: Mapping[frozenset[str], str] = {
     _PICTURES: "classes min_area quiet color no_picture save_json save_txt save_csv "
     "save_coco save_labelme save_masks save_crops save_cutouts",
-    frozenset({"image", "images"}): "tile overlap overview max_pixels",
+    frozenset({"image", "images", "dataset"}): "tile overlap overview",
+    frozenset({"image", "images"}): "max_pixels",
     frozenset({"image"}): "display_lincomb mask_proto_debug",
     frozenset({"image", "video"}): "overwrite",
     frozenset({"video"}): "display_fps emulate_playback timeout raw track",

@@ -27,6 +27,7 @@ class Origin:
         engine: what ran the network, "auto" where nobody says; only told.
         precision: of the network, "auto" likewise.
         settings: "model.image_size" and so on -> plain value, of all of `model` and `detect`.
+        tiles: how images were cut, as --tile and what goes with it say; "none" for not at all.
     """
 
     weights: str
@@ -37,6 +38,7 @@ class Origin:
     engine: str
     precision: str
     settings: Mapping[str, object]
+    tiles: str = "none"
 
     def to_dict(self) -> dict[str, object]:
         """Return plain values, for JSON."""
@@ -51,6 +53,7 @@ class Origin:
             "--score_threshold": self.score_threshold,
             "--engine": self.engine,
             "--precision": self.precision,
+            **({"--tile": self.tiles} if self.tiles != "none" else {}),
             **{f"--set {name}": value for name, value in self.settings.items()},
         }
 
@@ -61,7 +64,8 @@ class Origin:
         Raises:
             ValueError: something else.
         """
-        if not isinstance(values, dict) or set(values) != {field.name for field in fields(cls)}:
+        known = {field.name for field in fields(cls)}
+        if not isinstance(values, dict) or {"tiles", *values} != known:  # which older files lack
             raise ValueError("it does not tell the origin of its detections")
         threshold, settings = values["score_threshold"], values["settings"]
         texts = [values[name] for name in values if name not in ("score_threshold", "settings")]
@@ -80,6 +84,7 @@ class Origin:
             "--dataset": (self.dataset, other.dataset),
             "masks": (self.masks, self.masks if other.masks == "none" else other.masks),
             "--score_threshold": (self.score_threshold, other.score_threshold),
+            "--tile": (self.tiles, other.tiles),
             "--precision": (
                 self.precision,
                 self.precision if other.precision == "auto" else other.precision,

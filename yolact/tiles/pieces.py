@@ -51,10 +51,15 @@ class Piece:
         return bitmap(self.soft_mask, self.frame, window).numpy()
 
     def is_seen_by(self, view: Window) -> bool:
-        """Tell whether a view shows all of this, but for what is `NEAR` its border."""
-        margin = NEAR * _longer_side(view)
-        inside = torch.tensor(view) - self.box
-        return bool((inside[:2] <= margin).all() and (inside[2:] >= -margin).all())
+        """Tell whether a view shows all of this, see `shows`."""
+        return bool(shows(torch.tensor([view]), self.box))
+
+
+def shows(views: Tensor, box: Tensor) -> Tensor:
+    """Tell which of (V, 4) views show all of a box, (4,), but for what is `NEAR` their border."""
+    margins = NEAR * (views[:, 2:] - views[:, :2]).amax(dim=1, keepdim=True)
+    beyond = views - box
+    return ((beyond[:, :2] <= margins) & (beyond[:, 2:] >= -margins)).all(dim=1)
 
 
 def pieces_in(found: Instances, view: Window, image_hw: tuple[int, int]) -> Iterator[Piece]:

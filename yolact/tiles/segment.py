@@ -9,6 +9,7 @@ from itertools import chain, repeat
 from typing import Protocol
 
 import torch
+from torch import Tensor
 
 from data.images import Image
 from layers.native import Window
@@ -18,11 +19,14 @@ from yolact.results.thresholds import Thresholds, check_count
 from yolact.sources.pixels import Pixels
 from yolact.threads import map_ahead
 
+from .agreement import agreement
 from .joining import joined_masks, telling
 from .matching import grouped
 from .pieces import Piece, pieces_in
 from .views import cut_up, read
 
+LEAST = 0.5
+"""In a view, what has so much of the score that counts is heard, too."""
 GPU_BATCH = 8
 """Tiles that a GPU is given at a time; a processor takes them one by one, in several threads."""
 
@@ -104,7 +108,8 @@ def segment_tiled(
     views = tiling.views(image_hw)
     if len(views) == 1:
         return predictor.segment([read(image, views[0], tiling.tile)], thresholds)[0]
-    every, many = replace(thresholds, top_k=None, min_area=0), predictor.for_many()
+    every = replace(thresholds, score=LEAST * thresholds.score, top_k=None, min_area=0)
+    many = predictor.for_many()
 
     def look(batch: Sequence[Window]) -> tuple[list[Piece], Detections]:
         found = many.segment([read(image, view, tiling.tile) for view in batch], every)
@@ -117,29 +122,34 @@ def segment_tiled(
         pieces, nothing = zip(*results, strict=True)
     objects = grouped(list(chain.from_iterable(pieces)))
     alike = replace(nothing[0], image_hw=image_hw, coefficients=None)  # of prototypes of one tile
-    found = _detections(objects, alike)
+    found = _detections(objects, torch.tensor(views, dtype=torch.float32), tiling.tile, alike)
     return replace(thresholds, drop_empty=False).select(found)  # which was done in the tiles
 
 
-def _detections(objects: Sequence[Sequence[Piece]], nothing: Detections) -> Detections:
+def _detections(
+    objects: Sequence[Sequence[Piece]], views: Tensor, tile: int, nothing: Detections
+) -> Detections:
     """Make one object of each group of pieces, best first; all else is as in `nothing`."""
     if not objects:
         return nothing
-    groups = sorted(objects, key=_score, reverse=True)
-    best = [max(pieces, key=lambda piece: piece.score) for pieces in groups]
-    told = [telling(pieces) for pieces in groups]
+    best = [max(pieces, key=lambda piece: piece.score) for pieces in objects]
+    told = [telling(pieces) for pieces in objects]
+    shares = torch.tensor(
+        [
+            agreement(pieces, shown[0].box, views, tile)
+            for pieces, shown in zip(objects, told, strict=True)
+        ]
+    )
+    scores = shares * torch.tensor([piece.score for piece in best])
     corners = [torch.stack([piece.box for piece in pieces]) for pieces in told]
     soft_masks, frames = joined_masks(told)
-    return replace(
+    found = replace(
         nothing,
         boxes=torch.stack([torch.cat((b[:, :2].amin(0), b[:, 2:].amax(0))) for b in corners]),
-        scores=torch.tensor([piece.score for piece in best]),
+        scores=scores,
         labels=torch.tensor([piece.label for piece in best]),
         soft_masks=soft_masks,
         mask_frames=frames,
-        box_scores=torch.tensor([piece.box_score for piece in best]),
+        box_scores=shares * torch.tensor([piece.box_score for piece in best]),
     )
-
-
-def _score(pieces: Sequence[Piece]) -> float:
-    return max(piece.score for piece in pieces)
+    return found[scores.argsort(descending=True, stable=True)]

@@ -1,0 +1,38 @@
+"""How far the views of a picture agree about an object."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from torch import Tensor
+
+from .pieces import Piece, shows
+
+
+def agreement(pieces: Sequence[Piece], box: Tensor, views: Tensor, tile: int) -> float:
+    """Return what share of an object's highest score all views uphold that show it whole.
+
+    They vote, as the models of weighted boxes fusion do (Solovyev et al. 2021): the mean of their
+    scores counts, of none where they found nothing. A view that is shrunk to a tile has a vote in
+    proportion to the pixels that are left: what the overview misses may be too small for it.
+
+    Args:
+        pieces: of one object, one or more.
+        box: (4,) xyxy: of the piece that shows it best.
+        views: (V, 4) xyxy: all that were looked at.
+        tile: side of a tile in pixels.
+
+    Returns:
+        In [0, 1]; 1 where no view shows all of it.
+    """
+    found: dict[tuple[int, ...], float] = {}
+    for piece in pieces:
+        found[piece.view] = max(found.get(piece.view, 0.0), piece.score)
+    best = max(found.values())
+    seeing = views[shows(views, box)]
+    if not len(seeing) or not best:
+        return 1.0
+    scores = seeing.new_tensor([found.get(tuple(view), 0.0) for view in seeing.int().tolist()])
+    scales = tile / (seeing[:, 2:] - seeing[:, :2]).amax(dim=1).clamp(min=tile)
+    votes = scales.square()
+    return float((votes * scores).sum() / votes.sum() / best)
