@@ -21,6 +21,8 @@ from yolact.runs.provenance import as_text, provenance
 
 pytestmark = pytest.mark.usefixtures("in_evaluation_place")
 
+TILES = ["--tile=50", "--overlap=0.3", "--no_overview"]
+
 
 def rows(text: str) -> list[str]:
     return [line for line in text.splitlines() if line.lstrip().startswith(("box |", "mask |"))]
@@ -42,7 +44,7 @@ def rows(text: str) -> list[str]:
         ["--precision=bfloat16"],
         ["--cuda=False", "--set=detect.top_k=10"],
         ["--config=yolact_resnet18"],
-        ["--tile=50", "--no_overview", "--overlap=0.3"],
+        TILES,
     ],
 )
 def test_average_precision(flags: list[str], capsys: pytest.CaptureFixture[str]) -> None:
@@ -71,7 +73,7 @@ def test_resume_scores_the_kept_detections(capsys: pytest.CaptureFixture[str]) -
         (["--set=detect.iou_threshold=0.6"], "--set detect.iou_threshold=0.5, not 0.6"),
         (["--no_crop"], "masks=cropped, not whole"),
         (["--precision=bfloat16"], "--precision=float32, not bfloat16"),
-        (["--tile=50"], "--tile=none, not 50 --overlap=0.2"),
+        (["--tile=50"], "--tile=none, not 50, overlap 0.2"),
     ],
 )
 def test_kept_detections_of_another_model_are_refused(
@@ -125,7 +127,7 @@ def test_more_objects_than_can_be_found_are_told(
 
 
 @pytest.mark.parametrize(
-    "flags", [["--report_threshold=0.2", "--shuffle", "--seed=3"], ["--detect", "--resume"]]
+    "flags", [["--report_threshold=0.2", "--shuffle", "--seed=3"], ["--detect", "--resume"], TILES]
 )
 def test_metrics_and_report_as_files(flags: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert evaluate("--ap_data_file=kept.json") == 0
@@ -144,6 +146,7 @@ def test_metrics_and_report_as_files(flags: list[str], capsys: pytest.CaptureFix
     assert content["settings"]["train"]["seed"] == 0
     assert as_text(content["made_by"]) in Path("out/report/index.html").read_text()
     assert content.get("order") == ("shuffled, seed 3" if "--shuffle" in flags else None)
+    assert content.get("tiles") == ("50, overlap 0.3, no overview" if flags == TILES else None)
     assert json.loads(Path("kept.json").read_text())["made_by"] == provenance()
     assert f"{content['box']['AP'] / 100:.3f}" in out
     assert list(Path("out/report/viewer/large").iterdir())

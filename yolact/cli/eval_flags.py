@@ -306,6 +306,13 @@ def tiling(args: argparse.Namespace) -> Tiling | None:
         return Tiling(args.tile, args.overlap, args.overview, args.max_pixels)
 
 
+def told_tiles(args: argparse.Namespace) -> str | None:
+    """Say in words how images are cut; None for not at all."""
+    if args.tile is None:
+        return None
+    return f"{args.tile}, overlap {args.overlap}{'' if args.overview else ', no overview'}"
+
+
 def video_options(args: argparse.Namespace) -> VideoOptions:
     """Return how a video is processed."""
     return VideoOptions(
@@ -341,6 +348,7 @@ def outputs(args: argparse.Namespace) -> Outputs:
         coco_json=(args.bbox_det_file, args.mask_det_file) if args.output_coco_json else None,
         web_json=args.web_det_path if args.output_web_json else None,
         order=f"shuffled, seed {args.seed}" if args.shuffle else None,
+        tiles=told_tiles(args),
     )
 
 

@@ -42,6 +42,7 @@ class Outputs:
         coco_json: files for the boxes and for the masks, instead of any AP.
         web_json: folder for the file of the original's web viewer, likewise.
         order: of the images, where it is random.
+        tiles: how images were cut, where they were.
     """
 
     masks: bool = True
@@ -53,6 +54,7 @@ class Outputs:
     coco_json: tuple[Path, Path] | None = None
     web_json: Path | None = None
     order: str | None = None
+    tiles: str | None = None
 
 
 def validation_set(config: Config) -> Dataset:
@@ -124,8 +126,8 @@ def write_outputs(
     if outputs.per_class:
         print("\n" + format_per_class(metrics, config.model.names))
     about = {"weights": str(weights), "date": date.today().isoformat()}
-    if outputs.order:
-        about["order"] = outputs.order
+    told = {"order": outputs.order, "tiles": outputs.tiles}
+    about |= {name: value for name, value in told.items() if value}
     if outputs.json:
         write_json(outputs.json, to_record(evaluator, config, about, masks), indent=1)
         print(outputs.json)

@@ -39,6 +39,7 @@ from .common import (
     with_data,
     with_settings,
 )
+from .eval_flags import told_tiles
 from .inputs import parse_source
 
 logger = logging.getLogger(__name__)
@@ -152,7 +153,6 @@ def origin_of(
     """Say where the detections of an evaluation come from; without an engine, as far as known."""
     dataset = Path(config.dataset)
     name = str(dataset.resolve()) if dataset.exists() else config.dataset
-    cut = f"{args.tile} --overlap={args.overlap}{'' if args.overview else ' --no_overview'}"
     taken = [f"{k}={v}" for k, v in vars(config.data).items() if v != getattr(AS_IS, k)]
     return Origin(
         weights=str(checkpoint.path),
@@ -163,7 +163,7 @@ def origin_of(
         engine=engine.name if engine else args.engine,
         precision=engine.precision if engine else args.precision,
         settings=settings_of(config),
-        tiles=cut if args.tile else "none",
+        tiles=told_tiles(args) or "none",
     )
 
 

@@ -27,7 +27,7 @@ class Origin:
         engine: what ran the network, "auto" where nobody says; only told.
         precision: of the network, "auto" likewise.
         settings: "model.image_size" and so on -> plain value, of all of `model` and `detect`.
-        tiles: how images were cut, as --tile and what goes with it say; "none" for not at all.
+        tiles: how images were cut, in words; "none" for not at all.
     """
 
     weights: str
