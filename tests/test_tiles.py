@@ -168,8 +168,8 @@ def _indices(pieces: list[Piece], order: tuple[int, ...], group: list[Piece]) ->
     [
         ((0, 0, 128, 128), (9, 9, 50, 50), False),
         ((0, 0, 128, 128), (0, 0, 50, 50), False),  # at the border of the image
-        ((0, 0, 128, 128), (9, 9, 126, 50), True),
-        ((0, 0, 128, 128), (9, 9, 125, 50), False),
+        ((0, 0, 128, 128), (9, 9, 122, 50), True),
+        ((0, 0, 128, 128), (9, 9, 121, 50), False),
         ((100, 0, 228, 128), (2, 9, 50, 50), True),
         ((172, 132, 300, 260), (40, 40, 128, 128), False),
         ((172, 132, 300, 260), (40, 0, 128, 128), True),
@@ -192,8 +192,8 @@ def test_a_piece_is_cut_by_borders_inside_the_image(view: Window, box: Box, is_c
         ([], []),
         ([piece(LEFT, (5, 5, 9, 9))], [0]),
         ([piece(LEFT, (60, 5, 95, 9), 0.5), piece(RIGHT, (80, 5, 95, 9), 0.9, cut=True)], [0]),
-        ([piece(LEFT, (60, 5, 99, 9), 0.5), piece(RIGHT, (80, 5, 101, 9), 0.9, cut=True)], [0]),
-        ([piece(LEFT, (60, 5, 99, 9), 0.5), piece(RIGHT, (80, 5, 102, 9), 0.9, cut=True)], [0, 1]),
+        ([piece(LEFT, (60, 5, 99, 9), 0.5), piece(RIGHT, (80, 5, 105, 9), 0.9, cut=True)], [0]),
+        ([piece(LEFT, (60, 5, 99, 9), 0.5), piece(RIGHT, (80, 5, 106, 9), 0.9, cut=True)], [0, 1]),
         ([piece(LEFT, (9, 5, 100, 9), 0.5, cut=True), piece(RIGHT, (80, 5, 99, 9))], [1, 0]),
         ([piece(ALL, (82, 5, 95, 9), 0.9), piece(LEFT, (85, 5, 95, 9), 0.5)], [1]),
         ([piece(ALL, (9, 5, 150, 9), 0.5), piece(LEFT, (9, 5, 100, 9), 0.9, cut=True)], [0]),

@@ -14,7 +14,7 @@ from layers.instances import Instances
 from layers.native import Window
 from layers.paste import bitmap, mask_window
 
-NEAR = 1 / 64
+NEAR = 1 / 20
 """A box ends at the border of a view if so much of the view's side, or less, lies between."""
 
 
