@@ -1,7 +1,10 @@
 """Files of many results."""
 
 import csv
+import errno
+import io
 import json
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,6 +16,7 @@ from support.odd_masks import NAMES, iou, odd_bitmaps, odd_detections, photo
 
 from data.catalog import open_dataset
 from yolact import CocoFile, ResultFolder
+from yolact.cli.predict import spoils_all
 from yolact.results.folder import KINDS
 
 
@@ -124,3 +128,21 @@ def test_coco_file_of_many_images_takes_no_memory(tmp_path: Path) -> None:
         size = next(tmp_path.glob(".labels.json*")).stat().st_size
         assert size > 300 * 4 * 150 - 2**16  # all but a buffer
     assert len(json.loads((tmp_path / "labels.json").read_text())["images"]) == 300
+
+
+class FullTable(io.StringIO):
+    def write(self, text: str) -> int:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+@pytest.mark.parametrize("kind", ["csv", "jsonl"])
+def test_a_full_disk_under_a_table_is_told(
+    kind: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    said = rf"^cannot write out/detections.{kind}: disk full$"
+    with ResultFolder("out", [kind]) as folder:
+        monkeypatch.setattr(folder._collected, "_tables", {kind: FullTable()})
+        with pytest.raises(OSError, match=said) as told:
+            folder.add(odd_detections(), "a")
+    assert spoils_all(told.value)

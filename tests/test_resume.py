@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import io
 import json
 import logging
 import os
@@ -335,21 +334,6 @@ def test_a_full_disk_ends_the_run_and_it_goes_on(
     assert "No space left on device" in capsys.readouterr().err
     assert predict(*ALL, "--resume") == 0
     assert content(Path("out")) == content(place / "out")
-
-
-class FullTable(io.StringIO):
-    def write(self, text: str) -> int:
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
-
-@pytest.mark.parametrize("kind", ["csv", "jsonl"])
-def test_a_full_disk_under_a_table_is_told(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    said = rf"^cannot write out/detections.{kind}: disk full$"
-    with ResultFolder("out", [kind]) as folder:
-        monkeypatch.setattr(folder._collected, "_tables", {kind: FullTable()})
-        with pytest.raises(OSError, match=said) as told:
-            folder.add(odd_detections(), "a")
-    assert predict_room.spoils_all(told.value)
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="no such locks")

@@ -99,7 +99,7 @@ def detect_in_dataset(
         evaluator,
         progress=progress,
         order=[i for i in order if dataset.image_ids[i] not in evaluator.results.images],
-        workers=1 if tiling else fast.workers,
+        workers=fast.workers,
         on_image=on_image,
     )
 

@@ -140,16 +140,15 @@ def _detections(
             for pieces, shown in zip(objects, told, strict=True)
         ]
     )
-    scores = shares * torch.tensor([piece.score for piece in best])
     corners = [torch.stack([piece.box for piece in pieces]) for pieces in told]
     soft_masks, frames = joined_masks(told)
     found = replace(
         nothing,
         boxes=torch.stack([torch.cat((b[:, :2].amin(0), b[:, 2:].amax(0))) for b in corners]),
-        scores=scores,
+        scores=shares * torch.tensor([piece.score for piece in best]),
         labels=torch.tensor([piece.label for piece in best]),
         soft_masks=soft_masks,
         mask_frames=frames,
         box_scores=shares * torch.tensor([piece.box_score for piece in best]),
     )
-    return found[scores.argsort(descending=True, stable=True)]
+    return found.sort()
