@@ -1,5 +1,5 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True, initializedcheck=False
-"""CPU hot paths. Each has a twin in PyTorch or NumPy in this folder, and tests that compare the two."""
+"""CPU hot paths. Each has a twin, in this folder or in PyTorch itself, and tests that compare the two."""
 
 from cpython.bytes cimport PyBytes_FromStringAndSize
 from libc.float cimport FLT_MIN
@@ -279,4 +279,5 @@ cdef inline Py_ssize_t reach(
     return end
 
 
+include "depthwise.pxi"
 include "mask_pixels.pxi"

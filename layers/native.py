@@ -6,7 +6,7 @@ import logging
 from collections.abc import Sequence
 from functools import cache
 from importlib import import_module
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -64,6 +64,16 @@ class Kernels(PixelKernels, Protocol):
     def keep_large_parts(self, masks: Bytes, share: float) -> None:
         """Zero the small parts of masks."""
 
+    def depthwise_weight_gradient(
+        self,
+        x: NDArray[Any],
+        gradient: NDArray[Any],
+        stride: int,
+        padding: int,
+        out: Floats,
+    ) -> None:
+        """Add the gradient of the weights of a depthwise convolution."""
+
     def encode_mask(self, bitmap: Bytes, x1: int, y1: int, height: int, width: int) -> bytes:
         """Write COCO's compressed run lengths."""
 
@@ -83,7 +93,7 @@ def load_kernels() -> Kernels | None:
     except ImportError:
         logger.warning("the kernels are not compiled; slower operators of PyTorch serve instead")
         return None
-    if not hasattr(kernels, "keep_large_parts"):
+    if not hasattr(kernels, "depthwise_weight_gradient"):
         logger.warning("the kernels are out of date: run pip install -e . again")
         return None
     return kernels

@@ -26,6 +26,10 @@ def marks(*shape: int) -> Any:
     return np.zeros(shape, np.uint8)
 
 
+def twice(*shape: int) -> tuple[Any, Any]:
+    return floats(*shape), floats(*shape)
+
+
 FRAME = (0.0, 0.0, 8.0, 8.0)
 
 
@@ -56,6 +60,21 @@ FRAME = (0.0, 0.0, 8.0, 8.0)
         ("blend_mask", (floats(4, 4), FRAME, (-1, 0, 8, 8), marks(8, 8, 3), marks(256, 3))),
         ("blend_mask", (floats(4, 4), FRAME, (0, 0, 8, 8), marks(8, 8, 3), marks(255, 3))),
         ("mask_window", (floats(4, 8)[:, ::2], FRAME, 8, 8)),
+        ("depthwise_weight_gradient", (*twice(1, 4, 4, 3), 1, 1, floats(3, 3, 2))),
+        ("depthwise_weight_gradient", (*twice(1, 4, 4, 3), 1, 1, floats(3, 5, 3))),
+        ("depthwise_weight_gradient", (*twice(1, 4, 4, 3), 1, 1, floats(0, 0, 3))),
+        ("depthwise_weight_gradient", (*twice(1, 4, 4, 3), 0, 1, floats(3, 3, 3))),
+        ("depthwise_weight_gradient", (*twice(1, 4, 4, 3), 2, 1, floats(3, 3, 3))),
+        ("depthwise_weight_gradient", (*twice(1, 4, 4, 3), 1, 2, floats(3, 3, 3))),
+        ("depthwise_weight_gradient", (*twice(1, 4, 4, 3), 1, 2**62, floats(3, 3, 3))),
+        (
+            "depthwise_weight_gradient",
+            (floats(1, 4, 4, 3), floats(2, 4, 4, 3), 1, 1, floats(3, 3, 3)),
+        ),
+        (
+            "depthwise_weight_gradient",
+            (floats(1, 4, 4, 3), whole(1, 4, 4, 3), 1, 1, floats(3, 3, 3)),
+        ),
         ("encode_mask", (marks(4, 4), 5, 0, 8, 8)),
         ("encode_mask", (marks(4, 4), 0, -1, 8, 8)),
         ("encode_mask", (marks(4, 8)[:, ::2], 0, 0, 8, 8)),

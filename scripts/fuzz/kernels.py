@@ -131,6 +131,20 @@ def encode_mask(random: Random) -> Arguments:
     return _bitmap(random, (h, w)), x, y, y + h + count(random, 5), x + w + count(random, 5)
 
 
+def depthwise_weight_gradient(random: Random) -> Arguments:
+    """What was convolved, the gradients of the result, stride, padding, the weight's gradients."""
+    b, h, w, c = (count(random, most) for most in (3, 12, 12, 40))
+    size, stride = int(random.integers(1, 6)), int(random.integers(1, 4))
+    padding = int(random.integers(size))
+    rows, columns = (max((side + 2 * padding - size) // stride + 1, 0) for side in (h, w))
+    arrays: list[Any] = [floats(random, b, *hw, c) for hw in ((h, w), (rows, columns))]
+    if random.random() < 0.5:  # bfloat16 is the upper half of a float
+        arrays = [np.ascontiguousarray(a.view(np.uint16)[..., 1::2]) for a in arrays]
+    odd = random.random() < 0.1
+    out = np.zeros((size, size, c), np.float32)
+    return *arrays, whole(random) if odd else stride, whole(random) if odd else padding, out
+
+
 def _bitmap(random: Random, size: tuple[int, ...]) -> NDArray[np.uint8]:
     bitmap = (random.random(size) < random.random()).astype(np.uint8)
     return bitmap if random.random() < 0.7 else random.integers(0, 256, size).astype(np.uint8)
@@ -141,6 +155,7 @@ KERNELS: dict[str, Callable[[Random], Arguments]] = {
     for made in (
         *(greedy_nms, fast_nms, assemble_masks, keep_large_parts),
         *(mask_window, sample_mask, blend_mask, encode_mask),
+        depthwise_weight_gradient,
     )
 }
 """What makes the arguments of each kernel."""

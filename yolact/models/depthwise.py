@@ -1,0 +1,148 @@
+"""Faster gradients of depthwise convolutions on a CPU, which light networks consist of."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import grad
+from torch.overrides import TorchFunctionMode
+
+from layers.native import Kernels, load_kernels
+
+_LARGE = 5  # side of a kernel whose gradient PyTorch computes slowly
+
+
+class DepthwiseGradients(TorchFunctionMode):
+    """Inside of it, depthwise convolutions on a CPU learn by faster gradients.
+
+    PyTorch's take many times as long as the convolution itself: those of kernels of 5x5 or more,
+    and in bfloat16 those of what is convolved with a stride. Values are the same, up to rounding.
+    """
+
+    def __torch_function__(
+        self,
+        func: Callable[..., Any],
+        types: Sequence[type],
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+    ) -> Any:
+        """Call a function of PyTorch, or what stands for it."""
+        if func is F.conv2d and len(args) == 7 and torch.is_grad_enabled():
+            x, weight, bias, stride, padding, dilation, groups = args
+            if torch.is_autocast_enabled("cpu"):
+                x, weight = (t.to(torch.get_autocast_dtype("cpu")) for t in (x, weight))
+            if groups == len(weight) and _is_slow(x, weight, stride, padding, dilation):
+                out: Tensor = DepthwiseConvolution.apply(x, weight, stride[0], padding[0])
+                return out if bias is None else out + bias.to(out.dtype)[:, None, None]
+        return func(*args, **(kwargs or {}))
+
+
+def _is_slow(x: Tensor, weight: Tensor, stride: Any, padding: Any, dilation: Any) -> bool:
+    """Tell whether a convolution is depthwise, on the CPU, and slow to learn by PyTorch."""
+    size = weight.shape[-1]
+    return (
+        (x.device.type == "cpu" and x.dtype in (torch.float32, torch.bfloat16))
+        and (size >= _LARGE or (stride[0] > 1 and x.dtype == torch.bfloat16))
+        and weight.shape[1:] == (1, size, size)
+        and x.shape[1:2] == weight.shape[:1]
+        and (stride[0] == stride[1] and tuple(dilation) == (1, 1))
+        and (not isinstance(padding, str) and padding[0] == padding[1] < size)
+        and load_kernels() is not None
+    )
+
+
+class DepthwiseConvolution(torch.autograd.Function):
+    """A depthwise convolution on the CPU with gradients of its own; it takes compiled kernels."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, stride: int, padding: int) -> Tensor:
+        """Convolve.
+
+        Args:
+            ctx: keeps what the gradients need.
+            x: (B, C, H, W) float32 or bfloat16.
+            weight: (C, 1, k, k), of the type of x.
+            stride: in both directions.
+            padding: with zeros, on all sides; less than k.
+
+        Returns:
+            (B, C, h, w).
+        """
+        ctx.save_for_backward(x, weight)
+        ctx.stride, ctx.padding = stride, padding
+        return F.conv2d(x, weight, None, stride, padding, groups=len(weight))
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        """Return the gradients of x and of the weight, and that the rest has none."""
+        x, weight = ctx.saved_tensors
+        (gradient,) = gradients
+        of_x = of_weight = None
+        if ctx.needs_input_grad[0]:
+            of_x = _input_gradient(gradient, x, weight, ctx.stride, ctx.padding)
+        if ctx.needs_input_grad[1]:
+            of_weight = _weight_gradient(gradient, x, weight, ctx.stride, ctx.padding)
+        return of_x, of_weight, None, None
+
+
+def _input_gradient(
+    gradient: Tensor, x: Tensor, weight: Tensor, stride: int, padding: int
+) -> Tensor:
+    """Return the gradient (B, C, H, W) of x.
+
+    In bfloat16, whose forward convolutions are fast, it is one of those: of the gradient, pulled
+    apart by the stride, with the mirrored weight.
+    """
+    if x.dtype == torch.float32:
+        of_x: Tensor = grad.conv2d_input(  # type: ignore[no-untyped-call]
+            x.shape, weight, gradient, stride, padding, groups=len(weight)
+        )
+        return of_x
+    reach = weight.shape[-1] - 1
+    if stride > 1:
+        batch, channels, height, width = x.shape
+        size = (batch, channels, height + 2 * padding - reach, width + 2 * padding - reach)
+        apart = torch.empty(size, dtype=x.dtype, memory_format=torch.channels_last).zero_()
+        apart[:, :, ::stride, ::stride] = gradient
+        gradient = apart
+    return F.conv2d(gradient, weight.flip(2, 3), None, 1, reach - padding, groups=len(weight))
+
+
+def _weight_gradient(
+    gradient: Tensor, x: Tensor, weight: Tensor, stride: int, padding: int
+) -> Tensor:
+    """Return the gradient (C, 1, k, k) of the weight, of a large kernel in float32."""
+    size = weight.shape[-1]
+    if size < _LARGE:
+        of_weight: Tensor = grad.conv2d_weight(  # type: ignore[no-untyped-call]
+            x, weight.shape, gradient, stride, padding, groups=len(weight)
+        )
+        return of_weight
+    kernels: Kernels = load_kernels()  # type: ignore[assignment]
+    inputs, outputs = _channels_last(x), _channels_last(gradient)
+    parts = max(min(torch.get_num_threads(), len(x)), 1)
+    sums = np.zeros((parts, size, size, len(weight)), np.float32)
+
+    def add(part: int) -> None:
+        images = slice(len(x) * part // parts, len(x) * (part + 1) // parts)
+        kernels.depthwise_weight_gradient(
+            inputs[images], outputs[images], stride, padding, sums[part]
+        )
+
+    with ThreadPoolExecutor(parts) as threads:
+        list(threads.map(add, range(parts)))
+    return torch.from_numpy(sums.sum(0)).permute(2, 0, 1)[:, None]
+
+
+def _channels_last(x: Tensor) -> NDArray[Any]:
+    """View (B, C, H, W) as an array (B, H, W, C) of float32, or of the bits of bfloat16."""
+    x = x.detach().permute(0, 2, 3, 1).contiguous()
+    array: NDArray[Any] = (x.view(torch.int16) if x.dtype == torch.bfloat16 else x).numpy()
+    return array.view(np.uint16) if x.dtype == torch.bfloat16 else array
