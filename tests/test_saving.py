@@ -178,20 +178,21 @@ def test_one_colour_for_a_class() -> None:
 @pytest.mark.parametrize(
     ("flags", "said"),
     [
-        (["--save_json"], "--save_json does nothing with an evaluation on a dataset: it is for"),
+        (["--save_json"], "--save_json does nothing with the evaluation of a dataset: it is for"),
         (["--benchmark", "--save_masks"], "--save_masks does nothing with --benchmark"),
         (["--image=a.jpg", "--output_coco_json"], "--output_coco_json does nothing with --image"),
         (["--images=a", "--display_lincomb=True"], "--display_lincomb does nothing with --images"),
         (["--image=a.jpg", "--video_multiframe=2"], "it is for --video or --benchmark"),
         (["--image=a.jpg", "--keyframes=2"], "it is for --video or --benchmark"),
-        (["--video=a.mp4", "--max_images=3"], "an evaluation on a dataset or --benchmark"),
+        (["--video=a.mp4", "--max_images=3"], "the evaluation of a dataset or --benchmark"),
         (["--image=a.jpg", "--batch_sizes=2"], "--batch_sizes does nothing with --image"),
         (["--image=a.jpg", "--images=b"], "--image and --images are two inputs"),
         (["--image=a.jpg", "--json=a.json"], "--json does nothing with --image"),
         (["--json"], "--json needs the name of a file here"),
         (["--image=a.jpg", "--min_area=-1"], "--min_area=-1: expected at least 0"),
         (["--image=a.jpg", "--color=rainbow"], "invalid choice: 'rainbow'"),
-        (["--classes=heart"], "--classes does nothing with an evaluation"),
+        (["--video=a.mp4", "--tile=9"], "for --image, --images or the evaluation of a dataset"),
+        (["--classes=heart"], "--classes does nothing with the evaluation"),
     ],
 )
 def test_what_cannot_act_is_refused(

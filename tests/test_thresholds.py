@@ -167,7 +167,7 @@ def test_flags_left_out_are_the_models_own(
     [
         (["--image=a.jpg", "--classes=d"], "--classes=d: no such class; there are a, b, c"),
         (["--image=a.jpg", "--classes="], "--classes=: no such class"),
-        (["--classes=a"], "--classes does nothing with an evaluation on a dataset"),
+        (["--classes=a"], "--classes does nothing with the evaluation of a dataset"),
         (["--benchmark", "--video=a.mp4", "--classes=a"], "--classes does nothing with --bench"),
     ],
 )

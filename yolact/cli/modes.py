@@ -34,7 +34,7 @@ _TOLD: Mapping[str, str] = {
     "image": "--image",
     "images": "--images",
     "video": "--video",
-    "dataset": "an evaluation on a dataset",
+    "dataset": "the evaluation of a dataset",
     "benchmark": "--benchmark",
 }
 
@@ -64,7 +64,8 @@ def refuse_idle_flags(parser: argparse.ArgumentParser, args: argparse.Namespace)
         for name in names.split():
             is_given = getattr(args, name) != parser.get_default(name)
             if is_given and mode not in modes:
-                where = " or ".join(_TOLD[each] for each in _TOLD if each in modes)
+                *others, last = (_TOLD[each] for each in _TOLD if each in modes)
+                where = f"{', '.join(others)} or {last}" if others else last
                 raise UsageError(
                     f"{flags[name]} does nothing with {_TOLD[mode]}: it is for {where}"
                 )
