@@ -9,7 +9,7 @@ PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --maxpro
 # the last attempt was broken off.
 .venv: .venv/installed
 
-.venv/installed: pyproject.toml setup.py layers/kernels.pyx layers/mask_pixels.pxi
+.venv/installed: pyproject.toml setup.py layers/kernels.pyx layers/depthwise.pxi layers/mask_pixels.pxi
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --editable ".[dev,export,int8,serve,heif,lite,ray]"
 	touch $@
