@@ -167,7 +167,7 @@ def test_the_benchmark(
 @pytest.mark.parametrize(
     ("flags", "problem"),
     [
-        (["--tile=400", "--max_pixels=9"], "--max_pixels does nothing with an evaluation on a"),
+        (["--tile=400", "--max_pixels=9"], "--max_pixels does nothing with the evaluation of a"),
         (["--tile=400", "--video=0"], "--tile does nothing with --video: it is for --image"),
         (["--tile=400", "--benchmark"], "--tile does nothing with --benchmark: it is for --image"),
         (["--overlap=0.3", "--image=a"], "are for tiles: add --tile=1024"),

@@ -170,6 +170,8 @@ def _indices(pieces: list[Piece], order: tuple[int, ...], group: list[Piece]) ->
         ((0, 0, 128, 128), (0, 0, 50, 50), False),  # at the border of the image
         ((0, 0, 128, 128), (9, 9, 122, 50), True),
         ((0, 0, 128, 128), (9, 9, 121, 50), False),
+        ((0, 0, 128, 128), (9, 9, 140, 50), True),  # a box that goes on beyond the border
+        ((0, 0, 128, 128), (-9, 9, 50, 50), False),
         ((100, 0, 228, 128), (2, 9, 50, 50), True),
         ((172, 132, 300, 260), (40, 40, 128, 128), False),
         ((172, 132, 300, 260), (40, 0, 128, 128), True),
@@ -196,6 +198,7 @@ def test_a_piece_is_cut_by_borders_inside_the_image(view: Window, box: Box, is_c
         ([piece(LEFT, (60, 5, 99, 9), 0.5), piece(RIGHT, (80, 5, 106, 9), 0.9, cut=True)], [0, 1]),
         ([piece(LEFT, (9, 5, 100, 9), 0.5, cut=True), piece(RIGHT, (80, 5, 99, 9))], [1, 0]),
         ([piece(ALL, (82, 5, 95, 9), 0.9), piece(LEFT, (85, 5, 95, 9), 0.5)], [1]),
+        ([piece((0, 0, 99, 999), (9, 5, 30, 40), 0.9), piece(LEFT, (9, 5, 30, 40), 0.5)], [1]),
         ([piece(ALL, (9, 5, 150, 9), 0.5), piece(LEFT, (9, 5, 100, 9), 0.9, cut=True)], [0]),
         ([piece(LEFT, (85, 5, 95, 9), 0.5), piece(RIGHT, (85, 5, 95, 9), 0.9)], [1]),
     ],
@@ -213,8 +216,10 @@ def test_the_pieces_that_tell(pieces: list[Piece], kept: list[int]) -> None:
         ([piece(LEFT, (5, 5, 9, 9), 0.8)], 180, 0.5),  # in LEFT and ALL, of one scale
         ([piece(LEFT, (5, 5, 9, 9), 0.8)], 100, 1 / (1 + (100 / 180) ** 2)),
         ([piece(ALL, (5, 5, 9, 9), 0.8)], 180, 0.5),  # which LEFT does not find
-        ([piece(LEFT, (85, 5, 95, 9), 0.8), piece(RIGHT, (85, 5, 95, 9), 0.4)], 180, 0.5),
-        ([piece(v, (85, 5, 95, 9), 0.8) for v in (LEFT, RIGHT, ALL)], 100, 1.0),
+        ([piece(LEFT, (87, 5, 93, 9), 0.8), piece(RIGHT, (87, 5, 93, 9), 0.4)], 180, 0.5),
+        ([piece(v, (87, 5, 93, 9), 0.8) for v in (LEFT, RIGHT, ALL)], 100, 1.0),
+        ([piece(v, (102, 5, 106, 9), 0.8) for v in (RIGHT, ALL)], 100, 1.0),  # beside LEFT
+        ([piece(v, (90, 5, 110, 9), 0.8) for v in (RIGHT, ALL)], 100, 1.0),  # half in LEFT
         ([piece(ALL, (9, 5, 150, 9), 0.8), piece(LEFT, (9, 5, 100, 9), 0.4, cut=True)], 100, 1.0),
         ([piece(LEFT, (5, 5, 9, 9), 0.8), piece(LEFT, (5, 5, 9, 9), 0.2)], 1000, 0.5),
         ([piece(LEFT, (5, 5, 9, 9), 0.0)], 100, 1.0),
@@ -223,7 +228,9 @@ def test_the_pieces_that_tell(pieces: list[Piece], kept: list[int]) -> None:
 def test_views_agree_about_an_object(pieces: list[Piece], tile: int, share: float) -> None:
     views = torch.tensor([LEFT, RIGHT, ALL], dtype=torch.float32)
     for order in itertools.permutations(pieces):
-        assert agreement(order, telling(order)[0].box, views, tile) == pytest.approx(share)
+        assert agreement(order, telling(order)[0].box, views, tile, (100, 180)) == pytest.approx(
+            share
+        )
 
 
 def test_what_no_view_shows_whole_keeps_its_score() -> None:
@@ -232,7 +239,7 @@ def test_what_no_view_shows_whole_keeps_its_score() -> None:
         piece(LEFT, (9, 5, 100, 9), 0.8, cut=True),
         piece(RIGHT, (80, 5, 150, 9), 0.4, cut=True),
     )
-    assert agreement(halves, halves[0].box, views, 100) == 1.0
+    assert agreement(halves, halves[0].box, views, 100, (100, 180)) == 1.0
 
 
 # --- masks on one grid -----------------------------------------------------------------------

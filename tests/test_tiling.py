@@ -94,11 +94,11 @@ def test_views_have_to_agree(
 
     class Unsure(RectangleDetector):
         def find(self, image: NDArray[np.uint8]) -> Detections:
-            found = super().find(image)  # the left tile has it at 85, the right one at 5
+            found = super().find(image)  # the left tile has it at 86, the right one at 6
             score = torch.full_like(found.scores, scores[0 if image[10, 90, 0] else 1])
             return replace(found, scores=score, box_scores=score)
 
-    image = drawing((100, 180), (0, (85, 5, 95, 20)))
+    image = drawing((100, 180), (0, (86, 5, 94, 20)))
     found = segment_tiled(Unsure(), image, TILES, Thresholds(threshold))
     assert found.scores.tolist() == pytest.approx(expected)
     assert torch.equal(found.box_scores, found.scores)

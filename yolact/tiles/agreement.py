@@ -6,10 +6,12 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from .pieces import Piece, shows
+from .pieces import Piece, is_cut
 
 
-def agreement(pieces: Sequence[Piece], box: Tensor, views: Tensor, tile: int) -> float:
+def agreement(
+    pieces: Sequence[Piece], box: Tensor, views: Tensor, tile: int, image_hw: tuple[int, int]
+) -> float:
     """Return what share of an object's highest score all views uphold that show it whole.
 
     They vote, as the models of weighted boxes fusion do (Solovyev et al. 2021): the mean of their
@@ -21,6 +23,7 @@ def agreement(pieces: Sequence[Piece], box: Tensor, views: Tensor, tile: int) ->
         box: (4,) xyxy: of the piece that shows it best.
         views: (V, 4) xyxy: all that were looked at.
         tile: side of a tile in pixels.
+        image_hw: height and width of the picture.
 
     Returns:
         In [0, 1]; 1 where no view shows all of it.
@@ -29,7 +32,7 @@ def agreement(pieces: Sequence[Piece], box: Tensor, views: Tensor, tile: int) ->
     for piece in pieces:
         found[piece.view] = max(found.get(piece.view, 0.0), piece.score)
     best = max(found.values())
-    seeing = views[shows(views, box)]
+    seeing = views[~is_cut(box, views, image_hw)]
     if not len(seeing) or not best:
         return 1.0
     scores = seeing.new_tensor([found.get(tuple(view), 0.0) for view in seeing.int().tolist()])

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from layers.native import Window
 
-from .pieces import Piece
+from .pieces import Piece, longer_side
 
 CELLS = 2**24
 """Most cells of all masks of a picture together, of four bytes each: 64 MB."""
@@ -38,7 +38,7 @@ def telling(pieces: Sequence[Piece]) -> list[Piece]:
     or coarse is used only for what nothing else shows.
     """
     kept: list[Piece] = []
-    for piece in sorted(pieces, key=lambda p: (p.is_cut, p.view[2] - p.view[0], -p.score)):
+    for piece in sorted(pieces, key=lambda p: (p.is_cut, longer_side(p.view), -p.score)):
         if not any(piece.is_seen_by(other.view) for other in kept):
             kept.append(piece)
     return kept

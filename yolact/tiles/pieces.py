@@ -51,15 +51,27 @@ class Piece:
         return bitmap(self.soft_mask, self.frame, window).numpy()
 
     def is_seen_by(self, view: Window) -> bool:
-        """Tell whether a view shows all of this, see `shows`."""
-        return bool(shows(torch.tensor([view]), self.box))
+        """Tell whether a view shows all of this, but for what is `NEAR` its border."""
+        margin = NEAR * longer_side(view)
+        return bool((room_inside(self.box, torch.tensor(view)) >= -margin).all())
 
 
-def shows(views: Tensor, box: Tensor) -> Tensor:
-    """Tell which of (V, 4) views show all of a box, (4,), but for what is `NEAR` their border."""
-    margins = NEAR * (views[:, 2:] - views[:, :2]).amax(dim=1, keepdim=True)
-    beyond = views - box
-    return ((beyond[:, :2] <= margins) & (beyond[:, 2:] >= -margins)).all(dim=1)
+def room_inside(boxes: Tensor, views: Tensor) -> Tensor:
+    """Return how far (..., 4) boxes end inside of views: left, top, right, bottom, in pixels."""
+    return torch.cat((boxes[..., :2] - views[..., :2], views[..., 2:] - boxes[..., 2:]), dim=-1)
+
+
+def is_cut(boxes: Tensor, views: Tensor, image_hw: tuple[int, int]) -> Tensor:
+    """Tell which (..., 4) boxes go as far as a border of their view that is inside the picture.
+
+    Args:
+        boxes: xyxy in pixels of the picture.
+        views: (4,), or one for each box.
+        image_hw: height and width of the picture.
+    """
+    inner = room_inside(views, views.new_tensor((0, 0, *image_hw[::-1]))) > 0
+    near = NEAR * (views[..., 2:] - views[..., :2]).amax(dim=-1, keepdim=True)
+    return ((room_inside(boxes, views) <= near) & inner).any(dim=-1)
 
 
 def pieces_in(found: Instances, view: Window, image_hw: tuple[int, int]) -> Iterator[Piece]:
@@ -72,15 +84,13 @@ def pieces_in(found: Instances, view: Window, image_hw: tuple[int, int]) -> Iter
     """
     x1, y1, x2, y2 = view
     scale = torch.tensor(((x2 - x1) / found.image_hw[1], (y2 - y1) / found.image_hw[0])).repeat(2)
-    inner = torch.tensor((x1 > 0, y1 > 0, x2 < image_hw[1], y2 < image_hw[0]))
-    corner, border = torch.tensor((x1, y1)).repeat(2), torch.tensor(view)
+    corner = torch.tensor((x1, y1)).repeat(2)
     boxes = found.boxes * scale + corner
-    is_cut = ((boxes - border).abs() <= NEAR * _longer_side(view)) & inner
     values = zip(
         found.labels.tolist(),
         found.scores.tolist(),
         found.box_scores.tolist(),
-        is_cut.any(dim=1).tolist(),
+        is_cut(boxes, torch.tensor(view), image_hw).tolist(),
         strict=True,
     )
     for index, (label, score, box_score, cut) in enumerate(values):
@@ -127,5 +137,6 @@ def _occupied(cells: Tensor) -> tuple[int, int]:
     return max(int(which[0]) - 1, 0), min(int(which[-1]) + 2, len(cells))
 
 
-def _longer_side(view: Window) -> int:
+def longer_side(view: Window) -> int:
+    """Return the longer side of a view in pixels."""
     return max(view[2] - view[0], view[3] - view[1])

@@ -136,7 +136,7 @@ def _detections(
     told = [telling(pieces) for pieces in objects]
     shares = torch.tensor(
         [
-            agreement(pieces, shown[0].box, views, tile)
+            agreement(pieces, shown[0].box, views, tile, nothing.image_hw)
             for pieces, shown in zip(objects, told, strict=True)
         ]
     )
