@@ -3,7 +3,10 @@
 import csv
 import io
 import json
+import sys
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from xml.etree import ElementTree
 
 import cv2
@@ -168,6 +171,29 @@ def test_labelme_by_its_form_and_by_our_reader(tmp_path: Path, tolerance: float)
 def test_labelme_names_an_image_from_the_web_by_its_last_part(tmp_path: Path) -> None:
     found = odd_detections(source="https://example.org/shots/photo.png")
     assert found.to_labelme(tmp_path / "photo.json")["imagePath"] == "photo.png"
+
+
+def test_labelme_of_an_image_from_memory_has_no_name(tmp_path: Path) -> None:
+    assert odd_detections(source="").to_labelme(tmp_path / "a.json")["imagePath"] == ""
+
+
+def test_fiftyone_has_the_box_of_what_has_no_mask(monkeypatch: pytest.MonkeyPatch) -> None:
+    fake = SimpleNamespace(Detection=SimpleNamespace, Detections=SimpleNamespace)
+    monkeypatch.setitem(sys.modules, "fiftyone", fake)
+    found = odd_detections()
+    height, width = found.image_hw
+    without = replace(found, soft_masks=torch.zeros_like(found.soft_masks))
+    for index, (one, other) in enumerate(
+        zip(found.to_fiftyone().detections, without.to_fiftyone().detections, strict=True)
+    ):
+        x1, y1, x2, y2 = (found.boxes[index] / torch.tensor([width, height] * 2)).tolist()
+        assert other.bounding_box == pytest.approx([x1, y1, x2 - x1, y2 - y1], rel=1e-5)
+        assert other.mask is None
+        (left, top, right, bottom), inside = found.crop(index)
+        if inside.any():
+            size = (one.bounding_box[2] * width, one.bounding_box[3] * height)
+            assert size == pytest.approx((right - left, bottom - top))
+            assert one.mask.shape == (bottom - top, right - left)
 
 
 def ordered(content: dict) -> dict:

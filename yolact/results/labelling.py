@@ -23,12 +23,12 @@ def labelme(
 
     Args:
         objects: N of them.
-        source: path or address of the image.
+        source: path or address of the image; "" for one from memory, whose name stays empty.
         folder: where the file will be, "" for anywhere: then, as for an address, its last part is
             the name.
         tolerance: of the outlines, see `polygons`.
     """
-    is_beside = folder and not is_url(source)
+    is_beside = source and folder and not is_url(source)
     name = Path(os.path.relpath(source, folder)).as_posix() if is_beside else Path(source).name
     return labelme_content(name, objects.image_hw, _drawn(objects, tolerance))
 

@@ -80,19 +80,24 @@ def to_torchvision(objects: Instances) -> dict[str, Tensor]:
 
 
 def to_fiftyone(objects: Instances) -> Any:
-    """Return `fiftyone.Detections`: boxes relative to the image, masks within their boxes."""
+    """Return `fiftyone.Detections`, whose boxes are relative to the image.
+
+    A mask lies within its box there, so an object that has one is given the box that holds it.
+    """
     fiftyone = _library("fiftyone")
     height, width = objects.image_hw
     found = []
     for index, row in enumerate(rows(objects)):
-        (x1, y1, x2, y2), inside = objects.crop(index)
+        window, inside = objects.crop(index)
+        has_mask = bool(inside.any())
+        x1, y1, x2, y2 = window if has_mask else (row["x1"], row["y1"], row["x2"], row["y2"])
         box = [x1 / width, y1 / height, (x2 - x1) / width, (y2 - y1) / height]
         found.append(
             fiftyone.Detection(
                 label=row["name"],
                 confidence=row["score"],
                 bounding_box=box,
-                mask=inside.cpu().numpy(),
+                mask=inside.cpu().numpy() if has_mask else None,
             )
         )
     return fiftyone.Detections(detections=found)
