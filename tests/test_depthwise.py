@@ -94,6 +94,7 @@ def test_gradients_are_pytorchs(
         ({"padding": (2, 1)}, False),
         ({"padding": (5, 5)}, False),
         ({"padding": "same"}, False),
+        ({"stride": 1, "padding": 2}, False),  # numbers for both directions
         ({"dilation": (2, 2)}, False),
         ({"groups": 4}, False),
         ({"wide": 2}, False),  # two results for each channel

@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 from torch.nn import grad
 from torch.overrides import TorchFunctionMode
 
@@ -36,24 +37,33 @@ class DepthwiseGradients(TorchFunctionMode):
         """Call a function of PyTorch, or what stands for it."""
         if func is F.conv2d and len(args) == 7 and torch.is_grad_enabled():
             x, weight, bias, stride, padding, dilation, groups = args
+            dtype = x.dtype
             if torch.is_autocast_enabled("cpu"):
-                x, weight = (t.to(torch.get_autocast_dtype("cpu")) for t in (x, weight))
-            if groups == len(weight) and _is_slow(x, weight, stride, padding, dilation):
-                out: Tensor = DepthwiseConvolution.apply(x, weight, stride[0], padding[0])
-                return out if bias is None else out + bias.to(out.dtype)[:, None, None]
+                dtype = torch.get_autocast_dtype("cpu")
+            if groups > 1 and _is_slow(x, weight, dtype, stride, padding, dilation):
+                out: Tensor = DepthwiseConvolution.apply(
+                    x.to(dtype), weight.to(dtype), stride[0], padding[0]
+                )
+                return out if bias is None else out + bias.to(dtype)[:, None, None]
         return func(*args, **(kwargs or {}))
 
 
-def _is_slow(x: Tensor, weight: Tensor, stride: Any, padding: Any, dilation: Any) -> bool:
-    """Tell whether a convolution is depthwise, on the CPU, and slow to learn by PyTorch."""
+def _is_slow(
+    x: Tensor, weight: Tensor, dtype: torch.dtype, stride: Any, padding: Any, dilation: Any
+) -> bool:
+    """Tell whether a convolution is depthwise, on the CPU, and slow to learn by PyTorch.
+
+    Modules give pairs of numbers; where there are others, PyTorch serves.
+    """
+    if not all(isinstance(given, tuple) for given in (stride, padding, dilation)):
+        return False
     size = weight.shape[-1]
     return (
-        (x.device.type == "cpu" and x.dtype in (torch.float32, torch.bfloat16))
-        and (size >= _LARGE or (stride[0] > 1 and x.dtype == torch.bfloat16))
-        and weight.shape[1:] == (1, size, size)
-        and x.shape[1:2] == weight.shape[:1]
-        and (stride[0] == stride[1] and tuple(dilation) == (1, 1))
-        and (not isinstance(padding, str) and padding[0] == padding[1] < size)
+        (x.device.type == "cpu" and dtype in (torch.float32, torch.bfloat16))
+        and (size >= _LARGE or (stride[0] > 1 and dtype == torch.bfloat16))
+        and (weight.shape[1:] == (1, size, size) and x.shape[1:2] == weight.shape[:1])
+        and (stride[0] == stride[-1] and dilation == (1, 1))
+        and padding[0] == padding[-1] < size
         and load_kernels() is not None
     )
 
@@ -80,6 +90,7 @@ class DepthwiseConvolution(torch.autograd.Function):
         return F.conv2d(x, weight, None, stride, padding, groups=len(weight))
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         """Return the gradients of x and of the weight, and that the rest has none."""
         x, weight = ctx.saved_tensors
