@@ -117,7 +117,9 @@ def test_help_of_predict_names_flags_of_eval(capsys: pytest.CaptureFixture[str])
     known = [flag for flag in flags if not flag.startswith("--help")]
     assert len(known) > 8
     flags = [flag.replace("=MODEL", "=mine.pth") for flag in known]
-    parse_arguments(None, ["--video=a.mp4", *flags])
+    tile = [flag for flag in flags if flag.startswith("--tile")]  # not for videos
+    parse_arguments(None, ["--image=a.jpg", *tile])
+    parse_arguments(None, ["--video=a.mp4", *(flag for flag in flags if flag not in tile)])
 
 
 def test_examples_are_written_for_the_command() -> None:

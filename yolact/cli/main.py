@@ -55,6 +55,7 @@ input. Without OUT, results are shown in a window, or written to results/.
 Examples:
   yolact predict photo.jpg:out.png                         persons, by the bundled model
   yolact predict photos:out --trained_model=mine.pth
+  yolact predict crowd.jpg:out.png --tile=320              large images and crowds, in tiles
   yolact predict street.mp4:out.mp4 --trained_model=yolact_base --video_multiframe=4
   yolact predict 0 --display_fps
 
@@ -62,10 +63,10 @@ The flags used most, all of them in `yolact eval --help`:
   --trained_model=MODEL    .pth, .xml or .onnx, folder, released name, or hf:owner/name
   --score_threshold=0.3    drop detections that score lower; by default as the model says
   --top_k=15               draw at most this many detections; by default all
-  --classes=person         draw these alone
-  --device=auto            auto, cpu, cuda, cuda:1 or mps
-  --precision=auto         float32 or bfloat16; auto: what is fast here
   --classes=person,dog     only these
+  --keyframes=4            carry objects of a video along between every fourth frame
+  --device=auto            auto, cpu, cuda, cuda:1 or mps
+  --precision=auto         float32, bfloat16 or float16; auto: what is fast here
   --save_json              files beside the pictures: also --save_csv, _coco, _txt, _labelme,
                            _masks, _crops, _cutouts
   --json                   a line of JSON for each image or frame, to standard output

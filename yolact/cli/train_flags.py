@@ -43,7 +43,7 @@ WHAT = (
     flag("--resume", "checkpoint to go on from: a path, 'latest' or 'interrupt'"),
     flag(
         "--recipe",
-        "as published, or AdamW with clipping, cosine, averaging and copy-paste",
+        "as the preset says, or AdamW with clipping, cosine, averaging and copy-paste",
         str,
         choices=RECIPES,
     ),
@@ -54,7 +54,7 @@ HOW = (
     flag("--batch_size", "images per step; the released presets say 8", int),
     flag("--lr --learning_rate", "initial learning rate", float),
     flag("--momentum", "SGD momentum", float),
-    flag("--decay --weight_decay", "SGD weight decay", float),
+    flag("--decay --weight_decay", "weight decay, of SGD as of AdamW", float),
     flag("--gamma", "factor of the learning rate at each step of the schedule", float),
     flag("--no_autoscale", "keep the schedule whatever the batch size", switch="autoscale"),
     flag("--batch_alloc", "run each batch in parts, as in 4,2,2, to save memory"),
