@@ -1,7 +1,29 @@
 # --- The gradient of a depthwise convolution's weights ---------------------------------------------
 
-cdef enum:
-    LANES = 16  # channels at a time: as many floats as the widest vector registers hold
+cdef extern from *:
+    """
+    #define LANES 16
+
+    /* Compiled for each of these processors; which one is told when the library is loaded. */
+    #if defined(__GLIBC__) && defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__) \\
+        && !defined(__SANITIZE_ADDRESS__)
+    __attribute__((target_clones("avx512f", "avx2", "default")))
+    #endif
+    static void add_products(
+        const float *row, Py_ssize_t step, const float *others, Py_ssize_t count, float *sums)
+    {
+        float totals[LANES];
+        memcpy(totals, sums, sizeof totals);
+        for (; count > 0; count--, row += step, others += LANES)
+            for (int lane = 0; lane < LANES; lane++)
+                totals[lane] += row[lane] * others[lane];
+        memcpy(sums, totals, sizeof totals);
+    }
+    """
+    enum: LANES  # channels at a time: as many floats as the widest vectors hold
+    void add_products(
+        const float* row, Py_ssize_t step, const float* others, Py_ssize_t count, float* sums
+    ) noexcept nogil
 
 ctypedef fused number:
     float
@@ -99,22 +121,17 @@ cdef void add_taps(
     float[:, :, ::1] out, Py_ssize_t first,
 ) noexcept nogil:
     """Add to each tap of the kernel the products of what it met and the gradients there."""
-    cdef float sums[LANES]
-    cdef const float* row
-    cdef const float* step
-    cdef Py_ssize_t i, j, y, x, c
+    cdef float[LANES] sums
+    cdef Py_ssize_t i, j, y, c
     for i in range(out.shape[0]):
         for j in range(out.shape[0]):
             memset(sums, 0, sizeof(sums))
             for y in range(rows):
                 if not 0 <= y * stride + i - padding < height:
                     continue
-                row = inputs + ((y * stride + i - padding) * width + j) * LANES
-                step = steps + y * columns * LANES
-                for x in range(columns):
-                    for c in range(LANES):
-                        sums[c] += row[c] * step[c]
-                    row += stride * LANES
-                    step += LANES
+                add_products(
+                    inputs + ((y * stride + i - padding) * width + j) * LANES, stride * LANES,
+                    steps + y * columns * LANES, columns, sums,
+                )
             for c in range(min(out.shape[2] - first, LANES)):
                 out[i, j, first + c] += sums[c]

@@ -12,7 +12,6 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.autograd.function import once_differentiable
-from torch.nn import grad
 from torch.overrides import TorchFunctionMode
 
 from layers.native import Kernels, load_kernels
@@ -112,10 +111,7 @@ def _input_gradient(
     apart by the stride, with the mirrored weight.
     """
     if x.dtype == torch.float32:
-        of_x: Tensor = grad.conv2d_input(  # type: ignore[no-untyped-call]
-            x.shape, weight, gradient, stride, padding, groups=len(weight)
-        )
-        return of_x
+        return _by_pytorch(gradient, x, weight, stride, padding, (True, False))
     reach = weight.shape[-1] - 1
     if stride > 1:
         batch, channels, height, width = x.shape
@@ -132,10 +128,7 @@ def _weight_gradient(
     """Return the gradient (C, 1, k, k) of the weight, of a large kernel in float32."""
     size = weight.shape[-1]
     if size < _LARGE:
-        of_weight: Tensor = grad.conv2d_weight(  # type: ignore[no-untyped-call]
-            x, weight.shape, gradient, stride, padding, groups=len(weight)
-        )
-        return of_weight
+        return _by_pytorch(gradient, x, weight, stride, padding, (False, True))
     kernels: Kernels = load_kernels()  # type: ignore[assignment]
     inputs, outputs = _channels_last(x), _channels_last(gradient)
     parts = max(min(torch.get_num_threads(), len(x)), 1)
@@ -150,6 +143,24 @@ def _weight_gradient(
     with ThreadPoolExecutor(parts) as threads:
         list(threads.map(add, range(parts)))
     return torch.from_numpy(sums.sum(0)).permute(2, 0, 1)[:, None]
+
+
+def _by_pytorch(
+    gradient: Tensor,
+    x: Tensor,
+    weight: Tensor,
+    stride: int,
+    padding: int,
+    which: tuple[bool, bool],
+) -> Tensor:
+    """Return PyTorch's gradient of x, or of the weight; torch.nn.grad loses the memory format."""
+    both = torch.ops.aten.convolution_backward(
+        *(gradient, x, weight, None, (stride, stride), (padding, padding), (1, 1), False, (0, 0)),
+        *(len(weight), (*which, False)),
+    )
+    of_x, of_weight, _ = both
+    wanted: Tensor = of_x if which[0] else of_weight
+    return wanted
 
 
 def _channels_last(x: Tensor) -> NDArray[Any]:

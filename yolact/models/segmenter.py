@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from contextlib import nullcontext
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, ClassVar, Generic, Literal, TypeAlias, TypeVar
@@ -24,8 +23,6 @@ from yolact.hub.upload import upload_model
 from yolact.results.detections import Detections
 from yolact.results.thresholds import Thresholds
 from yolact.runs.provenance import provenance
-
-from .depthwise import DepthwiseGradients
 
 MaskMode = Literal["cropped", "smooth", "whole", "none"]
 """The bounds of the masks.
@@ -135,8 +132,7 @@ class Segmenter(nn.Module, ABC, Generic[Inputs, Outputs]):
             )
         if targets is None:
             raise ValueError("a model in training mode needs targets; call model.eval() first")
-        with DepthwiseGradients() if self.device.type == "cpu" else nullcontext():
-            return self.losses(images, targets)
+        return self.losses(images, targets)
 
     def dry_run(self, image: Tensor) -> None:
         """Run the network for an image, for those who count its operations."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from typing import ClassVar
 
 import torch
@@ -19,6 +20,7 @@ from yolact.results.detections import Detections
 from yolact.results.thresholds import Thresholds
 
 from .criterion import Criterion
+from .depthwise import DepthwiseGradients
 from .fpn import FeaturePyramid
 from .head import PredictionHead
 from .mask_rescorer import MaskRescorer
@@ -112,7 +114,10 @@ class Yolact(Segmenter[Tensor, Predictions]):
 
     def losses(self, images: Sequence[Tensor], targets: Sequence[Target]) -> dict[str, Tensor]:
         """Return the weighted losses by name; see `Criterion`."""
-        return self.criterion(self.network(self.preprocess(images)), targets)
+        inputs = self.preprocess(images)
+        with DepthwiseGradients() if inputs.device.type == "cpu" else nullcontext():
+            predictions = self.network(inputs)
+        return self.criterion(predictions, targets)
 
     def preprocess(self, images: Sequence[Tensor]) -> Tensor:
         """Resize (3, H, W) uint8 RGB images to S x S bilinearly and normalise: (B, 3, S, S)."""
