@@ -220,6 +220,7 @@ def test_the_pieces_that_tell(pieces: list[Piece], kept: list[int]) -> None:
         ([piece(v, (87, 5, 93, 9), 0.8) for v in (LEFT, RIGHT, ALL)], 100, 1.0),
         ([piece(v, (102, 5, 106, 9), 0.8) for v in (RIGHT, ALL)], 100, 1.0),  # beside LEFT
         ([piece(v, (90, 5, 110, 9), 0.8) for v in (RIGHT, ALL)], 100, 1.0),  # half in LEFT
+        ([piece(RIGHT, (82, 5, 110, 9), 0.8, cut=True)], 100, 1 / (1 + (100 / 180) ** 2)),
         ([piece(ALL, (9, 5, 150, 9), 0.8), piece(LEFT, (9, 5, 100, 9), 0.4, cut=True)], 100, 1.0),
         ([piece(LEFT, (5, 5, 9, 9), 0.8), piece(LEFT, (5, 5, 9, 9), 0.2)], 1000, 0.5),
         ([piece(LEFT, (5, 5, 9, 9), 0.0)], 100, 1.0),

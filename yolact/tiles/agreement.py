@@ -16,7 +16,8 @@ def agreement(
 
     They vote, as the models of weighted boxes fusion do (Solovyev et al. 2021): the mean of their
     scores counts, of none where they found nothing. A view that is shrunk to a tile has a vote in
-    proportion to the pixels that are left: what the overview misses may be too small for it.
+    proportion to the pixels that are left: what the overview misses may be too small for it. Where
+    none of them found it, those that found a part of it vote as well.
 
     Args:
         pieces: of one object, one or more.
@@ -32,10 +33,12 @@ def agreement(
     for piece in pieces:
         found[piece.view] = max(found.get(piece.view, 0.0), piece.score)
     best = max(found.values())
-    seeing = views[~is_cut(box, views, image_hw)]
-    if not len(seeing) or not best:
+    voting = ~is_cut(box, views, image_hw)
+    if not voting.any() or not best:
         return 1.0
-    scores = seeing.new_tensor([found.get(tuple(view), 0.0) for view in seeing.int().tolist()])
-    scales = tile / (seeing[:, 2:] - seeing[:, :2]).amax(dim=1).clamp(min=tile)
-    votes = scales.square()
+    scores = views.new_tensor([found.get(tuple(view), 0.0) for view in views.int().tolist()])
+    scales = tile / (views[:, 2:] - views[:, :2]).amax(dim=1).clamp(min=tile)
+    if not (voting & (scores > 0)).any():
+        voting |= scores > 0
+    votes = scales.square() * voting
     return float((votes * scores).sum() / votes.sum() / best)
