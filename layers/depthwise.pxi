@@ -43,7 +43,7 @@ def depthwise_weight_gradient(
     Args:
         x: (B, H, W, C), what was convolved.
         gradient: (B, h, w, C), of the result, of the type of `x`.
-        stride: of the convolution.
+        stride: of the convolution, less than 2^31.
         padding: with zeros, on all sides; less than k.
         out: (k, k, C), added to.
 
@@ -51,16 +51,17 @@ def depthwise_weight_gradient(
         ValueError: the shapes do not fit together.
     """
     cdef Py_ssize_t size = out.shape[0], channels = out.shape[2], n, block
-    cdef Py_ssize_t height = x.shape[1], width = x.shape[2] + 2 * padding
+    cdef Py_ssize_t height = x.shape[1], width
     cdef Py_ssize_t rows = gradient.shape[1], columns = gradient.shape[2]
     if (
-        size < 1 or out.shape[1] != size or stride < 1 or not 0 <= padding < size
+        size < 1 or out.shape[1] != size or not 1 <= stride < 2**31 or not 0 <= padding < size
         or x.shape[0] != gradient.shape[0] or x.shape[3] != channels
         or gradient.shape[3] != channels
         or rows != outputs(x.shape[1], size, stride, padding)
         or columns != outputs(x.shape[2], size, stride, padding)
     ):
         raise ValueError("inputs, gradients and weights of sizes that do not fit together")
+    width = x.shape[2] + 2 * padding
     if 0 in (x.shape[0], height, x.shape[2], channels, rows, columns):
         return
     # One image's planes of as many channels as there are lanes, the input's with its sides padded.

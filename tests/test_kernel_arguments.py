@@ -65,6 +65,7 @@ FRAME = (0.0, 0.0, 8.0, 8.0)
         ("depthwise_weight_gradient", (*twice(1, 4, 4, 3), 1, 1, floats(0, 0, 3))),
         ("depthwise_weight_gradient", (*twice(1, 4, 4, 3), 0, 1, floats(3, 3, 3))),
         ("depthwise_weight_gradient", (*twice(1, 4, 4, 3), 2, 1, floats(3, 3, 3))),
+        ("depthwise_weight_gradient", (*twice(1, 1, 1, 3), 2**62, 1, floats(3, 3, 3))),
         ("depthwise_weight_gradient", (*twice(1, 4, 4, 3), 1, 2, floats(3, 3, 3))),
         ("depthwise_weight_gradient", (*twice(1, 4, 4, 3), 1, 2**62, floats(3, 3, 3))),
         (
