@@ -103,7 +103,9 @@ def measured(function: Any, part: str, seconds: Times) -> Callable[..., Any]:
 
 def kind_of(operation: str) -> str:
     """Return the kind of an operation of PyTorch's."""
-    fitting = (kind for kind, names in KINDS.items() if any(name in operation for name in names))
+    fitting = (
+        kind for kind, names in KINDS.items() if any(name in operation.lower() for name in names)
+    )
     return next(fitting, "everything else")
 
 

@@ -77,6 +77,19 @@ def test_a_variant_is_trained_timed_and_shown(
     assert row.count("/") == 2 + 4  # scores; three precisions, twice
 
 
+@pytest.mark.parametrize(
+    ("operation", "kind"),
+    [
+        ("aten::convolution_backward", "convolution"),
+        ("DepthwiseConvolutionBackward", "convolution"),
+        ("aten::native_batch_norm", "batch norm"),
+        ("aten::sort", "everything else"),
+    ],
+)
+def test_kinds_of_operations(operation: str, kind: str) -> None:
+    assert script("profile_step")["kind_of"](operation) == kind
+
+
 @pytest.mark.slow
 def test_a_step_is_profiled(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     data = make_dataset(tmp_path / "data", 12, 0)

@@ -86,6 +86,7 @@ def test_gradients_are_pytorchs(
     [
         ({}, True),
         ({"x_learns": False}, True),
+        ({"learns": False}, False),  # as in a frozen backbone
         ({"size": 3}, False),  # PyTorch is fast at it
         ({"size": 3, "stride": (2, 2), "dtype": torch.bfloat16}, True),
         ({"size": 3, "stride": (2, 2)}, False),
@@ -102,17 +103,17 @@ def test_gradients_are_pytorchs(
 )
 def test_others_are_left_to_pytorch(settings: dict[str, Any], is_ours: bool) -> None:
     case = {"size": 5, "stride": (1, 1), "padding": (2, 2), "dilation": (1, 1), "groups": 8}
-    case |= {"x_learns": True, "wide": 1, "dtype": torch.float32} | settings
+    case |= {"x_learns": True, "learns": True, "wide": 1, "dtype": torch.float32} | settings
     x = torch.randn(2, 8, 9, 9, dtype=case["dtype"], requires_grad=case["x_learns"])
     shape = (8 * case["wide"], 8 // case["groups"], case["size"], case["size"])
-    weight = torch.randn(shape, dtype=case["dtype"], requires_grad=True)
+    weight = torch.randn(shape, dtype=case["dtype"], requires_grad=case["learns"])
     with DepthwiseGradients():
         names = ("stride", "padding", "dilation", "groups")
         out = F.conv2d(x, weight, None, *(case[name] for name in names))
     assert out.grad_fn is not None
     assert ("Depthwise" in out.grad_fn.name()) == is_ours
     out.sum().backward()
-    assert weight.grad is not None
+    assert (weight.grad is not None) == case["learns"]
 
 
 def test_without_kernels_pytorch_serves(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -58,7 +58,8 @@ def _is_slow(
         return False
     size = weight.shape[-1]
     return (
-        (x.device.type == "cpu" and dtype in (torch.float32, torch.bfloat16))
+        (weight.requires_grad and x.device.type == "cpu")
+        and dtype in (torch.float32, torch.bfloat16)
         and (size >= _LARGE or (stride[0] > 1 and dtype == torch.bfloat16))
         and (weight.shape[1:] == (1, size, size) and x.shape[1:2] == weight.shape[:1])
         and (stride[0] == stride[-1] and dilation == (1, 1))
