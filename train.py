@@ -33,12 +33,13 @@ from yolact.engines.pytorch import autocast
 from yolact.training.interrupt import Stopped, saving, stop_requested
 from yolact.training.optim import input_size_at, learning_rate_at, set_learning_rate
 from yolact.training.setup import Session, set_up
-from yolact.training.state import Progress
+from yolact.training.state import BeforeStep, Progress
 from yolact.training.validation import (
     report_validation,
     tell_crowded_images,
     validate,
     validation_due,
+    validation_missed,
 )
 
 logger = logging.getLogger("train")
@@ -68,10 +69,12 @@ def train(session: Session) -> None:
     with (
         closing(session),
         stop_requested() as stop,
-        saving(saver, options.interrupt),
+        saving(saver, options.interrupt, stop),
         logging_redirect_tqdm(),
     ):
         batches = iter(loader)
+        if validation_missed(session):
+            validate(session, stop)
         start = time.perf_counter()
         while progress.iteration < config.train.max_iterations:
             learning_rate = learning_rate_at(progress.iteration, config.train)
@@ -107,23 +110,23 @@ def train_step(session: Session, batch: Batch) -> tuple[dict[str, float], bool]:
 
     Returns:
         The losses by name, and whether they and the gradients were finite; if not, the model is
-        left as it was.
+        left as it was. It is, too, where an error ends the step.
     """
     learner, model, parallel = session.learner, session.learner.model, session.parallel
-    device = model.device
     images, targets = batch
     learner.optimizer.zero_grad(set_to_none=True)
-    statistics = [(buffer, buffer.clone()) for buffer in model.buffers()]
+    before = BeforeStep(model)
     totals: dict[str, Tensor] = {}
     parts = session.options.batch_parts(len(images))
-    for part in parts:
-        last = part is parts[-1]
-        with distributed.sharing(parallel, last), autocast(device, session.options.precision):
-            losses = parallel(images[part], targets[part])
-            loss = torch.stack(list(losses.values())).sum() / len(parts)
-            torch.autograd.backward(learner.scaler.scale(loss))
-        for name, value in losses.items():
-            totals[name] = totals.get(name, 0) + value.detach() / len(parts)
+    with before.kept_on_error():
+        for part in parts:
+            shared = distributed.sharing(parallel, part is parts[-1])
+            with shared, autocast(model.device, session.options.precision):
+                losses = parallel(images[part], targets[part])
+                loss = torch.stack(list(losses.values())).sum() / len(parts)
+                torch.autograd.backward(learner.scaler.scale(loss))
+            for name, value in losses.items():
+                totals[name] = totals.get(name, 0) + value.detach() / len(parts)
     learner.scaler.unscale_(learner.optimizer)
     norm = get_total_norm([p.grad for p in model.parameters() if p.grad is not None])
     means = distributed.mean(torch.stack(list(totals.values())))
@@ -136,8 +139,7 @@ def train_step(session: Session, batch: Batch) -> tuple[dict[str, float], bool]:
         if learner.average is not None:
             learner.average.update_parameters(model)
     else:  # batch norm has seen what the weights shall not
-        for buffer, before in statistics:
-            buffer.copy_(before)
+        before.restore_statistics()
     learner.scaler.update()
     return dict(zip(totals, values, strict=True)), finite
 

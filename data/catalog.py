@@ -137,10 +137,11 @@ def open_dataset(
     if paths.val_share is None:
         return _opened(part, categories, options)
     whole = _opened(part, None, options)
-    chosen = held_out(whole, paths.val_share)
-    if split == "train":
-        chosen = sorted(set(range(len(whole))).difference(chosen))
-    return (whole if categories is None else _opened(part, categories, options)).part(chosen)
+    held = {whole.image_ids[index] for index in held_out(whole, paths.val_share)}
+    # Which images are left may depend on the classes that count, so it is the ids that are kept.
+    data = whole if categories is None else _opened(part, categories, options)
+    wanted = split == "val"
+    return data.part([i for i, key in enumerate(data.image_ids) if (key in held) == wanted])
 
 
 def _opened(

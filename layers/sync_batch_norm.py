@@ -9,22 +9,36 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.autograd.function import FunctionCtx
 
+_WITH_ACTIVATION = "timm.layers.norm_act.BatchNormAct2d"  # by name, for timm is slow to load
+
 
 def synchronise_batch_norm(model: nn.Module) -> None:
     """Make every batch norm of a model use the statistics of all processes' batches, in place.
 
     Weights keep their names. On GPUs this is torch's SyncBatchNorm, which does not run on CPUs.
-    Subclasses of BatchNorm2d, which may do more than normalise, are left alone.
+    Subclasses of BatchNorm2d, which may do more than normalise, are left alone, but for timm's with
+    an activation.
     """
     for parent in list(model.modules()):
         for name, child in parent.named_children():
-            if type(child) is not nn.BatchNorm2d:
+            kind = type(child)
+            acts = f"{kind.__module__}.{kind.__qualname__}" == _WITH_ACTIVATION
+            if not acts and kind is not nn.BatchNorm2d:
                 continue
             if child.running_mean is not None and child.running_mean.is_cuda:
-                convert: Callable[[nn.Module], nn.Module] = nn.SyncBatchNorm.convert_sync_batchnorm
-                setattr(parent, name, convert(child))
+                setattr(parent, name, _on_gpu(acts)(child))
             else:
-                child.__class__ = _CpuSyncBatchNorm
+                child.__class__ = _CpuSyncBatchNormAct if acts else _CpuSyncBatchNorm
+
+
+def _on_gpu(acts: bool) -> Callable[[nn.Module], nn.Module]:
+    """Return what makes torch's synchronised batch norm of one, or of one with an activation."""
+    convert: Callable[[nn.Module], nn.Module] = nn.SyncBatchNorm.convert_sync_batchnorm
+    if acts:
+        from timm.layers import norm_act  # it was loaded for the backbone
+
+        convert = norm_act.convert_sync_batchnorm
+    return convert
 
 
 class _CpuSyncBatchNorm(nn.BatchNorm2d):
@@ -62,6 +76,18 @@ class _CpuSyncBatchNorm(nn.BatchNorm2d):
         count *= dist.get_world_size()
         self.running_mean.lerp_(mean, momentum)
         self.running_var.lerp_(variance * count / max(count - 1, 1), momentum)
+
+
+class _CpuSyncBatchNormAct(_CpuSyncBatchNorm):
+    """The same with timm's dropout and activation behind it."""
+
+    drop: nn.Module
+    act: nn.Module
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Normalise (B, C, h, w), and activate."""
+        activated: Tensor = self.act(self.drop(super().forward(x)))
+        return activated
 
 
 class _Mean(torch.autograd.Function):

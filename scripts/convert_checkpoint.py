@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -67,8 +68,10 @@ def main(argv: Sequence[str] | None = None) -> None:
             ),
             flag("--config", "preset, where neither the file nor its name tells"),
             flag("--half", "store weights as float16, without what --resume needs", bool),
-            flag("--average", "other weights of the same network, to average with the file's"),
-            flag("--share", "of the file's own weights in the average", float, 0.5),
+            flag(
+                "--average", "other weights of the same network, to average with; not to --resume"
+            ),
+            flag("--share", "of the file's own weights in the average; by default 0.5", float),
             flag("--private", "let only you see a new repository of the hub", bool),
             SETTING,
         ),
@@ -78,6 +81,10 @@ def main(argv: Sequence[str] | None = None) -> None:
         raise UsageError("--half is for our own files; official ones are float32")
     if args.target.startswith(PREFIX) and args.to == "official":
         raise UsageError(f"{args.target}: only models of ours are uploaded; leave out --to")
+    if args.share is not None and not args.average:
+        raise UsageError(f"--share={args.share:g} is of an average: give --average, too")
+    if args.private and not args.target.startswith(PREFIX):
+        raise UsageError(f"--private is for the hub: {args.target} is not hf:owner/name")
     source = Path(args.source)
     is_folder = source.is_dir() and not (source / WEIGHTS_FILE).is_file()
     if is_folder or args.source.endswith((".json", ".yaml", ".yml")):
@@ -89,29 +96,33 @@ def main(argv: Sequence[str] | None = None) -> None:
     model = build_model(config)
     load_weights(model, checkpoint)
     if args.average:
-        average(model, resolve_weights(args.average), args.share)
+        share = 0.5 if args.share is None else args.share
+        other = read_checkpoint(resolve_weights(args.average))
+        average(model, other, share)
+        larger = checkpoint if share >= 0.5 else other
+        checkpoint = replace(checkpoint, training={}, made_by=larger.made_by)
     print(_write(args, model, config, checkpoint))
 
 
 @torch.no_grad()
-def average(model: AnySegmenter, path: Path, share: float) -> None:
-    """Average a model's weights with those of a file (Wortsman et al. 2022, WiSE-FT).
+def average(model: AnySegmenter, other: Checkpoint, share: float) -> None:
+    """Average a model's weights with those of a checkpoint (Wortsman et al. 2022, WiSE-FT).
 
     What was fine-tuned and what it was fine-tuned from are often best halfway between the two.
 
     Args:
         model: changed in place.
-        path: weights of the same network.
+        other: weights of the same network.
         share: of the model's own, in [0, 1].
 
     Raises:
         UsageError: the share is none.
-        ValueError: the file is of another network.
+        ValueError: the checkpoint is of another network.
     """
     if not 0 <= share <= 1:
         raise UsageError(f"--share={share:g}: expected a number from 0 to 1")
     own = {name: value.clone() for name, value in model.state_dict().items()}
-    load_weights(model, read_checkpoint(path))
+    load_weights(model, other)
     for name, value in model.state_dict().items():
         if value.is_floating_point():
             value.lerp_(own[name], share)

@@ -14,12 +14,13 @@ from yolact.cli.main import main
 
 
 def write(path: Path, value: float, *settings: str) -> Path:
-    """Write a network whose every weight is one value."""
-    config = get_config("yolact_resnet18").override(*SETTINGS, *settings)
+    """Write a network whose every weight, and whose seed, is one value."""
+    settings = *SETTINGS, f"train.seed={round(value)}", *settings
+    config = get_config("yolact_resnet18").override(*settings)
     model = build_model(config)
     for tensor in model.state_dict().values():
         tensor.fill_(value)
-    save_checkpoint(path, model, config)
+    save_checkpoint(path, model, config, {"iteration": 7})
     return path
 
 
@@ -31,7 +32,10 @@ def test_weights_are_averaged(tmp_path: Path, flags: tuple[str, ...], expected: 
     own, other = write(tmp_path / "own.pth", 1.0), write(tmp_path / "other.pth", 3.0)
     target = tmp_path / "out.pth"
     assert main(["convert", str(own), str(target), f"--average={other}", *flags]) == 0
-    found = read_checkpoint(target).model
+    checkpoint = read_checkpoint(target)
+    assert checkpoint.training == {}  # of neither
+    assert checkpoint.made_by["seed"] == (3 if expected > 2 else 1)  # of the larger share
+    found = checkpoint.model
     assert found.keys() == read_checkpoint(own).model.keys()
     for name, value in found.items():
         if value.is_floating_point():
@@ -45,6 +49,8 @@ def test_weights_are_averaged(tmp_path: Path, flags: tuple[str, ...], expected: 
     ("settings", "flags", "code", "message"),
     [
         ((), ("--share=1.5",), 2, "--share=1.5: expected a number from 0 to 1"),
+        ((), ("--average=", "--share=0.3"), 2, "--share=0.3 is of an average: give --average"),
+        ((), ("--private",), 2, "--private is for the hub: "),
         ((), ("--share=nan",), 2, "--share=nan: expected a number from 0 to 1"),
         (("model.fpn_channels=8",), (), 1, "other.pth"),
     ],

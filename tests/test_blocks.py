@@ -5,6 +5,7 @@ import pytest
 import torch
 import torch.distributed as dist
 import torch.nn.functional as F
+from timm.layers.norm_act import BatchNormAct2d
 from torch import Tensor, nn
 from torch.profiler import ProfilerActivity, profile
 
@@ -183,13 +184,19 @@ def one_process() -> Iterator[None]:
 
 @pytest.mark.parametrize(
     "options",
-    [{}, {"affine": False}, {"momentum": None}, {"momentum": 0.5}, {"track_running_stats": False}],
+    [
+        *({}, {"affine": False}, {"momentum": None}, {"momentum": 0.5}),
+        *({"track_running_stats": False}, {"kind": BatchNormAct2d}),
+        {"kind": BatchNormAct2d, "act_layer": nn.Hardswish, "momentum": 0.5},
+    ],
     ids=repr,
 )
 def test_synchronised_batch_norm_of_one_process(one_process: None, options: dict[str, Any]) -> None:
-    plain, ours = (nn.Sequential(nn.BatchNorm2d(3, **options)) for _ in range(2))
+    kind = options.get("kind", nn.BatchNorm2d)
+    others = {name: value for name, value in options.items() if name != "kind"}
+    plain, ours = (nn.Sequential(kind(3, **others)) for _ in range(2))
     synchronise_batch_norm(ours)
-    assert type(ours[0]) is not nn.BatchNorm2d
+    assert type(ours[0]) is not kind
     for seed in range(3):
         x = 5 * torch.randn(2, 3, 4, 5, generator=torch.Generator().manual_seed(seed)) + 2
         first, second = x.clone().requires_grad_(), x.clone().requires_grad_()

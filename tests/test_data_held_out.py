@@ -140,6 +140,23 @@ def test_the_same_however_classes_are_numbered_and_known(tmp_path: Path) -> None
     assert len({tuple(each) for each in held_out}) == 1
 
 
+def test_no_training_image_validates_where_images_with_boxes_alone_are_skipped(
+    tmp_path: Path,
+) -> None:
+    folder = write(tmp_path, stills(20), lambda number: (1, 2) if number < 8 else (1,))
+    content = json.loads((folder / "annotations.json").read_text())
+    for entry in content["annotations"]:
+        if entry["category_id"] == 2:  # "b", without an outline
+            entry["bbox"] = [2, 2, 7, 7]
+            del entry["segmentation"]
+    (folder / "annotations.json").write_text(json.dumps(content))
+    options, known = DataOptions(val="0.3", boxes_only="skip"), Categories.from_names(("c",))
+    trained = names(open_dataset(str(folder), "train", options=options))
+    held_out = names(open_dataset(str(folder), "val", known, options=options))
+    assert len(held_out) == 4  # a third of the twelve that are left
+    assert not set(held_out) & set(trained)
+
+
 def clips(pattern: str, moving: bool, counts: Sequence[int] = (8, 6, 10, 7, 9)) -> dict[str, Any]:
     """Frames of several clips, each slightly moved, or else unlike the one before."""
     return {

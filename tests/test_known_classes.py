@@ -48,6 +48,8 @@ def logits(model: Yolact) -> tuple[Tensor, Tensor]:
         (("a", "b", "c"), ("c",), {"c": "c"}),
         (("a", "b", "c"), ("d", "c", "e", "a"), {"a": "a", "c": "c"}),
         (("A", "a", "b"), ("a", "c"), {"a": "a"}),
+        (("a", "b", "c"), ("b", "d", "a"), {"b": "b", "a": "a"}),
+        (("a", "b"), ("b", "a"), {"b": "b", "a": "a"}),
     ],
 )
 def test_known_classes_are_found_as_before(
@@ -70,8 +72,8 @@ def test_known_classes_are_found_as_before(
         assert not maps[new].any()
 
 
-@pytest.mark.parametrize("now", [("a", "b"), ("b", "a"), ("a", "c")])
-def test_layers_of_the_same_size_are_left_alone(now: tuple[str, ...]) -> None:
+@pytest.mark.parametrize("now", [("a", "b"), ("A", "b"), ("c", "d")])
+def test_the_same_classes_and_as_many_unknown_ones_are_left_alone(now: tuple[str, ...]) -> None:
     theirs, model = random_model(("a", "b"), 0), random_model(now, 1)
     checkpoint = Checkpoint(Path("a_1_2.pth"), theirs.state_dict(), False, config_of(("a", "b")))
     assert keep_known_classes(model, now, checkpoint) == ()

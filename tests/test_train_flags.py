@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -45,7 +46,7 @@ def test_schedule_of_a_small_dataset(
         (["--batch_alloc=8,4"], [8, 4]),
         (["--accumulate=1"], [12]),
         (["--accumulate=3"], [4, 4, 4]),
-        (["--accumulate=5"], [3, 3, 3, 3]),  # as equal as can be
+        (["--accumulate=5"], [2, 2, 2, 3, 3]),  # as equal as can be
         (["--accumulate=99"], [1] * 12),
     ],
 )
@@ -261,6 +262,27 @@ def test_how_it_is_trained(flags: list[str], expected: dict[str, float]) -> None
 def test_options(flags: list[str], expected: dict[str, object]) -> None:
     _, options, _ = parse_arguments(None, flags)
     assert {name: getattr(options, name) for name in expected} == expected
+
+
+@pytest.mark.parametrize(
+    ("flags", "refused"),
+    [
+        ([], None),
+        (["--batch_size=8"], None),
+        (["--batch_size=4", "--start_iter=0"], None),
+        (["--batch_size=4"], "--batch_size=4: --resume counts on in steps of 8 images"),
+        (["--batch_size=4", "--no_autoscale"], "--batch_size=4"),
+        (["--set=train.batch_size=16"], "--batch_size=16"),
+    ],
+)
+def test_a_resumed_run_keeps_its_batch_size(
+    tmp_path: Path, flags: list[str], refused: str | None
+) -> None:
+    path = tmp_path / "cats_1_2.pth"
+    save_checkpoint(path, torch.nn.Linear(1, 1), get_config("yolact_resnet18"))
+    expected = pytest.raises(UsageError, match=refused) if refused else nullcontext()
+    with expected:
+        parse_arguments(None, [f"--resume={path}", *flags])
 
 
 @pytest.mark.parametrize(

@@ -64,6 +64,25 @@ def test_the_average_follows_every_step(dataset: Path, tmp_path: Path) -> None:
             torch.testing.assert_close(averaged[name], value, atol=1e-5, rtol=1e-4)
 
 
+def test_a_step_that_an_error_ends_leaves_everything_as_it_was(
+    dataset: Path, tmp_path: Path
+) -> None:
+    session = session_of(dataset, tmp_path)
+    model = session.learner.model
+
+    def fail(_: Tensor) -> Tensor:
+        torch.rand(1)  # as what draws masks to learn from does
+        raise RuntimeError("no memory")
+
+    model.get_parameter("network.head.boxes.bias").register_hook(fail)
+    before, random = state_of(session), torch.get_rng_state()
+    (batch,) = batches_of(session, 1)
+    with pytest.raises(RuntimeError, match="no memory"):
+        train.train_step(session, batch)
+    assert differing(before, state_of(session)) == set()
+    assert torch.equal(torch.get_rng_state(), random)
+
+
 @pytest.mark.parametrize("broken", ["losses", "gradients"])
 def test_a_step_that_is_not_finite_leaves_everything_as_it_was(
     dataset: Path, tmp_path: Path, broken: str

@@ -20,6 +20,7 @@ from test_run import make_saver, names
 import train
 from data.files import being_written, part_name, sweep_parts
 from data.video.writer import VideoWriter
+from yolact import distributed
 from yolact.checkpoint import read_checkpoint, write_atomically
 from yolact.cli.common import run_command
 from yolact.errors import UsageError
@@ -239,3 +240,47 @@ def test_a_resumed_run_replaces_what_it_went_on_from(
     saver.learner.progress.iteration = 25
     saver.save()
     assert names(tmp_path) == sorted([*kept, *others])
+
+
+def test_only_the_first_of_several_processes_deletes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """For only it knows that what takes the place of a file is written."""
+    files = ["toy_4_10", "toy_6_15_interrupt"]
+    for name in files:
+        (tmp_path / f"{name}.pth").touch()
+    saver = make_saver(tmp_path, keep_latest=True)
+    saver.learner.progress.iteration = 20
+    for rank, kept in ((1, files), (0, ["toy_8_20", "toy_8_20_interrupt"])):
+        monkeypatch.setattr(distributed, "rank", lambda rank=rank: rank)
+        saver.go_on_from(tmp_path / "toy_4_10.pth")
+        saver.save_interrupted()
+        saver.save()
+        saver = make_saver(tmp_path, keep_latest=True)
+        saver.learner.progress.iteration = 20
+        assert names(tmp_path) == kept
+
+
+@pytest.mark.parametrize(
+    ("iteration", "keep_latest", "told"),
+    [(0, False, True), (20, False, True), (30, False, False), (20, True, False), (0, True, True)],
+)
+def test_a_run_tells_of_checkpoints_that_are_further(
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    iteration: int,
+    keep_latest: bool,
+    told: bool,
+) -> None:
+    """For after a crash `latest` would mean them."""
+    saver = make_saver(tmp_path / "absent", keep_latest)
+    saver.tell_of_further()
+    for name in ("toy_8_20", "toy_12_30", "other_40_90"):
+        (tmp_path / f"{name}.pth").touch()
+    saver = make_saver(tmp_path, keep_latest)
+    saver.learner.progress.iteration = iteration
+    if iteration:
+        saver.go_on_from(tmp_path / "toy_8_20.pth")
+    saver.tell_of_further()
+    assert ("toy_12_30.pth is of steps further on" in caplog.text) == told
+    assert "other" not in caplog.text

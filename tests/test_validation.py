@@ -19,11 +19,13 @@ from yolact.training import validation
 from yolact.training.interrupt import Stopped, saving
 from yolact.training.record import RunFiles
 from yolact.training.setup import Session, set_up
+from yolact.training.state import Progress
 from yolact.training.validation import (
     images_to_validate,
     tell_crowded_images,
     validate,
     validation_due,
+    validation_missed,
     with_best_threshold,
 )
 
@@ -203,16 +205,41 @@ def test_what_is_saved_when_a_run_ends_early(
     for old in saver.folder.glob("*_interrupt.pth"):
         old.unlink()
     session.learner.progress.iteration = iteration
-    with pytest.raises(type(error)), saving(saver, wanted):
+    with pytest.raises(type(error)), saving(saver, wanted, Event()):
         raise error
     session.learner.progress.iteration = 0
     assert bool(list(saver.folder.glob("*_interrupt.pth"))) == saved
+
+
+@pytest.mark.parametrize(
+    ("asked", "ends"), [(False, ChildProcessError), (True, Stopped)], ids=["killed", "stopped"]
+)
+def test_a_signal_to_all_processes_of_a_run_stops_it(
+    session: Session, asked: bool, ends: type[BaseException]
+) -> None:
+    stop = Event()
+    with pytest.raises(ends), saving(session.saver, False, stop):
+        if asked:
+            stop.set()
+        raise RuntimeError("DataLoader worker (pid 17) is killed by signal: Terminated.")
+
+
+@pytest.mark.parametrize(
+    ("iteration", "validated", "missed"),
+    [(0, -1, False), (4, -1, False), (5, -1, True), (5, 3, True), (5, 5, False)],
+)
+def test_a_validation_that_was_broken_off_is_made_up_for(
+    session: Session, iteration: int, validated: int, missed: bool
+) -> None:
+    learner = replace(session.learner, progress=Progress(iteration, validated=validated))
+    assert validation_missed(replace(session, learner=learner)) == missed
 
 
 def test_no_images_no_validation(session: Session) -> None:
     without = replace(session, val_data=None)
     assert validate(without, Event()) is None
     assert not validation_due(without)
+    assert not validation_missed(without)
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,7 @@ from yolact.config import Config, TrainConfig, check_run_name
 from yolact.errors import UsageError
 from yolact.presets import RECIPES, get_config, list_configs
 from yolact.runs.names import CheckpointName, find_checkpoints
+from yolact.timm_networks import TIMM_PREFIX
 from yolact.training.optim import autoscale, with_iterations
 from yolact.training.options import TrainOptions
 
@@ -114,6 +115,15 @@ def parse_arguments(description: str | None, argv: Sequence[str] | None) -> Star
     if resumed is None and args.weights:
         checkpoint = read_checkpoint(resolve_weights(args.weights))
     config = configure(args, checkpoint, resumed is not None)
+    if args.backbone_weights and (
+        checkpoint is not None
+        or not config.model.backbone.startswith(TIMM_PREFIX)
+        or not config.train.pretrained_backbone
+    ):
+        raise UsageError(
+            f"--backbone_weights={args.backbone_weights}: for a new model with a timm/... backbone "
+            "and without --weights or --resume, which bring their own"
+        )
     name = run_name(args, resumed) or config.name
     # A restarted run goes on, whatever --start_iter said when it began.
     start_iteration = -1 if restarted else args.start_iter
@@ -148,6 +158,17 @@ def _check(args: argparse.Namespace) -> None:
         )
     if args.resume and args.recipe:
         raise UsageError("--recipe is for a new run: --resume keeps the recipe of its run")
+    _check_pairs(args)
+
+
+def _check_pairs(args: argparse.Namespace) -> None:
+    """Refuse flags one of which leaves another without effect."""
+    if args.patience and args.validation_epoch is not None and args.validation_epoch < 1:
+        raise UsageError(f"--patience={args.patience} waits for validations: leave out -1 for them")
+    if args.tensorboard and not args.log:
+        raise UsageError("--tensorboard writes beside the log: leave out --no_log")
+    if args.epochs is not None and any("train.max_iter" in text for text in args.set):
+        raise UsageError("--epochs and train.max_iterations both set the length: give one of them")
 
 
 def _options(
@@ -238,6 +259,7 @@ def configure(args: argparse.Namespace, checkpoint: Checkpoint | None, resume: b
         UsageError: an unknown preset or setting, or an impossible value.
     """
     config = _preset(args.config, checkpoint, resume)
+    images = config.train.batch_size
     if not resume:
         config = config.override(*RECIPES[args.recipe or "original"])
     config = replace(config, train=_schedule(args, config.train))
@@ -249,6 +271,11 @@ def configure(args: argparse.Namespace, checkpoint: Checkpoint | None, resume: b
             "trained images would validate; --weights starts a new run"
         )
     changed = with_settings(config, args.set)
+    if resume and args.start_iter == -1 and changed.train.batch_size != images:
+        raise UsageError(
+            f"--batch_size={changed.train.batch_size}: --resume counts on in steps of {images} "
+            "images; --accumulate runs them in parts, --weights starts a new run"
+        )
     iterations = changed.train.max_iterations
     if resume or iterations == config.train.max_iterations:
         return changed

@@ -46,11 +46,17 @@ def stop_requested() -> Iterator[threading.Event]:
 
 
 @contextmanager
-def saving(saver: Saver, wanted: bool) -> Iterator[None]:
+def saving(saver: Saver, wanted: bool, stop: threading.Event) -> Iterator[None]:
     """Save what was learned before anything that goes wrong ends a run, divergence excepted.
+
+    Args:
+        saver: of the run.
+        wanted: whether to save.
+        stop: the run was asked to stop, and with it perhaps the processes that load images.
 
     Raises:
         ChildProcessError: a process that loads images was killed.
+        Stopped: the same, when all processes of the run were asked to stop.
     """
     try:
         yield
@@ -63,6 +69,8 @@ def saving(saver: Saver, wanted: bool) -> Iterator[None]:
             except OSError as unsaved:  # the reason for the end matters more
                 logger.error("%s; earlier checkpoints are whole", unsaved)
         if isinstance(error, RuntimeError) and str(error).startswith("DataLoader worker"):
+            if stop.is_set():
+                raise Stopped from None
             raise ChildProcessError(
                 f"{error}; where memory runs out, train with fewer --num_workers, and go on by "
                 "--resume=interrupt"

@@ -137,7 +137,7 @@ def autoscale(train: TrainConfig, batch_size: int) -> TrainConfig:
         train,
         batch_size=batch_size,
         learning_rate=train.learning_rate * batch_size / train.batch_size,
-        max_iterations=fewer(train.max_iterations),
+        max_iterations=max(fewer(train.max_iterations), 1),
         learning_rate_steps=tuple(map(fewer, train.learning_rate_steps)),
     )
 

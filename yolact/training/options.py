@@ -26,7 +26,7 @@ class TrainOptions:
         device: as in `pick_device`.
         precision: of the network; "auto" is float32.
         batch_alloc: sizes of the parts in which a process runs its share of a batch.
-        accumulate: the number of such parts, instead of their sizes.
+        accumulate: the number of such parts, as equal as can be, instead of their sizes.
         num_workers: data loading processes.
         save_folder: for checkpoints.
         log_folder: for <name>.log and the folder <name>.
@@ -100,8 +100,8 @@ class TrainOptions:
         """
         sizes = self.batch_alloc or (batch_size,)
         if self.accumulate:
-            part = -(-batch_size // self.accumulate)
-            sizes = tuple(min(part, batch_size - i) for i in range(0, batch_size, part))
+            parts = min(self.accumulate, batch_size)
+            sizes = tuple((batch_size + i) // parts for i in range(parts))
         if min(sizes) < 1 or sum(sizes) != batch_size:
             alloc = ",".join(map(str, sizes))
             raise UsageError(f"--batch_alloc={alloc}: must add up to the batch size, {batch_size}")

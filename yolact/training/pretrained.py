@@ -73,19 +73,19 @@ def keep_known_classes(
     """Start classes from what a checkpoint with others has learned of them, and of the background.
 
     New ones start at 0, below the background almost everywhere: random ones would outdo what is
-    known.
+    known. Where no class is known, layers that fit are left as they are.
 
     Args:
         model: YOLACT, for which this is done; its other weights are loaded.
         names: of its classes.
-        checkpoint: whose class layers have another size.
+        checkpoint: of other classes, or of the same ones.
 
     Returns:
         The names of the tensors that are loaded in part.
     """
     learned = _learned_classes(checkpoint)
     before, now = _keys(learned, names)
-    shared = [name for name in now if name in before]
+    shared = [name for name in now if name in before] if now != before else []
     own, state = model.state_dict(), state_for(model, checkpoint)
     kept = []
     for layer, others in _CLASS_LAYERS.items():
@@ -95,7 +95,7 @@ def keep_known_classes(
         )
         for name in (f"{layer}.weight", f"{layer}.bias"):
             theirs = state.get(name)
-            if not shared or name not in own or theirs is None or own[name].shape == theirs.shape:
+            if not shared or name not in own or theirs is None:
                 continue
             parts = own[name].zero_().view(-1, others + len(now), *theirs.shape[1:])
             parts[:, rows] = theirs.view(-1, others + len(before), *theirs.shape[1:])[:, their_rows]
@@ -142,8 +142,10 @@ def categories_to_train(
             f"{checkpoint.path}: cannot go on with dataset {dataset!r}, {difference}; "
             f"--weights={checkpoint.path} starts a new run from it"
         )
-    if len(learned) == len(own):
-        start = f"class layers start from those of {checkpoint.path}"
+    before, now = _keys(learned, own.names)
+    if len(before) == len(now):
+        by = "place, for no name is known" if set(before).isdisjoint(now) else "name"
+        start = f"class layers start from those of {checkpoint.path} by {by}"
         logger.warning("dataset %r, %s; %s", dataset, difference, start)
     return own
 

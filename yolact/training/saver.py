@@ -46,9 +46,10 @@ class Saver:
         self._superseded: list[Path] = []
 
     def go_on_from(self, path: Path) -> None:
-        """Let the next checkpoint take the place of a resumed one, and of those after it.
+        """With `keep_latest`, let the next checkpoint take the place of a resumed one.
 
-        Those after it are of steps that are lost: left there, `latest` would mean them.
+        It also takes that of those after it, of steps that are given up. Without `keep_latest`
+        they stay, and `latest` means them until the run is past them.
         """
         resumed = CheckpointName.parse(path)
         if resumed is None or resumed.run != self.name or not self.folder.exists():
@@ -60,6 +61,18 @@ class Saver:
         before = [n.iteration for n in names if n.iteration <= resumed.iteration]
         last = max(before, default=resumed.iteration)  # itself, unless it was interrupted
         self._superseded = [n.path for n in names if n.iteration >= last]
+
+    def tell_of_further(self) -> None:
+        """Warn of checkpoints under this name that are further than the run, and stay."""
+        going = self._superseded if self.keep_latest else []
+        for path in find_checkpoints(self.folder, self.name)[-1:]:
+            name = CheckpointName.parse(path)
+            if name and name.iteration > self.learner.progress.iteration and path not in going:
+                logger.warning(
+                    "%s is of steps further on: until this run is past it, %s",
+                    path,
+                    "--resume=latest means that file; --name keeps runs apart",
+                )
 
     def save(self, again: bool = False) -> Path:
         """Write a regular checkpoint, and delete the previous one where asked to.
@@ -86,11 +99,11 @@ class Saver:
 
     def save_interrupted(self) -> Path:
         """Write a checkpoint for `--resume=interrupt`, in place of older ones."""
-        older = find_checkpoints(self.folder, self.name, interrupted=True)
         path = self._write(self._path(interrupted=True))
-        for old in older:
-            if old != path:
-                old.unlink(missing_ok=True)
+        if distributed.rank() == 0:
+            for old in find_checkpoints(self.folder, self.name, interrupted=True):
+                if old != path:
+                    old.unlink(missing_ok=True)
         return path
 
     @property
@@ -111,9 +124,13 @@ class Saver:
                 logger.warning("%s; training goes on", error)
 
     def _let_go(self, old: Path) -> None:
-        """Delete an earlier checkpoint, where only the latest is to be kept."""
+        """Delete an earlier checkpoint, where only the latest is to be kept.
+
+        The first process does, for only it knows that the new one is written.
+        """
         name, interval = CheckpointName.parse(old), self.keep_latest_interval
-        if name and self.keep_latest and (interval <= 0 or name.iteration % interval):
+        goes = self.keep_latest and distributed.rank() == 0
+        if goes and name and (interval <= 0 or name.iteration % interval):
             old.unlink(missing_ok=True)
 
     def _path(self, interrupted: bool = False) -> Path:
@@ -192,6 +209,7 @@ def _progress(checkpoint: Checkpoint) -> Progress:
         best_ap=float(state.get("best_ap", -1)),
         validated=_count(state, "validated", -1),
         skipped=_count(state, "skipped", 0),
+        bad_steps=_count(state, "bad_steps", 0),
         stale=_count(state, "stale", 0),
     )
 

@@ -200,6 +200,7 @@ def set_up(config: Config, options: TrainOptions, checkpoint: Checkpoint | None 
     saver = make_saver(options, learner)
     if checkpoint is not None and options.resume:
         saver.go_on_from(checkpoint.path)
+    saver.tell_of_further()
     log, files = make_logs(options, learner)
     classes = f"{config.num_classes} class{'es' * (config.num_classes != 1)}"
     of = f"{len(train_data)} images of {config.dataset}, {classes}"

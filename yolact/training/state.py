@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import cast
 
 import torch
+from torch import nn
 from torch.amp.grad_scaler import GradScaler
 from torch.optim.swa_utils import AveragedModel
 
@@ -68,3 +71,27 @@ class Learner:
     def epoch(self) -> int:
         """Epochs completed, counted from 0."""
         return self.progress.iteration * self.config.train.batch_size // self.images_per_epoch
+
+
+class BeforeStep:
+    """What a step changes before it is known to count: batch statistics, random numbers."""
+
+    def __init__(self, model: nn.Module) -> None:
+        self._statistics = [(buffer, buffer.clone()) for buffer in model.buffers()]
+        self._random = torch.get_rng_state()
+
+    @torch.no_grad()
+    def restore_statistics(self) -> None:
+        """Make batch norm forget the step."""
+        for buffer, before in self._statistics:
+            buffer.copy_(before)
+
+    @contextmanager
+    def kept_on_error(self) -> Iterator[None]:
+        """Restore all where an error ends a step, for the next run takes the same step again."""
+        try:
+            yield
+        except BaseException:
+            self.restore_statistics()
+            torch.set_rng_state(self._random)
+            raise

@@ -57,6 +57,12 @@ def validation_due(session: Session) -> bool:
     return seen // period > (seen - train.batch_size) // period
 
 
+def validation_missed(session: Session) -> bool:
+    """Tell whether a validation was due after the last step, and broken off by the end of a run."""
+    progress = session.learner.progress
+    return progress.iteration > max(progress.validated, 0) and validation_due(session)
+
+
 def validate(session: Session, stop: Event) -> CocoMetrics | None:
     """Evaluate on the validation images, print and record it, and keep the best weights.
 
