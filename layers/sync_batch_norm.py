@@ -19,6 +19,7 @@ def synchronise_batch_norm(model: nn.Module) -> None:
     Subclasses of BatchNorm2d, which may do more than normalise, are left alone, but for timm's with
     an activation.
     """
+    convert: Callable[[nn.Module], nn.Module] = nn.SyncBatchNorm.convert_sync_batchnorm
     for parent in list(model.modules()):
         for name, child in parent.named_children():
             kind = type(child)
@@ -26,19 +27,12 @@ def synchronise_batch_norm(model: nn.Module) -> None:
             if not acts and kind is not nn.BatchNorm2d:
                 continue
             if child.running_mean is not None and child.running_mean.is_cuda:
-                setattr(parent, name, _on_gpu(acts)(child))
+                child = convert(child)
+                setattr(parent, name, child)
+                if acts:
+                    child.__class__ = _GpuSyncBatchNormAct
             else:
                 child.__class__ = _CpuSyncBatchNormAct if acts else _CpuSyncBatchNorm
-
-
-def _on_gpu(acts: bool) -> Callable[[nn.Module], nn.Module]:
-    """Return what makes torch's synchronised batch norm of one, or of one with an activation."""
-    convert: Callable[[nn.Module], nn.Module] = nn.SyncBatchNorm.convert_sync_batchnorm
-    if acts:
-        from timm.layers import norm_act  # it was loaded for the backbone
-
-        convert = norm_act.convert_sync_batchnorm
-    return convert
 
 
 class _CpuSyncBatchNorm(nn.BatchNorm2d):
@@ -78,8 +72,8 @@ class _CpuSyncBatchNorm(nn.BatchNorm2d):
         self.running_var.lerp_(variance * count / max(count - 1, 1), momentum)
 
 
-class _CpuSyncBatchNormAct(_CpuSyncBatchNorm):
-    """The same with timm's dropout and activation behind it."""
+class _Acting(nn.Module):
+    """Timm's dropout and activation, behind a batch norm."""
 
     drop: nn.Module
     act: nn.Module
@@ -88,6 +82,14 @@ class _CpuSyncBatchNormAct(_CpuSyncBatchNorm):
         """Normalise (B, C, h, w), and activate."""
         activated: Tensor = self.act(self.drop(super().forward(x)))
         return activated
+
+
+class _CpuSyncBatchNormAct(_Acting, _CpuSyncBatchNorm):
+    """`_CpuSyncBatchNorm`, and an activation."""
+
+
+class _GpuSyncBatchNormAct(_Acting, nn.SyncBatchNorm):
+    """`nn.SyncBatchNorm`, and an activation."""
 
 
 class _Mean(torch.autograd.Function):

@@ -29,7 +29,7 @@ def own_argv(monkeypatch: pytest.MonkeyPatch) -> None:
 def there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A working folder with a folder and files."""
     monkeypatch.chdir(tmp_path)
-    for name in ("photo.JPG", "clip.mp4", "odd[1].png", "folder.d/a.png"):
+    for name in ("photo.JPG", "clip.mp4", "odd[1].png", "folder.d/a.png", "noted.pbf"):
         Path(name).parent.mkdir(exist_ok=True)
         Path(name).touch()
     return tmp_path
@@ -54,6 +54,9 @@ def there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         ("rtsp://camera:554/live", "--video"),
         ("https://example.org/a.jpg", "--image"),
         ("https://example.org/live", "--video"),
+        ("https://example.org/live:out.png", "--image"),
+        ("noted.pbf", "--video"),
+        ("noted.pbf:out.png", "--image"),
     ],
 )
 def test_the_flag_of_a_source(there: Path, source: str, flag: str) -> None:
@@ -79,6 +82,14 @@ def test_arguments_are_those_of_the_script(
     assert script_arguments(name, argv) == arguments
 
 
+@pytest.mark.parametrize("source", ["photo.jgp", "photo.jgp:out.png", "clip.mp5:out.mp4"])
+def test_a_file_that_is_neither_there_nor_known_by_its_name(
+    there: Path, source: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["predict", source]) == 1
+    assert capsys.readouterr().err == f"error: no such file: {source.split(':')[0]}\n"
+
+
 @pytest.mark.parametrize(
     ("argv", "words"),
     [
@@ -90,12 +101,21 @@ def test_arguments_are_those_of_the_script(
         (["predict", "a.jpg:"], ["'a.jpg:': expected INPUT or INPUT:OUTPUT"]),
         (["benchmark", "--image=a.jpg"], ["--benchmark takes the images of a --dataset"]),
         (["check", "absent", "--shown=0"], ["--shown=0: expected at least 1"]),
+        (["predict", "a.jpg", "--score_treshold=.3"], ["--score_treshold: no such flag; did you"]),
+        (["eval", "--qqqq"], ["error: --qqqq: no such flag; --help lists them"]),
+        (["predict", "a.jpg", "out.png"], ["out.png: expected flags", "photo.jpg:out.png"]),
+        (["predict", "a.jpg", "--top_k=3x"], ["--top_k=3x: expected a whole number"]),
+        (["predict", "a.jpg", "--score_threshold=30%"], ["30%: expected a number"]),
     ],
 )
 def test_wrong_usage_is_one_line(
     argv: list[str], words: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert main(argv) == 2
+    try:
+        code = main(argv)
+    except SystemExit as end:  # of argparse
+        code = end.code if isinstance(end.code, int) else -1
+    assert code == 2
     out, err = capsys.readouterr()
     assert (out, err.count("\n")) == ("", 1)
     assert all(word in err for word in words)

@@ -78,6 +78,7 @@ def test_nothing_wrong(tmp_path: Path, annotations: tuple[Any, ...]) -> None:
         ({"segmentation": [[70, 1, 90, 1, 80, 20]]}, "an outline outside the image"),
         ({"segmentation": [[-9, -9, -1, -1, -9, -1]]}, "an outline outside the image"),
         ({"segmentation": [[9e8, 1, 90, 1, 9e8, 9e8]]}, "outline far outside the image"),
+        ({"segmentation": [[0, 0, 59, 39, 59, 0, 0, 39] * 9000]}, "outline far too long"),
         ({"segmentation": [[50, 1, 70, 1, 60, 20]]}, "an outline partly outside the image"),
         ({"segmentation": [[10, 45, 30, 45, 20, 58]]}, "x and y swapped"),
         ({"bbox": [10, 5, 50, 35]}, "two corners"),

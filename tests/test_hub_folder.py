@@ -185,7 +185,7 @@ def test_weights_that_do_not_fit(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"cannot read .*config\.json"):
         load_model(folder)
     (folder / "model.safetensors").unlink()
-    with pytest.raises(FileNotFoundError, match="a folder without model.safetensors, nor one of"):
+    with pytest.raises(FileNotFoundError, match="a folder without model.safetensors; models by"):
         load_model(folder)
 
 

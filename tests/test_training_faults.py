@@ -28,7 +28,7 @@ from yolact.files import RunLock, write_picture
 from yolact.runs.names import find_checkpoints
 from yolact.training.log import TrainingLog, read_log
 from yolact.training.options import TrainOptions
-from yolact.training.setup import lock_run
+from yolact.training.saver import lock_run
 
 HOLD = (
     "import sys, time; from pathlib import Path; from yolact.files import RunLock;"

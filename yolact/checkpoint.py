@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -149,8 +150,10 @@ def resolve_weights(path_or_name: str | Path) -> Path:
         raise FileNotFoundError(f"{name}: in the repository, not in the wheel; here are {choices}")
     if name in list_configs():
         raise FileNotFoundError(f"{name}: a preset without trained weights; there are {choices}")
+    close = difflib.get_close_matches(name, choices.split(", "), 1)
     what = f"a folder without {WEIGHTS_FILE}" if path.is_dir() else "no such checkpoint file"
-    raise FileNotFoundError(f"{path_or_name}: {what}, nor one of {choices}")
+    hint = f", did you mean {close[0]}" if close else ""
+    raise FileNotFoundError(f"{path_or_name}: {what}{hint}; models by name are {choices}")
 
 
 def _bundled() -> dict[str, Path]:

@@ -69,6 +69,10 @@ class Predictor:
         timer: StageTimer | None = None,
         network: RunNetwork | None = None,
     ) -> None:
+        if not hasattr(model, "eval"):
+            raise TypeError(
+                f"{model!r:.80}: expected a model; Predictor.from_checkpoint loads one by its name"
+            )
         self.model = model.eval()
         self.timer = timer or StageTimer()
         self.workers = 1

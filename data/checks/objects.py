@@ -111,8 +111,11 @@ def _read(
         reason = "run lengths of the wrong sum"
         if is_no_outline(outline):
             reason = "an empty box"
-        elif isinstance(outline, list):  # the only fault of polygons here
-            reason = "outline far outside the image"
+        elif isinstance(outline, list):
+            alone = ObjectReader(images, label_of)
+            alone.read([accepted[lost] | {"id": 1, "area": 1, "bbox": [0, 0, 1, 1]}])
+            alone.table()
+            (reason,) = alone.left_out
         problems.append(_left_out(reason, accepted[lost], images))
     extents, areas = extents_and_areas(table, images.table.sizes[table.images])
     for row in np.flatnonzero(table.has_box_only).tolist():

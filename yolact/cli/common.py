@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import argparse
+import difflib
 import logging
+import re
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import redirect_stdout
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, NoReturn, get_args
 
 from data.options import BoxesOnly, Crowd, DataOptions
 from yolact.checkpoint import Checkpoint, preset_of_name
@@ -118,11 +120,33 @@ DATA = (
 )
 
 
+class Parser(argparse.ArgumentParser):
+    """Tells a mistake in one line, without the list of all flags."""
+
+    def error(self, message: str) -> NoReturn:
+        """End the program, with the name that was probably meant."""
+        unknown = message.removeprefix("unrecognized arguments: ").split()
+        if message.startswith("unrecognized") and unknown[0].startswith("-"):
+            name = unknown[0].split("=")[0]
+            close = difflib.get_close_matches(name, self._option_string_actions, 1)
+            hint = f"did you mean {close[0]}? " if close else ""
+            message = f"{name}: no such flag; {hint}--help lists them"
+        elif message.startswith("unrecognized"):
+            message = (
+                f"{' '.join(unknown)}: expected flags here; an output stands behind a colon, as in "
+                "photo.jpg:out.png, and a pattern in quotes, as in 'photos/*.jpg'"
+            )
+        if match := re.fullmatch(r"argument (.+): invalid (float|int) value: '(.*)'", message):
+            number = "a number" if match[2] == "float" else "a whole number"
+            message = f"{match[1]}={match[3]}: expected {number}"
+        self.exit(WRONG_USAGE, f"error: {shown(message)}\n")
+
+
 def make_parser(program: str, description: str | None) -> argparse.ArgumentParser:
     """Return a parser without flags; abbreviations are not guessed."""
     if sys.argv[0].startswith("yolact "):  # run as one of its commands
         program = sys.argv[0]
-    return argparse.ArgumentParser(
+    return Parser(
         prog=program, description=description, formatter_class=HelpFormatter, allow_abbrev=False
     )
 

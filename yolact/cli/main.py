@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from data.files import IMAGE_SUFFIXES, is_url
 from yolact import __version__
 from yolact.sources.kinds import kind_of
 
@@ -145,8 +146,15 @@ def source_flag(text: str) -> str:
 
     Raises:
         ValueError: nothing stands before or after the colon.
+        FileNotFoundError: no such file, whose name does not tell what it is either.
     """
-    return f"--{kind_of(parse_source(text)[0], otherwise='video')}"
+    source, output = parse_source(text)
+    is_picture = output is not None and Path(output).suffix.lower() in IMAGE_SUFFIXES
+    kind = kind_of(source, otherwise="image" if is_picture else "video")
+    is_told = kind_of(source, otherwise="image") == kind_of(source, otherwise="video")
+    if not is_told and not is_url(source) and not Path(source).is_file():
+        raise FileNotFoundError(f"no such file: {source}")
+    return f"--{kind}"
 
 
 def load_script(name: str) -> Callable[[Sequence[str]], None]:

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import logging
 import math
+import tempfile
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch.amp.grad_scaler import GradScaler
 
+from data.files import sweep_parts
 from yolact import distributed
 from yolact.checkpoint import Checkpoint, save_checkpoint
+from yolact.files import RunLock
 from yolact.runs.names import CheckpointName, checkpoint_path, find_checkpoints
 
+from .options import TrainOptions
 from .state import Learner, Progress
 
 logger = logging.getLogger(__name__)
@@ -143,6 +147,39 @@ class Saver:
             save_checkpoint(path, learner.evaluated_model, learner.config, _state_of(learner))
             logger.info("saved %s", path)
         return path
+
+
+def lock_run(options: TrainOptions) -> RunLock:
+    """Take the name of a run, and sweep up what killed runs left half-written in its folders.
+
+    Raises:
+        OSError: the folder cannot be written to.
+        UsageError: another process trains under this name there.
+    """
+    folder, name = options.save_folder, options.name
+    folder.mkdir(parents=True, exist_ok=True)
+    refusal = f"--name={name}: another process trains under this name in {folder}; "
+    lock = RunLock(folder, name, f"{refusal}stop it, or give another --name")
+    sweep_parts(folder)
+    sweep_parts(options.folder)
+    return lock
+
+
+def make_saver(options: TrainOptions, learner: Learner) -> Saver:
+    """Make the saver, sure that its folder can be written to before hours are spent.
+
+    Raises:
+        OSError: it cannot.
+    """
+    folder = options.save_folder
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryFile(dir=folder):
+        pass
+    keep = options.keep_latest, options.keep_latest_interval
+    saver = Saver(folder, options.name, learner, *keep)
+    if not options.resume and saver.best.exists():
+        logger.warning("%s, of an earlier run, will be replaced: --name keeps both", saver.best)
+    return saver
 
 
 def _state_of(learner: Learner) -> dict[str, object]:

@@ -6,7 +6,6 @@ import ctypes
 import logging
 import os
 import platform
-import tempfile
 from dataclasses import dataclass, field, replace
 
 import torch
@@ -16,7 +15,6 @@ from torch.utils.data import DataLoader
 from data.annotations.coco import CocoInstances
 from data.catalog import has_one_split, open_dataset, resolve_dataset
 from data.classes import Categories
-from data.files import sweep_parts
 from data.loader import build_train_loader
 from data.sample import Dataset
 from layers.structures import Target
@@ -49,7 +47,7 @@ from .options import TrainOptions
 from .pictures import train_transform
 from .pretrained import categories_to_train, load_start_weights
 from .record import RunFiles, TensorBoard
-from .saver import Saver, restore
+from .saver import Saver, lock_run, make_saver, restore
 from .state import Learner, Progress
 
 logger = logging.getLogger(__name__)
@@ -241,9 +239,14 @@ def open_training_data(config: Config, checkpoint: Checkpoint | None, resume: bo
 
     Raises:
         ValueError: there is nothing in it to learn.
+        FileNotFoundError: there are no such files.
     """
     name = config.dataset
-    data = open_dataset(name, "train", options=config.data)
+    try:
+        data = open_dataset(name, "train", options=config.data)
+    except FileNotFoundError as error:
+        mend = "--dataset takes your own data, --config=yolact_resnet18_shapes needs none"
+        raise FileNotFoundError(f"{error}; {mend}") from None
     if checkpoint is not None:
         categories = categories_to_train(data.categories, name, checkpoint, resume)
         if categories is not data.categories:
@@ -333,39 +336,6 @@ def loss_function(
     if is_whole and not config.train.multi_scale and can_record(model):
         return RecordedLosses(model)
     return parallel
-
-
-def lock_run(options: TrainOptions) -> RunLock:
-    """Take the name of a run, and sweep up what killed runs left half-written in its folders.
-
-    Raises:
-        OSError: the folder cannot be written to.
-        UsageError: another process trains under this name there.
-    """
-    folder, name = options.save_folder, options.name
-    folder.mkdir(parents=True, exist_ok=True)
-    refusal = f"--name={name}: another process trains under this name in {folder}; "
-    lock = RunLock(folder, name, f"{refusal}stop it, or give another --name")
-    sweep_parts(folder)
-    sweep_parts(options.folder)
-    return lock
-
-
-def make_saver(options: TrainOptions, learner: Learner) -> Saver:
-    """Make the saver, sure that its folder can be written to before hours are spent.
-
-    Raises:
-        OSError: it cannot.
-    """
-    folder = options.save_folder
-    folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryFile(dir=folder):
-        pass
-    keep = options.keep_latest, options.keep_latest_interval
-    saver = Saver(folder, options.name, learner, *keep)
-    if not options.resume and saver.best.exists():
-        logger.warning("%s, of an earlier run, will be replaced: --name keeps both", saver.best)
-    return saver
 
 
 def writes_logs(options: TrainOptions) -> bool:
