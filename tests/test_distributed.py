@@ -57,9 +57,11 @@ def train(processes: int, dataset: Path, folder: Path, *more: str) -> str:
 
 
 @pytest.mark.slow
-def test_two_processes_learn_as_one(dataset: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("backbone", ["resnet18", "timm/tf_efficientnet_lite0"])
+def test_two_processes_learn_as_one(dataset: Path, tmp_path: Path, backbone: str) -> None:
     flags = [
         "--config=yolact_resnet18",
+        f"--set=model.backbone={backbone}",
         "--batch_size=12",
         "--accumulate=2",
         "--no_autoscale",
