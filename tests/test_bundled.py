@@ -6,6 +6,7 @@ from pathlib import Path
 
 import matplotlib
 import pytest
+import torch
 
 from data.images import read_image
 from data.shapes.scenes import shapes_split
@@ -51,3 +52,27 @@ def test_shapes_are_found_in_a_scene(index: int) -> None:
     predictor = Predictor.from_checkpoint("yolact_resnet18_shapes", device="cpu")
     found = predictor(sample.image, score_threshold=0.5)
     assert sorted(found.labels.tolist()) == sorted(sample.labels.tolist())
+
+
+@pytest.fixture(scope="module")
+def shapes() -> Predictor:
+    return Predictor.from_checkpoint("yolact_resnet18_shapes", device="cpu", engine="eager")
+
+
+def test_classes_may_come_from_an_iterator(shapes: Predictor) -> None:
+    images = [shapes_split("val").sample(index).image for index in (3, 4)]
+    every = [len(shapes(image)) for image in images]
+    assert min(every) > 0
+    for given in (images, iter(images)):  # of the second comes another iterator
+        classes = iter(shapes.model.class_names)
+        assert [len(found) for found in shapes(given, classes=classes)] == every
+
+
+def test_what_is_found_may_be_changed(shapes: Predictor) -> None:
+    found = shapes(shapes_split("val").sample(3).image)
+    assert len(found) > 1
+    before = found.box_scores.clone()
+    found.scores.mul_(0.5)
+    found.mask_frames[0].add_(1)
+    assert torch.equal(found.box_scores, before)
+    assert not torch.equal(found.mask_frames[0], found.mask_frames[1])

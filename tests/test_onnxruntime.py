@@ -80,6 +80,25 @@ def test_outputs(network: Any, batch: int) -> None:
     assert_parts(network, x.contiguous(memory_format=torch.channels_last))
 
 
+def test_outputs_of_a_network_for_any_input_size(tmp_path: Path) -> None:
+    """How large they are, such a file does not say: here as large as the input."""
+    helper, number = onnx.helper, onnx.TensorProto
+    names, shape = [*PARTS, "anchors"], ["batch", 3, "height", "width"]
+    nodes = [helper.make_node("Identity", ["images"], [name]) for name in names]
+    images, *outputs = [
+        helper.make_tensor_value_info(name, number.FLOAT, shape) for name in ("images", *names)
+    ]
+    graph = helper.make_graph(nodes, "open", [images], outputs)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    onnx.save(model, tmp_path / "open.onnx")
+    engine = Engine("onnxruntime", CPU, "float32")
+    network = runtime.OnnxRuntimeNetwork(tmp_path / "open.onnx", engine)
+    first, second = torch.randn(2, 3, 32, 48), torch.randn(1, 3, 64, 64)
+    found = network(first)
+    assert torch.equal(network(second).class_logits, second)
+    assert torch.equal(found.prototypes, first)  # no output is used twice
+
+
 def test_outputs_are_the_callers_own(network: Any) -> None:
     x = torch.randn(1, 3, 64, 64)
     first = network(x)

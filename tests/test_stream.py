@@ -189,6 +189,36 @@ def test_what_cannot_be_read_is_skipped_and_counted_or_raised(
     assert numbers(iter(before)) == [0, 1, 2]
 
 
+@pytest.mark.parametrize("buffer", ["array", "tensor", "bytes"])
+def test_an_iterator_may_use_one_buffer_for_all(predictor: Predictor, buffer: str) -> None:
+    pictures = [np.full((48, 64, 3), value, np.uint8) for value in (0, 90, 180)]
+
+    def each() -> Iterator[object]:
+        array = pictures[0].copy()
+        held = {"array": array, "tensor": torch.from_numpy(array), "bytes": bytearray()}[buffer]
+        for image in pictures:
+            array[:] = image
+            if isinstance(held, bytearray):
+                held[:] = cv2.imencode(".png", image)[1].tobytes()
+            yield held
+
+    found = [found.image for found in predictor.stream(each(), batch=3)]
+    np.testing.assert_array_equal(np.stack(found), np.stack(pictures))
+
+
+def test_a_model_in_training_mode_is_refused(predictor: Predictor) -> None:
+    image = np.zeros((48, 64, 3), np.uint8)
+    predictor.model.train()
+    try:
+        many = predictor.for_many()
+        assert predictor.model.training  # nobody has changed that
+        for each in (predictor, many):
+            with pytest.raises(RuntimeError, match="in training mode: model.eval"):
+                each(image)
+    finally:
+        predictor.model.eval()
+
+
 def test_batches_name_what_has_no_name() -> None:
     with pytest.raises(ValueError, match="^image 8: image of shape"):
         read_batch([(7, picture(0)), (8, np.zeros((0, 3, 3), np.uint8))])

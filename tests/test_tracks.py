@@ -148,6 +148,15 @@ def test_times_that_stand_still_or_go_back() -> None:
         assert len(ids_of(tracker.update(frame.image, found, seconds))) == 6
 
 
+@pytest.mark.parametrize("step", [0.04, 0.6, 1.0, 6.0])
+def test_slow_videos_and_those_that_stall(step: float) -> None:
+    """What the last frame showed is followed, however long ago that was."""
+    tracker, (frame, found) = Tracker(), perfect("moving", 1)[0]
+    ids = [ids_of(tracker.update(frame.image, found, number * step)) for number in range(4)]
+    assert ids == [ids[0]] * 4
+    assert len(ids[0]) == 6
+
+
 def test_frames_of_a_generator() -> None:
     frames = [replace(found, picture=frame.image) for frame, found in perfect("moving", 3)]
     assert len([*tracked(found for found in frames)]) == 3

@@ -11,7 +11,9 @@ import pytest
 from support.numbered_clip import number_of, picture, write_clip
 from support.recorded_clip import make, noisy
 
+from data.images import Picture
 from data.video.reader import open_video
+from data.video.source import VideoSource, as_image
 
 pytestmark = pytest.mark.usefixtures("no_thread_stays")
 posix = pytest.mark.skipif(os.name != "posix", reason="FIFOs are POSIX")
@@ -120,7 +122,10 @@ def test_raw_formats_that_are_none(tmp_path: Path, raw: str) -> None:
 
 
 @posix
-def test_a_pipe_that_stalls(tmp_path: Path) -> None:
+@pytest.mark.parametrize("way", [iter, lambda source: source.pictures()], ids=["images", "any"])
+def test_a_pipe_that_stalls(
+    tmp_path: Path, way: Callable[[VideoSource], Iterator[Picture]]
+) -> None:
     os.mkfifo(tmp_path / "fifo")
     content = write_clip(tmp_path / "a.ts", 20).read_bytes()
     writing = threading.Event()
@@ -136,8 +141,8 @@ def test_a_pipe_that_stalls(tmp_path: Path) -> None:
     with open_video(tmp_path / "fifo", timeout=0.3) as source:
         numbers = []
         with pytest.raises(OSError, match=r"fifo: no data for 0.3 s; 20 frames came before"):
-            for frame in source:
-                numbers.append(number_of(frame))
+            for frame in way(source):
+                numbers.append(number_of(as_image(frame)))
     writing.set()
     thread.join()
     assert numbers == list(range(20))

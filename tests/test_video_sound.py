@@ -6,6 +6,7 @@ import pytest
 from support.numbered_clip import read_numbers, write_clip
 from support.sound_clip import FPS, listen, write_sound_clip
 
+from data.video.container import ContainerSource, open_container
 from data.video.reader import open_video
 from data.video.writer import VideoWriter
 
@@ -129,6 +130,32 @@ def test_a_source_without_sound(tmp_path: Path, caplog: pytest.LogCaptureFixture
 def test_what_cannot_hold_sound_is_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     copy(write_sound_clip(tmp_path / "a.mp4"), tmp_path / "o.gif")
     assert caplog.messages == ["no sound is written: gif files take no aac"]
+
+
+def test_sound_that_nobody_takes_is_not_kept(tmp_path: Path) -> None:
+    """Also when a stream is connected again, which nobody can wait for in a test."""
+    with open_video(write_sound_clip(tmp_path / "a.mp4")) as source:
+        assert isinstance(source, ContainerSource)
+        assert source.sound is not None
+        next(iter(source))
+        assert source.sound is None
+        source._use(open_container(tmp_path / "a.mp4"))
+        assert source.sound is None
+        assert len(source._streams) == 1
+
+
+def test_sound_that_is_broken_off_is_not_kept(tmp_path: Path) -> None:
+    with open_video(write_sound_clip(tmp_path / "a.mp4")) as source:
+        sound = source.sound
+        assert sound is not None
+        sound.is_wanted = True
+        frames = iter(source)
+        for _ in range(5):
+            next(frames)
+        assert list(sound.until(0.1))
+        sound.end()
+        assert len(list(frames)) > 5
+        assert not list(sound.until(1e9))
 
 
 def test_sound_that_cannot_be_decoded_leaves_the_frames(

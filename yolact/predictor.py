@@ -115,8 +115,8 @@ class Predictor:
     def for_many(self) -> Predictor:
         """Return a predictor of the same model for many images; `workers` threads share it."""
         network, workers = for_many(self._network) if self._network else (None, 1)
-        other = Predictor(self.model, self._precision, self.timer, network)
-        other.workers = workers
+        other = object.__new__(Predictor)
+        other.__dict__.update(self.__dict__, _network=network, workers=workers)
         return other
 
     def __getstate__(self) -> bytes:
@@ -184,6 +184,8 @@ class Predictor:
             OSError: no such image, or it cannot be fetched.
             ValueError: no image, or an argument out of its range.
         """
+        if not isinstance(image, (list, tuple)) and not is_one(image):
+            return self.stream(image, score_threshold=score_threshold, top_k=top_k, classes=classes)
         thresholds = self.thresholds(score_threshold, top_k, classes)
 
         def segment(images: list[Image]) -> list[Detections]:
@@ -193,8 +195,6 @@ class Predictor:
             parts = batches(enumerate(image), LIST_BATCH)
             found = (segment_shots(read_batch(part), segment) for part in parts)
             return list(chain.from_iterable(found))
-        if not is_one(image):
-            return self.stream(image, score_threshold=score_threshold, top_k=top_k, classes=classes)
         shot = read(image)
         return segment_shots([shot], segment, keep=True)[0]
 
@@ -232,8 +232,8 @@ class Predictor:
                 masks that are averaged along the motion, see `yolact.video.tracks.Tracker`.
 
         Returns:
-            An iterator over the detections. To close it closes a video or camera. `source` is
-            "clip.mp4#17" for frame 17 of a video, counted from 0, and "0#17" of camera 0.
+            An iterator over the detections. To close it, once begun, closes a video or camera.
+            `source` is "clip.mp4#17" for frame 17 of a video, counted from 0; of camera 0 "0#17".
 
         Raises:
             OSError: no such file or folder.
@@ -366,8 +366,11 @@ class Predictor:
             Detections of each image, on the CPU.
 
         Raises:
-            RuntimeError: this process was forked after the predictor was made.
+            RuntimeError: this process was forked after the predictor was made, or the model is in
+                training mode again.
         """
+        if self._network is None and self.model.training:
+            raise RuntimeError("the model is in training mode: model.eval() ends that")
         if os.getpid() != self._process and not survives_fork(self._network):
             raise RuntimeError(
                 "this process was forked after the predictor was made, and lacks its threads; "

@@ -68,6 +68,7 @@ class ContainerSource(VideoSource):
         self.name, self.is_live = name, is_live
         self._without_card = without_card
         self._frames_to_skip = self._sounds_to_skip = self._sounds = 0
+        self._is_mute = False
         self._use(container)
         rate = float(self._video.average_rate or self._video.guessed_rate or 0)
         length = _claimed_seconds(container, self._video)
@@ -92,7 +93,8 @@ class ContainerSource(VideoSource):
 
     def pictures(self) -> Iterator[Picture]:
         """Yield the same, as tensors those that stay on a card."""
-        if self.sound is not None and not self.sound.is_wanted:
+        self._is_mute = self.sound is not None and not self.sound.is_wanted
+        if self._is_mute:
             self.sound = None
         yield from self._frames
         if told := self._damage():
@@ -121,7 +123,7 @@ class ContainerSource(VideoSource):
         sound = container.streams.best("audio")
         self._heard: list[Packet[Any]] = []  # before the first frame
         self._streams: list[VideoStream | AudioStream] = [video]
-        if isinstance(sound, AudioStream) and sound.codec_context:
+        if isinstance(sound, AudioStream) and sound.codec_context and not self._is_mute:
             self.sound = self.sound or Sound()
             self.sound.stream = sound
             self._streams.append(sound)

@@ -128,6 +128,7 @@ class Encoder:
             return take(self._track)
         except Exception as error:  # decoders of damaged sound raise nearly every type there is
             logger.warning("the sound ends after %.1f s: %s", self._now(), error)
+            self._track.end()
             self._track = None
             return []
 

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
-from data.images import Image
+from data.images import Picture
 
 from .container import ContainerSource, open_container
 from .formats import RawFormat
@@ -76,13 +76,13 @@ class PipeSource(ContainerSource):
         self._pipe, self._timeout = Pipe(file, timeout), timeout
         super().__init__(name, open_container(_seekable(file, self._pipe), raw))
 
-    def __iter__(self) -> Iterator[Image]:
+    def pictures(self) -> Iterator[Picture]:
         """Yield the remaining frames.
 
         Raises:
             OSError: nothing has come for as long as the timeout.
         """
-        yield from super().__iter__()
+        yield from super().pictures()
         if self._pipe.stalled:
             raise OSError(
                 f"{self.name}: no data for {self._timeout:g} s; "

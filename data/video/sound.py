@@ -25,13 +25,13 @@ class Sound:
 
     Attributes:
         stream: what the newest packets are of; another one after a stream was reconnected.
-        is_wanted: whoever writes has asked for it.
+        is_wanted: whoever writes has asked for it, and takes it.
     """
 
     stream: AudioStream
 
     def __init__(self) -> None:
-        self.is_wanted = False
+        self.is_wanted, self._is_over = False, False
         self._packets: deque[tuple[float, Packet[Any]]] = deque()
 
     def put(self, packet: Packet[Any], start: float) -> None:
@@ -41,13 +41,18 @@ class Sound:
             packet: as read.
             start: seconds on its clock at which the frames begin.
         """
-        if packet.pts is None or packet.dts is None or not packet.time_base:
+        if self._is_over or packet.pts is None or packet.dts is None or not packet.time_base:
             return
         shift = round(start / packet.time_base)
         packet.pts, packet.dts = packet.pts - shift, packet.dts - shift
         begin = float(packet.pts * packet.time_base)
         if begin >= -_PRIMING_SECONDS:
             self._packets.append((begin, packet))
+
+    def end(self) -> None:
+        """Keep no more packets: nobody takes them."""
+        self._is_over = True
+        self._packets.clear()
 
     def until(self, seconds: float) -> Iterator[Packet[Any]]:
         """Take the packets that begin before a time, on the clock of the frames."""
@@ -82,6 +87,10 @@ class Track:
         """Return what begins before a time, as packets to write."""
         packets = self._sound.until(seconds)
         return list(self._in_order(packets if self._is_copied else self._encoded(packets)))
+
+    def end(self) -> None:
+        """Take nothing any more."""
+        self._sound.end()
 
     def rest(self, seconds: float) -> list[Packet[Any]]:
         """Return the same, and what the encoder still holds."""

@@ -13,7 +13,7 @@ from av.error import ExitError, FFmpegError
 from av.packet import Packet
 
 from data.files import without_password
-from data.images import Image
+from data.images import Picture
 
 from .container import ContainerSource, restrictions
 from .formats import open_to_read
@@ -46,13 +46,13 @@ class StreamSource(ContainerSource):
         is_live = not container.duration and is_endless
         super().__init__(without_password(address), container, is_live=is_live)
 
-    def __iter__(self) -> Iterator[Image]:
+    def pictures(self) -> Iterator[Picture]:
         """Yield the remaining frames.
 
         Raises:
             OSError: nothing has come for as long as the timeout, or a file has ended early.
         """
-        yield from super().__iter__()
+        yield from super().pictures()
         if told := self._missing():
             raise OSError(f"{self.name}: {told}")
 

@@ -47,15 +47,21 @@ class OnnxRuntimeNetwork:
         """Predict for a (B, 3, S, S) normalised RGB batch on the engine's device."""
         x = x.contiguous()
         ports = self._session.get_outputs()
+        is_open = any(not isinstance(size, int) for port in ports for size in port.shape[1:])
         shapes = [[size if isinstance(size, int) else len(x) for size in p.shape] for p in ports]
         outputs = [torch.empty(shape, device=x.device) for shape in shapes]
         binding = self._session.io_binding()
         binding.bind_input(self._session.get_inputs()[0].name, *_memory(x))
         for port, output in zip(ports, outputs, strict=True):
-            binding.bind_output(port.name, *_memory(output))
+            if is_open:  # for inputs of any size: how large it is, is known afterwards
+                binding.bind_output(port.name)
+            else:
+                binding.bind_output(port.name, *_memory(output))
         if x.device.type == "cuda":  # its own stream does not wait for PyTorch's
             torch.cuda.current_stream(x.device).synchronize()  # sync: for the input
         self._session.run_with_iobinding(binding)
+        if is_open:
+            outputs = [torch.from_numpy(o).to(x.device) for o in binding.copy_outputs_to_cpu()]
         return Predictions(*outputs)
 
     def __reduce__(self) -> tuple[type[OnnxRuntimeNetwork], tuple[Path, Engine]]:

@@ -277,7 +277,7 @@ class MaskRcnn(Segmenter[RoiInputs, list[Found]]):
             labels=found.labels[good],
             soft_masks=soft_masks.squeeze(1),
             mask_frames=frames,
-            box_scores=scores,
+            box_scores=scores.clone(),
             image_hw=image_hw,
             class_names=self.class_names,
         )

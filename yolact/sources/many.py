@@ -10,6 +10,7 @@ from itertools import islice
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 import numpy as np
+from torch import Tensor
 
 from .kinds import kind_of
 from .listing import expand_images
@@ -113,9 +114,14 @@ def _each(given: Iterable[object]) -> Generator[object, None, None]:
 
 
 def _copies(given: Iterable[object]) -> Generator[object, None, None]:
-    """Yield what an iterator gives, which may use one array for every image."""
+    """Yield what an iterator gives, which may use one array or the like for every image."""
     for each in given:
-        yield each.copy() if isinstance(each, np.ndarray) else each
+        if isinstance(each, Tensor):
+            yield each.detach().clone()
+        elif isinstance(each, (np.ndarray, bytearray)):
+            yield each.copy()
+        else:
+            yield each
 
 
 def _open_video(name: str, card: int | None) -> Many:

@@ -152,7 +152,10 @@ class Tracker:
         return every if self._smooth else found
 
     def _move_on(self, small: SmallFrame, detections: Detections, seconds: float) -> Detections:
-        """Carry everything to a new frame, and forget what is lost for long."""
+        """Carry everything to a new frame, and forget what is lost for long.
+
+        What was in the last frame is not lost, however long ago that was.
+        """
         passed, self._now = max(seconds - self._now, 0.0), seconds
         none = replace(detections[:0], track_ids=torch.zeros(0, dtype=torch.int64))
         if self._last is None:
@@ -163,9 +166,10 @@ class Tracker:
             self._tracks.clear()
             return none
         drift = -np.median(flow.offsets[::4, ::4].reshape(-1, 2), axis=0) * flow.pixel
+        shown = set(_ids(last))
         for number, track in list(self._tracks.items()):
             track.go_on(drift, passed)
-            if track.is_forgotten(seconds):
+            if number not in shown and track.is_forgotten(seconds):
                 del self._tracks[number]
         return carry(last, flow)
 
