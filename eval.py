@@ -53,6 +53,7 @@ from yolact.drawing.window import has_display, show
 from yolact.evaluation.coco import CocoEvaluator
 from yolact.evaluation.kept import Kept, journal_of
 from yolact.evaluation.result_files import load_results
+from yolact.evaluation.result_origin import digest_of_images
 from yolact.results.detections import Detections
 from yolact.results.folder import progress_of
 
@@ -127,14 +128,15 @@ def average_precision(args: argparse.Namespace) -> None:
     config, limit = with_limits(args, config, dataset)
     ids = dataset.categories.category_ids
     file = args.ap_data_file
+    images = digest_of_images(dataset)
+    order = image_order(args, dataset)[: args.max_images if args.max_images >= 0 else None]
+    wanted = [dataset.image_ids[index] for index in order]
     if args.resume and not journal_of(file).exists():
-        results = load_results(file, origin_of(args, checkpoint, config))
-        evaluator = CocoEvaluator(dataset.coco, ids, results, limit)
+        results = load_results(file, origin_of(args, checkpoint, config, images=images))
+        evaluator = CocoEvaluator(dataset.coco, ids, results.of(wanted), limit)
     else:
         engine = engine_for(args, checkpoint, config)
-        order = image_order(args, dataset)[: args.max_images if args.max_images >= 0 else None]
-        wanted = [dataset.image_ids[index] for index in order]
-        origin = origin_of(args, checkpoint, config, engine)
+        origin = origin_of(args, checkpoint, config, engine, images)
         with Kept(file, origin, wanted, args.resume) as kept:
             evaluator = CocoEvaluator(dataset.coco, ids, kept.results, limit, kept.note)
             detect_in_dataset(

@@ -80,10 +80,16 @@ def main(argv: Sequence[str] | None = None) -> None:
         print("no validation split: --val=0.2 holds out images, --val=path names others\n")
     tell("problems", problems, args.shown)
     tell("worth a look", {part: n for part, n in findings.notices.items() if n}, args.shown)
+    unknown: ValueError | None = None
     if predictor is not None and findings.splits:
-        findings = contradicted(findings, predictor, args.suspects)
-        tell_suspects(findings, args.shown)
+        try:
+            findings = contradicted(findings, predictor, args.suspects)
+            tell_suspects(findings, args.shown)
+        except ValueError as error:  # the model knows none of the classes
+            unknown = error
     write_files(args, findings, config, splits.get("train"))
+    if unknown is not None:
+        raise unknown
     count = sum(map(len, problems.values()))
     if count:
         raise ValueError(f"{args.dataset} has {count} problem{'s' * (count > 1)}, see above")
@@ -104,8 +110,9 @@ def read_flags(argv: Sequence[str] | None) -> argparse.Namespace:
     for name in ("shown", "suspects"):
         if getattr(args, name) < 1:
             raise UsageError(f"--{name}={getattr(args, name)}: expected at least 1")
-    if args.sheet and not args.model:
-        raise UsageError(f"--sheet={args.sheet}: needs --with=model.pth, whose view it shows")
+    for name, default in (("sheet", None), ("suspects", MOST), ("device", "auto")):
+        if getattr(args, name) != default and not args.model:
+            raise UsageError(f"--{name}={getattr(args, name)}: needs --with=model.pth")
     if args.link and not args.fix:
         raise UsageError("--link: needs --fix=folder, whose images it links")
     if args.fix and args.fix.exists() and (not args.fix.is_dir() or any(args.fix.iterdir())):

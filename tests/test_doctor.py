@@ -207,6 +207,8 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     ("flag", "reason"),
     [
         ("--sheet=a.jpg", "needs --with=model.pth"),
+        ("--suspects=9", "needs --with=model.pth"),
+        ("--device=cpu", "needs --with=model.pth"),
         ("--link", "needs --fix=folder"),
         ("--suspects=0", "at least 1"),
     ],
@@ -214,6 +216,18 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
 def test_flags_that_do_nothing(flag: str, reason: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert check("nowhere", flag) == 2
     assert reason in capsys.readouterr().err
+
+
+def test_a_model_of_other_classes_loses_no_file(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    detector = RectangleDetector()
+    detector.model.class_names = ("other",)
+    monkeypatch.setattr(Predictor, "from_checkpoint", lambda path, device: detector)
+    folder, file = write(tmp_path / "data", content()), tmp_path / "found.json"
+    assert check(folder, "--with=known.pth", f"--json={file}") == 1
+    assert "the model knows none of the classes" in capsys.readouterr().err
+    assert json.loads(file.read_text())["images"]
 
 
 def test_the_command_with_a_model(

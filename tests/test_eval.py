@@ -14,7 +14,7 @@ from support.evaluate import evaluate, main
 from test_resume import edit
 
 from data.classes import SHAPE_CLASSES
-from yolact import build_model
+from yolact import Predictor, build_model
 from yolact.checkpoint import read_checkpoint, save_checkpoint
 from yolact.cli import evaluate as evaluate_room
 from yolact.runs.provenance import as_text, provenance
@@ -38,6 +38,7 @@ def rows(text: str) -> list[str]:
         ["--no_sort", "--fast_nms=False"],
         ["--cross_class_nms=True"],
         ["--detect"],
+        ["--detect", "--per_class"],
         ["--no_crop"],
         ["--smooth_masks"],
         ["--score_threshold=0.9"],
@@ -53,6 +54,9 @@ def test_average_precision(flags: list[str], capsys: pytest.CaptureFixture[str])
     assert len(rows(out)) == 2 - ("--detect" in flags)
     assert "Average Precision" in out
     assert ("crescent" in out) == ("--per_class" in flags)
+    kinds = ["box", "mask"][: 1 if "--detect" in flags else 2]
+    titles = [line.split()[1:] for line in out.splitlines() if line.startswith("class ")]
+    assert titles == [kinds] * ("--per_class" in flags)
 
 
 def test_resume_scores_the_kept_detections(capsys: pytest.CaptureFixture[str]) -> None:
@@ -164,7 +168,7 @@ def test_no_annotations_no_report(capsys: pytest.CaptureFixture[str]) -> None:
     assert not Path("out/nothing").exists()
 
 
-def break_off(monkeypatch: pytest.MonkeyPatch) -> None:
+def break_off(monkeypatch: pytest.MonkeyPatch, *flags: str) -> None:
     """Evaluate, and press Ctrl-C after the last image, before anything is scored."""
 
     def broken_off(*given: Any, **more: Any) -> None:
@@ -174,7 +178,7 @@ def break_off(monkeypatch: pytest.MonkeyPatch) -> None:
     real = evaluate_room.evaluate
     with monkeypatch.context() as patch:
         patch.setattr(evaluate_room, "evaluate", broken_off)
-        assert evaluate() == 130
+        assert evaluate(*flags) == 130
 
 
 def test_an_evaluation_that_goes_on_scores_what_is_asked_for(
@@ -182,7 +186,49 @@ def test_an_evaluation_that_goes_on_scores_what_is_asked_for(
 ) -> None:
     break_off(monkeypatch)
     assert evaluate("--resume", "--max_images=1", "--json=one.json") == 0
-    assert len(json.loads(Path("results/ap_data.json").read_text())["images"]) == 1
+    kept, noted = Path("results/ap_data.json"), Path("results/.ap_data.json.progress")
+    assert len(json.loads(kept.read_text())["images"]) == 1
+    assert noted.exists()  # for the evaluation of all
+    monkeypatch.setattr(Predictor, "segment", lambda *_: pytest.fail("looked at again"))
+    assert evaluate("--resume") == 0
+    assert len(json.loads(kept.read_text())["images"]) == 3
+    assert not noted.exists()
+
+
+def test_of_kept_detections_those_that_flags_choose_are_scored(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level("INFO")
+    assert evaluate("--ap_data_file=two.json", "--max_images=2") == 0
+    for flags, images in (((), 2), (("--max_images=1",), 1), (("--max_images=3",), 2)):
+        file = Path(f"of_{images}.json")
+        assert evaluate("--ap_data_file=two.json", "--resume", f"--json={file}", *flags) == 0
+        assert json.loads(file.read_text())["images"] == images
+    assert "detections of 2 of 3 images are kept" in caplog.text
+
+
+@pytest.mark.parametrize("broken_off", [False, True])
+def test_detections_of_other_images_are_refused(
+    broken_off: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Ids that count files mean others once a file is new."""
+    folder = Path(f"files{broken_off}")
+    (folder / "images").mkdir(parents=True)
+    (folder / "labels").mkdir()
+    (folder / "data.yaml").write_text("train: images\nval: images\nnames: [circle]\n")
+    for name, source in zip("bcd", sorted(Path("scenes/val").iterdir()), strict=False):
+        shutil.copy(source, folder / "images" / f"{name}{source.suffix}")
+        (folder / "labels" / f"{name}.txt").write_text("0 0.1 0.1 0.5 0.1 0.5 0.5\n")
+    flags = [f"--dataset={folder}", f"--ap_data_file={folder}.json"]
+    if broken_off:
+        break_off(monkeypatch, *flags)
+    else:
+        assert evaluate(*flags) == 0
+    last = next(folder.glob("images/d*"))
+    last.rename(last.with_stem("a"))
+    (folder / "labels" / "d.txt").rename(folder / "labels" / "a.txt")
+    assert evaluate(*flags, "--resume") == 1
+    assert "images of --dataset" in capsys.readouterr().err.splitlines()[-1]
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="no such locks")
@@ -267,6 +313,13 @@ def test_files_for_others(capsys: pytest.CaptureFixture[str]) -> None:
     assert set(boxes[0]) == {"image_id", "category_id", "bbox", "score"}
     assert isinstance(masks[0]["segmentation"]["counts"], str)
     assert json.loads(Path("web/yolact_resnet18.json").read_text())["images"]
+
+
+def test_boxes_alone_for_others() -> None:
+    flags = ["--output_coco_json", "--bbox_det_file=b1.json", "--mask_det_file=m1.json"]
+    assert evaluate("--detect", *flags) == 0
+    assert json.loads(Path("b1.json").read_text())
+    assert not Path("m1.json").exists()
 
 
 def test_files_for_others_name_no_category_that_the_dataset_lacks(tmp_path: Path) -> None:

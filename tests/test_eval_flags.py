@@ -115,7 +115,6 @@ def test_room_for_many_detections(
         (["--detect"], "none", False),
         (["--no_crop"], "whole", True),
         (["--smooth_masks"], "smooth", True),
-        (["--smooth_masks", "--detect"], "none", False),
         (["--display_masks=False"], "cropped", False),
     ],
 )

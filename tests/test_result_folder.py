@@ -67,6 +67,20 @@ def test_every_kind(tmp_path: Path) -> None:
         ResultFolder(out, ["xml"])
 
 
+def test_the_names_of_classes_are_those_of_the_labels(tmp_path: Path) -> None:
+    """Also after another model, and beside an image that is called as their file."""
+    path, image = photo(tmp_path)
+    found = odd_detections(image, str(path))
+    other = replace(found, class_names=tuple(reversed(NAMES)))
+    for each in (found, other):
+        with ResultFolder(tmp_path / "out", ["txt"], tmp_path) as folder:
+            folder.add(each, "a")
+            folder.add(each, "classes")
+        classes = (tmp_path / "out" / "labels" / "classes.txt").read_text()
+        assert classes.splitlines() == list(each.class_names)
+        assert (tmp_path / "out" / "labels" / "classes_1.txt").read_text() == each.to_yolo()
+
+
 @pytest.mark.parametrize(("tolerance", "least"), [(None, 1.0), (0.0, 1.0), (1.0, 0.97)])
 def test_coco_file_is_a_dataset(tmp_path: Path, tolerance: float | None, least: float) -> None:
     (tmp_path / "images").mkdir()

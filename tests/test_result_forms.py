@@ -143,6 +143,29 @@ def test_yolo_by_opencv_and_by_our_reader(tmp_path: Path, tolerance: float) -> N
     check_masks(content, 0.97 if tolerance else 0.999)
 
 
+def test_boxes_without_masks_are_written_as_boxes(tmp_path: Path) -> None:
+    found = odd_detections()
+    found = replace(found, soft_masks=torch.zeros_like(found.soft_masks))
+    assert not found.masks.any()
+    (tmp_path / "classes.txt").write_text("\n".join(NAMES))
+    path, _ = photo(tmp_path)
+    path.with_suffix(".txt").write_text(found.to_yolo())
+    read = read_yolo(tmp_path, tmp_path / "classes.txt").content["annotations"]
+    corners = [[x, y, x + w, y + h] for x, y, w, h in (each["bbox"] for each in read)]
+    np.testing.assert_allclose(corners, found.boxes, atol=0.01)
+    shapes = found.to_labelme()["shapes"]
+    assert [shape["shape_type"] for shape in shapes] == ["rectangle"] * len(found)
+    assert [sum(shape["points"], []) for shape in shapes] == found.boxes.tolist()
+
+
+def test_numbers_in_csv_stay_numbers() -> None:
+    found = odd_detections()[:1]
+    found = replace(found, boxes=found.boxes - 100, class_names=("=1+1", *NAMES[1:]))
+    row = next(csv.DictReader(io.StringIO(found.to_csv())))
+    assert float(row["x1"]) == pytest.approx(float(found.boxes[0, 0]), abs=0.01)
+    assert row["name"].startswith("'=")  # what a spreadsheet would compute
+
+
 def check_masks(content: dict, least: float) -> None:
     for annotation, mask in zip(content["annotations"], odd_bitmaps(), strict=True):
         parts = mask_utils.frPyObjects(annotation["segmentation"], *HW)

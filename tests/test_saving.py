@@ -193,6 +193,13 @@ def test_one_colour_for_a_class() -> None:
         (["--image=a.jpg", "--color=rainbow"], "invalid choice: 'rainbow'"),
         (["--video=a.mp4", "--tile=9"], "for --image, --images or the evaluation of a dataset"),
         (["--classes=heart"], "--classes does nothing with the evaluation"),
+        (["--seed=3"], "--seed does nothing without --shuffle"),
+        (["--bbox_det_file=b.json"], "--bbox_det_file does nothing without --output_coco_json"),
+        (["--web_det_path=web"], "--web_det_path does nothing without --output_web_json"),
+        (["--shuffle", "--no_sort"], "--shuffle and --no_sort are two orders"),
+        (["--image=a.jpg", "--detect", "--min_area=9"], "--min_area does nothing with --detect"),
+        (["--image=a.jpg", "--detect", "--no_crop"], "--no_crop does nothing with --detect"),
+        (["--ap_data_file=in"], "--ap_data_file=in: expected a file, this is a folder"),
     ],
 )
 def test_what_cannot_act_is_refused(

@@ -3,16 +3,24 @@
 from __future__ import annotations
 
 import io
+import json
 import threading
 import traceback
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image as PilImage
+from support.rectangles import RectangleDetector
 
 from data.video.reader import open_video
+from yolact.cli.predict import segment_image
+from yolact.cli.saving import Saving
+from yolact.drawing.detections import draw_detections
+from yolact.results.thresholds import Thresholds
 from yolact.sources import web
 from yolact.sources.kinds import kind_of
 from yolact.sources.one import read
@@ -110,6 +118,18 @@ def test_an_image_and_its_address(url: str, path: str) -> None:
     assert (shot.image == PIXELS).all()
     assert shot.source == url + path
     assert not shot.is_file
+
+
+def test_a_password_is_in_no_result(url: str, tmp_path: Path) -> None:
+    address = url.replace("http://", "http://me:hidden@") + "/photo.png"
+    detector: Any = RectangleDetector()
+    segment_image(
+        *(address, tmp_path / "a.png", detector, draw_detections, Thresholds()),
+        Saving(("json", "csv"), quiet=True),
+    )
+    (entry,) = tmp_path.glob("json/*.json")
+    assert json.loads(entry.read_text())["source"] == address.replace("hidden", "***")
+    assert not any(b"hidden" in file.read_bytes() for file in tmp_path.rglob("*.*"))
 
 
 @pytest.mark.parametrize(

@@ -70,9 +70,7 @@ class Predictor:
         network: RunNetwork | None = None,
     ) -> None:
         if not hasattr(model, "eval"):
-            raise TypeError(
-                f"{model!r:.80}: expected a model; Predictor.from_checkpoint loads one by its name"
-            )
+            raise TypeError(f"{model!r:.80}: Predictor.from_checkpoint loads a model by its name")
         self.model = model.eval()
         self.timer = timer or StageTimer()
         self.workers = 1
@@ -366,8 +364,7 @@ class Predictor:
             Detections of each image, on the CPU.
 
         Raises:
-            RuntimeError: this process was forked after the predictor was made, or the model is in
-                training mode again.
+            RuntimeError: the process was forked after this was made, or the model trains again.
         """
         if self._network is None and self.model.training:
             raise RuntimeError("the model is in training mode: model.eval() ends that")

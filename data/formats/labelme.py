@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -107,7 +107,10 @@ def write_labelme(output: Output, pictures: Iterable[Picture]) -> None:
 
 
 def labelme_content(
-    image_path: str, image_hw: tuple[int, int], objects: Iterable[Drawn]
+    image_path: str,
+    image_hw: tuple[int, int],
+    objects: Iterable[Drawn],
+    boxes: Sequence[Sequence[float]] = (),
 ) -> dict[str, object]:
     """Return a labelme file: a polygon for each part, the parts of an object as a group.
 
@@ -115,20 +118,14 @@ def labelme_content(
         image_path: of the image, relative to the JSON file.
         image_hw: height and width of the image.
         objects: with their outlines; a hole is joined to its outline by a bridge without area.
+        boxes: x1, y1, x2, y2 of each, by which one without an outline is a rectangle.
     """
-    shapes: list[dict[str, object]] = [
-        {
-            "label": drawn.name,
-            "points": ring,
-            "group_id": number if len(drawn.polygons) > 1 else None,
-            "description": drawn.note,
-            "shape_type": "polygon",
-            "flags": {},
-            "mask": None,
-        }
-        for number, drawn in enumerate(objects, start=1)
-        for ring in drawn.rings()
-    ]
+    shapes: list[dict[str, object]] = []
+    for number, drawn in enumerate(objects):
+        group = number + 1 if len(drawn.polygons) > 1 else None
+        shapes += [_shape(drawn, "polygon", ring, group) for ring in drawn.rings()]
+        if boxes and not drawn.polygons:
+            shapes.append(_shape(drawn, "rectangle", [boxes[number][:2], boxes[number][2:]]))
     return {
         "version": "5.5.0",
         "flags": {},
@@ -137,6 +134,18 @@ def labelme_content(
         "imageData": None,
         "imageHeight": image_hw[0],
         "imageWidth": image_hw[1],
+    }
+
+
+def _shape(drawn: Drawn, kind: str, points: object, group: int | None = None) -> dict[str, object]:
+    return {
+        "label": drawn.name,
+        "points": points,
+        "group_id": group,
+        "description": drawn.note,
+        "shape_type": kind,
+        "flags": {},
+        "mask": None,
     }
 
 

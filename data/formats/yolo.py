@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from collections.abc import Set as AbstractSet
 from functools import partial
 from pathlib import Path
@@ -89,13 +89,17 @@ def write_yolo(output: Output, pictures: Iterable[Picture]) -> None:
 
 def _boxes(output: Output, picture: Picture) -> Iterator[str]:
     """Yield the lines of objects that have a box alone: centre and size."""
-    height, width = picture.image_hw
     for found in picture.annotations:
         if not found["segmentation"]:
-            x, y, w, h = found["bbox"]
-            shares = ((x + w / 2) / width, (y + h / 2) / height, w / width, h / height)
             label = output.categories.label_of[found["category_id"]]
-            yield f"{label} {' '.join(f'{share:.6f}' for share in shares)}\n"
+            yield box_line(label, picture.image_hw, found["bbox"])
+
+
+def box_line(label: int, image_hw: tuple[int, int], bbox: Sequence[float]) -> str:
+    """Return the line of an object of which x, y, width and height are known, and no outline."""
+    (height, width), (x, y, w, h) = image_hw, bbox
+    shares = ((x + w / 2) / width, (y + h / 2) / height, w / width, h / height)
+    return f"{label} {' '.join(f'{share:.6f}' for share in shares)}\n"
 
 
 def yolo_text(image_hw: tuple[int, int], objects: Iterable[Drawn]) -> str:

@@ -24,7 +24,7 @@ from yolact.video.keyframes import Asked, check_keyframes
 
 from .common import DATA, Flag, add_flags, add_machine_flags, flag, make_parser, str2bool
 from .evaluate import Outputs
-from .modes import mode_of, refuse_idle_flags
+from .modes import mode_of, refuse_idle_flags, refuse_useless_pairs
 from .output_names import RESULTS
 from .predict import VideoOptions
 
@@ -208,6 +208,7 @@ def parse_arguments(
         raise UsageError("--json needs the name of a file here, as in --json=ap.json")
     check_ranges(args)
     refuse_idle_flags(parser, args)
+    refuse_useless_pairs(parser, args)
     if args.compare:
         args.benchmark = args.benchmark or "one"
     if args.smooth_masks and (args.engine == "plain" or not args.crop):
@@ -241,6 +242,8 @@ def _check_ap_files(args: argparse.Namespace) -> None:
     if (args.report or args.json) and instead and not args.benchmark:
         name = "report" if args.report else "json"
         raise UsageError(f"--{name} is for an AP, which --output_..._json is written instead of")
+    if args.ap_data_file.is_dir():
+        raise UsageError(f"--ap_data_file={args.ap_data_file}: expected a file, this is a folder")
     if args.report and args.report.is_file():
         raise UsageError(f"--report={args.report}: expected a folder, and this is a file")
     threshold = args.report_threshold

@@ -124,7 +124,7 @@ def write_outputs(
     metrics, masks = evaluator.summarize(), outputs.masks
     print(format_table(metrics, masks), format_coco_summary(metrics, masks), sep="\n\n")
     if outputs.per_class:
-        print("\n" + format_per_class(metrics, config.model.names))
+        print("\n" + format_per_class(metrics, config.model.names, masks))
     about = {"weights": str(weights), "date": date.today().isoformat()}
     told = {"order": outputs.order, "tiles": outputs.tiles}
     about |= {name: value for name, value in told.items() if value}
@@ -140,8 +140,9 @@ def _write_for_others(
     evaluator: CocoEvaluator, dataset: Dataset, config: Config, outputs: Outputs
 ) -> None:
     if outputs.coco_json:
-        write_coco_json(*outputs.coco_json, evaluator.results, dataset.categories.absent)
-        print(*outputs.coco_json, sep="\n")
+        boxes, masks = outputs.coco_json[0], outputs.coco_json[1] if outputs.masks else None
+        write_coco_json(boxes, masks, evaluator.results, dataset.categories.absent)
+        print(boxes, *([masks] if masks else []), sep="\n")
     if outputs.web_json:
         names = dict(zip(evaluator.category_ids, config.model.names, strict=True))
         path = outputs.web_json / f"{config.name}.json"

@@ -148,7 +148,11 @@ def drawing(args: argparse.Namespace, color_by: Literal["class", "instance"] = "
 
 
 def origin_of(
-    args: argparse.Namespace, checkpoint: Checkpoint, config: Config, engine: Engine | None = None
+    args: argparse.Namespace,
+    checkpoint: Checkpoint,
+    config: Config,
+    engine: Engine | None = None,
+    images: str = "",
 ) -> Origin:
     """Say where the detections of an evaluation come from; without an engine, as far as known."""
     dataset = Path(config.dataset)
@@ -164,6 +168,7 @@ def origin_of(
         precision=engine.precision if engine else args.precision,
         settings=settings_of(config),
         tiles=told_tiles(args) or "none",
+        images=images,
     )
 
 

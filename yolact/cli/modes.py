@@ -69,3 +69,30 @@ def refuse_idle_flags(parser: argparse.ArgumentParser, args: argparse.Namespace)
                 raise UsageError(
                     f"{flags[name]} does nothing with {_TOLD[mode]}: it is for {where}"
                 )
+
+
+_NEEDED: Mapping[str, str] = {
+    "seed": "shuffle",
+    "bbox_det_file": "output_coco_json",
+    "mask_det_file": "output_coco_json",
+    "web_det_path": "output_web_json",
+}
+"""Flags that act with another one alone."""
+
+
+def refuse_useless_pairs(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
+    """Refuse what does nothing without another flag, or beside it.
+
+    Raises:
+        UsageError: such a pair is given.
+    """
+    flags = {action.dest: action.option_strings[0] for action in parser._actions}
+    given = {name for name in flags if getattr(args, name, None) != parser.get_default(name)}
+    for name, other in _NEEDED.items():
+        if name in given and not getattr(args, other):
+            raise UsageError(f"{flags[name]} does nothing without {flags[other]}")
+    if args.shuffle and args.no_sort:
+        raise UsageError("--shuffle and --no_sort are two orders: give one of them")
+    for name in ("smooth_masks", "crop", "min_area"):
+        if args.detect and name in given:
+            raise UsageError(f"{flags[name]} does nothing with --detect, which finds boxes alone")

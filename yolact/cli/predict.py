@@ -102,7 +102,7 @@ def segment_image(
     """
     shot = read(source, tiling.max_pixels if tiling else None)
     found = segmenting(predictor, thresholds, tiling)([shot.image])[0]
-    detections = replace(found, source=source, picture=shot.image)
+    detections = replace(found, source=shot.source, picture=shot.image)
     saving.print_json(detections)
     saving.print(*describe(detections))
     if prototypes:

@@ -20,6 +20,8 @@ logger = logging.getLogger(__name__)
 class Kept(AbstractContextManager["Kept"]):
     """Notes what is found in a hidden file beside the one for all results, until that is written.
 
+    It stays where it knows more images than are wanted, for the run that wanted these.
+
     Args:
         file: for all results.
         origin: of the detections.
@@ -44,10 +46,11 @@ class Kept(AbstractContextManager["Kept"]):
             journal = Journal(journal_of(file), settings, resume, of=file, is_sound=_is_sound)
             self._journal = undo.enter_context(journal)
             self.results: CocoResults = _noted(journal, wanted)
+            self._is_all = {*journal.keys(), *map(str, wanted)} == {*map(str, wanted)}
             self._open = undo.pop_all()
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        if kind is None:
+        if kind is None and self._is_all:
             self._journal.path.unlink(missing_ok=True)
         else:
             logger.info("%d images done; --resume goes on", len(self._journal))

@@ -115,21 +115,23 @@ def format_coco_summary(metrics: CocoMetrics, masks: bool = True) -> str:
     return "\n".join(lines)
 
 
-def format_per_class(metrics: CocoMetrics, names: Sequence[str]) -> str:
+def format_per_class(metrics: CocoMetrics, names: Sequence[str], masks: bool = True) -> str:
     """Return the average precision of every class, best mask first, unseen classes last.
 
     Args:
         metrics: of `CocoEvaluator.summarize`.
         names: label -> class name.
+        masks: False leaves theirs out; the best box is first then.
     """
-    box, mask = metrics.box.per_class, metrics.mask.per_class
-    labels = sorted(mask, key=lambda label: (math.isnan(mask[label]), -mask[label], names[label]))
+    kinds = {kind: scores.per_class for kind, scores in metrics.kinds(masks).items()}
+    best = [*kinds.values()][-1]
+    labels = sorted(best, key=lambda label: (math.isnan(best[label]), -best[label], names[label]))
     names = [printable(name) for name in names]
     width = max((len(name) for name in names), default=0)
-    lines = [f"{'class':<{max(width, 5)}}  {'box':>6}  {'mask':>6}"]
+    lines = [f"{'class':<{max(width, 5)}}" + "".join(f"  {kind:>6}" for kind in kinds)]
     for label in labels:
-        cells = f"{_cell(box[label], 2):>6}  {_cell(mask[label], 2):>6}"
-        lines.append(f"{names[label]:<{max(width, 5)}}  {cells}")
+        cells = "".join(f"  {_cell(scores[label], 2):>6}" for scores in kinds.values())
+        lines.append(f"{names[label]:<{max(width, 5)}}{cells}")
     return "\n".join(lines)
 
 

@@ -61,6 +61,14 @@ class CocoResults:
     images: dict[int, tuple[int, int]] = field(default_factory=dict)
     detections: list[Result] = field(default_factory=list)
 
+    def of(self, image_ids: Collection[int]) -> CocoResults:
+        """Return those of some images, and say so where others of them are missing."""
+        wanted = set(image_ids)
+        images = {key: hw for key, hw in self.images.items() if key in wanted}
+        if len(images) < len(wanted):
+            logger.info("detections of %d of %d images are kept", len(images), len(wanted))
+        return CocoResults(images, [each for each in self.detections if each.image_id in wanted])
+
     def run_lengths(self, result: Result) -> RunLengths:
         """Return the mask of one detection as COCO writes it."""
         return {"size": list(self.images[result.image_id]), "counts": result.mask_counts}
@@ -94,7 +102,7 @@ def merge_results(parts: Iterable[CocoResults]) -> CocoResults:
 
 def write_coco_json(
     path_box: Path | str,
-    path_mask: Path | str,
+    path_mask: Path | str | None,
     results: CocoResults,
     absent: Collection[int] = (),
 ) -> None:
@@ -102,7 +110,7 @@ def write_coco_json(
 
     Args:
         path_box: gets the boxes, rounded to tenths of a pixel.
-        path_mask: gets the masks.
+        path_mask: gets the masks; None where there are none.
         results: `CocoEvaluator.results`.
         absent: category ids that the dataset does not have: objects of these are left out.
     """
@@ -116,7 +124,8 @@ def write_coco_json(
             {**names, "segmentation": results.run_lengths(result), "score": result.mask_score}
         )
     write_json(Path(path_box), boxes)
-    write_json(Path(path_mask), masks)
+    if path_mask is not None:
+        write_json(Path(path_mask), masks)
 
 
 def write_web_json(
@@ -228,8 +237,8 @@ def _parse(content: Any) -> tuple[CocoResults, Origin]:
 def _results(sizes: Sequence[Any], rows: Sequence[Any]) -> CocoResults:
     images = {}
     for row in sizes:
-        image_id, height, width = map(_whole, row)
-        images[image_id] = (height, width)
+        image_id, height, width = row
+        images[_whole(image_id, -math.inf)] = (_whole(height), _whole(width))
     return CocoResults(images, [_parse_detection(row, images) for row in rows])
 
 
@@ -240,7 +249,7 @@ def _parse_detection(row: Any, images: Mapping[int, tuple[int, int]]) -> Result:
     check_counts(counts, math.prod(images[image_id]))
     return Result(
         image_id,
-        _whole(category_id),
+        _whole(category_id, -math.inf),
         (_finite(x), _finite(y), _finite(width), _finite(height)),
         _finite(box_score),
         _finite(mask_score),
@@ -248,8 +257,8 @@ def _parse_detection(row: Any, images: Mapping[int, tuple[int, int]]) -> Result:
     )
 
 
-def _whole(value: object) -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+def _whole(value: object, least: float = 0) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or value < least:
         raise ValueError(f"{value!r} is not a whole number")
     return value
 

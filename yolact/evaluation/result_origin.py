@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, fields
 from itertools import zip_longest
 from pathlib import Path
 
+from data.sample import Dataset
 from yolact.config import Config
 
 _BLOCK = 2**20
@@ -28,6 +29,7 @@ class Origin:
         precision: of the network, "auto" likewise.
         settings: "model.image_size" and so on -> plain value, of all of `model` and `detect`.
         tiles: how images were cut, in words; "none" for not at all.
+        images: of the dataset, see `digest_of_images`; "" where nobody says.
     """
 
     weights: str
@@ -39,6 +41,7 @@ class Origin:
     precision: str
     settings: Mapping[str, object]
     tiles: str = "none"
+    images: str = ""
 
     def to_dict(self) -> dict[str, object]:
         """Return plain values, for JSON."""
@@ -54,6 +57,7 @@ class Origin:
             "--engine": self.engine,
             "--precision": self.precision,
             **({"--tile": self.tiles} if self.tiles != "none" else {}),
+            **({"images of --dataset": f"SHA-256 {self.images[:16]}"} if self.images else {}),
             **{f"--set {name}": value for name, value in self.settings.items()},
         }
 
@@ -65,7 +69,8 @@ class Origin:
             ValueError: something else.
         """
         known = {field.name for field in fields(cls)}
-        if not isinstance(values, dict) or {"tiles", *values} != known:  # which older files lack
+        newer = {"tiles", "images"}  # which older files lack
+        if not isinstance(values, dict) or {*newer, *values} != known:
             raise ValueError("it does not tell the origin of its detections")
         threshold, settings = values["score_threshold"], values["settings"]
         texts = [values[name] for name in values if name not in ("score_threshold", "settings")]
@@ -85,6 +90,10 @@ class Origin:
             "masks": (self.masks, self.masks if other.masks == "none" else other.masks),
             "--score_threshold": (self.score_threshold, other.score_threshold),
             "--tile": (self.tiles, other.tiles),
+            "images of --dataset": (
+                f"SHA-256 {self.images[:12]}" if self.images and other.images else "",
+                f"SHA-256 {other.images[:12]}" if self.images and other.images else "",
+            ),
             "--precision": (
                 self.precision,
                 self.precision if other.precision == "auto" else other.precision,
@@ -107,6 +116,16 @@ def settings_of(config: Config) -> dict[str, object]:
     """Return the settings that change what a model finds, by their names in `Config.override`."""
     plain = config.to_dict()
     return {f"{part}.{k}": v for part in ("model", "detect") for k, v in plain[part].items()}
+
+
+def digest_of_images(dataset: Dataset) -> str:
+    """Return the SHA-256 of the ids and file names of a dataset's images, in order.
+
+    Where ids count the files of a folder, a new file changes those of others.
+    """
+    names = (dataset.image_info(index)["file_name"] for index in range(len(dataset)))
+    listed = "\0".join(f"{key} {name}" for key, name in zip(dataset.image_ids, names, strict=True))
+    return hashlib.sha256(listed.encode("utf-8", "surrogateescape")).hexdigest()
 
 
 def digest_of(weights: Path) -> str:

@@ -101,7 +101,10 @@ def csv_lines(objects: Instances, source: str = "") -> str:
     writer = csv.writer(text, lineterminator="\n")
     digits = dict.fromkeys(("x1", "y1", "x2", "y2"), ".2f") | {"score": ".4f"}
     for row in rows(objects, source):
-        cells = {name: as_cell(format(v, digits.get(name, ""))) for name, v in row.items()}
+        cells = {
+            name: as_cell(value) if isinstance(value, str) else format(value, digits.get(name, ""))
+            for name, value in row.items()
+        }
         writer.writerow(cells[name] for name in names)
     return text.getvalue()
 

@@ -261,8 +261,12 @@ def _write_json(folder: Path, detections: Detections, name: str) -> list[Path]:
 
 def _write_yolo(folder: Path, detections: Detections, name: str) -> list[Path]:
     file, classes = folder / "labels" / f"{name}.txt", folder / "labels" / "classes.txt"
-    if not classes.exists():
-        write_text(classes, "\n".join(detections.class_names) + "\n")
+    if file == classes:
+        file = classes.with_name("classes_1.txt")
+        logger.warning("%s: %s holds the names of the classes", file, classes.name)
+    names = "\n".join(detections.class_names) + "\n"
+    if not classes.is_file() or classes.read_text("utf-8", "replace") != names:
+        write_text(classes, names)
     return [write_text(file, detections.to_yolo())]
 
 

@@ -10,7 +10,7 @@ from data.files import is_url
 from data.formats.cvat import CvatMask, cvat_file, cvat_image
 from data.formats.drawn import Drawn
 from data.formats.labelme import labelme_content
-from data.formats.yolo import yolo_text
+from data.formats.yolo import box_line, yolo_text
 from layers.instances import Instances
 
 from .exports import polygons
@@ -19,7 +19,7 @@ from .exports import polygons
 def labelme(
     objects: Instances, source: str, folder: Path | str, tolerance: float
 ) -> dict[str, object]:
-    """Return the content of a labelme file.
+    """Return the content of a labelme file; an object without a mask is a rectangle.
 
     Args:
         objects: N of them.
@@ -30,12 +30,18 @@ def labelme(
     """
     is_beside = source and folder and not is_url(source)
     name = Path(os.path.relpath(source, folder)).as_posix() if is_beside else Path(source).name
-    return labelme_content(name, objects.image_hw, _drawn(objects, tolerance))
+    drawn = _drawn(objects, tolerance)
+    return labelme_content(name, objects.image_hw, drawn, objects.boxes.tolist())
 
 
 def yolo(objects: Instances, tolerance: float) -> str:
-    """Return the text file of an image for YOLO segmentation."""
-    return yolo_text(objects.image_hw, _drawn(objects, tolerance))
+    """Return the text file of an image for YOLO segmentation; one without a mask is a box."""
+    image_hw = objects.image_hw
+    drawn = zip(_drawn(objects, tolerance), objects.boxes.tolist(), strict=True)
+    return "".join(
+        yolo_text(image_hw, [each]) or box_line(each.label, image_hw, (x1, y1, x2 - x1, y2 - y1))
+        for each, (x1, y1, x2, y2) in drawn
+    )
 
 
 def cvat(objects: Instances, name: str) -> str:
