@@ -35,6 +35,7 @@ from yolact.training.optim import input_size_at, learning_rate_at, set_learning_
 from yolact.training.setup import Session, set_up
 from yolact.training.state import BeforeStep, Progress
 from yolact.training.validation import (
+    patience_ended,
     report_validation,
     tell_crowded_images,
     validate,
@@ -73,10 +74,13 @@ def train(session: Session) -> None:
         logging_redirect_tqdm(),
     ):
         batches = iter(loader)
-        if validation_missed(session):
+        due = validation_missed(session)
+        if due:
             validate(session, stop)
         start = time.perf_counter()
         while progress.iteration < config.train.max_iterations:
+            if due and patience_ended(session):
+                break
             learning_rate = learning_rate_at(progress.iteration, config.train)
             set_learning_rate(learner.optimizer, learning_rate)
             model.input_size = input_size_at(progress.iteration, model.image_size, config.train)
@@ -92,9 +96,6 @@ def train(session: Session) -> None:
                 start = time.perf_counter()
             if distributed.agree(stop.is_set()):
                 raise Stopped
-            if due and options.patience and progress.stale >= options.patience:
-                logger.info("stopped early: %d validations without a better AP", progress.stale)
-                break
             if progress.iteration % save_interval == 0:
                 saver.try_save()
         path = saver.save()
@@ -110,7 +111,8 @@ def train_step(session: Session, batch: Batch) -> tuple[dict[str, float], bool]:
 
     Returns:
         The losses by name, and whether they and the gradients were finite; if not, the model is
-        left as it was. It is, too, where an error ends the step.
+        left as it was. It is, too, where an error ends the step, but for what the optimiser has
+        changed by then.
     """
     learner, model, parallel = session.learner, session.learner.model, session.parallel
     images, targets = batch
@@ -127,20 +129,20 @@ def train_step(session: Session, batch: Batch) -> tuple[dict[str, float], bool]:
                 torch.autograd.backward(learner.scaler.scale(loss))
             for name, value in losses.items():
                 totals[name] = totals.get(name, 0) + value.detach() / len(parts)
-    learner.scaler.unscale_(learner.optimizer)
-    norm = get_total_norm([p.grad for p in model.parameters() if p.grad is not None])
-    means = distributed.mean(torch.stack(list(totals.values())))
-    *values, length = torch.cat((means, norm[None])).tolist()  # sync: once in a step
-    finite = math.isfinite(sum(values)) and math.isfinite(length)
-    if finite:
-        if limit := learner.config.train.gradient_clip:
-            clip_grads_with_norm_(model.parameters(), limit, norm)
-        learner.scaler.step(learner.optimizer)
-        if learner.average is not None:
-            learner.average.update_parameters(model)
-    else:  # batch norm has seen what the weights shall not
-        before.restore_statistics()
-    learner.scaler.update()
+        learner.scaler.unscale_(learner.optimizer)
+        norm = get_total_norm([p.grad for p in model.parameters() if p.grad is not None])
+        means = distributed.mean(torch.stack(list(totals.values())))
+        *values, length = torch.cat((means, norm[None])).tolist()  # sync: once in a step
+        finite = math.isfinite(sum(values)) and math.isfinite(length)
+        if finite:
+            if limit := learner.config.train.gradient_clip:
+                clip_grads_with_norm_(model.parameters(), limit, norm)
+            learner.scaler.step(learner.optimizer)
+            if learner.average is not None:
+                learner.average.update_parameters(model)
+        else:  # batch norm has seen what the weights shall not
+            before.restore_statistics()
+        learner.scaler.update()
     return dict(zip(totals, values, strict=True)), finite
 
 

@@ -104,6 +104,8 @@ def test_a_file_that_is_neither_there_nor_known_by_its_name(
         (["predict", "a.jpg", "--score_treshold=.3"], ["--score_treshold: no such flag; did you"]),
         (["eval", "--qqqq"], ["error: --qqqq: no such flag; --help lists them"]),
         (["predict", "a.jpg", "out.png"], ["out.png: expected flags", "photo.jpg:out.png"]),
+        (["predict", "a.jpg", ""], ["'': expected flags here"]),
+        (["train", "photos"], ["photos: expected flags here; --help lists them"]),
         (["predict", "a.jpg", "--top_k=3x"], ["--top_k=3x: expected a whole number"]),
         (["predict", "a.jpg", "--score_threshold=30%"], ["30%: expected a number"]),
     ],
@@ -137,9 +139,10 @@ def test_help_of_predict_names_flags_of_eval(capsys: pytest.CaptureFixture[str])
     known = [flag for flag in flags if not flag.startswith("--help")]
     assert len(known) > 8
     flags = [flag.replace("=MODEL", "=mine.pth") for flag in known]
-    tile = [flag for flag in flags if flag.startswith("--tile")]  # not for videos
-    parse_arguments(None, ["--image=a.jpg", *tile])
-    parse_arguments(None, ["--video=a.mp4", *(flag for flag in flags if flag not in tile)])
+    # Not for videos, or beside others.
+    apart = [flag for flag in flags if flag.startswith(("--tile", "--detect"))]
+    parse_arguments(None, ["--image=a.jpg", *apart])
+    parse_arguments(None, ["--video=a.mp4", *(flag for flag in flags if flag not in apart)])
 
 
 def test_examples_are_written_for_the_command() -> None:

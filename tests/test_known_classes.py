@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from support.tiny_mask_rcnn import small_config
 from torch import Tensor
 from torch.testing import assert_close
 
@@ -83,3 +84,22 @@ def test_a_file_that_does_not_tell_its_classes() -> None:
     model, theirs = random_model(("a", "b"), 0), random_model(("a",), 1)
     checkpoint = Checkpoint(Path("renamed.pth"), theirs.state_dict(), False)
     assert keep_known_classes(model, ("a", "b"), checkpoint) == ()
+
+
+def test_classes_of_mask_rcnn_are_known_by_name_too() -> None:
+    before, now = ("a", "b", "c"), ("b", "d", "a")
+    config = small_config().with_classes(before)
+    model = build_model(small_config().with_classes(now))
+    state = {
+        name: torch.rand(value.shape) + 1
+        for name, value in build_model(config).state_dict().items()
+    }
+    checkpoint = Checkpoint(Path("a_1_2.pth"), state, False, config)
+    kept = keep_known_classes(model, now, checkpoint)
+    assert len(kept) == 6
+    for name in kept:
+        rows, their_rows = (
+            value.view(4, -1, *value.shape[1:]) for value in (model.state_dict()[name], state[name])
+        )
+        assert torch.equal(rows[[0, 1, 3]], their_rows[[0, 2, 1]])  # background, b, a
+        assert not rows[2].any()

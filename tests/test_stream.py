@@ -12,6 +12,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from PIL import Image as PilImage
 from support.fake_video import FakeSource, predict
 from support.numbered_clip import number_of, picture, write_clip
 from support.tiny import SETTINGS
@@ -189,15 +190,18 @@ def test_what_cannot_be_read_is_skipped_and_counted_or_raised(
     assert numbers(iter(before)) == [0, 1, 2]
 
 
-@pytest.mark.parametrize("buffer", ["array", "tensor", "bytes"])
+@pytest.mark.parametrize("buffer", ["array", "tensor", "bytes", "picture"])
 def test_an_iterator_may_use_one_buffer_for_all(predictor: Predictor, buffer: str) -> None:
     pictures = [np.full((48, 64, 3), value, np.uint8) for value in (0, 90, 180)]
 
     def each() -> Iterator[object]:
         array = pictures[0].copy()
-        held = {"array": array, "tensor": torch.from_numpy(array), "bytes": bytearray()}[buffer]
+        holders = {"array": array, "tensor": torch.from_numpy(array), "bytes": bytearray()}
+        held: Any = holders.get(buffer, PilImage.fromarray(array))
         for image in pictures:
             array[:] = image
+            if buffer == "picture":
+                held.paste(PilImage.fromarray(image))
             if isinstance(held, bytearray):
                 held[:] = cv2.imencode(".png", image)[1].tobytes()
             yield held

@@ -264,6 +264,30 @@ def test_options(flags: list[str], expected: dict[str, object]) -> None:
     assert {name: getattr(options, name) for name in expected} == expected
 
 
+def test_a_restarted_run_takes_the_flags_that_it_began_with(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    flags = ["--config=yolact_lite2", "--backbone_weights=a.safetensors", "--start_iter=0"]
+    flags += [f"--save_folder={tmp_path}"]
+    assert parse_arguments(None, flags)[1].backbone_weights == Path("a.safetensors")
+    for name, value in (("RUN_ID", "abc"), ("RESTART_COUNT", "1")):
+        monkeypatch.setenv(f"TORCHELASTIC_{name}", value)
+    path = tmp_path / "yolact_lite2_1_2.pth"
+    save_checkpoint(path, torch.nn.Linear(1, 1), get_config("yolact_lite2"), {"run": "abc"})
+    _, options, checkpoint = parse_arguments(None, flags)
+    assert options.resume and checkpoint is not None and checkpoint.path == path
+
+
+def test_the_batch_size_of_a_file_of_2019_is_not_known(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "yolact_base_10_32100.pth"
+    path.touch()
+    monkeypatch.setattr(train_flags, "read_checkpoint", lambda _: Checkpoint(path, {}, True))
+    flags = [f"--resume={path}", "--config=yolact_base", "--batch_size=16"]
+    assert parse_arguments(None, flags)[0].train.batch_size == 16
+
+
 @pytest.mark.parametrize(
     ("flags", "refused"),
     [

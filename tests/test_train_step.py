@@ -64,17 +64,21 @@ def test_the_average_follows_every_step(dataset: Path, tmp_path: Path) -> None:
             torch.testing.assert_close(averaged[name], value, atol=1e-5, rtol=1e-4)
 
 
+@pytest.mark.parametrize("where", ["gradients", "optimizer"])
 def test_a_step_that_an_error_ends_leaves_everything_as_it_was(
-    dataset: Path, tmp_path: Path
+    dataset: Path, tmp_path: Path, where: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     session = session_of(dataset, tmp_path)
     model = session.learner.model
 
-    def fail(_: Tensor) -> Tensor:
+    def fail(*_: object) -> Tensor:
         torch.rand(1)  # as what draws masks to learn from does
         raise RuntimeError("no memory")
 
-    model.get_parameter("network.head.boxes.bias").register_hook(fail)
+    if where == "gradients":
+        model.get_parameter("network.head.boxes.bias").register_hook(fail)
+    else:
+        monkeypatch.setattr(session.learner.optimizer, "step", fail)
     before, random = state_of(session), torch.get_rng_state()
     (batch,) = batches_of(session, 1)
     with pytest.raises(RuntimeError, match="no memory"):

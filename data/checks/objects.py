@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cache, partial
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import numpy as np
 
 from data.annotations.entries import Key, id_key
 from data.annotations.images import Images
-from data.annotations.outlines import extents_and_areas
-from data.annotations.reader import IMAGE_LEFT_OUT, ObjectReader, is_no_outline
+from data.annotations.outlines import extents_and_areas, usual_form
+from data.annotations.reader import IMAGE_LEFT_OUT, MAX_REACH, ObjectReader, is_no_outline
 from data.annotations.run_lengths import from_outline
 from data.annotations.table import ObjectTable
 from data.classes import Categories
@@ -112,10 +112,11 @@ def _read(
         if is_no_outline(outline):
             reason = "an empty box"
         elif isinstance(outline, list):
-            alone = ObjectReader(images, label_of)
-            alone.read([accepted[lost] | {"id": 1, "area": 1, "bbox": [0, 0, 1, 1]}])
-            alone.table()
-            (reason,) = alone.left_out
+            row = images.row_of[cast("Key", id_key(accepted[lost]["image_id"]))]
+            parts = cast("list[list[float]]", usual_form(outline))
+            farthest = max(np.abs(np.asarray(part, np.float64)).max() for part in parts)
+            is_far = farthest > MAX_REACH * images.table.annotated[row].max()
+            reason = f"outline far {'outside the image' if is_far else 'too long'}"
         problems.append(_left_out(reason, accepted[lost], images))
     extents, areas = extents_and_areas(table, images.table.sizes[table.images])
     for row in np.flatnonzero(table.has_box_only).tolist():

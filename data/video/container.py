@@ -93,7 +93,7 @@ class ContainerSource(VideoSource):
 
     def pictures(self) -> Iterator[Picture]:
         """Yield the same, as tensors those that stay on a card."""
-        self._is_mute = self.sound is not None and not self.sound.is_wanted
+        self._is_mute = self.sound is None or not self.sound.is_wanted
         if self._is_mute:
             self.sound = None
         yield from self._frames

@@ -125,16 +125,18 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """End the program, with the name that was probably meant."""
-        unknown = message.removeprefix("unrecognized arguments: ").split()
-        if message.startswith("unrecognized") and unknown[0].startswith("-"):
-            name = unknown[0].split("=")[0]
+        unknown = message.removeprefix("unrecognized arguments: ").strip()
+        if message.startswith("unrecognized") and unknown.startswith("-"):
+            name = unknown.split()[0].split("=")[0]
             close = difflib.get_close_matches(name, self._option_string_actions, 1)
             hint = f"did you mean {close[0]}? " if close else ""
             message = f"{name}: no such flag; {hint}--help lists them"
         elif message.startswith("unrecognized"):
-            message = (
-                f"{' '.join(unknown)}: expected flags here; an output stands behind a colon, as in "
-                "photo.jpg:out.png, and a pattern in quotes, as in 'photos/*.jpg'"
+            message = f"{unknown or repr(unknown)}: expected flags here; " + (
+                "an output stands behind a colon, as in photo.jpg:out.png, a pattern in quotes, "
+                "as in 'photos/*.jpg'"
+                if self.prog in ("yolact predict", "yolact eval", "eval.py")
+                else "--help lists them"
             )
         if match := re.fullmatch(r"argument (.+): invalid (float|int) value: '(.*)'", message):
             number = "a number" if match[2] == "float" else "a whole number"

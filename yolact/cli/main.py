@@ -11,6 +11,7 @@ from pathlib import Path
 from data.files import IMAGE_SUFFIXES, is_url
 from yolact import __version__
 from yolact.sources.kinds import kind_of
+from yolact.sources.listing import local_path
 
 from .inputs import parse_source
 
@@ -152,7 +153,7 @@ def source_flag(text: str) -> str:
     is_picture = output is not None and Path(output).suffix.lower() in IMAGE_SUFFIXES
     kind = kind_of(source, otherwise="image" if is_picture else "video")
     is_told = kind_of(source, otherwise="image") == kind_of(source, otherwise="video")
-    if not is_told and not is_url(source) and not Path(source).is_file():
+    if not is_told and not is_url(source) and not local_path(source).is_file():
         raise FileNotFoundError(f"no such file: {source}")
     return f"--{kind}"
 

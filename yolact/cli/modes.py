@@ -93,6 +93,6 @@ def refuse_useless_pairs(parser: argparse.ArgumentParser, args: argparse.Namespa
             raise UsageError(f"{flags[name]} does nothing without {flags[other]}")
     if args.shuffle and args.no_sort:
         raise UsageError("--shuffle and --no_sort are two orders: give one of them")
-    for name in ("smooth_masks", "crop", "min_area"):
+    for name in ("smooth_masks", "crop", "min_area", "save_masks", "save_cutouts", "mask_det_file"):
         if args.detect and name in given:
             raise UsageError(f"{flags[name]} does nothing with --detect, which finds boxes alone")

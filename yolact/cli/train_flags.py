@@ -115,10 +115,14 @@ def parse_arguments(description: str | None, argv: Sequence[str] | None) -> Star
     if resumed is None and args.weights:
         checkpoint = read_checkpoint(resolve_weights(args.weights))
     config = configure(args, checkpoint, resumed is not None)
-    if args.backbone_weights and (
-        checkpoint is not None
-        or not config.model.backbone.startswith(TIMM_PREFIX)
-        or not config.train.pretrained_backbone
+    if (
+        args.backbone_weights
+        and not restarted
+        and (
+            checkpoint is not None
+            or not config.model.backbone.startswith(TIMM_PREFIX)
+            or not config.train.pretrained_backbone
+        )
     ):
         raise UsageError(
             f"--backbone_weights={args.backbone_weights}: for a new model with a timm/... backbone "
@@ -271,7 +275,8 @@ def configure(args: argparse.Namespace, checkpoint: Checkpoint | None, resume: b
             "trained images would validate; --weights starts a new run"
         )
     changed = with_settings(config, args.set)
-    if resume and args.start_iter == -1 and changed.train.batch_size != images:
+    known = checkpoint is not None and checkpoint.config is not None  # files of 2019 do not tell
+    if resume and known and args.start_iter == -1 and changed.train.batch_size != images:
         raise UsageError(
             f"--batch_size={changed.train.batch_size}: --resume counts on in steps of {images} "
             "images; --accumulate runs them in parts, --weights starts a new run"

@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from yolact.files import RunLock
-from yolact.results.journal import Journal
+from yolact.results.journal import Journal, noted_settings
 
 from .result_files import CocoResults, Result, parse_results, save_results
-from .result_origin import Origin
+from .result_origin import IMAGES, Origin
 
 logger = logging.getLogger(__name__)
 
@@ -43,6 +43,9 @@ class Kept(AbstractContextManager["Kept"]):
         with ExitStack() as undo:
             undo.callback(RunLock(file.parent, file.name, refusal).close)
             settings = origin.by_flags()
+            noted = noted_settings(journal_of(file)) if resume else {}
+            if noted and IMAGES not in noted:  # as it was before these were noted
+                settings.pop(IMAGES, None)
             journal = Journal(journal_of(file), settings, resume, of=file, is_sound=_is_sound)
             self._journal = undo.enter_context(journal)
             self.results: CocoResults = _noted(journal, wanted)

@@ -14,6 +14,9 @@ from yolact.config import Config
 _BLOCK = 2**20
 _SHOWN = 40  # characters of a list in a message
 
+IMAGES = "images of --dataset"
+"""What `by_flags` calls the images, which no flag names."""
+
 
 @dataclass(frozen=True)
 class Origin:
@@ -57,7 +60,7 @@ class Origin:
             "--engine": self.engine,
             "--precision": self.precision,
             **({"--tile": self.tiles} if self.tiles != "none" else {}),
-            **({"images of --dataset": f"SHA-256 {self.images[:16]}"} if self.images else {}),
+            **({IMAGES: f"SHA-256 {self.images[:16]}"} if self.images else {}),
             **{f"--set {name}": value for name, value in self.settings.items()},
         }
 
@@ -90,7 +93,7 @@ class Origin:
             "masks": (self.masks, self.masks if other.masks == "none" else other.masks),
             "--score_threshold": (self.score_threshold, other.score_threshold),
             "--tile": (self.tiles, other.tiles),
-            "images of --dataset": (
+            IMAGES: (
                 f"SHA-256 {self.images[:12]}" if self.images and other.images else "",
                 f"SHA-256 {other.images[:12]}" if self.images and other.images else "",
             ),

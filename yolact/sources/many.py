@@ -5,11 +5,13 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Generator, Iterable, Iterator, Mapping
+from contextlib import suppress
 from io import IOBase
 from itertools import islice
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 import numpy as np
+from PIL import Image as PilImage
 from torch import Tensor
 
 from .kinds import kind_of
@@ -120,6 +122,10 @@ def _copies(given: Iterable[object]) -> Generator[object, None, None]:
             yield each.detach().clone()
         elif isinstance(each, (np.ndarray, bytearray)):
             yield each.copy()
+        elif isinstance(each, PilImage.Image):
+            with suppress(OSError):  # of a damaged file, told where it is read
+                each = each.copy()
+            yield each
         else:
             yield each
 

@@ -32,8 +32,15 @@ from .options import TrainOptions
 
 logger = logging.getLogger(__name__)
 
-_CLASS_LAYERS = {"network.head.classes": 1, "network.semantic": 0}
-"""Layers with a channel for each class, in the first one of each anchor, behind the background."""
+_CLASS_LAYERS = {
+    "network.head.classes": (1, 1),
+    "network.semantic": (0, 1),
+    "network.roi_heads.box_predictor.cls_score": (1, 1),
+    "network.roi_heads.box_predictor.bbox_pred": (1, 4),
+    "network.roi_heads.mask_predictor.mask_fcn_logits": (1, 1),
+}
+"""Layers with channels for each class, in the first one of each anchor: how many classes come
+before, which is the background; how many channels a class has."""
 
 
 def load_start_weights(
@@ -76,7 +83,7 @@ def keep_known_classes(
     known. Where no class is known, layers that fit are left as they are.
 
     Args:
-        model: YOLACT, for which this is done; its other weights are loaded.
+        model: its other weights are loaded.
         names: of its classes.
         checkpoint: of other classes, or of the same ones.
 
@@ -88,7 +95,7 @@ def keep_known_classes(
     shared = [name for name in now if name in before] if now != before else []
     own, state = model.state_dict(), state_for(model, checkpoint)
     kept = []
-    for layer, others in _CLASS_LAYERS.items():
+    for layer, (others, channels) in _CLASS_LAYERS.items():
         rows, their_rows = (
             [*range(others), *(others + classes.index(name) for name in shared)]
             for classes in (now, before)
@@ -97,8 +104,9 @@ def keep_known_classes(
             theirs = state.get(name)
             if not shared or name not in own or theirs is None:
                 continue
-            parts = own[name].zero_().view(-1, others + len(now), *theirs.shape[1:])
-            parts[:, rows] = theirs.view(-1, others + len(before), *theirs.shape[1:])[:, their_rows]
+            shape = channels, *theirs.shape[1:]
+            parts = own[name].zero_().view(-1, others + len(now), *shape)
+            parts[:, rows] = theirs.view(-1, others + len(before), *shape)[:, their_rows]
             kept.append(name)
     if kept:
         new = _some([name for name in now if name not in shared])

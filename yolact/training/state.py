@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 from typing import cast
 
 import torch
-from torch import nn
 from torch.amp.grad_scaler import GradScaler
 from torch.optim.swa_utils import AveragedModel
 
@@ -76,9 +75,12 @@ class Learner:
 class BeforeStep:
     """What a step changes before it is known to count: batch statistics, random numbers."""
 
-    def __init__(self, model: nn.Module) -> None:
+    def __init__(self, model: AnySegmenter) -> None:
         self._statistics = [(buffer, buffer.clone()) for buffer in model.buffers()]
         self._random = torch.get_rng_state()
+        self._device = model.device
+        is_card = self._device.type == "cuda"
+        self._card_random = torch.cuda.get_rng_state(self._device) if is_card else None
 
     @torch.no_grad()
     def restore_statistics(self) -> None:
@@ -94,4 +96,6 @@ class BeforeStep:
         except BaseException:
             self.restore_statistics()
             torch.set_rng_state(self._random)
+            if self._card_random is not None:
+                torch.cuda.set_rng_state(self._card_random, self._device)
             raise

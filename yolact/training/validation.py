@@ -57,6 +57,15 @@ def validation_due(session: Session) -> bool:
     return seen // period > (seen - train.batch_size) // period
 
 
+def patience_ended(session: Session) -> bool:
+    """Tell whether so many validations have brought no better AP as the run waits for."""
+    patience, stale = session.options.patience, session.learner.progress.stale
+    if not patience or stale < patience:
+        return False
+    logger.info("stopped early: %d validations without a better AP", stale)
+    return True
+
+
 def validation_missed(session: Session) -> bool:
     """Tell whether a validation was due after the last step, and broken off by the end of a run."""
     progress = session.learner.progress
