@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 
 from data.catalog import open_dataset
 from data.classes import Categories
+from data.options import DataOptions
 from yolact import Predictor
 from yolact.checkpoint import Checkpoint
 from yolact.cli.common import (
@@ -82,9 +83,11 @@ class Entry:
 def main(argv: Sequence[str] | None = None) -> None:
     """Score every model, then time them in turn; print the table, write table and plot."""
     args = parse_arguments(argv)
-    args.dataset = args.dataset or choose_model(eval_arguments(args, args.models[0]))[1].dataset
-    entries = [score(args, model) for model in args.models]
-    images = timed_images(args)
+    first = choose_model(eval_arguments(args, args.models[0]))[1]
+    args.dataset = args.dataset or first.dataset
+    options = options_for(args.dataset, first)  # the same images for all
+    entries = [score(args, model, options) for model in args.models]
+    images = timed_images(args, options)
     report = benchmark([entry.variant for entry in entries], images, Thresholds(), batch_sizes=())
     table = tabulate(entries, report, images[0])
     print(align([table.columns, *(list(map(show, row)) for row in table.rows)]))
@@ -118,11 +121,11 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     return args
 
 
-def score(args: argparse.Namespace, model: str) -> Entry:
+def score(args: argparse.Namespace, model: str, options: DataOptions) -> Entry:
     """Load a model and compute its average precision."""
     each = eval_arguments(args, model)
     checkpoint, config = choose_model(each)
-    classes, options = Categories.from_names(config.model.names), options_for(args.dataset, config)
+    classes = Categories.from_names(config.model.names)
     dataset = open_dataset(args.dataset, "val", classes, options=options)
     order = eval_order(dataset.image_ids)[: args.max_images if args.max_images >= 0 else None]
     config, limit = with_limits(each, config, dataset)
@@ -160,9 +163,9 @@ def label(model: str, models: Sequence[str]) -> str:
     return short if sum(Path(other).stem == short for other in models) == 1 else model
 
 
-def timed_images(args: argparse.Namespace) -> list[NDArray[np.uint8]]:
+def timed_images(args: argparse.Namespace, options: DataOptions) -> list[NDArray[np.uint8]]:
     """Return decoded images to time: the first ones that were scored, after some to warm up."""
-    dataset = open_dataset(args.dataset, "val")
+    dataset = open_dataset(args.dataset, "val", options=options)
     indices = eval_order(dataset.image_ids)[: args.speed_images]
     images = [dataset.sample(index).image for index in indices]
     if not images:

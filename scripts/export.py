@@ -74,6 +74,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         ),
     )
     args = parser.parse_args(argv)
+    for name in ("dataset", "calibration_images", "max_images"):
+        if getattr(args, name) != parser.get_default(name) and not args.int8:
+            raise UsageError(f"--{name} is for --int8: add it")
     refuse_what_cannot_be(args)
     engine = choose_engine("cpu", "openvino", "float32")
     checkpoint = read_checkpoint(resolve_weights(args.trained_model))
@@ -108,6 +111,9 @@ def refuse_what_cannot_be(args: argparse.Namespace) -> None:
         raise UsageError("--half and --int8 are for OpenVINO: name an .xml file")
     if not is_onnx and args.opset is not None:
         raise UsageError("--opset is for ONNX: name an .onnx file")
+    for name, least in (("calibration_images", 1), ("max_images", -1)):
+        if getattr(args, name) < least:
+            raise UsageError(f"--{name}={getattr(args, name)}: expected at least {least}")
     opsets = known_opsets() if is_onnx else range(0)
     if args.opset is not None and args.opset not in opsets:
         raise UsageError(f"--opset={args.opset}: expected {opsets[0]} to {opsets[-1]}")

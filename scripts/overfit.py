@@ -12,6 +12,7 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from data.catalog import resolve_dataset
@@ -23,7 +24,7 @@ from yolact.training.log import read_log
 def main(argv: Sequence[str] | None = None) -> None:
     """Make a dataset of a few images, train on it, and score on the same images."""
     parser = make_parser("overfit.py", __doc__)
-    parser.add_argument("dataset", help="as in train.py; its training split is used")
+    parser.add_argument("dataset", help="in COCO's format; its training split is used")
     add_flags(
         parser,
         "options",
@@ -41,8 +42,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     args = parser.parse_args(argv)
     if args.output.exists() and not (args.output / "data" / "annotations").is_dir():
         raise UsageError(f"--output={args.output}: expected a new folder, or one of an earlier run")
-    shutil.rmtree(args.output, ignore_errors=True)
-    make_subset(args.dataset, args.images, args.min_area, args.output / "data")
+    args.output.parent.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(dir=args.output.parent) as made:
+        make_subset(args.dataset, args.images, args.min_area, Path(made) / "data")
+        shutil.rmtree(args.output, ignore_errors=True)
+        args.output.mkdir()
+        (Path(made) / "data").rename(args.output / "data")
     settings = {
         "model.image_size": args.image_size,
         "train.max_iterations": args.iterations,
@@ -70,8 +75,8 @@ def main(argv: Sequence[str] | None = None) -> None:
 def make_subset(dataset: str, count: int, min_area: float, folder: Path) -> None:
     """Copy the first training images without crowds or tiny objects, as both splits."""
     paths = resolve_dataset(dataset)
-    if paths.train is None:
-        raise UsageError(f"dataset {dataset!r} has no training split")
+    if paths.train is None or paths.train.format != "coco":
+        raise UsageError(f"dataset {dataset!r}: expected a training split in COCO's format")
     content: dict[str, Any] = json.loads(paths.train.annotations.read_text())
     pixels = {image["id"]: image["width"] * image["height"] for image in content["images"]}
     smallest: dict[int, float] = {}
@@ -87,7 +92,9 @@ def make_subset(dataset: str, count: int, min_area: float, folder: Path) -> None
         (folder / split).mkdir()
         (folder / "annotations" / f"instances_{split}.json").write_text(json.dumps(content))
         for image in content["images"]:
-            shutil.copy(paths.train.images / image["file_name"], folder / split)
+            target = folder / split / image["file_name"]
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(paths.train.images / image["file_name"], target)
 
 
 def summarize(log: Path) -> str:

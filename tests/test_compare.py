@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 from pathlib import Path
+from typing import Any
 
 import cv2
 import pytest
@@ -12,8 +13,9 @@ from test_mask_rcnn import NAME, SMALL
 from test_scripts import script
 
 from data.classes import SHAPE_CLASSES
+from data.options import AS_IS, DataOptions
 from yolact import build_model, get_config
-from yolact.checkpoint import save_checkpoint
+from yolact.checkpoint import read_checkpoint, save_checkpoint
 from yolact.cli.common import run_command
 
 
@@ -50,6 +52,28 @@ def test_table_file_and_plot(
         assert row["peak MB"] == ""  # known on a GPU alone
         assert row["engine"].startswith("eager, ")
     assert cv2.imread(str(tmp_path / "compare.png")).std() > 0
+
+
+def test_all_are_scored_and_timed_as_the_first_takes_the_data(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who was trained with --val may be scored on what it was not trained on."""
+    checkpoint = read_checkpoint(folder / "yolact_resnet18" / "best.pth")
+    config = checkpoint.preset().override("data.crowd=objects")
+    save_checkpoint(tmp_path / "own.pth", build_model(config), config)
+    compare = script("compare")
+    seen: list[DataOptions] = []
+    opened = compare["open_dataset"]
+
+    def noting(*given: Any, options: DataOptions = AS_IS) -> Any:
+        seen.append(options)
+        return opened(*given, options=options)
+
+    monkeypatch.setitem(compare["main"].__globals__, "open_dataset", noting)
+    models = [str(tmp_path / "own.pth"), str(folder / "yolact_resnet18" / "best.pth")]
+    flags = [f"--out={tmp_path}", "--device=cpu", "--engine=eager", "--max_images=1"]
+    assert run_command(compare["main"], [*models, *flags]) == 0
+    assert [options.crowd for options in seen] == ["objects"] * 3
 
 
 @pytest.mark.parametrize(

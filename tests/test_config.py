@@ -144,6 +144,7 @@ def test_values_of_the_wrong_type(assignment: str) -> None:
         "model.pixel_mean=1",
         "model.pixel_std=1,2",
         "train.batch_size=0",
+        "train.learning_rate_steps=3000,1000",
     ],
 )
 def test_impossible_values(assignment: str) -> None:

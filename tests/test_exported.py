@@ -206,6 +206,9 @@ def test_quantised_file_runs_and_tells_its_cost(
         (["m.txt"], 2, "expected a file that ends in .xml or .onnx"),
         (["m.onnx", "--half"], 2, "name an .xml file"),
         (["m.onnx", "--int8"], 2, "name an .xml file"),
+        (["m.xml", "--dataset=mine"], 2, "--dataset is for --int8"),
+        (["m.onnx", "--max_images=3"], 2, "--max_images is for --int8"),
+        (["m.xml", "--int8", "--calibration_images=0"], 2, "expected at least 1"),
         (["m.xml", "--opset=18"], 2, "--opset is for ONNX: name an .onnx file"),
         (["m.onnx", "--opset=15"], 2, "--opset=15: expected 16 to "),
         (["m.onnx", "--opset=99"], 2, "--opset=99: expected 16 to "),
@@ -214,7 +217,7 @@ def test_quantised_file_runs_and_tells_its_cost(
             2,
             "--image_size: model.image_size=16: expected 32 to 8192",
         ),
-        (["m.xml", "--image_size=wide"], 2, "--image_size: invalid int value"),
+        (["m.xml", "--image_size=wide"], 2, "--image_size=wide: expected a whole number"),
         (["m.xml", "--trained_model=missing.pth"], 1, "no such checkpoint file"),
     ],
 )

@@ -240,6 +240,8 @@ def test_engines_that_need_fixed_shapes(engine: EngineName) -> None:
         "model.deformable_interval=3",
         "model.mask_rescoring=True",
         "detect.nms=cross_class",
+        "loss.box_loss=giou",
+        "loss.dice_weight=1.0",
     ],
 )
 def test_what_it_does_not_have(setting: str) -> None:

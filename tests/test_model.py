@@ -41,6 +41,11 @@ def batch(side: int) -> tuple[list[Tensor], list[Target]]:
     return [image for image, _ in pairs], [target for _, target in pairs]
 
 
+def test_rescoring_takes_no_input_that_training_makes_too_small() -> None:
+    with pytest.raises(ValueError, match=r"with train.multi_scale=0.5: mask re-scoring needs at"):
+        build((*RESCORED, "train.multi_scale=0.5"))
+
+
 @pytest.mark.parametrize("name", LOSSES)
 def test_one_step_lowers_each_loss(name: str) -> None:
     model = build(RESCORED).train()

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import runpy
+import subprocess
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -72,6 +75,30 @@ def test_overfit_copies_annotated_images(tmp_path: Path) -> None:
     parts["make_subset"](str(dataset), 2, 0.005, tmp_path / "few")
     assert len(list((tmp_path / "few" / "train").iterdir())) == 2
     assert (tmp_path / "few" / "annotations" / "instances_val.json").exists()
+
+
+def test_overfit_keeps_what_there_is_until_there_is_more(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And copies images into the folders that annotations name."""
+    dataset = make_dataset(tmp_path / "scenes")
+    file = next(dataset.rglob("*train*.json"))
+    content = json.loads(file.read_text())
+    for number, image in enumerate(content["images"]):
+        source = dataset / "train" / image["file_name"]
+        image["file_name"] = f"{number}/a{source.suffix}"
+        (dataset / "train" / str(number)).mkdir()
+        source.rename(dataset / "train" / image["file_name"])
+    file.write_text(json.dumps(content))
+    earlier = tmp_path / "out" / "data" / "annotations"
+    earlier.mkdir(parents=True)
+    main = script("overfit")["main"]
+    monkeypatch.setattr(subprocess, "run", lambda *_, **__: SimpleNamespace(returncode=1))
+    flags = [f"--output={tmp_path / 'out'}", "--images=2", "--min_area=0.005"]
+    assert run_command(main, ["nowhere", *flags]) == 1
+    assert earlier.is_dir()
+    assert run_command(main, [str(dataset), *flags]) == 1
+    assert len(list((tmp_path / "out" / "data" / "train").rglob("a.*"))) == 2
 
 
 def test_bench_loader(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -212,6 +212,7 @@ def read_trained_network(path: Path) -> Any:
         ("timm/resnet18.of_mine", "no such weights"),
         ("timm/vit_tiny_patch16_224", "images of 224 x 224 pixels only"),
         ("timm/levit_128s", "no feature maps|has strides|pixels only"),
+        ("timm/halonet26t", "takes no images of"),
         ("resnet19", "expected one of resnet18"),
         ("timmy/resnet18", "expected one of resnet18"),
     ],
@@ -221,6 +222,31 @@ def test_what_cannot_be_a_backbone_is_refused_in_a_line(backbone: str, reason: s
         build_model(small_config(backbone))
     assert "\n" not in str(refusal.value)
     assert backbone in str(refusal.value)
+
+
+def test_what_gives_channels_last_is_a_backbone() -> None:
+    model = build_model(small_config("timm/mambaout_femto")).eval()
+    side = model.image_size
+    levels = model.network.backbone(torch.rand(1, 3, side, side))
+    shapes = [tuple(level.shape[1:]) for level in levels]
+    channels = model.network.backbone.channels
+    assert shapes == [(c, side // s, side // s) for c, s in zip(channels, (8, 16, 32), strict=True)]
+
+
+@pytest.mark.parametrize(
+    ("preset", "backbones", "mean"),
+    [
+        ("yolact_base", ["darknet53"], 0),
+        ("yolact_base", ["resnet50"], 123.68),
+        ("yolact_darknet53", ["resnet50"], 123.68),
+        ("yolact_lite2", ["resnet50"], 123.68),
+        ("yolact_resnet18", ["timm/tf_efficientnet_lite0", "resnet50"], 123.68),
+    ],
+)
+def test_own_backbones_bring_theirs(preset: str, backbones: list[str], mean: float) -> None:
+    config = get_config(preset).override(*(f"model.backbone={name}" for name in backbones))
+    assert config.model.pixel_mean[0] == mean
+    assert config.model.pixel_std[0] == (58.40 if mean else 255)
 
 
 def test_a_backbone_brings_its_mean_and_deviation() -> None:

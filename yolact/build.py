@@ -16,7 +16,7 @@ from yolact.models.protonet import ProtoNet
 from yolact.models.segmenter import AnySegmenter
 from yolact.models.yolact import Network, Yolact
 
-from .config import Config, ModelConfig
+from .config import Config, ModelConfig, smallest_input
 
 
 def model_class(model: ModelConfig) -> type[AnySegmenter]:
@@ -45,11 +45,13 @@ def build_model(config: Config) -> AnySegmenter:
 def _build_yolact(config: Config) -> Yolact:
     model = config.model
     rescorer = MaskRescorer(model.num_classes) if model.mask_rescoring else None
-    prototype_side = 2 * -(-model.image_size // 8)
-    if rescorer is not None and prototype_side < rescorer.minimum_side:
+    smallest = smallest_input(model.image_size, config.train.multi_scale)
+    if rescorer is not None and 2 * -(-smallest // 8) < rescorer.minimum_side:
         least = 8 * (rescorer.minimum_side // 2) + 1
+        varied = f" with train.multi_scale={config.train.multi_scale}"
         raise ValueError(
-            f"model.image_size={model.image_size}: mask re-scoring needs at least {least} pixels"
+            f"model.image_size={model.image_size}{varied * (smallest < model.image_size)}: mask "
+            f"re-scoring needs at least {least} pixels"
         )
     return Yolact(
         network=_build_network(model),
@@ -66,7 +68,7 @@ def _build_yolact(config: Config) -> Yolact:
 
 
 def _build_network(model: ModelConfig) -> Network:
-    backbone = build_backbone(model.backbone, model.deformable_interval)
+    backbone = build_backbone(model.backbone, model.deformable_interval, model.image_size)
     semantic = nn.Conv2d(model.fpn_channels, model.num_classes, 1)
     init_convolutions(semantic)
     return Network(
@@ -100,13 +102,15 @@ def _build_mask_rcnn(config: Config) -> MaskRcnn:
         f"model.backbone={model.backbone}": not model.backbone.startswith("resnet"),
         f"model.deformable_interval={model.deformable_interval}": model.deformable_interval > 0,
         "model.mask_rescoring=True": model.mask_rescoring,
+        f"loss.box_loss={loss.box_loss}": loss.box_loss != "smooth_l1",
+        f"loss.dice_weight={loss.dice_weight}": loss.dice_weight != 0,
         f"detect.nms={nms}": nms == "cross_class",
     }
     for setting, is_set in strange.items():
         if is_set:
             raise ValueError(
-                f"{setting}: Mask R-CNN stands on a plain ResNet, re-scores no masks, and "
-                "suppresses class by class"
+                f"{setting}: Mask R-CNN stands on a plain ResNet, has losses of its own, re-scores "
+                "no masks, and suppresses class by class"
             )
     return MaskRcnn(
         network=TwoStageNetwork(

@@ -30,6 +30,7 @@ BACKBONES = (
 Architecture = Literal["yolact", "mask_rcnn"]
 
 _UNLIMITED = 1e12  # finite all the same
+_STRIDE = 32  # of C5; sides that it divides lose no pixels
 LIMITS: dict[str, tuple[float, float]] = {
     "model.deformable_interval": (0, 100),
     "model.image_size": (32, 8192),
@@ -228,6 +229,9 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         check_limits(self, LIMITS, "train.")
+        steps = self.learning_rate_steps
+        if list(steps) != sorted(steps):
+            raise ValueError(f"train.learning_rate_steps={shown(steps)}: expected them in order")
 
 
 @dataclass(frozen=True)
@@ -379,3 +383,13 @@ def _check_backbone(name: str) -> None:
     if name not in BACKBONES and not name.startswith(TIMM_PREFIX):
         choices = ", ".join(BACKBONES)
         raise ValueError(f"model.backbone={shown(name)}: expected one of {choices}, or timm/<name>")
+
+
+def varied_input(image_size: int, share: float) -> int:
+    """Return the side of an input that is larger by a share, or smaller: of whole strides of C5."""
+    return max(_STRIDE, round(image_size * (1 + share) / _STRIDE) * _STRIDE)
+
+
+def smallest_input(image_size: int, multi_scale: float) -> int:
+    """Return the smallest side that training has with `TrainConfig.multi_scale`."""
+    return varied_input(image_size, -multi_scale) if multi_scale else image_size

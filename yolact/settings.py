@@ -79,9 +79,20 @@ def assign(part: Any, path: list[str], text: str, whole: str) -> Any:
         values["num_classes"] = len(values[name]) or part.num_classes
     elif name == "num_classes" and values[name] != len(part.class_names):
         values["class_names"] = ()
-    elif name == "backbone" and values[name].startswith(TIMM_PREFIX):
-        values["pixel_mean"], values["pixel_std"] = pixel_statistics(values[name])
+    elif name == "backbone":
+        own = _statistics(part, values[name])
+        if own != _statistics(part, part.backbone):
+            values["pixel_mean"], values["pixel_std"] = own
     return replace(part, **values)
+
+
+def _statistics(model: Any, backbone: str) -> tuple[tuple[float, ...], ...]:
+    """Return the mean and deviation of the pixels that a backbone was trained with."""
+    if backbone.startswith(TIMM_PREFIX):
+        return pixel_statistics(backbone)
+    if backbone == "darknet53":
+        return (0.0,) * 3, (255.0,) * 3
+    return type(model).pixel_mean, type(model).pixel_std
 
 
 def _nearest(part: Any, path: list[str], whole: str) -> str:

@@ -14,13 +14,12 @@ from torch import Tensor, nn
 from torch.amp.grad_scaler import GradScaler
 from torch.optim.swa_utils import AveragedModel
 
-from yolact.config import TrainConfig
+from yolact.config import TrainConfig, varied_input
 from yolact.engines.names import Precision
 
 # Batch statistics of fewer images than this hurt more than they help.
 MIN_BATCH_NORM_IMAGES = 6
 
-_STRIDE = 32  # of C5; sides that it divides lose no pixels
 _EPOCHS, _LEAST_ITERATIONS = 55, 1000
 
 
@@ -115,7 +114,7 @@ def input_size_at(iteration: int, image_size: int, train: TrainConfig) -> int:
     if not train.multi_scale:
         return image_size
     share = np.random.default_rng((train.seed, iteration)).uniform(-1, 1) * train.multi_scale
-    return max(_STRIDE, round(image_size * (1 + share) / _STRIDE) * _STRIDE)
+    return varied_input(image_size, share)
 
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, learning_rate: float) -> None:

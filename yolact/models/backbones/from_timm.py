@@ -40,12 +40,38 @@ class TimmBackbone(nn.Module):
             raise ValueError(f"model.backbone={name}: has strides {strides}; 8, 16, 32 are needed")
         self.indices: tuple[int, ...] = tuple(index_of[stride] for stride in _STRIDES)
         self.channels: tuple[int, ...] = tuple(info.channels()[i] for i in self.indices)
+        self.is_last = str(getattr(self.features, "output_fmt", "NCHW")).endswith("NHWC")
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return C3, C4 and C5 for a (B, 3, S, S) image."""
         stages = self.features(x)
-        c3, c4, c5 = (stages[index] for index in self.indices)
+        c3, c4, c5 = (
+            stages[index].permute(0, 3, 1, 2) if self.is_last else stages[index]
+            for index in self.indices
+        )
         return c3, c4, c5
+
+    def check_side(self, name: str, side: int) -> None:
+        """Refuse a network that takes no images of some side, without computing anything.
+
+        Raises:
+            ValueError: it takes none, or gives other channels than it says.
+        """
+        state = {key: value.to("meta") for key, value in self.state_dict(keep_vars=True).items()}
+        image, training = torch.zeros(1, 3, side, side, device="meta"), self.training
+        try:
+            levels = torch.func.functional_call(self.eval(), state, image)
+        except NotImplementedError:  # an operator that has no shapes alone
+            return
+        except Exception as error:  # a network for sides of its own
+            reason = str(error).partition("\n")[0] or type(error).__name__
+            raise ValueError(
+                f"model.backbone={name}: takes no images of {side} pixels ({reason})"
+            ) from None
+        finally:
+            self.train(training)
+        if (found := tuple(level.shape[1] for level in levels)) != self.channels:
+            raise ValueError(f"model.backbone={name}: gives {found} channels, not {self.channels}")
 
 
 def create_features(name: str, **options: Any) -> nn.Module:
