@@ -217,6 +217,30 @@ def test_a_click_explains_the_mask(page: Page, scenes: list[Path], shown: Detect
     expect(page.locator("#explain")).to_be_hidden()
 
 
+def test_what_is_hidden_is_not_selected(page: Page, scenes: list[Path], shown: Detections) -> None:
+    choose(page, scenes[0])
+    click_object(page, shown, int(shown.areas.argmin()))
+    expect(page.locator("#explain")).to_be_visible()
+    page.fill("#threshold", "1")
+    expect(page.locator("#explain")).to_be_hidden()
+    page.fill("#threshold", "0.3")
+    expect(page.locator(".object[aria-pressed=true]")).to_have_count(0)
+
+
+def test_prototypes_are_asked_for_again_after_a_failure(
+    page: Page, scenes: list[Path], shown: Detections
+) -> None:
+    page.clock.install()
+    page.route("**/api/prototypes*", lambda route: route.fulfill(status=504), times=1)
+    choose(page, scenes[0])
+    click_object(page, shown, int(shown.areas.argmin()))
+    expect(page.locator(".explain.loading")).to_be_visible()
+    page.wait_for_timeout(300)
+    page.clock.run_for(6000)
+    page.fill("#opacity", "0.3")
+    expect(page.locator(".tile")).to_have_count(7, timeout=30_000)
+
+
 def overlap(one: NDArray[np.bool_], other: NDArray[np.bool_]) -> float:
     return float((one & other).sum() / (one | other).sum())
 
@@ -327,6 +351,15 @@ def test_dark_and_light(browser: Browser, address: str) -> None:
         assert background(page) > 200
         page.reload()
         expect(page.locator("[data-ready]")).to_be_attached()
+        assert background(page) > 200
+
+
+def test_a_browser_that_stores_nothing(browser: Browser, address: str) -> None:
+    blocked = "Object.defineProperty(window, 'localStorage', { get() { throw new Error('no'); } })"
+    with open_page(browser, base_url=address, color_scheme="dark") as page:
+        page.add_init_script(blocked)
+        visit(page)
+        page.click("#theme")
         assert background(page) > 200
 
 

@@ -80,7 +80,8 @@ function route() {
   document.body.dataset.part = part === "numbers" ? "numbers" : "images";
   for (const link of document.querySelectorAll("nav a")) {
     const isHere = link.hash === `#${document.body.dataset.part}`;
-    link.toggleAttribute("aria-current", isHere);
+    if (isHere) link.setAttribute("aria-current", "page");
+    else link.removeAttribute("aria-current");
   }
   document.body.classList.toggle("is-enlarged", Boolean(image));
   if (image) {

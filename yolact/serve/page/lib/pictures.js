@@ -11,6 +11,7 @@ import { LOWEST_SCORE, change, shownObjects, state } from "./state.js";
 import { announce, complain, counted } from "../ui/dom.js";
 
 const THUMBNAIL_HEIGHT = 112; // pixels, twice what is shown
+const PAUSE = 5000; // milliseconds before prototypes are asked for again
 const TOLERANCE = 0.5; // of polygons: half a pixel is not seen
 const QUERY = { score_threshold: LOWEST_SCORE, tolerance: TOLERANCE };
 
@@ -57,7 +58,7 @@ export function step(distance) {
   if (state.pictures[place]) show(state.pictures[place]);
 }
 
-/** Fetch the prototypes of a picture, once. */
+/** Fetch the prototypes of a picture, once; after a failure not before a while. */
 export function loadPrototypes(picture) {
   picture.loading ??= getPrototypes(picture.blob)
     .then(decodePrototypes)
@@ -65,7 +66,10 @@ export function loadPrototypes(picture) {
       picture.prototypes = prototypes;
       change();
     })
-    .catch((error) => complain(error.message));
+    .catch((error) => {
+      complain(error.message);
+      setTimeout(() => (picture.loading = null), PAUSE);
+    });
 }
 
 /** Find the objects of a camera's frame. */

@@ -29,6 +29,9 @@ export function onChange(listener) {
 
 export function change(values = {}) {
   Object.assign(state, values);
+  const shown = shownObjects();
+  if (!shown.includes(state.selected)) state.selected = null; // nobody sees it
+  if (!shown.includes(state.hovered)) state.hovered = null;
   if (isScheduled) return;
   isScheduled = true;
   requestAnimationFrame(() => {

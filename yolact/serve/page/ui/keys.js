@@ -2,6 +2,7 @@
 
 import { remove, step } from "../lib/pictures.js";
 import { change, state } from "../lib/state.js";
+import { keep, kept } from "../lib/storage.js";
 import { takePicture, toggleCamera } from "./camera.js";
 import { moveThreshold, toggle } from "./controls.js";
 import { byId, element } from "./dom.js";
@@ -39,8 +40,8 @@ export function startKeys() {
   byId("key-list").append(...rows);
   byId("help").onclick = () => byId("keys").showModal();
   const toggleSwitch = byId("key-switch");
-  toggleSwitch.checked = !localStorage.getItem(STORED);
-  toggleSwitch.onchange = () => localStorage.setItem(STORED, toggleSwitch.checked ? "" : "1");
+  toggleSwitch.checked = !kept(STORED);
+  toggleSwitch.onchange = () => keep(STORED, toggleSwitch.checked ? "" : "1");
   addEventListener("keydown", press);
 }
 

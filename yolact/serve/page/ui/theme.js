@@ -1,18 +1,19 @@
 /** Dark and light: as the system says, until somebody chooses. */
 
+import { keep, kept } from "../lib/storage.js";
 import { byId, setPressed } from "./dom.js";
 
 const KEY = "yolact-theme";
 const system = matchMedia("(prefers-color-scheme: dark)");
 
 export function startTheme() {
-  apply(localStorage.getItem(KEY));
+  apply(kept(KEY));
   byId("theme").onclick = () => {
     const chosen = isDark() ? "light" : "dark";
-    localStorage.setItem(KEY, chosen);
+    keep(KEY, chosen);
     apply(chosen);
   };
-  system.addEventListener("change", () => apply(localStorage.getItem(KEY)));
+  system.addEventListener("change", () => apply(kept(KEY)));
 }
 
 function isDark() {
