@@ -128,7 +128,7 @@ class Parser(argparse.ArgumentParser):
         unknown = message.removeprefix("unrecognized arguments: ").strip()
         if message.startswith("unrecognized") and unknown.startswith("-"):
             name = unknown.split()[0].split("=")[0]
-            close = difflib.get_close_matches(name, self._option_string_actions, 1)
+            close = difflib.get_close_matches(name, self._option_string_actions, 1, 0.7)
             hint = f"did you mean {close[0]}? " if close else ""
             message = f"{name}: no such flag; {hint}--help lists them"
         elif message.startswith("unrecognized"):
