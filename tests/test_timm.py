@@ -24,11 +24,13 @@ from layers.blocks import batch_norms
 from yolact import Predictor, build_model, get_config
 from yolact.checkpoint import read_checkpoint, save_checkpoint, trained_model
 from yolact.cli.common import run_command
+from yolact.cli.train_flags import parse_arguments
 from yolact.config import Config
 from yolact.engines.openvino import convert
 from yolact.engines.pytorch import fold_batch_norm, inference_copy, merge_branches
 from yolact.models.backbones.from_timm import TimmBackbone, pretrained_state
 from yolact.training.pretrained import load_backbone
+from yolact.training.setup import set_up
 
 SMALL = (
     *("model.image_size=64", "model.fpn_channels=8", "model.prototype_channels=8"),
@@ -212,7 +214,6 @@ def read_trained_network(path: Path) -> Any:
         ("timm/resnet18.of_mine", "no such weights"),
         ("timm/vit_tiny_patch16_224", "images of 224 x 224 pixels only"),
         ("timm/levit_128s", "no feature maps|has strides|pixels only"),
-        ("timm/halonet26t", "takes no images of"),
         ("resnet19", "expected one of resnet18"),
         ("timmy/resnet18", "expected one of resnet18"),
     ],
@@ -222,6 +223,14 @@ def test_what_cannot_be_a_backbone_is_refused_in_a_line(backbone: str, reason: s
         build_model(small_config(backbone))
     assert "\n" not in str(refusal.value)
     assert backbone in str(refusal.value)
+
+
+def test_a_network_for_other_sizes_is_refused_before_it_is_trained(tmp_path: Path) -> None:
+    flags = [f"--save_folder={tmp_path}", f"--log_folder={tmp_path}", "--dataset=shapes"]
+    flags += ["--config=yolact_lite0", "--set=train.pretrained_backbone=False"]
+    flags += ["--set=model.backbone=timm/halonet26t", "--set=model.image_size=200"]
+    with pytest.raises(ValueError, match=r"timm/halonet26t: takes no images of 200 pixels"):
+        set_up(*parse_arguments(None, flags))
 
 
 def test_what_gives_channels_last_is_a_backbone() -> None:

@@ -239,7 +239,7 @@ def test_fine_tuning_on_other_classes_lists_what_is_not_loaded(
         (["--name=../mine"], "expected letters"),
         (["--name=.."], "expected letters"),
         (["--patience=2", "--validation_size=-1"], "no validation to wait for"),
-        (["--patience=2", "--validation_epoch=-1"], "waits for validations"),
+        (["--patience=2", "--validation_epoch=-1"], "leaves but one validation to wait for"),
         (["--tensorboard", "--no_log"], "beside the log"),
         (["--epochs=2", "--set=train.max_iterations=9"], "give one of them"),
         (["--backbone_weights=a.safetensors"], "a timm/... backbone"),

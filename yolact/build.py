@@ -68,7 +68,7 @@ def _build_yolact(config: Config) -> Yolact:
 
 
 def _build_network(model: ModelConfig) -> Network:
-    backbone = build_backbone(model.backbone, model.deformable_interval, model.image_size)
+    backbone = build_backbone(model.backbone, model.deformable_interval)
     semantic = nn.Conv2d(model.fpn_channels, model.num_classes, 1)
     init_convolutions(semantic)
     return Network(

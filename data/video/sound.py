@@ -25,7 +25,7 @@ class Sound:
 
     Attributes:
         stream: what the newest packets are of; another one after a stream was reconnected.
-        is_wanted: whoever writes has asked for it, and takes it.
+        is_wanted: whoever writes has asked for it.
     """
 
     stream: AudioStream

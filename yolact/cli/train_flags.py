@@ -125,8 +125,8 @@ def parse_arguments(description: str | None, argv: Sequence[str] | None) -> Star
         )
     ):
         raise UsageError(
-            f"--backbone_weights={args.backbone_weights}: for a new model with a timm/... backbone "
-            "and without --weights or --resume, which bring their own"
+            f"--backbone_weights={args.backbone_weights}: only for a new model with a timm/... "
+            "backbone; --weights and --resume bring their own"
         )
     name = run_name(args, resumed) or config.name
     # A restarted run goes on, whatever --start_iter said when it began.
@@ -168,7 +168,10 @@ def _check(args: argparse.Namespace) -> None:
 def _check_pairs(args: argparse.Namespace) -> None:
     """Refuse flags one of which leaves another without effect."""
     if args.patience and args.validation_epoch is not None and args.validation_epoch < 1:
-        raise UsageError(f"--patience={args.patience} waits for validations: leave out -1 for them")
+        raise UsageError(
+            f"--patience={args.patience}: --validation_epoch={args.validation_epoch} leaves but "
+            "one validation to wait for"
+        )
     if args.tensorboard and not args.log:
         raise UsageError("--tensorboard writes beside the log: leave out --no_log")
     if args.epochs is not None and any("train.max_iter" in text for text in args.set):

@@ -7,6 +7,7 @@ import logging
 import os
 import platform
 from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, cast
 
 import torch
 from torch import Tensor, nn
@@ -31,6 +32,7 @@ from yolact.evaluation.metrics import CocoMetrics
 from yolact.files import RunLock
 from yolact.models.segmenter import AnySegmenter
 from yolact.runs.provenance import provenance
+from yolact.timm_networks import TIMM_PREFIX
 
 from .dataset_report import fitted_to_density, tell_about, tell_what_is_learned
 from .diagnosis import LossTrend
@@ -49,6 +51,9 @@ from .pretrained import categories_to_train, load_start_weights
 from .record import RunFiles, TensorBoard
 from .saver import Saver, lock_run, make_saver, restore
 from .state import Learner, Progress
+
+if TYPE_CHECKING:
+    from yolact.models.backbones.from_timm import TimmBackbone
 
 logger = logging.getLogger(__name__)
 
@@ -181,7 +186,7 @@ def set_up(config: Config, options: TrainOptions, checkpoint: Checkpoint | None 
     config = replace(config, train=fit_schedule(config.train, options, len(train_data)))
 
     torch.manual_seed(config.train.seed)
-    model = build_model(config)
+    model = new_model(config)
     load_start_weights(model, config, checkpoint, options)
     model.to(device).to(memory_format=torch.channels_last).train()
     freeze_parts(model, options, config.train)
@@ -211,6 +216,19 @@ def set_up(config: Config, options: TrainOptions, checkpoint: Checkpoint | None 
     return Session(
         *(options, learner, parallel, train_data, val_data, saver, log, files, console), lock=lock
     )
+
+
+def new_model(config: Config) -> AnySegmenter:
+    """Build a model with random weights, and try a backbone of timm's at the input's size.
+
+    Raises:
+        ValueError: it takes no images of this size.
+    """
+    model = build_model(config)
+    if config.model.backbone.startswith(TIMM_PREFIX):
+        backbone = cast("TimmBackbone", model.network.get_submodule("backbone"))
+        backbone.check_side(config.model.backbone, config.model.image_size)
+    return model
 
 
 def use_sound_kernels() -> None:

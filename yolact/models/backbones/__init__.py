@@ -17,14 +17,13 @@ __all__ = ["Darknet53", "MobileNet", "ResNet", "build_backbone"]
 
 
 def build_backbone(
-    name: str, deformable_interval: int, image_size: int
+    name: str, deformable_interval: int = 0
 ) -> Darknet53 | MobileNet | ResNet | TimmBackbone:
     """Build a backbone with random weights; its `channels` are those of C3, C4 and C5.
 
     Args:
         name: one of `yolact.config.BACKBONES`, or "timm/" and a name of timm's.
         deformable_interval: see `ResNet`; the others have no deformable blocks.
-        image_size: of the inputs, which some networks of timm's do not take.
 
     Raises:
         ValueError: deformable blocks in a backbone without bottlenecks; a network of timm's that
@@ -37,7 +36,5 @@ def build_backbone(
     if name.startswith(TIMM_PREFIX):
         from .from_timm import TimmBackbone  # timm is slow to load
 
-        backbone = TimmBackbone(name)
-        backbone.check_side(name, image_size)
-        return backbone
+        return TimmBackbone(name)
     return Darknet53() if name == "darknet53" else MobileNet(name)
