@@ -21,7 +21,7 @@ from data.formats.label_maps.pngs import write_pngs
 from data.formats.label_maps.voc import write_voc
 from data.formats.labelme import write_labelme
 from data.formats.output import Output, Picture
-from data.formats.splits import split_of
+from data.formats.splits import split_of, to_test_on
 from data.formats.via import write_via
 from data.formats.yolo import write_yolo
 
@@ -159,7 +159,7 @@ def convert_dataset(
     if name == SHAPES:
         raise ValueError(f"{SHAPES}: generated scenes have no files: write them by make_shapes.py")
     datasets = _open(name, root)
-    categories = _all_classes([dataset.categories for dataset in datasets.values()])
+    categories = all_classes([dataset.categories for dataset in datasets.values()])
     number_of = dict(zip(categories.names, categories.category_ids, strict=True))
     writer = WRITERS[format]
     problems = [
@@ -168,6 +168,9 @@ def convert_dataset(
         for name, count in Counter(dataset.categories.names).items()
         if count > 1
     ]
+    source = Path(name).parent if Path(name).suffix in (".yaml", ".yml") else Path(name)
+    if test := to_test_on(source):
+        problems.append(Problem("a split to test on", str(test), "convert that by itself"))
     if not writer.holds_any_name:
         categories = _in_lines(categories, format, problems)
     images = ImagePlaces(folder, writer.images, transfer)
@@ -191,7 +194,7 @@ def _open(name: str, root: Path) -> dict[str, CocoInstances]:
     }
 
 
-def _all_classes(lists: Sequence[Categories]) -> Categories:
+def all_classes(lists: Sequence[Categories]) -> Categories:
     """Join the classes of all splits by name: those of the first one keep their ids."""
     first, *others = lists
     numbers = dict(zip(first.names, first.category_ids, strict=True))

@@ -98,6 +98,19 @@ def test_splits_and_the_classes_of_both(tmp_path: Path, format: str) -> None:
         assert masks_of(dataset) == dict(zip(stems, expected.values(), strict=True))
 
 
+@pytest.mark.parametrize("source", ["", "data.yaml"])
+@pytest.mark.parametrize("place", ["test/images", "images/test2017"])
+def test_a_split_to_test_on_is_told(tmp_path: Path, place: str, source: str) -> None:
+    write_coco(tmp_path / "coco", {"train": SHAPES["polygon"]})
+    assert convert_dataset(str(tmp_path / "coco"), tmp_path / "data", "yolo") == []
+    name = str(tmp_path / "data" / source)
+    assert convert_dataset(name, tmp_path / "out", "coco") == []
+    (tmp_path / "data" / place).mkdir(parents=True)
+    (problem,) = convert_dataset(name, tmp_path / "out", "coco")
+    folder = str(tmp_path / "data" / place.removesuffix("/images"))
+    assert str(problem) == f"a split to test on: {folder}; convert that by itself"
+
+
 @pytest.mark.parametrize("format", FORMATS)
 def test_a_yolo_dataset_of_several_folders(tmp_path: Path, format: str) -> None:
     source = write_coco(tmp_path / "in", {"": SHAPES["folders"]})

@@ -334,9 +334,10 @@ def test_boxes_and_areas_are_measured_where_they_are_missing(tmp_path: Path) -> 
     entries = [annotation(id=n, segmentation=o, **bare) for n, o in ((1, [SQUARE]), (2, RLE))]
     entries += [annotation(id=3, area=7), annotation(id=4, area=7, bbox=None)]
     entries += [annotation(id=5, area=-7)]  # pycocotools would leave it out
+    entries += [annotation(id=6, area=0)]  # some tools write that for what they do not know
     dataset = CocoInstances(tmp_path, write(tmp_path, entries))
     found = [(entry["bbox"], entry["area"]) for entry in dataset.annotations(0)]
-    assert found == [([2, 2, 4, 4], area) for area in (16, 16, 7, 7, 16)]
+    assert found == [([2, 2, 4, 4], area) for area in (16, 16, 7, 7, 16, 16)]
 
 
 def test_workers_get_arrays_alone(tmp_path: Path) -> None:

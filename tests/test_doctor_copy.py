@@ -106,6 +106,44 @@ def test_a_copy_between_the_splits_stays_in_train(tmp_path: Path) -> None:
     assert (image["height"], image["width"]) == (HW[0] // 2, HW[1] // 2)
 
 
+@pytest.mark.parametrize("bare", ["train", "val"])
+def test_of_copies_the_labelled_one_stays(tmp_path: Path, bare: str) -> None:
+    folder = write(write(tmp_path / "data", content()), content(2), "val")
+    (folder / "val" / "1.png").write_bytes((folder / "train" / "1.png").read_bytes())
+    file = folder / "annotations" / f"instances_{bare}.json"
+    annotations = json.loads(file.read_text())
+    entries = annotations["annotations"]
+    annotations["annotations"] = [entry for entry in entries if entry["image_id"] != 1]
+    file.write_text(json.dumps(annotations))
+    write_mended(opened(folder), tmp_path / "mended")
+    for split in ("train", "val"):
+        text = (tmp_path / f"mended/annotations/instances_{split}.json").read_text()
+        images = {entry["id"] for entry in json.loads(text)["images"]}
+        assert (1 in images) == (split != bare), split
+        assert (1 in {part["image_id"] for part in json.loads(text)["annotations"]}) == (
+            split != bare
+        )
+
+
+def test_classes_of_a_mended_copy_have_the_same_ids_in_both_splits(tmp_path: Path) -> None:
+    other = content(2)
+    for category in other["categories"]:
+        category["id"] += 70
+    for entry in other["annotations"]:
+        entry["category_id"] += 70
+    other["categories"].append({"id": 1, "name": "only here"})
+    folder = write(write(tmp_path / "data", content()), other, "val")
+    write_mended(opened(folder), tmp_path / "mended")
+    train, val = (
+        json.loads((tmp_path / f"mended/annotations/instances_{split}.json").read_text())
+        for split in ("train", "val")
+    )
+    assert train["categories"] == val["categories"]
+    assert {part["category_id"] for part in val["annotations"]} <= {
+        part["category_id"] for part in train["annotations"]
+    }
+
+
 @pytest.mark.parametrize("name", ["../../1.png", "sub/../../1.png", "..\\..\\1.png"])
 def test_a_mended_copy_stays_in_its_folder(tmp_path: Path, name: str) -> None:
     source, target = tmp_path / "a" / "b" / "data", tmp_path / "c" / "d" / "mended"

@@ -17,7 +17,7 @@ from support.odd_masks import NAMES, iou, odd_bitmaps, odd_detections, photo
 from data.catalog import open_dataset
 from yolact import CocoFile, ResultFolder
 from yolact.cli.predict import spoils_all
-from yolact.results.folder import KINDS
+from yolact.results.folder import KINDS, Kind
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -118,6 +118,53 @@ def test_labels_that_somebody_corrected_are_kept(
         folder.add(odd_detections(image, str(path)), "photo")
     assert path.with_suffix(".json").read_text() == "mine"
     assert "photo.json is there already" in caplog.text
+
+
+def test_two_images_of_one_name_keep_their_files(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    settings = {"model": "m"}
+    sources = [str(tmp_path / day / "1.png") for day in ("monday", "Tuesday")]
+    path, image = photo(tmp_path)
+    for source in map(Path, sources):
+        source.parent.mkdir()
+        source.write_bytes(path.read_bytes())
+    kinds: list[Kind] = ["json", "cutouts"]
+    with ResultFolder(tmp_path / "out", kinds, settings=settings) as folder:
+        folder.add(odd_detections(image, sources[0])[:2], "1")
+    for _ in range(2):
+        with ResultFolder(tmp_path / "out", kinds, settings=settings, resume=True) as folder:
+            for source in folder.missing(sources):
+                folder.add(odd_detections(image, source)[2:3], Path(source).stem)
+    written = sorted(file.name for file in (tmp_path / "out").rglob("1*"))
+    label = [name.partition("_")[2] for name in written if name.startswith("1_0")]
+    assert len(label) == 2
+    assert [name for name in written if name.endswith(".json")] == ["1.json", "1_2.json"]
+    assert len([name for name in written if name.startswith("1_2_000")]) == 1
+    assert caplog.messages == [
+        f"{sources[1]}: {sources[0]} has the files called 1; its own are 1_2"
+    ]
+
+
+@pytest.mark.parametrize("harm", ["", "../kept.png", "masks/../../kept.png"])
+def test_a_second_run_leaves_no_pictures_of_the_first(tmp_path: Path, harm: str) -> None:
+    path, image = photo(tmp_path)
+    kept = tmp_path / "kept.png"
+    kept.write_bytes(b"mine")
+    for count in (3, 1):
+        settings = {"score_threshold": count}
+        with ResultFolder(tmp_path / "out", ["masks", "cutouts"], settings=settings) as folder:
+            folder.add(odd_detections(image, str(path))[:count], "photo")
+        by_hand = tmp_path / "out" / "masks" / "photo_009_mine.png"
+        by_hand.write_bytes(b"mine")
+        progress = tmp_path / "out" / ".detections.progress"
+        if harm:  # a record that a stranger wrote
+            text = progress.read_text()
+            progress.write_text(text.replace('"files": {', f'"files": {{"{harm}": 4, '))
+            assert harm in progress.read_text()
+    names = [file.name.split("_")[1] for file in sorted((tmp_path / "out").rglob("photo_*"))]
+    assert names == ["000", "000", "009"]
+    assert kept.exists()
 
 
 def test_coco_file_keeps_what_there_is_after_an_error(tmp_path: Path) -> None:

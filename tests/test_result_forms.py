@@ -19,10 +19,13 @@ from pycocotools import mask as mask_utils
 from pycocotools.coco import COCO
 from support.odd_masks import HW, NAMES, iou, odd_bitmaps, odd_detections, photo
 
+from data.annotations.outlines import is_too_long
 from data.annotations.polygons import one_ring, trace
+from data.annotations.run_lengths import decode, from_outline
 from data.classes import COCO_CLASSES
 from data.formats.labelme import read_labelme
 from data.formats.yolo import read_yolo
+from yolact.results.compact import compact_masks
 from yolact.results.detections import Detections
 
 TOLERANCES = (0.0, 1.0)
@@ -91,6 +94,20 @@ def test_any_mask_is_its_polygons(
         hw = (mask.shape[0] + 1, mask.shape[1] + 2)
         again = mask_utils.decode(mask_utils.frPyObjects([ring], *hw))[..., 0]
         assert np.array_equal(again[1:, 2:], mask)
+
+
+def test_thousands_of_parts_make_one_ring_that_is_not_too_long() -> None:
+    image_hw = (1500, 2000)
+    mask = np.zeros(image_hw, np.uint8)
+    random = np.random.default_rng(3)
+    for x, y in zip(random.integers(0, 2000, 2500), random.integers(0, 1500, 2500), strict=True):
+        cv2.circle(mask, (int(x), int(y)), 3, 1, -1)
+    ring = one_ring(trace(mask))
+    assert not is_too_long(ring.astype(float), np.array(image_hw))
+    steps = np.abs(ring - np.roll(ring, 1, axis=0)).max(axis=1)
+    assert steps.sum() < 400_000  # 4,000,000 by bridges from one point
+    shape = from_outline([ring.reshape(-1).tolist()], image_hw)
+    assert np.array_equal(decode(shape, image_hw), mask)
 
 
 @pytest.mark.parametrize("tolerance", [None, *TOLERANCES])
@@ -267,6 +284,11 @@ def test_supervision_there_and_back() -> None:
     for name in ("boxes", "scores", "labels", "masks"):
         assert torch.equal(getattr(again, name), getattr(found, name)), name
     assert again.class_names == NAMES
+    first = Detections.from_supervision(theirs[[0]], HW, NAMES)
+    assert (first.class_names, first.to_coco()) == (NAMES, found[:1].to_coco())
+    assert Detections.from_supervision(sv.Detections.empty(), HW, NAMES).class_names == NAMES
+    with pytest.raises(ValueError, match=r"class_id=\[.*3.*\]: expected labels of 2 classes"):
+        Detections.from_supervision(theirs, HW, NAMES[:2])
 
 
 def box_areas(found: Detections) -> list[float]:
@@ -378,6 +400,16 @@ def test_joined() -> None:
     assert np.array_equal((found[:3] + other).masks.numpy(), odd_bitmaps())
     with pytest.raises(ValueError, match="with image_hw"):
         found + Detections(**{**vars(found), "image_hw": (9, 9)})
+
+
+def test_masks_of_many_pixels_are_shrunk() -> None:
+    bitmaps = odd_bitmaps()
+    soft_masks, frames = compact_masks([(mask, (0, 0)) for mask in bitmaps], most_cells=4 * 40**2)
+    assert soft_masks.shape == (4, 40, 40)
+    found = replace(odd_detections(), soft_masks=soft_masks, mask_frames=frames)
+    exact = odd_detections().areas
+    for mask, bitmap, area in zip(found.masks.numpy(), bitmaps, exact.tolist(), strict=True):
+        assert iou(mask, bitmap) > 0.85 or area < 100
 
 
 def test_in_words_and_in_notebooks(tmp_path: Path) -> None:

@@ -84,6 +84,12 @@ def test_classes_by_name_or_label(classes: Any, labels: tuple[int, ...]) -> None
     assert labels_of(classes, NAMES) == labels
 
 
+def test_a_number_is_a_label_whatever_classes_are_called() -> None:
+    digits = ("1", "2", "3")
+    assert [labels_of(each, digits) for each in (1, np.int64(1), [0, 1])] == [(1,), (1,), (0, 1)]
+    assert labels_of(["1", "0"], digits) == (0,)  # the class called 1, and the label 0
+
+
 @pytest.mark.parametrize(
     ("classes", "said"),
     [

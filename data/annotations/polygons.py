@@ -76,9 +76,21 @@ def one_ring(polygons: Iterable[Polygon]) -> Ring:
     for ring in rings[1:_SHORT_BRIDGES]:
         nearest = int(np.square(joined - ring[0]).sum(axis=1).argmin())
         joined = np.concatenate((joined[: nearest + 1], ring, ring[:1], joined[nearest:]))
-    last = joined[-1:]
-    rest = (part for ring in rings[_SHORT_BRIDGES:] for part in (ring, ring[:1], last))
-    return np.concatenate((joined, *rest))
+    if not (rest := rings[_SHORT_BRIDGES:]):
+        return joined
+    starts = np.stack([ring[0] for ring in rest])
+    order = _serpentine(starts)
+    there = (part for index in order for part in (rest[index], starts[index][None]))
+    return np.concatenate((joined, *there, starts[order[::-1]], joined[-1:]))
+
+
+def _serpentine(points: Ring) -> NDArray[np.intp]:
+    """Order (P, 2) points on a line that goes to and fro in strips, so that its steps are short."""
+    y = points[:, 1] - points[:, 1].min()
+    strips = np.sqrt(len(points))
+    strip = (y * strips / (y.max() + 1)).astype(int)
+    along = np.where(strip % 2, -points[:, 0], points[:, 0])
+    return np.lexsort((along, strip))
 
 
 def flat_rings(polygons: Sequence[Polygon]) -> list[list[float]]:

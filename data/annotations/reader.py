@@ -120,7 +120,8 @@ class ObjectReader:
         self._ids.append(number if is_positive(number) and number <= MAX_ID else 0)
         self._is_crowd.append(entry.get("iscrowd") in (1, True, "1"))
         self._boxes.fromlist(box if _are_numbers(box, 4) else [_MISSING] * 4)
-        self._areas.append(area[0] if _are_numbers(area, 1) and area[0] >= 0 else _MISSING)
+        # Some tools write 0 for an area that they do not know.
+        self._areas.append(area[0] if _are_numbers(area, 1) and area[0] > 0 else _MISSING)
         return ""
 
     def _add_outline(self, outline: object, size: list[int]) -> str:

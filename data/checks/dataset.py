@@ -105,7 +105,7 @@ def check_annotations(
 def find_copies(files: Iterable[Path]) -> list[Problem]:
     """Find the files of one split whose content is that of an earlier one."""
     names = list(dict.fromkeys(files))
-    mend = "delete it, with its objects: it counts twice"
+    mend = "keep one of them, the one with the right objects: it counts twice"
     return [
         Problem("an image that is there twice", f"{names[copy]} is {names[first]}", mend)
         for (first, *copies), _ in exact_twins(names)

@@ -65,6 +65,12 @@ def split_folder(folder: Path, split: SplitName) -> Path | None:
     return min(named, key=lambda child: (len(child.name), child.name), default=None)
 
 
+def to_test_on(folder: Path) -> Path | None:
+    """Find the folder that a dataset has to test on, which all else leaves alone."""
+    places = (folder, *_called(folder, PLACES))
+    return next(filter(None, (split_folder(place, "test") for place in places)), None)
+
+
 def image_places(folder: Path) -> Iterator[Path]:
     """Yield the folders in a folder that are called `images`, or alike."""
     yield from _called(folder, _IMAGES)

@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from data.annotations.as_coco import coco_content
 from data.annotations.coco import CocoInstances
 from data.annotations.run_lengths import from_outline, measure
-from data.conversion import WRITERS, ImagePlaces
+from data.classes import Categories
+from data.conversion import WRITERS, ImagePlaces, all_classes
 from data.images import read_image
 from data.sample import Annotation
 from yolact.files import write_json
@@ -30,10 +31,10 @@ Points = NDArray[np.float64]
 def write_mended(findings: Findings, folder: Path, link: bool = False) -> dict[str, Counter[str]]:
     """Write a copy of a dataset without what a machine can tell to be wrong.
 
-    Of images that are equal byte for byte the first stays, so the one in `train` before the one in
-    `val`, with its labels. Of two objects of one class in the same place the first stays, too.
-    Objects without area inside of the image go. Sizes are those of the files, boxes those of the
-    outlines.
+    Of images that are equal byte for byte the one with most objects stays, with its labels: of as
+    many the first, so the one in `train` before the one in `val`. Of two objects of one class in
+    the same place the first stays, too. Objects without area inside of the image go. Sizes are
+    those of the files, boxes those of the outlines.
 
     Args:
         findings: of the dataset.
@@ -51,9 +52,10 @@ def write_mended(findings: Findings, folder: Path, link: bool = False) -> dict[s
     if not findings.splits:
         raise ValueError(f"{findings.name}: there is no split that could be opened and mended")
     counts = {}
+    categories = all_classes([dataset.categories for dataset in findings.splits.values()])
     images = ImagePlaces(folder, WRITERS["coco"].images, "link" if link else "copy")
     for split, dataset in findings.splits.items():
-        mended = _Mended(findings, split, dataset)
+        mended = _Mended(findings, split, dataset, categories)
         content = mended.content(images)
         write_json(folder / "annotations" / f"instances_{split}.json", content)
         counts[split] = mended.counts
@@ -67,20 +69,22 @@ class _Mended:
         counts: what was left out or corrected so far.
     """
 
-    def __init__(self, findings: Findings, split: str, dataset: CocoInstances) -> None:
+    def __init__(
+        self, findings: Findings, split: str, dataset: CocoInstances, categories: Categories
+    ) -> None:
         self.counts = Counter({f"annotations with {k}": n for k, n in dataset.left_out.items()})
         self.counts += dataset.mended
-        self._split, self._dataset = split, dataset
+        self._split, self._dataset, self._categories = split, dataset, categories
         self._copies: set[int] = set()
         for twins, places in findings.copies:
-            own = [place.image for place in places if place.split == split]
-            is_first = places[0].split == split
-            self._copies.update(own[is_first:] if twins.is_exact else ())
+            if twins.is_exact:
+                kept = max(places, key=lambda p: len(findings.splits[p.split].annotations(p.image)))
+                self._copies.update(p.image for p in places if p.split == split and p != kept)
 
     def content(self, images: ImagePlaces) -> dict[str, object]:
         """Return the annotations, and put the images in their places."""
-        content = coco_content(self._dataset)
-        content["images"], content["annotations"] = [], []
+        content = coco_content(self._dataset, 0)
+        content["categories"] = self._categories.to_coco_json()
         for index in range(len(self._dataset)):
             info, source = self._dataset.image_info(index), self._dataset.image_path(index)
             image_hw = info["height"], info["width"]
@@ -88,6 +92,12 @@ class _Mended:
                 info["file_name"] = images.put(source, info["file_name"], self._split)
                 content["images"].append(info)
                 content["annotations"] += self._objects(index, image_hw)
+        names = dict(
+            zip(self._dataset.categories.category_ids, self._dataset.categories.names, strict=True)
+        )
+        number_of = dict(zip(self._categories.names, self._categories.category_ids, strict=True))
+        for found in content["annotations"]:
+            found["category_id"] = number_of[names[found["category_id"]]]
         return {**content}
 
     def _is_good(self, index: int, image_hw: tuple[int, int]) -> bool:

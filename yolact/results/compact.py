@@ -1,7 +1,8 @@
-"""Masks of pixels made compact: each in a window of its own, without loss."""
+"""Masks of pixels made compact: each in a window of its own."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import cv2
@@ -14,20 +15,39 @@ Piece = tuple[NDArray[np.bool_], tuple[int, int]]
 """A bitmap, and the x and y of its corner in the image."""
 
 
-def compact_masks(pieces: Sequence[Piece]) -> tuple[Tensor, Tensor]:
+CELLS = 2**27
+"""Most cells of all masks together, of four bytes each: 512 MB."""
+
+
+def compact_masks(pieces: Sequence[Piece], most_cells: int = CELLS) -> tuple[Tensor, Tensor]:
     """Cut the masks out of N bitmaps, full-size ones or parts of the image.
 
+    All N get as many cells as the largest object needs. Where that were too many, the large ones
+    are shrunk, by area: to 1,158 cells a side among 100 objects. Others lose nothing.
+
+    Args:
+        pieces: the bitmaps.
+        most_cells: of all together.
+
     Returns:
-        Soft masks (N, h, w), as large as the largest object, and their frames (N, 4), as
-        `Instances` keeps them; pasted, they give every pixel again.
+        Soft masks (N, h, w) and their frames (N, 4), as `Instances` keeps them; pasted, those
+        that are not shrunk give every pixel again.
     """
     windows = [cv2.boundingRect(bitmap.astype(np.uint8)) for bitmap, _ in pieces]
     width, height = (max((window[i] for window in windows), default=1) or 1 for i in (2, 3))
+    if len(pieces) * height * width > most_cells:
+        side = max(math.isqrt(most_cells // len(pieces)), 1)
+        width, height = min(width, side), min(height, side)
     soft_masks = torch.zeros((len(pieces), height, width))
     frames = torch.zeros((len(pieces), 4))
     for i, ((bitmap, (left, top)), (x, y, w, h)) in enumerate(zip(pieces, windows, strict=True)):
         inside = bitmap[y : y + h, x : x + w].astype(np.float32)
-        soft_masks[i, :h, :w] = torch.from_numpy(inside)
-        corner = (left + x, top + y)
-        frames[i] = torch.tensor((*corner, corner[0] + width, corner[1] + height))
+        columns, rows = min(w, width), min(h, height)
+        if (columns, rows) != (w, h):
+            small = cv2.resize(inside, (columns, rows), interpolation=cv2.INTER_AREA)
+            inside = np.asarray(small, np.float32)
+        soft_masks[i, :rows, :columns] = torch.from_numpy(inside)
+        x1, y1 = left + x, top + y
+        reach = (w * width / columns, h * height / rows) if inside.size else (width, height)
+        frames[i] = torch.tensor((x1, y1, x1 + reach[0], y1 + reach[1]))
     return soft_masks, frames

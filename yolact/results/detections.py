@@ -304,11 +304,22 @@ class Detections(Instances):
         return to_supervision(self)
 
     @classmethod
-    def from_supervision(cls, found: Any, image_hw: tuple[int, int]) -> Detections:
-        """Take over `supervision.Detections` of an image of this height and width."""
+    def from_supervision(
+        cls, found: Any, image_hw: tuple[int, int], class_names: Sequence[str] | None = None
+    ) -> Detections:
+        """Take over `supervision.Detections`.
+
+        Args:
+            found: the detections, whose `class_id` are labels.
+            image_hw: height and width of their image.
+            class_names: all classes, by label; by default those that the objects have.
+
+        Raises:
+            ValueError: the masks are of another size, or a label has no name.
+        """
         from .toolkits import from_supervision
 
-        return cls(**from_supervision(found, image_hw))
+        return cls(**from_supervision(found, image_hw, class_names))
 
     def to_torchvision(self) -> dict[str, Tensor]:
         """Return what torchvision's models give: labels from 1, masks (N, 1, H, W) of 0 and 1."""

@@ -5,8 +5,8 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Collection, Iterable, Mapping
 from contextlib import ExitStack
-from itertools import count
-from pathlib import Path
+from itertools import chain, count
+from pathlib import Path, PurePosixPath
 from types import TracebackType
 from typing import Any, Literal, get_args
 
@@ -17,7 +17,7 @@ from yolact.files import RunLock, as_file_name, write_json, write_picture, write
 
 from .collected import Collected
 from .detections import Detections
-from .journal import Journal, fits
+from .journal import Journal, fits, noted_entries
 
 logger = logging.getLogger(__name__)
 
@@ -44,8 +44,9 @@ class ResultFolder:
     | cutouts | cutouts/NAME_000_CLASS.png, transparent outside the mask |
 
     With `settings` a hidden file, .TABLE.progress, notes each image that is finished. After any end
-    of the run, be it a kill, `resume` goes on with what that file notes: see `missing`. Two runs
-    into the files of one folder are refused.
+    of the run, be it a kill, `resume` goes on with what that file notes: see `missing`. When an
+    image is done again, those of its masks, crops and cut-outs go that are not written anew. Two
+    runs into the files of one folder are refused.
 
     Args:
         folder: of the files.
@@ -85,6 +86,8 @@ class ResultFolder:
         self._open = ExitStack()
         self._journal: Journal | None = None
         self._to_begin_with: list[str] | None = None
+        self._former: dict[str, tuple[str, Note]] = {}
+        self._named: dict[str, str] = {}
 
     def __enter__(self) -> ResultFolder:
         with ExitStack() as undo:
@@ -93,6 +96,11 @@ class ResultFolder:
             if self._settings is not None:
                 settings = {**self._settings, "files": sorted(self.kinds)}
                 path = progress_of(self.folder, self._table)
+                self._former = {
+                    source: (note["name"], note["files"])
+                    for source, note in noted_entries(path)
+                    if source and fits(note, {"name": str, "files": dict})
+                }
                 journal = Journal(path, settings, self._resume, is_sound=self._is_sound)
                 self._journal = undo.enter_context(journal)
             undo.callback(self._collected.close)
@@ -125,6 +133,9 @@ class ResultFolder:
         done = {source for source, name in names.items() if self._is_done(source, name)}
         noted, has_begun = self._noted(), self._to_begin_with is None
         kept = [source for source in noted if source in done]
+        if self._journal is not None:
+            journal = self._journal
+            self._named |= {journal[source]["name"].casefold(): source for source in kept}
         if not has_begun or len(kept) < len(noted):
             self._to_begin_with = kept
         if has_begun:
@@ -136,13 +147,14 @@ class ResultFolder:
 
         Args:
             detections: what was found in it.
-            name: of its files, with "/" for sub-folders, and no suffix.
+            name: of its files, with "/" for sub-folders, and no suffix. Where those of another
+                image have it, a number is added, and told.
             files: in the folder, of this image, that were written by others, such as its picture.
 
         Raises:
             OSError: a file cannot be written.
         """
-        self.note(self.write(detections, name, files))
+        self.note(self.write(detections, self._own_name(detections.source, name), files))
 
     def write(self, detections: Detections, name: str, files: Iterable[Path] = ()) -> Note:
         """Write the files of one image or frame alone; see `add`. Any process can do this.
@@ -180,6 +192,7 @@ class ResultFolder:
             if "" not in self._journal:
                 self._journal.note("", written["head"])
             self._journal.note(written["source"], written["note"])
+            self._drop_former(written["source"], written["note"])
 
     @property
     def noted(self) -> int:
@@ -193,6 +206,26 @@ class ResultFolder:
         places |= {"txt": self.folder / "labels", "labelme": self.folder}
         places |= self._collected.paths
         return [places[kind] for kind in KINDS if kind in self.kinds]
+
+    def _own_name(self, source: str, name: str) -> str:
+        names = chain([name], (f"{name}_{number}" for number in count(2)))
+        own = next(n for n in names if self._named.setdefault(n.casefold(), source) == source)
+        if own != name:
+            logger.warning(
+                "%s: %s has the files called %s; its own are %s",
+                source,
+                *(self._named[name.casefold()], name, own),
+            )
+        return own
+
+    def _drop_former(self, source: str, note: Note) -> None:
+        """Delete the pictures of objects that an earlier run found and this one did not."""
+        former_name, files = self._former.pop(source, ("", {}))
+        for name, size in files.items() if former_name == note["name"] else ():
+            parts, file = PurePosixPath(name).parts, self.folder / name
+            is_picture = parts[:1] in _PICTURES and ".." not in parts
+            if is_picture and name not in note["files"] and size == _size(file):
+                file.unlink(missing_ok=True)
 
     def _hold(self, undo: ExitStack) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -305,6 +338,8 @@ def _write_cutouts(folder: Path, detections: Detections, name: str) -> list[Path
 
 CUTTINGS: frozenset[Kind] = frozenset({"crops", "cutouts"})
 """What is made of an image's pixels."""
+
+_PICTURES = (("masks",), ("crops",), ("cutouts",))
 
 _FILES: Mapping[Kind, Callable[[Path, Detections, str], list[Path]]] = {
     "json": _write_json,

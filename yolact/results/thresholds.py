@@ -109,16 +109,20 @@ def check_count(option: str, value: Any) -> None:
 def labels_of(classes: Iterable[str | int], class_names: Sequence[str]) -> tuple[int, ...]:
     """Return the labels of classes that are given by name or label.
 
+    A number is a label, and so is a text of digits that no class is called.
+
     Raises:
         OptionError: no such class; the message names the nearest one.
     """
-    known = {str(label): label for label in range(len(class_names))}
-    known |= {name: label for label, name in enumerate(class_names)}
-    chosen = [classes] if isinstance(classes, (str, int)) else list(classes)
-    for each in chosen:
+    numbers = {str(label): label for label in range(len(class_names))}
+    texts = numbers | {name: label for label, name in enumerate(class_names)}
+    labels: set[int] = set()
+    for each in [classes] if isinstance(classes, (str, Integral)) else classes:
+        known = numbers if isinstance(each, Integral) else texts
         if str(each) not in known:
             raise OptionError("classes", each, f"no such class{_choices(str(each), class_names)}")
-    return tuple(sorted({known[str(each)] for each in chosen}))
+        labels.add(known[str(each)])
+    return tuple(sorted(labels))
 
 
 def _choices(name: str, class_names: Sequence[str]) -> str:

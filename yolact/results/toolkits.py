@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib import import_module
 from typing import Any
 
@@ -34,7 +34,9 @@ def to_supervision(objects: Instances) -> Any:
     )
 
 
-def from_supervision(found: Any, image_hw: tuple[int, int]) -> dict[str, Any]:
+def from_supervision(
+    found: Any, image_hw: tuple[int, int], class_names: Sequence[str] | None = None
+) -> dict[str, Any]:
     """Return the parts of `Instances` of `supervision.Detections`, sorted by score.
 
     Without masks the objects have boxes alone, without scores these are 1, without classes
@@ -43,9 +45,10 @@ def from_supervision(found: Any, image_hw: tuple[int, int]) -> dict[str, Any]:
     Args:
         found: the detections.
         image_hw: height and width of the image, which they do not know.
+        class_names: all classes, which they do not know either; by default those of the objects.
 
     Raises:
-        ValueError: the masks are of another size.
+        ValueError: the masks are of another size, or a class has no name.
     """
     count = len(found)
     masks = found.mask if found.mask is not None else np.zeros((count, *image_hw), np.bool_)
@@ -54,6 +57,9 @@ def from_supervision(found: Any, image_hw: tuple[int, int]) -> dict[str, Any]:
     soft_masks, frames = compact_masks([(mask, (0, 0)) for mask in np.asarray(masks)])
     scores = _values(found.confidence, count, 1.0).float()
     labels = _values(found.class_id, count, 0).long()
+    names = _class_names(found.data, labels.tolist()) if class_names is None else class_names
+    if count and not 0 <= int(labels.min()) <= int(labels.max()) < len(names):
+        raise ValueError(f"class_id={labels.tolist()}: expected labels of {len(names)} classes")
     order = scores.argsort(descending=True, stable=True)
     tracks = found.tracker_id
     return {
@@ -64,7 +70,7 @@ def from_supervision(found: Any, image_hw: tuple[int, int]) -> dict[str, Any]:
         "mask_frames": frames[order],
         "box_scores": scores[order],
         "image_hw": image_hw,
-        "class_names": _class_names(found.data, labels.tolist()),
+        "class_names": tuple(names),
         "track_ids": None if tracks is None else _values(tracks, count, 0).long()[order],
     }
 
