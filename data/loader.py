@@ -115,7 +115,14 @@ class TrainingData(MapDataset[Item]):
         """
         epoch, index = key
         rng = np.random.default_rng((_AUGMENT, self.seed, epoch, index))
-        item = self.transform(self._sample(index), rng)
+        return self.paste_onto(self.transform(self._sample(index), rng), rng)
+
+    def paste_onto(self, item: Item, rng: np.random.Generator) -> Item:
+        """Paste objects of other samples, as many as are wanted, into a transformed one.
+
+        Raises:
+            SampleError: `_MAX_BROKEN` samples in a row cannot be read.
+        """
         whole, part = divmod(self.copy_paste, 1)
         for _ in range(int(whole) + (self.copy_paste > 0 and rng.random() < part)):
             other = self._sample(int(rng.integers(len(self.dataset))))

@@ -43,7 +43,7 @@ from yolact.errors import UsageError
 from yolact.files import write_json
 from yolact.predictor import Predictor
 from yolact.training.dataset_report import describe_dataset
-from yolact.training.pictures import picture_of_training_data, train_transform
+from yolact.training.pictures import picture_of_training_data, training_data
 
 FLAGS = (
     flag("--config", "preset, for its input size and anchors", str, "yolact_base"),
@@ -171,7 +171,7 @@ def write_files(
 ) -> None:
     """Write the files that are asked for, and say where they are."""
     if args.picture is not None and train is not None:
-        print(picture_of_training_data(train, train_transform(config), args.picture))
+        print(picture_of_training_data(training_data(train, config), args.picture))
     if args.sheet and findings.suspects:
         print(write_sheet(findings, args.sheet))
     if args.report:

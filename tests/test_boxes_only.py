@@ -90,6 +90,18 @@ def test_the_semantic_loss_does_not_know() -> None:
     assert learned[1].all()
 
 
+def test_what_is_taken_for_a_crowd_is_no_background_to_the_semantic_loss() -> None:
+    boxed = without_masks(target([(0, 0, 32, 64), (32, 0, 64, 64)]), 1)
+    ignored = replace(boxed, is_crowd=torch.tensor([False, True]))
+    semantic = [criterion()(predict(1), [each])["semantic"] for each in (boxed, ignored)]
+    assert semantic[0] == semantic[1]
+    crowd = target([(0, 0, 32, 64), (32, 0, 64, 64)], crowds=1)
+    alone = target([(0, 0, 32, 64)])
+    # The original's rule for crowds that have an outline: background.
+    as_2019, without = (criterion()(predict(1), [each])["semantic"] for each in (crowd, alone))
+    assert as_2019 == without != semantic[0]
+
+
 def test_the_semantic_loss_of_an_image() -> None:
     predictions = predict(1)
     boxed = without_masks(target([(0.0, 0.0, 32.0, 32.0)]), 0)

@@ -153,6 +153,19 @@ def test_objects_are_set_beside_others_of_their_height(
         assert 12 <= y2 <= 20
 
 
+def test_what_would_hardly_be_seen_is_not_set_beside_others() -> None:
+    near, far = target_of((13, 2, 19, 18), label=1), target_of((2, 2, 14, 18), label=2)
+    sides = []
+    for seed in range(200):
+        _, target = paste_objects(filled(1), near, filled(9), far, Always(seed), beside=1)
+        for x1, y1, x2, y2 in target.boxes[target.labels == 2].tolist():
+            assert min(x2 - x1, y2 - y1) >= 4
+            assert x2 < SIDE or x2 - x1 > 4.5  # half of a width of 9 or more
+            sides.append(x2)
+    assert max(sides) == SIDE
+    assert len(sides) < 160
+
+
 def test_the_share_set_beside_others() -> None:
     still = TrainTransform(SIDE, photometric=False, expand=False, crop=False, mirror=False)
 

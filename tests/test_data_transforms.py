@@ -127,6 +127,15 @@ def test_something_to_learn_always_remains() -> None:
         assert 1 in target.labels.tolist()
 
 
+def test_what_is_seen_of_a_crowd_is_ignored_wherever_its_centre_is() -> None:
+    sample = sample_of((0, 0, 80, 60), (4, 4, 24, 24), crowds=1)
+    transform = TrainTransform(80, photometric=False, expand=False)
+    for seed in range(40):
+        _, target = transform(sample, np.random.default_rng(seed))
+        assert target.is_crowd.any()
+        assert target.boxes[target.is_crowd].tolist() == [[0, 0, 80, 80]]  # all that is seen
+
+
 def test_fallback_when_no_draw_succeeds() -> None:
     sample = sample_of((40, 30, 42, 32))
     transform = TrainTransform(10)

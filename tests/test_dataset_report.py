@@ -12,10 +12,11 @@ from support.plain import plain_target
 
 from data.annotations.coco import CocoInstances
 from data.augment.transform import TrainTransform
+from data.loader import TrainingData
 from data.shapes.scenes import ShapeScenes
 from yolact import get_config
 from yolact.training.dataset_report import describe_dataset, measure_objects
-from yolact.training.pictures import picture_of_training_data
+from yolact.training.pictures import picture_of_training_data, training_data
 
 CONFIG = get_config("yolact_resnet18")
 
@@ -106,7 +107,7 @@ def test_picture(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     def plain(sample: Any, rng: np.random.Generator) -> Any:
         return plain_target(sample, 128)
 
-    assert picture_of_training_data(train, plain, path, count=2) == path
+    assert picture_of_training_data(TrainingData(train, plain, 0), path, count=2) == path
     both = cv2.imread(str(path))
     assert both.shape[1] > 2 * 128
     grey = [int(cv2.imread(str(folder / name))[0, 0, 0]) for name in ("a.png", "b.png")]
@@ -114,19 +115,28 @@ def test_picture(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     assert 0.1 < tinted.mean() < 0.6  # where the triangles are
 
     (folder / "a.png").write_text("broken")
-    picture_of_training_data(train, TrainTransform(64), path)
+    picture_of_training_data(TrainingData(train, TrainTransform(64), 0), path)
     assert "not drawn" in caplog.text
     assert cv2.imread(str(path)).shape[1] < 2 * 64
     (folder / "b.png").unlink()
     with pytest.raises(ValueError, match="no image"):
-        picture_of_training_data(train, TrainTransform(64), path)
+        picture_of_training_data(TrainingData(train, TrainTransform(64), 0), path)
+
+
+def test_the_picture_shows_what_is_pasted(tmp_path: Path) -> None:
+    scenes, pasted = ShapeScenes(6, 64), []
+    for copies in ("0", "2"):
+        config = CONFIG.override("model.image_size=64", f"augment.copy_paste={copies}")
+        path = picture_of_training_data(training_data(scenes, config), tmp_path / "a.jpg", count=4)
+        pasted.append(path.read_bytes())
+    assert pasted[0] != pasted[1]
 
 
 def test_the_same_seed_gives_the_same_picture(tmp_path: Path) -> None:
     scenes, transform = ShapeScenes(6, 64), TrainTransform(64)
     paths = [tmp_path / f"{name}.jpg" for name in "abc"]
     for path, seed in zip(paths, (0, 0, 1), strict=True):
-        picture_of_training_data(scenes, transform, path, count=4, seed=seed)
+        picture_of_training_data(TrainingData(scenes, transform, seed), path, count=4)
     a, b, c = (path.read_bytes() for path in paths)
     assert a == b != c
 

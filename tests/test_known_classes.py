@@ -73,6 +73,25 @@ def test_known_classes_are_found_as_before(
         assert not maps[new].any()
 
 
+@pytest.mark.parametrize("now", [("b", "a", "d"), ("b", "c")])
+def test_the_quality_of_masks_goes_with_its_class(now: tuple[str, ...]) -> None:
+    before = ("a", "b", "c")
+    theirs, model = (
+        build_model(config_of(names).override("model.mask_rescoring=True", "model.image_size=256"))
+        for names in (before, now)
+    )
+    checkpoint = Checkpoint(Path("a_1_2.pth"), theirs.state_dict(), False, config_of(before))
+    load_matching_weights(model, checkpoint)
+    keep_known_classes(model, now, checkpoint)
+    for part in ("weight", "bias"):
+        ours, known = (
+            each.state_dict()[f"mask_rescorer.classify.{part}"] for each in (model, theirs)
+        )
+        for name in set(now) & set(before):
+            assert torch.equal(ours[now.index(name)], known[before.index(name)])
+        assert part == "bias" or ours.flatten(1).any(dim=1).all()  # by ReLU, 0 would stay 0
+
+
 @pytest.mark.parametrize("now", [("a", "b"), ("A", "b"), ("c", "d")])
 def test_the_same_classes_and_as_many_unknown_ones_are_left_alone(now: tuple[str, ...]) -> None:
     theirs, model = random_model(("a", "b"), 0), random_model(now, 1)

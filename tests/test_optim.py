@@ -1,3 +1,5 @@
+from typing import Literal
+
 import pytest
 import torch
 from torch import nn
@@ -10,6 +12,7 @@ from yolact.training.optim import (
     build_optimizer,
     input_size_at,
     learning_rate_at,
+    load_gathered,
     set_learning_rate,
     with_iterations,
 )
@@ -192,3 +195,30 @@ def test_input_sizes(share: float, least: int, most: int) -> None:
     assert sizes == [input_size_at(i, 550, train) for i in range(300)]  # so a resumed run agrees
     if share:
         assert {size % 32 for size in sizes} == {0}
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
+@pytest.mark.parametrize(("before", "now"), [(1.0, 0.1), (0.3, 1.0), (0.0, 1.0), (1.0, 0.0)])
+def test_what_was_gathered_stays_with_its_weight(
+    optimizer: Literal["sgd", "adamw"], before: float, now: float
+) -> None:
+    model = nn.Module()
+    model.network = nn.ModuleDict({"head": nn.Linear(2, 2), "backbone": nn.Linear(2, 2)})
+    settings = [TrainConfig(optimizer=optimizer, backbone_rate=rate) for rate in (before, now)]
+    first, second = (build_optimizer(model, each) for each in settings)
+    for number, parameter in enumerate(model.parameters(), start=1):
+        parameter.grad = torch.full_like(parameter, number)
+    first.step()
+    load_gathered(second, first.state_dict(), model, *settings)
+    name = "momentum_buffer" if optimizer == "sgd" else "exp_avg"
+    for parameter in model.parameters():
+        assert torch.equal(second.state[parameter][name], first.state[parameter][name])
+    assert second.param_groups[0]["lr"] == TrainConfig().learning_rate
+
+
+def test_another_optimizer_is_named() -> None:
+    model = nn.Linear(2, 2)
+    settings = TrainConfig(), TrainConfig(optimizer="adamw")
+    state = build_optimizer(model, settings[0]).state_dict()
+    with pytest.raises(ValueError, match=r"train.optimizer=adamw: it was begun with sgd"):
+        load_gathered(build_optimizer(model, settings[1]), state, model, *settings)

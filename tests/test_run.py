@@ -194,12 +194,20 @@ def test_where_a_run_goes_on(
     assert saver.learner.progress == expected
 
 
+def gathered(value: object) -> dict[str, Any]:
+    return {"state": {0: {"momentum_buffer": value}}, "param_groups": [{"params": [0, 1]}]}
+
+
 @pytest.mark.parametrize(
     "training",
     [
         {"optimizer": {}},
         {"optimizer": 3},
         {"optimizer": {"state": {}, "param_groups": []}},
+        {"optimizer": {"state": {}, "param_groups": [{"params": [0]}]}},
+        {"optimizer": gathered(torch.zeros(7))},
+        {"optimizer": gathered(torch.zeros(1, dtype=torch.float16).expand(2**30))},
+        {"optimizer": gathered("text")},
         {"random": torch.zeros(3)},
         {"random": "seed"},
         {"iteration": "many"},

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 from contextlib import nullcontext
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from yolact.cli import train_flags
 from yolact.cli.train_flags import parse_arguments
 from yolact.errors import UsageError
 from yolact.runs.names import checkpoint_path
+from yolact.training.options import check_settings
 from yolact.training.setup import fit_schedule, freeze_parts
 
 
@@ -325,3 +327,22 @@ def test_a_resumed_run_keeps_its_schedule(
     schedule = fit_schedule(config.train, options, 1_000_000)
     assert (schedule.max_iterations, schedule.learning_rate_steps) == (iterations, steps)
     assert not options.shorten
+
+
+@pytest.mark.parametrize(
+    ("settings", "told"),
+    [
+        (["model.keep_aspect=True"], "model.keep_aspect=True: training squeezes"),
+        (["loss.positive_iou=0.3"], "loss.positive_iou=0.3: expected loss.negative_iou (0.4)"),
+        (["loss.positive_iou=0.3", "loss.negative_iou=0.3"], ""),
+        (["data.boxes_only=ignore"], ""),
+        (
+            ["data.boxes_only=ignore", "model.architecture=mask_rcnn"],
+            "--boxes_only=ignore: Mask R-CNN would learn",
+        ),
+    ],
+)
+def test_settings_that_cannot_be_trained(settings: list[str], told: str) -> None:
+    config = get_config("yolact_resnet18").override(*settings)
+    with pytest.raises(UsageError, match=re.escape(told)) if told else nullcontext():
+        check_settings(config)

@@ -120,7 +120,18 @@ def test_the_score_of_the_best_f1_is_that_from_which_objects_are_shown(
 ) -> None:
     config = Config("mine", score_threshold=0.2)
     metrics = evaluated(ground_truth(TRUTH), found).summarize()
-    assert with_best_threshold(config, metrics) == replace(config, score_threshold=score)
+    assert with_best_threshold(config, metrics.mask) == replace(config, score_threshold=score)
+
+
+def test_without_outlines_boxes_decide() -> None:
+    entries = [{**entry, "segmentation": []} for entry in TRUTH]
+    metrics = evaluated(ground_truth(entries), perfect()).summarize()
+    scores = validation.main_scores(metrics)
+    assert scores is metrics.box
+    assert scores.overlaps["all"] > 0
+    assert with_best_threshold(Config("mine"), scores).score_threshold == 0.69
+    whole = evaluated(ground_truth(TRUTH), perfect()).summarize()
+    assert validation.main_scores(whole) is whole.mask
 
 
 def test_the_checkpoint_holds_the_score_of_its_validation(

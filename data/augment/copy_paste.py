@@ -15,6 +15,7 @@ _SHARE_PASTED = 0.5  # of the other image's objects
 _LEAST_VISIBLE = 0.1  # share of an object's pixels; one that is hidden further is dropped
 
 # Of an object that is set beside another one:
+_LEAST_SIDE = 4  # pixels of its box
 _HEIGHTS = 0.75, 1.33  # to the other's
 _SCALES = 0.3, 3.0  # to what it was
 _DISTANCES = 0.35, 1.0  # of their centres, of that at which their boxes touch
@@ -79,7 +80,8 @@ def _set_beside(
         rng: chooses neighbour, size, side, distance and whether it is mirrored.
 
     Returns:
-        The object is left out where it would be outside of the image.
+        The object is left out where its centre would be outside of the image, as `TrainTransform`
+        does it, or where it would be too small.
     """
     boxes = target.boxes[~target.is_crowd]
     x1, y1, x2, y2 = boxes[int(rng.integers(len(boxes)))].tolist()
@@ -95,11 +97,15 @@ def _set_beside(
         cut = cut.flip(2)
     away = rng.choice((-1, 1)) * rng.uniform(*_DISTANCES) * (x2 - x1 + size[1]) / 2
     lower = y2 + rng.normal() * _FEET * (y2 - y1)
-    there = _put(cut, round(lower) - size[0], round((x1 + x2 - size[1]) / 2 + away), image.shape[1])
+    top, left, side = round(lower) - size[0], round((x1 + x2 - size[1]) / 2 + away), image.shape[1]
+    there = _put(cut, top, left, side)
     mask = there[3:] > 127
-    if not mask.any():
+    is_seen = 0 <= left + size[1] / 2 < side and 0 <= top + size[0] / 2 < side
+    if not (is_seen and mask.any()):
         return image, pasted[:0]
     box = masks_to_boxes(mask) + pasted.boxes.new_tensor((0, 0, 1, 1))
+    if (box[:, 2:] - box[:, :2] < _LEAST_SIDE).any():
+        return image, pasted[:0]
     return there[:3], Target(box.to(pasted.boxes), pasted.labels, mask, pasted.is_crowd)
 
 

@@ -122,10 +122,10 @@ def place_target(sample: Sample, placement: Placement, kept: NDArray[np.intp]) -
 def _visible_objects(
     sample: Sample, placement: Placement, min_object_size: float
 ) -> NDArray[np.intp]:
-    """Return the indices of objects whose centre is seen and that are large enough."""
+    """Return the indices of objects whose centre is seen, and crowds, that are large enough."""
     boxes = placement.boxes(sample.boxes)
     large = (boxes[:, 2:] - boxes[:, :2] >= min_object_size).all(axis=1)
-    kept = np.flatnonzero(large & placement.holds_centres(sample.boxes))
+    kept = np.flatnonzero(large & (placement.holds_centres(sample.boxes) | sample.is_crowd))
     return kept[np.argsort(sample.is_crowd[kept], kind="stable")]  # crowds last
 
 

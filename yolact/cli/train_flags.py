@@ -17,7 +17,7 @@ from yolact.presets import RECIPES, get_config, list_configs
 from yolact.runs.names import CheckpointName, find_checkpoints
 from yolact.timm_networks import TIMM_PREFIX
 from yolact.training.optim import autoscale, with_iterations
-from yolact.training.options import TrainOptions
+from yolact.training.options import TrainOptions, check_settings
 
 from .common import (
     DATA,
@@ -115,6 +115,7 @@ def parse_arguments(description: str | None, argv: Sequence[str] | None) -> Star
     if resumed is None and args.weights:
         checkpoint = read_checkpoint(resolve_weights(args.weights))
     config = configure(args, checkpoint, resumed is not None)
+    check_settings(config)
     if (
         args.backbone_weights
         and not restarted

@@ -170,11 +170,26 @@ class Criterion:
         masks = _shrunk(objects, logits.shape[-2:])
         # One image after the other: the channels of a single one with images x classes classes.
         channels, unknown = objects.images * classes + objects.labels, None
-        if len(objects.boxed):
-            windows = box_windows(objects.boxes[objects.boxed], logits.shape[-2:])
-            unknown = paint_classes(windows, channels[objects.boxed], images * classes)
+        if len(objects.boxed.boxes):
+            windows = box_windows(objects.boxed.boxes, logits.shape[-2:])
+            boxed = objects.boxed.images * classes + objects.boxed.labels
+            unknown = paint_classes(windows, boxed, images * classes)
         total = semantic_loss(logits.flatten(0, 1), masks, channels, unknown)
         return self.config.semantic_weight * total / images
+
+
+class _Boxed(NamedTuple):
+    """Objects and crowds of which only the box is known.
+
+    Attributes:
+        boxes: (B, 4) xyxy relative.
+        labels: (B,) 0-based.
+        images: (B,) where they are.
+    """
+
+    boxes: Tensor
+    labels: Tensor
+    images: Tensor
 
 
 class _Objects(NamedTuple):
@@ -187,7 +202,7 @@ class _Objects(NamedTuple):
         images: (M,) where they are.
         counts: of each image, how many.
         has_mask: (M,) bool; of the others only the box is known.
-        boxed: which these others are.
+        boxed: these others, and crowds like them.
         crowd_boxes: of each image, (Q, 4) xyxy relative.
     """
 
@@ -197,7 +212,7 @@ class _Objects(NamedTuple):
     images: Tensor
     counts: list[int]
     has_mask: Tensor
-    boxed: Tensor
+    boxed: _Boxed
     crowd_boxes: list[Tensor]
 
 
@@ -229,7 +244,7 @@ def _gather(targets: Sequence[Target], device: torch.device) -> _Objects:
         images=upload(rows[kept], device),
         counts=counts,
         has_mask=upload(has_mask[kept], device),
-        boxed=upload(_where(~has_mask[kept]), device),
+        boxed=_Boxed(*(upload(part[usable & ~has_mask], device) for part in (boxes, labels, rows))),
         crowd_boxes=list(torch.split(upload(boxes[crowds], device), crowd_counts)),
     )
 

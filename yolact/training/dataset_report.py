@@ -20,7 +20,7 @@ from yolact.config import Config, DetectConfig
 from yolact.evaluation.limits import with_room
 
 from .anchor_fit import best_overlaps, count_anchors
-from .pictures import LEARNED_SIDE, picture_of_training_data, train_transform
+from .pictures import LEARNED_SIDE, picture_of_training_data, training_data
 
 logger = logging.getLogger(__name__)
 
@@ -247,7 +247,7 @@ def tell_about(data: Dataset, config: Config, folder: Path) -> None:
         if len(data) <= _CHECKED_IMAGES:
             _tell_problems(config)
     picture = folder / "train_pictures.jpg"
-    logger.info("%s", picture_of_training_data(data, train_transform(config), picture))
+    logger.info("%s", picture_of_training_data(training_data(data, config), picture))
 
 
 def _tell_problems(config: Config) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_right
+from collections.abc import Mapping
 from dataclasses import replace
 from itertools import chain
 from typing import Any
@@ -47,6 +48,51 @@ def _groups(model: nn.Module, train: TrainConfig) -> list[dict[str, Any]]:
         {"params": parameters, "rate": rate} | ({} if decayed else {"weight_decay": 0.0})
         for (rate, decayed), parameters in groups.items()
     ]
+
+
+def load_gathered(
+    optimizer: torch.optim.Optimizer,
+    state: Mapping[str, Any],
+    model: nn.Module,
+    before: TrainConfig,
+    now: TrainConfig,
+) -> None:
+    """Load what an optimiser has gathered, but keep its settings, which the user may change.
+
+    Args:
+        optimizer: built by `now`.
+        state: of one that was built by `before`, which may group the parameters otherwise.
+        model: whose parameters they have.
+        before: the settings then.
+        now: the settings of today.
+
+    Raises:
+        ValueError: it was another kind of optimiser, or the state does not fit the parameters.
+    """
+    if before.optimizer != now.optimizer:
+        raise ValueError(f"train.optimizer={now.optimizer}: it was begun with {before.optimizer}")
+    old, new = (
+        [parameter for group in _groups(model, train) for parameter in group["params"]]
+        for train in (before, now)
+    )
+    count = sum(len(group["params"]) for group in state["param_groups"])
+    if count != len(old):
+        raise ValueError(f"its optimiser has {count} parameters, the model {len(old)}")
+    places = {id(parameter): place for place, parameter in enumerate(old)}
+    gathered = {}
+    for index, parameter in enumerate(new):
+        if (entry := state["state"].get(places[id(parameter)])) is not None:
+            if not all(_fits(value, parameter) for value in entry.values()):
+                raise ValueError("its optimiser has gathered what does not fit the parameters")
+            gathered[index] = entry
+    optimizer.load_state_dict({**optimizer.state_dict(), "state": gathered})
+
+
+def _fits(value: object, parameter: Tensor) -> bool:
+    """Tell whether an optimiser may have gathered this: a count, or a value for each weight."""
+    if value is None:
+        return True
+    return type(value) is Tensor and value.shape in (parameter.shape, torch.Size())
 
 
 def gradient_scaler(device: torch.device, precision: Precision) -> GradScaler:

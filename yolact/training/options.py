@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from itertools import accumulate
 from pathlib import Path
 
+from yolact.config import Config
 from yolact.engines.names import Precision
 from yolact.errors import UsageError
 
@@ -106,3 +107,27 @@ class TrainOptions:
             alloc = ",".join(map(str, sizes))
             raise UsageError(f"--batch_alloc={alloc}: must add up to the batch size, {batch_size}")
         return [slice(end - size, end) for size, end in zip(sizes, accumulate(sizes), strict=True)]
+
+
+def check_settings(config: Config) -> None:
+    """Refuse settings by which a model cannot be trained.
+
+    Raises:
+        UsageError: so they are.
+    """
+    if config.model.keep_aspect:
+        raise UsageError(
+            "model.keep_aspect=True: training squeezes images to squares, and so must the model; "
+            "add --set model.keep_aspect=False"
+        )
+    positive, negative = config.loss.positive_iou, config.loss.negative_iou
+    if positive < negative:
+        raise UsageError(
+            f"loss.positive_iou={positive}: expected loss.negative_iou ({negative}) or more; "
+            f"add --set loss.negative_iou={positive}"
+        )
+    if config.data.boxes_only == "ignore" and config.model.architecture == "mask_rcnn":
+        raise UsageError(
+            "--boxes_only=ignore: Mask R-CNN would learn what is ignored as background; take use "
+            "or skip"
+        )

@@ -15,7 +15,7 @@ from torchvision.utils import make_grid
 from data.annotations.run_lengths import decode
 from data.augment.transform import TrainTransform
 from data.images import Image
-from data.loader import Transform
+from data.loader import TrainingData
 from data.sample import Dataset, Sample
 from layers.instances import Instances
 from yolact.config import Config
@@ -43,19 +43,21 @@ def train_transform(config: Config) -> TrainTransform:
     return TrainTransform(image_size=config.model.image_size, **settings)
 
 
-def picture_of_training_data(
-    dataset: Dataset, transform: Transform, path: Path, count: int = 16, seed: int = 0
-) -> Path:
+def training_data(dataset: Dataset, config: Config, seed: int = 0) -> TrainingData:
+    """Return a dataset as a configuration asks to augment it."""
+    pasting = config.augment.copy_paste, config.augment.paste_beside
+    return TrainingData(dataset, train_transform(config), seed, *pasting)
+
+
+def picture_of_training_data(data: TrainingData, path: Path, count: int = 16) -> Path:
     """Write a grid of images as training sees them: augmented, with their ground truth drawn.
 
     Images that cannot be read are passed over with a warning.
 
     Args:
-        dataset: where the samples come from.
-        transform: the augmentation.
+        data: images and their augmentation; its seed is that of everything random.
         path: a JPEG file to write.
         count: at most so many images, drawn at random.
-        seed: of everything random.
 
     Returns:
         The path.
@@ -63,13 +65,13 @@ def picture_of_training_data(
     Raises:
         ValueError: not one image can be read.
     """
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(data.seed)
     tiles: list[Tensor] = []
-    for index in rng.permutation(len(dataset)).tolist():
+    for index in rng.permutation(len(data)).tolist():
         if len(tiles) == count:
             break
         try:
-            tiles.append(_tile(dataset, transform, index, rng))
+            tiles.append(_tile(data, index, rng))
         except (ValueError, OSError) as error:
             logger.warning("not drawn: %s", error)
     if not tiles:
@@ -79,8 +81,8 @@ def picture_of_training_data(
     return write_jpeg(path, grid.permute(1, 2, 0).numpy())
 
 
-def _tile(dataset: Dataset, transform: Transform, index: int, rng: np.random.Generator) -> Tensor:
-    image, target = transform(dataset.sample(index), rng)
+def _tile(data: TrainingData, index: int, rng: np.random.Generator) -> Tensor:
+    image, target = data.paste_onto(data.transform(data.dataset.sample(index), rng), rng)
     target = target[~target.is_crowd]
     pixels: NDArray[np.uint8] = np.ascontiguousarray(image.permute(1, 2, 0).numpy())
     objects = objects_to_draw(
@@ -88,7 +90,7 @@ def _tile(dataset: Dataset, transform: Transform, index: int, rng: np.random.Gen
         target.boxes.numpy(),
         target.labels.tolist(),
         (pixels.shape[0], pixels.shape[1]),
-        dataset.categories.names,
+        data.dataset.categories.names,
     )
     drawn = draw_detections(pixels, objects, scores=False)
     return torch.from_numpy(drawn).permute(2, 0, 1)

@@ -32,9 +32,11 @@ from .options import TrainOptions
 
 logger = logging.getLogger(__name__)
 
+_MASK_QUALITY = "mask_rescorer.classify"
 _CLASS_LAYERS = {
     "network.head.classes": (1, 1),
     "network.semantic": (0, 1),
+    _MASK_QUALITY: (0, 1),
     "network.roi_heads.box_predictor.cls_score": (1, 1),
     "network.roi_heads.box_predictor.bbox_pred": (1, 4),
     "network.roi_heads.mask_predictor.mask_fcn_logits": (1, 1),
@@ -80,7 +82,8 @@ def keep_known_classes(
     """Start classes from what a checkpoint with others has learned of them, and of the background.
 
     New ones start at 0, below the background almost everywhere: random ones would outdo what is
-    known. Where no class is known, layers that fit are left as they are.
+    known. But the quality of their masks, which could not leave 0, starts as it is. Where no class
+    is known, layers that fit are left as they are.
 
     Args:
         model: its other weights are loaded.
@@ -105,7 +108,8 @@ def keep_known_classes(
             if not shared or name not in own or theirs is None:
                 continue
             shape = channels, *theirs.shape[1:]
-            parts = own[name].zero_().view(-1, others + len(now), *shape)
+            start = own[name] if layer == _MASK_QUALITY else own[name].zero_()
+            parts = start.view(-1, others + len(now), *shape)
             parts[:, rows] = theirs.view(-1, others + len(before), *shape)[:, their_rows]
             kept.append(name)
     if kept:

@@ -17,6 +17,7 @@ from yolact.checkpoint import Checkpoint, save_checkpoint
 from yolact.files import RunLock
 from yolact.runs.names import CheckpointName, checkpoint_path, find_checkpoints
 
+from .optim import load_gathered
 from .options import TrainOptions
 from .state import Learner, Progress
 
@@ -115,12 +116,12 @@ class Saver:
         """The file of the best weights."""
         return self.folder / f"{self.name}_best.pth"
 
-    def save_best(self, mask_ap: float) -> None:
-        """Write <name>_best.pth when the validation is the best so far."""
+    def save_best(self, ap: float) -> None:
+        """Write <name>_best.pth when the AP of a validation is the best so far."""
         progress = self.learner.progress
         progress.stale += 1
-        if mask_ap > progress.best_ap:
-            before, progress.best_ap, progress.stale = progress.best_ap, mask_ap, 0
+        if ap > progress.best_ap:
+            before, progress.best_ap, progress.stale = progress.best_ap, ap, 0
             try:
                 self._write(self.best)
             except OSError as error:
@@ -212,7 +213,7 @@ def restore(checkpoint: Checkpoint, learner: Learner, start_iteration: int = -1)
     if start_iteration == 0:
         return
     try:
-        _restore(checkpoint.training, learner)
+        _restore(checkpoint, learner)
         progress = _progress(checkpoint)
     except (
         *(TypeError, ValueError, KeyError, RuntimeError, AttributeError, IndexError),
@@ -224,9 +225,11 @@ def restore(checkpoint: Checkpoint, learner: Learner, start_iteration: int = -1)
     learner.progress = progress
 
 
-def _restore(state: dict[str, Any], learner: Learner) -> None:
+def _restore(checkpoint: Checkpoint, learner: Learner) -> None:
+    state, config = checkpoint.training, checkpoint.config or learner.config
     if "optimizer" in state:
-        load_optimizer(learner.optimizer, state["optimizer"])
+        settings = config.train, learner.config.train
+        load_gathered(learner.optimizer, state["optimizer"], learner.model, *settings)
     if "weights" in state:
         learner.model.load_state_dict(state["weights"])
     if learner.average is not None and "averaged" in state:
@@ -269,12 +272,3 @@ def load_scaler(scaler: GradScaler, state: dict[str, Any]) -> None:
     if not 0 < scale < math.inf:
         raise ValueError(f"scale={scale}: expected more than 0")
     scaler.load_state_dict({**scaler.state_dict(), "scale": scale, "_growth_tracker": tracker})
-
-
-def load_optimizer(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
-    """Load what an optimiser has gathered, but keep its settings, which the user may change."""
-    groups = optimizer.param_groups
-    settings = [{k: v for k, v in group.items() if k != "params"} for group in groups]
-    optimizer.load_state_dict(state)
-    for group, own in zip(optimizer.param_groups, settings, strict=True):
-        group.update(own)

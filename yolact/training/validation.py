@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -18,7 +19,7 @@ from yolact.engines.memory import advised
 from yolact.evaluation.coco import CocoEvaluator, eval_order, evaluate
 from yolact.evaluation.confusion import best_threshold
 from yolact.evaluation.limits import scored_detections, tell_limits
-from yolact.evaluation.metrics import CocoMetrics, format_table
+from yolact.evaluation.metrics import CocoMetrics, Scores, format_table
 from yolact.evaluation.result_files import merge_results
 from yolact.predictor import Predictor
 from yolact.report.write import write_report
@@ -119,8 +120,9 @@ def validate(session: Session, stop: Event) -> CocoMetrics | None:
             _draw(session.options.folder, data, predict)
     finally:
         learner.model.train()
-    learner.config = with_best_threshold(learner.config, metrics)
-    session.saver.save_best(metrics.mask.overlaps["all"])
+    scores = main_scores(metrics)
+    learner.config = with_best_threshold(learner.config, scores)
+    session.saver.save_best(scores.overlaps["all"])
     return metrics
 
 
@@ -143,11 +145,16 @@ def tell_diagnosis(session: Session, data: Dataset, evaluator: CocoEvaluator) ->
         logger.warning("%s", line)
 
 
-def with_best_threshold(config: Config, metrics: CocoMetrics) -> Config:
+def with_best_threshold(config: Config, scores: Scores) -> Config:
     """Set the score from which detections are shown to that of the best F1, if any are right."""
-    if not metrics.mask.overlaps["all"] > 0:
+    if not scores.overlaps["all"] > 0:
         return config
-    return replace(config, score_threshold=best_threshold(metrics.mask.matches))
+    return replace(config, score_threshold=best_threshold(scores.matches))
+
+
+def main_scores(metrics: CocoMetrics) -> Scores:
+    """Return the scores of masks, or, where no validation image has an outline, those of boxes."""
+    return metrics.main(not math.isnan(metrics.mask.overlaps["all"]))
 
 
 def images_to_validate(data: Dataset, count: int) -> list[int]:
