@@ -10,6 +10,7 @@ import os
 import platform
 import re
 import stat
+import struct
 import sys
 import zipfile
 from collections.abc import Collection, Iterator
@@ -43,7 +44,7 @@ URL_HEAD = re.compile(
     re.IGNORECASE,
 )
 
-MAX_BYTES = 1 << 33
+MAX_BYTES = 1 << 32
 """Larger files are refused: no image or annotation file is as large, and no memory holds it."""
 
 NUMBER = re.compile(r"%(?:0(\d+))?d")
@@ -64,6 +65,8 @@ _QUERY_PASSWORD = re.compile(
 _PART = re.compile(r"\..+\.\d+-([0-9a-f]{8})\.part(\.\w+)?")
 _CHUNK = 1 << 20  # bytes of XML that are read at once
 _MOST_TAG = 1 << 24  # bytes of a single tag of XML
+_ZIP_END = 98  # bytes of the records at the end of a large archive
+_IN_RECORD = 2**32 - 1  # of a small record: the number is in the large one
 _LONGEST_NAME = 250  # bytes, of the 255 that file systems allow
 
 
@@ -100,8 +103,11 @@ def check_archive(file: BinaryIO) -> None:
     Raises:
         ValueError: so it does.
     """
-    if zipfile.is_zipfile(file):
+    file.seek(0)
+    if file.read(4) == b"PK\3\4" or zipfile.is_zipfile(file):
         size = file.seek(0, os.SEEK_END)
+        if not _has_one_directory(file, size):  # readers would find different ones
+            raise ValueError("its directory is not at its end")
         with zipfile.ZipFile(file) as archive:
             entries = archive.infolist()
         packed = [entry.filename for entry in entries if entry.compress_type]
@@ -110,6 +116,27 @@ def check_archive(file: BinaryIO) -> None:
         if sum(entry.file_size for entry in entries) > size:  # several share their bytes
             raise ValueError("its entries are larger than the file")
     file.seek(0)
+
+
+def _has_one_directory(file: BinaryIO, size: int) -> bool:
+    """Tell whether a ZIP file ends with its directory and the plain records of its end.
+
+    Args:
+        file: to be read.
+        size: of it in bytes.
+    """
+    file.seek(max(size - _ZIP_END, 0))
+    tail = file.read().rjust(_ZIP_END, b"\0")
+    record, locator, end = tail[:56], tail[56:76], tail[76:]
+    directory, begin, comment = struct.unpack("<2LH", end[12:])
+    if end[:4] != b"PK\5\6" or comment:
+        return False
+    if locator[:4] != b"PK\6\7":
+        return bool(begin + directory + len(end) == size)
+    (place,), large = struct.unpack("<Q", locator[8:16]), struct.unpack("<2Q", record[40:])
+    is_same = all(a in (b, _IN_RECORD) for a, b in zip((directory, begin), large, strict=True))
+    at_end = place == sum(large) == size - _ZIP_END
+    return bool(is_same and at_end and record[:4] == b"PK\6\6")
 
 
 def read_json(file: Path) -> object:

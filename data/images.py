@@ -38,6 +38,7 @@ _BAND = 1 << 20  # pixels that are copied at a time
 _LIMIT = threading.Lock()  # of Pillow's, while it is another one
 _MEND = "to predict in tiles allow max_pixels="
 _JPEG_END, _PNG = b"\xff\xd9", b"\x89PNG\r\n\x1a\n"
+_JPEG_SCAN, _MOST_SCANS = b"\xff\xda", 200  # ten are usual; thousands take an hour
 _TRANSPOSED = (5, 6, 7, 8)  # EXIF orientations that swap the sides
 _ORIENTATION = 0x0112
 _FLIPS = {2: 1, 3: -1, 4: 0, 6: 1, 7: -1, 8: 0}  # by OpenCV's codes, after swapping the sides
@@ -45,7 +46,7 @@ _TURNS = dict(zip(range(2, 9), map(PilImage.Transpose, (0, 3, 1, 5, 4, 6, 2)), s
 _FORMATS = ["JPEG", "MPO", "PNG", "GIF", "BMP", "WEBP", "TIFF", "PPM", "JPEG2000", "AVIF", "HEIF"]
 _SLOW = 1 << 24  # pixels of a BMP in runs, which Pillow decodes in Python
 _HEAD = 32  # bytes of a file that tell HEIF
-_HEIF = frozenset({b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1"})
+_HEIF = frozenset((b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1"))
 
 
 def read_image(
@@ -279,6 +280,9 @@ def _header(file: BinaryIO) -> Iterator[PilImage.Image | None]:
     with header:
         if header.tile[:1] and header.tile[0][0] == "bmp_rle" and np.prod(header.size) > _SLOW:
             raise ValueError("a BMP in runs, of this size, takes too long: save it as PNG")
+        content = file.getvalue() if isinstance(file, io.BytesIO) else b""  # nothing is copied
+        if header.format in ("JPEG", "MPO") and content.count(_JPEG_SCAN) > _MOST_SCANS:
+            raise ValueError(f"it has more than {_MOST_SCANS} scans")
         yield header
 
 
@@ -390,8 +394,7 @@ def _pixels_of(image: PilImage.Image) -> Image:
     """Copy an RGB picture in bands: Pillow's way copies a large one thrice, as a whole."""
     width, height = image.size
     pixels = np.empty((height, width, 3), np.uint8)
-    rows = max(_BAND // width, 1)
-    for top in range(0, height, rows):
+    for top in range(0, height, rows := max(_BAND // width, 1)):
         band = image.crop((0, top, width, min(top + rows, height)))
         pixels[top : top + rows] = np.asarray(band)
     return pixels

@@ -14,7 +14,7 @@ from PIL import Image, ImageOps
 
 from data import images
 from data.formats.label_maps.ids import read_ids
-from data.images import read_head, read_image, read_image_hw
+from data.images import read_head, read_image, read_image_hw, read_small
 
 GRADIENT = np.arange(6 * 8 * 3, dtype=np.uint8).reshape(6, 8, 3)
 ROTATED = 6  # EXIF: turn clockwise to see it upright
@@ -275,3 +275,19 @@ def test_exif_that_libraries_read_differently_turns_nothing_or_both(
     kind = content.index(b"\x01\x12") + 2
     path.write_bytes(content[:kind] + damage + content[kind + 2 :])
     assert read_head(path).image_hw == read_image(path).shape[:2]
+
+
+@pytest.mark.parametrize("progressive", [False, True])
+def test_a_jpeg_of_thousands_of_scans_is_refused(tmp_path: Path, progressive: bool) -> None:
+    """A scan may have a dozen bytes, and passes over all pixels: two megabytes took an hour."""
+    path = tmp_path / "a.jpg"
+    noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
+    Image.fromarray(noise).save(path, progressive=progressive)
+    assert read_image(path).shape == (64, 64, 3)
+    content = path.read_bytes()
+    scans = content.index(b"\xff\xda")
+    last = content[content.rindex(b"\xff\xda") : -2]
+    path.write_bytes(content[:scans] + last * 300 + content[scans:])
+    for read in (read_image, partial(read_small, side=8)):
+        with pytest.raises(ValueError, match="a.jpg.*more than 200 scans"):
+            read(path)

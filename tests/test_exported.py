@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import base64
 import io
+import os
 import re
+import sys
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from functools import partial
@@ -33,6 +35,7 @@ from yolact.engines.openvino import (
     convert,
     read_network,
 )
+from yolact.evaluation.result_origin import digest_of
 
 IMAGE = np.random.default_rng(0).integers(0, 256, (48, 80, 3), dtype=np.uint8)
 RESCORING = ("model.image_size=256", "model.mask_rescoring=True")
@@ -300,11 +303,23 @@ def test_a_rescorer_that_unpacks_to_gigabytes_is_refused(tmp_path: Path) -> None
         read_trained(tmp_path / "m.xml")
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="no pipes")
+def test_a_pipe_for_weights_is_not_waited_for(tmp_path: Path) -> None:
+    network = convert(build_model(tiny_config()).eval().network, 64)
+    write_openvino(network, "{}", tmp_path / "m.xml")
+    (tmp_path / "m.bin").unlink()
+    os.mkfifo(tmp_path / "m.bin")
+    with pytest.raises(ValueError, match="not a regular file"):
+        read_trained(tmp_path / "m.xml")
+    with pytest.raises(OSError, match="not a regular file"):
+        digest_of(tmp_path / "m.xml")
+
+
 @pytest.mark.parametrize("name", ["a.xml", "a.onnx"])
 def test_a_file_larger_than_any_network_is_refused(tmp_path: Path, name: str) -> None:
     with (tmp_path / name).open("wb") as file:
         file.truncate(MAX_BYTES + 1)
-    with pytest.raises(ValueError, match="more than 8,589,934,592 bytes"):
+    with pytest.raises(ValueError, match="more than 4,294,967,296 bytes"):
         read_trained(tmp_path / name)
 
 

@@ -26,7 +26,8 @@ from yolact.cli.common import run_command
 from yolact.errors import UsageError
 from yolact.files import RunLock
 from yolact.predictor import Predictor
-from yolact.results.journal import Journal
+from yolact.results import journal
+from yolact.results.journal import Journal, noted_entries, noted_settings
 
 THRESHOLDS = ("--score_threshold=0", "--top_k=2")
 ALL = [f"--save_{kind}" for kind in ("json", "csv", "coco", "txt", "masks", "crops", "cutouts")]
@@ -292,6 +293,23 @@ def test_a_record_that_is_no_file_is_replaced(place: Path, name: str, kind: str)
     assert target.is_file() is (name != ".detections.lock")
     assert not target.is_symlink()
     assert other.read_bytes() == before if kind == "link" else not other.exists()
+
+
+def test_a_line_without_an_end_ends_the_record(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(journal, "_LONGEST", 50)
+    path = tmp_path / "record"
+    with Journal(path, {"a": 1}) as first:
+        first.note("b", 2)
+    with path.open("ab") as file:
+        file.truncate(10_000)
+    with Journal(path, {"a": 1}, resume=True) as again:
+        assert dict(again) == {"b": 2}
+    with path.open("ab") as file:
+        file.truncate(10_000)
+    assert list(noted_entries(path)) == [("b", 2)]
+    assert noted_settings(path) == {"a": 1}
 
 
 def test_what_failed_is_tried_again(

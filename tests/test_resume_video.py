@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import shutil
+import sys
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -119,6 +120,18 @@ def test_a_kill_at_the_very_end_leaves_no_parts(monkeypatch: pytest.MonkeyPatch)
     assert predict("--resume") == 0
     assert {path.name for path in Path("out").iterdir()} >= {"b.mp4", ".b.mp4.progress"}
     assert not Path("out/.b.mp4.parts").exists()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no links")
+def test_a_link_in_place_of_the_parts_is_replaced() -> None:
+    foreign = Path("elsewhere")
+    foreign.mkdir()
+    (foreign / f"{0:09}.mp4").write_text("mine")
+    Path("out").mkdir(exist_ok=True)
+    Path("out/.b.mp4.parts").symlink_to(foreign.absolute())
+    assert predict("--resume") == 0
+    assert (foreign / f"{0:09}.mp4").read_text() == "mine"
+    assert Path("out/b.mp4").is_file()
 
 
 def test_a_finished_video_that_nobody_named_is_not_made_again() -> None:

@@ -1,5 +1,7 @@
 import json
 import math
+import os
+import sys
 from pathlib import Path
 
 import pytest
@@ -110,3 +112,19 @@ def test_every_loss_has_a_letter_of_its_own(model: type[Yolact] | type[MaskRcnn]
     letters = list(model.loss_letters.values())
     assert len({*letters, "T"}) == len(letters) + 1
     assert all(plot_loss.NAMES[letter] == name for name, letter in model.loss_letters.items())
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no pipes and links")
+@pytest.mark.parametrize("kind", ["pipe", "link", "dead link"])
+def test_a_log_that_is_no_file_is_replaced(tmp_path: Path, kind: str) -> None:
+    path, other = tmp_path / "run.log", tmp_path / "other"
+    if kind == "link":
+        other.write_text("mine")
+    if kind == "pipe":
+        os.mkfifo(path)
+    else:
+        path.symlink_to(other)
+    write_run(path)
+    assert len(read_log(path)) == 4
+    assert not path.is_symlink()
+    assert not other.exists() or other.read_text() == "mine"

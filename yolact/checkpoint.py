@@ -201,6 +201,7 @@ def read_checkpoint(path: Path) -> Checkpoint:
         with open_file(path) as file:
             check_archive(file)
             content = torch.load(file, map_location="cpu", weights_only=True)
+            check_storages(content, path.stat().st_size)
     except Exception as error:  # broken files make torch.load raise almost anything
         reason = str(error).split("\n", 1)[0] or type(error).__name__
         if "mmengine." in str(error):
@@ -248,6 +249,38 @@ def _tensors(content: object, path: Path) -> State:
 def _is_name(name: object) -> bool:
     """Tell a name of a tensor, which messages may show, from any other key."""
     return isinstance(name, str) and name.isprintable() and len(name) <= _LONGEST_NAME
+
+
+def check_storages(content: object, size: int) -> None:
+    """Refuse tensors with attributes, and of more bytes than the file, as old ones can have.
+
+    Args:
+        content: what was loaded; no value of it has been touched.
+        size: of the file in bytes.
+
+    Raises:
+        ValueError: so it is.
+    """
+    sizes: dict[int, int] = {}
+    seen: set[int] = set()
+    waiting = [content]
+    while waiting:
+        value = waiting.pop()
+        if id(value) in seen:
+            continue
+        seen.add(id(value))
+        if isinstance(value, Mapping):
+            waiting += value.values()
+        elif isinstance(value, list | tuple | set):
+            waiting += value
+        elif isinstance(value, Tensor):
+            if vars(value):  # they may replace methods
+                raise ValueError("a tensor in it has attributes of its own")
+            if value.layout == torch.strided:
+                storage = value.untyped_storage()
+                sizes[storage.data_ptr()] = storage.nbytes()
+    if sum(sizes.values()) > size:
+        raise ValueError("its tensors are larger than the file")
 
 
 def _is_plain(value: object) -> bool:

@@ -30,6 +30,7 @@ BACKBONES = (
 Architecture = Literal["yolact", "mask_rcnn"]
 
 _UNLIMITED = 1e12  # finite all the same
+_MOST_CLASS_WEIGHTS = 2**26  # of each of the nine places of a 3x3 convolution
 _STRIDE = 32  # of C5; sides that it divides lose no pixels
 LIMITS: dict[str, tuple[float, float]] = {
     "model.deformable_interval": (0, 100),
@@ -150,6 +151,10 @@ class ModelConfig:
             )
         if not self.num_anchors:
             raise ValueError("model.anchor_scales and model.anchor_ratios: expected at least one")
+        if self.num_anchors * (self.num_classes + 1) * self.head_channels > _MOST_CLASS_WEIGHTS:
+            raise ValueError(
+                f"model.num_classes={self.num_classes}: too many for so many anchors and channels"
+            )
         if self.class_names and len(self.class_names) != self.num_classes:
             raise ValueError(
                 f"model.class_names has {len(self.class_names)} names "

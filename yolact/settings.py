@@ -13,6 +13,7 @@ from data.problems import printable
 
 from .timm_networks import TIMM_PREFIX, pixel_statistics
 
+_MOST_NAMES, _MOST_NUMBERS = 10_000, 1000  # in a list
 _MOST_BITS = 64  # of a whole number, with its sign
 
 
@@ -130,6 +131,9 @@ def _coerce(value: Any, hint: Any, where: str) -> Any:
         raise ValueError(f"{where}={shown(value)}: expected one of {', '.join(get_args(hint))}")
     if get_origin(hint) is tuple:
         if isinstance(value, (list, tuple)):
+            most = _MOST_NAMES if get_args(hint)[0] is str else _MOST_NUMBERS
+            if len(value) > most:
+                raise ValueError(f"{where}: expected at most {most:,} values, not {len(value):,}")
             return tuple(_coerce(item, get_args(hint)[0], where) for item in value)
     elif hint is float and type(value) in (int, float):
         return float(value)

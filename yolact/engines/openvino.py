@@ -23,6 +23,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from data.files import open_file
 from layers.structures import Predictions
 from yolact.files import cache_folder
 
@@ -205,7 +206,12 @@ def read_network(path: Path) -> ov.Model:
 
     Raises:
         RuntimeError: it is broken, or has an operator that OpenVINO does not know.
+        OSError: the weights beside an .xml are no plain file, or too large.
     """
+    weights = path.with_suffix(".bin")
+    if path.suffix.lower() == ".xml" and os.path.lexists(weights):
+        with open_file(weights):  # which OpenVINO would wait for, if it is a pipe
+            pass
     return _core().read_model(path)
 
 

@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, fields
 from itertools import zip_longest
 from pathlib import Path
 
+from data.files import open_file
 from data.sample import Dataset
 from yolact.config import Config
 
@@ -138,7 +139,7 @@ def digest_of(weights: Path) -> str:
     for path in (weights, weights.with_suffix(".bin")) if is_pair else (weights,):
         if not path.exists():
             continue
-        with path.open("rb") as file:
+        with open_file(path) as file:
             while block := file.read(_BLOCK):
                 digest.update(block)
     return digest.hexdigest()

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-from data.files import read_json
+from data.files import open_file, read_json
 from yolact.config import Config
 from yolact.files import whole_file, write_json
 from yolact.formats.names import State
@@ -84,7 +84,8 @@ def read_folder(weights: Path) -> tuple[Config, State]:
 
     config = read_config(weights.with_name(CONFIG_FILE))
     try:
-        return config, loaded_state(load_file(weights))
+        with open_file(weights):  # no pipe, and not too large
+            return config, loaded_state(load_file(weights))
     except Exception as error:  # broken files make the reader raise almost anything
         reason = str(error).split("\n", 1)[0]
         raise ValueError(f"{weights}: not a readable safetensors file ({reason})") from None

@@ -7,10 +7,11 @@ import math
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from yolact.files import is_plain_file, write_text
 
+_LONGEST = 1 << 28  # bytes of a line: an entry of ten thousand objects has some megabytes
 _SHOWN = 40  # characters of a value in a message
 _MOST = 2**53  # of a whole number, which every reader of JSON holds
 
@@ -84,7 +85,7 @@ class Journal(Mapping[str, Any], AbstractContextManager["Journal"]):
         """Find the entries; return where the last whole line ends, 0 without a first one."""
         end = 0
         with self.path.open("rb") as file:
-            for line in file:
+            for line in _lines(file):
                 if not line.endswith(b"\n"):
                     break
                 content = _parsed(line)
@@ -113,13 +114,21 @@ class Journal(Mapping[str, Any], AbstractContextManager["Journal"]):
             )
 
 
+def _lines(file: BinaryIO) -> Iterator[bytes]:
+    """Yield the lines of a file; the last may have no end, or be a part of one far too long."""
+    while line := file.readline(_LONGEST):
+        yield line
+        if not line.endswith(b"\n"):
+            break
+
+
 def noted_settings(path: Path) -> dict[str, Any]:
     """Return the settings of a file that a `Journal` wrote; none without one."""
     if not is_plain_file(path):
         return {}
     try:
         with path.open("rb") as file:
-            settings = _parsed(file.readline()).get("settings")
+            settings = _parsed(file.readline(_LONGEST)).get("settings")
     except OSError:
         return {}
     return settings if isinstance(settings, dict) else {}
@@ -129,7 +138,7 @@ def noted_entries(path: Path) -> Iterator[tuple[str, Any]]:
     """Yield the keys and entries of a file that a `Journal` wrote, by whatever settings."""
     if is_plain_file(path):
         with path.open("rb") as file:
-            for content in map(_parsed, file):
+            for content in map(_parsed, _lines(file)):
                 if isinstance(key := content.get("key"), str):
                     yield key, content.get("entry")
 

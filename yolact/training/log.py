@@ -14,6 +14,7 @@ from typing import Any
 from tqdm import tqdm
 
 from yolact import distributed
+from yolact.files import is_plain_file
 from yolact.timing import MovingAverage, format_eta
 
 logger = logging.getLogger(__name__)
@@ -90,10 +91,14 @@ class TrainingLog:
         self._letters = letters
         self.session = 0
         self._is_whole = True  # whether the last event was written
-        if self._path is not None and self._path.exists():
+        if self._path is None or not os.path.lexists(self._path):
+            return
+        if is_plain_file(self._path):
             sessions = (record.get("session") for record in read_log(self._path))
             self.session = 1 + max((s for s in sessions if isinstance(s, int)), default=-1)
             _end_last_line(self._path)
+        else:  # replaced, not followed or waited for
+            self._path.unlink()
 
     def start(self, arguments: Mapping[str, object], devices: Sequence[str]) -> None:
         """Write the opening line of a run.

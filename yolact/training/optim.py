@@ -92,7 +92,9 @@ def _fits(value: object, parameter: Tensor) -> bool:
     """Tell whether an optimiser may have gathered this: a count, or a value for each weight."""
     if value is None:
         return True
-    return type(value) is Tensor and value.shape in (parameter.shape, torch.Size())
+    if not isinstance(value, Tensor) or value.layout != torch.strided:
+        return False
+    return value.shape in (parameter.shape, torch.Size())
 
 
 def gradient_scaler(device: torch.device, precision: Precision) -> GradScaler:

@@ -60,6 +60,8 @@ class Parts(AbstractContextManager["Parts"]):
         self._length = -(-LENGTH // batch) * batch
         self._batch = batch
         self._folder, journal = _files_of(path)
+        if self._folder.is_symlink():  # replaced, not followed
+            self._folder.unlink()
         self._journal = Journal(journal, settings, True, of=path, is_sound=_is_sound)
         self._writer: VideoWriter | None = None
         self._source: Path | None = None
