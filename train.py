@@ -77,6 +77,8 @@ def train(session: Session) -> None:
         due = validation_missed(session)
         if due:
             validate(session, stop)
+        if progress.iteration >= config.train.max_iterations:
+            logger.info("trained to its last step already: --epochs=N goes on with a resumed run")
         start = time.perf_counter()
         while progress.iteration < config.train.max_iterations:
             if due and patience_ended(session):

@@ -76,7 +76,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     findings = examine(args.dataset, splits, problems, config.model.image_size)
     for split, dataset in splits.items():
         print(describe_dataset(dataset, config, split), end="\n\n")
-    if "val" not in splits and args.dataset != SHAPES:
+    if "val" not in splits and args.dataset != SHAPES and not args.val:
         print("no validation split: --val=0.2 holds out images, --val=path names others\n")
     tell("problems", problems, args.shown)
     tell("worth a look", {part: n for part, n in findings.notices.items() if n}, args.shown)

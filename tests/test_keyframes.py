@@ -121,6 +121,14 @@ def test_auto_holds_few_large_frames() -> None:
     assert [len(stretch) for stretch in stretches] == [1] * 4
 
 
+def test_a_long_stretch_is_cut_where_frames_are_large() -> None:
+    frame = np.broadcast_to(np.uint8(0), (4320, 7680, 3))
+    stretches = KeyFrames(1000).stretches([Shot(frame)] * 5)
+    assert [len(stretch) for stretch in stretches] == [2, 2, 1]
+    small = np.broadcast_to(np.uint8(0), (48, 64, 3))
+    assert [len(each) for each in KeyFrames(100).stretches([Shot(small)] * 250)] == [100, 100, 50]
+
+
 def test_auto_looks_more_often_where_much_moves() -> None:
     calm, wild = Network(speed=1), Network(speed=12)
     run(Moving(24, speed=1), calm, KeyFrames(None))

@@ -22,7 +22,8 @@ from test_resume import content, edit, stop_after
 import eval as eval_script
 from data.shapes.clip import export_clip, shape_clip
 from data.video.container import SoundOfFile
-from data.video.encoder import Encoder
+from data.video.encoder import Encoder, join
+from data.video.reader import open_video
 from data.video.writer import VideoWriter
 from yolact.cli.common import run_command
 from yolact.cli.predict import spoils_all
@@ -120,6 +121,22 @@ def test_a_kill_at_the_very_end_leaves_no_parts(monkeypatch: pytest.MonkeyPatch)
     assert predict("--resume") == 0
     assert {path.name for path in Path("out").iterdir()} >= {"b.mp4", ".b.mp4.progress"}
     assert not Path("out/.b.mp4.parts").exists()
+
+
+def test_parts_whose_frames_follow_each_other_fast_are_joined(tmp_path: Path) -> None:
+    """AVI counts few ticks: frames in quick succession end later there than they say."""
+    frames = [np.full((32, 32, 3), 5 * number, np.uint8) for number in range(12)]
+    parts = []
+    for number, start in enumerate((0.0, 0.2)):  # the first part lasts until 0.24 s
+        parts.append((tmp_path / f"{number}.avi", start))
+        with VideoWriter(parts[-1][0], 25, (32, 32)) as writer:
+            for index in range(6):
+                writer.write(frames[6 * number + index], index * 0.01)
+    join(parts, tmp_path / "whole.avi", None)
+    with open_video(tmp_path / "whole.avi") as video:
+        found = [int(frame.mean()) for frame in video]
+    assert len(found) == 12
+    assert found == sorted(found)
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="no links")

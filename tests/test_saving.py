@@ -58,7 +58,9 @@ def files_below(folder: str) -> list[str]:
 
 
 def test_a_folder_in_every_form() -> None:
-    assert predict("--images=in:out", *(f"--save_{kind}" for kind in ALL)) == 0
+    others = [f"--save_{kind}" for kind in ALL if kind != "labelme"]
+    assert predict("--images=in:out", *others) == 0
+    assert predict("--images=in:out", "--save_labelme", "--no_picture") == 0
     names = ("0", "deep/0")
     written = files_below("out")
     for name in names:
@@ -79,7 +81,7 @@ def test_a_folder_in_every_form() -> None:
 
 
 def test_files_without_pictures_may_lie_among_the_images(place: Path) -> None:
-    assert predict("--images=in:in", "--save_labelme") == 1  # pictures would lie among the images
+    assert predict("--images=in:in", "--save_json") == 1  # pictures would lie among the images
     assert predict("--images=in:in", "--save_labelme", "--no_picture") == 0
     assert files_below("in") == ["0.jpg", "0.json", "deep/0.jpg", "deep/0.json"]
     assert json.loads(Path("in/0.json").read_text())["imagePath"] == "0.jpg"
@@ -88,6 +90,45 @@ def test_files_without_pictures_may_lie_among_the_images(place: Path) -> None:
     assert Path("in/0.json").read_text() == "corrected"
     for file in (place / "in").rglob("*.json"):
         file.unlink()
+
+
+@pytest.mark.parametrize(
+    ("flags", "told"),
+    [
+        (["--images=in:out", "--save_labelme"], "--save_labelme needs --no_picture"),
+        (["--image=in/0.jpg:a.png", "--save_labelme"], "--save_labelme needs --no_picture"),
+        (["--video=clip.mp4:a.mp4", "--save_labelme", "--no_picture"], "--save_labelme labels"),
+        (["--images=in:out", "--no_picture"], "--no_picture leaves nothing"),
+        (["--video=clip.mp4:a.mp4", "--no_picture"], "--no_picture leaves nothing"),
+    ],
+)
+def test_what_would_be_of_no_use_is_refused(
+    flags: list[str], told: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert predict(*flags) == 2
+    assert told in capsys.readouterr().err
+    assert not Path("out").exists()
+
+
+@pytest.mark.parametrize("source", ["--image=in/0.jpg", "--images=in", "--video=clip.mp4"])
+def test_lines_of_json_alone_write_no_file_that_nobody_named(
+    source: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = files_below(".")
+    assert predict(source, "--json", "--quiet") == 0
+    assert files_below(".") == before
+    assert json.loads(capsys.readouterr().out.splitlines()[0])["objects"]
+    assert predict(f"{source}:{'new' if source == '--images=in' else 'new.gif'}", "--json") == 0
+    assert files_below(".") != before
+
+
+def test_boxes_of_annotations_are_those_of_their_outlines() -> None:
+    assert predict("--images=in:out", "--save_coco", "--no_picture") == 0
+    coco = COCO("out/detections_coco.json")
+    assert coco.anns
+    for entry in coco.anns.values():
+        area = mask_utils.toBbox(coco.annToRLE(entry))
+        assert entry["bbox"] == area.tolist() or not area.any()
 
 
 def test_one_image_beside_its_picture(capsys: pytest.CaptureFixture[str]) -> None:

@@ -157,6 +157,17 @@ def test_slow_videos_and_those_that_stall(step: float) -> None:
     assert len(ids[0]) == 6
 
 
+@pytest.mark.parametrize("most", [None, 0, 2])
+def test_what_is_missed_counts_among_the_most_that_are_kept(most: int | None) -> None:
+    tracker, (frame, found) = Tracker(top_k=most), perfect("moving", 1)[0]
+    counts = []
+    for number in range(6):
+        order = [number % 2 * 3 + i for i in range(3)]  # by turns, three of six
+        few = found[order][:most]
+        counts.append(len(tracker.update(frame.image, few, number * 0.03)))
+    assert max(counts) == (6 if most is None else most)
+
+
 def test_frames_of_a_generator() -> None:
     frames = [replace(found, picture=frame.image) for frame, found in perfect("moving", 3)]
     assert len([*tracked(found for found in frames)]) == 3

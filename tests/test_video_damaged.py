@@ -3,6 +3,7 @@
 import errno
 import io
 import re
+from fractions import Fraction
 from pathlib import Path
 
 import av
@@ -145,3 +146,31 @@ def test_a_damaged_file_ends(tmp_path: Path) -> None:
     with open_video(path) as source:
         delivered = len(list(source))
         assert 0 < delivered + source.broken_frames <= 20
+
+
+def written(path: Path, begin: float, codec: str = "mpeg4", **options: str) -> Path:
+    """Write 50 frames at 25 a second, the first at a time, each by its number of bright rows."""
+    with av.open(str(path), "w") as file:
+        stream = file.add_stream(codec, 25, options=options)
+        stream.width, stream.height, stream.pix_fmt = 64, 64, "yuv420p"
+        stream.codec_context.time_base = Fraction(1, 25)
+        for number in range(50):
+            frame = av.VideoFrame.from_ndarray(np.full((64, 64, 3), number * 5, np.uint8))
+            frame.pts, frame.time_base = number + round(begin * 25), Fraction(1, 25)
+            file.mux(stream.encode(frame))
+        file.mux(stream.encode(None))
+    return path
+
+
+@pytest.mark.parametrize("begin", [0, 3, 1000])
+def test_a_file_that_begins_late_is_whole(tmp_path: Path, begin: float) -> None:
+    with open_video(written(tmp_path / "late.mkv", begin)) as video:
+        assert sum(1 for _ in video) == 50
+        assert not video.damage
+
+
+def test_frames_in_another_order_than_shown_have_their_times(tmp_path: Path) -> None:
+    path = written(tmp_path / "b.avi", 0, "libx264", bf="3", preset="medium")
+    with open_video(path) as video:
+        times = [video.seconds for _ in video]
+    assert np.diff(times) == pytest.approx(0.04, abs=1e-6)

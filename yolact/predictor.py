@@ -252,7 +252,7 @@ class Predictor:
             return found
         from .video.tracks import tracked
 
-        return tracked(found)
+        return tracked(found, thresholds.top_k)
 
     def _each_of(
         self, many: Many, batch: int, thresholds: Thresholds, keyframes: int | str, skip: bool

@@ -118,7 +118,9 @@ class ContainerSource(VideoSource):
         context.thread_count = 1 if context.is_hwaccel else _THREADS
         # Threads for whole frames keep as many frames back.
         context.thread_type = "SLICE" if self.is_live else "AUTO"
-        self._video, self._upright = video, Upright(video.sample_aspect_ratio)
+        ratio = video.sample_aspect_ratio  # of a type that depends on PyAV
+        aspect = Fraction(ratio.numerator, ratio.denominator) if ratio else None
+        self._video, self._upright = video, Upright(aspect)
         check_frame_size(self.name, self._upright.width(context.width), context.height)
         sound = container.streams.best("audio")
         self._heard: list[Packet[Any]] = []  # before the first frame
@@ -195,7 +197,9 @@ class ContainerSource(VideoSource):
 
     def _stamp(self, frame: av.VideoFrame) -> float | None:
         """Return the seconds of a frame on the clock of its container."""
-        return None if frame.pts is None else float(frame.pts * (frame.time_base or Fraction(0)))
+        # AVI counts frames in the order of the file, which with B-frames is not that of showing.
+        stamp = frame.dts if self._container.format.name == "avi" else frame.pts
+        return None if stamp is None else float(stamp * (frame.time_base or Fraction(0)))
 
     def _hear(self, packet: Packet[Any]) -> None:
         if self.sound is None:
@@ -341,7 +345,8 @@ def _claimed_seconds(container: InputContainer, video: VideoStream) -> float | N
         return float(video.duration * video.time_base)
     with suppress(KeyError, ValueError):  # Matroska
         hours, minutes, seconds = video.metadata["DURATION"].split(":")
-        return int(hours) * 3600 + int(minutes) * 60 + float(seconds)
+        end = int(hours) * 3600 + int(minutes) * 60 + float(seconds)
+        return end - float((video.start_time or 0) * (video.time_base or 0))
     if container.duration and len(container.streams) == 1:
         return container.duration / av.time_base
     return None

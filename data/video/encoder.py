@@ -177,9 +177,10 @@ def join(parts: Sequence[tuple[Path, float]], path: Path, source: Path | None) -
             video = output.add_stream_from_template(first.streams.video[0])
         heard = None if source is None else SoundOfFile.open(stack, source)
         track = None if heard is None else _track(output, format, heard.sound)
-        now = 0.0
+        now, last = 0.0, -(2**62)
         for file, seconds in parts:
             for packet in _moved(file, seconds - parts[0][1]):
+                last = _after(packet, last)
                 now = float((packet.pts or 0) * packet.time_base)
                 if heard is not None and track is not None:
                     heard.read_until(now)
@@ -200,6 +201,16 @@ def _moved(file: Path, seconds: float) -> Iterator[Packet[Any]]:
                 shift = round(seconds / packet.time_base)
                 packet.pts, packet.dts = packet.pts + shift, packet.dts + shift
                 yield packet
+
+
+def _after(packet: Packet[Any], last: int) -> int:
+    """Move a packet behind the one before, whose tick is `last`, if need be; return its tick.
+
+    Where a format counts few ticks, frames in quick succession end a part later than they say.
+    """
+    late = max(last + 1 - (packet.dts or 0), 0)
+    packet.pts, packet.dts = (packet.pts or 0) + late, (packet.dts or 0) + late
+    return packet.dts
 
 
 def _track(output: OutputContainer, format: Format, sound: Sound | None) -> Track | None:

@@ -23,12 +23,13 @@ HD_LINES = 720
 # What cards decode to, and the same with its planes apart, as the CPU decodes.
 _PLANAR = {"nv12": "yuv420p", "p010le": "yuv420p10le"}
 _CARD = "cuda"  # the format of a frame that is on one
-_UNSPECIFIED, _NTSC = 2, 6  # libav's AVCOL_SPC_UNSPECIFIED and _SMPTE170M
+# libav's AVCOL_SPC_UNSPECIFIED, _SMPTE170M and _BT2020_NCL; PyAV 17 has no name for these.
+_UNSPECIFIED, _NTSC, _BT2020 = 2, 6, 9
 # Weights of red and blue.
 _LUMA: dict[int, tuple[float, float]] = {
     Colorspace.ITU601: (0.299, 0.114),
     Colorspace.ITU709: (0.2126, 0.0722),
-    Colorspace.BT2020: (0.2627, 0.0593),
+    _BT2020: (0.2627, 0.0593),
 }
 
 

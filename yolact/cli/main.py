@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import re
 import runpy
+import signal
 import sys
-from collections.abc import Callable, Sequence
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from data.files import IMAGE_SUFFIXES, is_url
@@ -101,23 +105,47 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(command: str, argv: Sequence[str]) -> int:
-    from yolact.errors import UsageError
+    with _stopping_at_once():
+        from yolact.errors import UsageError
 
-    from .common import run_command
+        from .common import run_command
 
     def run_script(argv: Sequence[str] | None) -> None:
         if command == "serve":
-            from .serve import main as serve
+            with _stopping_at_once():
+                from .serve import main as serve
 
             return serve(argv)
         try:
             arguments = script_arguments(command, argv or [])
         except ValueError as error:
             raise UsageError(error) from None
-        return load_script(script_of(command, arguments))(arguments)
+        with _stopping_at_once():
+            script = load_script(script_of(command, arguments))
+        return script(arguments)
 
     sys.argv[0] = f"yolact {command}"  # what usage and errors call the program
     return run_command(run_script, argv)
+
+
+@contextmanager
+def _stopping_at_once() -> Iterator[None]:
+    """Let Ctrl-C end the process while libraries load, which make other errors of it."""
+
+    def stop(*_: object) -> None:
+        print("stopped", file=sys.stderr, flush=True)
+        os._exit(130)
+
+    usual = signal.getsignal(signal.SIGINT)
+    is_main = threading.current_thread() is threading.main_thread()
+    if not is_main or usual is not signal.default_int_handler:
+        yield
+        return
+    signal.signal(signal.SIGINT, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, usual)
 
 
 def script_of(command: str, argv: Sequence[str]) -> str:

@@ -93,6 +93,18 @@ def refuse_useless_pairs(parser: argparse.ArgumentParser, args: argparse.Namespa
             raise UsageError(f"{flags[name]} does nothing without {flags[other]}")
     if args.shuffle and args.no_sort:
         raise UsageError("--shuffle and --no_sort are two orders: give one of them")
+    if "save_labelme" in given and args.video:
+        raise UsageError(
+            "--save_labelme labels images: write the frames of the video as such first"
+        )
+    if "save_labelme" in given and not args.no_picture:
+        raise UsageError(
+            "--save_labelme needs --no_picture, or the drawn pictures beside the labels would be "
+            "taken for what they label"
+        )
+    saves = any(name.startswith("save_") for name in given)
+    if args.no_picture and (args.images or args.video) and not (saves or args.json_lines):
+        raise UsageError("--no_picture leaves nothing: add --save_json, --json or the like")
     for name in ("smooth_masks", "crop", "min_area", "save_masks", "save_cutouts", "mask_det_file"):
         if args.detect and name in given:
             raise UsageError(f"{flags[name]} does nothing with --detect, which finds boxes alone")

@@ -362,7 +362,7 @@ def process_video(
             on_frame=on_frame,
             max_frames=options.max_frames,
             keyframes=key_frames(options.keyframes, video, predict, predictor.counting(thresholds)),
-            track=Tracker(given=given).update if options.track else None,
+            track=Tracker(given=given, top_k=thresholds.top_k).update if options.track else None,
         )
 
 

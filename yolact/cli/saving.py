@@ -10,18 +10,9 @@ from pathlib import Path
 
 from yolact.drawing.window import has_display
 from yolact.results.detections import Detections
-from yolact.results.folder import Kind, ResultFolder
+from yolact.results.folder import KINDS, Kind, ResultFolder
 
-_FLAGS: tuple[Kind, ...] = (
-    "json",
-    "csv",
-    "coco",
-    "txt",
-    "labelme",
-    "masks",
-    "crops",
-    "cutouts",
-)
+from .inputs import parse_source
 
 
 @dataclass(frozen=True)
@@ -81,9 +72,10 @@ def saving(args: argparse.Namespace) -> Saving:
     """Return what the flags ask for; --quiet also silences the log."""
     if args.quiet:
         logging.getLogger().setLevel(logging.ERROR)
-    kinds = [kind for kind in _FLAGS if getattr(args, f"save_{kind}")]
+    kinds = [kind for kind in KINDS if getattr(args, f"save_{kind}", False)]
     if args.video:
         kinds = ["jsonl" if kind == "json" else kind for kind in kinds]
-    return Saving(
-        tuple(kinds), not args.no_picture, args.json_lines, args.quiet, resume=args.resume
-    )
+    source = args.image or args.images or args.video
+    is_named = source is not None and parse_source(source)[1] is not None
+    picture = not args.no_picture and (is_named or not args.json_lines)
+    return Saving(tuple(kinds), picture, args.json_lines, args.quiet, resume=args.resume)

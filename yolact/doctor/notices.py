@@ -209,7 +209,7 @@ def too_small(objects: Sequence[SizedObject], image_size: int) -> Iterator[Notic
 
 def held_at(objects: Sequence[SizedObject]) -> int:
     """Return the input size, a multiple of 32, at which nearly all objects are large enough."""
-    typical = float(np.quantile([found.side for found in objects], 1 - HELD))
+    typical = float(np.quantile([found.side for found in objects], 1 - HELD, method="lower"))
     return _STEP * math.ceil(SMALLEST / max(typical, 1e-4) / _STEP)
 
 

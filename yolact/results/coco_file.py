@@ -9,6 +9,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, TextIO, TypedDict
 
+from data.annotations.run_lengths import from_outline, measure
 from data.classes import Categories
 from data.sample import ImageInfo
 from layers.instances import Instances
@@ -92,7 +93,10 @@ class CocoFile:
             "file_name": self._name_of(source or str(getattr(detections, "source", ""))),
             "height": height,
             "width": width,
-            "objects": coco_objects(detections, 0, ids, self.tolerance),
+            "objects": [
+                _with_own_box(entry, detections.image_hw)
+                for entry in coco_objects(detections, 0, ids, self.tolerance)
+            ],
         }
 
     def put(self, class_names: Sequence[str], entry: CocoEntry) -> None:
@@ -131,3 +135,9 @@ class CocoFile:
             return Path(source).absolute().relative_to(self.image_folder.absolute()).as_posix()
         except ValueError:
             return Path(source).name
+
+
+def _with_own_box(entry: CocoObject, image_hw: tuple[int, int]) -> CocoObject:
+    """Return an object with the box of its outline, as annotations have it, if it has any."""
+    box, area = measure(from_outline(entry["segmentation"], image_hw))
+    return {**entry, "bbox": box} if area else entry

@@ -223,7 +223,7 @@ class ResultFolder:
         former_name, files = self._former.pop(source, ("", {}))
         for name, size in files.items() if former_name == note["name"] else ():
             parts, file = PurePosixPath(name).parts, self.folder / name
-            is_picture = parts[:1] in _PICTURES and ".." not in parts
+            is_picture = parts[0] in self.kinds & _PICTURES and ".." not in parts
             if is_picture and name not in note["files"] and size == _size(file):
                 file.unlink(missing_ok=True)
 
@@ -339,7 +339,7 @@ def _write_cutouts(folder: Path, detections: Detections, name: str) -> list[Path
 CUTTINGS: frozenset[Kind] = frozenset({"crops", "cutouts"})
 """What is made of an image's pixels."""
 
-_PICTURES = (("masks",), ("crops",), ("cutouts",))
+_PICTURES = frozenset({"masks", "crops", "cutouts"})
 
 _FILES: Mapping[Kind, Callable[[Path, Detections, str], list[Path]]] = {
     "json": _write_json,

@@ -132,10 +132,14 @@ class KeyFrames:
 
     def _ends(self, stretch: Stretch[Item], moved: float, unexplained: float) -> bool:
         """Tell whether the next frame shall be a key frame, by what happened since the last one."""
+        room = _MOST_BYTES // stretch[0].item.image.nbytes
         if self.every is not None:
-            return len(stretch) >= self.every
-        longest = min(self.fps, _LONGEST, _MOST_BYTES // stretch[0].item.image.nbytes)
-        return len(stretch) >= longest or moved > _MOVED or unexplained > _UNEXPLAINED
+            return len(stretch) >= min(self.every, max(2 * room, 1))
+        return (
+            len(stretch) >= min(self.fps, _LONGEST, room)
+            or moved > _MOVED
+            or unexplained > _UNEXPLAINED
+        )
 
     def fill(
         self, seen: Iterable[tuple[Stretch[Item], Detections]], predict: Predict

@@ -105,6 +105,7 @@ class Tracker:
         smooth: average masks, boxes and scores along the flow, and bridge what is missed for a
             moment; else ids alone are added.
         given: the highest id that is taken, by the frames before.
+        top_k: at most so many objects of a frame, with those that are missed; None for all.
 
     Example:
         >>> tracker = Tracker()
@@ -112,8 +113,8 @@ class Tracker:
         ...     print(tracker.update(image, detections, seconds).track_ids)
     """
 
-    def __init__(self, smooth: bool = True, given: int = 0) -> None:
-        self._smooth = smooth
+    def __init__(self, smooth: bool = True, given: int = 0, top_k: int | None = None) -> None:
+        self._smooth, self._top_k = smooth, top_k
         self._estimate = FlowEstimator()
         self._tracks: dict[int, _Track] = {}
         self._count = given
@@ -147,7 +148,7 @@ class Tracker:
         if self._smooth:
             found = _averaged(found, carried, origins)
         missed = self._missed(carried, carried_masks, {*origins.values()}, found, masks)
-        every = found + missed if len(missed) else found.sort()
+        every = (found + missed if len(missed) else found.sort())[: self._top_k]
         self._last = small, every
         return every if self._smooth else found
 
@@ -258,14 +259,17 @@ class Tracker:
         return missed[missed.has_pixels()]
 
 
-def tracked(frames: Generator[Detections, None, None]) -> Generator[Detections, None, None]:
+def tracked(
+    frames: Generator[Detections, None, None], top_k: int | None = None
+) -> Generator[Detections, None, None]:
     """Follow the objects of a video.
 
     Args:
+        top_k: see `Tracker`.
         frames: what was found in each, with its picture; closed at the end, whatever ends it.
             Frames that do not know their time are a thirtieth of a second apart.
     """
-    tracker = Tracker()
+    tracker = Tracker(top_k=top_k)
     with closing(frames):
         for number, found in enumerate(frames):
             seconds = number / 30 if found.seconds is None else found.seconds
