@@ -156,13 +156,13 @@ def _opened(
     )
 
 
-def has_one_split(name: str, root: Path = Path("data"), options: DataOptions = AS_IS) -> bool:
+def has_one_split(name: str, options: DataOptions = AS_IS) -> bool:
     """Tell whether the same images serve for training and validation; see `open_dataset`.
 
     Raises:
         ValueError: no such dataset.
     """
-    return name != SHAPES and resolve_dataset(name, root, options).is_shared
+    return name != SHAPES and resolve_dataset(name, options=options).is_shared
 
 
 def resolve_dataset(

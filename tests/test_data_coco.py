@@ -67,7 +67,6 @@ def test_no_annotations(tmp_path: Path) -> None:
     assert sample.boxes.shape == (0, 4)
     assert sample.labels.shape == sample.is_crowd.shape == (0,)
     assert sample.segmentations == ()
-    assert len(CocoInstances(tmp_path, write(tmp_path), keep_empty=False)) == 0
 
 
 @pytest.mark.parametrize("missing", [{"annotations": None}, {"images": []}])
@@ -318,15 +317,6 @@ def test_annotations(tmp_path: Path) -> None:
     assert dataset.sample(1).segmentations == (RLE,)
     with pytest.raises(IndexError):
         dataset.annotations(2)
-
-
-def test_images_without_objects_can_be_dropped(tmp_path: Path) -> None:
-    outside = [[20.0, 2.0, 24.0, 2.0, 24.0, 6.0]]
-    entries = [annotation(id=4, image_id=2), annotation(id=6, segmentation=outside)]
-    dataset = CocoInstances(tmp_path, write(tmp_path, entries), keep_empty=False)
-    assert dataset.image_ids == (2,)
-    assert dataset.image_path(0) == tmp_path / "b.png"
-    assert dataset.annotations(0) == [entries[0]]
 
 
 def test_boxes_and_areas_are_measured_where_they_are_missing(tmp_path: Path) -> None:

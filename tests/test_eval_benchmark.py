@@ -18,8 +18,9 @@ from yolact.runs.provenance import provenance
 pytestmark = pytest.mark.usefixtures("in_evaluation_place")
 
 
-def test_benchmark_shows_every_stage(capsys: pytest.CaptureFixture[str]) -> None:
-    assert evaluate("--benchmark", "--max_images=3") == 0
+@pytest.mark.parametrize("count", [1, 3])
+def test_benchmark_shows_every_stage(count: int, capsys: pytest.CaptureFixture[str]) -> None:
+    assert evaluate("--benchmark", f"--max_images={count}") == 0
     out = capsys.readouterr().out
     for stage in ("preprocess", "network", "postprocess", "draw", "fps", "p95 ms", "GFLOP"):
         assert stage in out

@@ -72,7 +72,6 @@ class CocoInstances:
             `annotations` with polygons or run lengths.
         categories: the classes of a trained model, whose labels are to be used. Annotations of
             other classes are left out.
-        keep_empty: keep the images without any object.
         content: what the file holds, if it was read already, or is made from another format.
         options: what to make of crowds, and of objects with a box alone.
 
@@ -92,7 +91,6 @@ class CocoInstances:
         image_folder: Path,
         annotation_file: Path,
         categories: Categories | None = None,
-        keep_empty: bool = True,
         content: Mapping[str, object] | None = None,
         options: DataOptions = AS_IS,
     ) -> None:
@@ -124,7 +122,7 @@ class CocoInstances:
         if options.boxes_only == "skip":
             kept = np.setdiff1d(kept, table.images[is_boxed])
         self.skipped = len(self._images) - len(kept)
-        self._keep(kept if keep_empty else np.intersect1d(kept, table.images))
+        self._keep(kept)
 
     def __getstate__(self) -> dict[str, object]:
         return {name: value for name, value in vars(self).items() if name not in _NOT_FOR_WORKERS}

@@ -11,11 +11,12 @@ from torchvision.ops import masks_to_boxes
 from layers.masks import box_windows
 from layers.structures import Target
 
+from .transform import LEARNED_SIDE
+
 _SHARE_PASTED = 0.5  # of the other image's objects
 _LEAST_VISIBLE = 0.1  # share of an object's pixels; one that is hidden further is dropped
 
 # Of an object that is set beside another one:
-_LEAST_SIDE = 4  # pixels of its box
 _HEIGHTS = 0.75, 1.33  # to the other's
 _SCALES = 0.3, 3.0  # to what it was
 _DISTANCES = 0.35, 1.0  # of their centres, of that at which their boxes touch
@@ -104,7 +105,7 @@ def _set_beside(
     if not (is_seen and mask.any()):
         return image, pasted[:0]
     box = masks_to_boxes(mask) + pasted.boxes.new_tensor((0, 0, 1, 1))
-    if (box[:, 2:] - box[:, :2] < _LEAST_SIDE).any():
+    if (box[:, 2:] - box[:, :2] < LEARNED_SIDE).any():
         return image, pasted[:0]
     return there[:3], Target(box.to(pasted.boxes), pasted.labels, mask, pasted.is_crowd)
 

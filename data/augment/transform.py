@@ -23,6 +23,10 @@ PIXEL_MEAN = (123.68, 116.78, 103.94)
 _DRAWS = 10  # attempts to find an augmentation that keeps an object
 
 
+LEARNED_SIDE = 4
+"""In pixels of the input: what is narrower or lower is not trained on."""
+
+
 @dataclass(frozen=True)
 class TrainTransform:
     """The augmentation of the original YOLACT (SSD's), with one sampling of the pixels.
@@ -52,7 +56,7 @@ class TrainTransform:
     rotate: bool = False
     scale_jitter: tuple[float, ...] = ()
     fill: tuple[float, float, float] = PIXEL_MEAN
-    min_object_size: float = 4.0
+    min_object_size: float = LEARNED_SIDE
 
     def __call__(self, sample: Sample, rng: np.random.Generator) -> tuple[Tensor, Target]:
         """Augment one sample.

@@ -22,9 +22,13 @@ from data.sample import RunLengths
 
 from .duplicates import Box, box_iou, object_twins
 
-_TOLERANCE = 1.5  # pixels that an outline may lie outside: rounding, and corners of pixels
-_MIN_AREA = 0.5  # pixels
 _FITS, _FITS_WELL, _FITS_PERFECTLY = 0.5, 0.8, 0.9  # IoU of a bbox with its outline
+TOLERANCE = 1.5
+"""Pixels that an outline may lie outside: rounding, and corners of pixels."""
+
+MIN_AREA = 0.5
+"""Pixels; what covers less is no object."""
+
 _USED = "the outline is used instead"
 _REDRAW = "draw it again, or delete it"
 _MENDS = {
@@ -176,14 +180,14 @@ def _check_place(found: _Object, image_hw: Sequence[int]) -> None:
         is_partly = x1 < image_hw[1] and y1 < image_hw[0] and x2 > 0 and y2 > 0
         part = "partly " if is_partly else ""
         raise Unusable(f"an outline {part}outside the image", "move it inside, or delete it")
-    if found.area < _MIN_AREA:
+    if found.area < MIN_AREA:
         raise Unusable("an outline without area", _REDRAW)
 
 
 def _is_inside(box: Box, image_hw: Sequence[int]) -> bool:
     x1, y1, x2, y2 = box
     height, width = image_hw
-    return min(x1, y1) >= -_TOLERANCE and x2 <= width + _TOLERANCE and y2 <= height + _TOLERANCE
+    return min(x1, y1) >= -TOLERANCE and x2 <= width + TOLERANCE and y2 <= height + TOLERANCE
 
 
 def _check_bbox(bbox: object, extent: Box) -> None:

@@ -255,7 +255,9 @@ def results(folder: Path) -> Parser:
     """Read detections that were kept."""
     file = folder / "results.json"
     config = get_config(_CONFIG)
-    origin = Origin("a.pth", "0" * 64, "shapes", "exact", 0.05, "auto", "auto", settings_of(config))
+    origin = Origin(
+        "a.pth", "0" * 64, "shapes", "cropped", 0.05, "auto", "auto", settings_of(config)
+    )
     counts = encode(np.eye(5, 7, dtype=np.bool_))["counts"]
     found = [Result(3, 1, (0.0, 1.0, 2.0, 3.5), 0.9, 0.8, counts)]
     save_results(file, CocoResults({3: (5, 7)}, found), origin)

@@ -1,1 +1,1 @@
-"""Command lines: the only place that knows argparse."""
+"""Command lines: with the scripts the only place that knows argparse."""

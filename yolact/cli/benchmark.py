@@ -17,7 +17,7 @@ from yolact.checkpoint import Checkpoint
 from yolact.config import Config
 from yolact.drawing.detections import Draw
 from yolact.errors import UsageError
-from yolact.evaluation.speed import Variant, benchmark
+from yolact.evaluation.speed import WARM_UP, Variant, benchmark
 from yolact.files import write_json
 from yolact.predictor import Predictor
 from yolact.results.thresholds import Thresholds
@@ -57,6 +57,8 @@ def measure_speed(args: argparse.Namespace) -> None:
     """Time one or several models, engines and precisions in turn."""
     chosen = [(each, *choose_model(each)) for each in compared(args)]
     images = benchmark_images(args, chosen[0][2])
+    if len(images) <= WARM_UP:  # they would only warm up
+        images = [*images[:1] * WARM_UP, *images]
     variants = []
     for each, checkpoint, config in chosen:
         try:

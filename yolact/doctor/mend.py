@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from data.annotations.as_coco import coco_content
 from data.annotations.coco import CocoInstances
 from data.annotations.run_lengths import from_outline, measure
+from data.checks.objects import MIN_AREA, TOLERANCE
 from data.classes import Categories
 from data.conversion import WRITERS, ImagePlaces, all_classes
 from data.images import read_image
@@ -20,9 +21,6 @@ from yolact.files import write_json
 
 from .findings import Findings
 from .notices import twins_among
-
-_MIN_AREA = 0.5  # pixels; what covers less is no object
-_TOLERANCE = 1.5  # pixels that an outline may lie outside, which is rounding
 
 Points = NDArray[np.float64]
 """(P, 2) x, y in pixels."""
@@ -130,7 +128,7 @@ class _Mended:
                 continue
             mask = from_outline(outline, image_hw)
             box, area = measure(mask)
-            if area < _MIN_AREA:
+            if area < MIN_AREA:
                 self.counts["objects without area inside of the image"] += 1
                 continue
             if isinstance(outline, list):
@@ -145,8 +143,8 @@ class _Mended:
 
 def _is_inside(points: Points, image_hw: tuple[int, int]) -> bool:
     """Tell whether an outline leaves the image by no more than rounding does."""
-    limits = np.array(image_hw[::-1]) + _TOLERANCE
-    return bool((points >= -_TOLERANCE).all() and (points <= limits).all())
+    limits = np.array(image_hw[::-1]) + TOLERANCE
+    return bool((points >= -TOLERANCE).all() and (points <= limits).all())
 
 
 def _box_around(points: Points, image_hw: tuple[int, int]) -> list[float]:

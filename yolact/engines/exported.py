@@ -156,7 +156,7 @@ def write_openvino(network: Any, text: str, path: Path, half: bool = False) -> N
     """Write an `openvino.Model` as PATH.xml and PATH.bin.
 
     Args:
-        network: from `openvino_engine.convert`, perhaps quantised.
+        network: from `openvino.convert`, perhaps quantised.
         text: from `metadata`.
         path: ends in .xml.
         half: store float32 weights as float16.

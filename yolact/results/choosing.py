@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any, TypeVar
+from typing import Any
 
 import cv2
 import numpy as np
@@ -12,11 +12,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from layers.instances import Instances
+from layers.instances import Found
 
 from .compact import compact_masks
 
-Found = TypeVar("Found", bound=Instances)
 Region = Sequence[float] | NDArray[np.generic]
 """x1, y1, x2, y2, or the (P, 2) points of a polygon, in pixels."""
 

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from data.annotations.coco import CocoInstances, ObjectCounts
+from data.augment.transform import LEARNED_SIDE
 from data.checks.dataset import check_dataset
 from data.checks.trainable import NOTHING, check_trainable
 from data.problems import printable
@@ -20,7 +21,7 @@ from yolact.config import Config, DetectConfig
 from yolact.evaluation.limits import with_room
 
 from .anchor_fit import best_overlaps, count_anchors
-from .pictures import LEARNED_SIDE, picture_of_training_data, training_data
+from .pictures import picture_of_training_data, training_data
 
 logger = logging.getLogger(__name__)
 

@@ -33,9 +33,6 @@ from yolact.evaluation.coco import eval_order
 
 logger = logging.getLogger(__name__)
 
-LEARNED_SIDE = 4
-"""In pixels: what is narrower is not trained on, see `TrainTransform`."""
-
 
 def train_transform(config: Config) -> TrainTransform:
     """Return the augmentation of single images that a configuration asks for."""

@@ -19,10 +19,9 @@ import torch
 from numpy.typing import NDArray
 
 from data.images import Image, as_uint8
-from layers.instances import Instances
+from layers.instances import Found
 from layers.native import Floats, as_floats
 
-Found = TypeVar("Found", bound=Instances)
 Picture = TypeVar("Picture", Floats, NDArray[np.uint8])
 
 _LONG_SIDE = 320
