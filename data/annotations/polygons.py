@@ -81,7 +81,7 @@ def one_ring(polygons: Iterable[Polygon]) -> Ring:
     starts = np.stack([ring[0] for ring in rest])
     order = _serpentine(starts)
     there = (part for index in order for part in (rest[index], starts[index][None]))
-    return np.concatenate((joined, *there, starts[order[::-1]], joined[-1:]))
+    return np.concatenate((joined, *there, starts[order[-2::-1]], joined[-1:]))
 
 
 def _serpentine(points: Ring) -> NDArray[np.intp]:

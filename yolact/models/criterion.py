@@ -228,7 +228,7 @@ def _gather(targets: Sequence[Target], device: torch.device) -> _Objects:
     boxes = corners.float()
     boxes = boxes / beside(boxes, targets[0].masks.shape[:0:-1] * 2)
     usable = (corners[:, 2:] > corners[:, :2]).all(dim=1) & boxes.isfinite().all(dim=1)
-    kept, crowds = usable & ~is_crowd, usable & is_crowd
+    kept, crowds, boxed = usable & ~is_crowd, usable & is_crowd, usable & ~has_mask
     rows = torch.arange(len(targets)).repeat_interleave(torch.tensor(sizes))  # sync: on the CPU
     counts, crowd_counts = (
         torch.bincount(rows[flags], minlength=len(targets)).tolist()  # sync: on the CPU
@@ -244,7 +244,7 @@ def _gather(targets: Sequence[Target], device: torch.device) -> _Objects:
         images=upload(rows[kept], device),
         counts=counts,
         has_mask=upload(has_mask[kept], device),
-        boxed=_Boxed(*(upload(part[usable & ~has_mask], device) for part in (boxes, labels, rows))),
+        boxed=_Boxed(*(upload(part[boxed], device) for part in (boxes, labels, rows))),
         crowd_boxes=list(torch.split(upload(boxes[crowds], device), crowd_counts)),
     )
 
