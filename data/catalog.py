@@ -134,23 +134,32 @@ def open_dataset(
         return _generated(split, categories, length)
     paths = resolve_dataset(name, root, options)
     part = paths.split(split)
+    content = _content_of(part)
     if paths.val_share is None:
-        return _opened(part, categories, options)
-    whole = _opened(part, None, options)
+        return _opened(part, content, categories, options)
+    whole = _opened(part, content, None, options)
     held = {whole.image_ids[index] for index in held_out(whole, paths.val_share)}
     # Which images are left may depend on the classes that count, so it is the ids that are kept.
-    data = whole if categories is None else _opened(part, categories, options)
+    data = whole if categories is None else _opened(part, content, categories, options)
     wanted = split == "val"
     return data.part([i for i, key in enumerate(data.image_ids) if (key in held) == wanted])
 
 
+def _content_of(paths: SplitPaths) -> dict[str, object] | None:
+    """Read annotations of any format but COCO's own, whose reader does that by itself."""
+    if paths.format == "coco":
+        return None
+    content, problems = read_split(paths)
+    tell(lambda line: _logger.warning("%s: %s", paths.annotations, line), problems)
+    return content
+
+
 def _opened(
-    paths: SplitPaths, categories: Categories | None, options: DataOptions
+    paths: SplitPaths,
+    content: dict[str, object] | None,
+    categories: Categories | None,
+    options: DataOptions,
 ) -> CocoInstances:
-    content = None
-    if paths.format != "coco":
-        content, problems = read_split(paths)
-        tell(lambda line: _logger.warning("%s: %s", paths.annotations, line), problems)
     return CocoInstances(
         paths.images, paths.annotations, categories, content=content, options=options
     )

@@ -15,11 +15,16 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from data import catalog
 from data.alike import difference, groups_of
 from data.annotations.coco import CocoInstances
 from data.catalog import has_one_split, open_dataset, resolve_dataset
 from data.classes import Categories
+from data.conversion import convert_dataset
 from data.copies import small_greys
+from data.formats.convert import Converted
+from data.formats.recognise import read_split
+from data.formats.splits import SplitPaths
 from data.held_out import choose_groups
 from data.options import DataOptions
 
@@ -299,3 +304,21 @@ def test_another_dataset_validates(tmp_path: Path, named: str) -> None:
     assert not has_one_split(mine, options=options)
     with pytest.raises(ValueError, match="no dataset 'nowhere'"):
         open_dataset(mine, "val", options=DataOptions(val="nowhere"))
+
+
+def test_labels_are_read_once_for_each_split(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(tmp_path / "in", stills(8))
+    convert_dataset(str(tmp_path / "in"), tmp_path / "data", "labelme")
+    read: list[object] = []
+
+    def counted(paths: SplitPaths) -> Converted:
+        read.append(paths)
+        return read_split(paths)
+
+    monkeypatch.setattr(catalog, "read_split", counted)
+    train, _ = split(tmp_path / "data", "0.25")
+    assert len(read) == 2
+    split(tmp_path / "data", "0.25", categories=train.categories)
+    assert len(read) == 4
