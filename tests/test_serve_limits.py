@@ -85,6 +85,39 @@ def test_too_many_requests_at_a_time(predictor: Predictor, held: Any) -> None:
         assert client.post(ALL, content=PNG).status_code == 200  # the place is free again
 
 
+def test_slow_uploads_leave_room_for_others(predictor: Predictor) -> None:
+    async def slow() -> Any:
+        await asyncio.sleep(30)
+
+    async def ignore(_: Any) -> None:
+        pass
+
+    scope = {
+        "type": "http", "method": "POST", "path": "/api/segment", "query_string": b"masks=none",
+        "headers": [(b"host", b"localhost")], "client": ("127.0.0.1", 1), "server": ("x", 1),
+    }  # fmt: skip
+    app = make_app(predictor, "tiny", Limits(waiting=1))
+    count = predictor.workers + 1
+    sent: list[Any] = []
+
+    async def whole() -> Any:
+        return {"type": "http.request", "body": PNG, "more_body": False}
+
+    async def keep(message: Any) -> None:
+        sent.append(message)
+
+    async def run() -> None:
+        uploads = [asyncio.create_task(app(scope, slow, ignore)) for _ in range(3 * count)]
+        await asyncio.sleep(0.1)
+        await app(scope, whole, keep)
+        for each in uploads:
+            each.cancel()
+        await asyncio.gather(*uploads, return_exceptions=True)
+
+    asyncio.run(run())
+    assert sent[0]["status"] == 200
+
+
 def test_an_answer_that_takes_too_long(predictor: Predictor, held: Any) -> None:
     with client_of(predictor, seconds=0.05) as client:
         assert "within 0.05 seconds" in refusal(client.post(ALL, content=PNG), 504)

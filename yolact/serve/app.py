@@ -93,8 +93,9 @@ def _add_endpoint(app: FastAPI, predictor: Predictor, name: str, limits: Limits)
 
     async def about_image(request: Request, answer: Callable[[bytes], Result]) -> Result:
         check_rate(buckets, request.client.host if request.client else "")
-        with desk.admit():
+        with desk.arriving.take():
             content = await receive_image(request, limits.upload_bytes, limits.seconds)
+        with desk.places.take():
             return await desk.work(partial(answer, content))
 
     @app.get("/api/model")

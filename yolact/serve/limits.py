@@ -16,6 +16,7 @@ from starlette.exceptions import HTTPException
 Result = TypeVar("Result")
 
 _CLIENTS = 1024  # whose buckets are remembered
+_ARRIVING = 8  # times as many uploads as are worked on or wait
 
 
 @dataclass(frozen=True)
@@ -66,33 +67,50 @@ class TokenBuckets:
         return 0.0 if tokens >= 1 else (1 - tokens) / self._rate
 
 
-class Desk:
-    """Threads that work, and a bounded number of requests that wait for them.
+class Places:
+    """A bounded number of places for requests.
 
     Args:
-        workers: threads.
-        waiting: requests beyond these; each may hold an upload in memory.
-        seconds: after which an answer is given up.
+        count: how many there are.
     """
 
-    def __init__(self, workers: int, waiting: int, seconds: float) -> None:
-        self._room, self._seconds = workers + waiting, seconds
-        self._threads = ThreadPoolExecutor(workers, "segment")
+    def __init__(self, count: int) -> None:
+        self._left = count
 
     @contextmanager
-    def admit(self) -> Iterator[None]:
+    def take(self) -> Iterator[None]:
         """Hold a place for one request.
 
         Raises:
             HTTPException: 503, all are taken.
         """
-        if not self._room:
+        if not self._left:
             raise HTTPException(503, "busy: too many requests at a time", {"Retry-After": "1"})
-        self._room -= 1
+        self._left -= 1
         try:
             yield
         finally:
-            self._room += 1
+            self._left += 1
+
+
+class Desk:
+    """Threads that work, and a bounded number of requests that wait for them.
+
+    Args:
+        workers: threads.
+        waiting: requests beyond these; each holds an upload in memory.
+        seconds: after which an answer is given up.
+
+    Attributes:
+        arriving: places of requests whose images are on their way; more, as they may come slowly.
+        places: of those whose images are here.
+    """
+
+    def __init__(self, workers: int, waiting: int, seconds: float) -> None:
+        self.places = Places(workers + waiting)
+        self.arriving = Places(_ARRIVING * (workers + waiting))
+        self._seconds = seconds
+        self._threads = ThreadPoolExecutor(workers, "segment")
 
     async def work(self, job: Callable[[], Result]) -> Result:
         """Run a job in a thread.
