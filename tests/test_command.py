@@ -1,6 +1,7 @@
 """The command `yolact`, which runs the scripts."""
 
 import ast
+import os
 import re
 import subprocess
 import sys
@@ -180,3 +181,16 @@ def test_ctrl_c_while_libraries_load_ends_in_one_line() -> None:
         [sys.executable, "-c", program], capture_output=True, text=True, check=False
     )
     assert (done.returncode, done.stdout, done.stderr) == (130, "", "stopped\n")
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="pipes of Unix")
+@pytest.mark.parametrize("flag", ["--help", "--version"])
+def test_a_reader_who_has_enough_of_the_help_is_no_error(flag: str) -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    program = "import sys; from yolact.cli.main import main; sys.exit(main())"
+    done = subprocess.run(
+        [sys.executable, "-c", program, flag], stdout=writing, stderr=subprocess.PIPE, check=False
+    )
+    os.close(writing)
+    assert (done.returncode, done.stderr) == (0, b"")

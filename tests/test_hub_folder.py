@@ -270,6 +270,36 @@ def test_to_the_hub_and_back(hub: FakeHub) -> None:
     assert_same(load_model("hf:me/mine"), model)
 
 
+def test_a_public_repository_gets_no_private_model(hub: FakeHub) -> None:
+    hub.repositories["me/mine"] = {}
+    with pytest.raises(OSError, match="cannot upload to me/mine: it is there already, and public"):
+        make().push_to_hub("me/mine", private=True)
+    assert hub.repositories["me/mine"] == {}
+    hub.private.add("me/mine")
+    make().push_to_hub("me/mine", private=True)
+    assert hub.repositories["me/mine"]
+
+
+@pytest.mark.parametrize("name", ["mine", "me/mine/more", "me/mine@main", ""])
+def test_no_repository_is_made_by_what_is_no_name(hub: FakeHub, name: str) -> None:
+    with pytest.raises(ValueError, match="expected"):
+        make().push_to_hub(name)
+    assert not hub.requests
+
+
+def test_a_folder_of_another_project_beside_a_checkpoint(hub: FakeHub) -> None:
+    files = {"config.json": b'{"model_type": "x"}', "model.safetensors": b"x", "mine.pth": b"x"}
+    hub.repositories["me/both"] = files
+    with pytest.raises(OSError, match=r"not written by.*; name one as hf:me/both/FILE$"):
+        load_model("hf:me/both")
+
+
+def test_a_card_tells_the_input_that_keeps_proportions() -> None:
+    assert "for images of\n800 pixels on the shorter side." in model_card(
+        get_config("maskrcnn_resnet50_fpn"), "mine"
+    )
+
+
 def test_training_and_evaluation_start_from_the_hub(hub: FakeHub, tmp_path: Path) -> None:
     model = make()
     model.push_to_hub("me/mine")

@@ -29,6 +29,7 @@ class FakeHub(ThreadingHTTPServer):
         requests: "METHOD path", with the first byte where it is not 0.
         agents: what the clients say that they are.
         sent: bodies of commits and of new repositories.
+        private: names of the repositories that are.
     """
 
     def __init__(self) -> None:
@@ -40,6 +41,7 @@ class FakeHub(ThreadingHTTPServer):
         self.requests: list[str] = []
         self.agents: set[str] = set()
         self.sent: list[dict[str, object]] = []
+        self.private: set[str] = set()
 
     @property
     def url(self) -> str:
@@ -80,6 +82,8 @@ class Handler(BaseHTTPRequestHandler):
             wanted = json.loads(body)
             name = f"{wanted['organization']}/{wanted['name']}"
             self.server.sent.append(wanted)
+            if name not in self.server.repositories and wanted.get("visibility") == "private":
+                self.server.private.add(name)
             self.server.repositories.setdefault(name, {})
             self._json({"url": f"{self.server.url}/{name}"})
         elif "/preupload/" in self.path:
@@ -138,7 +142,8 @@ class Handler(BaseHTTPRequestHandler):
             self._json(list(entries))
         else:
             names = [{"rfilename": file} for file in files]
-            self._json({"id": name, "modelId": name, "sha": commit, "siblings": names})
+            about = {"id": name, "modelId": name, "sha": commit, "siblings": names}
+            self._json({**about, "private": name in self.server.private})
 
     def _file(self, content: bytes, first: int, commit: str) -> None:
         self.send_response(206 if first else 200)

@@ -90,18 +90,26 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     command, *rest = (sys.argv[1:] if argv is None else argv) or [""]
     if command in ("-h", "--help"):
-        print(HELP)
+        _say(HELP)
     elif command == "--version":
-        print(f"yolact {__version__}")
+        _say(f"yolact {__version__}")
     elif command not in COMMANDS:
         choices = f"expected {', '.join(COMMANDS)}, --help or --version"
         print(f"error: yolact: no command {command!r}; {choices}", file=sys.stderr)
         return 2
     elif command == "predict" and {"-h", "--help"} & set(rest):
-        print(PREDICT_HELP)
+        _say(PREDICT_HELP)
     else:
         return _run(command, rest)
     return 0
+
+
+def _say(text: str) -> None:
+    """Print to a reader, such as `head`, who may have enough before the end."""
+    try:
+        print(text, flush=True)
+    except BrokenPipeError:  # nothing more goes there, not even when the process ends
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _run(command: str, argv: Sequence[str]) -> int:

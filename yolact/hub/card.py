@@ -7,7 +7,7 @@ import re
 from collections.abc import Mapping
 
 from data.problems import printable
-from yolact.config import Config
+from yolact.config import Config, ModelConfig
 
 from .client import PREFIX
 
@@ -49,7 +49,7 @@ def model_card(
 # {_plain(name.removeprefix(PREFIX))}
 
 Instance segmentation by `{config.name}`: {model.architecture} on {model.backbone}, for images of
-{model.image_size} x {model.image_size} pixels.
+{_input(model)}.
 
 ```python
 from yolact import Predictor
@@ -67,3 +67,8 @@ Objects are shown from a score of {config.score_threshold:g} on.
 def _plain(text: str) -> str:
     """Return a text of a stranger as Markdown that shows it, in one line."""
     return _MARKS.sub(r"\\\g<0>", printable(" ".join(text.split())))
+
+
+def _input(model: ModelConfig) -> str:
+    side = model.image_size
+    return f"{side} pixels on the shorter side" if model.keep_aspect else f"{side} x {side} pixels"

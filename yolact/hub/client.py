@@ -82,8 +82,12 @@ def fetch_model(name: str) -> Path:
         for part in (*_companions(file), file):
             path = hub_file(repository, part, revision)
             revision = path.parents[part.count("/")].name  # the commit: all of the same one
-            if path.name == CONFIG_FILE:
-                read_config(path)  # before gigabytes of another project come
+            if path.name == CONFIG_FILE:  # before gigabytes of another project come
+                try:
+                    read_config(path)
+                except ValueError as error:
+                    told = f"cannot download {name}: {error}; name one as {name}/FILE"
+                    raise DownloadError(told) from None
     return path
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from .card import CARD_FILE
-from .client import hub, one_line
+from .client import PREFIX, HubName, hub, one_line
 
 
 def upload_model(folder: Path, repository: str, private: bool | None, message: str) -> str:
@@ -16,18 +16,23 @@ def upload_model(folder: Path, repository: str, private: bool | None, message: s
     Args:
         folder: as `Segmenter.save_pretrained` makes it.
         repository: "owner/name".
-        private: of a new repository; None for what its owner has set.
+        private: whether it is to be; None for what its owner has set.
         message: of the commit.
 
     Returns:
         The address of the repository.
 
     Raises:
-        DownloadError: it cannot be uploaded.
+        ValueError: that is no name of a repository.
+        DownloadError: it cannot be uploaded, or is public and was to be private.
     """
+    if HubName.parse(f"{PREFIX}{repository}").repository != repository:
+        raise ValueError(f"{repository}: expected owner/name")  # before one is made
     with one_line(f"upload to {repository}", "save_pretrained(folder) keeps it on this machine"):
         api = hub().HfApi()
         address = api.create_repo(repository, private=private, exist_ok=True)
+        if private and not api.model_info(repository).private:
+            raise ValueError("it is there already, and public; make it private on its page first")
         old = [CARD_FILE] if api.file_exists(repository, CARD_FILE) else None
         api.upload_folder(
             repo_id=repository, folder_path=folder, commit_message=message, ignore_patterns=old
