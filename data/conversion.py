@@ -7,6 +7,7 @@ import re
 import shutil
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import count
 from pathlib import Path, PurePosixPath
@@ -168,9 +169,7 @@ def convert_dataset(
         for name, count in Counter(dataset.categories.names).items()
         if count > 1
     ]
-    source = Path(name).parent if Path(name).suffix in (".yaml", ".yml") else Path(name)
-    if test := to_test_on(source):
-        problems.append(Problem("a split to test on", str(test), "convert that by itself"))
+    problems += _left_to_test_on(Path(name), datasets.values())
     if not writer.holds_any_name:
         categories = _in_lines(categories, format, problems)
     images = ImagePlaces(folder, writer.images, transfer)
@@ -180,6 +179,20 @@ def convert_dataset(
         pictures = _pictures(dataset, number_of, output, images, writer.states_size)
         writer.write(output, pictures)
     return problems
+
+
+def _left_to_test_on(source: Path, datasets: Iterable[CocoInstances]) -> Iterator[Problem]:
+    """Tell of a split to test on, unless it is one of those that are written."""
+    folder = source.parent if source.suffix in (".yaml", ".yml") else source
+    test = to_test_on(folder)
+    taken = [dataset.image_path(0).absolute() for dataset in datasets if len(dataset)]
+    if test is None or any(test.absolute() in path.parents for path in taken):
+        return
+    mend = "it stays where it is"
+    with suppress(ValueError):
+        resolve_dataset(str(test))
+        mend = "convert that by itself"
+    yield Problem("a split to test on", str(test), mend)
 
 
 def _open(name: str, root: Path) -> dict[str, CocoInstances]:

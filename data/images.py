@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import json
+import re
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -38,7 +39,7 @@ _BAND = 1 << 20  # pixels that are copied at a time
 _LIMIT = threading.Lock()  # of Pillow's, while it is another one
 _MEND = "to predict in tiles allow max_pixels="
 _JPEG_END, _PNG = b"\xff\xd9", b"\x89PNG\r\n\x1a\n"
-_JPEG_SCAN, _MOST_SCANS = b"\xff\xda", 200  # ten are usual; thousands take an hour
+_SCAN, _MOST_SCANS = re.compile(rb"\xff\xda\0[\x08\x0a\x0c\x0e]"), 200  # thousands take an hour
 _TRANSPOSED = (5, 6, 7, 8)  # EXIF orientations that swap the sides
 _ORIENTATION = 0x0112
 _FLIPS = {2: 1, 3: -1, 4: 0, 6: 1, 7: -1, 8: 0}  # by OpenCV's codes, after swapping the sides
@@ -281,7 +282,7 @@ def _header(file: BinaryIO) -> Iterator[PilImage.Image | None]:
         if header.tile[:1] and header.tile[0][0] == "bmp_rle" and np.prod(header.size) > _SLOW:
             raise ValueError("a BMP in runs, of this size, takes too long: save it as PNG")
         content = file.getvalue() if isinstance(file, io.BytesIO) else b""  # nothing is copied
-        if header.format in ("JPEG", "MPO") and content.count(_JPEG_SCAN) > _MOST_SCANS:
+        if header.format in ("JPEG", "MPO") and len(_SCAN.findall(content)) > _MOST_SCANS:
             raise ValueError(f"it has more than {_MOST_SCANS} scans")
         yield header
 
@@ -392,8 +393,7 @@ def _decode_careful(image: PilImage.Image, orientation: int, deep_file: bytes = 
 
 def _pixels_of(image: PilImage.Image) -> Image:
     """Copy an RGB picture in bands: Pillow's way copies a large one thrice, as a whole."""
-    width, height = image.size
-    pixels = np.empty((height, width, 3), np.uint8)
+    pixels = np.empty((height := image.height, width := image.width, 3), np.uint8)
     for top in range(0, height, rows := max(_BAND // width, 1)):
         band = image.crop((0, top, width, min(top + rows, height)))
         pixels[top : top + rows] = np.asarray(band)

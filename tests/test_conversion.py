@@ -99,16 +99,29 @@ def test_splits_and_the_classes_of_both(tmp_path: Path, format: str) -> None:
 
 
 @pytest.mark.parametrize("source", ["", "data.yaml"])
-@pytest.mark.parametrize("place", ["test/images", "images/test2017"])
+@pytest.mark.parametrize("place", ["coco/test", "images/test2017"])
 def test_a_split_to_test_on_is_told(tmp_path: Path, place: str, source: str) -> None:
     write_coco(tmp_path / "coco", {"train": SHAPES["polygon"]})
     assert convert_dataset(str(tmp_path / "coco"), tmp_path / "data", "yolo") == []
     name = str(tmp_path / "data" / source)
     assert convert_dataset(name, tmp_path / "out", "coco") == []
-    (tmp_path / "data" / place).mkdir(parents=True)
+    folder = tmp_path / "data" / place.removeprefix("coco/")
+    if place == "coco/test":
+        write_coco(folder, {"": SHAPES["polygon"]})
+    folder.mkdir(exist_ok=True)
     (problem,) = convert_dataset(name, tmp_path / "out", "coco")
-    folder = str(tmp_path / "data" / place.removesuffix("/images"))
-    assert str(problem) == f"a split to test on: {folder}; convert that by itself"
+    mend = "convert that by itself" if place == "coco/test" else "it stays where it is"
+    assert str(problem) == f"a split to test on: {folder}; {mend}"
+
+
+def test_a_split_to_test_on_may_be_used_to_validate(tmp_path: Path) -> None:
+    write_coco(tmp_path / "coco", {"train": SHAPES["polygon"], "val": SHAPES["folders"]})
+    convert_dataset(str(tmp_path / "coco"), tmp_path / "data", "yolo")
+    for place in ("images", "labels"):
+        (tmp_path / "data" / place / "val").rename(tmp_path / "data" / place / "test")
+    places = "train: images/train\nval: images/test\n"
+    (tmp_path / "data" / "data.yaml").write_text(f"names: [cat, dog, unused]\n{places}")
+    assert convert_dataset(str(tmp_path / "data"), tmp_path / "out", "coco") == []
 
 
 @pytest.mark.parametrize("format", FORMATS)

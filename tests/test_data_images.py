@@ -287,6 +287,9 @@ def test_a_jpeg_of_thousands_of_scans_is_refused(tmp_path: Path, progressive: bo
     content = path.read_bytes()
     scans = content.index(b"\xff\xda")
     last = content[content.rindex(b"\xff\xda") : -2]
+    noise_behind = np.random.default_rng(1).integers(0, 256, 1 << 24, np.uint8).tobytes()
+    path.write_bytes(content + noise_behind)  # as a motion photo has it
+    assert read_image(path).shape == (64, 64, 3)
     path.write_bytes(content[:scans] + last * 300 + content[scans:])
     for read in (read_image, partial(read_small, side=8)):
         with pytest.raises(ValueError, match="a.jpg.*more than 200 scans"):

@@ -146,25 +146,36 @@ def test_two_images_of_one_name_keep_their_files(
     ]
 
 
-@pytest.mark.parametrize("harm", ["", "../kept.png", "masks/../../kept.png"])
-def test_a_second_run_leaves_no_pictures_of_the_first(tmp_path: Path, harm: str) -> None:
+@pytest.mark.parametrize("settings", [None, {"score_threshold": 0.5}])
+def test_an_image_done_again_keeps_no_pictures_of_before(
+    tmp_path: Path, settings: dict[str, float] | None
+) -> None:
     path, image = photo(tmp_path)
-    kept = tmp_path / "kept.png"
-    kept.write_bytes(b"mine")
-    for count in (3, 1):
-        settings = {"score_threshold": count}
+    found = odd_detections(image, str(path))
+    for chosen in (found[:3], found[1:2], found[:0]):
         with ResultFolder(tmp_path / "out", ["masks", "cutouts"], settings=settings) as folder:
-            folder.add(odd_detections(image, str(path))[:count], "photo")
-        by_hand = tmp_path / "out" / "masks" / "photo_009_mine.png"
-        by_hand.write_bytes(b"mine")
-        progress = tmp_path / "out" / ".detections.progress"
-        if harm:  # a record that a stranger wrote
-            text = progress.read_text()
-            progress.write_text(text.replace('"files": {', f'"files": {{"{harm}": 4, '))
-            assert harm in progress.read_text()
-    names = [file.name.split("_")[1] for file in sorted((tmp_path / "out").rglob("photo_*"))]
-    assert names == ["000", "000", "009"]
-    assert kept.exists()
+            folder.add(chosen, "photo")
+            folder.add(found[:1], "photo_000")
+        (tmp_path / "out" / "masks" / "photo_001_mine.png").write_bytes(b"mine")
+        names = [file.name for file in sorted((tmp_path / "out").rglob("photo_0*.png"))]
+        of_image = [n for n in names if not n.startswith("photo_000_000")]
+        assert len(of_image) == 2 * len(chosen) + 1
+        assert len(names) == len(of_image) + 2
+
+
+def test_names_that_were_numbered_are_done(tmp_path: Path) -> None:
+    path, image = photo(tmp_path)
+    other = path.with_name("other.png")
+    other.write_bytes(path.read_bytes())
+    wanted = {str(path): "x", str(other): "x"}
+    done = []
+    for _ in range(3):
+        with ResultFolder(tmp_path / "out", ["json"], settings={"a": 1}, resume=True) as folder:
+            missing = folder.missing(wanted)
+            for source in missing:
+                folder.add(odd_detections(image, source), wanted[source])
+        done.append(len(missing))
+    assert done == [2, 0, 0]
 
 
 def test_coco_file_keeps_what_there_is_after_an_error(tmp_path: Path) -> None:

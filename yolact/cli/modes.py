@@ -8,6 +8,8 @@ from typing import Literal
 
 from yolact.errors import UsageError
 
+from .saving import draws
+
 Mode = Literal["image", "images", "video", "dataset", "benchmark"]
 
 _PICTURES = frozenset({"image", "images", "video"})
@@ -97,7 +99,7 @@ def refuse_useless_pairs(parser: argparse.ArgumentParser, args: argparse.Namespa
         raise UsageError(
             "--save_labelme labels images: write the frames of the video as such first"
         )
-    if "save_labelme" in given and not args.no_picture:
+    if "save_labelme" in given and draws(args):
         raise UsageError(
             "--save_labelme needs --no_picture, or the drawn pictures beside the labels would be "
             "taken for what they label"

@@ -31,7 +31,7 @@ from yolact.sources.many import open_many
 from yolact.sources.one import read
 from yolact.stream import Segment, segment_many
 from yolact.tiles.segment import Tiling, in_tiles
-from yolact.video.keyframes import Asked, KeyFrames
+from yolact.video.keyframes import Asked, KeyFrames, longest_stretch
 from yolact.video.parts import Parts
 from yolact.video.pipeline import VideoReport, run_video
 from yolact.video.stages import Predict
@@ -110,7 +110,7 @@ def segment_image(
     pictures = [draw(shot.image, detections)] if saving.picture else []
     if explained:
         pictures += explain(predictor, shot.image, thresholds)
-    for number, picture in enumerate(pictures):
+    for number, picture in enumerate(pictures, 0 if saving.picture else 1):
         if output is None:
             show(picture, source)
         else:
@@ -374,7 +374,8 @@ def key_frames(
         asked = "auto" if video.is_live and not _keeps_up(predict, video) else "off"
     keys = KeyFrames.asked(asked, video.fps, thresholds.select)
     if keys is not None:
-        which = f"one frame in {keys.every}" if keys.every else "the frames that need it"
+        every = keys.every and longest_stretch(video.image_hw, keys.every)
+        which = f"one frame in {every}" if every else "the frames that need it"
         which = "the newest frame" if video.is_live else which
         logger.info("the network runs on %s, and optical flow carries its results on", which)
     return keys

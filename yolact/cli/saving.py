@@ -75,7 +75,11 @@ def saving(args: argparse.Namespace) -> Saving:
     kinds = [kind for kind in KINDS if getattr(args, f"save_{kind}", False)]
     if args.video:
         kinds = ["jsonl" if kind == "json" else kind for kind in kinds]
+    return Saving(tuple(kinds), draws(args), args.json_lines, args.quiet, resume=args.resume)
+
+
+def draws(args: argparse.Namespace) -> bool:
+    """Tell whether pictures are drawn: beside lines of JSON, only those that somebody named."""
     source = args.image or args.images or args.video
     is_named = source is not None and parse_source(source)[1] is not None
-    picture = not args.no_picture and (is_named or not args.json_lines)
-    return Saving(tuple(kinds), picture, args.json_lines, args.quiet, resume=args.resume)
+    return not args.no_picture and (is_named or not args.json_lines)

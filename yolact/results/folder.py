@@ -6,7 +6,7 @@ import logging
 from collections.abc import Callable, Collection, Iterable, Mapping
 from contextlib import ExitStack
 from itertools import chain, count
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, get_args
 
@@ -17,7 +17,7 @@ from yolact.files import RunLock, as_file_name, write_json, write_picture, write
 
 from .collected import Collected
 from .detections import Detections
-from .journal import Journal, fits, noted_entries
+from .journal import Journal, fits
 
 logger = logging.getLogger(__name__)
 
@@ -44,9 +44,9 @@ class ResultFolder:
     | cutouts | cutouts/NAME_000_CLASS.png, transparent outside the mask |
 
     With `settings` a hidden file, .TABLE.progress, notes each image that is finished. After any end
-    of the run, be it a kill, `resume` goes on with what that file notes: see `missing`. When an
-    image is done again, those of its masks, crops and cut-outs go that are not written anew. Two
-    runs into the files of one folder are refused.
+    of the run, be it a kill, `resume` goes on with what that file notes: see `missing`. Two runs
+    into the files of one folder are refused. When an image is done again, those of its masks,
+    crops and cut-outs go that are not written anew.
 
     Args:
         folder: of the files.
@@ -86,7 +86,6 @@ class ResultFolder:
         self._open = ExitStack()
         self._journal: Journal | None = None
         self._to_begin_with: list[str] | None = None
-        self._former: dict[str, tuple[str, Note]] = {}
         self._named: dict[str, str] = {}
 
     def __enter__(self) -> ResultFolder:
@@ -96,11 +95,6 @@ class ResultFolder:
             if self._settings is not None:
                 settings = {**self._settings, "files": sorted(self.kinds)}
                 path = progress_of(self.folder, self._table)
-                self._former = {
-                    source: (note["name"], note["files"])
-                    for source, note in noted_entries(path)
-                    if source and fits(note, {"name": str, "files": dict})
-                }
                 journal = Journal(path, settings, self._resume, is_sound=self._is_sound)
                 self._journal = undo.enter_context(journal)
             undo.callback(self._collected.close)
@@ -154,7 +148,9 @@ class ResultFolder:
         Raises:
             OSError: a file cannot be written.
         """
-        self.note(self.write(detections, self._own_name(detections.source, name), files))
+        own = self._own_name(detections.source, name)
+        written = self.write(detections, own, files)
+        self.note({**written, "note": {**written["note"], "asked": name}})
 
     def write(self, detections: Detections, name: str, files: Iterable[Path] = ()) -> Note:
         """Write the files of one image or frame alone; see `add`. Any process can do this.
@@ -192,7 +188,6 @@ class ResultFolder:
             if "" not in self._journal:
                 self._journal.note("", written["head"])
             self._journal.note(written["source"], written["note"])
-            self._drop_former(written["source"], written["note"])
 
     @property
     def noted(self) -> int:
@@ -217,15 +212,6 @@ class ResultFolder:
                 *(self._named[name.casefold()], name, own),
             )
         return own
-
-    def _drop_former(self, source: str, note: Note) -> None:
-        """Delete the pictures of objects that an earlier run found and this one did not."""
-        former_name, files = self._former.pop(source, ("", {}))
-        for name, size in files.items() if former_name == note["name"] else ():
-            parts, file = PurePosixPath(name).parts, self.folder / name
-            is_picture = parts[0] in self.kinds & _PICTURES and ".." not in parts
-            if is_picture and name not in note["files"] and size == _size(file):
-                file.unlink(missing_ok=True)
 
     def _hold(self, undo: ExitStack) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -262,7 +248,8 @@ class ResultFolder:
         noted = self._journal[source]
         there = ((_size(self.folder / name), size) for name, size in noted["files"].items())
         whole = all(now is not None and size in (None, now) for now, size in there)
-        return whole and noted["stamp"] == _stamp(source) and name in (None, noted["name"])
+        names = (None, noted["name"], noted.get("asked"))
+        return whole and noted["stamp"] == _stamp(source) and name in names
 
 
 def progress_of(folder: Path, table: str = "detections") -> Path:
@@ -316,11 +303,20 @@ def _write_pictures(
     folder: Path, detections: Detections, name: str, pictures: Iterable[NDArray[np.uint8]]
 ) -> list[Path]:
     named = zip(count(), detections.names(), pictures, strict=False)
-    return [
+    written = [
         write_picture(folder / f"{name}_{number:03}_{as_file_name(label)}.png", picture)
         for number, label, picture in named
         if picture.size
     ]
+    labels = {as_file_name(label) for label in detections.class_names}
+    for number in count():  # of an earlier run
+        every = [folder / f"{name}_{number:03}_{label}.png" for label in labels]
+        here = [path for path in every if path.is_file()]
+        if number >= len(detections) and not here:
+            return written
+        for path in set(here).difference(written):
+            path.unlink()
+    return written
 
 
 def _write_masks(folder: Path, detections: Detections, name: str) -> list[Path]:
@@ -338,8 +334,6 @@ def _write_cutouts(folder: Path, detections: Detections, name: str) -> list[Path
 
 CUTTINGS: frozenset[Kind] = frozenset({"crops", "cutouts"})
 """What is made of an image's pixels."""
-
-_PICTURES = frozenset({"masks", "crops", "cutouts"})
 
 _FILES: Mapping[Kind, Callable[[Path, Detections, str], list[Path]]] = {
     "json": _write_json,

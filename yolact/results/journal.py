@@ -134,15 +134,6 @@ def noted_settings(path: Path) -> dict[str, Any]:
     return settings if isinstance(settings, dict) else {}
 
 
-def noted_entries(path: Path) -> Iterator[tuple[str, Any]]:
-    """Yield the keys and entries of a file that a `Journal` wrote, by whatever settings."""
-    if is_plain_file(path):
-        with path.open("rb") as file:
-            for content in map(_parsed, _lines(file)):
-                if isinstance(key := content.get("key"), str):
-                    yield key, content.get("entry")
-
-
 def fits(value: Any, form: Any) -> bool:
     """Tell whether a plain value of a stranger has a form.
 

@@ -82,6 +82,11 @@ def _all(found: Detections) -> Detections:
     return found
 
 
+def longest_stretch(image_hw: tuple[int, ...], every: int) -> int:
+    """Return `every`, or how many frames of a size are held at most, if that is less."""
+    return min(every, max(2 * _MOST_BYTES // (3 * image_hw[0] * image_hw[1]), 1))
+
+
 @dataclass(frozen=True)
 class KeyFrames:
     """The choice of key frames.
@@ -132,14 +137,11 @@ class KeyFrames:
 
     def _ends(self, stretch: Stretch[Item], moved: float, unexplained: float) -> bool:
         """Tell whether the next frame shall be a key frame, by what happened since the last one."""
-        room = _MOST_BYTES // stretch[0].item.image.nbytes
+        image = stretch[0].item.image
         if self.every is not None:
-            return len(stretch) >= min(self.every, max(2 * room, 1))
-        return (
-            len(stretch) >= min(self.fps, _LONGEST, room)
-            or moved > _MOVED
-            or unexplained > _UNEXPLAINED
-        )
+            return len(stretch) >= longest_stretch(image.shape, self.every)
+        longest = min(self.fps, _LONGEST, _MOST_BYTES // image.nbytes)
+        return len(stretch) >= longest or moved > _MOVED or unexplained > _UNEXPLAINED
 
     def fill(
         self, seen: Iterable[tuple[Stretch[Item], Detections]], predict: Predict
