@@ -98,10 +98,27 @@ def main(argv: Sequence[str] | None = None) -> None:
     if args.average:
         share = 0.5 if args.share is None else args.share
         other = read_checkpoint(resolve_weights(args.average))
+        refuse_others(config, other)
         average(model, other, share)
         larger = checkpoint if share >= 0.5 else other
         checkpoint = replace(checkpoint, training={}, made_by=larger.made_by)
     print(_write(args, model, config, checkpoint))
+
+
+_MAY_DIFFER = ("image_size", "keep_aspect")  # of models whose weights are averaged
+
+
+def refuse_others(config: Config, other: Checkpoint) -> None:
+    """Refuse to average with a checkpoint whose weights mean something else.
+
+    Raises:
+        ValueError: it says so; the first difference is named.
+    """
+    theirs = vars(other.config.model) if other.config is not None else {}
+    for name, value in vars(config.model).items():
+        if name in theirs and theirs[name] != value and name not in _MAY_DIFFER:
+            shown = f"{name}={theirs[name]!s:.60}, not {value!s:.60}"
+            raise ValueError(f"--average={other.path}: its model has {shown}")
 
 
 @torch.no_grad()

@@ -53,6 +53,8 @@ def test_weights_are_averaged(tmp_path: Path, flags: tuple[str, ...], expected: 
         ((), ("--private",), 2, "--private is for the hub: "),
         ((), ("--share=nan",), 2, "--share=nan: expected a number from 0 to 1"),
         (("model.fpn_channels=8",), (), 1, "other.pth"),
+        (("model.pixel_mean=1,2,3",), (), 1, "its model has pixel_mean=(1.0, 2.0, 3.0), not"),
+        (("model.anchor_ratios=1,2,3",), (), 1, "its model has anchor_ratios=(1.0, 2.0, 3.0)"),
     ],
 )
 def test_what_cannot_be_averaged(

@@ -15,6 +15,7 @@ from yolact.cli import from_flags
 from yolact.cli.benchmark import compared
 from yolact.cli.eval_flags import parse_arguments
 from yolact.cli.from_flags import choose_model
+from yolact.errors import UsageError
 
 
 @pytest.fixture(scope="module")
@@ -126,3 +127,15 @@ def test_masks_are_made_and_drawn_as_the_flags_say(
     draw = from_flags.drawing(args)
     assert isinstance(draw, partial)
     assert draw.keywords["masks"] == masks
+
+
+@pytest.mark.parametrize(
+    ("flags", "told"),
+    [
+        (["--bbox_det_file=a.json", "--mask_det_file=./a.json"], "bbox_det_file and --mask_det"),
+        (["--ap_data_file=a.json", "--mask_det_file=a.json"], "ap_data_file and --mask_det_file"),
+    ],
+)
+def test_two_results_into_one_file_are_refused(flags: list[str], told: str) -> None:
+    with pytest.raises(UsageError, match=f"--{told}.* are one file, .*a.json: name two"):
+        parse_arguments(None, ["--output_coco_json", *flags])

@@ -28,6 +28,7 @@ from yolact.cli import eval_flags, train_flags
 from yolact.cli.common import run_command
 from yolact.cli.from_flags import choose_model
 from yolact.hub.card import model_card
+from yolact.hub.folder import loaded_state, stored_state
 from yolact.models.segmenter import AnySegmenter
 
 TINY = replace(
@@ -268,6 +269,14 @@ def test_to_the_hub_and_back(hub: FakeHub) -> None:
     model.push_to_hub("me/mine")
     assert files["README.md"] == b"written by hand"
     assert_same(load_model("hf:me/mine"), model)
+
+
+def test_half_keeps_what_float16_cannot_hold() -> None:
+    state = {"a": torch.tensor([1e5, 1.0]), "b": torch.tensor([0.5]), "c": torch.tensor([7])}
+    stored = stored_state(state, half=True)
+    kinds = [tensor.dtype for tensor in stored.values()]
+    assert kinds == [torch.float32, torch.float16, torch.int64]
+    assert all(torch.equal(loaded_state(stored)[name], state[name]) for name in state)
 
 
 def test_a_public_repository_gets_no_private_model(hub: FakeHub) -> None:

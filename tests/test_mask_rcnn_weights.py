@@ -112,6 +112,17 @@ def test_files_that_only_look_like_it(published: MaskRCNN) -> None:
                 load_weights(model, Checkpoint(Path("x.pth"), state, official=True))
 
 
+def test_batch_norm_that_has_counted_has_an_epsilon(published: MaskRCNN) -> None:
+    state = as_of_2019(published)
+    name = "backbone.body.bn1.weight"
+    frozen, counted = (
+        from_torchvision({**state, **more})["network.backbone.bn1.weight"]
+        for more in ({}, {"backbone.body.bn1.num_batches_tracked": torch.tensor(5)})
+    )
+    assert torch.equal(counted, state[name])
+    assert not torch.equal(frozen, state[name])
+
+
 def test_other_class_counts_keep_their_numbers() -> None:
     name = "roi_heads.box_predictor.cls_score.bias"
     state = from_torchvision({name: torch.arange(5.0)})

@@ -103,6 +103,12 @@ def test_broken_results_are_refused(tmp_path: Path, content: bytes) -> None:
         load_results(path, ORIGIN)
 
 
+def test_results_may_be_called_like_the_pickles_of_2019(tmp_path: Path) -> None:
+    path = tmp_path / "ap_data.pkl"
+    save_results(path, CocoResults({3: (5, 7)}, []), ORIGIN)
+    assert load_results(path, ORIGIN).images == {3: (5, 7)}
+
+
 def test_pickles_are_refused_by_name(tmp_path: Path) -> None:
     (tmp_path / "ap_data.pkl").write_bytes(pickle.dumps([], protocol=0))
     with pytest.raises(ValueError, match="is a pickle, which can run any code"):

@@ -6,6 +6,7 @@ import argparse
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from itertools import combinations
 from pathlib import Path
 from typing import get_args
 
@@ -242,6 +243,13 @@ def _check_ap_files(args: argparse.Namespace) -> None:
     if (args.report or args.json) and instead and not args.benchmark:
         name = "report" if args.report else "json"
         raise UsageError(f"--{name} is for an AP, which --output_..._json is written instead of")
+    files = {"ap_data_file": args.ap_data_file, "json": args.json}
+    if args.output_coco_json:
+        files |= {name: getattr(args, name) for name in ("bbox_det_file", "mask_det_file")}
+    named = [(name, Path(path).absolute()) for name, path in files.items() if path]
+    for (name, path), (other, second) in combinations(named, 2):
+        if path == second:
+            raise UsageError(f"--{name} and --{other} are one file, {path}: name two")
     if args.ap_data_file.is_dir():
         raise UsageError(f"--ap_data_file={args.ap_data_file}: expected a file, this is a folder")
     if args.report and args.report.is_file():

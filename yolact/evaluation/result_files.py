@@ -184,7 +184,8 @@ def load_results(path: Path | str, origin: Origin) -> CocoResults:
     if not path.is_file():
         raise FileNotFoundError(f"no stored results at {path}: evaluate once without --resume")
     content = path.read_bytes()
-    if path.suffix == ".pkl" or content.startswith(b"\x80"):
+    is_named_so = path.suffix == ".pkl" and not content.startswith(b"{")
+    if is_named_so or content.startswith(b"\x80"):
         raise ValueError(
             f"{path} is a pickle, which can run any code when read; "
             "evaluate once more without --resume to save the results as JSON"

@@ -57,7 +57,7 @@ def check_official(model: ModelConfig) -> None:
         value = getattr(model, name)
         if value != getattr(ModelConfig(), name):
             raise ValueError(f"model.{name}={value}: the release of 2019 has no such model")
-    if model.backbone.startswith(TIMM_PREFIX):
+    if model.backbone.startswith((TIMM_PREFIX, "mobilenet")):
         raise ValueError(f"model.backbone={model.backbone}: the release of 2019 has no such model")
 
 

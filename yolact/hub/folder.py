@@ -20,9 +20,15 @@ _FORMAT = "yolact-folder-1"
 
 
 def stored_state(state: State, half: bool) -> State:
-    """Return tensors as files hold them: on the CPU, with `half` in float16."""
+    """Return tensors as files hold them: on the CPU, with `half` in float16 if it can hold them."""
     state = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
-    return {n: t.half() if half and t.is_floating_point() else t for n, t in state.items()}
+    if not half:
+        return state
+    largest = torch.finfo(torch.float16).max
+    return {
+        name: t.half() if t.is_floating_point() and not (t.abs() > largest).any() else t
+        for name, t in state.items()
+    }
 
 
 def loaded_state(state: State) -> State:

@@ -292,12 +292,14 @@ def from_torchvision(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     renamed = {_our_name(name): tensor for name, tensor in state.items()}
     bias = renamed.get("network.roi_heads.box_predictor.cls_score.bias", torch.empty(0))
     published = bias.shape == (_COCO_NUMBERS,)
+    # Batch norm that counts its batches has learned here, so with an epsilon.
+    without_epsilon = published and not any("num_batches_tracked" in name for name in renamed)
     for name, tensor in list(renamed.items()):
         if name.endswith(".running_var"):
             norm = name.removesuffix("running_var")
             renamed.setdefault(norm + "num_batches_tracked", torch.tensor(0))
             scale = renamed.get(norm + "weight", torch.empty(0))
-            if published and scale.shape == tensor.shape:
+            if without_epsilon and scale.shape == tensor.shape:
                 variance = tensor.clamp(min=_TINY)
                 renamed[norm + "weight"] = scale * ((variance + _EPSILON) / variance).sqrt()
         elif published and re.search(r"roi_heads\..*(cls_score|bbox_pred|mask_fcn_logits)", name):
