@@ -12,6 +12,7 @@ Examples:
 from __future__ import annotations
 
 import argparse
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -56,6 +57,8 @@ from yolact.results.detections import Detections
 from yolact.results.thresholds import Thresholds
 from yolact.timing import summarize
 
+logger = logging.getLogger("compare")
+
 SCORES = ("AP", "AP50", "APs", "APm", "APl")
 SIZES = ("M parameters", "weights MB", "peak MB", "GFLOP")
 COLUMNS = ("model", *SCORES, "ms", "fps", *SIZES, "engine")
@@ -83,7 +86,9 @@ class Entry:
 def main(argv: Sequence[str] | None = None) -> None:
     """Score every model, then time them in turn; print the table, write table and plot."""
     args = parse_arguments(argv)
-    first = choose_model(eval_arguments(args, args.models[0]))[1]
+    first, *others = (choose_model(eval_arguments(args, model))[1] for model in args.models)
+    if any(set(other.model.names) != set(first.model.names) for other in others):
+        logger.warning("the models know other classes: the AP of each is of its own alone")
     args.dataset = args.dataset or first.dataset
     options = options_for(args.dataset, first)  # the same images for all
     entries = [score(args, model, options) for model in args.models]
@@ -222,8 +227,9 @@ def draw(table: Table, boxes: bool) -> Figure:
     for number, (row, time, ap) in enumerate(zip(table.rows, times, scores, strict=True)):
         axes.plot(time, ap, "o", color=f"C{number % 10}", markersize=8)
         axes.annotate(str(row[0]), (time, ap), (0, 9), textcoords="offset points", ha="center")
+    best = max((score for score in scores if not np.isnan(score)), default=0.0)  # without truth
     axes.set(xlabel="milliseconds for an image", ylabel=f"{'box' if boxes else 'mask'} AP")
-    axes.set(xlim=(0, 1.2 * max(times)), ylim=(0, 1.2 * max(scores) or 1))  # room for the labels
+    axes.set(xlim=(0, 1.2 * max(times)), ylim=(0, 1.2 * best or 1))  # room for the labels
     return figure
 
 

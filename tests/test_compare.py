@@ -76,6 +76,19 @@ def test_all_are_scored_and_timed_as_the_first_takes_the_data(
     assert [options.crowd for options in seen] == ["objects"] * 3
 
 
+def test_other_classes_are_told_and_no_truth_has_no_score(
+    folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    checkpoint = read_checkpoint(folder / "yolact_resnet18" / "best.pth")
+    config = checkpoint.preset().with_classes(("circle", "star"))
+    save_checkpoint(tmp_path / "two.pth", build_model(config), config)
+    models = [str(folder / "yolact_resnet18" / "best.pth"), str(tmp_path / "two.pth")]
+    flags = [f"--out={tmp_path}", "--device=cpu", "--engine=eager", "--max_images=0"]
+    assert run_command(script("compare")["main"], [*models, *flags]) == 0
+    assert "the models know other classes" in caplog.text
+    assert (tmp_path / "compare.png").is_file()
+
+
 @pytest.mark.parametrize(
     ("flags", "code", "message"),
     [
