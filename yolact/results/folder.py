@@ -313,7 +313,7 @@ def _write_pictures(
         every = [folder / f"{name}_{number:03}_{label}.png" for label in labels]
         here = [path for path in every if path.is_file()]
         if number >= len(detections) and not here:
-            return written
+            break
         for path in set(here).difference(written):
             path.unlink()
     return written
