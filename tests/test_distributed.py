@@ -58,12 +58,12 @@ def train(processes: int, dataset: Path, folder: Path, *more: str) -> str:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("backbone", "multi_scale", "tolerance"),
-    # Deeper, and worst where C5 has one pixel: it magnifies more.
-    [("resnet18", 0.3, 1e-3), ("timm/tf_efficientnet_lite0", 0.0, 2e-2)],
+    ("backbone", "multi_scale", "rate", "tolerance"),
+    # The second is deeper, and magnifies what is rounded: it takes smaller steps.
+    [("resnet18", 0.3, 1e-3, 1e-3), ("timm/tf_efficientnet_lite0", 0.0, 1e-6, 2e-3)],
 )
 def test_two_processes_learn_as_one(
-    dataset: Path, tmp_path: Path, backbone: str, multi_scale: float, tolerance: float
+    dataset: Path, tmp_path: Path, backbone: str, multi_scale: float, rate: float, tolerance: float
 ) -> None:
     flags = [
         "--config=yolact_resnet18",
@@ -72,6 +72,7 @@ def test_two_processes_learn_as_one(
         "--accumulate=2",
         "--no_autoscale",
         "--set=train.max_iterations=10",
+        f"--set=train.learning_rate={rate}",
         "--set=train.warmup_iterations=500",  # small steps: large ones magnify what is rounded
         "--set=train.gradient_clip=10",
         "--set=train.ema_decay=0.9",

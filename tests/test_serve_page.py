@@ -228,17 +228,18 @@ def test_what_is_hidden_is_not_selected(page: Page, scenes: list[Path], shown: D
 
 
 def test_prototypes_are_asked_for_again_after_a_failure(
-    page: Page, scenes: list[Path], shown: Detections
+    browser: Browser, address: str, scenes: list[Path], shown: Detections
 ) -> None:
-    page.clock.install()
-    page.route("**/api/prototypes*", lambda route: route.fulfill(status=504), times=1)
-    choose(page, scenes[0])
-    click_object(page, shown, int(shown.areas.argmin()))
-    expect(page.locator(".explain.loading")).to_be_visible()
-    page.wait_for_timeout(300)
-    page.clock.run_for(6000)
-    page.fill("#opacity", "0.3")
-    expect(page.locator(".tile")).to_have_count(7, timeout=30_000)
+    with open_page(browser, "Failed to load resource", base_url=address) as page:
+        visit(page).clock.install()
+        page.route("**/api/prototypes*", lambda route: route.fulfill(status=504), times=1)
+        choose(page, scenes[0])
+        click_object(page, shown, int(shown.areas.argmin()))
+        expect(page.locator(".explain.loading")).to_be_visible()
+        page.wait_for_timeout(300)
+        page.clock.run_for(6000)
+        page.fill("#opacity", "0.3")
+        expect(page.locator(".tile")).to_have_count(7, timeout=30_000)
 
 
 def overlap(one: NDArray[np.bool_], other: NDArray[np.bool_]) -> float:
