@@ -39,15 +39,14 @@ _BAND = 1 << 20  # pixels that are copied at a time
 _LIMIT = threading.Lock()  # of Pillow's, while it is another one
 _MEND = "to predict in tiles allow max_pixels="
 _JPEG_END, _PNG = b"\xff\xd9", b"\x89PNG\r\n\x1a\n"
-_SCAN, _MOST_SCANS = re.compile(rb"\xff\xda\0[\x08\x0a\x0c\x0e]"), 200  # thousands take an hour
-_TRANSPOSED = (5, 6, 7, 8)  # EXIF orientations that swap the sides
-_ORIENTATION = 0x0112
+_SCAN, _MOST_SCANS = re.compile(rb"\xff\xda\0[\x08\x0a\x0c\x0e]"), 200  # thousands take minutes
+_ORIENTATION, _TRANSPOSED = 0x0112, (5, 6, 7, 8)  # EXIF's tag; those that swap the sides
 _FLIPS = {2: 1, 3: -1, 4: 0, 6: 1, 7: -1, 8: 0}  # by OpenCV's codes, after swapping the sides
 _TURNS = dict(zip(range(2, 9), map(PilImage.Transpose, (0, 3, 1, 5, 4, 6, 2)), strict=True))
 _FORMATS = ["JPEG", "MPO", "PNG", "GIF", "BMP", "WEBP", "TIFF", "PPM", "JPEG2000", "AVIF", "HEIF"]
 _SLOW = 1 << 24  # pixels of a BMP in runs, which Pillow decodes in Python
 _HEAD = 32  # bytes of a file that tell HEIF
-_HEIF = frozenset((b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1"))
+_HEIF = frozenset({b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1"})
 
 
 def read_image(
@@ -393,8 +392,9 @@ def _decode_careful(image: PilImage.Image, orientation: int, deep_file: bytes = 
 
 def _pixels_of(image: PilImage.Image) -> Image:
     """Copy an RGB picture in bands: Pillow's way copies a large one thrice, as a whole."""
-    pixels = np.empty((height := image.height, width := image.width, 3), np.uint8)
-    for top in range(0, height, rows := max(_BAND // width, 1)):
-        band = image.crop((0, top, width, min(top + rows, height)))
+    pixels = np.empty((image.height, image.width, 3), np.uint8)
+    rows = max(_BAND // image.width, 1)
+    for top in range(0, image.height, rows):
+        band = image.crop((0, top, image.width, min(top + rows, image.height)))
         pixels[top : top + rows] = np.asarray(band)
     return pixels

@@ -279,7 +279,7 @@ def test_exif_that_libraries_read_differently_turns_nothing_or_both(
 
 @pytest.mark.parametrize("progressive", [False, True])
 def test_a_jpeg_of_thousands_of_scans_is_refused(tmp_path: Path, progressive: bool) -> None:
-    """A scan may have a dozen bytes, and passes over all pixels: two megabytes took an hour."""
+    """A scan may have a dozen bytes, and passes over all pixels: two megabytes took minutes."""
     path = tmp_path / "a.jpg"
     noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
     Image.fromarray(noise).save(path, progressive=progressive)

@@ -197,7 +197,8 @@ class ContainerSource(VideoSource):
 
     def _stamp(self, frame: av.VideoFrame) -> float | None:
         """Return the seconds of a frame on the clock of its container."""
-        # AVI counts frames in the order of the file, which with B-frames is not that of showing.
+        # AVI counts frames in the order of the file, with B-frames not that of showing. The last
+        # ones, which the decoder held back, have no count then: they follow at the usual pace.
         stamp = frame.dts if self._container.format.name == "avi" else frame.pts
         return None if stamp is None else float(stamp * (frame.time_base or Fraction(0)))
 
