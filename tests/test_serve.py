@@ -208,6 +208,8 @@ def test_an_image_too_large(predictor: Predictor) -> None:
         ("POST", "/api/segment?score_threshold=2", {"content": PNG}, 422, "score_threshold: "),
         ("POST", "/api/segment?tolerance=nan", {"content": PNG}, 422, "tolerance: "),
         ("POST", "/api/segment?masks=some", {"content": PNG}, 422, "masks: "),
+        ("POST", "/api/segment?score_treshold=1", {"content": PNG}, 422, "score_treshold: unknown"),
+        ("POST", "/api/prototypes?top_k=1", {"content": PNG}, 422, "top_k: unknown; parameters"),
         ("POST", "/api/segment", {"files": {"photo": PNG}}, 400, "as the field 'image'"),
         ("POST", "/api/segment", {"data": {"image": "text"}}, 415, "not an image"),
         (

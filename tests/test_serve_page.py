@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import cv2
 import numpy as np
 import pytest
+import torch
 from PIL import Image as PilImage
 from pycocotools import mask as mask_utils
 from support.browser import grave_violations, need_browser, open_browser, open_page, serving
@@ -20,6 +21,7 @@ from data.annotations.as_coco import coco_index
 from data.formats.labelme import read_labelme
 from data.images import read_image
 from data.shapes.scenes import ShapeScenes
+from layers.masks import mask_boxes
 from yolact import Detections, Predictor
 from yolact.checkpoint import BUNDLED
 
@@ -263,8 +265,9 @@ def test_downloads_of_pictures(page: Page, scenes: list[Path], shown: Detections
     click_object(page, shown, smallest)
     expect(page.locator("#explain")).to_be_visible()
     alone = np.asarray(PilImage.open(download(page, "#save-cutout").path()))
-    x1, y1, x2, y2 = shown.boxes[smallest].tolist()
-    assert alone.shape[:2] == pytest.approx((y2 - y1, x2 - x1), abs=2)
+    box, around = shown.boxes[smallest], mask_boxes(shown.masks[[smallest]])[0]
+    width, height = (torch.maximum(box, around)[2:] - torch.minimum(box, around)[:2]).tolist()
+    assert alone.shape[:2] == pytest.approx((height, width), abs=2)
 
 
 def test_downloads_of_annotations(

@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
-from fastapi import FastAPI, Query, Request
+from fastapi import Depends, FastAPI, Query, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import FileResponse, JSONResponse
 from fastapi.staticfiles import StaticFiles
@@ -86,6 +86,7 @@ def _add_endpoint(app: FastAPI, predictor: Predictor, name: str, limits: Limits)
     buckets = TokenBuckets(limits.rate, limits.burst)
     info = answers.describe(predictor, name, limits)
     image_in: dict[str, Any] = {
+        "dependencies": [Depends(_only_known_parameters)],
         "responses": _PROBLEMS,
         "openapi_extra": {"requestBody": REQUEST_BODY},
         "response_model_exclude_none": True,
@@ -133,6 +134,16 @@ def _add_endpoint(app: FastAPI, predictor: Predictor, name: str, limits: Limits)
             return answers.prototypes(predictor, decode_image(content, limits.pixels))
 
         return await about_image(request, answer)
+
+
+def _only_known_parameters(request: Request) -> None:
+    """Refuse what would be ignored, as a misspelt name."""
+    known = [field.alias for field in request.scope["route"].dependant.query_params]
+    for name in request.query_params:
+        if name not in known:
+            raise HTTPException(
+                422, f"{name}: unknown; parameters are {', '.join(known) or 'none'}"
+            )
 
 
 def _add_errors(app: FastAPI) -> None:

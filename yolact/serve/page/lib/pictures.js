@@ -78,12 +78,13 @@ export const segmentFrame = (blob) => segment(blob, { ...QUERY, masks: "polygons
 async function add(file, isFirst) {
   const { upload_bytes: most } = state.model;
   if (file.size > most) throw new Error(`larger than ${Math.floor(most / 1e6)} MB`);
-  const bitmap = await createImageBitmap(file).catch(() => {
+  const blob = await copyOf(file);
+  const bitmap = await createImageBitmap(blob).catch(() => {
     throw new Error("not an image that this browser can show");
   });
   const { width, height } = bitmap;
   ids += 1;
-  const picture = { id: ids, name: file.name || `pasted-${ids}.png`, blob: file, width, height };
+  const picture = { id: ids, name: freeName(file.name || "pasted.png"), blob, width, height };
   Object.assign(picture, { bitmap, answer: null, thumbnail: thumbnail(bitmap) });
   change({ pictures: [...state.pictures, picture] });
   if (isFirst) show(picture);
@@ -91,10 +92,31 @@ async function add(file, isFirst) {
   queue = queue.then(() => segmentPicture(picture));
 }
 
+/** Read a file once: it may be moved or changed before the server has seen it. */
+async function copyOf(file) {
+  const content = await file.arrayBuffer().catch(() => {
+    throw new Error("it cannot be read");
+  });
+  return new Blob([content], { type: file.type });
+}
+
+/** Number a name that another picture has, as what is pasted is always called image.png. */
+function freeName(name) {
+  const taken = new Set(state.pictures.map((picture) => picture.name));
+  const [, stem, suffix] = name.match(/^(.*?)(\.[^.]*)?$/s);
+  let free = name;
+  for (let number = 2; taken.has(free); number += 1) free = `${stem}-${number}${suffix ?? ""}`;
+  return free;
+}
+
 async function segmentPicture(picture) {
   if (!state.pictures.includes(picture)) return; // removed while it waited
   try {
-    picture.answer = await segment(picture.blob, QUERY);
+    const answer = await segment(picture.blob, QUERY);
+    if (answer.width !== picture.width || answer.height !== picture.height) {
+      throw new Error("this browser shows it turned otherwise: save it upright first");
+    }
+    picture.answer = answer;
     announce(`${picture.name}: ${counted(shownObjects(picture).length, "object")}`);
   } catch (error) {
     picture.failed = true;

@@ -1,5 +1,7 @@
 /** The prototypes of a picture, and the linear combination that makes a mask of them. */
 
+import { extent } from "./scene.js";
+
 const FOR = [204, 28, 44]; // red votes for the object,
 const AGAINST = [36, 82, 214]; // blue against it
 const ROOM = 1.5; // of a close-up, in sides of the box
@@ -65,7 +67,7 @@ export function drawGrid(canvas, grid, { width, height }, limit, view) {
 /** Draw what of the picture is inside the mask that a sum makes, the rest faint. */
 export function drawMasked(canvas, sum, prototypes, object, picture, view) {
   const image = new ImageData(prototypes.width, prototypes.height);
-  for (const cell of cellsInside(object.box, prototypes, picture)) {
+  for (const cell of cellsInside(extent(object), prototypes, picture)) {
     if (sum[cell] > 0) image.data[4 * cell + 3] = 255;
   }
   const context = canvas.getContext("2d");
@@ -77,7 +79,7 @@ export function drawMasked(canvas, sum, prototypes, object, picture, view) {
   drawPart(context, picture.bitmap, view);
 }
 
-/** The cells of the grid in a box, with a margin of one, as the mask is cropped. */
+/** The cells of the grid in a box, with a margin of one. */
 function cellsInside([x1, y1, x2, y2], { width, height }, picture) {
   const columns = span(x1, x2, width / picture.width, width);
   return span(y1, y2, height / picture.height, height).flatMap((y) =>

@@ -4,6 +4,18 @@ const LABEL = { size: 12, height: 20, margin: 6 }; // screen pixels
 const FADED = 0.45; // of objects beside the selected one
 const FONT = '600 1px -apple-system, "Segoe UI", Roboto, "Helvetica Neue", Arial, sans-serif';
 
+/** The box of an object, and what of its outlines is outside. */
+export function extent({ box, polygons }) {
+  const bounds = [...box];
+  for (const { outline } of polygons) {
+    outline.forEach((value, i) => {
+      bounds[i % 2] = Math.min(bounds[i % 2], value);
+      bounds[2 + (i % 2)] = Math.max(bounds[2 + (i % 2)], value);
+    });
+  }
+  return bounds;
+}
+
 /** The lines of an object's mask in image pixels; filled by the even-odd rule. */
 export function pathOf(object) {
   object.path ??= tracePath(object.polygons);

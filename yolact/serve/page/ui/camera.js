@@ -8,6 +8,7 @@ const LONGEST = 960; // side of a frame, in pixels
 const SMOOTHING = 0.85; // of the speed shown
 
 let live = null; // { stream, video, picture, fps }
+let isStarting = false;
 
 export function startCameraButtons() {
   for (const id of ["camera", "watch"]) byId(id).onclick = toggleCamera;
@@ -15,16 +16,19 @@ export function startCameraButtons() {
 }
 
 export async function toggleCamera() {
+  if (isStarting) return; // a double click, or permission is being asked for
   if (live) {
     stop();
     return;
   }
+  isStarting = true;
   try {
     await start();
   } catch (error) {
     stop();
     complain(`camera: ${error.message}`);
   }
+  isStarting = false;
 }
 
 /** Keep the frame on stage as a picture. */
@@ -43,6 +47,10 @@ async function start() {
   const video = element("video", { srcObject: stream, muted: true, playsInline: true });
   const picture = { id: 0, name: "Camera", isLive: true, bitmap: null, answer: null };
   live = { stream, video, picture, fps: 0 };
+  stream.getVideoTracks()[0].onended = () => {
+    if (live?.stream === stream) stop();
+    complain("camera: it was disconnected");
+  };
   await video.play();
   show(picture);
   showButtons();

@@ -1,7 +1,7 @@
 /** Downloads: pictures and files of what is shown. */
 
 import { toCoco, toLabelme } from "../lib/formats.js";
-import { drawScene, pathOf } from "../lib/scene.js";
+import { drawScene, extent, pathOf } from "../lib/scene.js";
 import { colorOf, onChange, shownObjects, state } from "../lib/state.js";
 import { byId, counted, element } from "./dom.js";
 
@@ -25,10 +25,10 @@ export function savePicture() {
   saveCanvas(canvas, "objects");
 }
 
-/** The selected object in its box, or all shown ones in place, on nothing. */
+/** The selected object alone, or all shown ones in place, on nothing. */
 function saveCutout() {
   const { current, selected } = state;
-  const [x1, y1, x2, y2] = outward(selected?.box ?? [0, 0, Infinity, Infinity], current);
+  const [x1, y1, x2, y2] = outward(selected ? extent(selected) : [0, 0, Infinity, Infinity], current);
   const canvas = element("canvas", { width: x2 - x1, height: y2 - y1 });
   const context = canvas.getContext("2d");
   context.translate(-x1, -y1);
@@ -41,9 +41,7 @@ function saveCutout() {
 }
 
 function saveCoco() {
-  const { pictures, current, model } = state;
-  const answered = pictures.filter(({ answer }) => answer);
-  saveJson(toCoco(answered, shownObjects, model.classes), "coco.json");
+  saveJson(toCoco(answered(), shownObjects, state.model.classes), "coco.json");
 }
 
 function saveLabelme() {
@@ -57,8 +55,11 @@ function draw() {
   byId("save-cutout").title = selected
     ? `The selected ${selected.name} alone, as PNG`
     : "The objects without their background, as PNG";
-  byId("save-coco").title = `The objects of ${counted(pictures.length, "picture")}`;
+  byId("save-coco").title = `The objects of ${counted(answered().length, "picture")}`;
+  if (pictures.some(({ answer, failed }) => !answer && !failed)) byId("save-coco").disabled = true;
 }
+
+const answered = () => state.pictures.filter(({ answer }) => answer);
 
 function outward([x1, y1, x2, y2], { width, height }) {
   return [
