@@ -146,7 +146,7 @@ def objects_in(predictor: Predictor, image: Image, tiling: Tiling) -> list[list[
     pieces = [
         piece
         for view in tiling.views(image_hw)
-        for found in predictor.segment([read(image, view, tiling.tile)], EVERY)
+        for found in predictor.segment([read(image, view, tiling.side(image_hw))], EVERY)
         for piece in pieces_in(found, view, image_hw)
     ]
     return [telling(group) for group in grouped(pieces)]

@@ -90,7 +90,9 @@ def test_files_and_arrays_know_their_picture(
     ("arguments", "problem"),
     [
         ({"tile": 0}, "tile=0: expected a whole number, at least 1"),
-        ({"tile": 99.5}, "tile=99.5: expected a whole number"),
+        ({"tile": 99.5}, "tile=99.5: expected a whole number, at least 1, or a part of the longer"),
+        ({"tile": 1.0}, "tile=1.0: expected a whole number"),
+        ({"tile": float("nan")}, "tile=nan: expected a whole number"),
         ({"overlap": 1}, "overlap=1: expected a number from 0 to 0.9"),
         ({"overlap": -0.1}, "overlap=-0.1: expected a number from 0 to 0.9"),
         ({"overlap": float("nan")}, "overlap=nan: expected a number from 0 to 0.9"),
@@ -128,6 +130,9 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
+PART = f"--tile={50 / 90}"
+
+
 def predict(*flags: str) -> int:
     shared = ["--trained_model=tiny.pth", "--device=cpu", "--engine=eager"]
     shared += ["--score_threshold=0", "--top_k=5", "--tile=50"]
@@ -138,8 +143,9 @@ def test_the_command_line(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(images, "MAX_PIXELS", 90 * 90 - 1)
     assert predict("--max_pixels=8100", "--save_json", "--image=in/0.png:one/0.png") == 0
     assert predict("--max_pixels=8100", "--save_json", "--images=in:all") == 1  # the broken one
+    assert predict("--max_pixels=8100", "--save_json", "--image=in/1.png:part/1.png", PART) == 0
     predictor = Predictor.from_checkpoint("tiny.pth", device="cpu", engine="eager")
-    for name, file in (("0", "one"), ("0", "all"), ("1", "all")):
+    for name, file in (("0", "one"), ("0", "all"), ("1", "all"), ("1", "part")):
         content = json.loads(Path(f"{file}/json/{name}.json").read_text())
         path = f"in/{name}.png"
         found = predictor.tiled(path, 50, score_threshold=0, top_k=5, max_pixels=8100)
@@ -173,7 +179,8 @@ def test_the_benchmark(
         (["--overlap=0.3", "--image=a"], "are for tiles: add --tile=1024"),
         (["--no_overview", "--images=a"], "are for tiles: add --tile=1024"),
         (["--max_pixels=9", "--image=a"], "are for tiles: add --tile=1024"),
-        (["--tile=0", "--image=a"], "--tile=0: expected a whole number, at least 1"),
+        (["--tile=0", "--image=a"], "--tile=0: expected a whole number, at least 1, or a part of"),
+        (["--tile=0.0", "--image=a"], "--tile=0: expected a whole number"),
         (["--tile=9", "--overlap=1", "--image=a"], "--overlap=1: expected a number"),
         (["--tile=9", "--max_pixels=0", "--image=a"], "--max_pixels=0: expected a whole number"),
         (["--tile=9", "--display_lincomb", "--image=a"], "--tile: not with --display_lincomb"),

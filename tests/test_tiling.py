@@ -40,6 +40,22 @@ def test_nothing_is_found_in_nothing(tiling: Tiling) -> None:
     assert found.class_names == ("red", "green")
 
 
+@pytest.mark.parametrize(
+    ("tile", "image_hw", "side"),
+    [
+        *((320, hw, 320) for hw in [(1, 1), (260, 300), (4000, 100)]),
+        *((0.5, hw, side) for hw, side in [((1, 1), 1), ((260, 300), 150), ((4001, 100), 2000)]),
+        (np.float32(0.25), (100, 200), 50),
+    ],
+)
+def test_a_tile_below_one_is_a_part_of_the_longer_side(
+    tile: float, image_hw: tuple[int, int], side: int
+) -> None:
+    tiling, pixels = Tiling(tile), Tiling(side)
+    assert tiling.side(image_hw) == pixels.side(image_hw) == side
+    assert tiling.views(image_hw) == pixels.views(image_hw)
+
+
 RECTANGLES: dict[str, list[Box]] = {
     "inside a tile": [(20, 30, 50, 60)],
     "in the overlap": [(85, 30, 95, 50)],

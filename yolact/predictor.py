@@ -273,7 +273,7 @@ class Predictor:
     def tiled(
         self,
         source: OneImage | Pixels,
-        tile: int = 1024,
+        tile: float = 1024,
         overlap: float = 0.2,
         score_threshold: float | None = None,
         top_k: int | None = None,
@@ -288,7 +288,7 @@ class Predictor:
             source: one image as `__call__` takes it; or whatever has a shape (H, W, 3) and gives
                 uint8 pixels for `source[y1:y2, x1:x2]`, a memmap or an array of zarr or HDF5, of
                 which no more than tiles are read.
-            tile: side of a tile in pixels. An image that is no larger is segmented as it is.
+            tile: side in pixels; 0.5 for half of an image's longer side. Smaller images stay whole.
             overlap: least share of a side that neighbours have in common, 0 to 0.9.
             score_threshold: as `__call__` has it; likewise `top_k` and `classes`.
             top_k: see there; of the whole image.
@@ -329,7 +329,7 @@ class Predictor:
         return Thresholds.for_pictures(own, names, score_threshold, top_k, classes)
 
     def counting(self, thresholds: Thresholds) -> Thresholds:
-        """Return thresholds that do not drop empty masks where the model gives boxes alone."""
+        """Return thresholds that keep empty masks where a model, of boxes alone, has no others."""
         if self.model.mask_mode == "none":
             return replace(thresholds, drop_empty=False)
         return thresholds

@@ -47,6 +47,11 @@ def word_list(text: str) -> list[str]:
     return [word.strip() for word in text.split(",")]
 
 
+def tile_side(text: str) -> float:
+    """Read "320" as pixels, and "0.5" as a part of an image's longer side."""
+    return int(text) if text.isdecimal() else float(text)
+
+
 TO_OUTPUT = Path("-")
 """Stands for standard output."""
 
@@ -100,7 +105,7 @@ INPUT = (
     flag("--dataset", "as in train.py; by default the one that the model was trained on"),
 )
 TILES = (
-    flag("--tile", "look at images in tiles of so many pixels a side, for small objects", int),
+    flag("--tile", "look at images in tiles of so many pixels a side, or parts: 0.5", tile_side),
     flag("--overlap", "least share of a tile that the next one shows, too", float, 0.2),
     flag("--no_overview", "look at tiles alone, not at the whole as well", switch="overview"),
     flag("--max_pixels", "read images of so many pixels; by default 178 million", int),

@@ -95,15 +95,16 @@ def check_score(option: str, value: Any) -> None:
         raise OptionError(option, value, "expected a number from 0 to 1")
 
 
-def check_count(option: str, value: Any) -> None:
-    """Refuse what counts nothing.
+def check_count(option: str, value: Any, choice: str = "") -> None:
+    """Refuse what counts nothing; `choice` tells what else there is.
 
     Raises:
         OptionError: not a whole number from 1 on.
     """
     is_whole = isinstance(value, Integral) and not isinstance(value, bool)
     if not (is_whole and int(value) >= 1):
-        raise OptionError(option, value, "expected a whole number, at least 1")
+        expected = f"expected a whole number, at least 1{choice and ', ' + choice}"
+        raise OptionError(option, value, expected)
 
 
 def labels_of(classes: Iterable[str | int], class_names: Sequence[str]) -> tuple[int, ...]:

@@ -8,6 +8,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from data.copies import Groups
 from layers.native import Window
 
 from .pieces import Piece
@@ -43,25 +44,25 @@ def grouped(pieces: Sequence[Piece]) -> list[list[Piece]]:
     or higher, that holds most of it. What a view saw whole never disappears in a larger one.
     """
     overlaps = list(_overlaps(pieces))
-    parents = list(range(len(pieces)))
+    groups = Groups(len(pieces))
     for overlap in overlaps:
         if overlap.iou >= SAME:
-            parents[_root(parents, overlap.first)] = _root(parents, overlap.second)
-    for part, whole in _absorbed(pieces, overlaps, parents).items():
-        parents[_root(parents, part)] = _root(parents, whole)
-    return list(_members(pieces, parents).values())
+            groups.join(overlap.first, overlap.second)
+    for part, whole in _absorbed(pieces, overlaps, groups).items():
+        groups.join(part, whole)
+    return [[pieces[index] for index in group] for group in groups.members().values()]
 
 
 def _absorbed(
-    pieces: Sequence[Piece], overlaps: Sequence[Overlap], parents: list[int]
+    pieces: Sequence[Piece], overlaps: Sequence[Overlap], groups: Groups
 ) -> dict[int, int]:
-    """Return the roots of groups that are parts of other groups -> the roots of those."""
-    members = _members(pieces, parents)
-    is_cut = {root: all(piece.is_cut for piece in group) for root, group in members.items()}
-    score = {root: max(piece.score for piece in group) for root, group in members.items()}
+    """Return groups that are parts of other groups -> those, each by its first piece."""
+    members = groups.members()
+    is_cut = {first: all(pieces[i].is_cut for i in group) for first, group in members.items()}
+    score = {first: max(pieces[i].score for i in group) for first, group in members.items()}
     best: dict[int, tuple[float, int]] = {}
     for first, second, iou, shares in overlaps:
-        one, other = _root(parents, first), _root(parents, second)
+        one, other = groups.first(first), groups.first(second)
         for part, whole, share in ((one, other, shares[0]), (other, one, shares[1])):
             if part != whole and share >= SAME and is_cut[part] and score[part] <= score[whole]:
                 best[part] = max(best.get(part, (0.0, whole)), (iou, whole))
@@ -98,20 +99,6 @@ def _candidates(pieces: Sequence[Piece]) -> Iterator[tuple[int, int]]:
         meets = (windows[later, 1] < bottom) & (windows[later, 3] > top)
         meets &= (labels[later] == labels[first]) & (views[later] != views[first]).any(axis=1)
         yield from ((first, second) for second in later[meets].tolist())
-
-
-def _members(pieces: Sequence[Piece], parents: list[int]) -> dict[int, list[Piece]]:
-    members: dict[int, list[Piece]] = {}
-    for index, piece in enumerate(pieces):
-        members.setdefault(_root(parents, index), []).append(piece)
-    return members
-
-
-def _root(parents: list[int], index: int) -> int:
-    """Follow the parents to a group's root, and shorten the way for the next who asks."""
-    while parents[index] != index:
-        parents[index] = index = parents[parents[index]]
-    return index
 
 
 def _common(window: Window, other: Window) -> Window:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from itertools import chain, repeat
+from numbers import Real
 from typing import Protocol
 
 import torch
@@ -52,7 +53,7 @@ class Tiling:
     """How a large picture is looked at.
 
     Attributes:
-        tile: side of a tile in pixels.
+        tile: side of a tile in pixels, or, below 1, in parts of the picture's longer side.
         overlap: least share of a side that neighbours have in common, 0 to 0.9.
         overview: look at the whole picture, too, shrunk to a tile: for objects larger than one.
         max_pixels: a larger file is refused; None for `data.images.MAX_PIXELS`.
@@ -61,21 +62,26 @@ class Tiling:
         OptionError: a value out of its range.
     """
 
-    tile: int = 1024
+    tile: float = 1024
     overlap: float = 0.2
     overview: bool = True
     max_pixels: int | None = None
 
     def __post_init__(self) -> None:
-        check_count("tile", self.tile)
+        if not (isinstance(self.tile, Real) and 0 < self.tile < 1):
+            check_count("tile", self.tile, "or a part of the longer side below 1, as 0.5")
         if self.max_pixels is not None:
             check_count("max_pixels", self.max_pixels)
         if not 0 <= self.overlap <= 0.9:
             raise OptionError("overlap", self.overlap, "expected a number from 0 to 0.9")
 
+    def side(self, image_hw: tuple[int, int]) -> int:
+        """Return the side of a picture's tiles in pixels."""
+        return max(round(self.tile if self.tile >= 1 else self.tile * max(image_hw)), 1)
+
     def views(self, image_hw: tuple[int, int]) -> list[Window]:
         """Return the parts of a picture to look at: all of it alone where it is no larger."""
-        tiles = cut_up(image_hw, self.tile, self.overlap)
+        tiles = cut_up(image_hw, self.side(image_hw), self.overlap)
         whole = (0, 0, image_hw[1], image_hw[0])
         return [*tiles, whole] if self.overview and len(tiles) > 1 else tiles
 
@@ -105,14 +111,14 @@ def segment_tiled(
         The objects of the whole picture, each of them once.
     """
     image_hw = image.shape[0], image.shape[1]
-    views = tiling.views(image_hw)
+    views, side = tiling.views(image_hw), tiling.side(image_hw)
     if len(views) == 1:
-        return predictor.segment([read(image, views[0], tiling.tile)], thresholds)[0]
+        return predictor.segment([read(image, views[0], side)], thresholds)[0]
     every = replace(thresholds, score=LEAST * thresholds.score, top_k=None, min_area=0)
     many = predictor.for_many()
 
     def look(batch: Sequence[Window]) -> tuple[list[Piece], Detections]:
-        found = many.segment([read(image, view, tiling.tile) for view in batch], every)
+        found = many.segment([read(image, view, side) for view in batch], every)
         pieces = map(pieces_in, found, batch, repeat(image_hw))
         return list(chain.from_iterable(pieces)), found[0][:0]
 
@@ -122,7 +128,7 @@ def segment_tiled(
         pieces, nothing = zip(*results, strict=True)
     objects = grouped(list(chain.from_iterable(pieces)))
     alike = replace(nothing[0], image_hw=image_hw, coefficients=None)  # of prototypes of one tile
-    found = _detections(objects, torch.tensor(views, dtype=torch.float32), tiling.tile, alike)
+    found = _detections(objects, torch.tensor(views, dtype=torch.float32), side, alike)
     return replace(thresholds, drop_empty=False).select(found)  # which was done in the tiles
 
 
