@@ -42,6 +42,8 @@ def there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     [
         ("photo.JPG", "--image"),
         ("photo.JPG:out.png", "--image"),
+        ("clip.gif:out.png", "--image"),
+        ("clip.GIF:out.mp4", "--video"),
         ("odd[1].png", "--image"),
         ("absent.png", "--image"),
         ("folder.d", "--images"),

@@ -206,6 +206,25 @@ def test_a_joined_video_is_like_one_in_one_piece() -> None:
     assert heard[0][:5] == heard[1][:5]
 
 
+def test_the_sound_of_a_recording_that_begins_midway() -> None:
+    """Its first frames cannot be decoded, for want of a key frame."""
+    write_sound_clip(Path("whole.ts"), seconds=2, key_every=20)
+    content = Path("whole.ts").read_bytes()
+    start = content.index(b"G", len(content) // 6 // 188 * 188)
+    Path("late.ts").write_bytes(content[start:])
+    heard = []
+    for name, more in (("plain", []), ("parts", ["--resume"])):
+        assert predict(*more, source=f"late.ts:{name}.mp4") == 0
+        with av.open(f"{name}.mp4") as file:
+            frames = [frame.to_ndarray() for frame in file.decode(audio=0)]
+        loud = np.abs(np.concatenate(frames, axis=1)).max(axis=0) > 0.2
+        heard.append((int(loud.argmax()), loud.size))
+    (first, size), (first_joined, size_joined) = heard
+    assert first_joined == pytest.approx(first, abs=500)
+    assert size_joined == pytest.approx(size, abs=2000)
+    assert 0 < first < 48000  # the tone of the second second
+
+
 @pytest.mark.parametrize("suffix", [".mkv", ".webm", ".ts", ".avi", ".mov"])
 def test_other_files_are_joined_too(suffix: str) -> None:
     assert predict("--resume", "--display_masks=False", source=f"clip.mp4:a{suffix}") == 0

@@ -101,6 +101,24 @@ def test_sound_ends_with_the_frames(tmp_path: Path) -> None:
     assert heard.tones == pytest.approx([0], abs=0.005)
 
 
+def test_sound_lasts_as_long_as_the_last_frame(tmp_path: Path) -> None:
+    """Of two seconds, the frames of the first one stay, and the last of these lasts a second."""
+    av = pytest.importorskip("av")
+    clip = write_sound_clip(tmp_path / "a.mp4")
+    with av.open(clip) as source, av.open(tmp_path / "b.mp4", "w") as output:
+        streams = {s.index: output.add_stream_from_template(s) for s in source.streams}
+        packets = [packet for packet in source.demux() if packet.dts is not None]
+        frames = [p for p in packets if p.stream.type == "video" and p.pts * p.time_base <= 1]
+        frames[-1].duration = round(1 / frames[-1].time_base)
+        for packet in packets:
+            if packet.stream.type == "audio" or packet in frames:
+                packet.stream = streams[packet.stream.index]
+                output.mux(packet)
+    heard = listen(copy(tmp_path / "b.mp4", tmp_path / "o.mp4"))
+    assert heard.flashes == pytest.approx([0, 1], abs=0.002)
+    assert heard.sound_length == pytest.approx(2, abs=FRAME)
+
+
 def test_a_missing_frame_moves_no_sound(tmp_path: Path) -> None:
     heard = listen(copy(write_sound_clip(tmp_path / "a.mp4"), tmp_path / "o.mp4", skip=10))
     assert heard.flashes == pytest.approx([0, 1], abs=0.002)

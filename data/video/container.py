@@ -72,7 +72,7 @@ class ContainerSource(VideoSource):
         self._use(container)
         rate = float(self._video.average_rate or self._video.guessed_rate or 0)
         length = _claimed_seconds(container, self._video)
-        self._latest, self._trouble = 0.0, ""
+        self._latest, self._ends, self._trouble = 0.0, 0.0, ""
         self._gaps = Gaps()
         self._delivered_frames, self._untimed = 0, 0
         self._clock = Clock(rate or 30, None if length is None else length + 10 * _SLACK)
@@ -83,9 +83,12 @@ class ContainerSource(VideoSource):
             raise ValueError(f"not a video, or one without frames: {name}")
         image_hw = (first.shape[0], first.shape[1])
         super().__init__(name, rate, image_hw, is_live=is_live, path=path)
-        if length is not None:
-            self.frame_count = self._video.frames or round(length * self.fps)
         self._frames = chain((first,), self._frames)
+
+    @property
+    def start(self) -> float:
+        """Seconds at which the frames begin, on the clock of the container."""
+        return self._clock.start or 0.0
 
     def __iter__(self) -> Iterator[Image]:
         """Yield the remaining frames; then tell what was broken or missing."""
@@ -97,6 +100,8 @@ class ContainerSource(VideoSource):
         if self._is_mute:
             self.sound = None
         yield from self._frames
+        if self.sound is not None:
+            self.sound.frames_end = self._ends
         if told := self._damage():
             self.damage = "" if self.is_live else told
             logger.warning("%s: %s", self.name, told)
@@ -192,6 +197,7 @@ class ContainerSource(VideoSource):
         if self._delivered_frames and not self._untimed:
             self._gaps.note(self.seconds - before, frame.is_corrupt)
         self._delivered_frames, self._untimed = self._delivered_frames + 1, 0
+        self._ends = self.seconds + float((frame.duration or 0) * (frame.time_base or 0))
         while self._heard and self.sound is not None and self._clock.start is not None:
             self.sound.put(self._heard.pop(0), self._clock.start)
 
@@ -301,26 +307,27 @@ class SoundOfFile:
     Args:
         container: opened.
         stream: of the sound in it.
+        start: seconds at which the first frame is shown, on the clock of the container.
     """
 
-    def __init__(self, container: InputContainer, stream: AudioStream) -> None:
+    def __init__(self, container: InputContainer, stream: AudioStream, start: float) -> None:
         self.sound = Sound()
-        self.sound.stream = stream
-        video = container.streams.best("video")
-        self._start = float((video.start_time or 0) * (video.time_base or 0)) if video else 0.0
+        self.sound.stream, self._start = stream, start
         self._packets, self._newest = container.demux(stream), 0.0
 
     @classmethod
     def open(cls, stack: ExitStack, path: Path) -> SoundOfFile | None:
-        """Open a file, which the stack closes; None without sound in it."""
+        """Open a file, which the stack closes; None without frames or sound in it."""
         try:
+            with ContainerSource(str(path), open_container(path)) as frames:
+                start = frames.start  # later than the stream's where its first frames are broken
             container = stack.enter_context(open_container(path))
-        except (FFmpegError, OSError, UnicodeDecodeError):
+        except (FFmpegError, OSError, UnicodeDecodeError, ValueError):
             return None
         stream = container.streams.best("audio")
         if not (isinstance(stream, AudioStream) and stream.codec_context):
             return None
-        return cls(container, stream)
+        return cls(container, stream, start)
 
     def read_until(self, seconds: float) -> None:
         """Read what begins before a time."""

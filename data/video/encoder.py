@@ -177,19 +177,20 @@ def join(parts: Sequence[tuple[Path, float]], path: Path, source: Path | None) -
             video = output.add_stream_from_template(first.streams.video[0])
         heard = None if source is None else SoundOfFile.open(stack, source)
         track = None if heard is None else _track(output, format, heard.sound)
-        now, last = 0.0, -(2**62)
+        now, step, last = 0.0, 0.0, -(2**62)
         for file, seconds in parts:
             for packet in _moved(file, seconds - parts[0][1]):
                 last = _after(packet, last)
                 now = float((packet.pts or 0) * packet.time_base)
+                step = float((packet.duration or 0) * packet.time_base)
                 if heard is not None and track is not None:
                     heard.read_until(now)
                     output.mux(track.until(now))
                 packet.stream = video
                 output.mux(packet)
         if heard is not None and track is not None:
-            heard.read_until(now)
-            output.mux(track.rest(now))
+            heard.read_until(now + step)
+            output.mux(track.rest(now + step))
 
 
 def _moved(file: Path, seconds: float) -> Iterator[Packet[Any]]:

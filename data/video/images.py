@@ -35,7 +35,7 @@ class ImageSequence(VideoSource):
         if self._first is None:
             raise ValueError(f"no image of {name} can be read, as {files[0]}")
         height, width = self._first.shape[:2]
-        super().__init__(name, 0, (height, width), len(files))
+        super().__init__(name, 0, (height, width))
 
     def __iter__(self) -> Iterator[Image]:
         """Yield the remaining images; then tell how many were broken."""

@@ -26,9 +26,11 @@ class Sound:
     Attributes:
         stream: what the newest packets are of; another one after a stream was reconnected.
         is_wanted: whoever writes has asked for it.
+        frames_end: seconds at which the last frame ends, once it has been read; 0 if nobody knows.
     """
 
     stream: AudioStream
+    frames_end = 0.0
 
     def __init__(self) -> None:
         self.is_wanted, self._is_over = False, False
@@ -93,7 +95,8 @@ class Track:
         self._sound.end()
 
     def rest(self, seconds: float) -> list[Packet[Any]]:
-        """Return the same, and what the encoder still holds."""
+        """Return the same, at least for as long as the last frame lasts, and what is still held."""
+        seconds = max(seconds, self._sound.frames_end)
         return self.until(seconds) + ([] if self._is_copied else self._stream.encode(None))
 
     def _in_order(self, packets: Iterable[Packet[Any]]) -> Iterator[Packet[Any]]:

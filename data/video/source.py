@@ -27,8 +27,6 @@ class VideoSource(AbstractContextManager["VideoSource"]):
         name: source as the user gave it, for messages, without a password.
         fps: frames per second on average; 30 where a camera or container does not know.
         image_hw: height and width of the first frame in pixels, upright and with square pixels.
-        frame_count: number of frames that the container claims; None where it does not, and for
-            cameras and live streams.
         is_live: frames are lost unless they are read in time.
         broken_frames: frames skipped so far because they could not be decoded.
         damage: what was broken or missing, once all frames have been read; "" if nothing was, and
@@ -51,13 +49,12 @@ class VideoSource(AbstractContextManager["VideoSource"]):
         name: str,
         fps: float,
         image_hw: tuple[int, int],
-        frame_count: int | None = None,
         *,
         is_live: bool = False,
         path: Path | None = None,
     ):
         self.name, self.fps, self.image_hw = name, plausible_fps(fps), image_hw
-        self.frame_count, self.is_live, self.path = frame_count, is_live, path
+        self.is_live, self.path = is_live, path
 
     @abstractmethod
     def __iter__(self) -> Iterator[Image]:

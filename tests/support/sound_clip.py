@@ -23,6 +23,7 @@ def write_sound_clip(
     video_start: float = 0.0,
     sound_late: float = 0.0,
     layout: str = "stereo",
+    key_every: int = 250,
 ) -> Path:
     """Make a clip whose first frame of every second is light while a short tone is heard.
 
@@ -34,10 +35,11 @@ def write_sound_clip(
         video_start: time stamp of the first frame, by which all is moved.
         sound_late: time from a flash to its tone.
         layout: of the sound, stereo or mono.
+        key_every: frames from one key frame to the next.
     """
     av = pytest.importorskip("av")
     with av.open(path, "w") as container:
-        fast = {"preset": "ultrafast"} if video == "libx264" else {}
+        fast = {"preset": "ultrafast", "g": str(key_every)} if video == "libx264" else {}
         pictures = container.add_stream(video, FPS, fast)
         pictures.height, pictures.width = HW
         pictures.pix_fmt = "yuvj420p" if video == "mjpeg" else "yuv420p"

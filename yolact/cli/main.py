@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from data.files import IMAGE_SUFFIXES, is_url
+from data.files import IMAGE_SUFFIXES, VIDEO_SUFFIXES, is_url
 from yolact import __version__
 from yolact.sources.kinds import kind_of
 from yolact.sources.listing import local_path
@@ -186,7 +186,10 @@ def source_flag(text: str) -> str:
         FileNotFoundError: no such file, whose name does not tell what it is either.
     """
     source, output = parse_source(text)
-    is_picture = output is not None and Path(output).suffix.lower() in IMAGE_SUFFIXES
+    suffix = Path(output or "").suffix.lower()
+    if suffix in VIDEO_SUFFIXES and source.lower().endswith(".gif"):  # else taken for a picture
+        return "--video"
+    is_picture = suffix in IMAGE_SUFFIXES
     kind = kind_of(source, otherwise="image" if is_picture else "video")
     is_told = kind_of(source, otherwise="image") == kind_of(source, otherwise="video")
     if not is_told and not is_url(source) and not local_path(source).is_file():
