@@ -11,7 +11,7 @@ from pathlib import Path, PurePath
 import numpy as np
 from numpy.typing import NDArray
 
-from .copies import Greys, near_twins, small_greys
+from .copies import Greys, Groups, near_twins, small_greys
 from .files import natural_key
 
 _SIDE = 8  # of what is compared of frames, in pixels
@@ -43,17 +43,10 @@ def groups_of(names: Sequence[str], files: Sequence[Path]) -> NDArray[np.int64]:
     """
     greys = small_greys(tuple(files))
     copies = (pairwise(twins.indices) for twins in near_twins(files))
-    first = list(range(len(names)))  # of the images that each belongs to, one that came earlier
-
-    def root(index: int) -> int:
-        while first[index] != index:
-            first[index] = index = first[first[index]]
-        return index
-
+    groups = Groups(len(names))
     for pair in chain(_neighbours(names, greys), _called_alike(names), *copies):
-        earlier, later = sorted(map(root, pair))
-        first[later] = earlier
-    return np.array([root(index) for index in range(len(names))], np.int64)
+        groups.join(*pair)
+    return np.array([groups.first(index) for index in range(len(names))], np.int64)
 
 
 def difference(greys: Greys, others: Greys) -> NDArray[np.float64]:

@@ -110,7 +110,6 @@ def open_dataset(
     name: str,
     split: Split,
     categories: Categories | None = None,
-    root: Path = Path("data"),
     length: int | None = None,
     options: DataOptions = AS_IS,
 ) -> Dataset:
@@ -120,7 +119,6 @@ def open_dataset(
         name: as in `resolve_dataset`; "shapes" for generated scenes.
         split: which part. A dataset that has only one serves it for both.
         categories: classes of a trained model, to which labels are matched.
-        root: the folder of the catalogued datasets.
         length: scenes to generate, for "shapes" alone.
         options: how to take the files of the dataset.
 
@@ -132,7 +130,7 @@ def open_dataset(
         if options.val:
             raise ValueError(f"val={options.val}: dataset {SHAPES!r} has a val split of its own")
         return _generated(split, categories, length)
-    paths = resolve_dataset(name, root, options)
+    paths = resolve_dataset(name, options)
     part = paths.split(split)
     content = _content_of(part)
     if paths.val_share is None:
@@ -171,12 +169,10 @@ def has_one_split(name: str, options: DataOptions = AS_IS) -> bool:
     Raises:
         ValueError: no such dataset.
     """
-    return name != SHAPES and resolve_dataset(name, options=options).is_shared
+    return name != SHAPES and resolve_dataset(name, options).is_shared
 
 
-def resolve_dataset(
-    name_or_path: str, root: Path = Path("data"), options: DataOptions = AS_IS
-) -> DatasetPaths:
+def resolve_dataset(name_or_path: str, options: DataOptions = AS_IS) -> DatasetPaths:
     """Find a dataset by its catalogued name, its folder, or its annotation file.
 
     A folder of COCO's format holds `annotations/instances_train.json` and `instances_val.json` with
@@ -186,25 +182,24 @@ def resolve_dataset(
 
     Args:
         name_or_path: a catalogued name, a folder, a JSON file, CVAT's XML, or YOLO's data.yaml.
-        root: the folder that holds the catalogued datasets.
         options: may name a validation split, or a share of the training images to be one.
 
     Raises:
         ValueError: none of these is found; the message lists what was expected.
     """
-    paths = _found(name_or_path, root)
+    paths = _found(name_or_path)
     if options.val_share is not None:
         return replace(paths, val=paths.train, val_share=options.val_share)
     if options.val:
-        other = _found(options.val, root)
+        other = _found(options.val)
         return replace(paths, val=other.val or other.train)
     return paths
 
 
-def _found(name_or_path: str, root: Path) -> DatasetPaths:
+def _found(name_or_path: str) -> DatasetPaths:
     name = name_or_path.removesuffix("_dataset")  # as the original calls them
     if name in _CATALOG:
-        return _catalogued(name, root)
+        return _catalogued(name)
     path = Path(name_or_path)
     if path.is_file() and path.suffix.lower() == ".json":
         split = _of_json(path)
@@ -236,9 +231,9 @@ def _generated(split: Split, categories: Categories | None, length: int | None) 
     return scenes
 
 
-def _catalogued(name: str, root: Path) -> DatasetPaths:
+def _catalogued(name: str) -> DatasetPaths:
     folder, splits = _CATALOG[name]
-    base = root / folder
+    base = Path("data") / folder
     paths = {
         split: SplitPaths("coco", _own_or_shared(base, images), base / annotations)
         for split, (images, annotations) in splits.items()

@@ -67,6 +67,16 @@ class Categories:
             names.append((entry["id"], entry["name"]))
         return cls.from_numbers(names)
 
+    @cached_property
+    def name_of(self) -> dict[int, str]:
+        """Category id -> name."""
+        return dict(zip(self.category_ids, self.names, strict=True))
+
+    @cached_property
+    def id_of(self) -> dict[str, int]:
+        """Name -> category id; of a name that is listed twice, the last one."""
+        return dict(zip(self.names, self.category_ids, strict=True))
+
     @classmethod
     def from_numbers(cls, names: Iterable[tuple[int, str]]) -> Categories:
         """Take over category ids with their names, sorted by id.
@@ -81,8 +91,7 @@ class Categories:
 
     def to_coco_json(self) -> list[Category]:
         """Return the `categories` list of an annotation file."""
-        pairs = zip(self.category_ids, self.names, strict=True)
-        return [{"id": number, "name": name} for number, name in pairs]
+        return [{"id": number, "name": name} for number, name in self.name_of.items()]
 
     def matched_to(self, other: Categories) -> tuple[Categories, dict[int, int]]:
         """Take over the names and labels of another list of classes, a trained model's.
@@ -95,12 +104,11 @@ class Categories:
             The other's classes with the ids of this file (unused numbers where it has no such
             class), and the label of each category id that both know.
         """
-        pairs = zip(self.category_ids, self.names, strict=True)
         exact = {name: label for label, name in enumerate(other.names)}
-        known = {number: exact[name] for number, name in pairs if name in exact}
+        known = {number: exact[name] for number, name in self.name_of.items() if name in exact}
         taken = set(known.values())
         own = [n for n in self.category_ids if n not in known]
-        folded = _only_ones((self.names[self.label_of[n]], n) for n in own)
+        folded = _only_ones((self.name_of[n], n) for n in own)
         others = _only_ones((n, label) for n, label in exact.items() if label not in taken)
         known |= {number: others[name] for name, number in folded.items() if name in others}
         if not known:

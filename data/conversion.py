@@ -139,7 +139,7 @@ class ImagePlaces:
 
 
 def convert_dataset(
-    name: str, folder: Path, format: str, transfer: Transfer = "copy", root: Path = Path("data")
+    name: str, folder: Path, format: str, transfer: Transfer = "copy"
 ) -> list[Problem]:
     """Write a dataset in another format.
 
@@ -148,7 +148,6 @@ def convert_dataset(
         folder: where it is written; what is there already stays, unless it has the same name.
         format: one of `WRITERS`.
         transfer: whether images are copied, linked (copied where that cannot be), or left alone.
-        root: the folder of the catalogued datasets.
 
     Returns:
         What the format cannot hold, or could not be read of the images.
@@ -159,9 +158,9 @@ def convert_dataset(
     """
     if name == SHAPES:
         raise ValueError(f"{SHAPES}: generated scenes have no files: write them by make_shapes.py")
-    datasets = _open(name, root)
+    datasets = _open(name)
     categories = all_classes([dataset.categories for dataset in datasets.values()])
-    number_of = dict(zip(categories.names, categories.category_ids, strict=True))
+    number_of = categories.id_of
     writer = WRITERS[format]
     problems = [
         Problem("a class that is listed twice", name, "it is written once", is_used=True)
@@ -195,11 +194,11 @@ def _left_to_test_on(source: Path, datasets: Iterable[CocoInstances]) -> Iterato
     yield Problem("a split to test on", str(test), mend)
 
 
-def _open(name: str, root: Path) -> dict[str, CocoInstances]:
+def _open(name: str) -> dict[str, CocoInstances]:
     """Open the splits that there are; one that is not split is called ""."""
-    paths = resolve_dataset(name, root)
+    paths = resolve_dataset(name)
     wanted: tuple[Split, ...] = ("train",) if paths.is_shared else ("train", "val")
-    opened = {split: open_dataset(name, split, root=root) for split in wanted if paths.has(split)}
+    opened = {split: open_dataset(name, split) for split in wanted if paths.has(split)}
     return {
         "" if paths.is_shared else split: dataset
         for split, dataset in opened.items()
@@ -210,7 +209,7 @@ def _open(name: str, root: Path) -> dict[str, CocoInstances]:
 def all_classes(lists: Sequence[Categories]) -> Categories:
     """Join the classes of all splits by name: those of the first one keep their ids."""
     first, *others = lists
-    numbers = dict(zip(first.names, first.category_ids, strict=True))
+    numbers = dict(first.id_of)
     added = dict.fromkeys(name for other in others for name in other.names if name not in numbers)
     numbers |= zip(added, count(max(numbers.values(), default=0) + 1))
     return Categories.from_numbers((number, name) for name, number in numbers.items())
@@ -240,7 +239,7 @@ def _pictures(
     states_size: bool,
 ) -> Iterator[Picture]:
     """Yield the images, after each is put where it belongs."""
-    names = dict(zip(dataset.categories.category_ids, dataset.categories.names, strict=True))
+    names = dataset.categories.name_of
     for index in range(len(dataset)):
         info, source = dataset.image_info(index), dataset.image_path(index)
         image_hw = info["height"], info["width"]
@@ -277,10 +276,9 @@ def _transfer(source: Path, target: Path, transfer: Transfer) -> None:
         target.unlink()  # rather than to write through a link
     if is_embedded(source):
         target.write_bytes(image_content(source))
-    elif transfer == "link":
-        try:
+        return
+    if transfer == "link":
+        with suppress(OSError):  # on another disk, or one without links
             os.link(source.resolve(), target)
-        except OSError:  # on another disk, or one without links
-            shutil.copyfile(source, target)
-    else:
-        shutil.copyfile(source, target)
+            return
+    shutil.copyfile(source, target)

@@ -47,6 +47,31 @@ class Twins(NamedTuple):
     is_exact: bool
 
 
+class Groups:
+    """Disjoint sets of the numbers below `count`, each known by its smallest member."""
+
+    def __init__(self, count: int) -> None:
+        self._earlier = list(range(count))
+
+    def first(self, item: int) -> int:
+        """Return the smallest member of an item's group."""
+        while self._earlier[item] != item:
+            self._earlier[item] = item = self._earlier[self._earlier[item]]
+        return item
+
+    def join(self, one: int, other: int) -> None:
+        """Make one group of those of two items."""
+        earlier, later = sorted((self.first(one), self.first(other)))
+        self._earlier[later] = earlier
+
+    def members(self) -> dict[int, list[int]]:
+        """Return first member -> all members, in order."""
+        groups: dict[int, list[int]] = {}
+        for item in range(len(self._earlier)):
+            groups.setdefault(self.first(item), []).append(item)
+        return groups
+
+
 def exact_twins(files: Sequence[Path]) -> list[Twins]:
     """Group the files that are equal byte for byte; of those that cannot be read there are none.
 
@@ -132,21 +157,12 @@ def _near_pairs(hashes: NDArray[np.uint16]) -> Iterator[tuple[int, int]]:
 
 def _joined(pictures: Greys) -> list[list[int]]:
     """Group N small grey pictures that look the same, two or more in a group."""
-    parent = list(range(len(pictures)))
-
-    def root(place: int) -> int:
-        while parent[place] != place:
-            parent[place] = place = parent[parent[place]]
-        return place
-
+    groups = Groups(len(pictures))
     for one, other in _near_pairs(_hashes(pictures)):
-        first, second = root(one), root(other)
-        if first != second and _correlation(pictures[one], pictures[other]) >= _ALIKE:
-            parent[max(first, second)] = min(first, second)
-    groups: dict[int, list[int]] = defaultdict(list)
-    for place in range(len(pictures)):
-        groups[root(place)].append(place)
-    return [group for group in groups.values() if len(group) > 1]
+        is_new = groups.first(one) != groups.first(other)
+        if is_new and _correlation(pictures[one], pictures[other]) >= _ALIKE:
+            groups.join(one, other)
+    return [group for group in groups.members().values() if len(group) > 1]
 
 
 def _correlation(one: NDArray[np.uint8], other: NDArray[np.uint8]) -> float:

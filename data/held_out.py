@@ -21,10 +21,9 @@ _MANY = 5000  # images, which take a while to look at
 def held_out(dataset: CocoInstances, share: float) -> list[int]:
     """Choose images to validate on: the same ones on every run, whatever the order of the file.
 
-    Of every class about the same share of its images is chosen, of those without objects, and of
-    those with outlines;
-    images that belong together, see `data.alike`, are all chosen or none. A single video is cut
-    into pieces.
+    About the same share is chosen of the images of each class, of those without objects, and of
+    those with outlines. Images that belong together (`data.alike`) are all chosen or none. A single
+    video is cut into pieces.
 
     Args:
         dataset: the images.

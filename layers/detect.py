@@ -46,11 +46,11 @@ class _Raw(NamedTuple):
 
 
 class _Places(NamedTuple):
-    """D places for candidates, and which of them hold one that counts."""
+    """D slots for candidates, of fixed shape, so that a GPU need not be waited for."""
 
     candidates: Candidates
-    filled: Tensor  # (D,) bool
-    decided: Tensor  # () bool: the boxes that were looked at decide over all others
+    filled: Tensor  # (D,) bool: which hold a detection
+    decided: Tensor  # () bool: the anchors looked at suffice; else all others are searched
 
 
 def detect(
@@ -132,10 +132,10 @@ def detect_in_places(images: Sequence[_Raw], settings: Settings) -> list[Candida
     So a GPU need not be waited for, until it tells for all images what is found.
     """
     places = [_in_places(image, settings, FEW) for image in images]
-    chosen, decided = _told(places)
+    chosen, decided = _fetched(places)
     if unsure := [i for i, sure in enumerate(decided) if not sure]:
         again = [_in_places(images[i], settings, None) for i in unsure]
-        for i, place, which in zip(unsure, again, _told(again)[0], strict=True):
+        for i, place, which in zip(unsure, again, _fetched(again)[0], strict=True):
             places[i], chosen[i] = place, which
     return [place.candidates[which] for place, which in zip(places, chosen, strict=True)]
 
@@ -174,7 +174,7 @@ def _in_places(raw: _Raw, settings: Settings, few: int | None) -> _Places:
     return _Places(candidates, filled, decided)
 
 
-def _told(places: Sequence[_Places]) -> tuple[list[Tensor], list[bool]]:
+def _fetched(places: Sequence[_Places]) -> tuple[list[Tensor], list[bool]]:
     """Fetch which places are filled, (D,) bool on the CPU for each image, and what is decided."""
     if not places:
         return [], []

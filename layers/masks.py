@@ -75,9 +75,9 @@ def box_windows(boxes: Tensor, grid_hw: tuple[int, int] | torch.Size, padding: f
 def refit(soft_masks: Tensor, boxes: Tensor) -> tuple[Tensor, Tensor]:
     """Fit masks and boxes to each other, where a box cuts a little off its mask.
 
-    A hat, a hand: if the mask that reaches beyond its box is hardly larger than the part inside, it
-    is kept, and the box of a clear mask moves half the way to where it ends. Otherwise that is
-    another object. So are parts apart from the largest and smaller than half of it: they go.
+    Where a mask reaches a little beyond its box (a hat, a hand), that is kept, and the box of a
+    clear mask moves half the way to where it ends. What would make it much larger is another object
+    and is cropped. Separate parts smaller than half of the largest are dropped.
 
     Args:
         soft_masks: (N, h, w) in [0, 1], cropped by `widened` boxes.
@@ -103,7 +103,7 @@ def _refit(soft_masks: Tensor, boxes: Tensor) -> tuple[Tensor, Tensor]:
     kept = (own | (reached & is_close[:, None, None])) & (filled | (soft_masks <= 0.5))
     masks = soft_masks * kept
     is_sure = is_close & (mask_confidence(masks) >= _SURE)
-    fitted = torch.where(is_sure[:, None], _extents(filled) / _scale(grid, boxes), boxes)
+    fitted = torch.where(is_sure[:, None], mask_boxes(filled) / _scale(grid, boxes), boxes)
     return masks, (boxes + fitted) / 2
 
 
@@ -166,8 +166,8 @@ def _grown(boxes: Tensor, share: float) -> Tensor:
     return torch.cat((low - more, high + more), dim=1)
 
 
-def _extents(filled: Tensor) -> Tensor:
-    """Return where (N, h, w) bool masks end, (N, 4) xyxy in cells; of empty ones anything."""
+def mask_boxes(filled: Tensor) -> Tensor:
+    """Return the tight boxes of (N, h, w) bool masks, (N, 4) xyxy; of empty ones anything."""
     ends = []
     for axis in (1, 2):
         line = filled.any(dim=axis).byte()  # (N, w), (N, h)
@@ -184,7 +184,7 @@ def _nearest_inside(filled: Tensor, windows: Tensor) -> Tensor:
         windows: (N, h, w) bool: N rectangles; of empty ones the result is anything.
     """
     count, height, width = filled.shape
-    x1, y1, x2, y2 = _extents(windows)[:, :, None].unbind(1)  # (N, 1)
+    x1, y1, x2, y2 = mask_boxes(windows)[:, :, None].unbind(1)  # (N, 1)
     rows, columns = (torch.arange(size, device=filled.device) for size in (height, width))
     rows = rows.expand(count, -1).clamp(y1, y2 - 1)[:, :, None].expand(-1, -1, width)
     columns = columns.expand(count, -1).clamp(x1, x2 - 1)[:, None, :].expand(-1, height, -1)

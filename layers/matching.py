@@ -60,7 +60,7 @@ def match_anchors(
         best_overlap, objects = _closest(overlaps, counts)
         images, forced_anchors, forced_objects = _strongest_pairs(overlaps, counts)
         objects[images, forced_anchors] = forced_objects
-        forced = best_overlap.new_full((len(images),), torch.inf)  # a number would be waited for
+        forced = best_overlap.new_full((len(images),), torch.inf)  # a float would wait for a GPU
         best_overlap[images, forced_anchors] = forced
         classes = labels[objects] + 1
         classes.masked_fill_(best_overlap < positive_iou, IGNORE)
@@ -90,8 +90,8 @@ def _closest(overlaps: Tensor, counts: Sequence[int]) -> tuple[Tensor, Tensor]:
 def _strongest_pairs(overlaps: Tensor, counts: Sequence[int]) -> tuple[Tensor, ...]:
     """Pair every object with an anchor of its own, the strongest pair of each image first.
 
-    The others take at most M - 1 anchors from an object: its M best are enough to choose from. Of
-    equal overlaps the first object's goes first, and of one object's the first anchor's.
+    Only an object's M best anchors are candidates, as the other objects take M - 1 at most. Ties go
+    to the first object, then to the first anchor.
 
     Args:
         overlaps: (M, P) float32, at least 0, of the objects of all images.
@@ -101,7 +101,7 @@ def _strongest_pairs(overlaps: Tensor, counts: Sequence[int]) -> tuple[Tensor, .
         images, anchors and objects of min(M, P) pairs an image, int64.
     """
     best = min(max(counts), overlaps.shape[1])
-    # The bits of floats from 0 up rise with the floats; the position below them parts equal ones.
+    # Floats from 0 up sort as their bits do; those below put the first of equals first.
     keys = overlaps.abs().view(torch.int32).long()
     keys <<= 32
     keys -= torch.arange(overlaps.shape[1], device=overlaps.device)

@@ -97,14 +97,15 @@ class _Mean(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: FunctionCtx, values: Tensor) -> Tensor:
-        return _mean(values)
+        return mean_of_processes(values)
 
     @staticmethod
     def backward(ctx: FunctionCtx, *gradients: Tensor) -> Tensor:
-        return _mean(gradients[0])
+        return mean_of_processes(gradients[0])
 
 
-def _mean(values: Tensor) -> Tensor:
+def mean_of_processes(values: Tensor) -> Tensor:
+    """Average a tensor over the processes."""
     total = values.detach().clone()
     dist.all_reduce(total)
     return total / dist.get_world_size()

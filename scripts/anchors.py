@@ -20,6 +20,7 @@ from data.catalog import has_one_split, open_dataset
 from data.options import AS_IS, DataOptions
 from yolact.cli.common import (
     DATA,
+    SETTING,
     add_flags,
     flag,
     make_parser,
@@ -46,7 +47,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             flag("--scales", "anchor sides on each level; by default as many as now", int),
             flag("--ratios", "shapes; by default as many as now", int),
             *DATA,
-            flag("--set", "as in train.py", str, [], action="append", metavar="PATH=VALUE"),
+            SETTING,
         ),
     )
     args = parser.parse_args(argv)

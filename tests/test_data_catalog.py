@@ -64,12 +64,17 @@ def touch(root: Path, *files: str) -> None:
     ],
 )
 def test_catalogued(
-    tmp_path: Path, name: str, files: tuple[str, ...], expected: tuple[str | None, ...]
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    name: str,
+    files: tuple[str, ...],
+    expected: tuple[str | None, ...],
 ) -> None:
-    touch(tmp_path, *files)
-    paths = resolve_dataset(name, root=tmp_path)
+    monkeypatch.chdir(tmp_path)
+    touch(tmp_path / "data", *files)
+    paths = resolve_dataset(name)
     assert paths.name == name
-    assert places(paths) == tuple(part and tmp_path / part for part in expected)
+    assert places(paths) == tuple(part and Path("data") / part for part in expected)
 
 
 TRAIN, VAL = "annotations/instances_train.json", "annotations/instances_val.json"

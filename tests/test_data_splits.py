@@ -123,10 +123,10 @@ def test_splits_of_exports(cases_root: Path, name: str) -> None:
 
 
 def test_splits() -> None:
-    paths = resolve_dataset("coco2017_testdev", Path("root"))
+    paths = resolve_dataset("coco2017_testdev")
     assert not paths.has("train")
     assert paths.has("val")
     with pytest.raises(ValueError, match="'coco2017_testdev' has no train split"):
         paths.split("train")
-    assert paths.split("val").images == Path("root/coco/test2017")
+    assert paths.split("val").images == Path("data/coco/test2017")
     assert not paths.is_shared

@@ -16,7 +16,7 @@ from yolact.results.thresholds import Thresholds
 from yolact.sources.one import Shot
 from yolact.video import pipeline as video
 from yolact.video.keyframes import KeyFrames
-from yolact.video.live import Desk, follow
+from yolact.video.live import LatestFrame, follow
 from yolact.video.pipeline import run_video
 
 AUTO = KeyFrames(None)
@@ -32,8 +32,8 @@ def all_of(found: Detections) -> Detections:
     return found
 
 
-class SlowDesk(Desk):
-    """The desk of a network that takes as long as so many frames; no thread, no clock."""
+class SlowLatestFrame(LatestFrame):
+    """The slot of a network that takes as long as so many frames; no thread, no clock."""
 
     def __init__(self, frames: int, network: Network):
         super().__init__()
@@ -53,7 +53,7 @@ class SlowDesk(Desk):
 
 def followed(source: Moving, delay: int) -> tuple[list[Detections], Network]:
     network = Network(source.speed)
-    shown = list(follow(map(Shot, source), SlowDesk(delay, network), network, all_of))
+    shown = list(follow(map(Shot, source), SlowLatestFrame(delay, network), network, all_of))
     assert [number_of(shot.image) for shot, _ in shown] == list(range(source.frames))
     return [found for _, found in shown], network
 
@@ -81,8 +81,8 @@ def test_nothing_comes_across_a_cut() -> None:
 def test_a_change_of_size_is_a_cut() -> None:
     network = Network()
     images = [picture(0), picture(1), picture(2)[:90], picture(3)[:90]]
-    desk = SlowDesk(9, network)
-    shown = [found for _, found in follow(map(Shot, images), desk, network, all_of)]
+    slot = SlowLatestFrame(9, network)
+    shown = [found for _, found in follow(map(Shot, images), slot, network, all_of)]
     assert [len(found) for found in shown] == [1, 1, 0, 0]
     assert [found.image_hw for found in shown] == [HW, HW, (90, 160), (90, 160)]
 
@@ -195,17 +195,17 @@ def test_rates_and_delay_are_drawn(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_desk_is_left_by_both_sides() -> None:
-    desk = Desk()
+    slot = LatestFrame()
     taken: list[object] = []
-    thread = threading.Thread(target=lambda: taken.append(desk.take()))
+    thread = threading.Thread(target=lambda: taken.append(slot.take()))
     thread.start()
     time.sleep(0.01)
-    desk.finish()
+    slot.finish()
     thread.join(5)
     assert taken == [None]
-    desk.finish(OSError("broken"))
+    slot.finish(OSError("broken"))
     with pytest.raises(OSError, match="broken"):
-        desk.exchange(0, picture(0))
+        slot.exchange(0, picture(0))
 
 
 @pytest.mark.parametrize(

@@ -24,7 +24,6 @@ def test_round_trip(tmp_path: Path, suffix: str) -> None:
     with open_video(str(path)) as source:
         assert source.image_hw == HW
         assert source.fps == pytest.approx(25)
-        assert source.frame_count == 5
         assert not source.is_live
         assert source.path == path
         frames = list(source)
@@ -109,7 +108,6 @@ def test_frames_without_times(tmp_path: Path) -> None:
     path = make(tmp_path / "a.h264", [picture(n) for n in range(5)])
     with open_video(path) as source:
         assert [source.seconds for _ in source] == pytest.approx([n / source.fps for n in range(5)])
-        assert source.frame_count is None
 
 
 @pytest.mark.parametrize(
@@ -221,7 +219,7 @@ def test_image_sequences(tmp_path: Path, name: str, caplog: pytest.LogCaptureFix
     (folder / "12.png").write_bytes(b"broken")
     (folder / "notes.txt").touch()
     with open_video(name.format(folder)) as source:
-        assert (source.image_hw, source.fps, source.frame_count) == (HW, 30, 5)
+        assert (source.image_hw, source.fps) == (HW, 30)
         read = [(number_of(frame), source.seconds) for frame in source]
     assert read == [(n, pytest.approx(t / 30)) for n, t in ((9, 0), (10, 1), (11, 2), (10, 4))]
     assert source.broken_frames == 1
@@ -262,7 +260,6 @@ def test_without_pyav_one_line_tells_of_it(tmp_path: Path, monkeypatch: pytest.M
 @pytest.mark.parametrize("name", ["highway", "juggle", "person_dog"])
 def test_real_clips(data_root: Path, name: str) -> None:
     with open_video(data_root / "video" / f"{name}.mp4") as source:
-        assert source.frame_count
         assert source.image_hw == (720, 1280)
         frames = iter(source)
         assert {next(frames).shape for _ in range(3)} == {(720, 1280, 3)}

@@ -27,7 +27,7 @@ def names(folder: Path) -> list[str]:
 def test_round_trip(tmp_path: Path, suffix: str) -> None:
     path = write_clip(tmp_path / f"clip{suffix}", 5)
     with open_video(path) as source:
-        assert (source.image_hw, source.frame_count) == (HW, 5)
+        assert source.image_hw == HW
         assert source.fps == pytest.approx(25)
         assert [(number_of(frame), source.seconds) for frame in source] == [
             (number, pytest.approx(number / 25, abs=0.002)) for number in range(5)

@@ -16,7 +16,7 @@ from torch.distributed.distributed_c10d import PrefixStore
 from torch.distributed.rendezvous import rendezvous
 from torch.nn.parallel import DistributedDataParallel
 
-from layers.sync_batch_norm import synchronise_batch_norm
+from layers.sync_batch_norm import mean_of_processes, synchronise_batch_norm
 
 from .errors import UsageError
 
@@ -129,11 +129,7 @@ def sharing(model: object, now: bool) -> AbstractContextManager[object]:
 
 def mean(values: Tensor) -> Tensor:
     """Average a tensor over the processes."""
-    if not dist.is_initialized():
-        return values
-    total = values.detach().clone()
-    dist.all_reduce(total)
-    return total / world_size()
+    return mean_of_processes(values) if dist.is_initialized() else values
 
 
 def agree(flag: bool) -> bool:

@@ -8,7 +8,9 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, TypedDict
 
 from data.classes import Category
-from data.sample import Annotation, Dataset, ImageInfo
+from data.sample import Annotation, Dataset, ImageInfo, RunLengths
+
+from .run_lengths import measure
 
 if TYPE_CHECKING:
     from pycocotools.coco import COCO
@@ -31,6 +33,22 @@ def coco_content(dataset: Dataset, count: int | None = None, description: str = 
         "images": [dataset.image_info(index) for index in indices],
         "annotations": [part for index in indices for part in dataset.annotations(index)],
         "categories": dataset.categories.to_coco_json(),
+    }
+
+
+def annotation_of(
+    run_lengths: RunLengths, number: int, image_id: int, category_id: int
+) -> Annotation:
+    """Return the entry of an object with this mask."""
+    box, area = measure(run_lengths)
+    return {
+        "id": number,
+        "image_id": image_id,
+        "category_id": category_id,
+        "segmentation": run_lengths,
+        "area": area,
+        "bbox": box,
+        "iscrowd": 0,
     }
 
 

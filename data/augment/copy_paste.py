@@ -6,9 +6,8 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torchvision.ops import masks_to_boxes
 
-from layers.masks import box_windows
+from layers.masks import box_windows, mask_boxes
 from layers.structures import Target
 
 from .transform import LEARNED_SIDE
@@ -86,8 +85,8 @@ def _set_beside(
     """
     boxes = target.boxes[~target.is_crowd]
     x1, y1, x2, y2 = boxes[int(rng.integers(len(boxes)))].tolist()
-    left, top, right, bottom = (masks_to_boxes(pasted.masks)[0].int()).tolist()
-    part = slice(None), slice(top, bottom + 1), slice(left, right + 1)
+    left, top, right, bottom = mask_boxes(pasted.masks)[0].tolist()
+    part = slice(None), slice(top, bottom), slice(left, right)
     cut = torch.cat((image[part], pasted.masks[part].byte() * 255))
     height, width = cut.shape[1:]
     scale = (y2 - y1) / height * np.exp(rng.uniform(*np.log(_HEIGHTS)))
@@ -104,7 +103,7 @@ def _set_beside(
     is_seen = 0 <= left + size[1] / 2 < side and 0 <= top + size[0] / 2 < side
     if not (is_seen and mask.any()):
         return image, pasted[:0]
-    box = masks_to_boxes(mask) + pasted.boxes.new_tensor((0, 0, 1, 1))
+    box = mask_boxes(mask)
     if (box[:, 2:] - box[:, :2] < LEARNED_SIDE).any():
         return image, pasted[:0]
     return there[:3], Target(box.to(pasted.boxes), pasted.labels, mask, pasted.is_crowd)
@@ -131,7 +130,7 @@ def _cover(objects: Target, covered: Tensor) -> Target:
     visible = ~changed | (after > _LEAST_VISIBLE * before)
     boxes = objects.boxes.clone()
     fitted = visible & changed & has_mask
-    boxes[fitted] = masks_to_boxes(masks[fitted]) + boxes.new_tensor((0, 0, 1, 1))
+    boxes[fitted] = mask_boxes(masks[fitted]).to(boxes)
     return Target(boxes, objects.labels, masks, objects.is_crowd, has_mask)[visible]
 
 

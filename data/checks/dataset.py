@@ -22,14 +22,11 @@ BOTH = "train and val"
 """The name under which problems between two splits are filed."""
 
 
-def check_dataset(
-    name: str, root: Path = Path("data"), options: DataOptions = AS_IS
-) -> dict[str, list[Problem]]:
+def check_dataset(name: str, options: DataOptions = AS_IS) -> dict[str, list[Problem]]:
     """Look for what is wrong in the splits of a dataset, and between them.
 
     Args:
         name: see `data.catalog.resolve_dataset`.
-        root: the folder of the catalogued datasets.
         options: how it is taken.
 
     Returns:
@@ -41,7 +38,7 @@ def check_dataset(
     """
     if name == SHAPES:  # generated, right by construction
         return {}
-    paths = resolve_dataset(name, root, options)
+    paths = resolve_dataset(name, options)
     problems: dict[str, list[Problem]] = {}
     contents: list[dict[str, object]] = []
     files: list[list[Path]] = []
@@ -140,7 +137,7 @@ def _unknown_classes(train: dict[str, object], val: dict[str, object]) -> list[P
     """Find classes that have validation objects but are not those of the training split."""
     try:
         (known, _), (own, label_of) = read_categories(train, None), read_categories(val, None)
-    except ValueError:  # which was told before
+    except ValueError:  # which the check of the file itself reports
         return []
     keys = map(id_key, _values(val, "annotations", "category_id"))
     used = {label_of.get(key) for key in keys if key is not None}

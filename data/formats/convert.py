@@ -25,6 +25,9 @@ Part = list[float] | RunLengths
 DRAW_AGAIN = "draw the object again, or delete it"
 """The mend of what is no outline."""
 
+UNNAMED = "object"
+"""The class of what has none."""
+
 _CORNERS = 64  # of a circle: its polygon covers 99.8 % of it
 
 
@@ -166,6 +169,18 @@ def header_hw(image: Path) -> tuple[int, int]:
         return read_image_hw(image)
     except (ValueError, OSError):
         raise unreadable() from None
+
+
+def numbers_of(entry: dict[str, object], *names: str) -> list[float]:
+    """Return these numbers of an entry.
+
+    Raises:
+        Unusable: one is missing, or is no number.
+    """
+    numbers = [value for value in map(entry.get, names) if is_number(value)]
+    if len(numbers) < len(names):
+        raise Unusable("a coordinate that is no number", DRAW_AGAIN)
+    return numbers
 
 
 def unreadable() -> Unusable:

@@ -18,9 +18,19 @@ from data.files import IMAGE_SUFFIXES, is_number, read_json
 from data.images import MAX_PIXELS
 from data.problems import Unusable
 
-from .convert import CocoBuilder, Converted, Object, Part, ellipse, header_hw, polygon, rectangle
+from .convert import (
+    DRAW_AGAIN,
+    CocoBuilder,
+    Converted,
+    Object,
+    Part,
+    ellipse,
+    header_hw,
+    numbers_of,
+    polygon,
+    rectangle,
+)
 
-_AGAIN = "draw the region again, or delete it"
 _HEADS = (32, 5, 4, 4, 4, 4)  # bits: length, size of a value, sizes of four kinds of run lengths
 _IMAGE = re.compile(rf"({'|'.join(map(re.escape, sorted(IMAGE_SUFFIXES)))})($|\?)", re.IGNORECASE)
 _CHANNELS = 4  # of the picture that is encoded; the last one is the mask
@@ -92,7 +102,7 @@ def decode_brush(numbers: object, image_hw: tuple[int, int]) -> NDArray[np.bool_
     bits = _Bits(bytes(numbers) if is_bytes and isinstance(numbers, list) else b"")
     count, size, *sizes = map(bits.number, _HEADS)
     if count != _CHANNELS * image_hw[0] * image_hw[1] or count > _CHANNELS * MAX_PIXELS:
-        raise Unusable("a brush stroke of another size than its image", _AGAIN)
+        raise Unusable("a brush stroke of another size than its image", DRAW_AGAIN)
     values = np.zeros(count, np.uint8)
     done = 0
     while done < count:
@@ -128,7 +138,7 @@ class _Bits:
     def _take(self, width: int) -> int:
         start, self._position = self._position, self._position + width
         if self._position > len(self._bits):
-            raise Unusable("a brush stroke that is cut short", _AGAIN)
+            raise Unusable("a brush stroke that is cut short", DRAW_AGAIN)
         return start
 
 
@@ -227,22 +237,15 @@ def _outline(region: _Region, image_hw: tuple[int, int]) -> Part:
         points = value["points"]
         pairs = [p for p in points if isinstance(p, list)] if isinstance(points, list) else []
         if not pairs or not all(len(p) == 2 and all(map(is_number, p)) for p in pairs):
-            raise Unusable("an outline without points", _AGAIN)
+            raise Unusable("an outline without points", DRAW_AGAIN)
         return polygon([x * across for x, _ in pairs], [y * down for _, y in pairs], image_hw)
-    angle = math.radians(_numbers(value | {"rotation": value.get("rotation", 0)}, "rotation")[0])
+    angle = math.radians(numbers_of(value | {"rotation": value.get("rotation", 0)}, "rotation")[0])
     if "radiusX" in value:
-        x, y, radius_x, radius_y = _numbers(value, "x", "y", "radiusX", "radiusY")
+        x, y, radius_x, radius_y = numbers_of(value, "x", "y", "radiusX", "radiusY")
         radii = (radius_x * across, radius_y * down)
         return ellipse((x * across, y * down), radii, image_hw, angle)
     if "vertices" in value or "height" not in value:
         raise Unusable("a region without an area", "draw a polygon")
-    x, y, width, height = _numbers(value, "x", "y", "width", "height")
+    x, y, width, height = numbers_of(value, "x", "y", "width", "height")
     corner, size = (x * across, y * down), (width * across, height * down)
     return rectangle(corner, size, image_hw, angle)
-
-
-def _numbers(value: dict[str, object], *names: str) -> list[float]:
-    numbers = [number for number in map(value.get, names) if is_number(number)]
-    if len(numbers) < len(names):
-        raise Unusable("a coordinate that is no number", _AGAIN)
-    return numbers

@@ -71,7 +71,7 @@ class Output:
 
     def name_of(self, annotation: Annotation) -> str:
         """Return the class of an object."""
-        return self.categories.names[self.categories.label_of[annotation["category_id"]]]
+        return self.categories.name_of[annotation["category_id"]]
 
     def usable(
         self, name: str, image_hw: tuple[int, int], annotations: Iterable[Annotation]

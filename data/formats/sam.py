@@ -11,9 +11,8 @@ from data.files import read_json
 from data.problems import Unusable
 from data.sample import RunLengths
 
-from .convert import CocoBuilder, Converted, Object, header_hw
+from .convert import UNNAMED, CocoBuilder, Converted, Object, header_hw
 
-_UNNAMED = "object"
 _AGAIN = "write the file again"
 
 
@@ -65,7 +64,7 @@ def _object(entry: object, image_hw: tuple[int, int]) -> Object:
         raise Unusable("an annotation that is no object", _AGAIN)
     names = (entry.get("category_name"), entry.get("label"))
     name = next((name.strip() for name in names if isinstance(name, str) and name.strip()), None)
-    return Object(name or _UNNAMED, _run_lengths(entry.get("segmentation"), image_hw))
+    return Object(name or UNNAMED, _run_lengths(entry.get("segmentation"), image_hw))
 
 
 def _run_lengths(outline: object, image_hw: tuple[int, int]) -> RunLengths:

@@ -11,12 +11,20 @@ from data.annotations.polygons import one_ring
 from data.files import is_number, read_json_of
 from data.problems import Unusable
 
-from .convert import CocoBuilder, Converted, Object, ellipse, header_hw, polygon
+from .convert import (
+    DRAW_AGAIN,
+    UNNAMED,
+    CocoBuilder,
+    Converted,
+    Object,
+    ellipse,
+    header_hw,
+    numbers_of,
+    polygon,
+)
 from .output import Output, Picture
 
 _CLASS_ATTRIBUTES = ("class", "label", "name", "type")
-_UNNAMED = "object"
-_DRAW_AGAIN = "draw the region again, or delete it"
 
 
 def read_via(image_folder: Path, file: Path) -> Converted:
@@ -134,10 +142,10 @@ def _objects(
     objects: list[Object] = []
     for number, region in enumerate(_regions(entry), start=1):
         with found.leaving_out(f"{where}, region {number}"):
-            label = _UNNAMED if attribute is None else _label(_attributes(region).get(attribute))
+            label = UNNAMED if attribute is None else _label(_attributes(region).get(attribute))
             shape = region.get("shape_attributes") if isinstance(region, dict) else None
             if not isinstance(shape, dict):
-                raise Unusable("a region without a shape", _DRAW_AGAIN)
+                raise Unusable("a region without a shape", DRAW_AGAIN)
             objects.append(Object(label, [_outline(shape, image_hw)]))
     return objects
 
@@ -157,23 +165,16 @@ def _outline(shape: dict[str, object], image_hw: tuple[int, int]) -> list[float]
     if kind == "polygon":
         return polygon(shape.get("all_points_x"), shape.get("all_points_y"), image_hw)
     if kind == "rect":
-        x, y, width, height = _numbers(shape, "x", "y", "width", "height")
+        x, y, width, height = numbers_of(shape, "x", "y", "width", "height")
         xs, ys = [x, x + width, x + width, x], [y, y, y + height, y + height]
         return polygon(xs, ys, image_hw)
     if kind == "circle":
-        x, y, radius = _numbers(shape, "cx", "cy", "r")
+        x, y, radius = numbers_of(shape, "cx", "cy", "r")
         return ellipse((x, y), (radius, radius), image_hw)
     if kind == "ellipse":
-        x, y, radius_x, radius_y = _numbers(shape, "cx", "cy", "rx", "ry")
+        x, y, radius_x, radius_y = numbers_of(shape, "cx", "cy", "rx", "ry")
         angle = shape.get("theta")
         return ellipse((x, y), (radius_x, radius_y), image_hw, angle if is_number(angle) else 0.0)
     if kind in ("point", "polyline", "line"):
         raise Unusable(f"a {kind}, which has no area", "draw a polygon")
-    raise Unusable("a region of unknown shape", _DRAW_AGAIN)
-
-
-def _numbers(shape: dict[str, object], *names: str) -> list[float]:
-    numbers = [value for value in map(shape.get, names) if is_number(value)]
-    if len(numbers) < len(names):
-        raise Unusable("a coordinate that is no number", _DRAW_AGAIN)
-    return numbers
+    raise Unusable("a region of unknown shape", DRAW_AGAIN)

@@ -10,7 +10,8 @@ from itertools import product
 import numpy as np
 from numpy.typing import NDArray
 
-from data.annotations.run_lengths import encode, measure
+from data.annotations.as_coco import annotation_of
+from data.annotations.run_lengths import encode
 from data.classes import SHAPE_CLASSES
 from data.images import Image
 from data.sample import Annotation
@@ -66,16 +67,6 @@ def _entries_of(
         rows, columns = stamp.overlap(image_hw)[0]
         corner = (columns.start, rows.start)
         run_lengths = encode(owner[rows, columns] == number, image_hw, corner)
-        box, area = measure(run_lengths)
-        label = SHAPE_CLASSES.names.index(shape.outline)
-        entry = Annotation(
-            id=0,  # numbered by whoever scores
-            image_id=image_id,
-            category_id=SHAPE_CLASSES.category_ids[label],
-            segmentation=run_lengths,
-            bbox=box,
-            area=area,
-            iscrowd=0,
-        )
-        entries.append(entry)
+        category_id = SHAPE_CLASSES.id_of[shape.outline]
+        entries.append(annotation_of(run_lengths, 0, image_id, category_id))
     return entries

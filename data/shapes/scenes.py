@@ -14,13 +14,15 @@ from typing import TYPE_CHECKING, Literal
 
 import cv2
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
-from data.annotations.as_coco import coco_content, coco_index
-from data.annotations.run_lengths import encode, measure
+from data.annotations.as_coco import annotation_of, coco_content, coco_index
+from data.annotations.run_lengths import encode
 from data.classes import SHAPE_CLASSES, Categories
 from data.images import Image
 from data.sample import Annotation, ImageInfo, Sample
+from layers.masks import mask_boxes
 
 from .drawing import (
     TEXTURES,
@@ -105,7 +107,7 @@ class ShapeScenes:
         masks = layout.masks
         return Sample(
             image=_paint(rng, layout, palette),
-            boxes=_mask_boxes(masks),
+            boxes=mask_boxes(torch.from_numpy(masks)).float().numpy(),
             labels=layout.labels,
             is_crowd=np.zeros(len(masks), dtype=np.bool_),
             segmentations=tuple(masks),
@@ -115,22 +117,12 @@ class ShapeScenes:
     def annotations(self, index: int) -> list[Annotation]:
         """Return the COCO `annotations` entries of a scene, without painting it."""
         _, _, layout = self._layout(index)
-        entries: list[Annotation] = []
-        for label, mask in zip(layout.labels, layout.masks, strict=True):
-            run_lengths = encode(mask)
-            box, area = measure(run_lengths)
-            entries.append(
-                {
-                    "id": index * 100 + len(entries) + 1,
-                    "image_id": index + 1,
-                    "category_id": self.categories.category_ids[label],
-                    "segmentation": run_lengths,
-                    "area": area,
-                    "bbox": box,
-                    "iscrowd": 0,
-                }
-            )
-        return entries
+        pairs = enumerate(zip(layout.labels, layout.masks, strict=True), start=1)
+        ids = self.categories.category_ids
+        return [
+            annotation_of(encode(mask), 100 * index + number, index + 1, ids[label])
+            for number, (label, mask) in pairs
+        ]
 
     @cached_property
     def coco(self) -> COCO:
@@ -249,13 +241,3 @@ def _paint(rng: Rng, layout: _Layout, palette: Floats) -> Image:
     for shape, stamp in reversed(layout.shapes):
         paint_shape(image, shape, stamp, light)
     return expose(rng, image, light)
-
-
-def _mask_boxes(masks: NDArray[np.bool_]) -> Floats:
-    """Return the tight boxes of masks, none of them empty: (M, H, W) -> (M, 4) xyxy."""
-    columns = np.asarray(masks.any(axis=1), dtype=np.bool_)
-    rows = np.asarray(masks.any(axis=2), dtype=np.bool_)
-    w, h = columns.shape[1], rows.shape[1]
-    first = columns.argmax(axis=1), rows.argmax(axis=1)
-    last = w - columns[:, ::-1].argmax(axis=1), h - rows[:, ::-1].argmax(axis=1)
-    return np.stack([*first, *last], axis=1).astype(np.float32)

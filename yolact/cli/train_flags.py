@@ -170,8 +170,8 @@ def _check_pairs(args: argparse.Namespace) -> None:
     """Refuse flags one of which leaves another without effect."""
     if args.patience and args.validation_epoch is not None and args.validation_epoch < 1:
         raise UsageError(
-            f"--patience={args.patience}: --validation_epoch={args.validation_epoch} leaves but "
-            "one validation to wait for"
+            f"--patience={args.patience} needs several validations: with "
+            f"--validation_epoch={args.validation_epoch} there is only the last"
         )
     if args.tensorboard and not args.log:
         raise UsageError("--tensorboard writes beside the log: leave out --no_log")

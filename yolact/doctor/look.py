@@ -41,7 +41,7 @@ def look(
     least = _LEAST * predictor.model.score_threshold
     for split, dataset in splits.items():
         thresholds = Thresholds(least, labels=tuple(shared[split]))
-        names = dict(zip(dataset.categories.category_ids, dataset.categories.names, strict=True))
+        names = dataset.categories.name_of
 
         def detect(
             index: int, dataset: Dataset = dataset, thresholds: Thresholds = thresholds
@@ -82,7 +82,7 @@ def shared_classes(data: Categories, model_names: Sequence[str]) -> dict[int, st
             f"the data have {_some(data.names)}"
         )
     _, known = data.matched_to(Categories.from_names(tuple(model_names)))
-    return {label: data.names[data.label_of[number]] for number, label in known.items()}
+    return {label: data.name_of[number] for number, label in known.items()}
 
 
 def _some(names: Sequence[str]) -> str:

@@ -90,12 +90,9 @@ class _Mended:
                 info["file_name"] = images.put(source, info["file_name"], self._split)
                 content["images"].append(info)
                 content["annotations"] += self._objects(index, image_hw)
-        names = dict(
-            zip(self._dataset.categories.category_ids, self._dataset.categories.names, strict=True)
-        )
-        number_of = dict(zip(self._categories.names, self._categories.category_ids, strict=True))
         for found in content["annotations"]:
-            found["category_id"] = number_of[names[found["category_id"]]]
+            name = self._dataset.categories.name_of[found["category_id"]]
+            found["category_id"] = self._categories.id_of[name]
         return {**content}
 
     def _is_good(self, index: int, image_hw: tuple[int, int]) -> bool:

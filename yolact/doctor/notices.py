@@ -103,7 +103,7 @@ def split_of(places: tuple[Place, ...]) -> str:
 
 def sized_objects(split: str, dataset: Dataset) -> list[SizedObject]:
     """Gather the objects of a split, crowds excepted."""
-    names = dict(zip(dataset.categories.category_ids, dataset.categories.names, strict=True))
+    names = dataset.categories.name_of
     found = []
     for index in range(len(dataset)):
         info = dataset.image_info(index)
@@ -138,7 +138,7 @@ def twins_among(
 
 def two_classes(dataset: CocoInstances, twins: Iterable[Place]) -> Iterator[Notice]:
     """Describe those objects in the same place that are of two classes."""
-    names = dict(zip(dataset.categories.category_ids, dataset.categories.names, strict=True))
+    names = dataset.categories.name_of
     for place in twins:
         info = dataset.image_info(place.image)
         one, other = (dataset.annotation(place.image, number) for number in place.objects)

@@ -8,13 +8,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from itertools import chain, groupby
 from pathlib import Path
 
-import cv2
 import numpy as np
 from matplotlib.figure import Figure
 
 from data.images import Image
 from data.problems import Problem
 from yolact.drawing.plots import in_style
+from yolact.drawing.side_by_side import jpeg_of
 from yolact.files import write_text
 from yolact.report.page import Picture, Section, embedded, render_single
 from yolact.report.tables import Table
@@ -155,7 +155,4 @@ def _table(rows: Sequence[tuple[str, Problem]]) -> Table:
 
 
 def _embed(picture: Image) -> str:
-    _, content = cv2.imencode(
-        ".jpg", cv2.cvtColor(picture, cv2.COLOR_RGB2BGR), (cv2.IMWRITE_JPEG_QUALITY, 85)
-    )
-    return embedded(content.tobytes(), "jpeg")
+    return embedded(jpeg_of(picture), "jpeg")

@@ -5,22 +5,20 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain
 from pathlib import Path
-from typing import NamedTuple, TypeVar
+from typing import TypeVar
 
 import numpy as np
 
 from data.annotations.run_lengths import decode
 from data.images import Image
-from data.sample import RunLengths
 from layers.instances import Instances
 from yolact.drawing.detections import Color
 from yolact.drawing.side_by_side import (
     GAP,
     TITLE_HEIGHT,
     Panel,
-    join_pictures,
+    grid,
     objects_to_draw,
-    pad_picture,
     side_by_side,
     titled,
     write_jpeg,
@@ -29,7 +27,7 @@ from yolact.drawing.side_by_side import (
 from .findings import Findings
 from .notices import Place
 from .suspects import Suspect
-from .views import labels_of
+from .views import Seen, labels_of
 
 Window = tuple[int, int, int, int]
 Shown = TypeVar("Shown", Suspect, Place)
@@ -42,15 +40,6 @@ _LEAST = 96  # pixels of an image that are shown at least
 _COLUMNS = 3
 
 
-class _Drawn(NamedTuple):
-    """An object to draw; a label scores 1."""
-
-    name: str
-    score: float
-    box: list[float]
-    mask: RunLengths
-
-
 def draw(findings: Findings, shown: Suspect | Place, image: Image) -> Image:
     """Show a suspect, as annotated beside what the model sees; or a place with its objects."""
     if isinstance(shown, Place):
@@ -60,7 +49,7 @@ def draw(findings: Findings, shown: Suspect | Place, image: Image) -> Image:
         return side_by_side(_cut(image, window), [panel], _SMALL)[TITLE_HEIGHT:]
     label, seen = shown.label, shown.seen
     said = _labels(findings, shown, (label.place,) if label else ())
-    sees = [_Drawn(*seen)] if seen else []
+    sees = [seen] if seen else []
     window = _window([*said, *sees], image)
     panels = [
         Panel(title if objects else nothing, _placed(objects, window), scores, colors)
@@ -85,15 +74,7 @@ def write_sheet(findings: Findings, path: Path) -> Path:
     ]
     if not tiles:
         raise ValueError(f"{path}: the model contradicts no label that could be shown")
-    width = max(tile.shape[1] for tile in tiles)
-    rows = []
-    for start in range(0, len(tiles), _COLUMNS):
-        row = tiles[start : start + _COLUMNS]
-        height = max(tile.shape[0] for tile in row)
-        rows.append(join_pictures([pad_picture(tile, height, width) for tile in row], 1, 3 * GAP))
-    widest = max(row.shape[1] for row in rows)
-    whole = [pad_picture(row, row.shape[0], widest) for row in rows]
-    return write_jpeg(path, join_pictures(whole, 0, 2 * GAP))
+    return write_jpeg(path, grid(tiles, _COLUMNS, 2 * GAP))
 
 
 def pictures(findings: Findings, shown: Iterable[Shown]) -> Iterator[tuple[Shown, Image]]:
@@ -112,16 +93,16 @@ def caption(findings: Findings, suspect: Suspect) -> str:
     return f"{suspect.kind} {suspect.score:.2f}  {name}: {suspect.told()}"
 
 
-def _labels(findings: Findings, shown: Shown, objects: Sequence[int]) -> list[_Drawn]:
+def _labels(findings: Findings, shown: Shown, objects: Sequence[int]) -> list[Seen]:
     dataset = findings.splits[shown.split]
     info, annotations = dataset.image_info(shown.image), dataset.annotations(shown.image)
-    names = dict(zip(dataset.categories.category_ids, dataset.categories.names, strict=True))
+    names = dataset.categories.name_of
     chosen = [annotations[number] for number in objects]
     labels = chain(*labels_of(chosen, names, (info["height"], info["width"])))
-    return [_Drawn(label.name, 1.0, label.box, label.mask) for label in labels]
+    return [Seen(label.name, 1.0, label.box, label.mask) for label in labels]
 
 
-def _window(objects: Sequence[_Drawn], image: Image) -> Window:
+def _window(objects: Sequence[Seen], image: Image) -> Window:
     """Choose the part of an image that shows objects with some of what is around; all for none."""
     height, width = image.shape[:2]
     if not objects:
@@ -139,7 +120,7 @@ def _cut(image: Image, window: Window) -> Image:
     return np.ascontiguousarray(image[y1:y2, x1:x2])
 
 
-def _placed(objects: Sequence[_Drawn], window: Window) -> Instances:
+def _placed(objects: Sequence[Seen], window: Window) -> Instances:
     """Move objects into a part of their image."""
     x1, y1, x2, y2 = window
     boxes = np.array([each.box for each in objects], np.float32).reshape(-1, 4)

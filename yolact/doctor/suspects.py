@@ -14,7 +14,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Literal, NamedTuple, get_args
 
 import numpy as np
-from numpy.typing import NDArray
 
 from .views import Label, Seen, View, moved_overlap
 
@@ -206,14 +205,8 @@ def _rising(pairs: Sequence[tuple[float, bool]]) -> Callable[[float], float]:
     """
     if not pairs:
         return lambda value: 0.5
-    ordered = sorted(pairs)
-    blocks: list[tuple[float, int]] = []  # mean and number of neighbours
-    for _, is_true in ordered:
-        mean, count = float(is_true), 1
-        while blocks and blocks[-1][0] >= mean:
-            before, number = blocks.pop()
-            mean, count = (before * number + mean * count) / (number + count), number + count
-        blocks.append((mean, count))
-    values = np.array([value for value, _ in ordered])
-    means: NDArray[np.float64] = np.repeat([m for m, _ in blocks], [n for _, n in blocks])
+    from scipy.optimize import isotonic_regression
+
+    values, is_true = np.array(sorted(pairs), np.float64).T
+    means = isotonic_regression(is_true).x
     return lambda value: float(np.interp(value, values, means))

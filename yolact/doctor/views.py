@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import NamedTuple
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -158,10 +159,8 @@ def moved_overlap(one: RunLengths, other: RunLengths) -> float:
 
 
 def _cut(bitmap: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    rows, columns = (np.flatnonzero(bitmap.any(axis=axis)) for axis in (1, 0))
-    if not len(rows):
-        return bitmap[:0, :0]
-    return bitmap[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+    x, y, width, height = cv2.boundingRect(bitmap)
+    return bitmap[y : y + height, x : x + width]
 
 
 def _laid(

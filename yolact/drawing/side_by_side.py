@@ -102,13 +102,29 @@ def side_by_side(image: Image, panels: Sequence[Panel], side: int) -> Image:
     return join_pictures(columns, 1, GAP)
 
 
+def jpeg_of(image: Image, quality: int = 85) -> bytes:
+    """Encode a picture as JPEG."""
+    bgr = cv2.cvtColor(image, cv2.COLOR_RGB2BGR)
+    return cv2.imencode(".jpg", bgr, (cv2.IMWRITE_JPEG_QUALITY, quality))[1].tobytes()
+
+
 def write_jpeg(path: Path, picture: Image) -> Path:
     """Write a picture, whole or not at all."""
-    bgr = cv2.cvtColor(picture, cv2.COLOR_RGB2BGR)
-    _, content = cv2.imencode(".jpg", bgr, (cv2.IMWRITE_JPEG_QUALITY, 85))
     with whole_file(path) as part:
-        part.write_bytes(content.tobytes())
+        part.write_bytes(jpeg_of(picture))
     return path
+
+
+def grid(tiles: Sequence[Image], columns: int, gap: int) -> Image:
+    """Set tiles in columns of one width, with a gap between the rows."""
+    width = max(tile.shape[1] for tile in tiles)
+    rows = []
+    for start in range(0, len(tiles), columns):
+        row = tiles[start : start + columns]
+        height = max(tile.shape[0] for tile in row)
+        rows.append(join_pictures([pad_picture(tile, height, width) for tile in row], 1, 3 * GAP))
+    widest = max(row.shape[1] for row in rows)
+    return join_pictures([pad_picture(row, row.shape[0], widest) for row in rows], 0, gap)
 
 
 def _shrunk(bitmap: Bitmap) -> tuple[NDArray[np.float32], tuple[int, int, int, int]]:

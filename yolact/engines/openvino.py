@@ -137,8 +137,8 @@ def convert(network: nn.Module, image_size: int, dynamic: bool = False) -> ov.Mo
 
     Args:
         network: in evaluation mode, on the CPU.
-        image_size: S; fixed in the result, unless
-        dynamic: takes images of any height and width.
+        image_size: S, of the example; the result takes no other, unless `dynamic`.
+        dynamic: whether the result takes images of any height and width.
     """
     example = torch.zeros((1, 3, image_size, image_size))
     with torch.no_grad(), warnings.catch_warnings():

@@ -44,7 +44,7 @@ class Kept(AbstractContextManager["Kept"]):
             undo.callback(RunLock(file.parent, file.name, refusal).close)
             settings = origin.by_flags()
             noted = noted_settings(journal_of(file)) if resume else {}
-            if noted and IMAGES not in noted:  # as it was before these were noted
+            if noted and IMAGES not in noted:  # older results do not name their images
                 settings.pop(IMAGES, None)
             journal = Journal(journal_of(file), settings, resume, of=file, is_sound=_is_sound)
             self._journal = undo.enter_context(journal)

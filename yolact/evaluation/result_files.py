@@ -101,8 +101,8 @@ def merge_results(parts: Iterable[CocoResults]) -> CocoResults:
 
 
 def write_coco_json(
-    path_box: Path | str,
-    path_mask: Path | str | None,
+    path_box: Path,
+    path_mask: Path | None,
     results: CocoResults,
     absent: Collection[int] = (),
 ) -> None:
@@ -123,13 +123,13 @@ def write_coco_json(
         masks.append(
             {**names, "segmentation": results.run_lengths(result), "score": result.mask_score}
         )
-    write_json(Path(path_box), boxes)
+    write_json(path_box, boxes)
     if path_mask is not None:
-        write_json(Path(path_mask), masks)
+        write_json(path_mask, masks)
 
 
 def write_web_json(
-    path: Path | str,
+    path: Path,
     results: CocoResults,
     class_names: Mapping[int, str],
     config: Mapping[str, object],
@@ -153,10 +153,10 @@ def write_web_json(
             }
         )
     images = [{"image_id": image_id, "dets": dets} for image_id, dets in found.items()]
-    write_json(Path(path), {"info": {"Config": dict(config)}, "images": images})
+    write_json(path, {"info": {"Config": dict(config)}, "images": images})
 
 
-def save_results(path: Path | str, results: CocoResults, origin: Origin) -> None:
+def save_results(path: Path, results: CocoResults, origin: Origin) -> None:
     """Write results without loss, to be scored again without running the network."""
     images = [[image_id, *image_hw] for image_id, image_hw in results.images.items()]
     content = {
@@ -166,10 +166,10 @@ def save_results(path: Path | str, results: CocoResults, origin: Origin) -> None
         "images": images,
         "detections": results.detections,
     }
-    write_json(Path(path), content)
+    write_json(path, content)
 
 
-def load_results(path: Path | str, origin: Origin) -> CocoResults:
+def load_results(path: Path, origin: Origin) -> CocoResults:
     """Read what `save_results` wrote, checking all of it.
 
     Args:
@@ -180,7 +180,6 @@ def load_results(path: Path | str, origin: Origin) -> CocoResults:
         FileNotFoundError: there is no such file.
         ValueError: the file is a pickle of the original, is broken, or is of another origin.
     """
-    path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"no stored results at {path}: evaluate once without --resume")
     content = path.read_bytes()

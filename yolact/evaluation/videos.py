@@ -12,8 +12,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from data.annotations.as_coco import coco_index
-from data.annotations.run_lengths import encode, measure
+from data.annotations.as_coco import annotation_of, coco_index
+from data.annotations.run_lengths import encode
 from data.classes import Categories
 from data.images import Image
 from data.video.reader import VideoSource
@@ -47,7 +47,7 @@ class Film(VideoSource):
     def __init__(self, images: Sequence[Image], fps: float, *, is_live: bool = False):
         self.images, self.fps, self.is_live = images, fps, is_live
         self.image_hw = images[0].shape[0], images[0].shape[1]
-        self.frame_count, self.name, self.path = len(images), "memory", None
+        self.name, self.path = "memory", None
         self.seconds, self.broken_frames = 0.0, 0
         self.read_at: list[float] = []
 
@@ -156,23 +156,13 @@ def score_run(
 def _coco_content(truth: Sequence[Truth], categories: Categories) -> dict[str, Any]:
     """Return a video's truth as COCO's content, whose images are the frames."""
     images: list[dict[str, Any]] = []
-    entries: list[dict[str, Any]] = []
+    entries: list[Any] = []
     for position, (masks, labels, _) in enumerate(truth):
         height, width = masks.shape[1:]
         images.append({"id": position, "height": height, "width": width})
         for mask, label in zip(masks, labels, strict=True):
-            run_lengths = encode(mask)
-            box, area = measure(run_lengths)
-            entry = {
-                "id": len(entries) + 1,
-                "image_id": position,
-                "category_id": categories.category_ids[label],
-                "segmentation": run_lengths,
-                "bbox": box,
-                "area": area,
-                "iscrowd": 0,
-            }
-            entries.append(entry)
+            number, category_id = len(entries) + 1, categories.category_ids[label]
+            entries.append(annotation_of(encode(mask), number, position, category_id))
     return {"images": images, "annotations": entries, "categories": categories.to_coco_json()}
 
 

@@ -28,7 +28,7 @@ def model_card(
     Args:
         config: of the model.
         name: under which `Predictor.from_checkpoint` finds it.
-        license: in the hub's spelling, such as "mit"; none is said where it is not given.
+        license: in the hub's spelling, such as "mit"; left out if not given.
         figures: what was measured -> the value; the same.
     """
     import yaml

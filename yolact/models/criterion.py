@@ -126,7 +126,7 @@ class Criterion:
         limit = self.config.masks_to_train
         if max(counts) > limit:  # a random part stands for all: memory
             parts = torch.split(torch.arange(len(place), device=place.device), list(counts))
-            kept = torch.cat([_some(part, limit) for part in parts])
+            kept = torch.cat([_sample(part, limit) for part in parts])
             place, index = place[kept], index[kept]
         sizes = [min(count, limit) for count in counts]
         drawn = [count / max(size, 1) for count, size in zip(counts, sizes, strict=True)]
@@ -254,7 +254,7 @@ def _where(flags: Tensor) -> Tensor:
     return flags.nonzero()[:, 0]  # sync: on the CPU
 
 
-def _some(indices: Tensor, count: int) -> Tensor:
+def _sample(indices: Tensor, count: int) -> Tensor:
     """Choose so many at random, if there are more."""
     if len(indices) <= count:
         return indices

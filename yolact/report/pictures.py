@@ -10,6 +10,7 @@ import numpy as np
 
 from data.images import Image
 from data.sample import Dataset
+from yolact.drawing.side_by_side import jpeg_of
 
 logger = logging.getLogger(__name__)
 
@@ -41,9 +42,7 @@ class PictureWriter:
             logger.warning("not shown: %s", error)
             return False
         for size, (side, quality) in SIZES.items():
-            bgr = cv2.cvtColor(shrink(image, side), cv2.COLOR_RGB2BGR)
-            _, content = cv2.imencode(".jpg", bgr, (cv2.IMWRITE_JPEG_QUALITY, quality))
-            (self._folder / size / name).write_bytes(content.tobytes())
+            (self._folder / size / name).write_bytes(jpeg_of(shrink(image, side), quality))
         return True
 
 

@@ -74,7 +74,7 @@ class _Evaluation:
 
 
 def write_report(
-    folder: Path | str,
+    folder: Path,
     evaluator: CocoEvaluator,
     dataset: Dataset,
     config: Config,
@@ -99,7 +99,7 @@ def write_report(
     Returns:
         The path of index.html.
     """
-    folder, names = Path(folder), config.model.names
+    names = config.model.names
     metrics = evaluator.summarize()
     matches = metrics.main(masks).matches
     threshold = best_threshold(matches) if score_threshold is None else score_threshold

@@ -86,8 +86,8 @@ class TrainingLog:
             under its name.
     """
 
-    def __init__(self, path: Path | str | None, letters: Mapping[str, str]) -> None:
-        self._path = None if path is None else Path(path)
+    def __init__(self, path: Path | None, letters: Mapping[str, str]) -> None:
+        self._path = path
         self._letters = letters
         self.session = 0
         self._is_whole = True  # whether the last event was written
@@ -181,9 +181,9 @@ class TrainingLog:
             file.write(line + "\n")
 
 
-def read_log(path: Path | str) -> list[Record]:
+def read_log(path: Path) -> list[Record]:
     """Read every event of a log, ours or the original's; half-written lines are skipped."""
-    text = Path(path).read_text(encoding="utf-8", errors="replace")
+    text = path.read_text(encoding="utf-8", errors="replace")
     lines = [line for line in text.splitlines() if line.strip()]
     records = [record for line in lines if (record := _parse(line)) is not None]
     if len(records) < len(lines):

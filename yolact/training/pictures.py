@@ -23,9 +23,8 @@ from yolact.drawing.detections import draw_detections
 from yolact.drawing.side_by_side import (
     GAP,
     Panel,
-    join_pictures,
+    grid,
     objects_to_draw,
-    pad_picture,
     side_by_side,
     write_jpeg,
 )
@@ -131,7 +130,7 @@ def write_validation_pictures(
         tiles.append(side_by_side(sample.image, panels, 400))
     if not tiles:
         return None
-    return write_jpeg(folder / VALIDATION_PICTURES, _grid(tiles))
+    return write_jpeg(folder / VALIDATION_PICTURES, grid(tiles, 2, GAP))
 
 
 def _ground_truth(sample: Sample, class_names: Sequence[str]) -> Instances:
@@ -140,15 +139,3 @@ def _ground_truth(sample: Sample, class_names: Sequence[str]) -> Instances:
     bitmaps = (decode(sample.segmentations[index], image_hw) for index in shown)
     labels = sample.labels[shown].tolist()
     return objects_to_draw(bitmaps, sample.boxes[shown], labels, image_hw, class_names)
-
-
-def _grid(tiles: Sequence[Image]) -> Image:
-    """Set tiles in two columns."""
-    width = max(tile.shape[1] for tile in tiles)
-    rows = []
-    for start in range(0, len(tiles), 2):
-        row = tiles[start : start + 2]
-        height = max(tile.shape[0] for tile in row)
-        rows.append(join_pictures([pad_picture(tile, height, width) for tile in row], 1, 3 * GAP))
-    widest = max(row.shape[1] for row in rows)
-    return join_pictures([pad_picture(row, row.shape[0], widest) for row in rows], 0, GAP)

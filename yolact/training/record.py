@@ -45,7 +45,7 @@ class TensorBoard:
         ValueError: TensorBoard is not installed.
     """
 
-    def __init__(self, folder: Path | str, iteration: int = 0, interval: int = 10) -> None:
+    def __init__(self, folder: Path, iteration: int = 0, interval: int = 10) -> None:
         try:
             from torch.utils.tensorboard import SummaryWriter
         except ImportError as error:
@@ -101,9 +101,9 @@ class RunFiles:
     """
 
     def __init__(
-        self, folder: Path | str, iteration: int = 0, tensorboard: TensorBoard | None = None
+        self, folder: Path, iteration: int = 0, tensorboard: TensorBoard | None = None
     ) -> None:
-        self._csv, self._png = Path(folder) / "results.csv", Path(folder) / "results.png"
+        self._csv, self._png = folder / "results.csv", folder / "results.png"
         self._rows = [row for row in read_results(self._csv) if row["iteration"] <= iteration]
         self._tensorboard = tensorboard
         self._begin()

@@ -292,7 +292,7 @@ def open_validation_data(
                 raise
             logger.warning("no validation: %s; %s", error, mend)
     if data is None and options.patience:
-        raise UsageError(f"--patience={options.patience}: there is no validation to wait for")
+        raise UsageError(f"--patience={options.patience} needs validations: this run has none")
     if data is not None and has_one_split(config.dataset, options=config.data):
         logger.warning("%s: the AP will be of training images; %s", config.dataset, mend)
     own = resolve_dataset(config.dataset) if config.data.val else None

@@ -39,21 +39,21 @@ if TYPE_CHECKING:
 def live_stages(source: VideoSource, predict: Predict, finish: Finish, select: Select) -> Stages:
     """Return the threads that show a source at its own rate, whatever `predict` costs."""
     frames, followed, drawn = (Channel[Frame](1, drop_stale=True), *_results(2))
-    desk, rate = Desk(), Rate()
+    slot, rate = LatestFrame(), Rate()
     jobs = (
         lambda: read_stage(source, frames, Pace(0), None),
-        lambda: network_stage(desk, predict, rate),
-        lambda: pass_on(follow(taken_from(frames), desk, predict, select), followed),
+        lambda: network_stage(slot, predict, rate),
+        lambda: pass_on(follow(taken_from(frames), slot, predict, select), followed),
         lambda: finish_stage(followed, finish, drawn),
     )
-    return Stages(jobs, (frames, desk, followed), drawn, rate)
+    return Stages(jobs, (frames, slot, followed), drawn, rate)
 
 
 def _results(count: int) -> list[Channel[Result]]:
     return [Channel[Result](1, drop_stale=True) for _ in range(count)]
 
 
-class Desk:
+class LatestFrame:
     """Where the newest frame lies for the network, and its results for the frames that follow."""
 
     dropped = 0  # a frame that the network passes over is shown all the same
@@ -115,23 +115,23 @@ class Desk:
             raise self._failure
 
 
-def network_stage(desk: Desk, predict: Predict, rate: Rate) -> None:
+def network_stage(slot: LatestFrame, predict: Predict, rate: Rate) -> None:
     """Run the network on the newest frame, again and again."""
     failure = None
     try:
-        while (taken := desk.take()) is not None:
+        while (taken := slot.take()) is not None:
             number, image = taken
             (found,) = predict([image])
-            desk.give(number, found)
+            slot.give(number, found)
             rate.tick()
     except BaseException as error:
         failure = error
     finally:
-        desk.finish(failure)
+        slot.finish(failure)
 
 
 def follow(
-    frames: Iterable[Item], desk: Desk, predict: Predict, select: Select
+    frames: Iterable[Item], slot: LatestFrame, predict: Predict, select: Select
 ) -> Iterator[tuple[Item, Detections]]:
     """Yield every frame with the last result of the network, carried to it.
 
@@ -139,7 +139,7 @@ def follow(
 
     Args:
         frames: in order.
-        desk: which the network works at.
+        slot: which the network works at.
         predict: for the first frame.
         select: keeps the detections that count; an object that left the frame does not.
     """
@@ -155,7 +155,7 @@ def follow(
                 yield frame, latest
                 continue
             back, _ = link(estimate, small, before)
-            taken, found = desk.exchange(number, frame.image)
+            taken, found = slot.exchange(number, frame.image)
             if back is None:
                 flows, latest = {}, replace(latest[:0], image_hw=small.image_hw)
             else:
@@ -167,7 +167,7 @@ def follow(
                 flows = {known: flow for known, flow in flows.items() if known not in dict(found)}
             yield frame, select(as_carried(latest, frame.image))
     finally:
-        desk.finish()
+        slot.finish()
 
 
 def _newest(

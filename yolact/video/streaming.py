@@ -15,7 +15,7 @@ from yolact.sources.one import Shot, read
 from yolact.threads import map_ahead
 
 from .keyframes import KeyFrames, Stretch
-from .live import Desk, follow, network_stage
+from .live import LatestFrame, follow, network_stage
 from .stages import Predict, Rate, Select
 
 
@@ -65,13 +65,13 @@ def segment_live(
     many: Many, segment: Predict, keys: KeyFrames
 ) -> Generator[Detections, None, None]:
     """Yield every frame of a camera with the last result, while the network works on the newest."""
-    desk = Desk()
-    network = threading.Thread(target=network_stage, args=(desk, segment, Rate()), daemon=True)
+    slot = LatestFrame()
+    network = threading.Thread(target=network_stage, args=(slot, segment, Rate()), daemon=True)
     with closing(many.images):
         network.start()
         try:
-            for shot, found in follow(map(read, many.images), desk, segment, keys.select):
+            for shot, found in follow(map(read, many.images), slot, segment, keys.select):
                 yield replace(found, source=shot.source, picture=shot.image, seconds=shot.seconds)
         finally:
-            desk.finish()
+            slot.finish()
             network.join()

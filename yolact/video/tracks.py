@@ -265,9 +265,9 @@ def tracked(
     """Follow the objects of a video.
 
     Args:
-        top_k: see `Tracker`.
         frames: what was found in each, with its picture; closed at the end, whatever ends it.
             Frames that do not know their time are a thirtieth of a second apart.
+        top_k: see `Tracker`.
     """
     tracker = Tracker(top_k=top_k)
     with closing(frames):
