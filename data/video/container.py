@@ -319,7 +319,8 @@ class SoundOfFile:
     def open(cls, stack: ExitStack, path: Path) -> SoundOfFile | None:
         """Open a file, which the stack closes; None without frames or sound in it."""
         try:
-            with ContainerSource(str(path), open_container(path)) as frames:
+            frames = ContainerSource(str(path), open_container(path))
+            with frames:
                 start = frames.start  # later than the stream's where its first frames are broken
             container = stack.enter_context(open_container(path))
         except (FFmpegError, OSError, UnicodeDecodeError, ValueError):
