@@ -124,7 +124,7 @@ def average_precision(args: argparse.Namespace) -> None:
     if args.display and not has_display():
         raise ValueError("--display: there is no display; --images=in:out writes pictures")
     checkpoint, config = choose_model(args)
-    dataset = validation_set(config)
+    dataset = validation_set(config, checkpoint.config)
     config, limit = with_limits(args, config, dataset)
     ids = dataset.categories.category_ids
     file = args.ap_data_file

@@ -29,6 +29,7 @@ class DeformableConv2d(nn.Conv2d):
         )
         nn.init.zeros_(self.offset_mask.weight)
         zero_bias(self.offset_mask)
+        zero_bias(self)  # which no ImageNet weights replace
 
     def forward(self, x: Tensor) -> Tensor:
         """Convolve (B, in, h, w) at the learned sampling points, in float32.

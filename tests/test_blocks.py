@@ -41,6 +41,7 @@ def test_sampling_by_pytorch_is_torchvisions(
     torch.manual_seed(0)
     conv = DeformableConv2d(3, 5, stride, dilation)
     nn.init.normal_(conv.offset_mask.weight, std=std)
+    nn.init.normal_(conv.bias)
     if not biased:
         conv.bias = None
     expected = conv(image(batch))
@@ -80,6 +81,8 @@ def test_a_fresh_deformable_convolution_is_half_a_plain_one(
     torch.manual_seed(0)
     conv = DeformableConv2d(3, 5, stride, dilation)
     assert conv.bias is not None
+    assert not conv.bias.any()
+    nn.init.normal_(conv.bias)
     plain = F.conv2d(image(batch), conv.weight, None, stride, dilation, dilation)
     expected = plain / 2 + conv.bias[:, None, None]
     torch.testing.assert_close(conv(image(batch)), expected, rtol=1e-4, atol=1e-5)

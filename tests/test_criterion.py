@@ -11,7 +11,7 @@ from layers.matching import match_anchors
 from layers.structures import Predictions, Target
 from yolact import distributed
 from yolact.config import LossConfig
-from yolact.models.criterion import Criterion
+from yolact.models.criterion import Criterion, _gather
 from yolact.models.mask_rescorer import MaskRescorer
 
 SIDE, CLASSES, PROTOTYPES = 64, 3, 4
@@ -130,6 +130,20 @@ def test_every_part_of_a_positive_learns() -> None:
     losses = criterion(True)(predictions, [TARGETS["one"]])
     torch.stack(list(losses.values())).sum().backward()
     assert all(gradient.abs().sum() > 0 for gradient in gradients(predictions).values())
+
+
+def test_boxes_in_double_precision_are_rounded_once() -> None:
+    """Anchors that overlap an object alike are told apart by the last bits of its box."""
+    torch.manual_seed(0)
+    relative = torch.rand(500, 2).sort(dim=0).values.repeat(1, 2)
+    relative[:, 2:] += torch.rand(500, 2)
+    target = Target(
+        relative.double() * 7,
+        torch.zeros(500).long(),
+        torch.ones(500, 7, 7) > 0,
+        torch.zeros(500) > 0,
+    )
+    assert torch.equal(_gather([target], torch.device("cpu")).boxes, relative)
 
 
 def test_box_loss_by_hand() -> None:

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from support.evaluate import evaluate, main
 
+from data.catalog import DataOptions
 from data.classes import SHAPE_CLASSES
+from yolact import get_config
+from yolact.cli.evaluate import validation_set
 from yolact.runs.provenance import as_text, provenance
 
 pytestmark = pytest.mark.usefixtures("in_evaluation_place")
@@ -50,6 +54,40 @@ def test_average_precision(flags: list[str], capsys: pytest.CaptureFixture[str])
     kinds = ["box", "mask"][: 1 if "--detect" in flags else 2]
     titles = [line.split()[1:] for line in out.splitlines() if line.startswith("class ")]
     assert titles == [kinds] * ("--per_class" in flags)
+
+
+@pytest.mark.parametrize(
+    ("trained_on", "trained_val", "val", "told"),
+    [
+        ("alone", "", "", "alone: the AP is of images that the model learned"),
+        ("other/../alone", "", "", "alone: the AP is of images that the model learned"),
+        (
+            "other",
+            "0.5",
+            "",
+            "alone has no val split: if the model was trained on a part of it, add",
+        ),
+        ("other", "", "", ""),
+        ("alone", "", "0.5", ""),
+        ("alone", "0.5", "0.5", ""),
+    ],
+)
+def test_an_ap_of_training_images_is_told(
+    trained_on: str,
+    trained_val: str,
+    val: str,
+    told: str,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    shutil.copytree("scenes/val", "alone", dirs_exist_ok=True)
+    shutil.copy("scenes/annotations/instances_val.json", "alone/labels.json")
+    shapes = get_config("yolact_resnet18_shapes")
+    trained = replace(shapes, dataset=trained_on, data=DataOptions(val=trained_val))
+    dataset = validation_set(replace(shapes, dataset="alone", data=DataOptions(val=val)), trained)
+    assert len(dataset) == (2 if val else 3)
+    warnings = [record.message for record in caplog.records if record.levelname == "WARNING"]
+    assert "".join(warnings).startswith(told)
+    assert bool(warnings) == bool(told)
 
 
 def test_more_objects_than_can_be_found_are_told(

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
 
-from data.catalog import open_dataset
+from data.catalog import has_one_split, open_dataset
 from data.classes import Categories
 from data.images import Image
 from data.sample import Dataset
@@ -57,14 +57,26 @@ class Outputs:
     tiles: str | None = None
 
 
-def validation_set(config: Config) -> Dataset:
-    """Open the validation images of the configured dataset, with the labels of the model."""
+def validation_set(config: Config, trained: Config | None = None) -> Dataset:
+    """Open the validation images of the configured dataset, with the labels of the model.
+
+    Args:
+        config: of the evaluation.
+        trained: with which the model was trained; where these are its own images, that is said.
+    """
     try:
         classes = Categories.from_names(config.model.names)
-        return open_dataset(config.dataset, "val", classes, options=config.data)
+        dataset = open_dataset(config.dataset, "val", classes, options=config.data)
     except FileNotFoundError as error:
         message = f"{error}; --dataset takes other data, --image and --video need none"
         raise FileNotFoundError(message) from None
+    if trained is not None and has_one_split(config.dataset, config.data):
+        if trained.data.val:
+            text = "%s has no val split: if the model was trained on a part of it, add --val=%s"
+            logger.warning(text, config.dataset, trained.data.val)
+        elif Path(config.dataset).resolve() == Path(trained.dataset).resolve():
+            logger.warning("%s: the AP is of images that the model learned", config.dataset)
+    return dataset
 
 
 def detect_in_dataset(

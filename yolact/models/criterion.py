@@ -225,8 +225,8 @@ def _gather(targets: Sequence[Target], device: torch.device) -> _Objects:
             for name in ("boxes", "labels", "is_crowd", "has_mask")
         )
     )
-    boxes = corners.float()
-    boxes = boxes / beside(boxes, targets[0].masks.shape[:0:-1] * 2)
+    # In their own precision: rounding twice would decide between anchors that overlap alike.
+    boxes = (corners / beside(corners, targets[0].masks.shape[:0:-1] * 2)).float()
     usable = (corners[:, 2:] > corners[:, :2]).all(dim=1) & boxes.isfinite().all(dim=1)
     kept, crowds, boxed = usable & ~is_crowd, usable & is_crowd, usable & ~has_mask
     rows = torch.arange(len(targets)).repeat_interleave(torch.tensor(sizes))  # sync: on the CPU
