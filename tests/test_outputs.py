@@ -69,6 +69,13 @@ def test_no_picture_replaces_another_or_an_image(
     assert caplog.text.count("is written as") == 2 * len(renamed)
 
 
+def test_files_beside_images_have_the_names_of_these() -> None:
+    """No picture is written: a labelme file for a.png is a.json."""
+    images = make("a.png", "b.jpg", "b.png")
+    pictures = name_pictures(images, Path("."), False)
+    assert [path.stem for path in pictures] == ["a", "b", "b_png"]
+
+
 def test_pictures_of_an_earlier_run_are_replaced() -> None:
     images = make("a.jpg", "b/a.jpg")
     pictures = name_pictures(images, Path("out"))

@@ -96,7 +96,7 @@ def images_and_pictures(
         return folder, [(source, folder / f"{_stem(source) or 'image'}.png")]
     images = expand_images(source)
     if not writes_pictures:
-        return folder, list(zip(images, name_pictures(images, folder), strict=True))
+        return folder, list(zip(images, name_pictures(images, folder, False), strict=True))
     earlier = [image for image in images if folder.resolve() in image.resolve().parents]
     if earlier and len(earlier) < len(images):
         logger.info("left out: %d images in %s, where the pictures go", len(earlier), folder)
@@ -110,19 +110,20 @@ def images_and_pictures(
     return folder, list(zip(images, pictures, strict=True))
 
 
-def name_pictures(images: Sequence[Path], folder: Path) -> list[Path]:
+def name_pictures(images: Sequence[Path], folder: Path, are_written: bool = True) -> list[Path]:
     """Choose a PNG file for each image; what cannot have the name of its image is told.
 
     Args:
         images: existing files; the first of a name keeps it.
         folder: of the pictures, none of which replaces an image. Below it they lie as the images
             lie below the folder that all of those share.
+        are_written: False where they name other files alone, and may be called as the images are.
 
     Returns:
         As many different files, always the same ones for the same images.
     """
     taken: set[str] = set()
-    inputs = {_identity(image) for image in images} - {None}
+    inputs = {_identity(image) for image in images if are_written} - {None}
     # Without "..", which would lead out of the folder.
     parents = [Path(os.path.normpath(image.absolute())).parent for image in images]
     shared = os.path.commonpath(parents) if images else ""
