@@ -20,12 +20,14 @@ class Problem:
         where: the file, and the annotation or line in it.
         mend: what to do about it.
         is_used: whether it is trained on nevertheless, as it seems to be meant.
+        is_notice: whether it is no mistake for certain, but deserves a look.
     """
 
     what: str
     where: str
     mend: str
     is_used: bool = field(default=False, kw_only=True)
+    is_notice: bool = field(default=False, kw_only=True)
 
     @classmethod
     def of_error(cls, what: str, error: Exception, mend: str) -> Problem:
@@ -53,13 +55,16 @@ class Unusable(ValueError):
 
 
 def tell(log: Callable[[str], object], problems: Sequence[Problem]) -> None:
-    """Log what was left out and what was not, in a line each."""
-    lost = [problem for problem in problems if not problem.is_used]
+    """Log what was left out and what was not, in a line each, and each notice."""
+    lost = [problem for problem in problems if not (problem.is_used or problem.is_notice)]
     used = [problem for problem in problems if problem.is_used]
     if lost:
         log(f"left out {summarize(lost)}")
     if used:
         log(f"used, but to be mended: {summarize(used)}")
+    for problem in problems:
+        if problem.is_notice:
+            log(f"worth a look: {problem}")
 
 
 def summarize(problems: Sequence[Problem]) -> str:

@@ -78,7 +78,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         print(describe_dataset(dataset, config, split), end="\n\n")
     if "val" not in splits and args.dataset != SHAPES and not args.val:
         print("no validation split: --val=0.2 holds out images, --val=path names others\n")
-    tell("problems", problems, args.shown)
+    tell("problems", findings.problems, args.shown)
     tell("worth a look", {part: n for part, n in findings.notices.items() if n}, args.shown)
     unknown: ValueError | None = None
     if predictor is not None and findings.splits:
@@ -90,7 +90,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     write_files(args, findings, config, splits.get("train"))
     if unknown is not None:
         raise unknown
-    count = sum(map(len, problems.values()))
+    count = sum(map(len, findings.problems.values()))
     if count:
         raise ValueError(f"{args.dataset} has {count} problem{'s' * (count > 1)}, see above")
 
@@ -136,7 +136,7 @@ def open_splits(config: Config, problems: dict[str, list[Problem]]) -> dict[str,
         try:
             splits[split] = data = open_dataset(name, split, classes, options=options)
         except (ValueError, FileNotFoundError) as error:
-            if not problems.setdefault(split, []):
+            if all(problem.is_notice for problem in problems.setdefault(split, [])):
                 what = "a split that cannot be used"
                 problems[split].append(Problem.of_error(what, error, "mend it"))
             continue

@@ -12,10 +12,11 @@ import pytest
 from PIL import Image
 from support.foreign_formats import opened
 
-from data.checks.dataset import check_dataset
-from data.depth import to_8_bits
+from data.checks.dataset import check_annotations, check_dataset
+from data.depth import scale_of, to_8_bits
 from data.images import from_pil, read_head, read_image
 
+CELL = {"id": 1, "name": "cell"}
 SHADES = np.arange(6 * 8, dtype=np.uint8).reshape(6, 8) * 5
 TWELVE = SHADES.astype(np.uint16) * 16 + 15
 
@@ -57,6 +58,58 @@ def test_scales(values: Any, expected: list[int]) -> None:
     assert scaled.dtype == np.uint8
     assert scaled.shape == values.shape
     assert scaled.reshape(-1).tolist() == expected
+
+
+def ramp(top: float, side: int = 100) -> Any:
+    return np.linspace(0, top, side * side).astype(np.uint16).reshape(side, side)
+
+
+@pytest.mark.parametrize(
+    ("side", "marked", "value", "top"),
+    [
+        (100, [], 0, 4095),
+        (100, [(20, 50)], 65535, 4095),  # a hot pixel
+        (200, [(20, 50), (90, 3), (199, 199)], 65535, 4095),
+        (100, [(20, 50), (60, 50)], 65535, 65535),  # more than one in 10,000
+        (200, [(20, 50), (20, 51)], 65535, 65535),  # a small bright object
+        (200, [(20, 50), (21, 51)], 65535, 65535),
+        (200, [(20, 50), (21, 50)], 65535, 65535),
+        (200, [(20, 50), (21, 49)], 65535, 65535),
+        (40, [(20, 30)], 65535, 4095),
+        (20, [(10, 10)], 65535, 65535),  # too few pixels to tell
+    ],
+)
+@pytest.mark.parametrize("kind", [np.uint16, np.float32])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_hot_pixels_do_not_darken_a_picture(
+    *, side: int, marked: list[tuple[int, int]], value: int, top: int, kind: Any, channels: int
+) -> None:
+    values = np.dstack([ramp(4095, side)] * channels).astype(kind)
+    for row, column in marked:
+        values[row, column, 0] = value
+    values = values if channels == 3 else values[..., 0]
+    assert scale_of(values) == (0, top)
+    assert (to_8_bits(values) == np.round((values / top).clip(0, 1) * 255)).all()
+
+
+def test_rare_counts_are_not_hot() -> None:
+    counts = np.zeros((100, 100), np.uint16)
+    counts[50, 50] = 3
+    assert scale_of(counts) == (0, 255)
+
+
+def test_pictures_of_one_dataset_that_are_scaled_differently(tmp_path: Path) -> None:
+    for number, top in enumerate((4095, 4000, 60000, 3900)):
+        cv2.imwrite(str(tmp_path / f"{number}.png"), ramp(top))
+    cv2.imwrite(str(tmp_path / "8_bits.png"), ramp(255).astype(np.uint8))
+    images = [{"id": n, "file_name": f"{n}.png"} for n in (0, 1, 2, 3, "8_bits")]
+    content: dict[str, object] = {"images": images, "annotations": [], "categories": [CELL]}
+    (found,) = check_annotations(content, tmp_path)
+    assert found.is_notice
+    told = "0 to 4095: 3 images, such as 0.png, 0 to 65535: 1 image, such as 2.png; if one camera"
+    assert str(found).startswith(f"images of more than 8 bits with several scales: {told}")
+    content["images"] = images[:2]
+    assert not check_annotations(content, tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -183,7 +236,8 @@ def test_every_pixel_format_of_an_export(
     for name in ("g16.png", "g16_12bit.png", "f32.tif", "f32_255.tif", "g16.tif"):
         assert np.abs(grays[name] - reference).max() <= 1, name
     assert (grays["rgb16.png"] == grays["rgba.png"]).all()
-    assert check_dataset(str(folder / "a.json")) == {"train": []}
+    (scales,) = check_dataset(str(folder / "a.json"))["train"]  # it mixes 12 bits with 16
+    assert scales.is_notice
 
 
 @pytest.mark.parametrize("kind", [np.uint16, np.int32, np.float32])

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 
 import cv2
@@ -11,6 +14,7 @@ from numpy.typing import NDArray
 
 from data.annotations.images import Images, read_images
 from data.annotations.locate import image_path
+from data.depth import scale_of
 from data.files import open_file
 from data.formats.convert import unreadable
 from data.images import image_content, read_head, read_image
@@ -21,6 +25,7 @@ _END_LENGTH = max(map(len, _ENDS))
 _READERS = 4  # threads
 _SHRUNK = 4  # times, for a quick look: of smaller pictures nothing is left
 _FLAT = 2  # levels of 255 between the darkest and the brightest pixel
+_SHOWN = 6  # scales
 _DARK = 12  # of 255, which hardly a pixel reaches
 
 
@@ -28,6 +33,8 @@ def check_images(
     entries: list[object], folder: Path, annotations: Path
 ) -> tuple[Images, list[Problem]]:
     """Look at every image file, roughly at the pixels; decode those that look cut short.
+
+    Those of more than 8 bits are decoded, too, and a notice tells if they get several scales.
 
     Args:
         entries: `images` of a COCO file, whatever they are.
@@ -46,17 +53,44 @@ def check_images(
     told = {problem.where for problem in images.problems}
     table, rows = images.table, range(len(images.table))
     paths = [image_path(folder, table.paths.text(row)) for row in rows]
+    scales: dict[tuple[float, float], list[str]] = defaultdict(list)
     with ThreadPoolExecutor(_READERS) as readers:
-        for row, flaw in zip(rows, readers.map(_flaw, paths), strict=True):
+        for row, (flaw, scale) in zip(rows, readers.map(_looked_at, paths), strict=True):
             name = table.file_names.text(row)
+            if scale:
+                scales[scale].append(name)
             if flaw and name not in told:
                 problems.append(Problem(flaw.what, name, flaw.mend))
+    if len(scales) > 1:
+        problems.append(_several(scales))
     order = {name: row for row, name in enumerate(_names(entries))}
     return images, sorted(problems, key=lambda problem: order.get(problem.where, -1))
 
 
 def _names(entries: list[object]) -> list[str]:
     return [str(entry.get("file_name")) for entry in entries if isinstance(entry, dict)]
+
+
+def _several(scales: Mapping[tuple[float, float], Sequence[str]]) -> Problem:
+    """Tell that images of equal values are not equally bright."""
+    told = [
+        f"{bottom:g} to {top:g}: {len(names)} image{'s' * (len(names) > 1)}, such as {names[0]}"
+        for (bottom, top), names in sorted(scales.items())
+    ]
+    where = ", ".join(told[:_SHOWN]) + (f", {len(told) - _SHOWN} more" * (len(told) > _SHOWN))
+    mend = "if one camera took them, scale all alike and save them with 8 bits"
+    return Problem("images of more than 8 bits with several scales", where, mend, is_notice=True)
+
+
+def _looked_at(path: Path) -> tuple[Unusable | None, tuple[float, float] | None]:
+    """Return what is wrong with a file, if anything, and the scale of one of more than 8 bits."""
+    flaw, scale = _flaw(path), None
+    with suppress(ValueError, OSError, cv2.error):
+        if read_head(path).is_deep:
+            content = np.frombuffer(image_content(path), np.uint8)
+            values = cv2.imdecode(content, cv2.IMREAD_ANYDEPTH | cv2.IMREAD_ANYCOLOR)
+            scale = None if values is None else scale_of(values)
+    return flaw, scale
 
 
 def _flaw(path: Path) -> Unusable | None:

@@ -121,13 +121,17 @@ def examine(
     Args:
         name: of the dataset.
         all_splits: its parts, as far as they can be opened.
-        problems: what `data.checks.dataset.check_dataset` has found.
+        problems: what `data.checks.dataset.check_dataset` has found; what only deserves a look
+            becomes a notice.
         image_size: side of the network input in pixels.
     """
     splits = {s: dataset for s, dataset in all_splits.items() if isinstance(dataset, CocoInstances)}
     copies = list(picture_twins(splits))
     objects = {split: sized_objects(split, dataset) for split, dataset in splits.items()}
     notices: dict[str, list[Notice]] = {part: [] for part in (*splits, *problems)}
+    for part, found in problems.items():
+        notices[part] += [Notice(p.what, p.where, p.mend) for p in found if p.is_notice]
+    problems = {part: [p for p in found if not p.is_notice] for part, found in problems.items()}
     twins: list[Place] = []
     for split, dataset in splits.items():
         names = dataset.categories.names if split == "train" else ()
