@@ -212,14 +212,19 @@ def test_boxes_are_cut_at_the_edge(tmp_path: Path) -> None:
     assert CocoInstances(tmp_path, file).sample(0).boxes.tolist() == [[0, 4, 12, 10]]
 
 
-def test_labels_of_a_trained_model(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    model = Categories.from_names(("horse", "Dog"))
+@pytest.mark.parametrize(("other", "like"), [("horse", ""), ("cats", ", like 'cats'")])
+def test_labels_of_a_trained_model(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, other: str, like: str
+) -> None:
+    model = Categories.from_names((other, "Dog"))
     file = write(tmp_path, [annotation(), annotation(id=2, category_id=3)])
     dataset = CocoInstances(tmp_path, file, categories=model)
-    assert dataset.categories.names == ("horse", "Dog")
+    assert dataset.categories.names == (other, "Dog")
     assert dataset.sample(0).labels.tolist() == [1]
     assert dataset.categories.category_ids[1] == 9
-    assert "unknown category_id (1)" in caplog.text
+    assert "left out 1 of 2 annotations: a class that the model does not know (1)" in caplog.text
+    told = f"not among the classes of the model ({other}, Dog), so left out: class 'cat' (1 object"
+    assert f"{told}{like})" in caplog.text
 
 
 def test_a_file_without_classes_has_those_of_the_model(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import difflib
 import gc
 import logging
 from collections import Counter
@@ -23,7 +24,7 @@ from data.problems import Problem, printable, tell
 from data.sample import Annotation, ImageInfo, Sample
 
 from .as_coco import coco_content, coco_index
-from .entries import entries_of, read_categories, read_content
+from .entries import entries_of, other_names, read_categories, read_content
 from .images import Images, check_enough, read_images
 from .locate import image_path
 from .reader import ObjectReader, numbered
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
 
 _logger = logging.getLogger(__name__)
 
+_SHOWN_CLASSES = 8  # in a message
 _NOT_FOR_WORKERS = ("coco", "image_ids")  # made from the tables when asked for
 
 
@@ -103,7 +105,8 @@ class CocoInstances:
                 listed = entries_of(content, "images")
                 images = read_images(listed, self._folder, self._file, _refuse)
                 check_enough(images)
-                objects = ObjectReader(images, label_of)
+                others = {} if categories is None else other_names(content, label_of)
+                objects = ObjectReader(images, label_of, other_names=others)
                 if "annotations" in content:
                     objects.read(entries_of(content, "annotations"))
                 del content, listed  # gigabytes for COCO: the table is made in their place
@@ -111,6 +114,7 @@ class CocoInstances:
                 self.left_out = objects.left_out
                 self.mended = Counter(problem.what for problem in images.problems)
                 self.mended["a bbox that does not fit its outline"] = objects.contradicted
+                self._tell_others(objects.others)
                 self._report(images, objects.contradicted)
         table = numbered(self._objects)
         is_crowd = table.is_crowd & (options.crowd == "ignore")
@@ -266,6 +270,25 @@ class CocoInstances:
             _logger.warning(
                 "%s: left out %d of %d annotations: %s", self._file, left_out, found, reasons
             )
+
+    def _tell_others(self, counts: Mapping[str, int]) -> None:
+        """Name the classes that are left out since the model does not know them."""
+        known, told = self.categories.names, []
+        for name, count in [*counts.items()][:_SHOWN_CLASSES]:
+            near = difflib.get_close_matches(name, known, n=1)
+            like = f", like {near[0]!r}" if near else ""
+            told.append(f"{name!r} ({count} object{'s' * (count > 1)}{like})")
+        if told:
+            _logger.warning(
+                "%s: not among the classes of the model (%s), so left out: class %s",
+                *(self._file, _some(known), printable(_some(told, len(counts)))),
+            )
+
+
+def _some(names: Sequence[str], count: int = 0) -> str:
+    """List the first names, and how many more there are of them."""
+    more = max(count, len(names)) - _SHOWN_CLASSES
+    return ", ".join(names[:_SHOWN_CLASSES]) + (f" and {more} more" if more > 0 else "")
 
 
 def _refuse(problem: Problem) -> None:

@@ -119,6 +119,16 @@ def read_categories(
     return categories, {key: label_of[n] for key, n in number_of.items() if n in label_of}
 
 
+def other_names(content: Mapping[str, object], label_of: Mapping[Key, int]) -> dict[Key, str]:
+    """Return the names of the classes in a file that have no label, by id and by name."""
+    others: dict[Key, str] = {}
+    for entry in entries_of(content, "categories") if "categories" in content else []:
+        if isinstance(entry, dict) and (key := id_key(entry.get("id"))) is not None:
+            name = str(entry.get("name"))
+            others |= {} if key in label_of else {key: name, name: name}
+    return others
+
+
 def _groups(
     entries: list[object], keys: Sequence[Key | None], content: Mapping[str, object]
 ) -> dict[int, str]:

@@ -44,16 +44,24 @@ class ObjectReader:
         images: of the dataset.
         label_of: the label of each category id in use.
         boxes_as_given: leave boxes as they are, even if they contradict their outlines.
+        other_names: the names of classes that are known but not in use, by category id.
 
     Attributes:
         left_out: how many annotations could not be used, for each reason.
+        others: how many of these are of each class that is not in use.
         contradicted: how many had a box that is not that of their outline, which is used instead.
     """
 
     def __init__(
-        self, images: Images, label_of: Mapping[Key, int], boxes_as_given: bool = False
+        self,
+        images: Images,
+        label_of: Mapping[Key, int],
+        boxes_as_given: bool = False,
+        other_names: Mapping[Key, str] | None = None,
     ) -> None:
         self.left_out: Counter[str] = Counter()
+        self.others: Counter[str] = Counter()
+        self._other_names = other_names or {}
         self.contradicted = 0
         self._images = images.table
         self._row_of, self._lost = images.row_of, images.left_out
@@ -106,7 +114,10 @@ class ObjectReader:
         if image_id is None or image_id not in self._row_of:
             return IMAGE_LEFT_OUT if image_id in self._lost else "unknown image_id"
         if category_id is None or category_id not in self._label_of:
-            return "unknown category_id"
+            if category_id is None or category_id not in self._other_names:
+                return "unknown category_id"
+            self.others[self._other_names[category_id]] += 1
+            return "a class that the model does not know"
         row = self._row_of[image_id]
         outline, box = entry.get("segmentation"), entry.get("bbox")
         if is_no_outline(outline) and _are_numbers(box, 4):
