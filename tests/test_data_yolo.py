@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,8 @@ from support.foreign_formats import (
 from data.catalog import Split
 from data.checks.dataset import check_dataset
 from data.formats.data_yaml import MAX_BYTES, read_class_names, read_places
-from data.formats.yolo import read_yolo
+from data.formats.yolo import FROM_ONE, read_yolo
+from yolact.doctor.findings import examine
 
 # Twenty lists, each of nine times the one before: 10^19 texts.
 LAUGHS = "y0: &y0 [ha]\n" + "".join(
@@ -291,6 +293,7 @@ def test_images_and_labels_of_yolo_that_do_not_belong_together(tmp_path: Path) -
         "a line that is not numbers",
         "an image that cannot be read",
         "labels without an image",
+        "images without a label file",
     ]
 
 
@@ -355,3 +358,78 @@ def test_an_image_of_lines_that_cannot_be_used_is_no_negative(tmp_path: Path) ->
     content, problems = read_yolo(images, tmp_path / "data.yaml")
     assert [image["file_name"] for image in content["images"]] == ["a.png"]
     assert len(problems) == 1
+
+
+def labelled(folder: Path, *texts: str | None, names: str = "[leaf, stem]") -> Path:
+    """An image for each text file, None for an image without one."""
+    images = [f"{number}.png" for number in range(len(texts))]
+    write_images(folder / "images", tuple(images))
+    (folder / "labels").mkdir()
+    for number, text in enumerate(texts):
+        if text is not None:
+            (folder / "labels" / f"{number}.txt").write_text(text)
+    (folder / "data.yaml").write_text(f"names: {names}\ntrain: images\n")
+    return folder
+
+
+def lines(*labels: int) -> str:
+    return "".join(f"{label} 0.1 0.1 0.5 0.1 0.5 0.5\n" for label in labels)
+
+
+SHORT = "0 0.1 0.1 0.2 0.2\n"
+
+
+@pytest.mark.parametrize(
+    ("texts", "told"),
+    [
+        ((lines(0), "", ""), ""),
+        ((lines(0), None, None), "images without a label file: 2 of 3, such as .*1.png; they are"),
+        ((lines(*[0] * 20) + SHORT,), "a few boxes among polygons: 1 of 21 objects, such as .*21;"),
+        ((lines(*[0] * 8) + SHORT,), ""),
+        ((SHORT,), ""),
+    ],
+)
+def test_what_deserves_a_look(tmp_path: Path, texts: tuple[str | None, ...], told: str) -> None:
+    folder = labelled(tmp_path, *texts)
+    _, found = read_yolo(folder / "images", folder / "data.yaml")
+    assert all(problem.is_notice for problem in found)
+    assert [bool(re.match(told, str(problem))) for problem in found] == [True] * bool(told)
+
+
+@pytest.mark.parametrize(
+    ("labels", "is_shifted"),
+    [((1, 2, 2), True), ((2,), True), ((0, 1, 2), False), ((1,), False), ((1, 3), False)],
+)
+def test_numbers_that_begin_at_1(
+    tmp_path: Path, labels: tuple[int, ...], is_shifted: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder = labelled(tmp_path, lines(*labels, *[1] * (1 in labels)))
+    if labels == (2,):
+        with pytest.raises(ValueError, match="begin at 1.*; YOLO counts from 0: subtract 1"):
+            read_yolo(folder / "images", folder / "data.yaml")
+        return
+    _, found = read_yolo(folder / "images", folder / "data.yaml")
+    assert any(problem.what == FROM_ONE for problem in found) == is_shifted
+    assert all("name it in" not in problem.mend for problem in found) or not is_shifted
+    dataset = opened(folder, "train")
+    notices = examine("mine", {"train": dataset}, {"train": found}, 550).notices["train"]
+    is_taken_out = any("take it out" in notice.mend for notice in notices)
+    assert is_taken_out == (0 not in labels and not is_shifted)
+
+
+def test_labels_at_another_place(tmp_path: Path) -> None:
+    write_images(tmp_path / "images/train")
+    (tmp_path / "labels").mkdir()
+    (tmp_path / "data.yaml").write_text("names: [leaf]\ntrain: images/train\n")
+    where = "no image has a label file: .*a.png has no .*a.txt"
+    with pytest.raises(ValueError, match=f"{where}$"):
+        opened(tmp_path, "train")
+    (tmp_path / "labels" / "a.txt").write_text(LINE)
+    with pytest.raises(ValueError, match=f"{where}; .*labels/a.txt lies elsewhere: move"):
+        opened(tmp_path, "train")
+
+
+def test_a_last_number_that_is_a_score(tmp_path: Path) -> None:
+    folder = labelled(tmp_path, lines(0), "0 0.1 0.1 0.5 0.1 0.5 0.5 0.93\n")
+    _, (problem,) = read_yolo(folder / "images", folder / "data.yaml")
+    assert "or is the last number a score?" in problem.mend

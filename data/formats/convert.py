@@ -108,6 +108,10 @@ class CocoBuilder:
         """Tell of what was taken as it is meant, but should be mended."""
         self.problems.append(Problem(what, str(where), mend, is_used=True))
 
+    def notice(self, what: str, where: str, mend: str) -> None:
+        """Tell of what is no mistake for certain, but deserves a look."""
+        self.problems.append(Problem(what, where, mend, is_notice=True))
+
     def finish(
         self, source: Path, categories: Categories | None = None, listed: Iterable[str] = ()
     ) -> Converted:
@@ -155,8 +159,9 @@ class CocoBuilder:
 
     def _told(self) -> str:
         """Return what is wrong, with an example and what to do about that."""
-        mend = f"; {self.problems[0].mend:.300}" if self.problems else ""
-        return summarize(self.problems) + printable(mend)
+        wrong = [problem for problem in self.problems if not problem.is_notice]
+        mend = f"; {wrong[0].mend:.300}" if wrong else ""
+        return summarize(wrong) + printable(mend)
 
 
 def header_hw(image: Path) -> tuple[int, int]:

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 
 from data.annotations.polygons import Ring, one_ring
+from data.classes import Categories
 from data.files import read_text_of
-from data.problems import Unusable
+from data.problems import Problem, Unusable
 
 from .convert import CocoBuilder, Converted, Object, header_hw, polygon
 from .data_yaml import read_class_names, write_data_yaml
@@ -23,7 +25,12 @@ from .yolo_files import find_places, images_of, label_folder
 
 _LARGEST_SHARE = 2.0  # beyond it, coordinates are pixels
 _SUFFIXES = (".txt", ".TXT")
+_FEW_BOXES = 0.1  # of the objects: if more are boxes, these are meant
+_NO_NAME = "a class number without a name"
 _LINE = "write: class x1 y1 x2 y2 x3 y3 ..."
+
+FROM_ONE = "class numbers that seem to begin at 1"
+"""What is said of a dataset where they do."""
 
 
 def read_yolo(image_folder: Path, names_file: Path, part: str = "") -> Converted:
@@ -39,7 +46,7 @@ def read_yolo(image_folder: Path, names_file: Path, part: str = "") -> Converted
         part: "train" or "val", if `names_file` says where its images are; "" for all in the folder.
 
     Raises:
-        ValueError: the names cannot be read, or nothing can be used.
+        ValueError: the names cannot be read, no image has a text file, or nothing can be used.
     """
     categories = read_class_names(names_file)
     places = find_places(names_file)[part] if part else [image_folder]
@@ -51,6 +58,10 @@ def read_yolo(image_folder: Path, names_file: Path, part: str = "") -> Converted
                 if isinstance(image, Unusable):
                     raise image
                 files[image] = _text_file(image, place)
+    unlabelled = [image for image, file in files.items() if not os.path.lexists(file)]
+    if files and len(unlabelled) == len(files):
+        raise ValueError(_no_labels(names_file, files))
+    read: list[tuple[Object, str]] = []
     for image, file in files.items():
         with found.leaving_out(str(image)):
             image_hw = header_hw(image)
@@ -59,15 +70,56 @@ def read_yolo(image_folder: Path, names_file: Path, part: str = "") -> Converted
             for number, line in lines.items():
                 with found.leaving_out(f"{file}, line {number}"):
                     parsed = _parsed(line, image_hw)
+                    read.append((parsed, f"{file}, line {number}"))
                     if parsed.category not in categories.label_of:
-                        raise Unusable("a class number without a name", f"name it in {names_file}")
+                        raise Unusable(_NO_NAME, f"name it in {names_file}")
                     objects.append(parsed)
             name = Path(os.path.relpath(image, image_folder)).as_posix()
             found.add(name, image_hw, objects, len(lines))
     for file in _stray(filter(Path.is_dir, places), set(files.values())):
         with found.leaving_out(str(file)):
             raise Unusable("labels without an image", f"put the image into {image_folder}")
+    _tell_numbers(found, names_file, categories, {parsed.category for parsed, _ in read})
+    _tell_boxes(found, read)
+    if unlabelled:
+        where = f"{len(unlabelled)} of {len(files)}, such as {unlabelled[0]}"
+        found.notice("images without a label file", where, "they are learned as showing nothing")
     return found.finish(names_file if part else label_folder(image_folder), categories)
+
+
+def _no_labels(names_file: Path, files: Mapping[Path, Path]) -> str:
+    """Say that no image has a text file, where one was looked for, and where some lie."""
+    image, file = next(iter(files.items()))
+    stems = {path.stem for path in files}
+    below = (path for path in names_file.parent.rglob("*") if path.suffix in _SUFFIXES)
+    astray = next((path for path in below if path.stem in stems), None)
+    found = f"; {astray} lies elsewhere: move the label files" if astray else ""
+    return f"{names_file}: no image has a label file: {image} has no {file}{found}"
+
+
+def _tell_numbers(
+    found: CocoBuilder, names_file: Path, categories: Categories, used: AbstractSet[str | int]
+) -> None:
+    """Tell of class numbers that begin at 1: none is 0, and one is beyond the names."""
+    count = len(categories)
+    if categories.category_ids != tuple(range(count)) or 0 in used or count not in used:
+        return
+    mend = "YOLO counts from 0: subtract 1 from each"
+    found.problems = [
+        replace(problem, mend=mend) if problem.what == _NO_NAME else problem
+        for problem in found.problems
+    ]
+    where = f"{names_file} names {count} from 0 on, no object has 0, some have {count}"
+    found.problems.insert(0, Problem(FROM_ONE, where, mend, is_used=True))
+
+
+def _tell_boxes(found: CocoBuilder, read: Sequence[tuple[Object, str]]) -> None:
+    """Tell of a few boxes among polygons, which may be polygons cut short."""
+    boxes = [where for parsed, where in read if not parsed.outline]
+    if 0 < len(boxes) <= _FEW_BOXES * len(read):
+        where = f"{len(boxes)} of {len(read)} objects, such as {boxes[0]}"
+        mend = "four numbers are centre and size: a polygon has three points or more"
+        found.notice("a few boxes among polygons", where, mend)
 
 
 def write_yolo(output: Output, pictures: Iterable[Picture]) -> None:
@@ -163,7 +215,8 @@ def _parsed(line: str, image_hw: tuple[int, int]) -> Object:
         raise Unusable("a line that is not numbers", _LINE)
     is_box = len(shares) in (4, 5)  # centre and size, perhaps a score
     if len(shares) % 2 and not is_box:
-        raise Unusable("an x without its y", _LINE)
+        mend = f"{_LINE}, or is the last number a score? leave that out"
+        raise Unusable("an x without its y", mend)
     if max(map(abs, shares), default=0) > _LARGEST_SHARE:
         raise Unusable("coordinates in pixels", "divide x by the width and y by the height")
     height, width = image_hw

@@ -9,6 +9,7 @@ from typing import Any
 
 from data.annotations.coco import CocoInstances
 from data.copies import Twins
+from data.formats.yolo import FROM_ONE
 from data.problems import Problem
 from data.sample import Dataset, ImageInfo
 from yolact.predictor import Predictor
@@ -135,7 +136,8 @@ def examine(
     twins: list[Place] = []
     for split, dataset in splits.items():
         names = dataset.categories.names if split == "train" else ()
-        few = few_objects(objects[split], names)
+        is_shifted = any(problem.what == FROM_ONE for problem in problems.get(split, ()))
+        few = few_objects(objects[split], names[is_shifted:])
         small = too_small(objects[split], image_size)
         own = list(object_twins_of(split, dataset))
         notices[split] += chain(two_classes(dataset, own), names_alike(names), few, small)
