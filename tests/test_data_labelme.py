@@ -3,6 +3,7 @@ from __future__ import annotations
 import base64
 import json
 import logging
+import re
 from pathlib import Path
 from typing import Any
 
@@ -176,3 +177,35 @@ def test_what_is_left_out_is_told_once(tmp_path: Path, caplog: pytest.LogCapture
         opened(tmp_path, "train")
     (record,) = caplog.records
     assert "left out a point, which has no area (2), a line, which" in record.getMessage()
+
+
+@pytest.mark.parametrize(
+    ("group", "parts", "told"),
+    [(1, 7, "7 shapes became 1 object, such as .*a.json, 7 of 'cat';"), (1, 5, ""), (None, 7, "")],
+)
+def test_many_shapes_of_one_group(tmp_path: Path, group: int | None, parts: int, told: str) -> None:
+    corners = ([5, 5], [15, 5], [15, 15])
+    shapes = [shape("polygon", *corners, group_id=group)] * parts
+    _, found = read_labelme(tmp_path, labelme(tmp_path, *shapes))
+    assert all(problem.is_notice for problem in found)
+    matches = [re.match(f"many shapes joined by Group ID: {told}", str(each)) for each in found]
+    assert [bool(match) for match in matches] == [True] * bool(told)
+
+
+def test_images_without_a_json_file(tmp_path: Path) -> None:
+    labelme(tmp_path, shape("rectangle", [15, 15], [5, 5]))
+    write_images(tmp_path, ("b.png", "c.png"))
+    content, (problem,) = read_labelme(tmp_path, tmp_path)
+    assert len(content["images"]) == 1
+    assert problem.is_notice
+    assert str(problem).startswith("images without a JSON file: 2, such as b.png; they are not use")
+
+
+def test_images_with_a_json_file_of_the_other_split(tmp_path: Path) -> None:
+    images = write_images(tmp_path / "images", ("a.png", "b.png"))
+    for split, name in (("train", "a"), ("val", "b")):
+        corners = shape("rectangle", [15, 15], [5, 5])
+        (tmp_path / split).mkdir()
+        content = json.dumps({"shapes": [corners], "imagePath": f"{name}.png"})
+        (tmp_path / split / f"{name}.json").write_text(content)
+    assert not read_labelme(images, tmp_path / "train").problems

@@ -5,8 +5,10 @@ from __future__ import annotations
 import base64
 import json
 import math
+import os
 from collections.abc import Iterable, Sequence
-from pathlib import Path
+from collections.abc import Set as AbstractSet
+from pathlib import Path, PurePath
 from typing import NamedTuple
 
 import numpy as np
@@ -33,9 +35,11 @@ from .convert import (
 )
 from .drawn import Drawn
 from .output import Output, Picture
+from .yolo_files import images_below
 
 _POLYGONS = ("polygon", "rotation", "rotated_rectangle", "oriented_rectangle", "quadrilateral")
 _LARGE = 1 << 20  # pixels of a mask that any image may have
+_MANY_PARTS = 5  # of one object
 _CLASS_LIST = "labels.txt"
 _SPECIAL = ("__ignore__", "_background_")
 
@@ -75,6 +79,7 @@ def read_labelme(image_folder: Path, label_folder: Path) -> Converted:
     found = CocoBuilder()
     finder = ImageFinder(image_folder, label_folder)
     images: dict[str, _Labels] = {}
+    groups: list[tuple[int, str]] = []
     for file in json_files_below(label_folder):
         with found.leaving_out(str(file)):
             content, shapes = _content(found, file)
@@ -82,13 +87,38 @@ def read_labelme(image_folder: Path, label_folder: Path) -> Converted:
             image = _image_of(content, file, "" if inside == "." else inside, finder)
             stated = stated_hw(content, "imageHeight", "imageWidth")
             image_hw = stated or header_hw(image)
-            objects = _objects(found, shapes, image_hw, file)
+            objects = _objects(found, shapes, image_hw, file, groups)
             labels = _Labels(file, image_hw, objects, len(shapes))
             name = finder.relative(image)
             images[name] = _with_earlier(found, images.get(name), labels)
     for name, labels in images.items():
         found.add(name, labels.image_hw, labels.objects, labels.listed)
+    _tell_groups(found, groups)
+    _tell_unused(found, image_folder, images.keys(), label_folder)
     return found.finish(label_folder, listed=_class_list(label_folder))
+
+
+def _tell_groups(found: CocoBuilder, groups: Sequence[tuple[int, str]]) -> None:
+    """Tell of objects of so many parts that their Group ID may be meant otherwise."""
+    if groups:
+        shapes, where = sum(count for count, _ in groups), max(groups)[1]
+        objects = f"{len(groups)} object{'s' * (len(groups) > 1)}"
+        told = f"{shapes} shapes became {objects}, such as {where}"
+        mend = "only the parts of one object share a Group ID: clear it of others"
+        found.notice("many shapes joined by Group ID", told, mend)
+
+
+def _tell_unused(
+    found: CocoBuilder, folder: Path, used: AbstractSet[str], label_folder: Path
+) -> None:
+    """Tell of images that no JSON file is about, nor one of another split."""
+    whole = Path(os.path.commonpath([folder.absolute(), label_folder.absolute()]))
+    stems = {file.stem for file in json_files_below(whole)}
+    names = (path.relative_to(folder).as_posix() for path in images_below(folder))
+    unused = [name for name in names if name not in used and PurePath(name).stem not in stems]
+    if unused:
+        mend = "they are not used: one without objects needs a JSON file, too"
+        found.notice("images without a JSON file", f"{len(unused)}, such as {unused[0]}", mend)
 
 
 def write_labelme(output: Output, pictures: Iterable[Picture]) -> None:
@@ -211,8 +241,13 @@ def _with_earlier(found: CocoBuilder, earlier: _Labels | None, labels: _Labels) 
 
 
 def _objects(
-    found: CocoBuilder, shapes: list[object], image_hw: tuple[int, int], file: Path
+    found: CocoBuilder,
+    shapes: list[object],
+    image_hw: tuple[int, int],
+    file: Path,
+    groups: list[tuple[int, str]],
 ) -> list[Object]:
+    """Return the objects of a file; add those of many parts to `groups`: how many, and where."""
     parts: dict[tuple[str, str], list[Part]] = {}
     for number, shape in enumerate(shapes, start=1):
         with found.leaving_out(f"{file}, shape {number}"):
@@ -224,6 +259,11 @@ def _objects(
                 raise Unusable("a shape without a label", "give it the name of its class")
             key = f"shape {number}" if group is None else f"group {group!r:.80}"
             parts.setdefault((label.strip(), key), []).append(outline)
+    groups += [
+        (len(outlines), f"{file}, {len(outlines)} of {label!r:.80}")
+        for (label, _), outlines in parts.items()
+        if len(outlines) > _MANY_PARTS
+    ]
     return [Object(label, joined(outlines, image_hw)) for (label, _), outlines in parts.items()]
 
 
