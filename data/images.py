@@ -24,7 +24,7 @@ from torch import Tensor
 
 from .depth import to_8_bits
 from .files import decode_text, open_file, read_bytes
-from .tiff import decode_tiff, is_tiff, tiff_hw
+from .tiff import decode_tiff, is_tiff, tiff_hw, told_of_pages
 
 Image = NDArray[np.uint8]
 """(H, W, 3) RGB."""
@@ -58,7 +58,7 @@ def read_image(
 
     Grayscale is repeated, transparency dropped, more than 8 bits scaled to 8 (see `data.depth`),
     palettes and CMYK converted, and the rotation that a camera noted in EXIF is applied. Of an
-    animation the first frame is read. Of a labelme file it is the picture embedded in it.
+    animation or a TIFF of pages the first is read, of a labelme file the picture embedded in it.
 
     Args:
         source: a path, or the bytes of a file.
@@ -226,7 +226,7 @@ def _opened(path: Path) -> BinaryIO:
     try:
         if is_embedded(path):
             return io.BytesIO(_embedded(read_bytes(path)))
-        return open_file(path)
+        return told_of_pages(open_file(path), path)
     except FileNotFoundError:
         raise FileNotFoundError(f"no such image: {path}") from None
     except (OSError, ValueError, RecursionError) as error:  # a name with a zero byte, deep JSON

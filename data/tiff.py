@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import io
-from typing import Any
+import logging
+import struct
+from contextlib import suppress
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, BinaryIO
 
 import cv2
 import numpy as np
@@ -12,11 +17,25 @@ from PIL import TiffImagePlugin
 
 _MARKS = (b"II*\0", b"MM\0*")
 _WIDTH, _HEIGHT = 256, 257  # tags
+_MOST_PAGES = 10_000  # that are counted
+_FORMS = {  # of the marks: where the first page is, and how counts and places are written
+    **{b"II*\0": (4, "<H", "<L"), b"MM\0*": (4, ">H", ">L")},
+    **{b"II+\0": (8, "<Q", "<Q"), b"MM\0+": (8, ">Q", ">Q")},  # of more than 4 GiB
+}
+_logger = logging.getLogger(__name__)
 
 
 def is_tiff(content: bytes) -> bool:
     """Tell by the first bytes of a file."""
     return content.startswith(_MARKS)
+
+
+def told_of_pages(file: BinaryIO, path: Path) -> BinaryIO:
+    """Warn, once for each path, of a TIFF of several pages; return the file, rewound."""
+    if (pages := _count_pages(file)) > 1:
+        _warn(path, pages)
+    file.seek(0)
+    return file
 
 
 def tiff_hw(content: bytes) -> tuple[int, int]:
@@ -45,3 +64,30 @@ def decode_tiff(content: bytes) -> NDArray[Any]:
     if values is None or (values.ndim == 3 and values.shape[2] not in (3, 4)):
         raise ValueError("a TIFF of samples that are not known")
     return values if values.ndim == 2 else values[..., 2::-1]
+
+
+@lru_cache(10_000)
+def _warn(path: Path, pages: int) -> None:
+    count = f"{pages} pages" if pages < _MOST_PAGES else f"{_MOST_PAGES} pages or more"
+    _logger.warning("%s has %s: the first is read", path, count)
+
+
+def _count_pages(file: BinaryIO) -> int:
+    """Count the pages, without a look at them; 0 for what is no TIFF."""
+    start, count_form, place_form = _FORMS.get(file.read(4), (0, "", ""))
+    pages: set[int] = set()
+    if start:
+        is_big = start == 8
+        with suppress(struct.error, OSError, OverflowError):  # it is cut short
+            place = _number(file, start, place_form)
+            while place and place not in pages and len(pages) < _MOST_PAGES:
+                entries = _number(file, place, count_form)
+                pages.add(place)
+                end = place + struct.calcsize(count_form) + entries * (20 if is_big else 12)
+                place = _number(file, end, place_form)
+    return len(pages)
+
+
+def _number(file: BinaryIO, place: int, form: str) -> int:
+    file.seek(place)
+    return int(struct.unpack(form, file.read(struct.calcsize(form)))[0])

@@ -4,6 +4,7 @@ import io
 import struct
 import sys
 import tracemalloc
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
@@ -294,3 +295,31 @@ def test_a_jpeg_of_thousands_of_scans_is_refused(tmp_path: Path, progressive: bo
     for read in (read_image, partial(read_small, side=8)):
         with pytest.raises(ValueError, match="a.jpg.*more than 200 scans"):
             read(path)
+
+
+@pytest.mark.parametrize("big_tiff", [False, True])
+@pytest.mark.parametrize("pages", [1, 4])
+def test_a_tiff_of_several_pages(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, pages: int, big_tiff: bool
+) -> None:
+    frames = [Image.new("L", (8, 6), 50 * number) for number in range(pages)]
+    file = tmp_path / "stack.tif"
+    frames[0].save(file, save_all=True, append_images=frames[1:], big_tiff=big_tiff)
+    for read in (read_head, read_image, read_image):
+        read(file)
+    told = f"{file} has {pages} pages: the first is read"
+    assert [record.message for record in caplog.records] == [told] * (pages > 1)
+    assert not read_image(file).any()
+
+
+@pytest.mark.filterwarnings("ignore:Corrupt EXIF data")
+@pytest.mark.parametrize("end", [6, 10, 30, 140])
+def test_pages_of_a_tiff_that_is_cut_short(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, end: int
+) -> None:
+    frames = [Image.new("L", (8, 6), 50 * number) for number in range(4)]
+    frames[0].save(tmp_path / "a.tif", save_all=True, append_images=frames[1:])
+    (tmp_path / "a.tif").write_bytes((tmp_path / "a.tif").read_bytes()[:end])
+    with suppress(ValueError):
+        read_image(tmp_path / "a.tif")
+    assert "pages" not in caplog.text
