@@ -81,6 +81,8 @@ def test_nothing_wrong(tmp_path: Path, annotations: tuple[Any, ...]) -> None:
         ({"segmentation": [[0, 0, 59, 39, 59, 0, 0, 39] * 9000]}, "outline far too long"),
         ({"segmentation": [[50, 1, 70, 1, 60, 20]]}, "an outline partly outside the image"),
         ({"segmentation": [[10, 45, 30, 45, 20, 58]]}, "x and y swapped"),
+        ({"segmentation": [[10, 35, 30, 35, 30, 58, 10, 58]]}, "x and y swapped"),
+        ({"segmentation": [[10, 20, 30, 20, 30, 43, 10, 43]]}, "an outline partly outside"),
         ({"bbox": [10, 5, 50, 35]}, "two corners"),
         ({"segmentation": SQUARES[1:], "bbox": [34, 24, 8, 8]}, "by its centre"),
         ({"bbox": [0, 0, 3, 3]}, "does not fit"),

@@ -175,7 +175,9 @@ def _check_place(found: _Object, image_hw: Sequence[int]) -> None:
     """Refuse what is outside the image, or has no area."""
     x1, y1, x2, y2 = found.extent
     if not _is_inside(found.extent, image_hw):
-        if _is_inside((y1, x1, y2, x2), image_hw):
+        width, height = min(x2, image_hw[1]) - max(x1, 0), min(y2, image_hw[0]) - max(y1, 0)
+        is_mostly_out = max(width, 0) * max(height, 0) < (x2 - x1) * (y2 - y1) / 2
+        if is_mostly_out and _is_inside((y1, x1, y2, x2), image_hw):
             raise Unusable("an outline with x and y swapped", "swap them")
         is_partly = x1 < image_hw[1] and y1 < image_hw[0] and x2 > 0 and y2 > 0
         part = "partly " if is_partly else ""
