@@ -17,8 +17,10 @@ from support.foreign_formats import DISC, HW, opened, write_images
 from data.annotations import run_lengths
 from data.catalog import resolve_dataset
 from data.formats.label_maps.ids import ids_of_colours
+from data.formats.label_maps.numbered import read_numbered
 from data.formats.label_maps.pngs import read_pngs
 from data.formats.label_maps.voc import colour_map, read_voc
+from data.formats.recognise import read_split
 from data.formats.sam import read_sam
 
 VOID = 255
@@ -221,6 +223,39 @@ def test_numbered_objects_beside_their_images(tmp_path: Path) -> None:
     assert objects(found) == [("class 1", 1, 0, as_bytes(LEFT)), ("class 2", 1, 0, as_bytes(RIGHT))]
     assert [problem.what for problem in found.problems] == ["a missing image"]
     assert len(opened(tmp_path, "train")) == 1
+
+
+@pytest.mark.parametrize(
+    ("images", "masks", "name", "kind"),
+    [
+        ("images", "masks", "{}.png", np.uint8),
+        ("images", "masks", "{}_cp_masks.tif", np.uint16),
+        ("train/images", "train/masks", "{}.tif", np.float32),
+        ("images/train", "masks/train", "{}_masks.png", np.uint16),
+    ],
+)
+def test_numbered_masks(tmp_path: Path, images: str, masks: str, name: str, kind: Any) -> None:
+    write_images(tmp_path / images, ("a.png", "b.jpg", "c.png", "d.png"))
+    ids = {"a": LEFT * 3 + RIGHT * 200, "b": DISC, "c": np.zeros(HW), "gone": DISC}
+    for stem, pixels in ids.items():
+        save(tmp_path / masks / name.format(stem), pixels.astype(kind))
+    split = resolve_dataset(str(tmp_path)).split("train")
+    assert split.format == "numbered"
+    found = read_split(split)
+    told = [("a missing image", False), ("images without a mask", True)]
+    assert [(problem.what, problem.is_notice) for problem in found.problems] == told
+    expected = [(1, as_bytes(LEFT)), (1, as_bytes(RIGHT)), (2, as_bytes(DISC))]
+    assert objects(found) == [("object", i, 0, mask) for i, mask in expected]
+    assert len(opened(tmp_path, "train")) == 3
+
+
+def test_masks_of_one_number(tmp_path: Path) -> None:
+    write_images(tmp_path / "images")
+    for name in ("a", "b"):
+        save(tmp_path / "masks" / f"{name}.png", ((LEFT | RIGHT) * 255).astype(np.uint8))
+    (problem,) = read_numbered(tmp_path / "images", tmp_path / "masks").problems
+    assert problem.is_notice
+    assert problem.what == "masks of one number each"
 
 
 @pytest.mark.parametrize("folder", ["stage1_train", "train", ""])

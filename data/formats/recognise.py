@@ -8,6 +8,7 @@ from pathlib import Path
 
 from data.files import open_file
 from data.formats.label_maps.find import label_map_splits
+from data.formats.label_maps.numbered import read_numbered
 from data.formats.label_maps.panoptic import read_panoptic
 from data.formats.label_maps.pngs import read_pngs
 from data.formats.label_maps.voc import read_voc
@@ -32,6 +33,7 @@ READERS: dict[Format, Callable[..., Converted]] = {
     "sam": read_sam,
     "panoptic": read_panoptic,
     "voc": read_voc,
+    "numbered": read_numbered,
     "pngs": read_pngs,
 }
 """For each format but COCO's own: image folder, annotations, and the part where there are parts."""
@@ -41,7 +43,8 @@ OF_ONE_IMAGE = ("labelme", "sam")
 
 EXPECTED = (
     "one JSON file of COCO (also panoptic), VIA or Label Studio, CVAT's XML, YOLO's data.yaml with "
-    "images/ and labels/, files of labelme or SA-1B, VOC's SegmentationObject, or masks as PNG"
+    "images/ and labels/, files of labelme or SA-1B, VOC's SegmentationObject, images/ and masks/ "
+    "of numbered objects with the same names, or a PNG for each object in a folder for each image"
 )
 
 _NAMES = re.compile(rb"^(\xef\xbb\xbf)?names\s*:", re.MULTILINE)  # perhaps behind a byte order mark

@@ -10,7 +10,17 @@ from typing import Literal, NamedTuple
 
 SplitName = Literal["train", "val", "test"]
 Format = Literal[
-    "coco", "yolo", "labelme", "via", "cvat", "label_studio", "sam", "panoptic", "voc", "pngs"
+    "coco",
+    "yolo",
+    "labelme",
+    "via",
+    "cvat",
+    "label_studio",
+    "sam",
+    "panoptic",
+    "voc",
+    "numbered",
+    "pngs",
 ]
 
 

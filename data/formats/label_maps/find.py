@@ -7,6 +7,7 @@ from pathlib import Path
 
 from data.formats.splits import SplitName, SplitPaths, split_folder, split_of
 
+from .numbered import are_paired
 from .pngs import ID_SUFFIX, MASKS, OWN_IMAGE
 from .voc import CLASSES, IMAGES, OBJECTS, voc_lists
 
@@ -20,6 +21,8 @@ def label_map_splits(folder: Path) -> Splits:
     """Find the training and the validation split, None for what is not there."""
     for root in _voc_roots(folder):
         return _voc_splits(root)
+    if any(numbered := _numbered_splits(folder)):
+        return numbered
     images, masks = (next(_below(folder, name), folder) for name in ("leftImg8bit", "gtFine"))
     return _png_splits(images, masks)
 
@@ -50,6 +53,25 @@ def _voc_splits(root: Path) -> Splits:
     listing = lists.get("trainval") or (next(iter(lists.values())) if len(lists) == 1 else root)
     whole = SplitPaths("voc", images, listing)
     return whole, whole
+
+
+def _numbered_splits(folder: Path) -> Splits:
+    """Find `images` beside `masks` in folders of the splits, the other way round, or alone."""
+    images, masks = folder / OWN_IMAGE, folder / MASKS
+    train, val = (
+        _numbered(inner / OWN_IMAGE, inner / MASKS)
+        if (inner := split_folder(folder, name))
+        else _numbered(split_folder(images, name), split_folder(masks, name))
+        for name in _NAMES
+    )
+    whole = None if train or val else _numbered(images, masks)
+    return train or whole, val or whole
+
+
+def _numbered(images: Path | None, masks: Path | None) -> SplitPaths | None:
+    if images is None or masks is None or not (images.is_dir() and masks.is_dir()):
+        return None
+    return SplitPaths("numbered", images, masks) if are_paired(images, masks) else None
 
 
 def _png_splits(images: Path, masks: Path) -> Splits:
