@@ -65,9 +65,12 @@ def test_check_a_bad_dataset(tmp_path: Path, capsys: pytest.CaptureFixture[str])
 
 def test_check_a_flat_folder_of_labelme(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write_labelme(two_images(), write_images(tmp_path))
+    write_images(tmp_path, ("d.png",))
     assert run_command(main_of("check_dataset"), [str(tmp_path)]) == 0
     out, _ = capsys.readouterr()
     assert "no validation split" in out
+    assert "problems in train: none\nworth a look in train: " in out
+    assert "  images without a JSON file: 1, such as d.png; they are not used" in out
     (tmp_path / "c.json").write_text("{")
     assert run_command(main_of("check_dataset"), [str(tmp_path)]) == 1
 
