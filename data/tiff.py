@@ -6,7 +6,6 @@ import io
 import logging
 import struct
 from contextlib import suppress
-from functools import lru_cache
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -23,6 +22,7 @@ _FORMS = {  # of the marks: where the first page is, and how counts and places a
     **{b"II+\0": (8, "<Q", "<Q"), b"MM\0+": (8, ">Q", ">Q")},  # of more than 4 GiB
 }
 _logger = logging.getLogger(__name__)
+_told: set[Path] = set()
 
 
 def is_tiff(content: bytes) -> bool:
@@ -31,9 +31,11 @@ def is_tiff(content: bytes) -> bool:
 
 
 def told_of_pages(file: BinaryIO, path: Path) -> BinaryIO:
-    """Warn, once for each path, of a TIFF of several pages; return the file, rewound."""
-    if (pages := _count_pages(file)) > 1:
-        _warn(path, pages)
+    """Warn, once for each folder, of a TIFF of several pages; return the file, rewound."""
+    if (pages := _count_pages(file)) > 1 and path.parent not in _told:
+        _told.add(path.parent)
+        count = f"{pages} pages" if pages < _MOST_PAGES else f"{_MOST_PAGES} pages or more"
+        _logger.warning("%s has %s: the first is read, here and of others beside it", path, count)
     file.seek(0)
     return file
 
@@ -64,12 +66,6 @@ def decode_tiff(content: bytes) -> NDArray[Any]:
     if values is None or (values.ndim == 3 and values.shape[2] not in (3, 4)):
         raise ValueError("a TIFF of samples that are not known")
     return values if values.ndim == 2 else values[..., 2::-1]
-
-
-@lru_cache(10_000)
-def _warn(path: Path, pages: int) -> None:
-    count = f"{pages} pages" if pages < _MOST_PAGES else f"{_MOST_PAGES} pages or more"
-    _logger.warning("%s has %s: the first is read", path, count)
 
 
 def _count_pages(file: BinaryIO) -> int:

@@ -307,7 +307,7 @@ def test_a_tiff_of_several_pages(
     frames[0].save(file, save_all=True, append_images=frames[1:], big_tiff=big_tiff)
     for read in (read_head, read_image, read_image):
         read(file)
-    told = f"{file} has {pages} pages: the first is read"
+    told = f"{file} has {pages} pages: the first is read, here and of others beside it"
     assert [record.message for record in caplog.records] == [told] * (pages > 1)
     assert not read_image(file).any()
 

@@ -72,7 +72,7 @@ def test_no_picture_replaces_another_or_an_image(
 def test_files_beside_images_have_the_names_of_these() -> None:
     """No picture is written: a labelme file for a.png is a.json."""
     images = make("a.png", "b.jpg", "b.png")
-    pictures = name_pictures(images, Path("."), False)
+    pictures = name_pictures(images, Path(), False)
     assert [path.stem for path in pictures] == ["a", "b", "b_png"]
 
 
