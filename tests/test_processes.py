@@ -7,6 +7,7 @@ import pickle
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
@@ -108,12 +109,27 @@ def predict_forked(predictors: Sequence[Predictor], threads: int, answer: Connec
     torch.set_num_threads(threads)
     answer.send([predictor(IMAGE, 0.0, 5).scores.tolist() for predictor in predictors])
     answer.send([in_process("fork", predictors, number) for number in (1, threads)])
+    pool = partial(predict_unpickled, pickle.dumps(predictors))
+    answer.send([in_process("fork", predictors, number, pool) for number in (1, threads)])
+
+
+def predict_unpickled(pickled: bytes, _: object, threads: int, answer: Connection) -> None:
+    """Do as `predict` with predictors that are unpickled here, as a pool of processes does."""
+    torch.set_num_threads(threads)
+    if threads > 1:
+        with pytest.raises(RuntimeError, match="this process was forked"):
+            Predictor.from_checkpoint("none.pth")
+    predict(pickle.loads(pickled), threads, answer)
 
 
 def in_process(
-    method: str, predictors: Sequence[Predictor], threads: int = 1, job: Job = predict
+    method: str,
+    predictors: Sequence[Predictor],
+    threads: int = 1,
+    job: Job = predict,
+    count: int = 0,
 ) -> list[Any]:
-    """Do a job in a process, and return as many answers as there are predictors."""
+    """Do a job in a process, and return its answers, by default one for each predictor."""
     context = multiprocessing.get_context(method)
     here, there = context.Pipe()
     process = context.Process(target=job, args=(predictors, threads, there))
@@ -125,7 +141,7 @@ def in_process(
     there.close()  # so that its death is noticed
     try:
         answers: list[Any] = []
-        while len(answers) < len(predictors):
+        while len(answers) < (count or len(predictors)):
             assert here.poll(PATIENCE), "the process waits for ever"
             answers.append(here.recv())
         return answers
@@ -148,8 +164,9 @@ FORKS = "fork" in multiprocessing.get_all_start_methods()
 def test_a_forked_process_never_waits_for_threads(predictors: dict[str, Predictor]) -> None:
     """It is forked from a new process, where no other library has threads."""
     both = [predictors["openvino"], predictors["eager"]]
-    expected, (one, two) = in_process("spawn", both, threads=2, job=predict_forked)
-    assert "forked after the predictor was made" in str(one[0])
-    assert one[1] == pytest.approx(expected[1], abs=1e-4)
-    for refused in two:
-        assert "multiprocessing.get_context('spawn')" in str(refused)
+    expected, *answers = in_process("spawn", both, threads=2, job=predict_forked, count=3)
+    for one, two in answers:
+        assert "forked after a predictor was made" in str(one[0])
+        assert one[1] == pytest.approx(expected[1], abs=1e-4)
+        for refused in two:
+            assert "multiprocessing.get_context('spawn')" in str(refused)

@@ -215,8 +215,10 @@ def test_a_model_in_training_mode_is_refused(predictor: Predictor) -> None:
     predictor.model.train()
     try:
         many = predictor.for_many()
+        plain = object.__new__(Predictor)  # as engine "plain" is
+        plain.__dict__.update(predictor.__dict__, _network=predictor.model.network)
         assert predictor.model.training  # nobody has changed that
-        for each in (predictor, many):
+        for each in (predictor, many, plain):
             with pytest.raises(RuntimeError, match="in training mode: model.eval"):
                 each(image)
     finally:

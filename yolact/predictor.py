@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import pickle
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from dataclasses import replace
@@ -19,7 +18,7 @@ from yolact.engines.choose import card_of, choose_precision
 from yolact.engines.exported import engine_for_file, open_trained, read_trained
 from yolact.engines.memory import BatchLimit
 from yolact.engines.names import Engine, EngineName, Precision, RunNetwork
-from yolact.engines.prepare import for_many, survives_fork, warm_up
+from yolact.engines.prepare import for_many, run_here, warm_up
 from yolact.engines.pytorch import autocast
 from yolact.models.segmenter import AnySegmenter, sizes_of
 from yolact.results.detections import Detections
@@ -47,7 +46,9 @@ class Predictor:
     where the start method is "spawn"; a forked process can use it in one thread of PyTorch alone.
 
     Args:
-        model: on the device where it shall run; it is put into evaluation mode.
+        model: on the device where it shall run; it is put into evaluation mode. A `network`, and
+            whatever `from_checkpoint` chooses but "plain", has a copy of its weights: make a new
+            predictor when they have changed.
         precision: in which PyTorch runs `model.network`; "auto" is what is fast here, see
             `yolact.engines.choose.choose_precision`.
         timer: notes the time of each stage, when given.
@@ -71,13 +72,13 @@ class Predictor:
     ) -> None:
         if not hasattr(model, "eval"):
             raise TypeError(f"{model!r:.80}: Predictor.from_checkpoint loads a model by its name")
+        run_here(network)
         self.model = model.eval()
         self.timer = timer or StageTimer()
         self.workers = 1
         self._precision = choose_precision(model.device, precision)
         self._network = network
         self._limit = BatchLimit()
-        self._process = os.getpid()
 
     @classmethod
     def from_checkpoint(
@@ -95,6 +96,7 @@ class Predictor:
             precision: see `yolact.engines.choose.choose_engine`.
             engine: see `yolact.engines.choose.choose_engine`.
         """
+        run_here(None)
         checkpoint = read_trained(resolve_weights(path_or_name))
         config = checkpoint.preset()
         chosen = engine_for_file(checkpoint.path, config, device, engine, precision)
@@ -122,7 +124,7 @@ class Predictor:
         return pickle.dumps(self.__dict__)
 
     def __setstate__(self, state: bytes) -> None:
-        self.__dict__.update(pickle.loads(state), _process=os.getpid())
+        self.__dict__.update(pickle.loads(state))
 
     @property
     def device(self) -> torch.device:
@@ -364,15 +366,11 @@ class Predictor:
             Detections of each image, on the CPU.
 
         Raises:
-            RuntimeError: the process was forked after this was made, or the model trains again.
+            RuntimeError: the process was forked after one was made, or the model trains again.
         """
-        if self._network is None and self.model.training:
+        if self.model.training:
             raise RuntimeError("the model is in training mode: model.eval() ends that")
-        if os.getpid() != self._process and not survives_fork(self._network):
-            raise RuntimeError(
-                "this process was forked after the predictor was made, and lacks its threads; "
-                "start it by multiprocessing.get_context('spawn')"
-            )
+        run_here(self._network)
         return self._limit.run(lambda part: self._segment(part, thresholds), images)
 
     def _segment(self, images: Sequence[Picture], thresholds: Thresholds) -> list[Detections]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from functools import partial
+import os
+from functools import cache, partial
 from typing import TYPE_CHECKING
 
 import torch
@@ -64,12 +65,26 @@ def for_many(run: RunNetwork) -> tuple[RunNetwork, int]:
     return run, 1
 
 
-def survives_fork(run: RunNetwork | None) -> bool:
-    """Tell whether a network can run in a forked process, which has no thread of its parent's.
+def run_here(run: RunNetwork | None) -> None:
+    """Refuse a network that would wait for ever for threads which only the parent process has.
 
-    One that waits for such threads waits for ever: OpenVINO's does in any case.
+    OpenVINO's does in any case, others where they have more than one thread.
+
+    Raises:
+        RuntimeError: the process was forked from one where this was called.
     """
-    return torch.get_num_threads() == 1 and not _of_openvino(run)
+    is_forked = _process_with_threads() != os.getpid()
+    if is_forked and (torch.get_num_threads() > 1 or _of_openvino(run)):
+        raise RuntimeError(
+            "this process was forked after a predictor was made, and lacks its threads; "
+            "start it by multiprocessing.get_context('spawn')"
+        )
+
+
+@cache
+def _process_with_threads() -> int:
+    """Return the process that asked first; those that are forked from it later know its answer."""
+    return os.getpid()
 
 
 def _of_openvino(run: RunNetwork | None) -> OpenVinoNetwork | None:
