@@ -19,7 +19,7 @@ from support.tiny import SETTINGS
 
 from data.video import reader
 from yolact import Detections, Predictor, build_model, get_config
-from yolact.sources.many import Many, open_many, read_batch
+from yolact.sources.many import Many, open_many, read_each
 from yolact.stream import segment_many
 
 COUNT = 12
@@ -170,7 +170,7 @@ def test_no_more_images_are_held_for_more_of_them(workers: int, batch: int) -> N
     assert most <= batch * (workers + 2)
 
 
-@pytest.mark.parametrize("batch", [1, 3])
+@pytest.mark.parametrize("batch", [1, 3, 5])
 def test_what_cannot_be_read_is_skipped_and_counted_or_raised(
     folder: Path, predictor: Predictor, batch: int, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -186,7 +186,18 @@ def test_what_cannot_be_read_is_skipped_and_counted_or_raised(
     ]
     before = []
     with pytest.raises(ValueError, match="shots/3.png"):
-        before.extend(predictor("shots"))
+        before.extend(predictor.stream("shots", batch=batch))
+    assert numbers(iter(before)) == [0, 1, 2]
+
+
+def test_an_iterator_that_fails_has_given_what_came_before(predictor: Predictor) -> None:
+    def images() -> Iterator[np.ndarray]:
+        yield from map(picture, range(3))
+        raise OSError("unplugged")
+
+    before: list[Detections] = []
+    with pytest.raises(OSError, match="unplugged"):
+        before.extend(predictor.stream(images(), batch=2))
     assert numbers(iter(before)) == [0, 1, 2]
 
 
@@ -227,9 +238,9 @@ def test_a_model_in_training_mode_is_refused(predictor: Predictor) -> None:
 
 def test_batches_name_what_has_no_name() -> None:
     with pytest.raises(ValueError, match="^image 8: image of shape"):
-        read_batch([(7, picture(0)), (8, np.zeros((0, 3, 3), np.uint8))])
-    assert len(read_batch([(7, picture(0)), (8, None)], skip=True)) == 1
-    assert read_batch([]) == []
+        list(read_each([(7, picture(0)), (8, np.zeros((0, 3, 3), np.uint8))]))
+    assert len(list(read_each([(7, picture(0)), (8, None)], skip=True))) == 1
+    assert list(read_each([])) == []
 
 
 @pytest.mark.parametrize(

@@ -23,7 +23,7 @@ from yolact.engines.pytorch import autocast
 from yolact.models.segmenter import AnySegmenter, sizes_of
 from yolact.results.detections import Detections
 from yolact.results.thresholds import Thresholds, check_count
-from yolact.sources.many import Many, batches, open_many, read_batch
+from yolact.sources.many import Many, batches, open_many, read_each
 from yolact.sources.one import OneImage, is_one, read
 from yolact.sources.pixels import Pixels, is_pixels, view_tensor
 
@@ -193,7 +193,7 @@ class Predictor:
 
         if isinstance(image, (list, tuple)):
             parts = batches(enumerate(image), LIST_BATCH)
-            found = (segment_shots(read_batch(part), segment) for part in parts)
+            found = (segment_shots(list(read_each(part)), segment) for part in parts)
             return list(chain.from_iterable(found))
         shot = read(image)
         return segment_shots([shot], segment, keep=True)[0]
@@ -289,7 +289,7 @@ class Predictor:
         Args:
             source: one image as `__call__` takes it; or whatever has a shape (H, W, 3) and gives
                 uint8 pixels for `source[y1:y2, x1:x2]`, a memmap or an array of zarr or HDF5, of
-                which no more than tiles are read.
+                which no more than tiles are read. An array is kept as `picture` without a copy.
             tile: side in pixels; 0.5 for half of an image's longer side. Smaller images stay whole.
             overlap: least share of a side that neighbours have in common, 0 to 0.9.
             score_threshold: as `__call__` has it; likewise `top_k` and `classes`.

@@ -9,7 +9,7 @@ from dataclasses import replace
 
 from data.images import Image
 from yolact.results.detections import Detections
-from yolact.sources.many import Many, batches, read_batch
+from yolact.sources.many import Many, batches, read_each
 from yolact.sources.one import Shot
 
 from .threads import map_ahead
@@ -50,20 +50,30 @@ def segment_many(
         batch: images for each call of it.
         workers: threads that read and call it, on images that are stored; other images are asked
             for only when the results of those before them have been taken.
-        skip: log and count what cannot be read, instead of raising its error.
+        skip: log and count what cannot be read, instead of raising its error, which comes after
+            the results of the images before it.
         max_pixels: of an encoded image, see `data.images.read_image`.
     """
 
-    def look(given: Sequence[tuple[int, object]]) -> tuple[int, list[Detections]]:
-        shots = read_batch(given, skip, max_pixels)
-        return len(given), segment_shots(shots, segment, keep=True)
+    def look(
+        given: Sequence[tuple[int, object]],
+    ) -> tuple[int, list[Detections], Exception | None]:
+        shots: list[Shot] = []
+        failure = None
+        try:
+            shots.extend(read_each(given, skip, max_pixels))
+        except (OSError, ValueError) as error:
+            failure = error
+        return len(given), segment_shots(shots, segment, keep=True), failure
 
     ahead = workers if many.is_stored else 0
     results = map_ahead(look, batches(enumerate(many.images), batch), workers, ahead)
     seen = kept = 0
     with closing(many.images), closing(results):
-        for given, found in results:
+        for given, found, failure in results:
             seen, kept = seen + given, kept + len(found)
             yield from found
+            if failure is not None:
+                raise failure
     if kept < seen:
         logger.warning("%d of %d images could not be read", seen - kept, seen)

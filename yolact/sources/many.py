@@ -70,10 +70,10 @@ def open_many(source: object, card: int | None = None) -> Many:
     raise ValueError(refusal(source))
 
 
-def read_batch(
+def read_each(
     given: Iterable[tuple[int, object]], skip: bool = False, max_pixels: int | None = None
-) -> list[Shot]:
-    """Read a batch of images.
+) -> Iterator[Shot]:
+    """Read images.
 
     Args:
         given: each with its number, for messages about what has no name.
@@ -84,21 +84,28 @@ def read_batch(
         OSError: one is not there, or cannot be fetched.
         ValueError: one is no image.
     """
-    shots = []
     for number, each in given:
         try:
-            shots.append(_read_numbered(number, each, max_pixels))
+            yield _read_numbered(number, each, max_pixels)
         except (OSError, ValueError) as error:
             if not skip:
                 raise
             logger.warning("skipped: %s", error)
-    return shots
 
 
 def batches(items: Iterable[T], size: int) -> Iterator[list[T]]:
-    """Yield as many items at a time, the last time perhaps fewer."""
+    """Yield as many items at a time, the last time perhaps fewer, also before an error."""
     unread = iter(items)
-    while batch := list(islice(unread, size)):
+    while True:
+        batch: list[T] = []
+        try:
+            batch.extend(islice(unread, size))
+        except Exception:
+            if batch:
+                yield batch
+            raise
+        if not batch:
+            return
         yield batch
 
 

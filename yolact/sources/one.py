@@ -58,7 +58,8 @@ def read(given: object, max_pixels: int | None = None) -> Shot:
 
     Args:
         given: see `OneImage`; files as by `read_image`, arrays and tensors as by `from_array` and
-            `from_tensor`, Pillow's pictures turned upright as EXIF says; or a `Shot` already.
+            `from_tensor`, but copied, Pillow's pictures turned upright as EXIF says; or a `Shot`
+            already.
         max_pixels: of an encoded image, see `read_image`.
 
     Raises:
@@ -70,9 +71,9 @@ def read(given: object, max_pixels: int | None = None) -> Shot:
     if isinstance(given, (str, os.PathLike)):
         return _read_named(os.fspath(given), max_pixels)
     if isinstance(given, np.ndarray):
-        return Shot(from_array(given))
+        return Shot(_copied(from_array(given)))
     if isinstance(given, Tensor):
-        return Shot(from_tensor(given))
+        return Shot(_copied(from_tensor(given)))
     if isinstance(given, PilImage.Image):
         return Shot(from_pil(given))
     if isinstance(given, (bytes, bytearray)):
@@ -84,6 +85,11 @@ def refusal(given: object) -> str:
     """Say that something stands for no image, and what would."""
     is_short = given is None or isinstance(given, (int, float))
     return f"{repr(given) if is_short else type(given).__name__} is no image: {ACCEPTED}"
+
+
+def _copied(image: Image) -> Image:
+    """Copy a view of memory that its owner may use again."""
+    return image if image.base is None else image.copy()
 
 
 def _read_named(text: str, max_pixels: int | None) -> Shot:
