@@ -5,18 +5,21 @@ import errno
 import io
 import json
 import os
+import sys
 from dataclasses import replace
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
+import torch
 from pycocotools.coco import COCO
 from support.odd_masks import NAMES, iou, odd_bitmaps, odd_detections, photo
 
 from data.catalog import open_dataset
 from yolact import CocoFile, ResultFolder
 from yolact.cli.predict import spoils_all
+from yolact.errors import UsageError
 from yolact.results.folder import KINDS, Kind
 
 
@@ -176,6 +179,93 @@ def test_names_that_were_numbered_are_done(tmp_path: Path) -> None:
                 folder.add(odd_detections(image, source), wanted[source])
         done.append(len(missing))
     assert done == [2, 0, 0]
+
+
+def test_images_from_memory_are_images_of_their_own(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with ResultFolder(tmp_path, ["json", "jsonl", "csv", "coco"]) as folder:
+        for _ in range(3):
+            folder.add(odd_detections()[:1], "frame")
+    written = sorted(file.name for file in (tmp_path / "json").iterdir())
+    names = ["frame", "frame_2", "frame_3"]
+    assert written == [f"{name}.json" for name in names]
+    rows = list(csv.DictReader((tmp_path / "detections.csv").open(newline="")))
+    assert [row["source"] for row in rows] == names
+    lines = (tmp_path / "detections.jsonl").read_text().splitlines()
+    assert [json.loads(line)["source"] for line in lines] == names
+    coco = json.loads((tmp_path / "detections_coco.json").read_text())
+    assert [image["file_name"] for image in coco["images"]] == names
+    assert caplog.messages[0] == (
+        "image 2 from memory: image 1 from memory has the files called frame; its own are frame_2"
+    )
+
+
+@pytest.mark.parametrize("name", ["", ".", "..", "../a", "sub/../../a", "/a", "/"])
+def test_names_that_are_none_or_leave_the_folder_are_refused(tmp_path: Path, name: str) -> None:
+    found = odd_detections()
+    with ResultFolder(tmp_path / "out" / "in", ["json"]) as folder:
+        for write in (folder.add, folder.write):
+            with pytest.raises(ValueError, match="expected the name of an image's files"):
+                write(found, name)
+    assert list(tmp_path.rglob("*.json")) == []
+
+
+def test_a_folder_that_is_not_open_is_told(tmp_path: Path) -> None:
+    folder = ResultFolder(tmp_path, ["csv"])
+    for _ in range(2):
+        with pytest.raises(ValueError, match="is not open: use it in a `with` statement"):
+            folder.add(odd_detections(), "a")
+        with folder:
+            folder.add(odd_detections(), "a")
+    assert len((tmp_path / "detections.csv").read_text().splitlines()) == 5
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no such locks")
+def test_a_folder_is_open_once_also_in_one_process(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for _ in range(2):
+        with ResultFolder(tmp_path / "out", ["csv"]), ResultFolder("out", ["csv"], table="other"):
+            for folder in ("out", tmp_path / "out"):
+                with pytest.raises(UsageError, match="another run writes detections there"):
+                    ResultFolder(folder, ["csv", "coco"]).__enter__()
+
+
+def test_a_table_has_track_ids_or_none(tmp_path: Path) -> None:
+    found = odd_detections()
+    tracked = replace(found, track_ids=torch.arange(len(found)))
+    for first, second in ((found, tracked), (tracked, found)):
+        with ResultFolder(tmp_path, ["csv"]) as folder:
+            folder.add(first, "a")
+            folder.add(second[:0], "b")
+            with pytest.raises(ValueError, match="csv has the columns .*, and these results "):
+                folder.add(second, "c")
+        rows = list(csv.DictReader((tmp_path / "detections.csv").open(newline="")))
+        assert [row["name"] for row in rows] == list(NAMES)
+
+
+def test_coco_file_can_be_written_anew(tmp_path: Path) -> None:
+    file = CocoFile(tmp_path / "labels.json")
+    for _ in range(2):
+        with file:
+            file.add(odd_detections(), "a.png")
+        content = json.loads(file.path.read_text())
+        assert [len(content[key]) for key in ("images", "annotations")] == [1, 4]
+
+
+def test_coco_file_tells_images_of_one_name_apart(tmp_path: Path) -> None:
+    for camera in ("1", "2"):
+        (tmp_path / camera).mkdir()
+        photo(tmp_path / camera)
+    with CocoFile(tmp_path / "out" / "labels.json") as file:
+        for camera in ("1", "2"):
+            file.add(odd_detections(), str(tmp_path / camera / "photo.png"))
+        with pytest.raises(ValueError, match="without a source: name it by source="):
+            file.add(odd_detections())
+    images = json.loads(file.path.read_text())["images"]
+    assert [image["file_name"] for image in images] == ["../1/photo.png", "../2/photo.png"]
 
 
 def test_coco_file_keeps_what_there_is_after_an_error(tmp_path: Path) -> None:

@@ -360,8 +360,8 @@ def test_a_second_run_into_a_folder_is_refused(monkeypatch: pytest.MonkeyPatch) 
         raise OSError(errno.EAGAIN, "held")
 
     monkeypatch.setattr("fcntl.lockf", refuse)
-    with pytest.raises(UsageError, match=r"out: another process writes detections there; stop it"):
-        RunLock(Path(), "x", "out: another process writes detections there; stop it")
+    with pytest.raises(UsageError, match=r"out: another run writes detections there; stop it"):
+        RunLock(Path(), "x", "out: another run writes detections there; stop it")
     assert predict() == 2
     assert len(locks) == 2
     assert not list(Path("out").glob("*.png"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any, TextIO, TypedDict
 
 from data.annotations.run_lengths import from_outline, measure
 from data.classes import Categories
+from data.files import is_file, is_url
 from data.sample import ImageInfo
 from layers.instances import Instances
 from yolact.files import whole_file
@@ -62,6 +64,7 @@ class CocoFile:
     def __enter__(self) -> CocoFile:
         part = self._open.enter_context(whole_file(self.path))
         self._file = self._open.enter_context(part.open("w", encoding="utf-8"))
+        self._images, self._categories, self._count = [], None, 0
         self._file.write('{"annotations": [')
         return self
 
@@ -78,19 +81,24 @@ class CocoFile:
 
         Args:
             detections: of one image; all of one list of classes.
-            source: the image; by default where the detections are from.
+            source: the image, named relative to `image_folder`, or by its last part where there is no
+                such file; by default where the detections are from.
 
         Raises:
-            ValueError: the file is not open, or the classes are others than before.
+            ValueError: the file is not open, there is no source, or the classes are others than
+                before.
         """
         self.put(detections.class_names, self.entry(detections, source))
 
     def entry(self, detections: Instances, source: str = "") -> CocoEntry:
         """Return what `add` writes of an image, in plain values."""
+        source = source or str(getattr(detections, "source", ""))
+        if not source:
+            raise ValueError(f"{self.path}: detections without a source: name it by source=")
         ids = coco_ids(detections.class_names)
         height, width = detections.image_hw
         return {
-            "file_name": self._name_of(source or str(getattr(detections, "source", ""))),
+            "file_name": self._name_of(source),
             "height": height,
             "width": width,
             "objects": [
@@ -131,10 +139,13 @@ class CocoFile:
         self._open.close()
 
     def _name_of(self, source: str) -> str:
+        path, folder = Path(source).absolute(), self.image_folder.absolute()
+        if is_url(source) or not (path.is_relative_to(folder) or is_file(path)):
+            return path.name
         try:
-            return Path(source).absolute().relative_to(self.image_folder.absolute()).as_posix()
-        except ValueError:
-            return Path(source).name
+            return Path(os.path.relpath(path, folder)).as_posix()
+        except ValueError:  # on another drive
+            return path.as_posix()
 
 
 def _with_own_box(entry: CocoObject, image_hw: tuple[int, int]) -> CocoObject:

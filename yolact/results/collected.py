@@ -49,7 +49,7 @@ class Collected:
         self._open = ExitStack()
         self._tables: dict[str, TextIO] = {}
         self._coco: CocoFile | None = None
-        self._has_header = False
+        self._header = ""
 
     def begin(self, head: Entry, entries: Iterable[Entry] = ()) -> None:
         """Replace the files by those that hold what was kept of an earlier run, and go on there.
@@ -70,7 +70,7 @@ class Collected:
 
     def _open_tables(self, parts: ExitStack) -> None:
         """Open those that are written line by line, each beside what it will replace."""
-        self._has_header = False
+        self._header = ""
         for kind in self.paths.keys() & {"csv", "jsonl"}:
             part = parts.enter_context(whole_file(self.paths[kind]))
             file = part.open("w", encoding="utf-8", errors="replace", newline="")
@@ -108,11 +108,20 @@ class Collected:
 
         Raises:
             OSError: a file cannot be written.
+            ValueError: some results have track ids, and others none, but the table one header.
         """
+        columns = head.get("csv", "")
+        if entry.get("csv") and self._header not in ("", columns):
+            begun, given = self._header.strip(), columns.strip()
+            raise ValueError(
+                f"{self.paths['csv']} has the columns {begun}, and these results {given}: "
+                "give them another folder or table="
+            )
         for kind, file in self._tables.items():
             try:
-                if kind == "csv" and not self._has_header:
-                    self._has_header = bool(file.write(head["csv"]))
+                if kind == "csv" and not self._header:
+                    file.write(columns)
+                    self._header = columns
                 file.write(entry[kind])
                 file.flush()
             except OSError as error:

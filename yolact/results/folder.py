@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Collection, Iterable, Mapping
 from contextlib import ExitStack
+from dataclasses import replace
 from itertools import chain, count
 from pathlib import Path
 from types import TracebackType
@@ -58,7 +59,7 @@ class ResultFolder:
 
     Raises:
         ValueError: no such kind; when it is entered: the folder holds results of other settings.
-        UsageError: when it is entered: another process writes into the folder.
+        UsageError: when it is entered: another run writes into the folder.
 
     Example:
         >>> settings = {"model": "yolact_lite2_person", "score_threshold": 0.5}
@@ -87,6 +88,8 @@ class ResultFolder:
         self._journal: Journal | None = None
         self._to_begin_with: list[str] | None = None
         self._named: dict[str, str] = {}
+        self._from_memory = count(1)
+        self._is_open = False
 
     def __enter__(self) -> ResultFolder:
         with ExitStack() as undo:
@@ -103,6 +106,7 @@ class ResultFolder:
                 self._begin()
             undo.callback(self._begin)
             self._open = undo.pop_all()
+        self._is_open = True
         return self
 
     def __exit__(
@@ -111,6 +115,7 @@ class ResultFolder:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        self._is_open = False
         self._open.close()
 
     def missing(self, sources: Iterable[str | Path] | Mapping[str, str]) -> list[str]:
@@ -142,12 +147,16 @@ class ResultFolder:
         Args:
             detections: what was found in it.
             name: of its files, with "/" for sub-folders, and no suffix. Where those of another
-                image have it, a number is added, and told.
+                image have it, a number is added, and told. It is also the source, in the files for
+                all images, of one that was in memory.
             files: in the folder, of this image, that were written by others, such as its picture.
 
         Raises:
             OSError: a file cannot be written.
+            ValueError: the folder is not open, or such a name would be outside of it.
         """
+        _check_name(name)
+        self._check_open()
         own = self._own_name(detections.source, name)
         written = self.write(detections, own, files)
         self.note({**written, "note": {**written["note"], "asked": name}})
@@ -158,8 +167,10 @@ class ResultFolder:
         Returns:
             Plain values, for `note` of the folder that was entered.
         """
+        _check_name(name)
         stamp = _stamp(detections.source)
-        head, entry = self._collected.head(detections), self._collected.entry(detections)
+        named = replace(detections, source=detections.source or name)
+        head, entry = self._collected.head(named), self._collected.entry(named)
         sizes = {path: _size(path) for path in files}
         for kind, write in _FILES.items():
             if kind in self.kinds:
@@ -181,7 +192,9 @@ class ResultFolder:
 
         Raises:
             OSError: a file cannot be written.
+            ValueError: the folder is not open.
         """
+        self._check_open()
         self._begin()
         self._collected.put(written["head"], written["note"]["collected"])
         if self._journal is not None and written["source"]:  # without one it is not found again
@@ -202,7 +215,12 @@ class ResultFolder:
         places |= self._collected.paths
         return [places[kind] for kind in KINDS if kind in self.kinds]
 
+    def _check_open(self) -> None:
+        if not self._is_open:
+            raise ValueError(f"{self.folder} is not open: use it in a `with` statement")
+
     def _own_name(self, source: str, name: str) -> str:
+        source = source or f"image {next(self._from_memory)} from memory"
         names = chain([name], (f"{name}_{number}" for number in count(2)))
         own = next(n for n in names if self._named.setdefault(n.casefold(), source) == source)
         if own != name:
@@ -215,7 +233,7 @@ class ResultFolder:
 
     def _hold(self, undo: ExitStack) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
-        refusal = f"{self.folder}: another process writes {self._table} there; "
+        refusal = f"{self.folder}: another run writes {self._table} there; "
         lock = RunLock(self.folder, self._table, f"{refusal}stop it, or name another output")
         undo.callback(lock.close)
 
@@ -255,6 +273,16 @@ class ResultFolder:
 def progress_of(folder: Path, table: str = "detections") -> Path:
     """Return the file in which a `ResultFolder` notes what is finished."""
     return folder / f".{table}.progress"
+
+
+def _check_name(name: str) -> None:
+    """Refuse a name of files that are in no folder, or in another one."""
+    path = Path(name)
+    if not path.name or path.anchor or ".." in path.parts:
+        raise ValueError(
+            f"name={name!r}: expected the name of an image's files in the folder, as '0001' or "
+            "'sub/0001'"
+        )
 
 
 def _stamp(source: str) -> list[int] | None:
