@@ -18,7 +18,7 @@ from .structures import TensorGroup
 Found = TypeVar("Found", bound="Instances")
 
 
-@dataclass(frozen=True, repr=False)
+@dataclass(frozen=True, repr=False, eq=False)
 class Instances(TensorGroup):
     """N segmented objects of one image, highest score first.
 

@@ -17,9 +17,11 @@ Group = TypeVar("Group", bound="TensorGroup")
 _MOST_PINNED = 2**25  # bytes of a picture; PyTorch keeps for ever what was pinned once
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class TensorGroup:
     """Base of frozen dataclasses whose tensors all have the same first dimension.
+
+    One is equal to itself alone, as a tensor's comparison has no single answer.
 
     Raises:
         ValueError: the tensors differ in length.
@@ -160,7 +162,7 @@ class Predictions(NamedTuple):
     semantic_logits: Tensor | None = None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Target(TensorGroup):
     """The ground truth of one S x S training image with M objects.
 
@@ -188,7 +190,7 @@ class Target(TensorGroup):
         super().__post_init__()
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Candidates(TensorGroup):
     """The N detections of one image that survived non-maximum suppression, masks not assembled yet.
 

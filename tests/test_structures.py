@@ -154,6 +154,13 @@ def test_indexing_where_the_group_is(make: Any, index: Any) -> None:
 
 
 @ids
+def test_groups_are_compared_as_things(make: Any) -> None:
+    group = make(3)
+    assert group == group
+    assert (group == make(3), group in [make(3), group], len({group, make(3)})) == (False, True, 2)
+
+
+@ids
 def test_a_selection_is_a_copy(make: Any) -> None:
     part = make(2)
     part[:1].boxes.fill_(7)

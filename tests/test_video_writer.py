@@ -1,12 +1,15 @@
 """Files of frames and sound."""
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from support.numbered_clip import HW, number_of, picture, read_numbers, write_clip
 
 from data.video.formats import FORMATS
@@ -92,6 +95,27 @@ def test_writer_refuses(
     assert "\n" not in str(error.value)
     assert capfd.readouterr().err == ""
     assert names(tmp_path) == ["d.mp4"]
+
+
+@pytest.mark.parametrize(
+    ("frame", "given"),
+    [
+        (np.zeros((*HW, 3)), "ndarray of shape (48, 64, 3) and type float64"),
+        (np.zeros((*HW, 3), np.int64), "ndarray of shape (48, 64, 3) and type int64"),
+        (np.zeros((*HW, 4), np.uint8), "ndarray of shape (48, 64, 4) and type uint8"),
+        (np.zeros(HW, np.uint8), "ndarray of shape (48, 64) and type uint8"),
+        (np.zeros((0, 64, 3), np.uint8), "ndarray of shape (0, 64, 3) and type uint8"),
+        (torch.zeros(3, *HW), "Tensor of shape (3, 48, 64) and type torch.float32"),
+        (None, "NoneType of shape ()"),
+    ],
+)
+def test_what_is_no_frame_is_refused(tmp_path: Path, frame: Any, given: str) -> None:
+    with VideoWriter(tmp_path / "a.mp4", 10, HW) as writer:
+        writer.write(picture(1))
+        with pytest.raises(ValueError, match=re.escape(f"{given} is no frame: expected")):
+            writer.write(frame)
+        writer.write(picture(2))
+    assert read_numbers(tmp_path / "a.mp4") == [1, 2]
 
 
 def test_good_file_is_replaced_only_by_a_finished_one(clip: Path) -> None:

@@ -337,7 +337,10 @@ class Predictor:
         return thresholds
 
     def run_network(self, inputs: Any) -> Any:
-        """Run the network on what `model.preprocess` gives: YOLACT's on (B, 3, S, S)."""
+        """Run the network on what `model.preprocess` gives: YOLACT's on (B, 3, S, S).
+
+        An engine may reuse the memory of what it returns at the thread's next call: clone it.
+        """
         if self._network is not None:
             return self._network(inputs)
         with autocast(self.device, self._precision):

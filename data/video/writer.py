@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import cv2
+import numpy as np
 
 from data.files import being_written, part_name, sweep_parts
 from data.images import Image, as_uint8
@@ -92,9 +93,15 @@ class VideoWriter(AbstractContextManager["VideoWriter"]):
 
         Raises:
             OSError: the disk is full, or the encoder failed; the file is given up.
+            ValueError: another shape or type; the file goes on.
         """
         if self._file is None:
             raise OSError(f"cannot write {self.path}: it is closed")
+        is_array = isinstance(frame, np.ndarray) and frame.dtype == np.uint8
+        if not (is_array and frame.ndim == 3 and frame.shape[2] == 3 and frame.size):
+            given = f"{type(frame).__name__} of shape {tuple(np.shape(frame))}"
+            kind = f" and type {dtype}" if (dtype := getattr(frame, "dtype", None)) else ""
+            raise ValueError(f"{given}{kind} is no frame: expected an (H, W, 3) uint8 RGB array")
         height, width = self._even_hw
         if frame.shape[:2] != self._image_hw:
             frame = as_uint8(cv2.resize(frame, (width, height)))

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 _SORT_KEYS = ("score", "area", "left", "top", "label")
 
 
-@dataclass(frozen=True, repr=False)
+@dataclass(frozen=True, repr=False, eq=False)
 class Detections(Instances):
     """N objects found in one image, highest score first; see `Instances` for their parts.
 
