@@ -70,12 +70,12 @@ def _level_sizes(
             width = scale * sqrt(ratio) / image_size
             height = width if square else scale / sqrt(ratio) / image_size
             sizes.append((width, height))
-    return torch.tensor(sizes, dtype=torch.float32)
+    return torch.tensor(sizes, dtype=torch.float32, device="cpu")
 
 
 def _level_anchors(height: int, width: int, sizes: Tensor) -> Tensor:
-    y = (torch.arange(height, dtype=torch.float32) + 0.5) / height
-    x = (torch.arange(width, dtype=torch.float32) + 0.5) / width
+    y = (torch.arange(height, dtype=torch.float32, device="cpu") + 0.5) / height
+    x = (torch.arange(width, dtype=torch.float32, device="cpu") + 0.5) / width
     columns = (x[None, :, None], y[:, None, None], sizes[:, 0], sizes[:, 1])  # sizes: (A, 2)
     cells = (height, width, len(sizes))
     return torch.stack([column.expand(cells) for column in columns], dim=-1).reshape(-1, 4)

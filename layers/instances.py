@@ -74,7 +74,7 @@ class Instances(TensorGroup):
                 counts[objects] += inside.sum(dim=(1, 2))
             return counts
         pixels = [int(self.crop(i)[1].sum()) for i in range(len(self))]  # sync: on the CPU
-        return torch.tensor(pixels, dtype=torch.int64)
+        return torch.tensor(pixels, dtype=torch.int64, device="cpu")
 
     def window(self, index: int) -> Window:
         """Return a window x1, y1, x2, y2 in whole image pixels that holds one mask.
@@ -96,7 +96,7 @@ class Instances(TensorGroup):
         bounds = self.boxes if self.crop_to_boxes else [None] * len(self)
         masks = zip(self.soft_masks, self.mask_frames, bounds, strict=True)
         filled = [has_pixels(mask, frame, self.image_hw, bound) for mask, frame, bound in masks]
-        return torch.tensor(filled, dtype=torch.bool)
+        return torch.tensor(filled, dtype=torch.bool, device="cpu")
 
     def tint(
         self, canvas: NDArray[np.uint8], index: int, color: tuple[int, int, int], alpha: float

@@ -45,7 +45,7 @@ def mask_window(
 def bitmap(soft_mask: Tensor, frame: Tensor, window: Window) -> Tensor:
     """Return the pixels of a mask in a window, (y2 - y1, x2 - x1) bool; arguments as above."""
     x1, y1, x2, y2 = window
-    inside = torch.empty((y2 - y1, x2 - x1), dtype=torch.bool)
+    inside = torch.empty((y2 - y1, x2 - x1), dtype=torch.bool, device="cpu")
     _sample_into(inside, soft_mask, frame, window)
     return inside.to(soft_mask.device)
 
@@ -94,7 +94,7 @@ def paste_masks(
         for objects, rows, pixels in pasted_parts(soft_masks, frames, image_hw, bounds):
             full[objects, rows] = pixels
         return full
-    full = torch.zeros((len(soft_masks), *image_hw), dtype=torch.bool)
+    full = torch.zeros((len(soft_masks), *image_hw), dtype=torch.bool, device="cpu")
     for i, (soft_mask, frame) in enumerate(zip(soft_masks, frames, strict=True)):
         window = mask_window(soft_mask, frame, image_hw, None if bounds is None else bounds[i])
         x1, y1, x2, y2 = window

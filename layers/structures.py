@@ -94,7 +94,7 @@ def upload_picture(picture: Tensor, device: torch.device) -> Tensor:
 
 def beside(other: Tensor, values: Sequence[float] | Sequence[Sequence[float]]) -> Tensor:
     """Return a few values as a tensor of another's type, on its device, which is not waited for."""
-    return upload(torch.tensor(values, dtype=other.dtype), other.device)
+    return upload(torch.tensor(values, dtype=other.dtype, device="cpu"), other.device)
 
 
 def fetch(*tensors: Tensor) -> list[Tensor]:

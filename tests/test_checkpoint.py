@@ -49,6 +49,13 @@ def assert_same(first: nn.Module, second: nn.Module, atol: float = 0.0) -> None:
         torch.testing.assert_close(b[name], tensor, rtol=0, atol=atol, msg=name)
 
 
+def test_loading_draws_no_random_numbers(model: Yolact, tmp_path: Path) -> None:
+    save_checkpoint(tmp_path / "a.pth", model, SMALL)
+    state = torch.get_rng_state()
+    load_model(tmp_path / "a.pth")
+    assert torch.equal(torch.get_rng_state(), state)
+
+
 @pytest.mark.parametrize(("half", "atol"), [(False, 0.0), (True, 1e-3)])
 def test_round_trip(model: Yolact, tmp_path: Path, half: bool, atol: float) -> None:
     path = tmp_path / "new" / "any name.pth"

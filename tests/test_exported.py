@@ -76,9 +76,11 @@ def test_exported_file_detects_the_same(
     command = [str(path), f"--trained_model={checkpoint}", *flags]
     assert run_command(script("export")["main"], command) == 0
     assert capsys.readouterr().out.split()[-1] == str(path)
+    state = torch.get_rng_state()
     expected = Predictor.from_checkpoint(checkpoint, "cpu", "float32", "plain")(IMAGE, 0.0, 20)
     predictor = Predictor.from_checkpoint(path, precision="float32")
     found = predictor(IMAGE, 0.0, 20)
+    assert torch.equal(torch.get_rng_state(), state)
     assert found.class_names == ("a", "b", "c")
     assert len(found) == len(expected) > 0
     tolerance = 0.5 if "--half" in flags else 1e-2

@@ -212,6 +212,20 @@ def test_a_buffer_may_be_used_again(
     assert [int(each.image.max()) for each in found] == [0, 60, 120]
 
 
+@pytest.mark.parametrize("surroundings", [torch.inference_mode, lambda: torch.device("meta")])
+def test_results_are_plain_tensors_of_the_cpu(
+    predictor: Predictor, surroundings: Callable[[], Any]
+) -> None:
+    expected = predictor(SCENE, 0.0, 5)
+    with surroundings():
+        found = predictor(SCENE, 0.0, 5)
+        areas, masks = found.areas, found.masks
+    found.boxes.clamp_(max=1e6)
+    assert torch.equal(found.boxes, expected.boxes)
+    assert torch.equal(areas, expected.areas)
+    assert torch.equal(masks, expected.masks)
+
+
 def test_a_home_folder_is_found(predictor: Predictor, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", str(Path.cwd()))
     (found,) = predictor(["~/scene.png"])

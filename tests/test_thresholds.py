@@ -26,6 +26,11 @@ from yolact.results.thresholds import Thresholds, labels_of
 NAMES = ("cat", "dog", "7", "traffic light")
 
 
+def test_classes_of_one_name_are_all_meant() -> None:
+    assert labels_of(["cat"], ("cat", "dog", "cat")) == (0, 2)
+    assert labels_of([2], ("cat", "dog", "cat")) == (2,)
+
+
 @pytest.mark.parametrize(
     ("name", "value", "said"),
     [

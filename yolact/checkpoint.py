@@ -125,7 +125,8 @@ def trained_model(checkpoint: Checkpoint, config: Config) -> AnySegmenter:
     Raises:
         ValueError: the checkpoint does not fit the configuration.
     """
-    model = build_model(config).eval()
+    with torch.random.fork_rng(devices=()):  # of random weights that are replaced
+        model = build_model(config).eval()
     load_weights(model, checkpoint)
     return model
 

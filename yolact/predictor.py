@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pickle
-from collections.abc import Generator, Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence, Set
 from dataclasses import replace
 from itertools import chain
 from pathlib import Path
@@ -46,9 +46,8 @@ class Predictor:
     where the start method is "spawn"; a forked process can use it in one thread of PyTorch alone.
 
     Args:
-        model: on the device where it shall run; it is put into evaluation mode. A `network`, and
-            whatever `from_checkpoint` chooses but "plain", has a copy of its weights: make a new
-            predictor when they have changed.
+        model: on the device where it shall run; it is put into evaluation mode. But for engine
+            "plain" `from_checkpoint` copies its weights: changed ones need a new predictor.
         precision: in which PyTorch runs `model.network`; "auto" is what is fast here, see
             `yolact.engines.choose.choose_precision`.
         timer: notes the time of each stage, when given.
@@ -152,7 +151,7 @@ class Predictor:
     @overload
     def __call__(
         self,
-        image: int | Iterator[object],
+        image: int | Iterator[object] | Set[Any],
         score_threshold: float | None = ...,
         top_k: int | None = ...,
         classes: Classes = ...,
@@ -195,8 +194,7 @@ class Predictor:
             parts = batches(enumerate(image), LIST_BATCH)
             found = (segment_shots(list(read_each(part)), segment) for part in parts)
             return list(chain.from_iterable(found))
-        shot = read(image)
-        return segment_shots([shot], segment, keep=True)[0]
+        return segment_shots([read(image)], segment, keep=True)[0]
 
     def stream(
         self,
@@ -355,6 +353,7 @@ class Predictor:
         """Return all that is found in an (H, W, 3) uint8 RGB image, as an AP counts it."""
         return self.segment([image], Thresholds())[0]
 
+    @torch.inference_mode(False)
     @torch.no_grad()  # results are plain tensors, which a caller may change
     def segment(self, images: Sequence[Picture], thresholds: Thresholds) -> list[Detections]:
         """Segment a batch of images, of any sizes: preprocess, network, postprocess.

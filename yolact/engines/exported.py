@@ -122,7 +122,8 @@ def open_trained(
             f"{checkpoint.path}: an exported model runs as it is, through openvino on the CPU or "
             "onnxruntime; leave out engine, device and changes of the model, or export it anew"
         )
-    model = build_model(config).eval().to(engine.device)
+    with torch.random.fork_rng(devices=()):  # of random weights that are left out
+        model = build_model(config).eval().to(engine.device)
     model.network.to("meta")  # without weights, so that nobody runs it by mistake
     skipped = load_matching_weights(model, checkpoint)
     if any(line.startswith(_RESCORER) for line in skipped):

@@ -124,12 +124,14 @@ class Segmenter(nn.Module, ABC, Generic[Inputs, Outputs]):
             The weighted losses by name in training mode, else the detections of each image.
 
         Raises:
-            ValueError: training mode without targets.
+            ValueError: training mode without targets, or images that are not uint8.
         """
+        for kind in {image.dtype for image in images} - {torch.uint8}:
+            raise ValueError(f"images of {kind}: expected uint8 RGB, 0 to 255, (3, H, W)")
         if not self.training:
-            return self.postprocess(
-                self.network(self.preprocess(images)), sizes_of(images), Thresholds()
-            )
+            with torch.no_grad():
+                outputs = self.network(self.preprocess(images))
+                return self.postprocess(outputs, sizes_of(images), Thresholds())
         if targets is None:
             raise ValueError("a model in training mode needs targets; call model.eval() first")
         return self.losses(images, targets)

@@ -16,7 +16,7 @@ from layers.instances import Found
 
 from .compact import compact_masks
 
-Region = Sequence[float] | NDArray[np.generic]
+Region = Sequence[float] | Sequence[Sequence[float]] | NDArray[np.generic]
 """x1, y1, x2, y2, or the (P, 2) points of a polygon, in pixels."""
 
 

@@ -81,8 +81,8 @@ class CocoFile:
 
         Args:
             detections: of one image; all of one list of classes.
-            source: the image, named relative to `image_folder`, or by its last part where there is no
-                such file; by default where the detections are from.
+            source: the image, named relative to `image_folder`, or where there is no such file by
+                its last part; by default where the detections are from.
 
         Raises:
             ValueError: the file is not open, there is no source, or the classes are others than

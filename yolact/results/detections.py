@@ -88,7 +88,7 @@ class Detections(Instances):
         classes: Collection[str | int] | None = None,
         min_score: float = 0.0,
         min_area: int = 0,
-        inside: Sequence[float] | NDArray[np.generic] | None = None,
+        inside: choosing.Region | None = None,
     ) -> Detections:
         """Keep the objects that meet every condition.
 

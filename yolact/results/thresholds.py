@@ -110,19 +110,23 @@ def check_count(option: str, value: Any, choice: str = "") -> None:
 def labels_of(classes: Iterable[str | int], class_names: Sequence[str]) -> tuple[int, ...]:
     """Return the labels of classes that are given by name or label.
 
-    A number is a label, and so is a text of digits that no class is called.
+    A number is a label, and so is a text of digits that no class is called. A name stands for all
+    classes of that name.
 
     Raises:
         OptionError: no such class; the message names the nearest one.
     """
-    numbers = {str(label): label for label in range(len(class_names))}
-    texts = numbers | {name: label for label, name in enumerate(class_names)}
+    numbers = {str(label): [label] for label in range(len(class_names))}
+    named: dict[str, list[int]] = {}
+    for label, name in enumerate(class_names):
+        named.setdefault(name, []).append(label)
+    texts = numbers | named
     labels: set[int] = set()
     for each in [classes] if isinstance(classes, (str, Integral)) else classes:
         known = numbers if isinstance(each, Integral) else texts
         if str(each) not in known:
             raise OptionError("classes", each, f"no such class{_choices(str(each), class_names)}")
-        labels.add(known[str(each)])
+        labels.update(known[str(each)])
     return tuple(sorted(labels))
 
 
