@@ -126,7 +126,8 @@ def may_wait(node: ast.AST, masks: set[str]) -> bool:
     if name == "to":
         return [ast.unparse(argument) for argument in node.args] == ["'cpu'"]
     if name in ("tensor", "as_tensor"):
-        return any(keyword.arg == "device" for keyword in node.keywords)
+        devices = [k.value for k in node.keywords if k.arg == "device"]
+        return any(ast.unparse(device) != "'cpu'" for device in devices)
     if name in ("bool", "int", "float"):
         parts = [part for argument in node.args for part in ast.walk(argument)]
         compared = name == "bool" and any(isinstance(a, ast.Compare) for a in node.args)
@@ -195,6 +196,7 @@ def test_names_of_masks_are_followed() -> None:
         "x[0]",
         "x[1:]",
         "torch.where(x > 0, x, y)",
+        "torch.tensor((1, 2), device='cpu')",
         "len(x) > 0",
         "math.isfinite(x)",
         "any(x)",
