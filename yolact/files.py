@@ -13,7 +13,6 @@ from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import BinaryIO
-from weakref import WeakValueDictionary
 
 import cv2
 import numpy as np
@@ -72,15 +71,12 @@ class RunLock:
         refusal: what a second run of the name is told.
 
     Raises:
-        UsageError: another process holds it, or this one does already.
+        UsageError: another process holds it.
     """
 
     def __init__(self, folder: Path, name: str, refusal: str) -> None:
-        self._path = folder.resolve() / f".{name}.lock"
+        self._path = folder / f".{name}.lock"
         self._file: BinaryIO | None = None
-        self._key = os.getpid(), self._path
-        if _held.setdefault(self._key, self) is not self:  # the system's lock is the process's own
-            raise UsageError(refusal)
         if sys.platform == "win32":
             return
         import fcntl
@@ -94,7 +90,6 @@ class RunLock:
             except OSError as error:
                 file.close()
                 if error.errno in (errno.EACCES, errno.EAGAIN):
-                    self.close()
                     raise UsageError(refusal) from None
                 self._path.unlink(missing_ok=True)
                 return
@@ -105,16 +100,10 @@ class RunLock:
 
     def close(self) -> None:
         """Let others use the name."""
-        if _held.get(self._key) is self:
-            del _held[self._key]
         if self._file is not None:
             self._path.unlink(missing_ok=True)
             self._file.close()
             self._file = None
-
-
-_held: WeakValueDictionary[tuple[int, Path], RunLock] = WeakValueDictionary()
-"""What each process holds; a forked one knows its parent's, and does not hold them."""
 
 
 def is_plain_file(path: Path) -> bool:

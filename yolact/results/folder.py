@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Callable, Collection, Iterable, Mapping
 from contextlib import ExitStack
 from dataclasses import replace
@@ -10,10 +11,12 @@ from itertools import chain, count
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, get_args
+from weakref import WeakValueDictionary
 
 import numpy as np
 from numpy.typing import NDArray
 
+from yolact.errors import UsageError
 from yolact.files import RunLock, as_file_name, write_json, write_picture, write_text
 
 from .collected import Collected
@@ -234,8 +237,12 @@ class ResultFolder:
     def _hold(self, undo: ExitStack) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
         refusal = f"{self.folder}: another run writes {self._table} there; "
-        lock = RunLock(self.folder, self._table, f"{refusal}stop it, or name another output")
-        undo.callback(lock.close)
+        refusal += "stop it, or name another output"
+        key = os.getpid(), self.folder.resolve(), self._table
+        if _held.setdefault(key, self) is not self:  # the lock would let its own process in
+            raise UsageError(refusal)
+        undo.callback(_held.pop, key, None)
+        undo.callback(RunLock(self.folder, self._table, refusal).close)
 
     def _noted(self) -> list[str]:
         if self._journal is None or "" not in self._journal:
@@ -268,6 +275,10 @@ class ResultFolder:
         whole = all(now is not None and size in (None, now) for now, size in there)
         names = (None, noted["name"], noted.get("asked"))
         return whole and noted["stamp"] == _stamp(source) and name in names
+
+
+_held: WeakValueDictionary[tuple[int, Path, str], ResultFolder] = WeakValueDictionary()
+"""What is open in each process: a forked one knows its parent's, and does not hold them."""
 
 
 def progress_of(folder: Path, table: str = "detections") -> Path:
