@@ -147,14 +147,6 @@ def test_training_needs_targets() -> None:
         model(batch(64)[0])
 
 
-@pytest.mark.parametrize("training", [True, False])
-def test_images_are_bytes(training: bool) -> None:
-    images, targets = batch(64)
-    model = build().train(training)
-    with pytest.raises(ValueError, match="^images of torch.float32: expected uint8 RGB"):
-        model([images[0], images[1] / 255], targets)
-
-
 def test_what_a_model_finds_has_no_gradients() -> None:
     for found in build().eval()(batch(64)[0]):
         assert not any(part.requires_grad for part in found._tensors().values())

@@ -124,10 +124,8 @@ class Segmenter(nn.Module, ABC, Generic[Inputs, Outputs]):
             The weighted losses by name in training mode, else the detections of each image.
 
         Raises:
-            ValueError: training mode without targets, or images that are not uint8.
+            ValueError: training mode without targets.
         """
-        for kind in {image.dtype for image in images} - {torch.uint8}:
-            raise ValueError(f"images of {kind}: expected uint8 RGB, 0 to 255, (3, H, W)")
         if not self.training:
             with torch.no_grad():
                 outputs = self.network(self.preprocess(images))
