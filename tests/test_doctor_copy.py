@@ -78,6 +78,18 @@ def test_a_mended_copy(tmp_path: Path, link: bool) -> None:
     assert not {300, 401, 403, 405} & set(boxes)
 
 
+def test_doubles_are_found_in_each_class(tmp_path: Path) -> None:
+    """Between an object and its double another class may stand."""
+    annotations = content(1)
+    place = boxes_of(1)[0][1]
+    annotations["annotations"] = [
+        part(number, 1, label, place) for number, label in ((1, RED), (2, RED + 1), (3, RED + 1))
+    ]
+    counts = write_mended(opened(write(tmp_path / "data", annotations)), tmp_path / "mended")
+    assert counts["train"]["objects that were annotated twice"] == 1
+    assert check_dataset(str(tmp_path / "mended")) == {"train": []}
+
+
 def test_labels_of_an_image_that_is_listed_twice_are_joined(tmp_path: Path) -> None:
     annotations = content()
     annotations["images"].append(annotations["images"][0] | {"id": 50})

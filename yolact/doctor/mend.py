@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -110,10 +110,13 @@ class _Mended:
     def _objects(self, index: int, image_hw: tuple[int, int]) -> Iterator[Annotation]:
         """Yield the objects of an image that can be used, with boxes around their outlines."""
         parts = self._dataset.annotations(index)
+        classes: dict[int, list[int]] = defaultdict(list)
+        for place, found in enumerate(parts):
+            classes[found["category_id"]].append(place)
         twins = {
-            later
-            for earlier, later in twins_among(parts, image_hw)
-            if parts[earlier]["category_id"] == parts[later]["category_id"]
+            places[later]
+            for places in classes.values()
+            for _, later in twins_among([parts[place] for place in places], image_hw)
         }
         self.counts["objects that were annotated twice"] += len(twins)
         for place, found in enumerate(parts):
