@@ -39,7 +39,7 @@ from yolact.cli.from_flags import (
     version_of,
 )
 from yolact.cli.inputs import parse_source
-from yolact.cli.output_names import RESULTS, images_and_pictures, name_pictures
+from yolact.cli.output_names import RESULTS, apart, images_and_pictures
 from yolact.cli.predict import (
     common_folder,
     name_in,
@@ -51,7 +51,7 @@ from yolact.cli.predict import (
 from yolact.cli.saving import saving
 from yolact.errors import UsageError
 from yolact.results.folder import Note, ResultFolder, progress_of
-from yolact.sources.listing import glob, local_path
+from yolact.sources.listing import files_below, files_matching, local_path
 from yolact.sources.one import read
 from yolact.stream import segment_shots
 from yolact.threads import map_ahead
@@ -113,7 +113,7 @@ def videos_and_outputs(text: str) -> tuple[Path, list[Pair]]:
         text: what the user typed: a folder, a pattern, or a text file with a video in each line.
 
     Raises:
-        ValueError: there is no video.
+        ValueError: there is no video, or the results would land among the videos.
     """
     source, target = parse_source(text)
     path, folder = local_path(source), local_path(target or RESULTS)
@@ -121,13 +121,13 @@ def videos_and_outputs(text: str) -> tuple[Path, list[Pair]]:
         lines = map(str.strip, read_text_of(path)[0].splitlines())
         videos = [local_path(line) for line in lines if line and not line.startswith("#")]
     else:
-        found = path.rglob("*") if path.is_dir() else glob(path)
-        videos = [each for each in found if each.suffix.lower() in VIDEO_SUFFIXES]
+        below = files_below if path.is_dir() else files_matching
+        videos = list(set(below(path, VIDEO_SUFFIXES)))
     if not videos:
         raise ValueError(f"no video in {source}; looked for {', '.join(sorted(VIDEO_SUFFIXES))}")
     videos.sort(key=natural_key)
-    outputs = (name.with_suffix(".mp4") for name in name_pictures(videos, folder))
-    return folder, list(zip(map(str, videos), map(str, outputs), strict=True))
+    named = apart(source, videos, folder, ".mp4", ("videos", "results"))
+    return folder, [(str(video), str(output)) for video, output in named]
 
 
 def segment_all(

@@ -106,6 +106,35 @@ def test_lists_of_videos(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
         videos_and_outputs("in/*.xyz:out")
 
 
+@pytest.mark.parametrize("text", ["in:in", "in:./in", "in/*:in", "list.txt:in"])
+def test_no_result_lands_among_the_videos(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("in").mkdir()
+    Path("in/a.mp4").touch()
+    Path("list.txt").write_text("in/a.mp4")
+    with pytest.raises(ValueError, match="in: the results would land among the videos; name"):
+        videos_and_outputs(text)
+
+
+@pytest.mark.parametrize("text", ["in:in/out", "in/*:in/out", "in/**/*.avi:in/out"])
+def test_results_hidden_files_and_folders_are_no_videos(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("in/a.avi", "in/._a.avi", "in/dir.avi/b.avi", "in/out/a.avi"):
+        Path(name).parent.mkdir(parents=True, exist_ok=True)
+        Path(name).touch()
+    caplog.set_level("INFO")
+    pairs = videos_and_outputs(text)[1]
+    assert sorted(pairs) == [
+        ("in/a.avi", "in/out/a.mp4"),
+        ("in/dir.avi/b.avi", "in/out/dir.avi/b.mp4"),
+    ]
+    assert "left out: 1 videos in in/out, where the results go" in caplog.text
+
+
 @pytest.mark.parametrize(
     ("flags", "said"),
     [

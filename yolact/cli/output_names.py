@@ -97,17 +97,38 @@ def images_and_pictures(
     images = expand_images(source)
     if not writes_pictures:
         return folder, list(zip(images, name_pictures(images, folder, False), strict=True))
-    earlier = [image for image in images if folder.resolve() in image.resolve().parents]
-    if earlier and len(earlier) < len(images):
-        logger.info("left out: %d images in %s, where the pictures go", len(earlier), folder)
-        images = [image for image in images if image not in set(earlier)]
-    pictures = name_pictures(images, folder)
-    if {p.parent.resolve() for p in pictures} & {image.parent.resolve() for image in images}:
+    return folder, [*apart(source, images, folder, ".png", ("images", "pictures"))]
+
+
+def apart(
+    source: str, files: Sequence[Path], folder: Path, suffix: str, kinds: tuple[str, str]
+) -> list[tuple[Path, Path]]:
+    """Name a result for each file, in a folder of their own.
+
+    Where the results of an earlier run lie among the files, they are left out.
+
+    Args:
+        source: what the files were named by.
+        files: existing ones.
+        folder: of the results.
+        suffix: of each result.
+        kinds: what files and results are called.
+
+    Raises:
+        ValueError: results would land among the files.
+    """
+    inputs, results = kinds
+    earlier = [file for file in files if folder.resolve() in file.resolve().parents]
+    if earlier and len(earlier) < len(files):
+        logger.info("left out: %d %s in %s, where the %s go", len(earlier), inputs, folder, results)
+        files = [file for file in files if file not in set(earlier)]
+    named = [picture.with_suffix(suffix) for picture in name_pictures(files, folder)]
+    if {path.parent.resolve() for path in named} & {file.parent.resolve() for file in files}:
         raise ValueError(
-            f"{folder}: the pictures would land among the images; name another folder, as in "
+            f"{folder}: the {results} would land among the {inputs}; name another folder, as in "
             f"{source}:{RESULTS}"
         )
-    return folder, list(zip(images, pictures, strict=True))
+    return list(zip(files, named, strict=True))
 
 
 def name_pictures(images: Sequence[Path], folder: Path, are_written: bool = True) -> list[Path]:

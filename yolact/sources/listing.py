@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Set
 from pathlib import Path
 
 from data.files import IMAGE_SUFFIXES, natural_key
@@ -44,9 +44,9 @@ def expand_images(source: str | os.PathLike[str]) -> list[Path]:
     if path.is_file():
         return [path]
     if path.is_dir() and os.fspath(source):  # an empty name is not the working folder
-        found, what = _images_below(path), f"no image in folder {source}"
+        found, what = files_below(path, IMAGE_SUFFIXES), f"no image in folder {source}"
     elif GLOB_CHARACTERS & set(str(path)):
-        found, what = _matching(path), f"no image matches {source}"
+        found, what = files_matching(path, IMAGE_SUFFIXES), f"no image matches {source}"
     else:
         raise FileNotFoundError(f"no such file or folder: {source}")
     images = sorted(set(found), key=natural_key)
@@ -61,16 +61,30 @@ def glob(pattern: Path) -> Iterator[Path]:
     return base.glob(str(pattern.relative_to(base)))
 
 
-def _matching(pattern: Path) -> Iterator[Path]:
+def files_matching(pattern: Path, suffixes: Set[str]) -> Iterator[Path]:
+    """Yield the files that match a pattern, and those below the folders that do.
+
+    Args:
+        pattern: with `GLOB_CHARACTERS`.
+        suffixes: of the files, in small letters.
+    """
     for path in glob(pattern):
         if path.is_dir():
-            yield from _images_below(path)
-        elif _is_image(path):
+            yield from files_below(path, suffixes)
+        elif _is_one(path, suffixes):
             yield path
 
 
-def _images_below(folder: Path, seen: frozenset[Path] = frozenset()) -> Iterator[Path]:
-    """Yield the images of a folder and those below it, through links too, but in no circle."""
+def files_below(
+    folder: Path, suffixes: Set[str], seen: frozenset[Path] = frozenset()
+) -> Iterator[Path]:
+    """Yield the files of a folder and those below it, through links too, but in no circle.
+
+    Args:
+        folder: that is there.
+        suffixes: of the files, in small letters.
+        seen: folders that it lies in.
+    """
     place = folder.resolve()
     try:
         entries = [] if place in seen else list(folder.iterdir())
@@ -79,11 +93,11 @@ def _images_below(folder: Path, seen: frozenset[Path] = frozenset()) -> Iterator
         return
     for entry in entries:
         if entry.is_dir() and not entry.name.startswith("."):
-            yield from _images_below(entry, seen | {place})
-        elif _is_image(entry):
+            yield from files_below(entry, suffixes, seen | {place})
+        elif _is_one(entry, suffixes):
             yield entry
 
 
-def _is_image(path: Path) -> bool:
+def _is_one(path: Path, suffixes: Set[str]) -> bool:
     hidden = path.name.startswith(".")  # macOS leaves "._photo.jpg" beside photo.jpg
-    return path.suffix.lower() in IMAGE_SUFFIXES and not hidden and not path.is_dir()
+    return path.suffix.lower() in suffixes and not hidden and not path.is_dir()
