@@ -42,6 +42,15 @@ def test_one_image(capsys: pytest.CaptureFixture[str]) -> None:
     assert np.load("results/masks.npy").shape[1:] == (16, 16)
 
 
+@pytest.mark.parametrize("flags", [[], ["--no_picture", "--save_json"]])
+def test_explanations_of_an_earlier_run_are_removed(flags: list[str]) -> None:
+    for top_k, left in ((3, ["1", "2", "3"]), (1, ["1"])):
+        given = ["--display_lincomb=True", f"--top_k={top_k}", *flags]
+        assert evaluate("--image=scenes/val/000001.jpg:out/more.png", *given) == 0
+        found = sorted(Path("out").glob("more_lincomb*.png"))
+        assert [path.stem.removeprefix("more_lincomb") for path in found] == left
+
+
 def test_drawing_switches_change_the_picture() -> None:
     seen = set()
     for part in ("none", "masks", "bboxes", "text", "scores"):

@@ -10,6 +10,7 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cache
+from itertools import count, takewhile
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import BinaryIO
@@ -161,6 +162,19 @@ def write_picture(path: Path, picture: NDArray[np.uint8]) -> Path:
     except OSError as error:
         raise OSError(error.errno, error.strerror, str(path)) from None
     return path
+
+
+def remove_numbered(path: Path, ending: str, first: int) -> None:
+    """Remove name_ending5.png, name_ending6.png and so on, as an earlier run left them.
+
+    Args:
+        path: name.png.
+        ending: between the name and the number.
+        first: number to remove; the first that is not there ends it.
+    """
+    named = (path.with_stem(f"{path.stem}{ending}{number}") for number in count(first))
+    for file in takewhile(Path.is_file, named):
+        file.unlink()
 
 
 def as_cell(text: str) -> str:

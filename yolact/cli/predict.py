@@ -22,7 +22,7 @@ from yolact.drawing.window import show
 from yolact.engines.choose import card_of
 from yolact.evaluation.way_of_2019 import run_video_plain
 from yolact.explain import explain, save_prototypes
-from yolact.files import write_picture
+from yolact.files import remove_numbered, write_picture
 from yolact.predictor import Predictor
 from yolact.results.detections import Detections
 from yolact.results.folder import CUTTINGS, Note, ResultFolder, progress_of
@@ -117,6 +117,8 @@ def segment_image(
             name = output if number == 0 else output.with_stem(f"{output.stem}_lincomb{number}")
             saving.print(write_picture(name, picture))
     if output is not None:
+        if explained:
+            remove_numbered(output, "_lincomb", len(pictures) + (not saving.picture))
         with saving.folder(output.parent, table=output.stem) as folder:
             folder.add(detections, output.stem)
         saving.print(*folder.written)
@@ -264,7 +266,6 @@ def segment_video(
                 files.add(named, f"{output.stem}_{number:06}")
 
         video = parts or (output if saving.picture else None)
-        shown = output is None
         outcome = process_video(
             source,
             video,
@@ -272,7 +273,7 @@ def segment_video(
             draw,
             thresholds,
             options,
-            display=shown,
+            display=output is None,
             on_frame=on_frame,
             cuts=not CUTTINGS.isdisjoint(saving.kinds),
         )
@@ -341,10 +342,9 @@ def process_video(
 
         def predict(frames: Sequence[Picture]) -> list[Detections]:
             found = predictor.segment(frames, thresholds)
-            pairs = zip(found, frames, strict=True)
             return [
                 replace(each, picture=frame) if isinstance(frame, np.ndarray) else each
-                for each, frame in pairs
+                for each, frame in zip(found, frames, strict=True)
             ]
 
         if options.plain and isinstance(output, Path):
