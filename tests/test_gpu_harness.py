@@ -286,6 +286,23 @@ def test_a_worker_writes_down_what_it_does(
     assert capsys.readouterr().out.count("\n") == 3
 
 
+def test_what_no_check_is_called_is_wrong_usage(
+    tmp_path: Path, package: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked = {"package": package, "modules": ["first"], "only": ["check_it", "typo"]}
+    asked |= {"device": "cpu", "done": [], "until": 0, "file": str(tmp_path / "told")}
+    with pytest.raises(SystemExit) as exit_:
+        worker.main([json.dumps(asked)])
+    assert exit_.value.code == 2
+    assert capsys.readouterr().err == "error: --only=typo: no check has a name with it\n"
+    assert (tmp_path / "told").read_text() == ""
+    command = sys.executable, "-c", "raise SystemExit(2)"
+    with pytest.raises(SystemExit) as exit_:
+        run.Watched({}, tmp_path, command=command).run()
+    assert exit_.value.code == 2
+    assert not (tmp_path / "gpu.json").exists()
+
+
 def test_a_device_that_a_check_has_broken_is_left(
     tmp_path: Path, package: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -22,6 +22,7 @@ MODULES = (
     *("goldens", "benchmark", "profile", "pixels", "waits", "training", "faults"),
     *("video", "engines"),
 )
+WRONG_USAGE = 2
 PATIENCE = 240.0  # seconds for one check
 _POLL = 0.1
 
@@ -80,6 +81,8 @@ class Watched:
                     for line in lines:
                         since = time.monotonic()
                         self._take(json.loads(line))
+                    if code == WRONG_USAGE and self.planned is None:
+                        raise SystemExit(code)  # it has said why
                     if code is not None:
                         return f"the process ended with {code}"
                     if time.monotonic() - since > self.patience:

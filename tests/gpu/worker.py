@@ -35,6 +35,7 @@ from .report import NotHere, Outcome, Report
 Check = Callable[[torch.device, Report], None]
 
 HERE = Path(__file__).parent
+WRONG_USAGE = 2
 _FLAGS = (
     (torch.backends.cuda.matmul, "allow_tf32"),
     (torch.backends.cudnn, "allow_tf32"),
@@ -58,6 +59,11 @@ def main(arguments: Sequence[str]) -> None:
             file.flush()
 
         checks = find_checks(asked["package"], asked["modules"], asked["only"])
+        known = [*checks, *(f"{module}.check_import" for module in asked["modules"])]
+        for part in asked["only"]:
+            if not any(part in name for name in known):
+                print(f"error: --only={part}: no check has a name with it", file=sys.stderr)
+                raise SystemExit(WRONG_USAGE)
         checks = {name: check for name, check in checks.items() if name not in asked["done"]}
         tell("machine", describe(device))
         tell("plan", list(checks))
