@@ -117,6 +117,18 @@ def test_a_predictor_of_a_folder(tmp_path: Path) -> None:
     assert predictor(np.zeros((50, 60, 3), np.uint8)).masks.shape[1:] == (50, 60)
 
 
+@pytest.mark.parametrize("text", ['{"model_type": "bert"}', "[]", "# not ours"])
+def test_a_configuration_of_something_else_stays(tmp_path: Path, text: str) -> None:
+    (tmp_path / "config.json").write_text(text)
+    with pytest.raises(ValueError, match=r"config\.json"):
+        make().save_pretrained(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["config.json"]
+    assert (tmp_path / "config.json").read_text() == text
+    (tmp_path / "config.json").unlink()
+    for _ in range(2):
+        make().save_pretrained(tmp_path)
+
+
 def test_weights_in_another_layout(tmp_path: Path) -> None:
     """A network whose tensors share or skip memory, as engines leave it."""
     model = make().to(memory_format=torch.channels_last)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -49,7 +50,10 @@ def write_folder(
 
     Raises:
         OSError: a file cannot be written.
+        ValueError: the folder has the configuration of something else.
     """
+    if (folder / CONFIG_FILE).exists():
+        _read_own(folder / CONFIG_FILE)  # else it would be lost
     from safetensors import SafetensorError
     from safetensors.torch import save_file
 
@@ -68,13 +72,18 @@ def read_config(file: Path) -> Config:
     Raises:
         ValueError: it is missing, damaged, or not of ours.
     """
-    content = read_json(file)
-    if not isinstance(content, dict) or content.get("format") != _FORMAT:
-        raise ValueError(f"{file}: not written by save_pretrained of yolact")
+    content = _read_own(file)
     try:
         return stored_config(content.get("config", {}))
     except ValueError as error:
         raise ValueError(f"{file}: {error}") from None
+
+
+def _read_own(file: Path) -> dict[str, Any]:
+    content = read_json(file)
+    if not isinstance(content, dict) or content.get("format") != _FORMAT:
+        raise ValueError(f"{file}: not written by save_pretrained of yolact")
+    return content
 
 
 def read_folder(weights: Path) -> tuple[Config, State]:

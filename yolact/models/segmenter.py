@@ -212,6 +212,7 @@ class Segmenter(nn.Module, ABC, Generic[Inputs, Outputs]):
 
         Raises:
             OSError: a file cannot be written.
+            ValueError: the folder has a config.json of something else.
         """
         folder = Path(folder)
         made_by = provenance(self.config.train.seed)
