@@ -84,6 +84,8 @@ def boxes_by_split(name: str, options: DataOptions = AS_IS) -> dict[str, Tensor]
 
 def quality(boxes: Tensor, model: ModelConfig, threshold: float) -> str:
     """Say how many objects meet an anchor, and how well."""
+    if not len(boxes):
+        return "no objects to measure"
     overlaps = best_overlaps(boxes, model)
     recall, mean = (overlaps >= threshold).float().mean(), overlaps.mean()
     return f"recall at IoU {threshold:g}: {recall:6.1%}   mean best IoU: {mean:.3f}"

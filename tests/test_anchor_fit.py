@@ -5,6 +5,7 @@ import torch
 
 from layers.anchors import AnchorGenerator
 from layers.boxes import box_iou, cxcywh_to_xyxy
+from scripts import anchors
 from yolact import build_model, get_config
 from yolact.config import ModelConfig
 from yolact.training.anchor_fit import anchor_settings, best_overlaps, propose_anchors
@@ -20,6 +21,7 @@ def random_boxes(count: int, seed: int = 0) -> torch.Tensor:
 
 
 def test_no_boxes() -> None:
+    assert anchors.quality(torch.zeros(0, 4), SMALL.model, 0.5) == "no objects to measure"
     assert best_overlaps(torch.zeros(0, 4), SMALL.model).shape == (0,)
 
 
