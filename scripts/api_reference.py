@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import inspect
 import re
 import textwrap
@@ -14,7 +13,10 @@ from typing import Any
 
 from yolact import __all__ as public_names
 from yolact import __getattr__ as public_item
+from yolact.cli.common import make_parser, run_command
+from yolact.files import write_text
 
+PAGE = Path(__file__).resolve().parent.parent / "docs" / "api.md"
 HEAD = """# Reference
 
 The names of `from yolact import ...`, as their docstrings tell them. How they are used is in
@@ -27,14 +29,11 @@ SECTION = re.compile(r"^(Args|Attributes|Returns|Raises|Example):\n", re.MULTILI
 ITEM = re.compile(r"^(\w[\w, ]*): ", re.MULTILINE)
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
+def main(argv: Sequence[str] | None = None) -> None:
     """Write the page and print its path."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--out", type=Path, default=Path("docs/api.md"), help="the page to write")
-    out = parser.parse_args(arguments).out
-    out.write_text(reference(), encoding="utf-8")
-    print(out)
-    return 0
+    parser = make_parser("api_reference.py", __doc__)
+    parser.add_argument("--out", type=Path, default=PAGE, help="the page to write")
+    print(write_text(parser.parse_args(argv).out, reference()))
 
 
 def reference() -> str:
@@ -153,4 +152,4 @@ def markdown(sections: dict[str, str]) -> Iterator[str]:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    raise SystemExit(run_command(main))

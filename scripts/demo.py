@@ -19,8 +19,9 @@ import numpy as np
 
 from data.images import read_image
 from data.video.writer import VideoWriter
-from yolact.cli.common import make_parser
+from yolact.cli.common import make_parser, run_command
 
+ROOT = Path(__file__).resolve().parent.parent
 FOLDER = Path("results/demo")
 PORTRAIT = Path(matplotlib.get_data_path()) / "sample_data" / "grace_hopper.jpg"
 
@@ -38,7 +39,7 @@ STEPS = (
 )
 
 
-def main(argv: Sequence[str] | None = None) -> int:
+def main(argv: Sequence[str] | None = None) -> None:
     """Run the steps as command lines."""
     make_parser("demo.py", __doc__).parse_args(argv)
     FOLDER.mkdir(parents=True, exist_ok=True)
@@ -46,12 +47,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     fly_over(FOLDER / "photo.jpg", FOLDER / "clip.mp4")
     for title, command in STEPS:
         print(f"\n# {title}\n$ python {command}", flush=True)
-        code = subprocess.run([sys.executable, *shlex.split(command)], check=False).returncode
-        if code:
-            print(f"error: this step failed with exit code {code}", file=sys.stderr)
-            return code
+        script, *flags = shlex.split(command)
+        run = [sys.executable, str(ROOT / script), *flags]
+        if code := subprocess.run(run, check=False).returncode:
+            raise ValueError(f"this step failed with exit code {code}")
     print(f"\nThe pictures are in {FOLDER}: image.png and video.mp4")
-    return 0
 
 
 def fly_over(photo: Path, clip: Path, frames: int = 120) -> None:
@@ -69,4 +69,4 @@ def fly_over(photo: Path, clip: Path, frames: int = 120) -> None:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    raise SystemExit(run_command(main))

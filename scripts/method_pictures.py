@@ -6,7 +6,6 @@ matplotlib.
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -21,10 +20,12 @@ from torch import Tensor
 
 from data.images import Image, read_image, to_tensor
 from yolact import Detections, Predictor, Yolact
+from yolact.cli.common import make_parser, run_command
 from yolact.drawing.detections import palette_color
 from yolact.drawing.lincomb import diverging
 from yolact.results.thresholds import Thresholds
 
+ROOT = Path(__file__).resolve().parent.parent
 PORTRAIT = Path(matplotlib.get_data_path()) / "sample_data" / "grace_hopper.jpg"
 SURE = 6.0
 """Sums that get the full colour: their sigmoid is 0.998."""
@@ -44,11 +45,12 @@ class Parts(NamedTuple):
     detections: Detections
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
+def main(argv: Sequence[str] | None = None) -> None:
     """Write both pictures and print their paths."""
-    parser = argparse.ArgumentParser(description="Draw the pictures of docs/how_it_works.md.")
-    parser.add_argument("--folder", type=Path, default=Path("docs"), help="for the two pictures")
-    folder = parser.parse_args(arguments).folder
+    parser = make_parser("method_pictures.py", __doc__)
+    parser.add_argument("--folder", type=Path, default=ROOT / "docs", help="for the two pictures")
+    folder = parser.parse_args(argv).folder
+    folder.mkdir(parents=True, exist_ok=True)
     image = read_image(PORTRAIT)
     parts = look(image)
     for name, figure in (
@@ -57,7 +59,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     ):
         figure.savefig(folder / name, dpi=100, pil_kwargs={"quality": 75})
         print(folder / name)
-    return 0
 
 
 @torch.no_grad()
@@ -122,4 +123,4 @@ def _colors(values: NDArray[np.float32]) -> list[NDArray[np.float64]]:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    raise SystemExit(run_command(main))

@@ -6,11 +6,10 @@ python scripts/plot_loss.py logs/yolact_base.log val --out ap.png
 
 from __future__ import annotations
 
-import argparse
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from yolact.cli.common import make_parser, run_command, writable_file
 from yolact.drawing.plots import Curves, collect_curves, draw_curves, save_figure
 from yolact.models.mask_rcnn import MaskRcnn
 from yolact.models.yolact import Yolact
@@ -19,15 +18,6 @@ from yolact.training.log import Record, read_log
 NAMES = {"T": "total"} | {
     letter: name for model in (MaskRcnn, Yolact) for name, letter in model.loss_letters.items()
 }
-
-
-def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
-    """Read the command line; wrong usage exits with 2."""
-    parser = argparse.ArgumentParser(description="Plot a training log.")
-    parser.add_argument("log", type=Path, help="a file of logs/")
-    parser.add_argument("what", nargs="?", choices=("train", "val"), default="train")
-    parser.add_argument("--out", type=Path, help="picture to write; by default beside the log")
-    return parser.parse_args(arguments)
 
 
 def curves_of(records: Sequence[Record], what: str) -> Curves:
@@ -42,25 +32,25 @@ def _values(data: Record, what: str) -> dict[str, float | None]:
     return {f"{kind} AP": data[kind].get("all") for kind in ("box", "mask")}
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Write the plot and print its path; return the exit status."""
-    options = parse_arguments(arguments)
-    out = options.out or options.log.with_name(f"{options.log.stem}_{options.what}.png")
+def main(argv: Sequence[str] | None = None) -> None:
+    """Write the plot and print its path."""
+    parser = make_parser("plot_loss.py", __doc__)
+    parser.add_argument("log", type=Path, help="a file of logs/")
+    parser.add_argument("what", nargs="?", choices=("train", "val"), default="train")
+    parser.add_argument("--out", type=Path, help="picture to write; by default beside the log")
+    args = parser.parse_args(argv)
+    writable_file("--out", args.out)
+    records = read_log(args.log)
     try:
-        curves = curves_of(read_log(options.log), options.what)
-        if not curves:
-            raise ValueError(f"{options.log} has no {options.what} events to plot")
-        label = "loss" if options.what == "train" else "AP (%)"
-        save_figure(draw_curves(options.log.stem, {label: curves}), out)
-    except (OSError, ValueError) as error:
-        print(error, file=sys.stderr)
-        return 1
+        curves = curves_of(records, args.what)
     except (KeyError, TypeError, AttributeError):
-        print(f"{options.log} is not a training log", file=sys.stderr)
-        return 1
-    print(out)
-    return 0
+        raise ValueError(f"{args.log} is not a training log") from None
+    if not curves:
+        raise ValueError(f"{args.log} has no {args.what} events to plot")
+    label = "loss" if args.what == "train" else "AP (%)"
+    out = args.out or args.log.with_name(f"{args.log.stem}_{args.what}.png")
+    print(save_figure(draw_curves(args.log.stem, {label: curves}), out))
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    raise SystemExit(run_command(main))

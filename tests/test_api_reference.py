@@ -9,6 +9,8 @@ from typing import Any
 
 import pytest
 
+from yolact.cli.common import run_command
+
 ROOT = Path(__file__).resolve().parents[1]
 
 
@@ -23,8 +25,8 @@ def test_the_page_is_up_to_date(script: dict[str, Any]) -> None:
 
 
 def test_the_page_is_written(script: dict[str, Any], tmp_path: Path) -> None:
-    page = tmp_path / "page.md"
-    assert script["main"]([f"--out={page}"]) == 0
+    page = tmp_path / "new" / "page.md"
+    assert run_command(script["main"], [f"--out={page}"]) == 0
     assert page.read_text() == script["reference"]()
 
 

@@ -4,10 +4,13 @@ import os
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from scripts import plot_loss
 from yolact import Yolact
+from yolact.cli.common import run_command
+from yolact.drawing.plots import draw_curves
 from yolact.models.mask_rcnn import MaskRcnn
 from yolact.training.log import TrainingLog, read_log
 
@@ -91,7 +94,7 @@ def test_undefined_values_are_null(tmp_path: Path) -> None:
 @pytest.mark.parametrize("what", ["train", "val"])
 def test_plot(tmp_path: Path, what: str, capsys: pytest.CaptureFixture[str]) -> None:
     write_run(tmp_path / "run.log")
-    assert plot_loss.main([str(tmp_path / "run.log"), what]) == 0
+    assert run_command(plot_loss.main, [str(tmp_path / "run.log"), what]) == 0
     picture = tmp_path / f"run_{what}.png"
     assert picture.read_bytes().startswith(b"\x89PNG")
     assert capsys.readouterr().out.strip() == str(picture)
@@ -103,8 +106,16 @@ def test_plot_of_no_log_is_one_line(
 ) -> None:
     if text is not None:
         (tmp_path / "run.log").write_text(text)
-    assert plot_loss.main([str(tmp_path / "run.log")]) == 1
-    assert len(capsys.readouterr().err.splitlines()) == 1
+    for path in (tmp_path / "run.log", Path()):
+        assert run_command(plot_loss.main, [str(path)]) == 1
+        assert len(capsys.readouterr().err.splitlines()) == 1
+
+
+def test_a_curve_breaks_where_another_session_begins() -> None:
+    points = {"loss": [(0, 3.0), (10, 2.0), (0, 5.0), (10, 4.0), (20, 3.0)]}
+    (axes,) = draw_curves("run", {"loss": points}).axes
+    x = axes.lines[0].get_xdata()
+    np.testing.assert_array_equal(x, [0, 10, np.nan, 0, 10, 20])
 
 
 @pytest.mark.parametrize("model", [Yolact, MaskRcnn])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import difflib
 import logging
+import os
 import re
 import sys
 from collections.abc import Callable, Sequence
@@ -158,6 +159,45 @@ def add_flags(parser: argparse.ArgumentParser, title: str, flags: Sequence[Flag]
     group = parser.add_argument_group(title)
     for names, settings in flags:
         group.add_argument(*names, **settings)
+
+
+def at_least(args: argparse.Namespace, **least: int) -> None:
+    """Refuse numbers that are too small; one that is not given is None.
+
+    Args:
+        args: of the command line.
+        least: flag -> its least value.
+
+    Raises:
+        UsageError: the first that is below.
+    """
+    for name, bound in least.items():
+        value = getattr(args, name)
+        if value is not None and value < bound:
+            raise UsageError(f"--{name}={value}: expected at least {bound}")
+
+
+def writable_file(flag: str, path: Path | None) -> None:
+    """Refuse a file to write that is a folder, or lies below a file; None is none.
+
+    Raises:
+        UsageError: so it is.
+    """
+    if path is not None and path.is_dir():
+        raise UsageError(f"{flag}={path}: expected a file, this is a folder")
+    if path is not None:
+        writable_folder(flag, path.parent)
+
+
+def writable_folder(flag: str, path: Path) -> None:
+    """Refuse a folder to write to that is a file, or lies below one.
+
+    Raises:
+        UsageError: so it is.
+    """
+    there = next((each for each in (path, *path.parents) if os.path.lexists(each)), Path())
+    if not there.is_dir():
+        raise UsageError(f"{flag}={path}: expected a folder, and {there} is a file")
 
 
 def add_machine_flags(parser: argparse.ArgumentParser) -> None:

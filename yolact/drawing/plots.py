@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, ParamSpec
 
 import matplotlib as mpl
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
@@ -72,6 +73,8 @@ def save_figure(figure: Figure, path: Path) -> Path:
 def draw_curves(title: str, panels: Mapping[str, Curves]) -> Figure:
     """Draw curves over the iterations of a run, one panel beside the other.
 
+    A curve breaks where its iterations go back, as another session of a log begins.
+
     Args:
         title: above them all.
         panels: y label -> curves; empty panels are left out.
@@ -82,7 +85,10 @@ def draw_curves(title: str, panels: Mapping[str, Curves]) -> Figure:
     for axes, (label, curves) in zip(_row(figure, len(panels)), panels.items(), strict=True):
         for name, points in curves.items():
             few = "o" if len(points) < 20 else ""
-            axes.plot(*zip(*points, strict=True), label=name, linewidth=1.2, marker=few, ms=3)
+            x, y = np.array(points, np.float64).T
+            back = 1 + np.flatnonzero(np.diff(x) < 0)
+            broken = (np.insert(values, back, np.nan) for values in (x, y))
+            axes.plot(*broken, label=name, linewidth=1.2, marker=few, ms=3)
         axes.set(xlabel="iteration", ylabel=label)
         if curves:
             axes.legend()
