@@ -28,8 +28,9 @@ from data.checks.duplicates import Box, box_iou
 from data.images import read_image
 from data.sample import Annotation, Dataset, ImageInfo
 from yolact import Predictor
-from yolact.cli.common import add_flags, flag, make_parser, run_command
+from yolact.cli.common import add_flags, at_least, flag, make_parser, run_command
 from yolact.doctor.findings import contradicted, examine
+from yolact.errors import UsageError
 from yolact.files import write_json
 
 SPLITS: tuple[Split, ...] = ("train", "val")
@@ -70,6 +71,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         ),
     )
     args = parser.parse_args(argv)
+    at_least(args, side=0, first=1)
     predictor = Predictor.from_checkpoint(args.model)
     for seed in map(int, args.seeds.split(",")):
         with tempfile.TemporaryDirectory() as folder:
@@ -107,6 +109,9 @@ def spoil(source: str, folder: Path, name: str, side: int, rng: random.Random) -
         dataset = open_dataset(source, split)
         if not isinstance(dataset, CocoInstances):
             raise ValueError(f"{source}: expected a dataset of files")
+        if name not in dataset.categories.names:
+            known = ", ".join(dataset.categories.names[:10])
+            raise UsageError(f"--class={name}: not in {source}, whose classes are {known}")
         contents[split] = coco_content(dataset)
         number = dataset.categories.category_ids[dataset.categories.names.index(name)]
         (folder / split).mkdir()

@@ -25,8 +25,7 @@ from torch.utils.data import Dataset as MapDataset
 from data.annotations.coco import CocoInstances
 from data.catalog import open_dataset
 from data.sample import Annotation, Dataset, ImageInfo
-from yolact.cli.common import add_flags, flag, make_parser, run_command
-from yolact.errors import UsageError
+from yolact.cli.common import add_flags, at_least, flag, make_parser, run_command
 
 BATCH = 64
 SCENES = 100  # of "shapes", to draw from
@@ -159,9 +158,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     )
     add_flags(parser, "options", options)
     args = parser.parse_args(argv)
-    for name in ("images", "annotations", "workers", "passes"):
-        if getattr(args, name) < 1:
-            raise UsageError(f"--{name} is {getattr(args, name)}: it must be at least 1")
+    at_least(args, images=1, annotations=1, workers=1, passes=1)
     source = open_dataset(args.dataset, "train", length=SCENES)
     with tempfile.TemporaryDirectory() as folder:
         file = generate(source, Path(folder), args.images, args.annotations)

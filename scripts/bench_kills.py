@@ -36,7 +36,7 @@ import train as train_script
 from data.shapes.clip import export_clip, shape_clip
 from data.shapes.scenes import ShapeScenes, export_coco
 from yolact.checkpoint import read_checkpoint
-from yolact.cli.common import add_flags, flag, make_parser, run_command
+from yolact.cli.common import add_flags, at_least, flag, make_parser, run_command
 from yolact.evaluation.speed import describe_machine
 from yolact.video import parts
 
@@ -95,11 +95,12 @@ def main(argv: Sequence[str] | None = None) -> None:
         "options",
         (
             flag("--kills", "of each kind of run", int, 50),
-            flag("--only", "one kind: training, evaluation, folder or video"),
+            flag("--only", "one kind", choices=("training", "evaluation", "folder", "video")),
             flag("--seed", "of the moments", int, 0),
         ),
     )
     args = parser.parse_args(argv)
+    at_least(args, kills=1)
     torch.set_num_threads(1)  # and no thread is begun before the forks
     parts.LENGTH = 10
     print(f"{describe_machine(torch.device('cpu'))}, seed {args.seed}\n")

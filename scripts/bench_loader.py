@@ -17,7 +17,7 @@ import torch
 from data.augment.transform import TrainTransform, place_target
 from data.catalog import open_dataset
 from data.images import to_tensor
-from yolact.cli.common import add_flags, flag, make_parser, run_command
+from yolact.cli.common import add_flags, at_least, flag, make_parser, run_command
 from yolact.timing import StageTimer
 
 
@@ -35,6 +35,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         ),
     )
     args = parser.parse_args(argv)
+    at_least(args, image_size=1, images=1, rounds=1)
     cv2.setNumThreads(0)
     torch.set_num_threads(1)
     dataset = open_dataset(args.dataset, "train")

@@ -24,7 +24,7 @@ import torch
 from data.shapes.clip import shape_clip
 from data.shapes.scenes import ShapeScenes
 from data.video.writer import VideoWriter
-from yolact.cli.common import add_flags, flag, make_parser, run_command
+from yolact.cli.common import add_flags, at_least, flag, make_parser, run_command
 from yolact.evaluation.speed import describe_machine
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -56,6 +56,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         ),
     )
     args = parser.parse_args(argv)
+    at_least(args, images=0, minutes=0, samples=1, side=16)
     print(describe_machine(torch.device("cpu")))
     with tempfile.TemporaryDirectory() as place:
         if args.images:
@@ -69,7 +70,7 @@ def measure_images(place: Path, count: int, side: int, samples: int) -> None:
     make_images(place / "in", count, side)
     flags = ["--images=in:out", "--save_csv", "--save_coco", "--save_json", "--save_txt"]
     lines = place / "out" / ".detections.progress"
-    print_table(f"{count} images", watched(flags, place, lines, count, samples))
+    print_table(f"{count} images", watched(flags, place, lines, count, samples, heads=2))
 
 
 def measure_video(place: Path, count: int, side: int, samples: int) -> None:
@@ -99,7 +100,7 @@ def make_video(path: Path, count: int, side: int) -> None:
 
 
 def watched(
-    flags: Sequence[str], place: Path, lines: Path, count: int, samples: int
+    flags: Sequence[str], place: Path, lines: Path, count: int, samples: int, heads: int = 0
 ) -> Iterator[Sample]:
     """Run eval.py, and yield samples of its process.
 
@@ -109,12 +110,13 @@ def watched(
         lines: a file that gets a line for each image or frame.
         count: of the images or frames.
         samples: to take of them.
+        heads: lines of the file before those.
 
     Raises:
         OSError: the run failed, or left something out.
     """
     command = [sys.executable, str(ROOT / "eval.py"), *MODEL, *flags]
-    start, done, size, due = time.monotonic(), 0, 0, 0.0
+    start, done, size, due = time.monotonic(), -heads, 0, 0.0
     with subprocess.Popen(command, cwd=place, stdout=subprocess.DEVNULL) as process:
         while process.poll() is None:
             done, size = read_on(lines, done, size)

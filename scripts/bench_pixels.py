@@ -25,7 +25,7 @@ from pycocotools import mask as mask_utils
 
 from layers.masks import assemble_masks
 from layers.native import load_kernels
-from yolact.cli.common import add_flags, flag, make_parser, run_command
+from yolact.cli.common import add_flags, at_least, flag, make_parser, run_command
 from yolact.drawing.detections import draw_detections
 from yolact.evaluation.speed import describe_machine, peak_memory_mb
 from yolact.results.detections import Detections
@@ -49,6 +49,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         ),
     )
     args = parser.parse_args(argv)
+    at_least(args, detections=0)
     torch.set_num_threads(1)
     print(describe_machine(CPU))
     if args.compare:

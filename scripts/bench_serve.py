@@ -29,7 +29,7 @@ import numpy as np
 
 from data.images import Image
 from data.shapes.scenes import ShapeScenes
-from yolact.cli.common import add_flags, flag, make_parser, run_command
+from yolact.cli.common import add_flags, at_least, flag, make_parser, run_command
 from yolact.errors import UsageError
 from yolact.evaluation.speed import describe_machine
 from yolact.predictor import Predictor
@@ -71,6 +71,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     )
     add_flags(parser, "options", flags)
     args = parser.parse_args(argv)
+    at_least(args, images=1, image_size=16, requests=1)
     if not re.fullmatch(r"[1-9]\d*(,[1-9]\d*)*", args.clients):
         raise UsageError(f"--clients={args.clients}: expected numbers from 1, as in 1,4,8")
     scenes = ShapeScenes(args.images, args.image_size)

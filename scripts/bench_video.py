@@ -30,7 +30,7 @@ from data.shapes.motion import KINDS, TrueFrame, moving_shapes
 from data.video.reader import open_video
 from yolact.build import build_model
 from yolact.checkpoint import BUNDLED
-from yolact.cli.common import add_flags, flag, make_parser, run_command
+from yolact.cli.common import add_flags, at_least, flag, make_parser, run_command
 from yolact.cli.predict import VideoOptions, process_video
 from yolact.drawing.detections import draw_detections
 from yolact.errors import UsageError
@@ -70,9 +70,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         ),
     )
     args = parser.parse_args(argv)
-    for name in ("frames", "clip_frames", "live", "large_frames"):
-        if getattr(args, name) < 0:
-            raise UsageError(f"--{name}={getattr(args, name)}: expected at least 0")
+    at_least(args, frames=0, height=16, clip_frames=1, live=0, large_frames=0)
     if args.clips is not None and not args.clips.is_dir():
         raise UsageError(f"--clips={args.clips}: no such folder")
     image_hw = args.height, args.height * 4 // 3

@@ -27,12 +27,14 @@ from data.sample import Dataset
 from yolact.cli.common import (
     DATA,
     add_flags,
+    at_least,
     flag,
     make_parser,
     named_config,
     run_command,
     with_data,
     with_settings,
+    writable_file,
 )
 from yolact.config import Config
 from yolact.doctor.findings import MOST, Findings, contradicted, examine
@@ -107,9 +109,9 @@ def read_flags(argv: Sequence[str] | None) -> argparse.Namespace:
     add_flags(parser, "labels that a model contradicts", MODEL_FLAGS)
     add_flags(parser, "files", FILE_FLAGS)
     args = parser.parse_args(argv)
-    for name in ("shown", "suspects"):
-        if getattr(args, name) < 1:
-            raise UsageError(f"--{name}={getattr(args, name)}: expected at least 1")
+    at_least(args, shown=1, suspects=1)
+    for name in ("picture", "sheet", "report", "json"):
+        writable_file(f"--{name}", getattr(args, name))
     for name, default in (("sheet", None), ("suspects", MOST), ("device", "auto")):
         if getattr(args, name) != default and not args.model:
             raise UsageError(f"--{name}={getattr(args, name)}: needs --with=model.pth")

@@ -31,18 +31,19 @@ from yolact.checkpoint import Checkpoint
 from yolact.cli.common import (
     add_flags,
     add_machine_flags,
+    at_least,
     device_name,
     flag,
     make_parser,
     options_for,
     run_command,
+    writable_folder,
 )
 from yolact.cli.eval_flags import parse_arguments as parse_eval_arguments
 from yolact.cli.from_flags import choose_model, engine_for, load_predictor, with_limits
 from yolact.drawing.plots import in_style, save_figure
 from yolact.engines.exported import is_exported
 from yolact.engines.names import EngineName
-from yolact.errors import UsageError
 from yolact.evaluation.coco import CocoEvaluator, eval_order, evaluate
 from yolact.evaluation.speed import (
     WARM_UP,
@@ -121,8 +122,8 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     )
     add_machine_flags(parser)
     args = parser.parse_args(argv)
-    if args.speed_images < 1:
-        raise UsageError(f"--speed_images={args.speed_images}: expected at least 1")
+    at_least(args, speed_images=1)
+    writable_folder("--out", args.out)
     return args
 
 
@@ -192,8 +193,9 @@ def count_parameters(predictor: Predictor) -> int:
 def weights_size(checkpoint: Checkpoint, predictor: Predictor) -> int:
     """Return the bytes of a model's weights."""
     if is_exported(checkpoint.path):
-        files = (checkpoint.path, checkpoint.path.with_suffix(".bin"))
-        return sum(file.stat().st_size for file in files if file.exists())
+        is_openvino = checkpoint.path.suffix.lower() == ".xml"
+        files = [checkpoint.path, *([checkpoint.path.with_suffix(".bin")] * is_openvino)]
+        return sum(file.stat().st_size for file in files)
     return sum(tensor.nbytes for tensor in predictor.model.state_dict().values())
 
 

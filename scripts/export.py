@@ -33,11 +33,13 @@ from yolact.build import model_class
 from yolact.checkpoint import BUNDLED, read_checkpoint, resolve_weights, trained_model
 from yolact.cli.common import (
     add_flags,
+    at_least,
     checkpoint_config,
     flag,
     make_parser,
     options_for,
     run_command,
+    writable_file,
 )
 from yolact.config import ModelConfig
 from yolact.engines.choose import choose_engine
@@ -106,14 +108,15 @@ def refuse_what_cannot_be(args: argparse.Namespace) -> None:
     """
     if not is_exported(args.output):
         raise UsageError(f"{args.output}: expected a file that ends in {' or '.join(SUFFIXES)}")
+    writable_file("output", args.output)
     is_onnx = args.output.suffix.lower() == ".onnx"
     if is_onnx and (args.half or args.int8):
         raise UsageError("--half and --int8 are for OpenVINO: name an .xml file")
     if not is_onnx and args.opset is not None:
         raise UsageError("--opset is for ONNX: name an .onnx file")
-    for name, least in (("calibration_images", 1), ("max_images", -1)):
-        if getattr(args, name) < least:
-            raise UsageError(f"--{name}={getattr(args, name)}: expected at least {least}")
+    at_least(args, calibration_images=1, max_images=-1)
+    if args.max_images == 0:
+        raise UsageError("--max_images=0: expected at least 1, or -1 for all")
     opsets = known_opsets() if is_onnx else range(0)
     if args.opset is not None and args.opset not in opsets:
         raise UsageError(f"--opset={args.opset}: expected {opsets[0]} to {opsets[-1]}")

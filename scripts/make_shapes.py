@@ -12,8 +12,7 @@ from pathlib import Path
 
 from data.shapes.clip import export_clip, shape_clip
 from data.shapes.scenes import export_coco, shapes_split
-from yolact.cli.common import add_flags, flag, make_parser, run_command
-from yolact.errors import UsageError
+from yolact.cli.common import add_flags, at_least, flag, make_parser, run_command
 
 CLIP_FRAMES, CLIP_FPS, CLIP_HW = 150, 25.0, (480, 480)
 
@@ -34,9 +33,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         ),
     )
     args = parser.parse_args(argv)
-    for name, least in (("train", 0), ("val", 0), ("image_size", 16), ("seed", 0)):
-        if getattr(args, name) < least:
-            raise UsageError(f"--{name}={getattr(args, name)}: expected at least {least}")
+    at_least(args, train=0, val=0, image_size=16, seed=0)
     splits = {
         "train": shapes_split("train", args.train, args.image_size, args.seed),
         "val": shapes_split("val", args.val, args.image_size, args.seed),

@@ -31,4 +31,4 @@ def test_workers_stay_flat() -> None:
 def test_wrong_usage(capsys: pytest.CaptureFixture[str]) -> None:
     main = runpy.run_path(str(SCRIPT))["main"]
     assert run_command(main, ["shapes", "--passes=0"]) == 2
-    assert "--passes is 0" in capsys.readouterr().err
+    assert "--passes=0: expected at least 1" in capsys.readouterr().err

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import cv2
@@ -30,6 +31,14 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         config = config.with_classes(SHAPE_CLASSES.names)
         save_checkpoint(folder / preset / "best.pth", build_model(config), config)
     return folder
+
+
+@pytest.mark.parametrize(("name", "size"), [("m.onnx", 3), ("m.xml", 7)])
+def test_a_file_of_weights_belongs_to_its_own_form(tmp_path: Path, name: str, size: int) -> None:
+    (tmp_path / name).write_bytes(bytes(3))
+    (tmp_path / "m.bin").write_bytes(bytes(4))
+    checkpoint = SimpleNamespace(path=tmp_path / name)
+    assert script("compare")["weights_size"](checkpoint, None) == size
 
 
 @pytest.mark.parametrize("flags", [[], ["--detect", "--max_images=2", "--speed_images=1"]])

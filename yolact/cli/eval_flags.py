@@ -23,7 +23,7 @@ from yolact.results.thresholds import Thresholds
 from yolact.tiles.segment import Tiling
 from yolact.video.keyframes import Asked, check_keyframes
 
-from .common import DATA, Flag, add_flags, add_machine_flags, flag, make_parser, str2bool
+from .common import DATA, Flag, add_flags, add_machine_flags, at_least, flag, make_parser, str2bool
 from .evaluate import Outputs
 from .modes import mode_of, refuse_idle_flags, refuse_useless_pairs
 from .output_names import RESULTS
@@ -268,12 +268,7 @@ def _check_ap_files(args: argparse.Namespace) -> None:
 
 def check_ranges(args: argparse.Namespace) -> None:
     """Refuse numbers that make no sense."""
-    least = {"max_images": -1, "video_multiframe": 1, "max_detections": 1, "min_area": 0}
-    least |= {"report_images": 0}
-    for name, bound in least.items():
-        value = getattr(args, name)
-        if value is not None and value < bound:
-            raise UsageError(f"--{name}={value}: expected at least {bound}")
+    at_least(args, max_images=-1, video_multiframe=1, max_detections=1, min_area=0, report_images=0)
     if not args.timeout > 0:
         raise UsageError(f"--timeout={args.timeout}: expected more than 0")
     try:

@@ -23,6 +23,7 @@ from .common import (
     DATA,
     add_flags,
     add_machine_flags,
+    at_least,
     checkpoint_config,
     device_name,
     flag,
@@ -147,16 +148,11 @@ def _check_name(name: str | None) -> None:
 
 def _check(args: argparse.Namespace) -> None:
     """Refuse what cannot work, before anything is loaded."""
-    for name in ("batch_size", "save_interval", "accumulate", "patience"):
-        value = getattr(args, name)
-        if value is not None and value < 1:
-            raise UsageError(f"--{name}={value}: expected at least 1")
+    at_least(args, batch_size=1, save_interval=1, accumulate=1, patience=1, num_workers=0)
     if args.epochs is not None and not 0 < args.epochs < math.inf:
         raise UsageError(f"--epochs={args.epochs}: expected more than 0")
     if args.accumulate and args.batch_alloc:
         raise UsageError("--accumulate and --batch_alloc both split the batch: give one of them")
-    if args.num_workers < 0:
-        raise UsageError(f"--num_workers={args.num_workers}: expected at least 0")
     if args.resume and args.weights:
         raise UsageError(
             "--resume goes on with a run, --weights starts a new one: give one of them"
