@@ -6,25 +6,32 @@ Example:
 
 from __future__ import annotations
 
-import json
 import shutil
 import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
 
-from data.catalog import resolve_dataset
-from yolact.cli.common import add_flags, flag, make_parser, run_command
+from data.annotations.as_coco import coco_content
+from data.annotations.coco import CocoInstances
+from data.catalog import open_dataset
+from data.conversion import WRITERS, ImagePlaces
+from yolact.cli.common import add_flags, at_least, flag, make_parser, run_command
+from yolact.cli.train_flags import parse_arguments
 from yolact.errors import UsageError
+from yolact.files import write_json
+from yolact.runs.names import find_checkpoints
 from yolact.training.log import read_log
+
+ROOT = Path(__file__).resolve().parent.parent
+MARKER = ".overfit"  # a file in the folders that this script makes
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Make a dataset of a few images, train on it, and score on the same images."""
     parser = make_parser("overfit.py", __doc__)
-    parser.add_argument("dataset", help="in COCO's format; its training split is used")
+    parser.add_argument("dataset", help="as in train.py; its training split is used")
     add_flags(
         parser,
         "options",
@@ -40,14 +47,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         ),
     )
     args = parser.parse_args(argv)
-    if args.output.exists() and not (args.output / "data" / "annotations").is_dir():
-        raise UsageError(f"--output={args.output}: expected a new folder, or one of an earlier run")
-    args.output.parent.mkdir(parents=True, exist_ok=True)
-    with TemporaryDirectory(dir=args.output.parent) as made:
-        make_subset(args.dataset, args.images, args.min_area, Path(made) / "data")
-        shutil.rmtree(args.output, ignore_errors=True)
-        args.output.mkdir()
-        (Path(made) / "data").rename(args.output / "data")
+    at_least(args, images=1, iterations=20)  # whose losses are logged at every tenth
+    refuse_foreign(args.output)
     settings = {
         "model.image_size": args.image_size,
         "train.max_iterations": args.iterations,
@@ -60,41 +61,76 @@ def main(argv: Sequence[str] | None = None) -> None:
         "augment.crop": False,
         "augment.mirror": False,
     }
-    train = [
-        "train.py", f"--config={args.config}", f"--dataset={args.output / 'data'}",
+    flags = [
+        f"--config={args.config}", f"--dataset={args.output / 'data'}",
         f"--batch_size={args.images}", "--no_autoscale", f"--lr={args.lr}", "--num_workers=1",
         f"--precision={args.precision}", f"--save_folder={args.output}",
         f"--log_folder={args.output}", "--validation_epoch=-1",
         *(f"--set={path}={value}" for path, value in settings.items()),
     ]  # fmt: skip
-    if subprocess.run([sys.executable, *train], check=False).returncode:
+    name = parse_arguments(None, flags)[0].name  # refuses what cannot be
+    log = args.output / f"{name}.log"
+    args.output.parent.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(dir=args.output.parent) as made:
+        make_subset(args.dataset, args.images, args.min_area, Path(made) / "data")
+        args.output.mkdir(exist_ok=True)
+        (args.output / MARKER).touch()
+        for folder in (args.output / "data", args.output / name):
+            if folder.exists():
+                shutil.rmtree(folder)
+        best = args.output / f"{name}_best.pth"
+        for file in (log, best, *find_checkpoints(args.output, name)):
+            file.unlink(missing_ok=True)
+        (Path(made) / "data").rename(args.output / "data")
+    if subprocess.run([sys.executable, str(ROOT / "train.py"), *flags], check=False).returncode:
         raise ValueError("training failed, see above")
-    print(summarize(args.output / f"{args.config}.log"))
+    print(summarize(log))
 
 
-def make_subset(dataset: str, count: int, min_area: float, folder: Path) -> None:
-    """Copy the first training images without crowds or tiny objects, as both splits."""
-    paths = resolve_dataset(dataset)
-    if paths.train is None or paths.train.format != "coco":
-        raise UsageError(f"dataset {dataset!r}: expected a training split in COCO's format")
-    content: dict[str, Any] = json.loads(paths.train.annotations.read_text())
-    pixels = {image["id"]: image["width"] * image["height"] for image in content["images"]}
-    smallest: dict[int, float] = {}
-    for a in content["annotations"]:
-        area = 0 if a.get("iscrowd") else a["area"] / pixels[a["image_id"]]
-        smallest[a["image_id"]] = min(area, smallest.get(a["image_id"], 1.0))
-    usable = [i for i in content["images"] if smallest.get(i["id"], 0.0) >= min_area]
-    content["images"] = usable[:count]
-    chosen = {image["id"] for image in content["images"]}
-    content["annotations"] = [a for a in content["annotations"] if a["image_id"] in chosen]
-    (folder / "annotations").mkdir(parents=True)
+def refuse_foreign(folder: Path) -> None:
+    """Refuse a folder that this script did not make, in which it would replace things.
+
+    Raises:
+        UsageError: so it is.
+    """
+    here, place = Path.cwd(), folder.resolve()
+    is_free = not folder.exists() or (folder.is_dir() and not any(folder.iterdir()))
+    if place in (here, *here.parents) or not (is_free or (folder / MARKER).is_file()):
+        raise UsageError(
+            f"--output={folder}: expected a new or empty folder, or one of an earlier run, and not "
+            "the working folder; name another"
+        )
+
+
+def make_subset(name: str, count: int, min_area: float, folder: Path) -> None:
+    """Copy the first training images without crowds or tiny objects, as both splits.
+
+    Raises:
+        ValueError: there is none.
+    """
+    dataset = open_dataset(name, "train")
+    if not isinstance(dataset, CocoInstances):
+        raise UsageError(f"{name}: expected a dataset of files")
+    usable = []
+    for index in range(len(dataset)):
+        info, objects = dataset.image_info(index), dataset.annotations(index)
+        least = min_area * info["width"] * info["height"]
+        if objects and all(not o["iscrowd"] and o["area"] >= least for o in objects):
+            usable.append(index)
+    if not usable:
+        raise ValueError(
+            f"{name}: no image has objects of at least {min_area:g} of its area alone; give a "
+            "lower --min_area"
+        )
+    places = ImagePlaces(folder, WRITERS["coco"].images, "copy")
     for split in ("train", "val"):
-        (folder / split).mkdir()
-        (folder / "annotations" / f"instances_{split}.json").write_text(json.dumps(content))
-        for image in content["images"]:
-            target = folder / split / image["file_name"]
-            target.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy(paths.train.images / image["file_name"], target)
+        content = coco_content(dataset, 0)
+        for index in usable[:count]:
+            info = dataset.image_info(index)
+            info["file_name"] = places.put(dataset.image_path(index), info["file_name"], split)
+            content["images"].append(info)
+            content["annotations"] += dataset.annotations(index)
+        write_json(folder / "annotations" / f"instances_{split}.json", {**content})
 
 
 def summarize(log: Path) -> str:
