@@ -41,6 +41,11 @@ def test_what_is_spoilt(source: Path, tmp_path: Path) -> None:
         assert not gone & set(numbers)
 
 
+def test_a_class_that_the_dataset_lacks_is_named(source: Path, tmp_path: Path) -> None:
+    with pytest.raises(BENCH["UsageError"], match=f"--class=nope: not in {source}, whose classes"):
+        BENCH["spoil"](str(source), tmp_path, "nope", 8, random.Random(0))
+
+
 def suggestion(**changes: Any) -> dict[str, Any]:
     return {"split": "val", "file_name": "a.jpg", "annotation_id": 7, "seen": None} | changes
 
