@@ -247,7 +247,7 @@ def _refusal(name: Path | str, error: Exception) -> ValueError:
     if reason.startswith("cannot identify image file"):
         reason = "not a known image format"
     if isinstance(error, PilImage.DecompressionBombError):
-        reason = f"its pixels exceed {MAX_PIXELS:,}; {_MEND}..."
+        reason = re.sub(r"\D*(\d+).*", rf"\1 pixels exceed {MAX_PIXELS:,}; {_MEND}\1", reason)
     return ValueError(f"cannot read {name} as an image: {reason or type(error).__name__}")
 
 

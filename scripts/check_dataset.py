@@ -28,6 +28,7 @@ from yolact.cli.common import (
     DATA,
     add_flags,
     at_least,
+    chosen_weights,
     flag,
     make_parser,
     named_config,
@@ -74,7 +75,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     config = with_data(with_settings(named_config(args.config), args.set), args)
     problems = check_dataset(args.dataset, options=config.data)
     splits = open_splits(config, problems)
-    predictor = Predictor.from_checkpoint(args.model, args.device) if args.model else None
+    weights = chosen_weights("--with", args.model) if args.model else None
+    predictor = Predictor.from_checkpoint(weights, args.device) if weights else None
     findings = examine(args.dataset, splits, problems, config.model.image_size)
     for split, dataset in splits.items():
         print(describe_dataset(dataset, config, split), end="\n\n")

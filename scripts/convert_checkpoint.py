@@ -37,6 +37,7 @@ from yolact.cli.common import (
     SETTING,
     add_flags,
     checkpoint_config,
+    chosen_weights,
     flag,
     make_parser,
     run_command,
@@ -89,7 +90,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     is_folder = source.is_dir() and not (source / WEIGHTS_FILE).is_file()
     if is_folder or args.source.endswith((".json", ".yaml", ".yml")):
         raise UsageError(f"{args.source} is no checkpoint: to convert a dataset, add --format=")
-    checkpoint = read_checkpoint(resolve_weights(args.source))
+    checkpoint = read_checkpoint(chosen_weights("source", args.source))
     config = with_settings(checkpoint_config(checkpoint, args.config), args.set)
     if args.to == "official":
         check_official(config.model)

@@ -30,11 +30,12 @@ from data.images import to_tensor
 from data.sample import Dataset
 from yolact import Config, Predictor
 from yolact.build import model_class
-from yolact.checkpoint import BUNDLED, read_checkpoint, resolve_weights, trained_model
+from yolact.checkpoint import BUNDLED, read_checkpoint, trained_model
 from yolact.cli.common import (
     add_flags,
     at_least,
     checkpoint_config,
+    chosen_weights,
     flag,
     make_parser,
     options_for,
@@ -63,7 +64,12 @@ def main(argv: Sequence[str] | None = None) -> None:
         parser,
         "options",
         (
-            flag("--trained_model", "checkpoint, released name, or hf:owner/name", str, BUNDLED),
+            flag(
+                "--trained_model",
+                "checkpoint, released name, hf:owner/name, latest",
+                str,
+                BUNDLED,
+            ),
             flag("--config", "preset, where neither the file nor its name tells"),
             flag("--image_size", "side of the input in pixels; default: the model's", int),
             flag("--dynamic", "take inputs of any height and width", bool),
@@ -81,11 +87,11 @@ def main(argv: Sequence[str] | None = None) -> None:
             raise UsageError(f"--{name} is for --int8: add it")
     refuse_what_cannot_be(args)
     engine = choose_engine("cpu", "openvino", "float32")
-    checkpoint = read_checkpoint(resolve_weights(args.trained_model))
+    checkpoint = read_checkpoint(chosen_weights("--trained_model", args.trained_model))
     config = checkpoint_config(checkpoint, args.config)
     if args.image_size is not None:
         config = with_image_size(config, args.image_size)
-    refuse_model(config.model, checkpoint.path, args.output)
+    refuse_model(config.model, checkpoint.path, args.output, args.dynamic)
     model = trained_model(checkpoint, config)
     args.output.parent.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(dir=args.output.parent) as folder:
@@ -122,7 +128,7 @@ def refuse_what_cannot_be(args: argparse.Namespace) -> None:
         raise UsageError(f"--opset={args.opset}: expected {opsets[0]} to {opsets[-1]}")
 
 
-def refuse_model(model: ModelConfig, checkpoint: Path, output: Path) -> None:
+def refuse_model(model: ModelConfig, checkpoint: Path, output: Path, dynamic: bool = False) -> None:
     """Refuse models that have no form of this kind.
 
     Raises:
@@ -134,6 +140,12 @@ def refuse_model(model: ModelConfig, checkpoint: Path, output: Path) -> None:
         raise ValueError(
             f"{output}: OpenVINO, which runs and checks the file, reads no deformable "
             "convolutions of YOLACT++ from ONNX; name an .xml file"
+        )
+    pads_like_tensorflow = model.backbone.startswith("timm/tf_")
+    if dynamic and pads_like_tensorflow and output.suffix.lower() == ".onnx":
+        raise ValueError(
+            f"{output}: --dynamic: PyTorch's exporter does not finish with {model.backbone}; name "
+            "an .xml file, or leave --dynamic out"
         )
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from yolact.cli.common import chosen_weights
 from yolact.cli.eval_flags import parse_arguments
 from yolact.cli.main import (
     COMMANDS,
@@ -18,6 +19,7 @@ from yolact.cli.main import (
     script_arguments,
     source_flag,
 )
+from yolact.errors import UsageError
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -196,3 +198,19 @@ def test_a_reader_who_has_enough_of_the_help_is_no_error(flag: str) -> None:
     )
     os.close(writing)
     assert (done.returncode, done.stderr) == (0, b"")
+
+
+@pytest.mark.parametrize("flag", ["--trained_model", "--with", "source"])
+def test_the_last_checkpoint_is_called_latest(
+    flag: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UsageError, match=f"^{flag}=latest: no checkpoint of any run in weights$"):
+        chosen_weights(flag, "latest")
+    Path("weights").mkdir()
+    for name in ("a_1_5.pth", "a_2_9.pth"):
+        Path("weights", name).touch()
+    assert chosen_weights(flag, "latest") == Path("weights/a_2_9.pth")
+    assert chosen_weights(flag, "weights/a_1_5.pth") == Path("weights/a_1_5.pth")
+    with pytest.raises(FileNotFoundError, match="^latset: no such checkpoint file"):
+        chosen_weights(flag, "latset")

@@ -276,15 +276,41 @@ LOOPBACK = hosts_for("127.0.0.1")
         ("server.example", "http://evil.example", None, 403),
     ],
 )
+@pytest.mark.parametrize("front", ["", "Front.example"])
 def test_other_sites_are_turned_away(
-    predictor: Predictor, host: str, origin: str | None, hosts: frozenset[str] | None, status: int
+    predictor: Predictor,
+    host: str,
+    origin: str | None,
+    hosts: frozenset[str] | None,
+    status: int,
+    front: str,
 ) -> None:
     headers = {"Host": host} | ({"Origin": origin} if origin else {})
-    answer = client_of(predictor, hosts).post(ALL, content=PNG, headers=headers)
+    answer = client_of(predictor, hosts, front).post(ALL, content=PNG, headers=headers)
     if status != 200:
         refusal(answer, status)
     assert answer.status_code == status
     assert "access-control-allow-origin" not in answer.headers
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1:8000", "front.example"])
+@pytest.mark.parametrize(
+    ("front", "origin", "status"),
+    [
+        ("front.example", "https://front.example", 200),
+        ("Front.example", "https://FRONT.example", 200),
+        ("front.example", "https://evil.example", 403),
+        ("front.example", "https://front.example.evil.example", 403),
+        ("front.example", "null", 403),
+    ],
+)
+def test_a_server_in_front(
+    predictor: Predictor, host: str, front: str, origin: str, status: int
+) -> None:
+    """It forwards its own name as the host, or the address that it knows."""
+    headers = {"Host": host, "Origin": origin}
+    answer = client_of(predictor, LOOPBACK, front).post(ALL, content=PNG, headers=headers)
+    assert answer.status_code == status
 
 
 @pytest.mark.parametrize(

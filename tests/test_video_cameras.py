@@ -85,14 +85,14 @@ def test_a_camera_by_its_path(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -
 
 @pytest.mark.parametrize("index", [97, "97"])
 def test_no_such_camera(index: int | str, capfd: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(ValueError, match="no camera 97; .*; try 0 or a file"):
+    with pytest.raises(ValueError, match="no camera 97; (try .*|no camera was found: try a file)$"):
         open_video(index)
     assert capfd.readouterr().err == ""
 
 
 def test_other_cameras_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(camera, "_camera_indices", lambda: [3, 97])
-    with pytest.raises(ValueError, match="no camera 97; found 3; try"):
+    with pytest.raises(ValueError, match="no camera 97; try 3$"):
         open_video(97)
 
 

@@ -33,7 +33,7 @@ class CameraSource(VideoSource):
             self._first = next((f for f in frames if f is not None), None)
         if self._first is None:
             self.close()
-            raise ValueError(f"no camera {name}; {_others(index)}; try 0 or a file")
+            raise ValueError(f"no camera {name}; {_others(index)}")
         fps = self._capture.get(cv2.CAP_PROP_FPS)
         height, width = self._first.shape[:2]
         super().__init__(name, fps, (height, width), is_live=True)
@@ -86,7 +86,7 @@ def quiet_opencv() -> Iterator[None]:
 
 def _others(index: int) -> str:
     found = [other for other in _camera_indices() if other != index]
-    return f"found {', '.join(map(str, found))}" if found else "no camera was found"
+    return f"try {', '.join(map(str, found))}" if found else "no camera was found: try a file"
 
 
 def _camera_indices() -> list[int]:

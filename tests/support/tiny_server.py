@@ -29,9 +29,9 @@ def tiny_predictor() -> Predictor:
 
 
 def client_of(
-    predictor: Predictor, hosts: frozenset[str] | None = None, **limits: Any
+    predictor: Predictor, hosts: frozenset[str] | None = None, front: str = "", **limits: Any
 ) -> TestClient:
-    return TestClient(make_app(predictor, "tiny", Limits(**limits), hosts))
+    return TestClient(make_app(predictor, "tiny", Limits(**limits), hosts, front))
 
 
 def picture(mode: str = "RGB", size: tuple[int, int] = (60, 40)) -> PilImage.Image:

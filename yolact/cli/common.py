@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, NoReturn, get_args
 
 from data.options import BoxesOnly, Crowd, DataOptions
-from yolact.checkpoint import Checkpoint, preset_of_name
+from yolact.checkpoint import Checkpoint, preset_of_name, resolve_weights
 from yolact.config import Config
 from yolact.engines.memory import advised
 from yolact.engines.names import Precision
@@ -262,6 +262,16 @@ def checkpoint_config(checkpoint: Checkpoint, name: str | None) -> Config:
             config.model.image_size,
         )
     return config
+
+
+def chosen_weights(flag: str, text: str) -> Path:
+    """Find a checkpoint by its path or name; 'latest' is the last one in `weights`.
+
+    Args:
+        flag: whose value it is, for the message.
+        text: the value.
+    """
+    return newest_checkpoint(flag, text, Path("weights"), None) or resolve_weights(text)
 
 
 def newest_checkpoint(flag: str, text: str, folder: Path, name: str | None) -> Path | None:

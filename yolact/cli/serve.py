@@ -38,6 +38,7 @@ MODEL = (
 SERVER = (
     flag("--host", "address to listen at; 0.0.0.0 lets other machines in", str, "127.0.0.1"),
     flag("--port", "0 takes a free one", int, 8000),
+    flag("--front", "name of a server in front, such as photos.example.com", str, ""),
     flag("--max_upload", "megabytes of a request", float, 20.0),
     flag("--max_pixels", "of an image", int, 50_000_000),
     flag("--rate", "requests per second of one client, in the long run", float, 30.0),
@@ -61,7 +62,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         predictor.warm_up()
         limits = Limits(round(args.max_upload * 1e6), args.max_pixels, args.rate)
         name = Path(args.trained_model).stem
-        app = make_app(predictor, name, limits, hosts_for(args.host))
+        app = make_app(predictor, name, limits, hosts_for(args.host), args.front)
         if not is_loopback(args.host):
             logger.warning("warning: %s lets any machine that can reach it use this", args.host)
         print(f"{name} at {address_of(listener)} (Ctrl-C stops)", flush=True)

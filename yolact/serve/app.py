@@ -58,6 +58,7 @@ def make_app(
     name: str,
     limits: Limits | None = None,
     hosts: frozenset[str] | None = None,
+    front: str = "",
 ) -> ASGIApp:
     """Make the application of one model.
 
@@ -66,6 +67,7 @@ def make_app(
         name: of the model, shown to people.
         limits: what is accepted.
         hosts: names that this server answers to; None for any.
+        front: name of a server in front of it; "" without one.
     """
     limits = limits or Limits()
     app = FastAPI(title="YOLACT", version=__version__, docs_url=None, redoc_url=None)
@@ -78,7 +80,7 @@ def make_app(
     def page() -> FileResponse:
         return FileResponse(PAGE / "index.html")
 
-    return Guard(app, hosts)  # around all, so that an answer to our own mistakes is guarded, too
+    return Guard(app, hosts, front)  # around all: answers to our own mistakes are guarded, too
 
 
 def _add_endpoint(app: FastAPI, predictor: Predictor, name: str, limits: Limits) -> None:

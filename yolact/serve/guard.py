@@ -31,10 +31,12 @@ class Guard:
     Args:
         app: what it guards.
         hosts: names that this server answers to; None for any.
+        front: name of a server in front, under which this one's page is seen; "" without one.
     """
 
-    def __init__(self, app: ASGIApp, hosts: frozenset[str] | None = None) -> None:
+    def __init__(self, app: ASGIApp, hosts: frozenset[str] | None = None, front: str = "") -> None:
         self._app, self._hosts = app, hosts
+        self._front = frozenset((front.lower(),) if front else ())
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer with 403 or 421, or pass the request on."""
@@ -52,9 +54,10 @@ class Guard:
     def _refusal(self, scope: Scope) -> JSONResponse | None:
         headers = Headers(scope=scope)
         host, origin = headers.get("host", ""), headers.get("origin")
-        if self._hosts is not None and host_name(host) not in self._hosts:
+        if self._hosts is not None and host_name(host) not in self._hosts | self._front:
             return JSONResponse({"error": "unknown host name: use the printed address"}, 421)
-        if scope["method"] not in _SAFE and origin is not None and _netloc(origin) != host.lower():
+        own = self._front | {host.lower()}
+        if scope["method"] not in _SAFE and origin is not None and _netloc(origin) not in own:
             return JSONResponse({"error": "requests of other sites are refused"}, 403)
         return None
 

@@ -50,7 +50,9 @@ def is_one(given: object) -> bool:
     """Tell whether something stands for one image, and not for many or nothing at all."""
     if isinstance(given, (str, os.PathLike)):
         return kind_of(given) == "image"
-    return isinstance(given, (np.ndarray, PilImage.Image, Tensor, bytes, bytearray, Shot))
+    return isinstance(
+        given, (np.ndarray, PilImage.Image, Tensor, bytes, bytearray, memoryview, Shot)
+    )
 
 
 def read(given: object, max_pixels: int | None = None) -> Shot:
@@ -76,7 +78,7 @@ def read(given: object, max_pixels: int | None = None) -> Shot:
         return Shot(_copied(from_tensor(given)))
     if isinstance(given, PilImage.Image):
         return Shot(from_pil(given))
-    if isinstance(given, (bytes, bytearray)):
+    if isinstance(given, (bytes, bytearray, memoryview)):
         return Shot(read_image(bytes(given), max_pixels=max_pixels))
     raise ValueError(refusal(given))
 
