@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import json
 import math
-import os
 from collections.abc import Iterable, Sequence
 from collections.abc import Set as AbstractSet
 from pathlib import Path, PurePath
@@ -112,8 +111,9 @@ def _tell_unused(
     found: CocoBuilder, folder: Path, used: AbstractSet[str], label_folder: Path
 ) -> None:
     """Tell of images that no JSON file is about, nor one of another split."""
-    whole = Path(os.path.commonpath([folder.absolute(), label_folder.absolute()]))
-    stems = {file.stem for file in json_files_below(whole)}
+    is_within = folder.absolute().is_relative_to(label_folder.absolute())
+    labels = label_folder if is_within else label_folder.parent  # of splits that share the images
+    stems = {file.stem for file in json_files_below(labels)}
     names = (path.relative_to(folder).as_posix() for path in images_below(folder))
     unused = [name for name in names if name not in used and PurePath(name).stem not in stems]
     if unused:

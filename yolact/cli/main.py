@@ -61,7 +61,7 @@ input. Without OUT, results are shown in a window, or written to results/.
 Examples:
   yolact predict photo.jpg:out.png                         persons, by the bundled model
   yolact predict photos:out --trained_model=mine.pth
-  yolact predict crowd.jpg:out.png --tile=320              large images and crowds, in tiles
+  yolact predict crowd.jpg:out.png --tile=0.5              crowds and large images, in tiles
   yolact predict street.mp4:out.mp4 --trained_model=yolact_base --video_multiframe=4
   yolact predict 0 --display_fps
 
