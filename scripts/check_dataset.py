@@ -28,10 +28,10 @@ from yolact.cli.common import (
     DATA,
     add_flags,
     at_least,
-    chosen_weights,
     flag,
     make_parser,
     named_config,
+    newest_checkpoint,
     run_command,
     with_data,
     with_settings,
@@ -75,8 +75,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     config = with_data(with_settings(named_config(args.config), args.set), args)
     problems = check_dataset(args.dataset, options=config.data)
     splits = open_splits(config, problems)
-    weights = chosen_weights("--with", args.model) if args.model else None
-    predictor = Predictor.from_checkpoint(weights, args.device) if weights else None
+    model = newest_checkpoint("--with", args.model, Path("weights"), None) or args.model
+    predictor = Predictor.from_checkpoint(model, args.device) if model else None
     findings = examine(args.dataset, splits, problems, config.model.image_size)
     for split, dataset in splits.items():
         print(describe_dataset(dataset, config, split), end="\n\n")
