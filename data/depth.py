@@ -61,8 +61,8 @@ def scale_of(values: NDArray[Any]) -> tuple[float, float]:
         return 0.0, 1.0
     lowest, highest = float(known.min()), float(known.max())
     limits = [(t * _OVERSHOOT if is_float else t, t) for t in _TOPS]
-    if is_float:
-        limits.insert(0, (_TWELVE_OF_SIXTEEN * 1.001, _TWELVE_OF_SIXTEEN))  # rounded
+    if is_float and highest <= _TWELVE_OF_SIXTEEN * 1.001:  # rounded
+        limits.insert(0, (highest, _TWELVE_OF_SIXTEEN))
     top = next((top for limit, top in limits if _holds(limit, highest, values)), None)
     if top is None or (lowest < 0 and (known < 0).mean() > _MOST_NEGATIVE):
         is_normalised = lowest >= -1 and highest <= 1
@@ -85,5 +85,7 @@ def _holds(limit: float, highest: float, values: NDArray[Any]) -> bool:
         if np.count_nonzero(is_above) > most * channels:
             return False
         hot = np.union1d(hot, (start + np.flatnonzero(is_above)) // channels)
+        if len(hot) > most:
+            return False
     steps = (1, *(values.shape[1] + side for side in (-1, 0, 1)))  # to the neighbours that follow
-    return len(hot) <= most and not any(np.isin(hot + step, hot).any() for step in steps)
+    return not any(np.isin(hot + step, hot).any() for step in steps)

@@ -16,6 +16,7 @@ from PIL import TiffImagePlugin
 
 _MARKS = (b"II*\0", b"MM\0*")
 _WIDTH, _HEIGHT = 256, 257  # tags
+_SUBFILE = 254  # the first one, where it is there; 1 of a smaller copy, as pyramids have them
 _MOST_PAGES = 10_000  # that are counted
 _FORMS = {  # of the marks: where the first page is, and how counts and places are written
     **{b"II*\0": (4, "<H", "<L"), b"MM\0*": (4, ">H", ">L")},
@@ -32,10 +33,10 @@ def is_tiff(content: bytes) -> bool:
 
 def told_of_pages(file: BinaryIO, path: Path) -> BinaryIO:
     """Warn, once for each folder, of a TIFF of several pages; return the file, rewound."""
-    if (pages := _count_pages(file)) > 1 and path.parent not in _told:
+    if path.parent not in _told and (pages := _count_pages(file)) > 1:
         _told.add(path.parent)
         count = f"{pages} pages" if pages < _MOST_PAGES else f"{_MOST_PAGES} pages or more"
-        _logger.warning("%s has %s: the first is read, here and of others beside it", path, count)
+        _logger.warning("%s has %s: only the first is read, as of all in its folder", path, count)
     file.seek(0)
     return file
 
@@ -69,19 +70,24 @@ def decode_tiff(content: bytes) -> NDArray[Any]:
 
 
 def _count_pages(file: BinaryIO) -> int:
-    """Count the pages, without a look at them; 0 for what is no TIFF."""
+    """Count the pages that are no smaller copies, without decoding; 0 for what is no TIFF."""
     start, count_form, place_form = _FORMS.get(file.read(4), (0, "", ""))
     pages: set[int] = set()
+    copies = 0
     if start:
         is_big = start == 8
+        order = count_form[0]
         with suppress(struct.error, OSError, OverflowError):  # it is cut short
             place = _number(file, start, place_form)
             while place and place not in pages and len(pages) < _MOST_PAGES:
                 entries = _number(file, place, count_form)
                 pages.add(place)
-                end = place + struct.calcsize(count_form) + entries * (20 if is_big else 12)
+                first = place + struct.calcsize(count_form)
+                if pages != {place} and _number(file, first, f"{order}H") == _SUBFILE:
+                    copies += _number(file, first + (12 if is_big else 8), f"{order}L") & 1
+                end = first + entries * (20 if is_big else 12)
                 place = _number(file, end, place_form)
-    return len(pages)
+    return len(pages) - copies
 
 
 def _number(file: BinaryIO, place: int, form: str) -> int:

@@ -117,7 +117,8 @@ def videos_and_outputs(text: str) -> tuple[Path, list[Pair]]:
     """
     source, target = parse_source(text)
     path, folder = local_path(source), local_path(target or RESULTS)
-    if path.is_file() and path.suffix.lower() == ".txt":
+    are_listed = path.is_file() and path.suffix.lower() == ".txt"
+    if are_listed:
         lines = map(str.strip, read_text_of(path)[0].splitlines())
         videos = [local_path(line) for line in lines if line and not line.startswith("#")]
     else:
@@ -126,7 +127,7 @@ def videos_and_outputs(text: str) -> tuple[Path, list[Pair]]:
     if not videos:
         raise ValueError(f"no video in {source}; looked for {', '.join(sorted(VIDEO_SUFFIXES))}")
     videos.sort(key=natural_key)
-    named = apart(source, videos, folder, ".mp4", ("videos", "results"))
+    named = apart(source, videos, folder, ".mp4", ("videos", "results"), are_listed)
     return folder, [(str(video), str(output)) for video, output in named]
 
 

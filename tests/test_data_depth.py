@@ -12,6 +12,7 @@ import pytest
 from PIL import Image
 from support.foreign_formats import opened
 
+from data import depth
 from data.checks.dataset import check_annotations, check_dataset
 from data.depth import scale_of, to_8_bits
 from data.images import from_pil, read_head, read_image
@@ -90,6 +91,25 @@ def test_hot_pixels_do_not_darken_a_picture(
     values = values if channels == 3 else values[..., 0]
     assert scale_of(values) == (0, top)
     assert (to_8_bits(values) == np.round((values / top).clip(0, 1) * 255)).all()
+
+
+def test_many_bright_pixels_are_told_apart_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """They are not gathered band by band, which takes minutes of a large picture."""
+    bands = iter(range(3))
+    unite = np.union1d
+    monkeypatch.setattr(np, "union1d", lambda *both: (next(bands), unite(*both))[1])
+    monkeypatch.setattr(depth, "_BAND", 5000)
+    values = ramp(255, 1000)
+    values[::500, ::7] = 4000  # in every hundredth band more than there may be in all
+    assert scale_of(values) == (0, 4095)
+
+
+@pytest.mark.parametrize("hot", [0, 4])
+def test_dark_floats_with_a_white_pixel_are_no_12_bits(hot: int) -> None:
+    values = np.linspace(0, 0.05, 200 * 300, dtype=np.float32).reshape(200, 300)
+    for pixel in range(hot):
+        values[20 * pixel, 20] = 1
+    assert scale_of(values)[1] == pytest.approx(1 if hot else 4095 / 65535)
 
 
 def test_rare_counts_are_not_hot() -> None:

@@ -307,9 +307,22 @@ def test_a_tiff_of_several_pages(
     frames[0].save(file, save_all=True, append_images=frames[1:], big_tiff=big_tiff)
     for read in (read_head, read_image, read_image):
         read(file)
-    told = f"{file} has {pages} pages: the first is read, here and of others beside it"
+    told = f"{file} has {pages} pages: only the first is read, as of all in its folder"
     assert [record.message for record in caplog.records] == [told] * (pages > 1)
     assert not read_image(file).any()
+
+
+@pytest.mark.parametrize("big_tiff", [False, True])
+def test_smaller_copies_in_a_tiff_are_no_pages(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, big_tiff: bool
+) -> None:
+    copies = [Image.new("L", (4, 3)) for _ in range(2)]
+    for copy in copies:
+        copy.encoderinfo = {"tiffinfo": {254: 1}}
+    whole = Image.new("L", (8, 6))
+    whole.save(tmp_path / "a.tif", save_all=True, append_images=copies, big_tiff=big_tiff)
+    assert read_image(tmp_path / "a.tif").shape == (6, 8, 3)
+    assert not caplog.records
 
 
 @pytest.mark.filterwarnings("ignore:Corrupt EXIF data")

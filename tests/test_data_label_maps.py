@@ -7,6 +7,7 @@ import tracemalloc
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 from numpy.typing import NDArray
@@ -256,6 +257,16 @@ def test_masks_of_one_number(tmp_path: Path) -> None:
     (problem,) = read_numbered(tmp_path / "images", tmp_path / "masks").problems
     assert problem.is_notice
     assert problem.what == "masks of one number each"
+
+
+def test_masks_with_smoothed_edges(tmp_path: Path) -> None:
+    write_images(tmp_path / "images", ("a.png", "b.png"))
+    smooth = cv2.GaussianBlur((DISC * 255).astype(np.uint8), (5, 5), 0)
+    save(tmp_path / "masks" / "a.png", smooth)
+    save(tmp_path / "masks" / "b.jpg", smooth)
+    problems = read_numbered(tmp_path / "images", tmp_path / "masks").problems
+    told = [(problem.what, problem.is_notice) for problem in problems]
+    assert told == [("a mask that is stored with loss", False), ("masks of many numbers", True)]
 
 
 @pytest.mark.parametrize("folder", ["stage1_train", "train", ""])

@@ -194,7 +194,7 @@ def test_rates_and_delay_are_drawn(monkeypatch: pytest.MonkeyPatch) -> None:
         assert int(delay.removesuffix(" ms")) >= 0
 
 
-def test_a_desk_is_left_by_both_sides() -> None:
+def test_both_sides_leave_the_latest_frame() -> None:
     slot = LatestFrame()
     taken: list[object] = []
     thread = threading.Thread(target=lambda: taken.append(slot.take()))

@@ -165,8 +165,10 @@ def test_a_forked_process_never_waits_for_threads(predictors: dict[str, Predicto
     """It is forked from a new process, where no other library has threads."""
     both = [predictors["openvino"], predictors["eager"]]
     expected, *answers = in_process("spawn", both, threads=2, job=predict_forked, count=3)
-    for one, two in answers:
-        assert "forked after a predictor was made" in str(one[0])
-        assert one[1] == pytest.approx(expected[1], abs=1e-4)
+    (inherited, _), (unpickled, _) = answers
+    assert "forked after a predictor was made" in str(inherited[0])
+    assert inherited[1] == pytest.approx(expected[1], abs=1e-4)
+    assert np.array(unpickled) == pytest.approx(np.array(expected), abs=1e-4)
+    for _, two in answers:
         for refused in two:
             assert "multiprocessing.get_context('spawn')" in str(refused)

@@ -264,8 +264,11 @@ def test_coco_file_tells_images_of_one_name_apart(tmp_path: Path) -> None:
             file.add(odd_detections(), str(tmp_path / camera / "photo.png"))
         with pytest.raises(ValueError, match="without a source: name it by source="):
             file.add(odd_detections())
+        for name in ("left/0001", "right/0001", "clip.mp4#0", "/not/there/c.png"):
+            file.add(odd_detections(), name)
     images = json.loads(file.path.read_text())["images"]
-    assert [image["file_name"] for image in images] == ["../1/photo.png", "../2/photo.png"]
+    names = ["../1/photo.png", "../2/photo.png", "left/0001", "right/0001", "clip.mp4#0", "c.png"]
+    assert [image["file_name"] for image in images] == names
 
 
 def test_coco_file_keeps_what_there_is_after_an_error(tmp_path: Path) -> None:

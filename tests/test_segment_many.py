@@ -102,6 +102,11 @@ def test_lists_of_videos(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     assert sorted(output for _, output in pairs) == sorted(outputs)
     assert videos_and_outputs("list.txt:out")[1][0] == ("in/b10.mp4", "out/b10.mp4")
     assert len(videos_and_outputs("in/*.mp4:out")[1]) == 2
+    Path("other").mkdir()
+    Path("other/c.mp4").touch()
+    Path("list.txt").write_text("in/b10.mp4\nother/c.mp4\n")
+    listed = [video for video, _ in videos_and_outputs("list.txt:in")[1]]
+    assert listed == ["in/b10.mp4", "other/c.mp4"]  # also that where the results go
     with pytest.raises(ValueError, match=r"no video in in/\*.xyz"):
         videos_and_outputs("in/*.xyz:out")
 

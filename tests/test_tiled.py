@@ -180,6 +180,7 @@ def test_the_benchmark(
         (["--no_overview", "--images=a"], "are for tiles: add --tile=1024"),
         (["--max_pixels=9", "--image=a"], "are for tiles: add --tile=1024"),
         (["--tile=0", "--image=a"], "--tile=0: expected a whole number, at least 1, or a part of"),
+        (["--tile=1.5", "--image=a"], "--tile=1.5: expected a whole number, at least 1, or a part"),
         (["--tile=0.0", "--image=a"], "--tile=0: expected a whole number"),
         (["--tile=9", "--overlap=1", "--image=a"], "--overlap=1: expected a number"),
         (["--tile=9", "--max_pixels=0", "--image=a"], "--max_pixels=0: expected a whole number"),

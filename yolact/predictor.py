@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import pickle
 from collections.abc import Generator, Iterable, Iterator, Sequence, Set
 from dataclasses import replace
@@ -46,8 +47,8 @@ class Predictor:
     where the start method is "spawn"; a forked process can use it in one thread of PyTorch alone.
 
     Args:
-        model: on the device where it shall run; it is put into evaluation mode. But for engine
-            "plain" `from_checkpoint` copies its weights: changed ones need a new predictor.
+        model: on the device where it shall run; it is put into evaluation mode. With every engine
+            but "plain" a copy of its weights runs: make a new predictor after changing them.
         precision: in which PyTorch runs `model.network`; "auto" is what is fast here, see
             `yolact.engines.choose.choose_precision`.
         timer: notes the time of each stage, when given.
@@ -71,13 +72,14 @@ class Predictor:
     ) -> None:
         if not hasattr(model, "eval"):
             raise TypeError(f"{model!r:.80}: Predictor.from_checkpoint loads a model by its name")
-        run_here(network)
+        run_here()
         self.model = model.eval()
         self.timer = timer or StageTimer()
         self.workers = 1
         self._precision = choose_precision(model.device, precision)
         self._network = network
         self._limit = BatchLimit()
+        self._process = os.getpid()
 
     @classmethod
     def from_checkpoint(
@@ -95,7 +97,7 @@ class Predictor:
             precision: see `yolact.engines.choose.choose_engine`.
             engine: see `yolact.engines.choose.choose_engine`.
         """
-        run_here(None)
+        run_here()
         checkpoint = read_trained(resolve_weights(path_or_name))
         config = checkpoint.preset()
         chosen = engine_for_file(checkpoint.path, config, device, engine, precision)
@@ -123,7 +125,7 @@ class Predictor:
         return pickle.dumps(self.__dict__)
 
     def __setstate__(self, state: bytes) -> None:
-        self.__dict__.update(pickle.loads(state))
+        self.__dict__.update(pickle.loads(state), _process=os.getpid())
 
     @property
     def device(self) -> torch.device:
@@ -372,7 +374,7 @@ class Predictor:
         """
         if self.model.training:
             raise RuntimeError("the model is in training mode: model.eval() ends that")
-        run_here(self._network)
+        run_here(self._network, self._process)
         return self._limit.run(lambda part: self._segment(part, thresholds), images)
 
     def _segment(self, images: Sequence[Picture], thresholds: Thresholds) -> list[Detections]:

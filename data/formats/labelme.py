@@ -34,6 +34,7 @@ from .convert import (
 )
 from .drawn import Drawn
 from .output import Output, Picture
+from .splits import split_of
 from .yolo_files import images_below
 
 _POLYGONS = ("polygon", "rotation", "rotated_rectangle", "oriented_rectangle", "quadrilateral")
@@ -111,9 +112,9 @@ def _tell_unused(
     found: CocoBuilder, folder: Path, used: AbstractSet[str], label_folder: Path
 ) -> None:
     """Tell of images that no JSON file is about, nor one of another split."""
-    is_within = folder.absolute().is_relative_to(label_folder.absolute())
-    labels = label_folder if is_within else label_folder.parent  # of splits that share the images
-    stems = {file.stem for file in json_files_below(labels)}
+    beside = label_folder.parent.iterdir() if split_of(label_folder.name) else ()
+    others = [each for each in beside if split_of(each.name) and each.is_dir()]
+    stems = {file.stem for each in (label_folder, *others) for file in json_files_below(each)}
     names = (path.relative_to(folder).as_posix() for path in images_below(folder))
     unused = [name for name in names if name not in used and PurePath(name).stem not in stems]
     if unused:

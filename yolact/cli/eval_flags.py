@@ -49,7 +49,12 @@ def word_list(text: str) -> list[str]:
 
 def tile_side(text: str) -> float:
     """Read "320" as pixels, and "0.5" as a part of an image's longer side."""
-    return int(text) if text.isdecimal() else float(text)
+    try:
+        side = float(text)
+    except ValueError:
+        expected = "expected pixels, as 1024, or a part of the longer side, as 0.5"
+        raise argparse.ArgumentTypeError(f"{text!r}: {expected}") from None
+    return int(side) if side.is_integer() else side
 
 
 TO_OUTPUT = Path("-")

@@ -101,11 +101,16 @@ def images_and_pictures(
 
 
 def apart(
-    source: str, files: Sequence[Path], folder: Path, suffix: str, kinds: tuple[str, str]
+    source: str,
+    files: Sequence[Path],
+    folder: Path,
+    suffix: str,
+    kinds: tuple[str, str],
+    are_listed: bool = False,
 ) -> list[tuple[Path, Path]]:
     """Name a result for each file, in a folder of their own.
 
-    Where the results of an earlier run lie among the files, they are left out.
+    Where the results of an earlier run lie among files that were found, they are left out.
 
     Args:
         source: what the files were named by.
@@ -113,13 +118,14 @@ def apart(
         folder: of the results.
         suffix: of each result.
         kinds: what files and results are called.
+        are_listed: whether the user named each file.
 
     Raises:
         ValueError: results would land among the files.
     """
     inputs, results = kinds
     earlier = [file for file in files if folder.resolve() in file.resolve().parents]
-    if earlier and len(earlier) < len(files):
+    if earlier and len(earlier) < len(files) and not are_listed:
         logger.info("left out: %d %s in %s, where the %s go", len(earlier), inputs, folder, results)
         files = [file for file in files if file not in set(earlier)]
     named = [picture.with_suffix(suffix) for picture in name_pictures(files, folder)]

@@ -65,16 +65,21 @@ def for_many(run: RunNetwork) -> tuple[RunNetwork, int]:
     return run, 1
 
 
-def run_here(run: RunNetwork | None) -> None:
+def run_here(run: RunNetwork | None = None, made_in: int | None = None) -> None:
     """Refuse a network that would wait for ever for threads which only the parent process has.
 
-    OpenVINO's does in any case, others where they have more than one thread.
+    One of OpenVINO's does if it was made there, any where PyTorch has more than one thread.
+
+    Args:
+        run: the network.
+        made_in: the process that made it; None for this one.
 
     Raises:
         RuntimeError: the process was forked from one where this was called.
     """
     is_forked = _process_with_threads() != os.getpid()
-    if is_forked and (torch.get_num_threads() > 1 or _of_openvino(run)):
+    is_inherited = made_in not in (None, os.getpid())
+    if is_forked and (torch.get_num_threads() > 1 or (is_inherited and _of_openvino(run))):
         raise RuntimeError(
             "this process was forked after a predictor was made, and lacks its threads; "
             "start it by multiprocessing.get_context('spawn')"

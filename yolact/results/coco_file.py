@@ -140,8 +140,11 @@ class CocoFile:
 
     def _name_of(self, source: str) -> str:
         path, folder = Path(source).absolute(), self.image_folder.absolute()
-        if is_url(source) or not (path.is_relative_to(folder) or is_file(path)):
+        if is_url(source):
             return path.name
+        if not (path.is_relative_to(folder) or is_file(path)):
+            is_known = Path(source).is_absolute() or is_file(folder / path.name)
+            return path.name if is_known else Path(source).as_posix()
         try:
             return Path(os.path.relpath(path, folder)).as_posix()
         except ValueError:  # on another drive
