@@ -78,8 +78,7 @@ class Predictor:
         self.workers = 1
         self._precision = choose_precision(model.device, precision)
         self._network = network
-        self._limit = BatchLimit()
-        self._process = os.getpid()
+        self._limit, self._process = BatchLimit(), os.getpid()
 
     @classmethod
     def from_checkpoint(
@@ -332,9 +331,8 @@ class Predictor:
 
     def counting(self, thresholds: Thresholds) -> Thresholds:
         """Return thresholds that keep empty masks where a model, of boxes alone, has no others."""
-        if self.model.mask_mode == "none":
-            return replace(thresholds, drop_empty=False)
-        return thresholds
+        has_masks = self.model.mask_mode != "none"
+        return thresholds if has_masks else replace(thresholds, drop_empty=False)
 
     def run_network(self, inputs: Any) -> Any:
         """Run the network on what `model.preprocess` gives: YOLACT's on (B, 3, S, S).
