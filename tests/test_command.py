@@ -141,7 +141,7 @@ def test_usage_names_the_command(capsys: pytest.CaptureFixture[str]) -> None:
 def test_help_of_predict_names_flags_of_eval(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["predict", "--help"]) == 0
     assert capsys.readouterr().out == PREDICT_HELP + "\n"
-    flags = re.findall(r"--\w+=\w+|--\w+", PREDICT_HELP)
+    flags = re.findall(r"--\w+=[\w.]*\w|--\w+", PREDICT_HELP)
     known = [flag for flag in flags if not flag.startswith("--help")]
     assert len(known) > 8
     flags = [flag.replace("=MODEL", "=mine.pth") for flag in known]
