@@ -91,3 +91,9 @@ def printable(text: str, keep: str = "") -> str:
 def writable(text: str) -> str:
     """Return a text without what no file of text can hold; spaces and marks of all scripts stay."""
     return _NOT_IN_FILES.sub("?", text)
+
+
+def some_of(names: Sequence[str], most: int, count: int | None = None) -> str:
+    """List the first names; `count` says how many there are in all, if not as many as these."""
+    more = (len(names) if count is None else count) - most
+    return ", ".join(names[:most]) + (f" and {more} more" if more > 0 else "")

@@ -48,6 +48,7 @@ def run(*flags: str, capsys: pytest.CaptureFixture[str]) -> tuple[int, str]:
     ("flag", "code", "reason"),
     [
         ("--port=70000", 2, "--port=70000: expected 0 to 65535"),
+        ("--front=https://a.org", 2, "--front=https://a.org: expected a name alone, as photos."),
         ("--max_pixels=0", 2, "--max_pixels=0: expected 1 to 178000000"),
         ("--max_pixels=178000001", 2, "--max_pixels=178000001: expected 1 to 178000000"),
         ("--rate=0", 2, "--rate=0.0: expected a number above 0"),

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from data.classes import Categories
 from data.images import read_image
 from data.options import AS_IS, DataOptions
-from data.problems import Problem, printable, tell
+from data.problems import Problem, printable, some_of, tell
 from data.sample import Annotation, ImageInfo, Sample
 
 from .as_coco import coco_content, coco_index
@@ -281,14 +281,10 @@ class CocoInstances:
         if told:
             _logger.warning(
                 "%s: not among the classes of the model (%s), so left out: class %s",
-                *(self._file, _some(known), printable(_some(told, len(counts)))),
+                self._file,
+                some_of(known, _SHOWN_CLASSES),
+                printable(some_of(told, _SHOWN_CLASSES, len(counts))),
             )
-
-
-def _some(names: Sequence[str], count: int = 0) -> str:
-    """List the first names, and how many more there are of them."""
-    more = max(count, len(names)) - _SHOWN_CLASSES
-    return ", ".join(names[:_SHOWN_CLASSES]) + (f" and {more} more" if more > 0 else "")
 
 
 def _refuse(problem: Problem) -> None:

@@ -264,14 +264,15 @@ def checkpoint_config(checkpoint: Checkpoint, name: str | None) -> Config:
     return config
 
 
-def chosen_weights(flag: str, text: str) -> Path:
+def chosen_weights(flag: str, text: str, name: str | None = None) -> Path:
     """Find a checkpoint by its path or name; 'latest' is the last one in `weights`.
 
     Args:
         flag: whose value it is, for the message.
         text: the value.
+        name: of the run whose last one it is; None for any.
     """
-    return newest_checkpoint(flag, text, Path("weights"), None) or resolve_weights(text)
+    return newest_checkpoint(flag, text, Path("weights"), name) or resolve_weights(text)
 
 
 def newest_checkpoint(flag: str, text: str, folder: Path, name: str | None) -> Path | None:

@@ -11,7 +11,7 @@ from typing import Literal
 from data.options import AS_IS
 from data.sample import Dataset
 from layers.detect import Nms
-from yolact.checkpoint import Checkpoint, resolve_weights
+from yolact.checkpoint import Checkpoint
 from yolact.config import Config
 from yolact.drawing.detections import Draw, draw_detections
 from yolact.engines.exported import engine_for_file, read_trained
@@ -33,9 +33,9 @@ from yolact.sources.listing import local_path
 
 from .common import (
     checkpoint_config,
+    chosen_weights,
     device_name,
     named_config,
-    newest_checkpoint,
     with_data,
     with_settings,
 )
@@ -58,8 +58,7 @@ def choose_model(args: argparse.Namespace) -> tuple[Checkpoint, Config]:
         UsageError: an unknown preset, setting, or impossible value.
     """
     name = named_config(args.config).name if args.config else None
-    path = newest_checkpoint("--trained_model", args.trained_model, Path("weights"), name)
-    checkpoint = read_trained(path or resolve_weights(args.trained_model))
+    checkpoint = read_trained(chosen_weights("--trained_model", args.trained_model, name))
     config = checkpoint_config(checkpoint, args.config)
     cross_class = args.agnostic_nms or args.cross_class_nms
     nms = chosen_nms(args.fast_nms, cross_class, config.detect.nms)

@@ -83,6 +83,8 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         raise UsageError(f"--port={args.port}: expected 0 to 65535")
     if not 0 < args.max_pixels <= MAX_PIXELS:
         raise UsageError(f"--max_pixels={args.max_pixels}: expected 1 to {MAX_PIXELS}")
+    if not set(args.front).isdisjoint("/:@"):
+        raise UsageError(f"--front={args.front}: expected a name alone, as photos.example.com")
     for name in ("max_upload", "rate"):
         if not 0 < getattr(args, name) < float("inf"):
             raise UsageError(f"--{name}={getattr(args, name)}: expected a number above 0")

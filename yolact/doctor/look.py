@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from tqdm import tqdm
 
 from data.classes import Categories
+from data.problems import some_of
 from data.sample import Dataset
 from yolact.predictor import Predictor
 from yolact.results.detections import Detections
@@ -19,6 +20,7 @@ from .views import Seen, View, labels_of
 
 logger = logging.getLogger(__name__)
 
+_SHOWN = 5  # classes in a message
 _LEAST = 0.75  # of the model's own threshold: what scores less says nothing
 
 
@@ -78,16 +80,11 @@ def shared_classes(data: Categories, model_names: Sequence[str]) -> dict[int, st
     folded = {name.casefold() for name in model_names}
     if folded.isdisjoint(name.casefold() for name in data.names):
         raise ValueError(
-            f"the model knows none of the classes of the data: it knows {_some(model_names)}, "
-            f"the data have {_some(data.names)}"
+            "the model knows none of the classes of the data: it knows "
+            f"{some_of(model_names, _SHOWN)}, the data have {some_of(data.names, _SHOWN)}"
         )
     _, known = data.matched_to(Categories.from_names(tuple(model_names)))
     return {label: data.name_of[number] for number, label in known.items()}
-
-
-def _some(names: Sequence[str]) -> str:
-    more = f" and {len(names) - 5} more" if len(names) > 5 else ""
-    return ", ".join(names[:5]) + more
 
 
 def _seen(found: Detections, names_of: Mapping[int, str]) -> tuple[Seen, ...]:
