@@ -27,7 +27,7 @@ from data.catalog import open_dataset
 from data.classes import Categories
 from data.options import DataOptions
 from yolact import Predictor
-from yolact.checkpoint import Checkpoint
+from yolact.checkpoint import Checkpoint, is_exported
 from yolact.cli.common import (
     add_flags,
     add_machine_flags,
@@ -42,7 +42,6 @@ from yolact.cli.common import (
 from yolact.cli.eval_flags import parse_arguments as parse_eval_arguments
 from yolact.cli.from_flags import choose_model, engine_for, load_predictor, with_limits
 from yolact.drawing.plots import in_style, save_figure
-from yolact.engines.exported import is_exported
 from yolact.engines.names import EngineName
 from yolact.evaluation.coco import CocoEvaluator, eval_order, evaluate
 from yolact.evaluation.speed import (

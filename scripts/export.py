@@ -30,7 +30,13 @@ from data.images import to_tensor
 from data.sample import Dataset
 from yolact import Config, Predictor
 from yolact.build import model_class
-from yolact.checkpoint import BUNDLED, read_checkpoint, trained_model
+from yolact.checkpoint import (
+    BUNDLED,
+    EXPORTED_SUFFIXES,
+    is_exported,
+    read_checkpoint,
+    trained_model,
+)
 from yolact.cli.common import (
     add_flags,
     at_least,
@@ -44,13 +50,15 @@ from yolact.cli.common import (
 )
 from yolact.config import ModelConfig
 from yolact.engines.choose import choose_engine
-from yolact.engines.exported import SUFFIXES, is_exported, metadata, write_openvino
+from yolact.engines.exported import metadata, write_openvino
 from yolact.engines.onnx_file import known_opsets, write_onnx
 from yolact.errors import UsageError
 from yolact.evaluation.coco import eval_order, evaluate
 from yolact.models.segmenter import AnySegmenter
 
 logger = logging.getLogger("export")
+
+_SUFFIXES = " or ".join(EXPORTED_SUFFIXES)
 
 # Largest difference from PyTorch, relative to the largest value of each output.
 TOLERANCE, HALF_TOLERANCE = 1e-3, 2e-2
@@ -59,7 +67,7 @@ TOLERANCE, HALF_TOLERANCE = 1e-3, 2e-2
 def main(argv: Sequence[str] | None = None) -> None:
     """Export one model."""
     parser = make_parser("export.py", __doc__)
-    parser.add_argument("output", type=Path, help=f"file to write; ends in {' or '.join(SUFFIXES)}")
+    parser.add_argument("output", type=Path, help=f"file to write; ends in {_SUFFIXES}")
     add_flags(
         parser,
         "options",
@@ -113,7 +121,7 @@ def refuse_what_cannot_be(args: argparse.Namespace) -> None:
         UsageError: in one line.
     """
     if not is_exported(args.output):
-        raise UsageError(f"{args.output}: expected a file that ends in {' or '.join(SUFFIXES)}")
+        raise UsageError(f"{args.output}: expected a file that ends in {_SUFFIXES}")
     writable_file("output", args.output)
     is_onnx = args.output.suffix.lower() == ".onnx"
     if is_onnx and (args.half or args.int8):

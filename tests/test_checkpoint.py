@@ -213,6 +213,14 @@ def test_files_that_are_no_checkpoint(tmp_path: Path, kind: str) -> None:
     assert [p.name for p in tmp_path.iterdir()] == [path.name]  # no code ran
 
 
+@pytest.mark.parametrize("name", ["a.xml", "a.onnx", "A.ONNX"])
+def test_an_exported_file_is_no_damaged_checkpoint(name: str, tmp_path: Path) -> None:
+    path = tmp_path / name
+    path.write_bytes(b"<net/>")
+    with pytest.raises(ValueError, match=f"{name}: an exported model, .* name the checkpoint"):
+        read_checkpoint(path)
+
+
 @pytest.mark.parametrize("zipped", [True, False], ids=["zip", "official files of 2019"])
 def test_files_cut_short(tmp_path: Path, zipped: bool) -> None:
     path = tmp_path / "yolact_base_1_2.pth"

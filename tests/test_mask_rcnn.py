@@ -280,9 +280,12 @@ def test_trained_resumed_evaluated_and_run_by_the_same_scripts(
     ):
         assert run_command(eval_script.main, [*base, *more]) == 0
         assert said in capsys.readouterr().out
-    for more, said in (
-        ([f"--image={image}:x.png", "--display_lincomb"], "only YOLACT has prototypes"),
-        (["--engine=openvino"], "not for Mask R-CNN"),
+    for more, code, said in (
+        ([f"--image={image}:x.png", "--display_lincomb"], 2, "--display_lincomb: not for Mask"),
+        ([f"--image={image}:x.png", "--mask_proto_debug"], 2, "--mask_proto_debug: not for Mask"),
+        ([f"--image={image}:x.png", "--no_crop"], 2, "--no_crop: not for Mask R-CNN"),
+        (["--smooth_masks"], 2, "--smooth_masks: not for Mask R-CNN, which has no prototypes"),
+        (["--engine=openvino"], 1, "not for Mask R-CNN"),
     ):
-        assert run_command(eval_script.main, [*base, *more]) == 1
+        assert run_command(eval_script.main, [*base, *more]) == code
         assert said in capsys.readouterr().err

@@ -39,6 +39,7 @@ BUNDLED = "yolact_lite2_person"
 
 IN_REPOSITORY = (BUNDLED, "yolact_resnet18_shapes")
 FORMAT = "yolact-checkpoint-1"
+EXPORTED_SUFFIXES = (".xml", ".onnx")
 _LONGEST_NAME = 500  # letters of a tensor's name
 _DTYPES = (
     *(torch.float16, torch.bfloat16, torch.float32, torch.float64),
@@ -186,6 +187,11 @@ def preset_of_name(path: Path) -> Config | None:
     return None
 
 
+def is_exported(path: Path) -> bool:
+    """Tell exported files from checkpoints, by their suffix."""
+    return path.suffix.lower() in EXPORTED_SUFFIXES
+
+
 def read_checkpoint(path: Path) -> Checkpoint:
     """Read a checkpoint without running code from it.
 
@@ -195,6 +201,11 @@ def read_checkpoint(path: Path) -> Checkpoint:
     Raises:
         ValueError: the file is not a checkpoint.
     """
+    if is_exported(path):
+        raise ValueError(
+            f"{path}: an exported model, which runs but cannot be trained, converted or exported "
+            "again; name the checkpoint that it was made from"
+        )
     if path.suffix == ".safetensors":
         config, state = read_folder(path)
         return Checkpoint(path, state, False, config)

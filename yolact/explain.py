@@ -75,6 +75,6 @@ def _look(predictor: Predictor, image: Image) -> Predictions:
     """Run the network of a model that has prototypes."""
     model = predictor.model
     if not isinstance(model, Yolact):
-        raise ValueError(f"{type(model).__name__} cannot be explained: only YOLACT has prototypes")
+        raise ValueError("Mask R-CNN has no prototypes that could be shown")
     outputs: Predictions = predictor.run_network(model.preprocess([to_tensor(image)]))
     return outputs

@@ -16,6 +16,7 @@ from yolact.config import Config
 from yolact.drawing.detections import Draw, draw_detections
 from yolact.engines.exported import engine_for_file, read_trained
 from yolact.engines.names import Engine
+from yolact.errors import UsageError
 from yolact.evaluation.limits import (
     detection_settings,
     fullest_image,
@@ -68,7 +69,22 @@ def choose_model(args: argparse.Namespace) -> tuple[Checkpoint, Config]:
     if args.max_detections:
         changes += detection_settings(args.max_detections, chosen.detect)
         chosen = with_settings(config, [*changes, *args.set])
+    if chosen.model.architecture == "mask_rcnn":
+        _refuse_prototypes(args)
     return checkpoint, chosen
+
+
+def _refuse_prototypes(args: argparse.Namespace) -> None:
+    """Refuse the flags that ask for something of a model's prototypes."""
+    asked = {
+        "--no_crop": not args.crop,
+        "--smooth_masks": args.smooth_masks,
+        "--display_lincomb": args.display_lincomb,
+        "--mask_proto_debug": args.mask_proto_debug,
+    }
+    for flag, is_asked in asked.items():
+        if is_asked:
+            raise UsageError(f"{flag}: not for Mask R-CNN, which has no prototypes")
 
 
 def chosen_nms(fast: bool | None, cross_class: bool | None, own: Nms) -> Nms:

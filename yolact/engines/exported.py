@@ -21,7 +21,13 @@ from torch import Tensor
 
 from data.files import check_archive, open_file
 from yolact.build import build_model, model_class
-from yolact.checkpoint import Checkpoint, load_matching_weights, read_checkpoint, trained_model
+from yolact.checkpoint import (
+    Checkpoint,
+    is_exported,
+    load_matching_weights,
+    read_checkpoint,
+    trained_model,
+)
 from yolact.config import Config
 from yolact.errors import OptionError
 from yolact.formats.names import State
@@ -31,8 +37,6 @@ from yolact.presets import stored_config
 from .choose import choose_engine, has_openvino, onnxruntime_providers, pick_device
 from .names import CUDA_PROVIDER, Engine, EngineName, Port, Precision, RunNetwork
 from .prepare import prepare
-
-SUFFIXES = (".xml", ".onnx")
 
 KEY = "yolact"
 """Of the metadata in a file."""
@@ -45,11 +49,6 @@ _INTERFACE: tuple[tuple[int | str, ...], ...] = (
     ("B", 3, "S", "S"),
     *(("B", "P", "C"), ("B", "P", 4), ("B", "P", "K"), ("B", "K", "h", "w"), ("P", 4)),
 )
-
-
-def is_exported(path: Path) -> bool:
-    """Tell exported files from checkpoints, by their suffix."""
-    return path.suffix.lower() in SUFFIXES
 
 
 def read_trained(path: Path) -> Checkpoint:
