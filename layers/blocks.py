@@ -39,7 +39,7 @@ class DeformableConv2d(nn.Conv2d):
         offset_mask = self.offset_mask(x).float()  # (B, 27, h', w')
         # (y, x) for each of the nine taps, and how much each counts.
         offsets, shares = offset_mask[:, :18], offset_mask[:, 18:].sigmoid()
-        if _samples_itself(x.device):
+        if _needs_own_sampling(x.device):
             with nullcontext() if x.is_meta else torch.autocast(x.device.type, enabled=False):
                 if torch.is_grad_enabled():
                     return self._sampled(x.float(), offsets, shares)
@@ -132,7 +132,7 @@ class DeformableConv2d(nn.Conv2d):
         return out.view(batch, len(rows), len(columns), len(self.weight)).permute(0, 3, 1, 2)
 
 
-def _samples_itself(device: torch.device) -> bool:
+def _needs_own_sampling(device: torch.device) -> bool:
     """Tell where torchvision's operator does not serve.
 
     On NVIDIA GPUs it may launch its kernels on the default stream whatever the current one is, so
@@ -164,7 +164,7 @@ def init_convolutions(module: nn.Module) -> None:
             zero_bias(child)
 
 
-def spare_copies(module: nn.Module) -> None:
+def disable_inplace_activations(module: nn.Module) -> None:
     """Let activations whose gradient needs their input write their output elsewhere.
 
     In place, PyTorch would copy that input first. The values stay the same.

@@ -10,12 +10,12 @@ from torch import Tensor
 
 from .boxes import decode_boxes
 from .nms import (
-    FEW,
-    NOTHING,
+    PADDING_SCORE,
+    PRESELECT_COUNT,
     cross_class_nms,
-    cross_class_nms_in_places,
+    cross_class_nms_padded,
     fast_nms,
-    fast_nms_in_places,
+    fast_nms_padded,
     greedy_nms,
 )
 from .structures import Candidates, Predictions, fetch
@@ -45,12 +45,12 @@ class _Raw(NamedTuple):
     anchors: Tensor  # (P, 4)
 
 
-class _Places(NamedTuple):
+class _PaddedCandidates(NamedTuple):
     """D slots for candidates, of fixed shape, so that a GPU need not be waited for."""
 
     candidates: Candidates
-    filled: Tensor  # (D,) bool: which hold a detection
-    decided: Tensor  # () bool: the anchors looked at suffice; else all others are searched
+    valid: Tensor  # (D,) bool: which hold a detection
+    is_final: Tensor  # () bool: the anchors looked at suffice; else all others are searched
 
 
 def detect(
@@ -65,7 +65,8 @@ def detect(
     """Find the objects of each image, in float32.
 
     A GPU is waited for once, however many images and objects there are; and once more where more
-    than `layers.nms.FEW` anchors of an image are above the threshold, but hold too few objects.
+    than `layers.nms.PRESELECT_COUNT` anchors of an image are above the threshold, but hold too few
+    objects.
 
     Args:
         predictions: raw outputs for B images.
@@ -93,7 +94,7 @@ def detect(
     rows = zip(logits, deltas, coefficients, strict=True)
     images = [_Raw(*row, anchors) for row in rows]
     if anchors.device.type != "cpu":
-        return detect_in_places(images, settings)
+        return detect_padded(images, settings)
     found = [_detect(image, settings) for image in images]
     return found if device.type == "cpu" else [candidates.to(device) for candidates in found]
 
@@ -126,58 +127,58 @@ def _above_threshold(logits: Tensor, score_threshold: float) -> tuple[Tensor, Te
     return anchors[keep], scores[keep]  # sync: on the CPU only
 
 
-def detect_in_places(images: Sequence[_Raw], settings: Settings) -> list[Candidates]:
+def detect_padded(images: Sequence[_Raw], settings: Settings) -> list[Candidates]:
     """Find the objects of B images by operators whose shapes are known beforehand.
 
     So a GPU need not be waited for, until it tells for all images what is found.
     """
-    places = [_in_places(image, settings, FEW) for image in images]
-    chosen, decided = _fetched(places)
-    if unsure := [i for i, sure in enumerate(decided) if not sure]:
-        again = [_in_places(images[i], settings, None) for i in unsure]
-        for i, place, which in zip(unsure, again, _fetched(again)[0], strict=True):
-            places[i], chosen[i] = place, which
-    return [place.candidates[which] for place, which in zip(places, chosen, strict=True)]
+    slots = [_detect_padded(image, settings, PRESELECT_COUNT) for image in images]
+    chosen, is_final = _fetch_valid(slots)
+    if unsure := [i for i, sure in enumerate(is_final) if not sure]:
+        again = [_detect_padded(images[i], settings, None) for i in unsure]
+        for i, slot, which in zip(unsure, again, _fetch_valid(again)[0], strict=True):
+            slots[i], chosen[i] = slot, which
+    return [slot.candidates[which] for slot, which in zip(slots, chosen, strict=True)]
 
 
-def _in_places(raw: _Raw, settings: Settings, few: int | None) -> _Places:
+def _detect_padded(raw: _Raw, settings: Settings, few: int | None) -> _PaddedCandidates:
     """Find the objects of an image among its best `few` anchors, or among all."""
     score_threshold, iou_threshold, top_k, max_detections, nms, admit = settings
     scores = torch.softmax(raw.class_logits.float(), dim=1)[:, 1:]  # (P, C)
     best = scores.amax(dim=1)
     passed = best > score_threshold
-    best = best.masked_fill(~passed, NOTHING)
-    scores = scores.masked_fill(~passed[:, None], NOTHING)
+    best = best.masked_fill(~passed, PADDING_SCORE)
+    scores = scores.masked_fill(~passed[:, None], PADDING_SCORE)
     boxes = decode_boxes(raw.box_deltas.float(), raw.anchors)
     if nms == "cross_class":
-        index, labels, kept = cross_class_nms_in_places(boxes, scores, iou_threshold, top_k)
-        decided = passed.new_ones(())
+        index, labels, kept = cross_class_nms_padded(boxes, scores, iou_threshold, top_k)
+        is_final = passed.new_ones(())
     else:
-        left_out = best.new_full((), NOTHING)
+        left_out = best.new_full((), PADDING_SCORE)
         anchors = torch.arange(len(best), device=best.device)
         if few is not None and len(best) > few:
             ranked, anchors = best.topk(few + 1)
             left_out, anchors = ranked[-1], anchors[:-1].sort()[0]  # equal scores keep their order
-        index, labels, kept = fast_nms_in_places(
+        index, labels, kept = fast_nms_padded(
             boxes[anchors], scores[anchors], iou_threshold, top_k, max_detections
         )
         index = anchors[index]
         # Only better boxes suppress: those left out change nothing where they are none, or where
-        # the places are filled by better ones.
-        decided = left_out == NOTHING
+        # the slots are filled by better ones.
+        is_final = left_out == PADDING_SCORE
         if 0 < len(kept) == max_detections:
-            decided = decided | (kept[-1] > left_out)
-    filled = kept != NOTHING
+            is_final = is_final | (kept[-1] > left_out)
+    valid = kept != PADDING_SCORE
     if admit is not None:
-        filled = filled & admit(kept, labels)
+        valid = valid & admit(kept, labels)
     candidates = Candidates(boxes[index], kept, labels, raw.coefficients[index].float())
-    return _Places(candidates, filled, decided)
+    return _PaddedCandidates(candidates, valid, is_final)
 
 
-def _fetched(places: Sequence[_Places]) -> tuple[list[Tensor], list[bool]]:
-    """Fetch which places are filled, (D,) bool on the CPU for each image, and what is decided."""
-    if not places:
+def _fetch_valid(slots: Sequence[_PaddedCandidates]) -> tuple[list[Tensor], list[bool]]:
+    """Fetch which slots are valid, (D,) bool on the CPU for each image, and which are final."""
+    if not slots:
         return [], []
-    rows = [torch.cat((place.filled, place.decided[None])) for place in places]
+    rows = [torch.cat((slot.valid, slot.is_final[None])) for slot in slots]
     (told,) = fetch(torch.stack(rows))  # the one wait for a GPU
     return list(told[:, :-1]), told[:, -1].tolist()  # sync: on the CPU

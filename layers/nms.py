@@ -12,17 +12,17 @@ from torch import Tensor
 from .boxes import box_iou
 from .native import as_floats, kernels_for
 
-Kept = tuple[Tensor, Tensor, Tensor]
+NmsResult = tuple[Tensor, Tensor, Tensor]
 """Index into the boxes, label and score of D detections, highest score first."""
 
-FEW = 500  # boxes that nearly always hold the detections
-NOTHING = -1.0  # the score of a place without a detection, where a GPU cannot tell how many it has
+PRESELECT_COUNT = 500  # boxes that nearly always hold the detections
+PADDING_SCORE = -1.0  # of a padded slot: a GPU is not asked how many detections there are
 _MANY = 100_000  # scores that are too many to sort
 
 
 def fast_nms(
     boxes: Tensor, scores: Tensor, iou_threshold: float, top_k: int, max_detections: int
-) -> Kept:
+) -> NmsResult:
     """Suppress in parallel: a box goes if any better one of its class overlaps it, kept or not.
 
     As released, a box that passed the score filter for one class is kept for every class that it is
@@ -39,18 +39,18 @@ def fast_nms(
         index into the boxes, label and score of the detections, (D,) each, highest score first.
     """
 
-    def suppress(boxes: Tensor, scores: Tensor) -> Kept:
+    def suppress(boxes: Tensor, scores: Tensor) -> NmsResult:
         class_scores, order = _best_first(scores.t(), top_k)
-        keep = _not_overlapped(boxes[order], class_scores, iou_threshold, max_detections)
+        keep = _not_suppressed(boxes[order], class_scores, iou_threshold, max_detections)
         labels = torch.arange(len(order), device=boxes.device)[:, None].expand_as(order)[keep]
         kept_scores, best = class_scores[keep].sort(descending=True, stable=True)
         best, kept_scores = best[:max_detections], kept_scores[:max_detections]
         return order[keep][best], labels[best], kept_scores
 
-    return _among_the_best(suppress, boxes, scores, max_detections)
+    return _suppress_preselected(suppress, boxes, scores, max_detections)
 
 
-def cross_class_nms(boxes: Tensor, scores: Tensor, iou_threshold: float, top_k: int) -> Kept:
+def cross_class_nms(boxes: Tensor, scores: Tensor, iou_threshold: float, top_k: int) -> NmsResult:
     """Run Fast NMS over all classes at once: one box, one class.
 
     As released, the result is bounded by `top_k` alone.
@@ -66,7 +66,7 @@ def cross_class_nms(boxes: Tensor, scores: Tensor, iou_threshold: float, top_k: 
     """
     best_scores, labels = scores.max(dim=1)
     (best_scores,), (order,) = _best_first(best_scores[None], top_k)
-    keep = _not_overlapped(boxes[order][None], best_scores[None], iou_threshold, top_k)[0]
+    keep = _not_suppressed(boxes[order][None], best_scores[None], iou_threshold, top_k)[0]
     return order[keep], labels[order[keep]], best_scores[keep]
 
 
@@ -76,7 +76,7 @@ def greedy_nms(
     iou_threshold: float,
     score_threshold: float,
     max_detections: int,
-) -> Kept:
+) -> NmsResult:
     """Suppress exactly, class by class: a box goes if a kept better one of its class overlaps it.
 
     Args:
@@ -90,29 +90,29 @@ def greedy_nms(
         index into the boxes, label and score of the detections, (D,) each, highest score first.
     """
 
-    def suppress(boxes: Tensor, scores: Tensor) -> Kept:
+    def suppress(boxes: Tensor, scores: Tensor) -> NmsResult:
         index, labels = (scores > score_threshold).nonzero(as_tuple=True)  # sync: on the CPU
         pair_scores = scores[index, labels]
         keep = batched_greedy_nms(boxes[index], pair_scores, labels, iou_threshold)
         keep = keep[:max_detections]
         return index[keep], labels[keep], pair_scores[keep]
 
-    return _among_the_best(suppress, boxes, scores, max_detections)
+    return _suppress_preselected(suppress, boxes, scores, max_detections)
 
 
-def _among_the_best(
-    suppress: Callable[[Tensor, Tensor], Kept],
+def _suppress_preselected(
+    suppress: Callable[[Tensor, Tensor], NmsResult],
     boxes: Tensor,
     scores: Tensor,
     max_detections: int,
-) -> Kept:
+) -> NmsResult:
     """Suppress among a few boxes where that decides, else among all.
 
     Only better boxes suppress. So what is kept among the few is final where it scores higher than
     all boxes that were left out, and when it fills the places, nothing else can come in.
     """
-    if len(scores) > FEW:
-        best, few = scores.amax(dim=1).topk(FEW + 1)
+    if len(scores) > PRESELECT_COUNT:
+        best, few = scores.amax(dim=1).topk(PRESELECT_COUNT + 1)
         few = few[:-1].sort()[0]  # equal scores keep their order
         index, labels, kept_scores = suppress(boxes[few], scores[few])
         if 0 < len(index) == max_detections and kept_scores[-1] > best[-1]:
@@ -120,46 +120,46 @@ def _among_the_best(
     return suppress(boxes, scores)
 
 
-def fast_nms_in_places(
+def fast_nms_padded(
     boxes: Tensor, scores: Tensor, iou_threshold: float, top_k: int, max_detections: int
-) -> Kept:
+) -> NmsResult:
     """Run `fast_nms` by operators whose shapes are known beforehand: no GPU is waited for.
 
     Args:
         boxes: (N, 4) xyxy.
-        scores: (N, C); `NOTHING` where a box is to be passed over.
+        scores: (N, C); `PADDING_SCORE` where a box is to be passed over.
         iou_threshold: overlap above which the worse box goes.
         top_k: boxes considered per class.
         max_detections: D, unless there are fewer boxes of all classes.
 
     Returns:
-        index into the boxes, label and score of D places, highest score first; the last ones score
-        `NOTHING` where fewer are kept.
+        index into the boxes, label and score of D slots, highest score first; the last ones score
+        `PADDING_SCORE` where fewer are kept.
     """
     class_scores, order = scores.t().sort(dim=1, descending=True, stable=True)
     class_scores, order = class_scores[:, :top_k], order[:, :top_k]
-    keep = _not_overlapped(boxes[order], class_scores, iou_threshold, max_detections)
-    ranked, place = _kept_first(class_scores, keep)
+    keep = _not_suppressed(boxes[order], class_scores, iou_threshold, max_detections)
+    ranked, place = _sort_kept(class_scores, keep)
     ranked, place = ranked[:max_detections], place[:max_detections]
     return order.flatten()[place], place // max(order.shape[1], 1), ranked
 
 
-def cross_class_nms_in_places(
+def cross_class_nms_padded(
     boxes: Tensor, scores: Tensor, iou_threshold: float, top_k: int
-) -> Kept:
-    """Run `cross_class_nms` likewise, for `top_k` places; see `fast_nms_in_places`."""
+) -> NmsResult:
+    """Run `cross_class_nms` likewise, for `top_k` slots; see `fast_nms_padded`."""
     best, labels = scores.max(dim=1)
     best, order = best.sort(descending=True, stable=True)
     best, order = best[:top_k], order[:top_k]
-    keep = _not_overlapped(boxes[order][None], best[None], iou_threshold, top_k)[0]
-    ranked, place = _kept_first(best, keep)
+    keep = _not_suppressed(boxes[order][None], best[None], iou_threshold, top_k)[0]
+    ranked, place = _sort_kept(best, keep)
     index = order[place]
     return index, labels[index], ranked
 
 
-def _kept_first(scores: Tensor, keep: Tensor) -> tuple[Tensor, Tensor]:
+def _sort_kept(scores: Tensor, keep: Tensor) -> tuple[Tensor, Tensor]:
     """Sort scores by what is kept, highest first, and tell where each was in the flat view."""
-    left = scores.masked_fill(~keep, NOTHING)
+    left = scores.masked_fill(~keep, PADDING_SCORE)
     return left.flatten().sort(descending=True, stable=True)
 
 
@@ -212,7 +212,7 @@ def _best_first(scores: Tensor, count: int) -> tuple[Tensor, Tensor]:
     return values[:, :count], order[:, :count]
 
 
-def _not_overlapped(boxes: Tensor, scores: Tensor, iou_threshold: float, most: int) -> Tensor:
+def _not_suppressed(boxes: Tensor, scores: Tensor, iou_threshold: float, most: int) -> Tensor:
     """Mark the boxes (G, N, 4), best first in each group, that no better one overlaps: (G, N).
 
     At least the `most` best of them, by the scores (G, N), are marked; callers cut.

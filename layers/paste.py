@@ -19,7 +19,7 @@ from torch import Tensor
 
 from . import mask_pixels
 from .native import Floats, PixelKernels, Window, as_floats, kernels_for
-from .structures import beside
+from .structures import tensor_like
 
 _AT_ONCE = 2**23  # pixels that are sampled at a time on a GPU, in three floats each
 
@@ -38,7 +38,7 @@ def mask_window(
     Returns:
         A window inside the image; (0, 0, 0, 0) for an empty mask.
     """
-    window = _kernels().mask_window(*_here(soft_mask, frame), *image_hw)
+    window = _kernels().mask_window(*_to_cpu(soft_mask, frame), *image_hw)
     return window if bounds is None else _intersection(window, bounds.tolist())  # sync: one mask
 
 
@@ -61,7 +61,7 @@ def has_pixels(
     window = mask_window(soft_mask, frame, image_hw, bounds)
     if window == (0, 0, 0, 0):
         return False
-    cells, (x1, y1, x2, y2) = _here(soft_mask, frame)
+    cells, (x1, y1, x2, y2) = _to_cpu(soft_mask, frame)
     row, column = divmod(int(np.argmax(cells)), soft_mask.shape[1])  # far faster than torch's
     x = x1 + (column + 0.5) * (x2 - x1) / soft_mask.shape[1]
     y = y1 + (row + 0.5) * (y2 - y1) / soft_mask.shape[0]
@@ -115,7 +115,7 @@ def pasted_parts(
     """
     height, width = image_hw
     if bounds is None:
-        bounds = beside(frames, (0, 0, width, height)).expand_as(frames)
+        bounds = tensor_like(frames, (0, 0, width, height)).expand_as(frames)
     across = _axis(frames[:, ::2], bounds[:, ::2], width, soft_masks.shape[2])
     down = _axis(frames[:, 1::2], bounds[:, 1::2], height, soft_masks.shape[1])
     objects, rows = max(_AT_ONCE // max(height * width, 1), 1), max(_AT_ONCE // max(width, 1), 1)
@@ -191,7 +191,7 @@ def tint_all(
     """
     canvas = picture.float()
     shades = [[alpha * channel for channel in color] for color in colors]
-    shade = beside(canvas, shades)  # (N, 3)
+    shade = tensor_like(canvas, shades)  # (N, 3)
     height, width = picture.shape[:2]
     for objects, rows, pixels in pasted_parts(soft_masks, frames, (height, width), bounds):
         part = canvas[rows]
@@ -224,7 +224,7 @@ def tint(
     """
     blended = np.arange(256)[:, None] * (1 - alpha) + np.array(color) * alpha
     table = blended.round().astype(np.uint8)  # (256, 3): the new value for each old one
-    _kernels().blend_mask(*_here(soft_mask, frame), window, canvas, table)
+    _kernels().blend_mask(*_to_cpu(soft_mask, frame), window, canvas, table)
 
 
 def _intersection(window: Window, bounds: list[float]) -> Window:
@@ -239,13 +239,13 @@ def _intersection(window: Window, bounds: list[float]) -> Window:
 
 def _sample_into(out: Tensor, soft_mask: Tensor, frame: Tensor, window: Window) -> None:
     pixels = out.numpy().view(np.uint8)  # sync: on the CPU
-    _kernels().sample_mask(*_here(soft_mask, frame), window, pixels)
+    _kernels().sample_mask(*_to_cpu(soft_mask, frame), window, pixels)
 
 
 def _kernels() -> PixelKernels:
     return kernels_for() or mask_pixels
 
 
-def _here(soft_mask: Tensor, frame: Tensor) -> tuple[Floats, list[float]]:
+def _to_cpu(soft_mask: Tensor, frame: Tensor) -> tuple[Floats, list[float]]:
     """Bring one mask to the processor."""
     return as_floats(soft_mask.detach().cpu()), frame.tolist()  # sync: one mask

@@ -92,7 +92,7 @@ def upload_picture(picture: Tensor, device: torch.device) -> Tensor:
     return upload(picture, device)
 
 
-def beside(other: Tensor, values: Sequence[float] | Sequence[Sequence[float]]) -> Tensor:
+def tensor_like(other: Tensor, values: Sequence[float] | Sequence[Sequence[float]]) -> Tensor:
     """Return a few values as a tensor of another's type, on its device, which is not waited for."""
     return upload(torch.tensor(values, dtype=other.dtype, device="cpu"), other.device)
 

@@ -46,9 +46,9 @@ class _CpuSyncBatchNorm(nn.BatchNorm2d):
         if not self.training:
             return super().forward(x)
         full = x.float()
-        mean = _Mean.apply(full.mean(dim=(0, 2, 3)))  # (C,)
+        mean = _AllReduceMean.apply(full.mean(dim=(0, 2, 3)))  # (C,)
         centred = full - mean[:, None, None]
-        variance = _Mean.apply(centred.square().mean(dim=(0, 2, 3)))  # (C,)
+        variance = _AllReduceMean.apply(centred.square().mean(dim=(0, 2, 3)))  # (C,)
         self._update_statistics(mean.detach(), variance.detach(), x.numel() // x.shape[1])
         scale = (variance + self.eps).rsqrt()
         if self.affine:
@@ -72,7 +72,7 @@ class _CpuSyncBatchNorm(nn.BatchNorm2d):
         self.running_var.lerp_(variance * count / max(count - 1, 1), momentum)
 
 
-class _Acting(nn.Module):
+class _WithActivation(nn.Module):
     """Timm's dropout and activation, behind a batch norm."""
 
     drop: nn.Module
@@ -84,15 +84,15 @@ class _Acting(nn.Module):
         return activated
 
 
-class _CpuSyncBatchNormAct(_Acting, _CpuSyncBatchNorm):
+class _CpuSyncBatchNormAct(_WithActivation, _CpuSyncBatchNorm):
     """`_CpuSyncBatchNorm`, and an activation."""
 
 
-class _GpuSyncBatchNormAct(_Acting, nn.SyncBatchNorm):
+class _GpuSyncBatchNormAct(_WithActivation, nn.SyncBatchNorm):
     """`nn.SyncBatchNorm`, and an activation."""
 
 
-class _Mean(torch.autograd.Function):
+class _AllReduceMean(torch.autograd.Function):
     """The mean over processes; gradients take the same way back."""
 
     @staticmethod

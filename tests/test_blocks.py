@@ -13,8 +13,8 @@ from layers.blocks import (
     DeformableConv2d,
     batch_norms,
     conv_relu,
+    disable_inplace_activations,
     init_convolutions,
-    spare_copies,
     zero_bias,
 )
 from layers.sync_batch_norm import synchronise_batch_norm
@@ -45,7 +45,7 @@ def test_sampling_by_pytorch_is_torchvisions(
     if not biased:
         conv.bias = None
     expected = conv(image(batch))
-    monkeypatch.setattr("layers.blocks._samples_itself", lambda device: True)
+    monkeypatch.setattr("layers.blocks._needs_own_sampling", lambda device: True)
     with torch.set_grad_enabled(learns):
         found = conv(image(batch))
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5, check_stride=False)
@@ -60,7 +60,7 @@ def test_what_is_not_a_number_is_no_crash(
     """Weights of a stranger's file may be anything; torchvision's operator crashed."""
     conv = DeformableConv2d(3, 5)
     nn.init.constant_(conv.offset_mask.bias, value)
-    monkeypatch.setattr("layers.blocks._samples_itself", lambda device: by_itself)
+    monkeypatch.setattr("layers.blocks._needs_own_sampling", lambda device: by_itself)
     with torch.set_grad_enabled(learns):
         assert conv(image()).shape == (2, 5, 12, 14)
 
@@ -238,7 +238,7 @@ def test_activations_are_the_same_without_copies(activation: type[nn.Module]) ->
         for parameter in block.parameters():
             nn.init.constant_(parameter, 0.7)
         if spared:
-            spare_copies(block)
+            disable_inplace_activations(block)
         x = torch.linspace(-9, 9, 40).view(1, 2, 4, 5).requires_grad_()
         with profile(activities=[ProfilerActivity.CPU]) as profiler:
             outputs.append(block(x))
@@ -251,4 +251,4 @@ def test_activations_are_the_same_without_copies(activation: type[nn.Module]) ->
 
 
 def test_nothing_has_nothing_to_spare() -> None:
-    spare_copies(nn.Sequential())
+    disable_inplace_activations(nn.Sequential())

@@ -69,9 +69,9 @@ class Waits:
 # --- detection -----------------------------------------------------------------------------------
 
 
-def in_places(raw: Predictions, settings: Settings) -> list[Candidates]:
+def detect_padded(raw: Predictions, settings: Settings) -> list[Candidates]:
     images = zip(*raw[:3], strict=True)
-    return detecting.detect_in_places([detecting._Raw(*i, raw.anchors) for i in images], settings)
+    return detecting.detect_padded([detecting._Raw(*i, raw.anchors) for i in images], settings)
 
 
 def good(scores: Tensor, labels: Tensor) -> Tensor:
@@ -84,26 +84,26 @@ def good(scores: Tensor, labels: Tensor) -> Tensor:
     [(0, 3, False), (1, 1, False), (30, 6, False), (30, 6, True), (200, 1, True), (200, 9, False)],
 )
 @pytest.mark.parametrize("few", [500, 20])
-def test_detections_in_places_are_those_of_the_cpu(
+def test_padded_detections_are_those_of_the_cpu(
     monkeypatch: pytest.MonkeyPatch, nms: Nms, count: int, classes: int, rounded: bool, few: int
 ) -> None:
-    monkeypatch.setattr(detecting, "FEW", few)
+    monkeypatch.setattr(detecting, "PRESELECT_COUNT", few)
     raw = made.predictions(count, classes)
     if rounded:
         raw = raw._replace(class_logits=raw.class_logits.round())  # ties
     for most in (1, 10, 1000):
         for admit in (None, good):
             settings = Settings(0.05, 0.5, 200, most, nms, admit)
-            pairs = zip(detect(raw, *settings), in_places(raw, settings), strict=True)
+            pairs = zip(detect(raw, *settings), detect_padded(raw, settings), strict=True)
             for expected, found in pairs:
                 assert len(found) == len(expected)
                 for name in ("boxes", "scores", "labels", "coefficients"):
                     assert torch.equal(getattr(found, name), getattr(expected, name)), name
 
 
-def test_no_image_is_found_in_places() -> None:
+def test_no_image_is_padded() -> None:
     assert (
-        in_places(made.predictions(9, 2, images=0), Settings(0.05, 0.5, 200, 100, "fast", None))
+        detect_padded(made.predictions(9, 2, images=0), Settings(0.05, 0.5, 200, 100, "fast", None))
         == []
     )
 

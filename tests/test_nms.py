@@ -256,11 +256,11 @@ def test_fast_nms_kernel_equals_torch(
     boxes[:, 9::17, 2:] = boxes[:, 9::17, :2]  # without area
     scores = torch.rand((groups, count), generator=generator).sort(dim=1, descending=True)[0]
     for threshold in (0.0, 0.3, 0.5, 1.0):
-        found = nms._not_overlapped(boxes, scores, threshold, groups * count)
-        few = nms._not_overlapped(boxes, scores, threshold, 10)
+        found = nms._not_suppressed(boxes, scores, threshold, groups * count)
+        few = nms._not_suppressed(boxes, scores, threshold, 10)
         with monkeypatch.context() as hidden:
             hidden.setattr(native, "load_kernels", lambda: None)
-            expected = nms._not_overlapped(boxes, scores, threshold, 10)
+            expected = nms._not_suppressed(boxes, scores, threshold, 10)
         assert found.dtype == torch.bool
         assert torch.equal(found, expected)
         tenth = scores[found].sort(descending=True)[0][:10]
@@ -291,7 +291,7 @@ def test_the_best_boxes_decide_as_all_do(
         rows = zip(kept.tolist(), labels.tolist(), boxes[index].tolist(), strict=True)
         return sorted((score, label, *box) for score, label, box in rows)
 
-    inner = nms._among_the_best
+    inner = nms._suppress_preselected
 
     def counting(suppress: Callable[[Tensor, Tensor], nms.Kept], *others: Any) -> nms.Kept:
         def counted(some: Tensor, of_these: Tensor) -> nms.Kept:
@@ -300,9 +300,9 @@ def test_the_best_boxes_decide_as_all_do(
 
         return inner(counted, *others)
 
-    monkeypatch.setattr(nms, "_among_the_best", counting)
+    monkeypatch.setattr(nms, "_suppress_preselected", counting)
     found = run()
     assert calls == ([500] if decided else [500, 3000])
-    monkeypatch.setattr(nms, "FEW", 3000)
+    monkeypatch.setattr(nms, "PRESELECT_COUNT", 3000)
     assert found == run()
     assert calls[-1] == 3000

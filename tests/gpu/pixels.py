@@ -13,7 +13,7 @@ from torch import Tensor
 from layers.detect import detect
 from layers.masks import assemble_masks, refit, widened
 from layers.matching import match_anchors
-from layers.nms import cross_class_nms, cross_class_nms_in_places, fast_nms, fast_nms_in_places
+from layers.nms import cross_class_nms, cross_class_nms_padded, fast_nms, fast_nms_padded
 from layers.structures import Candidates, Predictions, fetch, upload_picture
 from yolact.config import LossConfig
 from yolact.drawing.detections import draw_detections
@@ -53,11 +53,11 @@ def check_suppression(device: torch.device, report: Report) -> None:
             pairs = (
                 (
                     fast_nms(boxes, scores, 0.5, 200, most),
-                    fast_nms_in_places(*there, 0.5, 200, most),
+                    fast_nms_padded(*there, 0.5, 200, most),
                 ),
                 (
                     cross_class_nms(boxes, scores, 0.5, most),
-                    cross_class_nms_in_places(*there, 0.5, most),
+                    cross_class_nms_padded(*there, 0.5, most),
                 ),
             )
             for expected, kept in pairs:

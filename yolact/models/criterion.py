@@ -23,7 +23,7 @@ from layers.losses import (
 )
 from layers.masks import box_windows
 from layers.matching import BACKGROUND, match_anchors
-from layers.structures import Predictions, Target, beside, fetch, positions, upload
+from layers.structures import Predictions, Target, fetch, positions, tensor_like, upload
 from yolact import distributed
 from yolact.config import LossConfig
 
@@ -89,7 +89,7 @@ class Criterion:
             predictions.class_logits, matches.classes, config.negative_ratio
         )
         # Of all processes: each one's share of the losses then adds up to those of the whole batch.
-        totals = distributed.mean(beside(box, (len(index), len(has_mask))))
+        totals = distributed.mean(tensor_like(box, (len(index), len(has_mask))))
         positives, masked = totals.clamp(min=1 / distributed.world_size()).unbind()
         losses = {
             "box": config.box_weight * box / positives,
@@ -226,7 +226,7 @@ def _gather(targets: Sequence[Target], device: torch.device) -> _Objects:
         )
     )
     # In their own precision: rounding twice would decide between anchors that overlap alike.
-    boxes = (corners / beside(corners, targets[0].masks.shape[:0:-1] * 2)).float()
+    boxes = (corners / tensor_like(corners, targets[0].masks.shape[:0:-1] * 2)).float()
     usable = (corners[:, 2:] > corners[:, :2]).all(dim=1) & boxes.isfinite().all(dim=1)
     kept, crowds, boxed = usable & ~is_crowd, usable & is_crowd, usable & ~has_mask
     rows = torch.arange(len(targets)).repeat_interleave(torch.tensor(sizes))  # sync: on the CPU

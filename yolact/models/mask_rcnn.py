@@ -23,7 +23,7 @@ from torchvision.models.detection.roi_heads import (
 )
 
 from data.classes import COCO_CLASSES
-from layers.structures import Target, beside
+from layers.structures import Target, tensor_like
 from yolact.config import DetectConfig
 from yolact.results.detections import Detections
 from yolact.results.thresholds import Thresholds
@@ -264,7 +264,7 @@ class MaskRcnn(Segmenter[RoiInputs, list[Found]]):
         admitted = thresholds.admit(found.scores, found.labels)
         good = admitted.nonzero().squeeze(1)[: thresholds.top_k]  # sync: how many there are
         boxes, scores = found.boxes[good], found.scores[good]
-        height, width = beside(boxes, image_hw) / beside(boxes, found.input_hw)
+        height, width = tensor_like(boxes, image_hw) / tensor_like(boxes, found.input_hw)
         boxes = boxes * torch.stack((width, height, width, height))
         # As torchvision pastes them: a cell of nothing around each mask, which makes it larger than
         # its box, and a frame of whole pixels.

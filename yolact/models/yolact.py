@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from layers.anchors import AnchorGenerator
 from layers.detect import detect
 from layers.masks import assemble_masks, box_windows, mask_confidence, refit, widened
-from layers.structures import Candidates, Predictions, Target, beside
+from layers.structures import Candidates, Predictions, Target, tensor_like
 from yolact.config import DetectConfig
 from yolact.formats.official import from_official
 from yolact.results.detections import Detections
@@ -168,7 +168,7 @@ class Yolact(Segmenter[Tensor, Predictions]):
             candidates = candidates[: thresholds.top_k]
         soft_masks, boxes = self._soft_masks(prototypes, candidates)  # (N, h, w), (N, 4)
         height, width = image_hw
-        corners = beside(candidates.boxes, (width, height, width, height))
+        corners = tensor_like(candidates.boxes, (width, height, width, height))
         # What the network saw: the image, or the square that it was padded to.
         seen = corners.amax().expand(4) if self.keep_aspect else corners
         detections = Detections(

@@ -11,7 +11,7 @@ from typing import Any
 from torch import Tensor
 
 from layers.instances import Found
-from layers.structures import beside
+from layers.structures import tensor_like
 from yolact.errors import OptionError
 
 
@@ -71,7 +71,7 @@ class Thresholds:
         admitted = scores >= self.score
         if self.labels is None:
             return admitted
-        return admitted & (labels[:, None] == beside(labels, self.labels)).any(dim=1)
+        return admitted & (labels[:, None] == tensor_like(labels, self.labels)).any(dim=1)
 
     def select(self, found: Found) -> Found:
         """Return what counts of the N objects that are found, best first."""

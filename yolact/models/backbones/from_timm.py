@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from data.files import check_archive, open_file
-from layers.blocks import spare_copies
+from layers.blocks import disable_inplace_activations
 from yolact.timm_networks import TIMM_PREFIX, settings_of
 
 _STRIDES = (8, 16, 32)  # of C3, C4, C5
@@ -32,7 +32,7 @@ class TimmBackbone(nn.Module):
     def __init__(self, name: str) -> None:
         super().__init__()
         self.features = create_features(name)
-        spare_copies(self.features)
+        disable_inplace_activations(self.features)
         info: Any = self.features.feature_info
         index_of = {stride: index for index, stride in enumerate(info.reduction())}  # the last one
         if not index_of.keys() >= set(_STRIDES):

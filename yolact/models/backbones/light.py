@@ -5,7 +5,7 @@ from __future__ import annotations
 import torchvision
 from torch import Tensor, nn
 
-from layers.blocks import spare_copies
+from layers.blocks import disable_inplace_activations
 
 # The blocks whose outputs are C3, C4 and C5, and their channels: in V3 the last before the stride
 # doubles, in V2 those that YolactEdge chose.
@@ -29,7 +29,7 @@ class MobileNet(nn.Module):
         self.ends: tuple[int, ...] = tuple(end for end, _ in _STAGES[name])
         self.channels: tuple[int, ...] = tuple(channels for _, channels in _STAGES[name])
         self.features: nn.Sequential = net.features[: self.ends[-1] + 1]
-        spare_copies(self.features)
+        disable_inplace_activations(self.features)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return C3, C4 and C5 for a (B, 3, S, S) image."""
