@@ -27,8 +27,8 @@ from data.formats.splits import PLACES, SplitPaths, split_of
 from .classes import Categories
 from .files import IMAGE_SUFFIXES
 from .held_out import held_out
-from .options import AS_IS, DataOptions
-from .problems import tell
+from .options import DEFAULT_OPTIONS, DataOptions
+from .problems import log_problems
 from .sample import Dataset
 
 _logger = logging.getLogger(__name__)
@@ -111,7 +111,7 @@ def open_dataset(
     split: Split,
     categories: Categories | None = None,
     length: int | None = None,
-    options: DataOptions = AS_IS,
+    options: DataOptions = DEFAULT_OPTIONS,
 ) -> Dataset:
     """Open one split of a dataset.
 
@@ -148,7 +148,7 @@ def _content_of(paths: SplitPaths) -> dict[str, object] | None:
     if paths.format == "coco":
         return None
     content, problems = read_split(paths)
-    tell(lambda line: _logger.warning("%s: %s", paths.annotations, line), problems)
+    log_problems(lambda line: _logger.warning("%s: %s", paths.annotations, line), problems)
     return content
 
 
@@ -163,7 +163,7 @@ def _opened(
     )
 
 
-def has_one_split(name: str, options: DataOptions = AS_IS) -> bool:
+def has_one_split(name: str, options: DataOptions = DEFAULT_OPTIONS) -> bool:
     """Tell whether the same images serve for training and validation; see `open_dataset`.
 
     Raises:
@@ -172,7 +172,7 @@ def has_one_split(name: str, options: DataOptions = AS_IS) -> bool:
     return name != SHAPES and resolve_dataset(name, options).is_shared
 
 
-def resolve_dataset(name_or_path: str, options: DataOptions = AS_IS) -> DatasetPaths:
+def resolve_dataset(name_or_path: str, options: DataOptions = DEFAULT_OPTIONS) -> DatasetPaths:
     """Find a dataset by its catalogued name, its folder, or its annotation file.
 
     A folder of COCO's format holds `annotations/instances_train.json` and `instances_val.json` with

@@ -14,15 +14,15 @@ from pathlib import Path, PurePosixPath
 from typing import Literal, NamedTuple
 
 from data.annotations.coco import CocoInstances
+from data.formats.builder import header_hw
 from data.formats.coco_file import write_coco
-from data.formats.convert import header_hw
 from data.formats.cvat import write_cvat
 from data.formats.label_maps.panoptic import write_panoptic
 from data.formats.label_maps.pngs import write_pngs
 from data.formats.label_maps.voc import write_voc
 from data.formats.labelme import write_labelme
 from data.formats.output import Output, Picture
-from data.formats.splits import split_of, to_test_on
+from data.formats.splits import find_test_split, split_of
 from data.formats.via import write_via
 from data.formats.yolo import write_yolo
 
@@ -168,7 +168,7 @@ def convert_dataset(
         for name, count in Counter(dataset.categories.names).items()
         if count > 1
     ]
-    problems += _left_to_test_on(Path(name), datasets.values())
+    problems += _unused_test_split(Path(name), datasets.values())
     if not writer.holds_any_name:
         categories = _in_lines(categories, format, problems)
     images = ImagePlaces(folder, writer.images, transfer)
@@ -180,10 +180,10 @@ def convert_dataset(
     return problems
 
 
-def _left_to_test_on(source: Path, datasets: Iterable[CocoInstances]) -> Iterator[Problem]:
+def _unused_test_split(source: Path, datasets: Iterable[CocoInstances]) -> Iterator[Problem]:
     """Tell of a split to test on, unless it is one of those that are written."""
     folder = source.parent if source.suffix in (".yaml", ".yml") else source
-    test = to_test_on(folder)
+    test = find_test_split(folder)
     taken = [dataset.image_path(0).absolute() for dataset in datasets if len(dataset)]
     if test is None or any(test.absolute() in path.parents for path in taken):
         return

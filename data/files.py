@@ -324,7 +324,7 @@ def part_name(name: str, suffix: str = "") -> str:
 
 
 @contextlib.contextmanager
-def being_written(part: Path) -> Iterator[None]:
+def locked_part(part: Path) -> Iterator[None]:
     """Make a file, and keep others from sweeping it up; its system ends that with the process."""
     if sys.platform == "win32":
         yield
@@ -337,7 +337,7 @@ def being_written(part: Path) -> Iterator[None]:
         yield
 
 
-def sweep_parts(folder: Path) -> None:
+def remove_stale_parts(folder: Path) -> None:
     """Delete what killed processes of this machine left half-written, if that can be told.
 
     Args:

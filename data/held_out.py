@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 
 from data.annotations.coco import CocoInstances
 
-from .alike import groups_of
 from .files import natural_key
+from .image_groups import group_images
 
 _logger = logging.getLogger(__name__)
 
@@ -22,8 +22,8 @@ def held_out(dataset: CocoInstances, share: float) -> list[int]:
     """Choose images to validate on: the same ones on every run, whatever the order of the file.
 
     About the same share is chosen of the images of each class, of those without objects, and of
-    those with outlines. Images that belong together (`data.alike`) are all chosen or none. A single
-    video is cut into pieces.
+    those with outlines. Images that belong together (`data.image_groups`) are all chosen or none. A
+    single video is cut into pieces.
 
     Args:
         dataset: the images.
@@ -37,7 +37,7 @@ def held_out(dataset: CocoInstances, share: float) -> list[int]:
     names = [names[index] for index in order]
     if len(names) > _MANY:
         _logger.info("comparing %d images, so that copies and frames stay together", len(names))
-    groups = groups_of(names, [dataset.image_path(index) for index in order])
+    groups = group_images(names, [dataset.image_path(index) for index in order])
     if len(names) > 1 and np.bincount(groups).max() > len(names) * (1 - share / 2):
         groups = _cut(groups, share)
         _logger.warning(

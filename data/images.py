@@ -22,9 +22,9 @@ from PIL import Image as PilImage
 from PIL import UnidentifiedImageError
 from torch import Tensor
 
-from .depth import to_8_bits
+from .bit_depth import to_8_bits
 from .files import decode_text, open_file, read_bytes
-from .tiff import decode_tiff, is_tiff, tiff_hw, told_of_pages
+from .tiff import decode_tiff, is_tiff, tiff_hw, warn_of_pages
 
 Image = NDArray[np.uint8]
 """(H, W, 3) RGB."""
@@ -56,7 +56,7 @@ def read_image(
 ) -> Image:
     """Read an image file as RGB.
 
-    Grayscale is repeated, transparency dropped, more than 8 bits scaled to 8 (see `data.depth`),
+    Grayscale is repeated, transparency dropped, more than 8 bits scaled to 8 (`data.bit_depth`),
     palettes and CMYK converted, and the rotation that a camera noted in EXIF is applied. Of an
     animation or a TIFF of pages the first is read, of a labelme file the picture embedded in it.
 
@@ -226,7 +226,7 @@ def _opened(path: Path) -> BinaryIO:
     try:
         if is_embedded(path):
             return io.BytesIO(_embedded(read_bytes(path)))
-        return told_of_pages(open_file(path), path)
+        return warn_of_pages(open_file(path), path)
     except FileNotFoundError:
         raise FileNotFoundError(f"no such image: {path}") from None
     except (OSError, ValueError, RecursionError) as error:  # a name with a zero byte, deep JSON

@@ -51,5 +51,5 @@ def _number(text: str) -> float | None:
         return None
 
 
-AS_IS = DataOptions()
+DEFAULT_OPTIONS = DataOptions()
 """Nothing decided."""

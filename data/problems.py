@@ -54,7 +54,7 @@ class Unusable(ValueError):
         self.what, self.mend = what, mend
 
 
-def tell(log: Callable[[str], object], problems: Sequence[Problem]) -> None:
+def log_problems(log: Callable[[str], object], problems: Sequence[Problem]) -> None:
     """Log what was left out and what was not, in a line each, and each notice."""
     lost = [problem for problem in problems if not (problem.is_used or problem.is_notice)]
     used = [problem for problem in problems if problem.is_used]

@@ -31,7 +31,7 @@ def is_tiff(content: bytes) -> bool:
     return content.startswith(_MARKS)
 
 
-def told_of_pages(file: BinaryIO, path: Path) -> BinaryIO:
+def warn_of_pages(file: BinaryIO, path: Path) -> BinaryIO:
     """Warn, once for each folder, of a TIFF of several pages; return the file, rewound."""
     if path.parent not in _told and (pages := _count_pages(file)) > 1:
         _told.add(path.parent)

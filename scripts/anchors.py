@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from data.catalog import has_one_split, open_dataset
-from data.options import AS_IS, DataOptions
+from data.options import DEFAULT_OPTIONS, DataOptions
 from yolact.cli.common import (
     DATA,
     SETTING,
@@ -71,7 +71,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     print(" ".join(f'--set "{setting}"' for setting in anchor_settings(proposed)))
 
 
-def boxes_by_split(name: str, options: DataOptions = AS_IS) -> dict[str, Tensor]:
+def boxes_by_split(name: str, options: DataOptions = DEFAULT_OPTIONS) -> dict[str, Tensor]:
     """Return the boxes of the training split and, if it is another one, of the validation split."""
     train = open_dataset(name, "train", options=options)
     boxes = {"train": measure_objects(train).boxes}

@@ -26,7 +26,7 @@ from data.annotations.as_coco import coco_index
 from data.classes import SHAPE_CLASSES
 from data.images import Image
 from data.sample import Annotation
-from data.shapes.scatter import scattered
+from data.shapes.large_scenes import large_scene
 from layers.paste import bitmap
 from yolact.cli.common import add_flags, flag, make_parser, run_command
 from yolact.evaluation.coco import CocoEvaluator
@@ -74,7 +74,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     kinds = {"small objects": args.tile // 4, "all sizes": args.side // 2} if args.images else {}
     for title, largest in kinds.items():
         sizes = (args.tile // 12, largest)
-        scenes = [scattered(args.side, sizes, seed) for seed in range(args.images)]
+        scenes = [large_scene(args.side, sizes, seed) for seed in range(args.images)]
         print(f"\n{title}, {args.images} images of {args.side} px\n")
         print_scores(scenes, ways)
         print_loss(predictor, [image for image, _ in scenes], tiles)
@@ -183,12 +183,12 @@ def print_memory(predictor: Predictor, side: int) -> None:
 
 
 def huge_image(path: Path, side: int) -> Image:
-    """Write an image that looks like `scattered`, piece by piece, and map the file."""
+    """Write an image that looks like `large_scene`, piece by piece, and map the file."""
     image = np.memmap(path, np.uint8, "w+", shape=(side, side, 3))
     step = min(side, 2000)
     for number, (y, x) in enumerate(product(range(0, side, step), repeat=2)):
         part = image[y : y + step, x : x + step]
-        part[:] = scattered(step, (60, 500), number)[0][: part.shape[0], : part.shape[1]]
+        part[:] = large_scene(step, (60, 500), number)[0][: part.shape[0], : part.shape[1]]
     image.flush()
     return np.memmap(path, np.uint8, "r", shape=(side, side, 3))
 

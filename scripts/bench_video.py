@@ -26,7 +26,7 @@ from data.annotations.run_lengths import encode, measure
 from data.classes import SHAPE_CLASSES, Categories
 from data.images import Picture
 from data.shapes.clip import export_clip
-from data.shapes.motion import KINDS, TrueFrame, moving_shapes
+from data.shapes.motion import KINDS, GroundTruthFrame, moving_shapes
 from data.video.reader import open_video
 from yolact.build import build_model
 from yolact.checkpoint import BUNDLED
@@ -223,7 +223,7 @@ def slowed(network: Predict) -> Predict:
     return predict
 
 
-def as_detections(frame: TrueFrame) -> Detections:
+def as_detections(frame: GroundTruthFrame) -> Detections:
     """Return the truth as a perfect network would."""
     soft_masks, frames = compact_masks([(mask, (0, 0)) for mask in frame.masks])
     boxes = [measure(encode(mask))[0] for mask in frame.masks]

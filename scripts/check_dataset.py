@@ -82,13 +82,15 @@ def main(argv: Sequence[str] | None = None) -> None:
         print(describe_dataset(dataset, config, split), end="\n\n")
     if "val" not in splits and args.dataset != SHAPES and not args.val:
         print("no validation split: --val=0.2 holds out images, --val=path names others\n")
-    tell("problems", findings.problems, args.shown)
-    tell("worth a look", {part: n for part, n in findings.notices.items() if n}, args.shown)
+    print_problems("problems", findings.problems, args.shown)
+    print_problems(
+        "worth a look", {part: n for part, n in findings.notices.items() if n}, args.shown
+    )
     unknown: ValueError | None = None
     if predictor is not None and findings.splits:
         try:
             findings = contradicted(findings, predictor, args.suspects)
-            tell_suspects(findings, args.shown)
+            print_suspects(findings, args.shown)
         except ValueError as error:  # the model knows none of the classes
             unknown = error
     write_files(args, findings, config, splits.get("train"))
@@ -149,14 +151,14 @@ def open_splits(config: Config, problems: dict[str, list[Problem]]) -> dict[str,
     return splits
 
 
-def tell(title: str, problems: Mapping[str, Sequence[Problem]], shown: int) -> None:
+def print_problems(title: str, problems: Mapping[str, Sequence[Problem]], shown: int) -> None:
     """Print the problems of each part."""
     for part, found in problems.items():
         headline = f"{title} in {part}: {len(found) or 'none'}"
         print("\n  ".join([headline, *lines(found, shown)]))
 
 
-def tell_suspects(findings: Findings, shown: int) -> None:
+def print_suspects(findings: Findings, shown: int) -> None:
     """Print the labels that a model contradicts."""
     classes = {name for dataset in findings.splits.values() for name in dataset.categories.names}
     known = ", ".join(findings.shared[:10]) + (", ..." if len(findings.shared) > 10 else "")

@@ -14,7 +14,7 @@ from test_mask_rcnn import NAME, SMALL
 from test_scripts import script
 
 from data.classes import SHAPE_CLASSES
-from data.options import AS_IS, DataOptions
+from data.options import DEFAULT_OPTIONS, DataOptions
 from yolact import build_model, get_config
 from yolact.checkpoint import read_checkpoint, save_checkpoint
 from yolact.cli.common import run_command
@@ -74,7 +74,7 @@ def test_all_are_scored_and_timed_as_the_first_takes_the_data(
     seen: list[DataOptions] = []
     opened = compare["open_dataset"]
 
-    def noting(*given: Any, options: DataOptions = AS_IS) -> Any:
+    def noting(*given: Any, options: DataOptions = DEFAULT_OPTIONS) -> Any:
         seen.append(options)
         return opened(*given, options=options)
 

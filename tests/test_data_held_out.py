@@ -16,16 +16,16 @@ import pytest
 from numpy.typing import NDArray
 
 from data import catalog
-from data.alike import difference, groups_of
 from data.annotations.coco import CocoInstances
 from data.catalog import has_one_split, open_dataset, resolve_dataset
 from data.classes import Categories
 from data.conversion import convert_dataset
-from data.copies import small_greys
-from data.formats.convert import Converted
+from data.duplicates import grey_thumbnails
+from data.formats.builder import ConversionResult
 from data.formats.recognise import read_split
 from data.formats.splits import SplitPaths
 from data.held_out import choose_groups
+from data.image_groups import difference, group_images
 from data.options import DataOptions
 
 ROOT = Path(__file__).parents[1]
@@ -261,8 +261,8 @@ def test_blank_and_broken_images_are_no_copies(tmp_path: Path) -> None:
 
 
 def test_no_images_are_alike() -> None:
-    assert small_greys(()).shape == (0, 32, 32)
-    assert groups_of([], []).tolist() == []
+    assert grey_thumbnails(()).shape == (0, 32, 32)
+    assert group_images([], []).tolist() == []
     assert choose_groups(np.zeros((0, 1), np.int64), [], 0.5) == []
 
 
@@ -270,7 +270,7 @@ def test_what_looks_alike_is_measured(tmp_path: Path) -> None:
     files = [tmp_path / f"{number}.png" for number in range(4)]
     for file, picture in zip(files, (scene(1), scene(1, 0, 6), scene(1, 4), scene(2)), strict=True):
         cv2.imwrite(str(file), picture)
-    greys = small_greys(tuple(files))
+    greys = grey_thumbnails(tuple(files))
     copy, moved, other = (difference(greys[:1], greys[i : i + 1]).item() for i in (1, 2, 3))
     assert copy < 0.05
     assert 0.1 < moved < 0.7
@@ -313,7 +313,7 @@ def test_labels_are_read_once_for_each_split(
     convert_dataset(str(tmp_path / "in"), tmp_path / "data", "labelme")
     read: list[object] = []
 
-    def counted(paths: SplitPaths) -> Converted:
+    def counted(paths: SplitPaths) -> ConversionResult:
         read.append(paths)
         return read_split(paths)
 

@@ -10,13 +10,13 @@ import pytest
 
 from data.classes import SHAPE_CLASSES
 from data.shapes.clip import export_clip
-from data.shapes.motion import KINDS, Kind, TrueFrame, moving_shapes
+from data.shapes.motion import KINDS, GroundTruthFrame, Kind, moving_shapes
 from data.video.reader import open_video
 
 HW = (72, 96)
 
 
-def film(kind: Kind, frames: int = 24, seed: int = 0) -> list[TrueFrame]:
+def film(kind: Kind, frames: int = 24, seed: int = 0) -> list[GroundTruthFrame]:
     return list(moving_shapes(kind, frames, HW, seed))
 
 
@@ -43,7 +43,7 @@ def test_frames_are_consistent_and_repeatable(kind: Kind) -> None:
     assert not np.array_equal(first[0].image, other[0].image)
 
 
-def present(frames: list[TrueFrame]) -> dict[int, str]:
+def present(frames: list[GroundTruthFrame]) -> dict[int, str]:
     """Return for each identity "x" and "." for the frames where it is visible and is not."""
     ids = sorted({int(number) for frame in frames for number in frame.ids})
     return {n: "".join("x" if n in frame.ids else "." for frame in frames) for n in ids}

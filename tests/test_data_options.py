@@ -12,7 +12,7 @@ import pytest
 
 from data.annotations.coco import CocoInstances
 from data.catalog import open_dataset
-from data.options import AS_IS, DataOptions
+from data.options import DEFAULT_OPTIONS, DataOptions
 
 SQUARE = [[2, 2, 6, 2, 6, 6, 2, 6]]
 RUNS = {"size": [10, 12], "counts": [22, 4, 94]}
@@ -38,14 +38,14 @@ def write(folder: Path, *objects: dict[str, Any], images: int = 3) -> Path:
     return folder
 
 
-def opened(folder: Path, options: DataOptions = AS_IS) -> CocoInstances:
+def opened(folder: Path, options: DataOptions = DEFAULT_OPTIONS) -> CocoInstances:
     dataset = open_dataset(str(folder), "train", options=options)
     assert isinstance(dataset, CocoInstances)
     return dataset
 
 
 def test_no_objects(tmp_path: Path) -> None:
-    for options in (AS_IS, DataOptions(crowd="objects"), DataOptions(boxes_only="skip")):
+    for options in (DEFAULT_OPTIONS, DataOptions(crowd="objects"), DataOptions(boxes_only="skip")):
         dataset = opened(write(tmp_path), options)
         assert len(dataset) == 3
         assert dataset.counts() == (0, 0, 0, 0, 0, 0, ())

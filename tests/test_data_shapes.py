@@ -14,8 +14,8 @@ from data.annotations.run_lengths import decode
 from data.classes import SHAPE_CLASSES
 from data.shapes.clip import _bounce, export_clip, shape_clip
 from data.shapes.drawing import TEXTURES, Light, expose, paint_shape, random_light
-from data.shapes.objects import OUTLINES, Shape, Stamp, rasterize
-from data.shapes.scatter import scattered
+from data.shapes.large_scenes import large_scene
+from data.shapes.objects import OUTLINES, RasterizedShape, Shape, rasterize
 from data.shapes.scenes import MIN_VISIBLE_PIXELS, ShapeScenes, export_coco, shapes_split
 from data.video.reader import open_video
 from yolact.cli.common import run_command
@@ -139,9 +139,9 @@ def check_annotations(truth: COCO, scenes: ShapeScenes, index: int, image_id: in
 def test_masks_show_what_is_painted_last(monkeypatch: pytest.MonkeyPatch) -> None:
     painted = itertools.count(1)
 
-    def paint_flat(image: np.ndarray, shape: Shape, stamp: Stamp, light: Light) -> None:
-        outer, inner = stamp.overlap(image.shape[:2])
-        image[outer][stamp.solid[inner]] = next(painted)
+    def paint_flat(image: np.ndarray, shape: Shape, raster: RasterizedShape, light: Light) -> None:
+        outer, inner = raster.overlap(image.shape[:2])
+        image[outer][raster.solid[inner]] = next(painted)
 
     monkeypatch.setattr("data.shapes.scenes.paint_shape", paint_flat)
     empty = "data.shapes.scenes.paint_background"
@@ -154,9 +154,9 @@ def test_masks_show_what_is_painted_last(monkeypatch: pytest.MonkeyPatch) -> Non
         assert {len(found) for found in values} == {1}
         assert len({found.item() for found in values}) == len(values)
         assert (sample.image[~np.any(sample.segmentations, axis=0)] == 0).all()
-        stamps = [stamp for _, stamp in dataset._layout(index)[2].shapes]
-        for mask, stamp in zip(sample.segmentations, stamps, strict=True):
-            share = mask.sum() / stamp.solid.sum()
+        rasters = [raster for _, raster in dataset._layout(index)[2].shapes]
+        for mask, raster in zip(sample.segmentations, rasters, strict=True):
+            share = mask.sum() / raster.solid.sum()
             assert share >= 0.6
             overlaps += share < 1
     assert overlaps
@@ -216,30 +216,30 @@ def test_coverage_is_the_area(outline: str, area: float) -> None:
 def test_outlines_are_stretched_and_turned(
     angle: float, stretch: float, size: tuple[int, int]
 ) -> None:
-    stamp = rasterize(make_shape("square", angle=angle, stretch=stretch))
-    rows, columns = np.nonzero(stamp.solid)
+    raster = rasterize(make_shape("square", angle=angle, stretch=stretch))
+    rows, columns = np.nonzero(raster.solid)
     assert (np.ptp(columns) + 1, np.ptp(rows) + 1) == size
-    assert stamp.solid.sum() == size[0] * size[1]
+    assert raster.solid.sum() == size[0] * size[1]
     # The centre (32, 32) is where four pixels meet.
-    assert columns.min() + columns.max() + 2 * stamp.x == 63
-    assert rows.min() + rows.max() + 2 * stamp.y == 63
+    assert columns.min() + columns.max() + 2 * raster.x == 63
+    assert rows.min() + rows.max() + 2 * raster.y == 63
 
 
 @pytest.mark.parametrize("center", [(32.0, 32.0), (30.3, 33.9)])
 def test_coverage_has_its_centre_where_the_shape_has(center: tuple[float, float]) -> None:
-    stamp = rasterize(make_shape("circle", center=center, radius=9.3))
-    weights = stamp.coverage / stamp.coverage.sum()
-    rows, columns = (np.arange(size) + 0.5 for size in stamp.coverage.shape)
-    found = stamp.x + weights.sum(axis=0) @ columns, stamp.y + weights.sum(axis=1) @ rows
+    raster = rasterize(make_shape("circle", center=center, radius=9.3))
+    weights = raster.coverage / raster.coverage.sum()
+    rows, columns = (np.arange(size) + 0.5 for size in raster.coverage.shape)
+    found = raster.x + weights.sum(axis=0) @ columns, raster.y + weights.sum(axis=1) @ rows
     assert found == pytest.approx(center, abs=0.03)
 
 
 @pytest.mark.parametrize("share", [0.2, 0.7])
 def test_solid_is_what_is_covered_by_half(share: float) -> None:
     """A square whose left edge covers a share of its pixels."""
-    stamp = rasterize(make_shape("square", center=(32.0 + 1 - share, 32.0)))
-    assert (stamp.coverage[:, 16 - stamp.x] > 0).any()
-    assert stamp.solid[:, 16 - stamp.x].any() == (share > 0.5)
+    raster = rasterize(make_shape("square", center=(32.0 + 1 - share, 32.0)))
+    assert (raster.coverage[:, 16 - raster.x] > 0).any()
+    assert raster.solid[:, 16 - raster.x].any() == (share > 0.5)
 
 
 def test_shadows_fall_the_way_of_the_light() -> None:
@@ -267,8 +267,8 @@ def test_bounce(position: float, expected: float) -> None:
 
 
 def test_ring_has_a_hole() -> None:
-    stamp = rasterize(make_shape("ring"))
-    assert stamp.coverage[32 - stamp.y, 32 - stamp.x] == 0
+    raster = rasterize(make_shape("ring"))
+    assert raster.coverage[32 - raster.y, 32 - raster.x] == 0
 
 
 @pytest.mark.parametrize("texture", TEXTURES)
@@ -277,10 +277,10 @@ def test_paints_only_its_window(texture: str, center: tuple[float, float]) -> No
     light = random_light(np.random.default_rng(0), (64, 64))
     image = np.ones((64, 64, 3), dtype=np.float32)
     shape = make_shape(texture=texture, center=center, radius=9.0)
-    stamp = rasterize(shape)
-    paint_shape(image, shape, stamp, light)
+    raster = rasterize(shape)
+    paint_shape(image, shape, raster, light)
     outside = np.ones((64, 64), dtype=bool)
-    outside[stamp.overlap((64, 64))[0]] = False
+    outside[raster.overlap((64, 64))[0]] = False
     assert (image[outside] == 1).all()
     assert (image != 1).any() == (center[0] >= 0)
 
@@ -310,7 +310,7 @@ def test_script_reports_mistakes(tmp_path: Path, capsys: pytest.CaptureFixture[s
 
 @pytest.mark.parametrize("side", [200, 650])
 def test_scattered_objects_are_annotated_where_they_show(side: int) -> None:
-    image, entries = scattered(side, (30, 90), seed=2)
+    image, entries = large_scene(side, (30, 90), seed=2)
     assert image.shape == (side, side, 3)
     assert 0 < len(entries) <= max(side // 300, 1) ** 2
     masks = np.stack([decode(entry["segmentation"], (side, side)) for entry in entries])
@@ -319,6 +319,6 @@ def test_scattered_objects_are_annotated_where_they_show(side: int) -> None:
         assert entry["area"] == mask.sum() >= MIN_VISIBLE_PIXELS
         assert tuple(entry["bbox"]) == cv2.boundingRect(mask)
         assert entry["category_id"] in SHAPE_CLASSES.category_ids
-    again, other = (scattered(side, (30, 90), seed)[0] for seed in (2, 3))
+    again, other = (large_scene(side, (30, 90), seed)[0] for seed in (2, 3))
     assert np.array_equal(image, again)
     assert not np.array_equal(image, other)

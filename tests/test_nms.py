@@ -293,8 +293,8 @@ def test_the_best_boxes_decide_as_all_do(
 
     inner = nms._suppress_preselected
 
-    def counting(suppress: Callable[[Tensor, Tensor], nms.Kept], *others: Any) -> nms.Kept:
-        def counted(some: Tensor, of_these: Tensor) -> nms.Kept:
+    def counting(suppress: Callable[[Tensor, Tensor], nms.NmsResult], *others: Any) -> nms.NmsResult:
+        def counted(some: Tensor, of_these: Tensor) -> nms.NmsResult:
             calls.append(len(some))
             return suppress(some, of_these)
 

@@ -15,7 +15,7 @@ from yolact import build_model, get_config
 from yolact.checkpoint import FORMAT, read_checkpoint, save_checkpoint
 from yolact.cli.common import run_command
 from yolact.runs import provenance as module
-from yolact.runs.provenance import as_text, provenance, read_stamp, revision_of
+from yolact.runs.provenance import as_text, provenance, read_provenance, revision_of
 from yolact.training.log import read_log
 
 COMMIT, OTHER = "0123456789abcdef" * 2 + "01234567", "f" * 40
@@ -96,7 +96,7 @@ def test_revision_of_a_further_work_tree(tmp_path: Path) -> None:
     ],
 )
 def test_stamps_of_strangers(tmp_path: Path, content: object, stamp: dict[str, object]) -> None:
-    assert read_stamp(content) == stamp
+    assert read_provenance(content) == stamp
     file = {"format": FORMAT, "config": SMALL.to_dict(), "model": {"weight": torch.ones(1)}}
     torch.save(file | ({"made_by": content} if content else {}), tmp_path / "strange.pth")
     assert read_checkpoint(tmp_path / "strange.pth").made_by == stamp

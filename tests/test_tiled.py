@@ -19,7 +19,7 @@ from test_scripts import script
 import eval as eval_script
 from data import images
 from data.images import Image, read_image
-from data.shapes.scatter import scattered
+from data.shapes.large_scenes import large_scene
 from data.shapes.scenes import ShapeScenes
 from yolact import Predictor, build_model, get_config
 from yolact.checkpoint import save_checkpoint
@@ -35,7 +35,7 @@ def predictor() -> Predictor:
 
 @pytest.fixture(scope="module")
 def scene() -> Image:
-    return scattered(300, (40, 110), seed=1)[0]
+    return large_scene(300, (40, 110), seed=1)[0]
 
 
 def equal(one: Detections, other: Detections) -> bool:
@@ -54,7 +54,7 @@ def test_an_image_no_larger_than_a_tile_is_segmented_as_it_is(
 
 
 def test_tiles_find_small_objects(predictor: Predictor) -> None:
-    image, truth = scattered(900, (40, 110), seed=1)
+    image, truth = large_scene(900, (40, 110), seed=1)
     centres = [(x + w / 2, y + h / 2) for x, y, w, h in (entry["bbox"] for entry in truth)]
 
     def recall(found: Detections) -> float:

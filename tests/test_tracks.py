@@ -10,7 +10,7 @@ import pytest
 import torch
 from support.moving import HW, film, found_in
 
-from data.shapes.motion import KINDS, Kind, TrueFrame
+from data.shapes.motion import KINDS, GroundTruthFrame, Kind
 from yolact.drawing.detections import PALETTE, draw_detections, object_colors, palette_color
 from yolact.evaluation.tracking import TrackScorer, TrackScores
 from yolact.results.detections import Detections
@@ -22,7 +22,7 @@ FPS = 20
 
 
 def follow(
-    frames: Iterable[tuple[TrueFrame, Detections]], smooth: bool = True
+    frames: Iterable[tuple[GroundTruthFrame, Detections]], smooth: bool = True
 ) -> tuple[list[Detections], TrackScores]:
     """Track what was found, and score it against the truth."""
     tracker, scorer, results = Tracker(smooth), TrackScorer(), []
@@ -46,7 +46,7 @@ def ids_of(found: Detections) -> list[int]:
     return found.track_ids.tolist()
 
 
-def perfect(kind: Kind, frames: int = 40) -> list[tuple[TrueFrame, Detections]]:
+def perfect(kind: Kind, frames: int = 40) -> list[tuple[GroundTruthFrame, Detections]]:
     return [(frame, found_in(frame)) for frame in film(kind, frames)]
 
 
@@ -67,8 +67,8 @@ def test_objects_keep_their_ids(kind: Kind) -> None:
 
 
 def without(
-    frames: list[tuple[TrueFrame, Detections]], missed: Iterable[int]
-) -> list[tuple[TrueFrame, Detections]]:
+    frames: list[tuple[GroundTruthFrame, Detections]], missed: Iterable[int]
+) -> list[tuple[GroundTruthFrame, Detections]]:
     """Miss every object in some frames."""
     gone = set(missed)
     return [(f, found[:0] if n in gone else found) for n, (f, found) in enumerate(frames)]

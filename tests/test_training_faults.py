@@ -18,7 +18,7 @@ from support.tiny import train_flags as flags
 from test_run import make_saver, names
 
 import train
-from data.files import being_written, part_name, sweep_parts
+from data.files import locked_part, part_name, remove_stale_parts
 from data.video.writer import VideoWriter
 from yolact import distributed
 from yolact.checkpoint import read_checkpoint, write_atomically
@@ -180,7 +180,7 @@ def test_half_written_files_of_killed_runs_are_swept(tmp_path: Path, start: str)
     for name in (of_file, of_video, *others):
         (tmp_path / name).touch()
     (tmp_path / part_name("folder")).mkdir()
-    with being_written(tmp_path / written):
+    with locked_part(tmp_path / written):
         if start == "train":
             lock_run(TrainOptions("toy", save_folder=tmp_path, log_folder=tmp_path)).close()
         elif start == "picture":
@@ -204,16 +204,16 @@ def test_a_file_that_another_process_writes_is_not_swept(tmp_path: Path) -> None
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         part = Path(process.stdout.readline().strip())
-        sweep_parts(tmp_path)
+        remove_stale_parts(tmp_path)
         assert part.read_text() == "half"
         process.kill()
-    sweep_parts(tmp_path)
+    remove_stale_parts(tmp_path)
     assert not part.exists()
 
 
 def test_nothing_to_sweep(tmp_path: Path) -> None:
-    sweep_parts(tmp_path / "absent")
-    sweep_parts(tmp_path)
+    remove_stale_parts(tmp_path / "absent")
+    remove_stale_parts(tmp_path)
 
 
 @pytest.mark.parametrize(

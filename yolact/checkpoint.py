@@ -19,7 +19,7 @@ from yolact.hub.client import PREFIX, fetch_model
 from yolact.hub.folder import WEIGHTS_FILE, loaded_state, read_folder, stored_state
 from yolact.hub.released import OFFICIAL_WEIGHTS, fetch_weights
 from yolact.models.segmenter import AnySegmenter
-from yolact.runs.provenance import Stamp, provenance, read_stamp
+from yolact.runs.provenance import Provenance, provenance, read_provenance
 
 from .build import build_model
 from .config import Config
@@ -68,7 +68,7 @@ class Checkpoint:
     config: Config | None = None
     training: dict[str, Any] = field(default_factory=dict)
     published: Published | None = None
-    made_by: Stamp = field(default_factory=dict)
+    made_by: Provenance = field(default_factory=dict)
 
     def preset(self, named: Config | None = None) -> Config:
         """Return the stored configuration, or of a published file the preset that fits it.
@@ -232,7 +232,7 @@ def read_checkpoint(path: Path) -> Checkpoint:
         except ValueError as error:
             raise ValueError(f"{path}: {error}") from None
         training = training if type(training) is dict else {}
-        made_by = read_stamp(content.get("made_by"))
+        made_by = read_provenance(content.get("made_by"))
         return Checkpoint(path, loaded_state(state), False, config, training, None, made_by)
     return _published_checkpoint(path, content)
 
@@ -356,7 +356,7 @@ def save_checkpoint(
     config: Config,
     training: Mapping[str, Any] | None = None,
     half: bool = False,
-    made_by: Stamp | None = None,
+    made_by: Provenance | None = None,
 ) -> None:
     """Write a checkpoint whole or not at all.
 

@@ -19,7 +19,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from data.files import being_written, part_name, sweep_parts
+from data.files import locked_part, part_name, remove_stale_parts
 from data.problems import writable
 
 from .errors import UsageError
@@ -41,7 +41,7 @@ def whole_file(path: Path) -> Iterator[Path]:
     part = path.with_name(part_name(path.name))
     part.unlink(missing_ok=True)  # a link would be written through
     try:
-        with being_written(part):
+        with locked_part(part):
             yield part
             part.replace(path)
     finally:
@@ -51,7 +51,7 @@ def whole_file(path: Path) -> Iterator[Path]:
 @cache
 def _sweep_once(folder: Path) -> None:
     """Sweep a folder when this process writes into it for the first time."""
-    sweep_parts(folder)
+    remove_stale_parts(folder)
 
 
 def reason_of(error: BaseException) -> str:

@@ -19,8 +19,8 @@ from numpy.typing import NDArray
 
 from data.classes import Categories
 from data.images import read_image
-from data.options import AS_IS, DataOptions
-from data.problems import Problem, printable, some_of, tell
+from data.options import DEFAULT_OPTIONS, DataOptions
+from data.problems import Problem, log_problems, printable, some_of
 from data.sample import Annotation, ImageInfo, Sample
 
 from .as_coco import coco_content, coco_index
@@ -94,7 +94,7 @@ class CocoInstances:
         annotation_file: Path,
         categories: Categories | None = None,
         content: Mapping[str, object] | None = None,
-        options: DataOptions = AS_IS,
+        options: DataOptions = DEFAULT_OPTIONS,
     ) -> None:
         self._file = Path(annotation_file)
         self._folder = Path(image_folder)
@@ -250,7 +250,7 @@ class CocoInstances:
         return height, width
 
     def _report(self, images: Images, contradicted: int) -> None:
-        tell(lambda line: _logger.warning("%s: %s", self._file, line), images.problems)
+        log_problems(lambda line: _logger.warning("%s: %s", self._file, line), images.problems)
         if images.deep:
             _logger.info(
                 "%s: %d images have more than 8 bits: each is scaled by the bits that it uses",

@@ -9,10 +9,10 @@ from pathlib import Path
 from data.annotations.entries import entries_of, id_key, read_categories, read_content
 from data.annotations.locate import ImageFinder, image_path
 from data.catalog import SHAPES, Split, resolve_dataset
-from data.copies import exact_twins
+from data.duplicates import exact_duplicates
 from data.formats.recognise import read_split
 from data.formats.splits import SplitPaths
-from data.options import AS_IS, DataOptions
+from data.options import DEFAULT_OPTIONS, DataOptions
 from data.problems import Problem
 
 from .images import check_images
@@ -22,7 +22,7 @@ BOTH = "train and val"
 """The name under which problems between two splits are filed."""
 
 
-def check_dataset(name: str, options: DataOptions = AS_IS) -> dict[str, list[Problem]]:
+def check_dataset(name: str, options: DataOptions = DEFAULT_OPTIONS) -> dict[str, list[Problem]]:
     """Look for what is wrong in the splits of a dataset, and between them.
 
     Args:
@@ -105,7 +105,7 @@ def find_copies(files: Iterable[Path]) -> list[Problem]:
     mend = "keep one of them, the one with the right objects: it counts twice"
     return [
         Problem("an image that is there twice", f"{names[copy]} is {names[first]}", mend)
-        for (first, *copies), _ in exact_twins(names)
+        for (first, *copies), _ in exact_duplicates(names)
         for copy in copies
     ]
 
@@ -117,7 +117,7 @@ def find_leaks(train: Iterable[Path], val: Iterable[Path]) -> list[Problem]:
     mend = "take it out of one: what was trained on cannot validate"
     return [
         Problem("an image in both splits", f"{names[copy]} is {names[first]}", mend)
-        for (first, *copies), _ in exact_twins(names)
+        for (first, *copies), _ in exact_duplicates(names)
         for copy in copies
         if first < count <= copy
     ]

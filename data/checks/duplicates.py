@@ -13,7 +13,7 @@ _SAME_BOX, _SAME_MASK = 0.95, 0.9  # IoU from which two objects are one
 _NEIGHBOURS = 50  # with which each object is compared: a bound for hostile files
 
 
-def object_twins(
+def duplicate_pairs(
     boxes: Sequence[Box], outlines: Sequence[Callable[[], RunLengths | None]]
 ) -> Iterator[tuple[int, int]]:
     """Find objects of one image whose box and mask are those of an earlier one.

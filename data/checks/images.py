@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 
 from data.annotations.images import Images, read_images
 from data.annotations.locate import image_path
-from data.depth import scale_of
+from data.bit_depth import scale_of
 from data.files import open_file
-from data.formats.convert import unreadable
+from data.formats.builder import unreadable
 from data.images import image_content, read_head, read_image
 from data.problems import Problem, Unusable
 

@@ -20,7 +20,7 @@ from data.files import is_number
 from data.problems import Problem, Unusable
 from data.sample import RunLengths
 
-from .duplicates import Box, box_iou, object_twins
+from .duplicates import Box, box_iou, duplicate_pairs
 
 _FITS, _FITS_WELL, _FITS_PERFECTLY = 0.5, 0.8, 0.9  # IoU of a bbox with its outline
 TOLERANCE = 1.5
@@ -220,5 +220,5 @@ def _duplicates(objects: Iterable[_Object]) -> Iterator[_Object]:
             groups[found.image, found.label].append(found)
     for group in groups.values():
         masks = [cache(found.outline) for found in group]
-        for _, later in object_twins([found.extent for found in group], masks):
+        for _, later in duplicate_pairs([found.extent for found in group], masks):
             yield group[later]

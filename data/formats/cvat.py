@@ -22,10 +22,10 @@ from data.images import MAX_PIXELS
 from data.problems import Unusable
 from data.sample import RunLengths
 
-from .convert import (
+from .builder import (
     DRAW_AGAIN,
     CocoBuilder,
-    Converted,
+    ConversionResult,
     Object,
     Part,
     ellipse,
@@ -34,8 +34,8 @@ from .convert import (
     polygon,
     rectangle,
 )
-from .drawn import Drawn
 from .output import Output, Picture
+from .polygon_object import PolygonObject
 from .splits import images_beside, split_of
 
 _TAGS = (b"<version>", b"<meta>", b"<image ")  # that follow CVAT's first one
@@ -67,7 +67,7 @@ class _Image(NamedTuple):
     listed: list[int]
 
 
-def read_cvat(image_folder: Path, source: Path, part: str = "") -> Converted:
+def read_cvat(image_folder: Path, source: Path, part: str = "") -> ConversionResult:
     """Read the objects of CVAT's images.
 
     Polygons, masks, rectangles and ellipses are objects; shapes of one label and group are parts
@@ -257,8 +257,8 @@ def _entry(number: int, name: str, image_hw: tuple[int, int], shapes: Iterable[s
 def _shapes(output: Output, picture: Picture) -> Iterator[str]:
     for number, (name, outline) in enumerate(output.named(picture), start=1):
         if isinstance(outline, list):
-            drawn = Drawn(name, 0, output.polygons(outline, picture.image_hw))
-            yield from _polygons(drawn, number)
+            item = PolygonObject(name, 0, output.polygons(outline, picture.image_hw))
+            yield from _polygons(item, number)
         else:
             bitmap = decode(outline, picture.image_hw).astype(np.bool_)
             rows, columns = np.flatnonzero(bitmap.any(axis=1)), np.flatnonzero(bitmap.any(axis=0))
@@ -266,12 +266,12 @@ def _shapes(output: Output, picture: Picture) -> Iterator[str]:
             yield _mask(CvatMask(name, window, (int(columns[0]), int(rows[0]))))
 
 
-def _polygons(drawn: Drawn, number: int) -> Iterator[str]:
-    group = f' group_id="{number}"' if len(drawn.polygons) > 1 else ""
-    for ring in drawn.rings():
+def _polygons(item: PolygonObject, number: int) -> Iterator[str]:
+    group = f' group_id="{number}"' if len(item.polygons) > 1 else ""
+    for ring in item.rings():
         points = ";".join(f"{x!r},{y!r}" for x, y in ring)
         yield (
-            f'    <polygon label={_text(drawn.name)} source="manual" occluded="0" '
+            f'    <polygon label={_text(item.name)} source="manual" occluded="0" '
             f'points="{points}" z_order="0"{group}></polygon>\n'
         )
 

@@ -21,7 +21,7 @@ _SPELLINGS = {"train": ("train",), "val": ("val", "valid", "validation")}
 _NOTHING = ("", "~", "null", "Null", "NULL")  # how YAML writes it
 
 
-class Named(NamedTuple):
+class YoloPaths(NamedTuple):
     """Where a file says that the images are.
 
     Attributes:
@@ -55,7 +55,7 @@ def read_class_names(file: Path) -> Categories:
     return Categories.from_numbers((int(number), name) for number, name in numbered.items())
 
 
-def read_places(file: Path) -> Named:
+def read_places(file: Path) -> YoloPaths:
     """Read `path`, `train` and `val`, as far as they are there.
 
     Raises:
@@ -69,7 +69,7 @@ def read_places(file: Path) -> Named:
         if key and (names := _names(content[key], f"{file}: {key}"))
     }
     root = _names(content.get("path", ""), f"{file}: path")
-    return Named(root[0] if root else "", splits)
+    return YoloPaths(root[0] if root else "", splits)
 
 
 def write_data_yaml(file: Path, content: Mapping[str, object]) -> None:

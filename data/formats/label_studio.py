@@ -18,10 +18,10 @@ from data.files import IMAGE_SUFFIXES, is_number, read_json
 from data.images import MAX_PIXELS
 from data.problems import Unusable
 
-from .convert import (
+from .builder import (
     DRAW_AGAIN,
     CocoBuilder,
-    Converted,
+    ConversionResult,
     Object,
     Part,
     ellipse,
@@ -44,7 +44,7 @@ class _Region(NamedTuple):
     entry: dict[str, object]
 
 
-def read_label_studio(image_folder: Path, file: Path) -> Converted:
+def read_label_studio(image_folder: Path, file: Path) -> ConversionResult:
     """Read the regions of an export: polygons, brush strokes, rectangles and ellipses.
 
     Of several annotations of a task, the one that is the ground truth counts, else the last one

@@ -20,10 +20,10 @@ from data.images import read_image
 from data.problems import Unusable
 from data.sample import RunLengths
 
-from .convert import (
+from .builder import (
     DRAW_AGAIN,
     CocoBuilder,
-    Converted,
+    ConversionResult,
     Object,
     Part,
     ellipse,
@@ -32,8 +32,8 @@ from .convert import (
     polygon,
     rectangle,
 )
-from .drawn import Drawn
 from .output import Output, Picture
+from .polygon_object import PolygonObject
 from .splits import split_of
 from .yolo_files import images_below
 
@@ -60,7 +60,7 @@ class _Labels(NamedTuple):
     listed: int
 
 
-def read_labelme(image_folder: Path, label_folder: Path) -> Converted:
+def read_labelme(image_folder: Path, label_folder: Path) -> ConversionResult:
     """Read every labelme file of a folder and of the folders in it.
 
     Polygons, rectangles (rotated ones, too), circles and masks are objects; shapes of one label and
@@ -128,8 +128,8 @@ def write_labelme(output: Output, pictures: Iterable[Picture]) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     for picture in pictures:
         name = picture.name.rpartition("/")[2]
-        drawn = output.drawn(picture, is_joined=False)
-        content = labelme_content(name, picture.image_hw, drawn)
+        objects = output.polygon_objects(picture, is_joined=False)
+        content = labelme_content(name, picture.image_hw, objects)
         file = folder / f"{picture.stem}.json"
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(json.dumps(content, ensure_ascii=False, indent=2), encoding="utf-8")
@@ -140,7 +140,7 @@ def write_labelme(output: Output, pictures: Iterable[Picture]) -> None:
 def labelme_content(
     image_path: str,
     image_hw: tuple[int, int],
-    objects: Iterable[Drawn],
+    objects: Iterable[PolygonObject],
     boxes: Sequence[Sequence[float]] = (),
 ) -> dict[str, object]:
     """Return a labelme file: a polygon for each part, the parts of an object as a group.
@@ -152,11 +152,11 @@ def labelme_content(
         boxes: x1, y1, x2, y2 of each, by which one without an outline is a rectangle.
     """
     shapes: list[dict[str, object]] = []
-    for number, drawn in enumerate(objects):
-        group = number + 1 if len(drawn.polygons) > 1 else None
-        shapes += [_shape(drawn, "polygon", ring, group) for ring in drawn.rings()]
-        if boxes and not drawn.polygons:
-            shapes.append(_shape(drawn, "rectangle", [boxes[number][:2], boxes[number][2:]]))
+    for number, item in enumerate(objects):
+        group = number + 1 if len(item.polygons) > 1 else None
+        shapes += [_shape(item, "polygon", ring, group) for ring in item.rings()]
+        if boxes and not item.polygons:
+            shapes.append(_shape(item, "rectangle", [boxes[number][:2], boxes[number][2:]]))
     return {
         "version": "5.5.0",
         "flags": {},
@@ -168,12 +168,14 @@ def labelme_content(
     }
 
 
-def _shape(drawn: Drawn, kind: str, points: object, group: int | None = None) -> dict[str, object]:
+def _shape(
+    item: PolygonObject, kind: str, points: object, group: int | None = None
+) -> dict[str, object]:
     return {
-        "label": drawn.name,
+        "label": item.name,
         "points": points,
         "group_id": group,
-        "description": drawn.note,
+        "description": item.note,
         "shape_type": kind,
         "flags": {},
         "mask": None,

@@ -15,7 +15,7 @@ from data.classes import Categories
 from data.problems import Problem
 from data.sample import Annotation, Polygons, RunLengths
 
-from .drawn import Drawn
+from .polygon_object import PolygonObject
 
 _CROWD = "a crowd, which this format cannot tell", "coco, panoptic and voc keep crowds"
 _BOX = "a box without an outline", "draw the outline; coco and yolo keep boxes"
@@ -95,16 +95,16 @@ class Output:
         for annotation in picture.annotations:
             yield self.name_of(annotation), annotation["segmentation"]
 
-    def drawn(
+    def polygon_objects(
         self,
         picture: Picture,
         is_joined: bool,
         written: Callable[[Ring], Ring] | None = None,
-    ) -> Iterator[Drawn]:
+    ) -> Iterator[PolygonObject]:
         """Yield the objects that have outlines as polygons, see `polygons`."""
         for annotation in picture.annotations:
             if outline := annotation["segmentation"]:
-                yield Drawn(
+                yield PolygonObject(
                     self.name_of(annotation),
                     self.categories.label_of[annotation["category_id"]],
                     self.polygons(outline, picture.image_hw, is_joined, written),

@@ -13,7 +13,7 @@ from data.formats.label_maps.panoptic import read_panoptic
 from data.formats.label_maps.pngs import read_pngs
 from data.formats.label_maps.voc import read_voc
 
-from .convert import Converted
+from .builder import ConversionResult
 from .cvat import cvat_files, is_cvat, read_cvat, subsets
 from .data_yaml import MAX_BYTES, read_class_names
 from .label_studio import read_label_studio
@@ -24,7 +24,7 @@ from .via import read_via
 from .yolo import read_yolo
 from .yolo_files import common_folder, find_places
 
-READERS: dict[Format, Callable[..., Converted]] = {
+READERS: dict[Format, Callable[..., ConversionResult]] = {
     "yolo": read_yolo,
     "labelme": read_labelme,
     "via": read_via,
@@ -92,7 +92,7 @@ def recognise(folder: Path) -> tuple[SplitPaths | None, SplitPaths | None]:
     return train, val
 
 
-def read_split(split: SplitPaths) -> Converted:
+def read_split(split: SplitPaths) -> ConversionResult:
     """Read a split of any format but COCO's own.
 
     Raises:

@@ -11,12 +11,12 @@ from data.files import read_json
 from data.problems import Unusable
 from data.sample import RunLengths
 
-from .convert import UNNAMED, CocoBuilder, Converted, Object, header_hw
+from .builder import UNNAMED, CocoBuilder, ConversionResult, Object, header_hw
 
 _AGAIN = "write the file again"
 
 
-def read_sam(image_folder: Path, label_folder: Path) -> Converted:
+def read_sam(image_folder: Path, label_folder: Path) -> ConversionResult:
     """Read every file of a folder, as SA-1B has them.
 
     A file has an `image` and `annotations` with run lengths. Their class is `category_name` or

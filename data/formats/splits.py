@@ -75,7 +75,7 @@ def split_folder(folder: Path, split: SplitName) -> Path | None:
     return min(named, key=lambda child: (len(child.name), child.name), default=None)
 
 
-def to_test_on(folder: Path) -> Path | None:
+def find_test_split(folder: Path) -> Path | None:
     """Find the folder that a dataset has to test on, which all else leaves alone."""
     places = (folder, *_called(folder, _IMAGES), *_called(folder, _ANNOTATIONS))
     return next(filter(None, (split_folder(place, "test") for place in places)), None)

@@ -11,11 +11,11 @@ from data.annotations.polygons import one_ring
 from data.files import is_number, read_json_of
 from data.problems import Unusable
 
-from .convert import (
+from .builder import (
     DRAW_AGAIN,
     UNNAMED,
     CocoBuilder,
-    Converted,
+    ConversionResult,
     Object,
     ellipse,
     header_hw,
@@ -27,7 +27,7 @@ from .output import Output, Picture
 _CLASS_ATTRIBUTES = ("class", "label", "name", "type")
 
 
-def read_via(image_folder: Path, file: Path) -> Converted:
+def read_via(image_folder: Path, file: Path) -> ConversionResult:
     """Read the regions of a VIA file.
 
     Polygons, rectangles, circles and ellipses are objects. Their class is the value of the only
@@ -76,10 +76,10 @@ def write_via(output: Output, pictures: Iterable[Picture]) -> None:
                     "all_points_x": ring[:, 0].tolist(),
                     "all_points_y": ring[:, 1].tolist(),
                 },
-                "region_attributes": {"class": drawn.name},
+                "region_attributes": {"class": item.name},
             }
-            for drawn in output.drawn(picture, is_joined=True)
-            for ring in [one_ring(drawn.polygons)]
+            for item in output.polygon_objects(picture, is_joined=True)
+            for ring in [one_ring(item.polygons)]
         ]
         size = picture.file.stat().st_size
         entry = {"filename": picture.name, "size": size, "regions": regions, "file_attributes": {}}

@@ -17,10 +17,10 @@ from data.classes import Categories
 from data.files import read_text_of
 from data.problems import Problem, Unusable
 
-from .convert import CocoBuilder, Converted, Object, header_hw, polygon
+from .builder import CocoBuilder, ConversionResult, Object, header_hw, polygon
 from .data_yaml import read_class_names, write_data_yaml
-from .drawn import Drawn
 from .output import Output, Picture
+from .polygon_object import PolygonObject
 from .yolo_files import find_places, images_of, label_folder
 
 _LARGEST_SHARE = 2.0  # beyond it, coordinates are pixels
@@ -33,7 +33,7 @@ FROM_ONE = "class numbers that seem to begin at 1"
 """What is said of a dataset where they do."""
 
 
-def read_yolo(image_folder: Path, names_file: Path, part: str = "") -> Converted:
+def read_yolo(image_folder: Path, names_file: Path, part: str = "") -> ConversionResult:
     """Read the objects of the images in a folder and its sub-folders.
 
     The text files are in `labels` where the images are in `images`, else beside the images. A line
@@ -130,8 +130,8 @@ def write_yolo(output: Output, pictures: Iterable[Picture]) -> None:
         seen = partial(_as_read, image_hw)
         file = labels / f"{picture.stem}.txt"
         file.parent.mkdir(parents=True, exist_ok=True)
-        drawn = output.drawn(picture, is_joined=True, written=seen)
-        text = yolo_text(image_hw, drawn) + "".join(_boxes(output, picture))
+        objects = output.polygon_objects(picture, is_joined=True, written=seen)
+        text = yolo_text(image_hw, objects) + "".join(_boxes(output, picture))
         file.write_text(text, encoding="ascii")
     content = {split: f"images/{split}" for split in output.splits if split}
     content = content or {"train": "images", "val": "images"}  # a dataset that is not split
@@ -154,7 +154,7 @@ def box_line(label: int, image_hw: tuple[int, int], bbox: Sequence[float]) -> st
     return f"{label} {' '.join(f'{share:.6f}' for share in shares)}\n"
 
 
-def yolo_text(image_hw: tuple[int, int], objects: Iterable[Drawn]) -> str:
+def yolo_text(image_hw: tuple[int, int], objects: Iterable[PolygonObject]) -> str:
     """Return the text file of an image; parts and holes are joined to one ring, see `one_ring`.
 
     Args:

@@ -18,7 +18,7 @@ import numpy as np
 
 from data.images import Image, as_uint8
 
-from .objects import FULL_TURN, Floats, Shape, Stamp, polar
+from .objects import FULL_TURN, Floats, RasterizedShape, Shape, polar
 
 Rng = np.random.Generator
 
@@ -100,15 +100,15 @@ def texture_blend(shape: Shape, x: int, y: int, hw: tuple[int, int]) -> Floats:
     return TEXTURES[shape.texture](cos * dx + sin * dy, cos * dy - sin * dx, shape)
 
 
-def _relief(stamp: Stamp, light: Light) -> tuple[Floats, Floats]:
+def _relief(raster: RasterizedShape, light: Light) -> tuple[Floats, Floats]:
     """Return the brightness of the rounded edges, about 1, and the shadow in [0, 1]; both (h, w).
 
     Both are smooth, so they are computed on a grid of about 36 cells a side.
     """
-    h, w = stamp.coverage.shape
+    h, w = raster.coverage.shape
     cell = max(h, w) / 36
     small_wh = max(round(w / cell), 1), max(round(h / cell), 1)
-    small = cv2.resize(stamp.coverage, small_wh, interpolation=cv2.INTER_AREA)
+    small = cv2.resize(raster.coverage, small_wh, interpolation=cv2.INTER_AREA)
     soft = cv2.GaussianBlur(small.astype(np.float32) / 255, (0, 0), 1.1)
     dx, dy = light.direction
     slope = dx * cv2.Sobel(soft, cv2.CV_32F, 1, 0) + dy * cv2.Sobel(soft, cv2.CV_32F, 0, 1)
@@ -121,20 +121,20 @@ def _relief(stamp: Stamp, light: Light) -> tuple[Floats, Floats]:
     return relief, cast
 
 
-def paint_shape(image: Floats, shape: Shape, stamp: Stamp, light: Light) -> None:
-    """Paint a shape and its shadow on an image, in place, inside the stamp's window."""
-    outer, inner = stamp.overlap((image.shape[0], image.shape[1]))
+def paint_shape(image: Floats, shape: Shape, raster: RasterizedShape, light: Light) -> None:
+    """Paint a shape and its shadow on an image, in place, inside the raster's window."""
+    outer, inner = raster.overlap((image.shape[0], image.shape[1]))
     canvas = image[outer]
     if canvas.size == 0:
         return
-    relief, shadow = (part[inner] for part in _relief(stamp, light))
-    x, y = stamp.x + inner[1].start, stamp.y + inner[0].start
+    relief, shadow = (part[inner] for part in _relief(raster, light))
+    x, y = raster.x + inner[1].start, raster.y + inner[0].start
     blend = texture_blend(shape, x, y, (canvas.shape[0], canvas.shape[1]))
     first, second = shape.colors
     color = _tinted(blend, np.stack([second - first, first], axis=1)) * _tinted(relief)
     canvas *= _tinted(1 - shadow)
     color -= canvas
-    color *= _tinted(stamp.coverage[inner] * np.float32(1 / 255))
+    color *= _tinted(raster.coverage[inner] * np.float32(1 / 255))
     canvas += color
 
 

@@ -28,7 +28,7 @@ _GRAIN = 0.015  # more noise would cost a video its bits
 _CELLS = 2, 3  # rows and columns of objects that keep apart
 
 
-class TrueFrame(NamedTuple):
+class GroundTruthFrame(NamedTuple):
     """A frame and the N objects of which at least a quarter is visible.
 
     Attributes:
@@ -45,7 +45,7 @@ class TrueFrame(NamedTuple):
 
 
 @dataclass(frozen=True, eq=False)
-class Mover:
+class MovingObject:
     """An object and its way, in pixels and frames.
 
     Attributes:
@@ -84,13 +84,13 @@ class _Scene:
     """What a video shows.
 
     Attributes:
-        movers: front to back.
+        objects: front to back.
         background: (H, at least W, 3).
         wall: columns that hide all objects, and what they show instead; None for no wall.
         offsets: by how many pixels the camera is to the right, in each frame.
     """
 
-    movers: Sequence[Mover]
+    objects: Sequence[MovingObject]
     background: Floats
     wall: tuple[slice, Floats] | None = None
     offsets: Sequence[int] | None = None
@@ -98,7 +98,7 @@ class _Scene:
 
 def moving_shapes(
     kind: Kind, frames: int = 150, image_hw: tuple[int, int] = (384, 512), seed: int = 0
-) -> Iterator[TrueFrame]:
+) -> Iterator[GroundTruthFrame]:
     """Generate a video; the same arguments give the same pixels.
 
     What happens takes all of the frames: in fewer of them objects move faster.
@@ -119,14 +119,16 @@ def moving_shapes(
         raise ValueError(f"kind={kind!r}: expected one of {', '.join(KINDS)}")
     rng = np.random.default_rng((seed, KINDS.index(kind)))
     if kind != "cut":
-        yield from _film(rng, kind, frames, image_hw)
+        yield from _render_frames(rng, kind, frames, image_hw)
         return
-    yield from _film(rng, "moving", frames // 2, image_hw)
-    for frame in _film(rng, "scaling", frames - frames // 2, image_hw):
+    yield from _render_frames(rng, "moving", frames // 2, image_hw)
+    for frame in _render_frames(rng, "scaling", frames - frames // 2, image_hw):
         yield frame._replace(ids=frame.ids + _CELLS[0] * _CELLS[1])
 
 
-def _film(rng: Rng, kind: Kind, frames: int, image_hw: tuple[int, int]) -> Iterator[TrueFrame]:
+def _render_frames(
+    rng: Rng, kind: Kind, frames: int, image_hw: tuple[int, int]
+) -> Iterator[GroundTruthFrame]:
     palette = random_colors(rng, 6, (0.35, 0.95), (0.5, 1.0))
     light = replace(random_light(rng, image_hw), grain=_GRAIN)
     scene = _SCENES[kind](rng, palette, image_hw, max(frames, 1))
@@ -134,29 +136,29 @@ def _film(rng: Rng, kind: Kind, frames: int, image_hw: tuple[int, int]) -> Itera
         offset = scene.offsets[frame] if scene.offsets else 0
         image = scene.background[:, offset : offset + image_hw[1]].copy()
         placed = [
-            (shape, rasterize(shape)) for shape in (m.at(frame, offset) for m in scene.movers)
+            (shape, rasterize(shape)) for shape in (m.at(frame, offset) for m in scene.objects)
         ]
         owner = np.full(image_hw, -1, np.int64)
-        for number, (shape, stamp) in reversed(list(enumerate(placed))):
-            paint_shape(image, shape, stamp, light)
-            outer, inner = stamp.overlap(image_hw)
-            owner[outer][stamp.solid[inner]] = number
+        for number, (shape, raster) in reversed(list(enumerate(placed))):
+            paint_shape(image, shape, raster, light)
+            outer, inner = raster.overlap(image_hw)
+            owner[outer][raster.solid[inner]] = number
         if scene.wall is not None:
             columns, pixels = scene.wall
             image[:, columns], owner[:, columns] = pixels, -1
-        areas = [int(np.count_nonzero(stamp.solid)) for _, stamp in placed]
-        yield _true_frame(expose(rng, image, light), scene.movers, owner, areas)
+        areas = [int(np.count_nonzero(raster.solid)) for _, raster in placed]
+        yield _ground_truth(expose(rng, image, light), scene.objects, owner, areas)
 
 
-def _true_frame(
-    image: Image, movers: Sequence[Mover], owner: NDArray[np.int64], areas: Sequence[int]
-) -> TrueFrame:
+def _ground_truth(
+    image: Image, objects: Sequence[MovingObject], owner: NDArray[np.int64], areas: Sequence[int]
+) -> GroundTruthFrame:
     """Keep the objects that can be seen; `owner` (H, W) is the object of each pixel, or -1."""
-    masks = owner[None] == np.arange(len(movers))[:, None, None]
+    masks = owner[None] == np.arange(len(objects))[:, None, None]
     least = np.maximum(MIN_VISIBLE_SHARE * np.array(areas), MIN_VISIBLE_PIXELS)
     seen = masks.sum(axis=(1, 2)) >= least
-    labels = np.array([SHAPE_CLASSES.names.index(mover.shape.outline) for mover in movers])
-    return TrueFrame(image, masks[seen], labels[seen], np.flatnonzero(seen))
+    labels = np.array([SHAPE_CLASSES.names.index(moving.shape.outline) for moving in objects])
+    return GroundTruthFrame(image, masks[seen], labels[seen], np.flatnonzero(seen))
 
 
 def _shapes(
@@ -185,8 +187,8 @@ def _moving(
     rows, columns = _CELLS
     height, width = image_hw
     shapes = _shapes(rng, palette, image_hw, _some_names(rng, rows * columns))
-    movers = [
-        Mover(
+    objects = [
+        MovingObject(
             replace(shape, center=((x + 0.5) * width / columns, (y + 0.5) * height / rows)),
             sway=(width / columns / 4, height / rows / 6),
             period=frames / rng.uniform(1.0, 2.0),
@@ -196,7 +198,7 @@ def _moving(
         )
         for shape, (y, x) in zip(shapes, product(range(rows), range(columns)), strict=True)
     ]
-    return _Scene(movers, paint_background(rng, image_hw, palette))
+    return _Scene(objects, paint_background(rng, image_hw, palette))
 
 
 def _scaling(rng: Rng, palette: Floats, image_hw: tuple[int, int], frames: int) -> _Scene:
@@ -208,8 +210,8 @@ def _crossing(rng: Rng, palette: Floats, image_hw: tuple[int, int], frames: int)
     """Two pairs, each of one class, whose members pass before each other twice."""
     height, width = image_hw
     names = [name for name in _some_names(rng, 2) for _ in range(2)]
-    movers = [
-        Mover(
+    objects = [
+        MovingObject(
             replace(shape, center=(width / 2, height * (0.27 if number < 2 else 0.73))),
             sway=(width * rng.uniform(0.28, 0.34), 0.0),
             period=frames,
@@ -218,34 +220,36 @@ def _crossing(rng: Rng, palette: Floats, image_hw: tuple[int, int], frames: int)
         )
         for number, shape in enumerate(_shapes(rng, palette, image_hw, names))
     ]
-    return _Scene(movers, paint_background(rng, image_hw, palette))
+    return _Scene(objects, paint_background(rng, image_hw, palette))
 
 
 def _passing(rng: Rng, palette: Floats, image_hw: tuple[int, int], frames: int) -> _Scene:
     """Six objects that come from the left and the right, one after another, and leave."""
     height, width = image_hw
     count = 6
-    movers = []
+    objects = []
     for number, shape in enumerate(_shapes(rng, palette, image_hw, _some_names(rng, count))):
         way = (1 if number % 2 else -1) * (width + 3 * shape.radius)  # within half of the frames
         middle = frames * (number + 0.5) / count  # the frame in which it is in the middle
         start = width / 2 - 2 * way * middle / frames
         row = height * (0.2 + 0.6 * (number % 3) / 2)
-        movers.append(Mover(replace(shape, center=(start, row)), velocity=(2 * way / frames, 0.0)))
-    return _Scene(movers, paint_background(rng, image_hw, palette))
+        objects.append(
+            MovingObject(replace(shape, center=(start, row)), velocity=(2 * way / frames, 0.0))
+        )
+    return _Scene(objects, paint_background(rng, image_hw, palette))
 
 
 def _hidden(rng: Rng, palette: Floats, image_hw: tuple[int, int], frames: int) -> _Scene:
     """Three objects that go behind a wall, for about a third of the time, and come out again."""
     height, width = image_hw
-    movers = []
+    objects = []
     for number, shape in enumerate(_shapes(rng, palette, image_hw, _some_names(rng, 3))):
         way = (1 if number % 2 else -1) * width * 0.85
         center = ((width - way) / 2, height * (0.2 + 0.3 * number))
-        movers.append(Mover(replace(shape, center=center), velocity=(way / frames, 0.0)))
+        objects.append(MovingObject(replace(shape, center=center), velocity=(way / frames, 0.0)))
     wall = slice(round(0.3 * width), round(0.7 * width))
     pixels = paint_background(rng, (height, wall.stop - wall.start), palette)
-    return _Scene(movers, paint_background(rng, image_hw, palette), (wall, pixels))
+    return _Scene(objects, paint_background(rng, image_hw, palette), (wall, pixels))
 
 
 def _pan(rng: Rng, palette: Floats, image_hw: tuple[int, int], frames: int) -> _Scene:

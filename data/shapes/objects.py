@@ -49,7 +49,7 @@ class Shape:
 
 
 @dataclass(frozen=True, eq=False)
-class Stamp:
+class RasterizedShape:
     """The pixels that a shape covers, in a window of its own with room for the shadow.
 
     Attributes:
@@ -141,7 +141,7 @@ OUTLINES: dict[str, tuple[Floats, ...]] = {
 """Contours (N, 2) about the unit circle, filled by the even-odd rule: a second one is a hole."""
 
 
-def rasterize(shape: Shape) -> Stamp:
+def rasterize(shape: Shape) -> RasterizedShape:
     """Draw the silhouette of a shape with anti-aliased edges."""
     cos, sin = math.cos(shape.angle), math.sin(shape.angle)
     turn = np.array([(cos, sin), (-sin * shape.stretch, cos * shape.stretch)]) * shape.radius
@@ -156,4 +156,4 @@ def rasterize(shape: Shape) -> Stamp:
     ]
     cv2.fillPoly(fine, fixed, 255, shift=_SHIFT)
     coverage = cv2.resize(fine, (right - x, bottom - y), interpolation=cv2.INTER_AREA)
-    return Stamp(x, y, as_uint8(coverage))
+    return RasterizedShape(x, y, as_uint8(coverage))

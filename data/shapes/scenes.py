@@ -33,7 +33,7 @@ from .drawing import (
     random_colors,
     random_light,
 )
-from .objects import FULL_TURN, Floats, Shape, Stamp, rasterize
+from .objects import FULL_TURN, Floats, RasterizedShape, Shape, rasterize
 
 if TYPE_CHECKING:
     from pycocotools.coco import COCO
@@ -46,7 +46,7 @@ MIN_VISIBLE_SHARE = 0.6
 class _Layout:
     """The M objects of a scene, front to back; `owner` (H, W) is each pixel's object, or -1."""
 
-    shapes: list[tuple[Shape, Stamp]]
+    shapes: list[tuple[Shape, RasterizedShape]]
     owner: NDArray[np.int8]
 
     @property
@@ -217,18 +217,18 @@ def random_shape(rng: Rng, name: str, image_hw: tuple[int, int], palette: Floats
 def _arrange(rng: Rng, image_hw: tuple[int, int], palette: Floats) -> _Layout:
     """Place up to 6 objects from front to back, leaving out those that would be mostly hidden."""
     wanted = int(rng.integers(2, 7))
-    shapes: list[tuple[Shape, Stamp]] = []
+    shapes: list[tuple[Shape, RasterizedShape]] = []
     owner = np.full(image_hw, -1, dtype=np.int8)
     for _ in range(4 * wanted):
         shape = random_shape(rng, str(rng.choice(SHAPE_CLASSES.names)), image_hw, palette)
-        stamp = rasterize(shape)
-        outer, inner = stamp.overlap(image_hw)
-        solid = stamp.solid
+        raster = rasterize(shape)
+        outer, inner = raster.overlap(image_hw)
+        solid = raster.solid
         visible = solid[inner] & (owner[outer] < 0)
         least = max(MIN_VISIBLE_PIXELS, MIN_VISIBLE_SHARE * np.count_nonzero(solid))
         if np.count_nonzero(visible) >= least:
             owner[outer][visible] = len(shapes)
-            shapes.append((shape, stamp))
+            shapes.append((shape, raster))
         if len(shapes) == wanted:
             break
     return _Layout(shapes, owner)
@@ -238,6 +238,6 @@ def _paint(rng: Rng, layout: _Layout, palette: Floats) -> Image:
     image_hw = layout.owner.shape[0], layout.owner.shape[1]
     light = random_light(rng, image_hw)
     image = paint_background(rng, image_hw, palette)
-    for shape, stamp in reversed(layout.shapes):
-        paint_shape(image, shape, stamp, light)
+    for shape, raster in reversed(layout.shapes):
+        paint_shape(image, shape, raster, light)
     return expose(rng, image, light)

@@ -25,7 +25,7 @@ from data.images import MAX_PIXELS, Image, Picture
 
 from .clock import Clock, Gaps
 from .formats import RawFormat, open_to_read
-from .pixels import Upright
+from .pixels import ToRgb
 from .sound import Sound
 from .source import VideoSource, as_image, check_frame_size
 
@@ -125,8 +125,8 @@ class ContainerSource(VideoSource):
         context.thread_type = "SLICE" if self.is_live else "AUTO"
         ratio = video.sample_aspect_ratio  # of a type that depends on PyAV
         aspect = Fraction(ratio.numerator, ratio.denominator) if ratio else None
-        self._video, self._upright = video, Upright(aspect)
-        check_frame_size(self.name, self._upright.width(context.width), context.height)
+        self._video, self._to_rgb = video, ToRgb(aspect)
+        check_frame_size(self.name, self._to_rgb.width(context.width), context.height)
         sound = container.streams.best("audio")
         self._heard: list[Packet[Any]] = []  # before the first frame
         self._streams: list[VideoStream | AudioStream] = [video]
@@ -165,7 +165,7 @@ class ContainerSource(VideoSource):
             fruitless += 1
             try:
                 for frame in self._video.codec_context.decode(packet):
-                    picture, fruitless = self._upright.picture(frame), 0
+                    picture, fruitless = self._to_rgb.picture(frame), 0
                     if self._frames_to_skip:
                         self._frames_to_skip -= 1
                         continue

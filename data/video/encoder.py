@@ -19,9 +19,9 @@ from PIL import Image as PilImage
 
 from data.images import Image
 
-from .card import encoder_on, encoder_options
 from .container import SoundOfFile, open_container
 from .formats import H264, Format, format_of, silence
+from .gpu_codec import encoder_on, encoder_options
 from .pixels import ToYuv
 from .sound import Sound, Track
 

@@ -33,7 +33,7 @@ _LUMA: dict[int, tuple[float, float]] = {
 }
 
 
-class Upright:
+class ToRgb:
     """Turns frames into upright RGB with square pixels.
 
     Args:

@@ -102,8 +102,8 @@ def _open_file(
 ) -> VideoSource:
     from av.error import FFmpegError
 
-    from .card import context_of, decoder_on, keeps_frames
     from .container import ContainerSource, open_container
+    from .gpu_codec import context_of, decoder_on, keeps_frames
     from .pipe import PipeSource
 
     format = RawFormat.parse(raw) if raw is not None else None

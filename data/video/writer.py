@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import cv2
 import numpy as np
 
-from data.files import being_written, part_name, sweep_parts
+from data.files import locked_part, part_name, remove_stale_parts
 from data.images import Image, as_uint8
 
 from .formats import format_of
@@ -66,14 +66,14 @@ class VideoWriter(AbstractContextManager["VideoWriter"]):
         self._image_hw = image_hw
         self._even_hw = image_hw[0] // 2 * 2, image_hw[1] // 2 * 2
         self._before = _version(self.path)
-        sweep_parts(self.path.parent)
+        remove_stale_parts(self.path.parent)
         # Of any target: short, and no other writer's.
         name = part_name(secrets.token_hex(4), self.path.suffix)
         self._partial = self.path.with_name(name)
         self._file: Encoder | None = None
         self._held = ExitStack()
         try:
-            self._held.enter_context(being_written(self._partial))
+            self._held.enter_context(locked_part(self._partial))
             self._file = _open_file(self._partial, fps, self._even_hw, sound, card)
         except (OSError, ValueError) as error:
             self._discard()
@@ -166,7 +166,7 @@ def join_videos(parts: Sequence[tuple[Path, float]], path: Path, source: Path | 
 
     part = path.with_name(part_name(secrets.token_hex(4), path.suffix))
     try:
-        with being_written(part):
+        with locked_part(part):
             join(parts, part, source)
             part.replace(path)
     except OSError as error:

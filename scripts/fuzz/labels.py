@@ -26,7 +26,7 @@ from data.annotations.coco import CocoInstances
 from data.annotations.entries import read_content
 from data.annotations.run_lengths import check_counts, compress, decode, encode, measure
 from data.conversion import convert_dataset
-from data.formats.convert import Converted
+from data.formats.builder import ConversionResult
 from data.formats.cvat import read_cvat
 from data.formats.label_maps.panoptic import read_panoptic
 from data.formats.label_maps.voc import read_voc
@@ -253,7 +253,7 @@ def label_map(folder: Path) -> Parser:
 
 def _of_dataset(
     file: Path,
-    read: Callable[[], Converted],
+    read: Callable[[], ConversionResult],
     images: Path,
     mutate: Mutate,
     *more: bytes,
@@ -267,7 +267,7 @@ def _of_dataset(
     return Parser([file.read_bytes(), *more], written, mutate)
 
 
-def _use_converted(converted: Converted, images: Path, file: Path) -> None:
+def _use_converted(converted: ConversionResult, images: Path, file: Path) -> None:
     for problem in converted.problems:
         if "\n" in str(problem):
             raise AssertionError(f"a problem of several lines: {problem!s}")

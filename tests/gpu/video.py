@@ -84,10 +84,10 @@ def check_card_decodes(device: torch.device, report: Report) -> None:
     """The card's pictures are the CPU's, but for how colours are rounded."""
     needs("av")
     needs_cuda(device)
-    from data.video import card
+    from data.video import gpu_codec
 
     number = card_of(device)
-    if card.decoder_on(number) is None:
+    if gpu_codec.decoder_on(number) is None:
         raise NotHere("a card that decodes for PyAV")
     with tempfile.TemporaryDirectory() as folder:
         clip = write_clip(Path(folder) / "clip.mp4", 24)
@@ -118,10 +118,10 @@ def check_frames_stay(device: torch.device, report: Report) -> None:
     """Frames that stay on the card are the CPU's, but for how colours are rounded."""
     needs("av")
     needs_cuda(device)
-    from data.video import card
+    from data.video import gpu_codec
 
     number = card_of(device)
-    if not card.keeps_frames(number):
+    if not gpu_codec.keeps_frames(number):
         raise NotHere("a card and a PyAV whose frames stay there")
     with tempfile.TemporaryDirectory() as folder:
         clip = write_clip(Path(folder) / "clip.mp4", 60)
@@ -155,11 +155,11 @@ def check_card_encodes(device: torch.device, report: Report) -> None:
     """What the card encodes looks like what went in."""
     needs("av")
     needs_cuda(device)
-    from data.video import card
+    from data.video import gpu_codec
     from data.video.writer import VideoWriter
 
     number = card_of(device)
-    if card.encoder_on(number) is None:
+    if gpu_codec.encoder_on(number) is None:
         raise NotHere("a card that encodes for PyAV")
     with tempfile.TemporaryDirectory() as folder:
         clip = Path(folder) / "clip.mp4"

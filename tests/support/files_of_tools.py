@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image as PilImage
 
-from data.formats.convert import Converted
+from data.formats.builder import ConversionResult
 from data.formats.label_maps.voc import colour_map
 
 from .foreign_formats import HW, drawn, write_images
@@ -166,7 +166,7 @@ def segment(mask: NDArray[Any], **more: Any) -> dict[str, Any]:
     return {"id": 1, "segmentation": outline, "point_coords": [[1, 1]], **measured, **more}
 
 
-def objects(converted: Converted) -> list[tuple[str, int, int, bytes]]:
+def objects(converted: ConversionResult) -> list[tuple[str, int, int, bytes]]:
     """Image, class, crowd and pixels of all objects."""
     content = converted.content
     names = {entry["id"]: entry["name"] for entry in content["categories"]}

@@ -7,18 +7,18 @@ import numpy as np
 import torch
 
 from data.classes import SHAPE_CLASSES
-from data.shapes.motion import Kind, TrueFrame, moving_shapes
+from data.shapes.motion import GroundTruthFrame, Kind, moving_shapes
 from yolact.results.detections import Detections
 
 HW = (96, 128)
 GRID = (48, 64)
 
 
-def film(kind: Kind, frames: int = 40, seed: int = 0) -> list[TrueFrame]:
+def film(kind: Kind, frames: int = 40, seed: int = 0) -> list[GroundTruthFrame]:
     return list(moving_shapes(kind, frames, HW, seed))
 
 
-def found_in(frame: TrueFrame) -> Detections:
+def found_in(frame: GroundTruthFrame) -> Detections:
     """Return its objects with soft masks on a grid, as YOLACT has them."""
     count = len(frame.ids)
     soft = [

@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import Literal
 
-from data.options import AS_IS
+from data.options import DEFAULT_OPTIONS
 from data.sample import Dataset
 from layers.detect import Nms
 from yolact.checkpoint import Checkpoint
@@ -172,7 +172,7 @@ def origin_of(
     """Say where the detections of an evaluation come from; without an engine, as far as known."""
     dataset = Path(config.dataset)
     name = str(dataset.resolve()) if dataset.exists() else config.dataset
-    taken = [f"{k}={v}" for k, v in vars(config.data).items() if v != getattr(AS_IS, k)]
+    taken = [f"{k}={v}" for k, v in vars(config.data).items() if v != getattr(DEFAULT_OPTIONS, k)]
     return Origin(
         weights=str(checkpoint.path),
         digest=digest_of(checkpoint.path),

@@ -8,7 +8,7 @@ from itertools import chain
 from typing import Any
 
 from data.annotations.coco import CocoInstances
-from data.copies import Twins
+from data.duplicates import DuplicateGroup
 from data.formats.yolo import FROM_ONE
 from data.problems import Problem
 from data.sample import Dataset, ImageInfo
@@ -20,10 +20,10 @@ from .notices import (
     Place,
     SizedObject,
     few_objects,
+    find_image_duplicates,
+    find_object_duplicates,
     names_alike,
-    near_copies,
-    object_twins_of,
-    picture_twins,
+    near_duplicate_notice,
     sized_objects,
     split_of,
     too_small,
@@ -45,8 +45,8 @@ class Findings:
         image_size: side of the network input that was asked about.
         problems: what is wrong, for each part and between them.
         notices: what deserves a look, likewise.
-        copies: pictures that are there twice, and where.
-        twins: objects that are annotated twice.
+        image_duplicates: pictures that are there twice, and where.
+        object_duplicates: objects that are annotated twice.
         objects: of each split, crowds excepted.
         suspects: labels that a model contradicts, the likeliest mistakes first.
         shared: classes of the data that the model knows.
@@ -57,8 +57,8 @@ class Findings:
     image_size: int
     problems: Mapping[str, Sequence[Problem]]
     notices: Mapping[str, Sequence[Notice]]
-    copies: Sequence[tuple[Twins, tuple[Place, ...]]]
-    twins: Sequence[Place]
+    image_duplicates: Sequence[tuple[DuplicateGroup, tuple[Place, ...]]]
+    object_duplicates: Sequence[Place]
     objects: Mapping[str, Sequence[SizedObject]]
     suspects: Sequence[Suspect] = field(default=())
     shared: Sequence[str] = field(default=())
@@ -69,14 +69,14 @@ class Findings:
 
     def suggestions(self) -> Iterator[dict[str, Any]]:
         """Yield what to look at, one after the other: copies first, which need no model."""
-        for twins, places in self.copies:
+        for group, places in self.image_duplicates:
             first = self.info(places[0])["file_name"]
             # Frames of a video are alike by hundreds: one of them speaks for all.
-            for place in places[1:] if twins.is_exact else places[1:2]:
-                kind = "copy" if twins.is_exact else "near copy"
+            for place in places[1:] if group.is_exact else places[1:2]:
+                kind = "copy" if group.is_exact else "near copy"
                 alike = {"of": first, "images": len(places)}
                 yield {"kind": kind, "score": 1.0, **self._where(place), **alike}
-        for place in self.twins:
+        for place in self.object_duplicates:
             yield {"kind": "twice", "score": 1.0, **self._where(place)}
         for suspect in self.suspects:
             label, seen = suspect.label, suspect.seen
@@ -127,26 +127,30 @@ def examine(
         image_size: side of the network input in pixels.
     """
     splits = {s: dataset for s, dataset in all_splits.items() if isinstance(dataset, CocoInstances)}
-    copies = list(picture_twins(splits))
+    image_duplicates = list(find_image_duplicates(splits))
     objects = {split: sized_objects(split, dataset) for split, dataset in splits.items()}
     notices: dict[str, list[Notice]] = {part: [] for part in (*splits, *problems)}
     for part, found in problems.items():
         notices[part] += [Notice(p.what, p.where, p.mend) for p in found if p.is_notice]
     problems = {part: [p for p in found if not p.is_notice] for part, found in problems.items()}
-    twins: list[Place] = []
+    object_duplicates: list[Place] = []
     for split, dataset in splits.items():
         names = dataset.categories.names if split == "train" else ()
         is_shifted = any(problem.what == FROM_ONE for problem in problems.get(split, ()))
         few = few_objects(objects[split], names[is_shifted:])
         small = too_small(objects[split], image_size)
-        own = list(object_twins_of(split, dataset))
+        own = list(find_object_duplicates(split, dataset))
         notices[split] += chain(two_classes(dataset, own), names_alike(names), few, small)
-        twins += own
-    for twin, places in copies:
-        if not twin.is_exact:
+        object_duplicates += own
+    for group, places in image_duplicates:
+        if not group.is_exact:
             files = [splits[p.split].image_info(p.image)["file_name"] for p in places]
-            notices.setdefault(split_of(places), []).append(near_copies(twin, places, files))
-    return Findings(name, splits, image_size, problems, notices, copies, twins, objects)
+            notices.setdefault(split_of(places), []).append(
+                near_duplicate_notice(group, places, files)
+            )
+    return Findings(
+        name, splits, image_size, problems, notices, image_duplicates, object_duplicates, objects
+    )
 
 
 def contradicted(

@@ -20,7 +20,7 @@ from data.sample import Annotation
 from yolact.files import write_json
 
 from .findings import Findings
-from .notices import twins_among
+from .notices import find_duplicate_pairs
 
 Points = NDArray[np.float64]
 """(P, 2) x, y in pixels."""
@@ -74,8 +74,8 @@ class _Mended:
         self.counts += dataset.mended
         self._split, self._dataset, self._categories = split, dataset, categories
         self._copies: set[int] = set()
-        for twins, places in findings.copies:
-            if twins.is_exact:
+        for group, places in findings.image_duplicates:
+            if group.is_exact:
                 kept = max(places, key=lambda p: len(findings.splits[p.split].annotations(p.image)))
                 self._copies.update(p.image for p in places if p.split == split and p != kept)
 
@@ -113,14 +113,14 @@ class _Mended:
         classes: dict[int, list[int]] = defaultdict(list)
         for place, found in enumerate(parts):
             classes[found["category_id"]].append(place)
-        twins = {
+        duplicates = {
             places[later]
             for places in classes.values()
-            for _, later in twins_among([parts[place] for place in places], image_hw)
+            for _, later in find_duplicate_pairs([parts[place] for place in places], image_hw)
         }
-        self.counts["objects that were annotated twice"] += len(twins)
+        self.counts["objects that were annotated twice"] += len(duplicates)
         for place, found in enumerate(parts):
-            if place in twins:
+            if place in duplicates:
                 continue
             outline = found["segmentation"]
             if not outline:  # a box alone

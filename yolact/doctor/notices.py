@@ -14,8 +14,8 @@ import numpy as np
 from data.annotations.coco import CocoInstances
 from data.annotations.run_lengths import from_outline
 from data.checks.dataset import BOTH
-from data.checks.duplicates import object_twins
-from data.copies import Twins, exact_twins, near_twins
+from data.checks.duplicates import duplicate_pairs
+from data.duplicates import DuplicateGroup, exact_duplicates, near_duplicates
 from data.problems import Problem
 from data.sample import Annotation, Dataset, RunLengths
 
@@ -71,9 +71,9 @@ class Notice(Problem):
     places: tuple[Place, ...] = ()
 
 
-def picture_twins(
+def find_image_duplicates(
     splits: Mapping[str, CocoInstances],
-) -> Iterator[tuple[Twins, tuple[Place, ...]]]:
+) -> Iterator[tuple[DuplicateGroup, tuple[Place, ...]]]:
     """Yield pictures that are there twice, in one split or in two, the exact copies first.
 
     Args:
@@ -81,12 +81,14 @@ def picture_twins(
     """
     places = [Place(split, i) for split, dataset in splits.items() for i in range(len(dataset))]
     flat = [splits[place.split].image_path(place.image) for place in places]
-    exact = exact_twins(flat)
-    for twins in (*exact, *near_twins(flat, exact)):
-        yield twins, tuple(places[index] for index in twins.indices)
+    exact = exact_duplicates(flat)
+    for group in (*exact, *near_duplicates(flat, exact)):
+        yield group, tuple(places[index] for index in group.indices)
 
 
-def near_copies(twins: Twins, places: tuple[Place, ...], names: list[str]) -> Notice:
+def near_duplicate_notice(
+    group: DuplicateGroup, places: tuple[Place, ...], names: list[str]
+) -> Notice:
     """Describe pictures that look the same."""
     shown = ", ".join(names[1:4]) + (f" and {len(names) - 4} more" if len(names) > 4 else "")
     across = len({place.split for place in places}) > 1
@@ -117,29 +119,31 @@ def sized_objects(split: str, dataset: Dataset) -> list[SizedObject]:
     return found
 
 
-def object_twins_of(split: str, dataset: Dataset) -> Iterator[Place]:
+def find_object_duplicates(split: str, dataset: Dataset) -> Iterator[Place]:
     """Yield pairs of objects of one image in the same place, whatever their classes."""
     for index in range(len(dataset)):
         info = dataset.image_info(index)
-        for pair in twins_among(dataset.annotations(index), (info["height"], info["width"])):
+        for pair in find_duplicate_pairs(
+            dataset.annotations(index), (info["height"], info["width"])
+        ):
             yield Place(split, index, pair)
 
 
-def twins_among(
+def find_duplicate_pairs(
     annotations: Sequence[Annotation], image_hw: tuple[int, int]
 ) -> Iterator[tuple[int, int]]:
     """Yield the earlier and the later of two objects in the same place, crowds excepted."""
     kept = [place for place, part in enumerate(annotations) if not part["iscrowd"]]
     boxes = [_corners(annotations[place]) for place in kept]
     masks = [cache(partial(_mask, annotations[place], image_hw)) for place in kept]
-    for one, other in object_twins(boxes, masks):
+    for one, other in duplicate_pairs(boxes, masks):
         yield kept[one], kept[other]
 
 
-def two_classes(dataset: CocoInstances, twins: Iterable[Place]) -> Iterator[Notice]:
+def two_classes(dataset: CocoInstances, duplicates: Iterable[Place]) -> Iterator[Notice]:
     """Describe those objects in the same place that are of two classes."""
     names = dataset.categories.name_of
-    for place in twins:
+    for place in duplicates:
         info = dataset.image_info(place.image)
         one, other = (dataset.annotation(place.image, number) for number in place.objects)
         if one["category_id"] != other["category_id"]:

@@ -8,8 +8,8 @@ from pathlib import Path
 
 from data.files import is_url
 from data.formats.cvat import CvatMask, cvat_file, cvat_image
-from data.formats.drawn import Drawn
 from data.formats.labelme import labelme_content
+from data.formats.polygon_object import PolygonObject
 from data.formats.yolo import box_line, yolo_text
 from layers.instances import Instances
 
@@ -30,14 +30,14 @@ def labelme(
     """
     is_beside = source and folder and not is_url(source)
     name = Path(os.path.relpath(source, folder)).as_posix() if is_beside else Path(source).name
-    drawn = _drawn(objects, tolerance)
+    drawn = _polygon_objects(objects, tolerance)
     return labelme_content(name, objects.image_hw, drawn, objects.boxes.tolist())
 
 
 def yolo(objects: Instances, tolerance: float) -> str:
     """Return the text file of an image for YOLO segmentation; one without a mask is a box."""
     image_hw = objects.image_hw
-    drawn = zip(_drawn(objects, tolerance), objects.boxes.tolist(), strict=True)
+    drawn = zip(_polygon_objects(objects, tolerance), objects.boxes.tolist(), strict=True)
     return "".join(
         yolo_text(image_hw, [each]) or box_line(each.label, image_hw, (x1, y1, x2 - x1, y2 - y1))
         for each, (x1, y1, x2, y2) in drawn
@@ -51,10 +51,10 @@ def cvat(objects: Instances, name: str) -> str:
     )
 
 
-def _drawn(objects: Instances, tolerance: float) -> Iterator[Drawn]:
+def _polygon_objects(objects: Instances, tolerance: float) -> Iterator[PolygonObject]:
     values = zip(objects.names(), objects.labels.tolist(), objects.scores.tolist(), strict=True)
     for index, (name, label, score) in enumerate(values):
-        yield Drawn(name, label, polygons(objects, index, tolerance), f"score {score:.2f}")
+        yield PolygonObject(name, label, polygons(objects, index, tolerance), f"score {score:.2f}")
 
 
 def _masks(objects: Instances) -> Iterator[CvatMask]:

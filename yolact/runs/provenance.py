@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from importlib import metadata
 from pathlib import Path
 
-Stamp = Mapping[str, str | int]
+Provenance = Mapping[str, str | int]
 """As `provenance` returns it: name -> version and so on."""
 
 _CHECKOUT = Path(__file__).resolve().parents[2]
@@ -44,12 +44,12 @@ def provenance(seed: int | None = None) -> dict[str, str | int]:
     return stamp
 
 
-def as_text(stamp: Stamp) -> str:
+def as_text(stamp: Provenance) -> str:
     """Return a stamp in one line: "python 3.12.1, yolact 0.1.0, ..."."""
     return ", ".join(f"{name} {value}" for name, value in stamp.items())
 
 
-def read_stamp(content: object) -> dict[str, str | int]:
+def read_provenance(content: object) -> dict[str, str | int]:
     """Return what is a stamp in the content of a stranger's file; the rest is left out."""
     if not isinstance(content, Mapping):
         return {}

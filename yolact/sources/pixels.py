@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from data.depth import to_8_bits
+from data.bit_depth import to_8_bits
 from data.images import Image, Picture
 
 _CHANNELS = (1, 3, 4)

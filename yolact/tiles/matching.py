@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from data.copies import Groups
+from data.duplicates import DisjointSets
 from layers.native import Window
 
 from .pieces import Piece
@@ -44,17 +44,17 @@ def grouped(pieces: Sequence[Piece]) -> list[list[Piece]]:
     or higher, that holds most of it. What a view saw whole never disappears in a larger one.
     """
     overlaps = list(_overlaps(pieces))
-    groups = Groups(len(pieces))
+    groups = DisjointSets(len(pieces))
     for overlap in overlaps:
         if overlap.iou >= SAME:
-            groups.join(overlap.first, overlap.second)
+            groups.union(overlap.first, overlap.second)
     for part, whole in _absorbed(pieces, overlaps, groups).items():
-        groups.join(part, whole)
+        groups.union(part, whole)
     return [[pieces[index] for index in group] for group in groups.members().values()]
 
 
 def _absorbed(
-    pieces: Sequence[Piece], overlaps: Sequence[Overlap], groups: Groups
+    pieces: Sequence[Piece], overlaps: Sequence[Overlap], groups: DisjointSets
 ) -> dict[int, int]:
     """Return groups that are parts of other groups -> those, each by its first piece."""
     members = groups.members()
@@ -62,7 +62,7 @@ def _absorbed(
     score = {first: max(pieces[i].score for i in group) for first, group in members.items()}
     best: dict[int, tuple[float, int]] = {}
     for first, second, iou, shares in overlaps:
-        one, other = groups.first(first), groups.first(second)
+        one, other = groups.find(first), groups.find(second)
         for part, whole, share in ((one, other, shares[0]), (other, one, shares[1])):
             if part != whole and share >= SAME and is_cut[part] and score[part] <= score[whole]:
                 best[part] = max(best.get(part, (0.0, whole)), (iou, whole))

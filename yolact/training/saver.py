@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch.amp.grad_scaler import GradScaler
 
-from data.files import sweep_parts
+from data.files import remove_stale_parts
 from yolact import distributed
 from yolact.checkpoint import Checkpoint, save_checkpoint
 from yolact.files import RunLock
@@ -161,8 +161,8 @@ def lock_run(options: TrainOptions) -> RunLock:
     folder.mkdir(parents=True, exist_ok=True)
     refusal = f"--name={name}: another process trains under this name in {folder}; "
     lock = RunLock(folder, name, f"{refusal}stop it, or give another --name")
-    sweep_parts(folder)
-    sweep_parts(options.folder)
+    remove_stale_parts(folder)
+    remove_stale_parts(options.folder)
     return lock
 
 

@@ -12,7 +12,7 @@ from PIL import Image as PilImage
 
 from data.annotations.run_lengths import decode, encode_regions
 from data.files import is_file, open_file, read_bytes
-from data.formats.convert import header_hw
+from data.formats.builder import header_hw
 from data.formats.output import Output, Picture
 from data.images import readable_formats
 from data.problems import Unusable

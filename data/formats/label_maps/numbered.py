@@ -7,7 +7,7 @@ from pathlib import Path
 
 from data.annotations.locate import MISSING_IMAGE
 from data.annotations.run_lengths import measure
-from data.formats.convert import UNNAMED, CocoBuilder, Converted, Object, header_hw
+from data.formats.builder import UNNAMED, CocoBuilder, ConversionResult, Object, header_hw
 from data.formats.yolo_files import images_below
 from data.problems import Unusable
 
@@ -18,7 +18,7 @@ _SPECK = 10  # pixels
 _END = re.compile(r"(_cp)?_(masks?|labels?)$")  # of a mask's name, behind its image's
 
 
-def read_numbered(image_folder: Path, source: Path) -> Converted:
+def read_numbered(image_folder: Path, source: Path) -> ConversionResult:
     """Read the pixels of every number but 0 as an object; all are of the class "object".
 
     Args:

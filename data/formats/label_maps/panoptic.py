@@ -12,7 +12,7 @@ from data.annotations.entries import Key, entries_of, id_key, read_categories, r
 from data.annotations.images import parse_images
 from data.annotations.locate import ImageFinder
 from data.annotations.run_lengths import measure
-from data.formats.convert import CocoBuilder, Converted, Object, header_hw
+from data.formats.builder import CocoBuilder, ConversionResult, Object, header_hw
 from data.formats.output import Output, Picture
 from data.problems import Unusable
 
@@ -21,7 +21,7 @@ from .ids import Ids, colours_of_ids, mask_file, paint, read_ids, regions, save
 _MOST = 1 << 24
 
 
-def read_panoptic(image_folder: Path, file: Path) -> Converted:
+def read_panoptic(image_folder: Path, file: Path) -> ConversionResult:
     """Read the segments of things; those of stuff are no objects.
 
     Args:

@@ -12,7 +12,7 @@ from PIL import Image as PilImage
 
 from data.annotations.locate import MISSING_IMAGE
 from data.annotations.run_lengths import decode, encode
-from data.formats.convert import CocoBuilder, Converted, Object, header_hw
+from data.formats.builder import CocoBuilder, ConversionResult, Object, header_hw
 from data.formats.output import Output, Picture
 from data.formats.yolo_files import images_below
 from data.problems import Unusable
@@ -33,7 +33,7 @@ _ENDS = re.compile(r"(_gtFine|_gtCoarse)?_instanceIds$|_leftImg8bit$")
 _SHARE = 1000  # ids of Cityscapes are a class times this, and the number of the object
 
 
-def read_pngs(image_folder: Path, source: Path) -> Converted:
+def read_pngs(image_folder: Path, source: Path) -> ConversionResult:
     """Read masks as Cityscapes keeps them, or the Data Science Bowl of 2018.
 
     Cityscapes has `*_instanceIds.png` with 1000 times the class and the number of the object; a

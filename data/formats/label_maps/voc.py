@@ -15,7 +15,7 @@ from PIL import Image as PilImage
 from data.annotations.locate import MISSING_IMAGE
 from data.annotations.run_lengths import encode
 from data.classes import PASCAL_CLASSES
-from data.formats.convert import CocoBuilder, Converted, Object, header_hw
+from data.formats.builder import CocoBuilder, ConversionResult, Object, header_hw
 from data.formats.output import Output, Picture
 from data.formats.yolo_files import images_below
 from data.problems import Unusable
@@ -46,7 +46,7 @@ class _Classes(NamedTuple):
     are_listed: bool
 
 
-def read_voc(image_folder: Path, source: Path) -> Converted:
+def read_voc(image_folder: Path, source: Path) -> ConversionResult:
     """Read the objects, each of the class that most of its pixels have.
 
     The classes are those of `labelmap.txt`, as CVAT writes it, else Pascal's 20. What is void is a

@@ -16,14 +16,14 @@ from gpu import made
 from support.fake_video import FakeSource, draw
 from support.fake_video import predict as predict_number
 from support.numbered_clip import number_of, picture, read_numbers, write_clip
-from test_video_card import untried  # noqa: F401  (a fixture)
+from test_video_gpu_codec import untried  # noqa: F401  (a fixture)
 from torch import Tensor
 
 from data.images import Image, Picture
 from data.shapes.clip import shape_clip
-from data.video import card, container, pixels
+from data.video import container, gpu_codec, pixels
 from data.video.container import ContainerSource, open_container
-from data.video.pixels import Upright, rgb_of
+from data.video.pixels import ToRgb, rgb_of
 from data.video.reader import open_video
 from data.video.source import as_image
 from yolact import Detections, Predictor
@@ -64,7 +64,7 @@ def test_colours_are_the_processors(format: str, extent: int, height: int, colou
     weights = pixels._LUMA[pixels._colours_in(frame)]
     found = rgb_of(*planes_of(frame), weights, extent == ColorRange.JPEG)
     assert (found.dtype, found.shape, found.is_contiguous()) == (torch.uint8, (height, 64, 3), True)
-    difference = np.abs(found.numpy().astype(int) - Upright(None)(frame))
+    difference = np.abs(found.numpy().astype(int) - ToRgb(None)(frame))
     assert difference.max() <= 2
 
 
@@ -75,7 +75,7 @@ def test_colours_of_real_frames_are_the_processors(data_root: Path, name: str, f
         frame = next(file.decode(video=0)).reformat(format=format)
     weights = pixels._LUMA[pixels._colours_in(frame)]
     found = rgb_of(*planes_of(frame), weights, frame.color_range == ColorRange.JPEG)
-    assert np.abs(found.numpy().astype(int) - Upright(None)(frame)).max() <= 2
+    assert np.abs(found.numpy().astype(int) - ToRgb(None)(frame)).max() <= 2
 
 
 class OnCard:
@@ -109,9 +109,9 @@ def test_what_takes_more_than_colours_comes_down(
 ) -> None:
     monkeypatch.setattr(torch.cuda, "default_stream", lambda device: None)
     monkeypatch.setattr(torch.cuda, "stream", nullcontext)
-    monkeypatch.setattr(Upright, "__call__", lambda self, frame: "down")
+    monkeypatch.setattr(ToRgb, "__call__", lambda self, frame: "down")
     frame: Any = OnCard(noise(48, "nv12", 2, 0), **other)
-    found = Upright(aspect).picture(frame)
+    found = ToRgb(aspect).picture(frame)
     assert isinstance(found, Tensor) if stays else found == "down"
 
 
@@ -132,20 +132,20 @@ def of_old_pyav(*_: object, allow_software_fallback: bool = True) -> Any:
 
 @pytest.fixture
 def on_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(card, "context_of", nullcontext)
-    monkeypatch.setattr("data.video.card.HWAccel", present)
+    monkeypatch.setattr(gpu_codec, "context_of", nullcontext)
+    monkeypatch.setattr("data.video.gpu_codec.HWAccel", present)
 
 
 def test_whether_frames_stay_is_tried_once(
     on_cpu: None, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     made: list[tuple[object, ...]] = []
-    monkeypatch.setattr(card, "HWAccel", lambda *a, **options: made.append((*a, options)))
-    assert not card.keeps_frames(None)
-    assert [card.keeps_frames(1) for _ in range(3)] == [True] * 3
+    monkeypatch.setattr(gpu_codec, "HWAccel", lambda *a, **options: made.append((*a, options)))
+    assert not gpu_codec.keeps_frames(None)
+    assert [gpu_codec.keeps_frames(1) for _ in range(3)] == [True] * 3
     assert caplog.messages == ["videos are decoded on the card", "decoded frames stay on the card"]
     made.clear()
-    card.decoder_on(1, stays=True)
+    gpu_codec.decoder_on(1, stays=True)
     where = {"options": {"primary_ctx": "0", "current_ctx": "1"}, "is_hw_owned": True}
     assert made == [("cuda", 1, True, where)]
 
@@ -167,7 +167,7 @@ def test_frames_that_cannot_stay_come_down(
     reason: str,
 ) -> None:
     for name, value in change.items():
-        monkeypatch.setattr(card, name, value)
+        monkeypatch.setattr(gpu_codec, name, value)
     clip = write_clip(tmp_path / "clip.mp4", 4)
     for _ in range(2):
         with open_video(clip, card=0, stays=True) as source:
@@ -180,15 +180,15 @@ def test_frames_that_cannot_stay_come_down(
 def test_a_card_that_does_not_decode_is_not_asked_to_keep(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(card, "_try_decoder", absent)
-    assert not card.keeps_frames(0)
+    monkeypatch.setattr(gpu_codec, "_try_decoder", absent)
+    assert not gpu_codec.keeps_frames(0)
     assert len(caplog.messages) == 1
 
 
 # --- through a file ------------------------------------------------------------------------------
 
 
-class Staying(Upright):
+class Staying(ToRgb):
     """Gives tensors, every third frame aside; fails at the frame that `bad` says."""
 
     bad: int | None = None
@@ -207,7 +207,7 @@ class Staying(Upright):
 @pytest.fixture
 def staying(monkeypatch: pytest.MonkeyPatch) -> Callable[[Path], ContainerSource]:
     """What opens a file whose frames stay."""
-    monkeypatch.setattr(container, "Upright", Staying)
+    monkeypatch.setattr(container, "ToRgb", Staying)
 
     def open_(path: Path) -> ContainerSource:
         anew = partial(open_container, path)

@@ -8,7 +8,7 @@ from typing import NamedTuple
 from data.annotations.polygons import Polygon, one_ring
 
 
-class Drawn(NamedTuple):
+class PolygonObject(NamedTuple):
     """An object to write.
 
     Attributes:

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from data.images import Image
 
 from .formats import ENCODER_OPTIONS, FORMATS
-from .pixels import ToYuv, Upright
+from .pixels import ToRgb, ToYuv
 from .source import as_image
 
 logger = logging.getLogger(__name__)
@@ -176,7 +176,7 @@ def _encoded(encoder: str, card: int | None) -> bytes:
 
 def _decoded(clip: bytes, hwaccel: HWAccel | None) -> NDArray[np.uint8]:
     """Return (frames, H, W, 3) RGB."""
-    upright = Upright(None)
+    to_rgb = ToRgb(None)
     with av.open(io.BytesIO(clip), "r", hwaccel=hwaccel) as container:
         frames = container.decode(video=0)
-        return np.stack([as_image(upright.picture(frame)) for frame in frames])
+        return np.stack([as_image(to_rgb.picture(frame)) for frame in frames])

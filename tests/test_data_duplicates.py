@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 
 from data.annotations.run_lengths import encode
 from data.checks.dataset import find_copies
-from data.checks.duplicates import Box, box_iou, object_twins
-from data.copies import Twins, exact_twins, near_twins
+from data.checks.duplicates import Box, box_iou, duplicate_pairs
+from data.duplicates import DuplicateGroup, exact_duplicates, near_duplicates
 from data.sample import RunLengths
 
 Pixels = NDArray[np.uint8]
@@ -33,9 +33,9 @@ def write(path: Path, pixels: Pixels, quality: int = 95) -> Path:
 
 
 def test_of_nothing() -> None:
-    assert exact_twins([]) == near_twins([]) == []
+    assert exact_duplicates([]) == near_duplicates([]) == []
     nowhere = [Path("gone"), Path("x" * 5000), Path("\0")]
-    assert exact_twins(nowhere) == near_twins(nowhere) == []
+    assert exact_duplicates(nowhere) == near_duplicates(nowhere) == []
     assert find_copies([]) == find_copies(nowhere) == []
 
 
@@ -49,7 +49,7 @@ def test_equal_files(tmp_path: Path) -> None:
     files[5].write_bytes(b"")
     empty = tmp_path / "empty"
     empty.write_bytes(b"")
-    assert exact_twins([*files, empty]) == [Twins((0, 2, 3), True)]
+    assert exact_duplicates([*files, empty]) == [DuplicateGroup((0, 2, 3), True)]
     problems = find_copies([*files, files[0]])
     assert [problem.where for problem in problems] == [
         f"{files[2]} is {files[0]}",
@@ -72,7 +72,7 @@ def test_pictures_that_look_the_same(
 ) -> None:
     files = [write(tmp_path / f"{seed}.jpg", scene(seed)) for seed in range(8)]
     files += [write(tmp_path / f"{seed}_again.jpg", *change(scene(seed))) for seed in (2, 5)]
-    assert near_twins(files) == [Twins((2, 8), False), Twins((5, 9), False)]
+    assert near_duplicates(files) == [DuplicateGroup((2, 8), False), DuplicateGroup((5, 9), False)]
 
 
 def test_pictures_that_do_not(tmp_path: Path) -> None:
@@ -83,16 +83,16 @@ def test_pictures_that_do_not(tmp_path: Path) -> None:
     files = [write(tmp_path / f"{i}.jpg", pixels) for i, pixels in enumerate(pictures)]
     (tmp_path / "text.jpg").write_text("no picture")
     files += [tmp_path / "text.jpg"]
-    assert near_twins(files) == []
-    assert exact_twins(files) == [Twins((3, 4), True)]
+    assert near_duplicates(files) == []
+    assert exact_duplicates(files) == [DuplicateGroup((3, 4), True)]
 
 
 def test_of_equal_files_one_is_compared(tmp_path: Path) -> None:
     files = [write(tmp_path / f"{i}.jpg", scene(3)) for i in range(3)]
     files.append(write(tmp_path / "other.jpg", scene(3), quality=50))
-    exact = exact_twins(files)
-    assert exact == [Twins((0, 1, 2), True)]
-    assert near_twins(files, exact) == [Twins((0, 3), False)]
+    exact = exact_duplicates(files)
+    assert exact == [DuplicateGroup((0, 1, 2), True)]
+    assert near_duplicates(files, exact) == [DuplicateGroup((0, 3), False)]
 
 
 def mask(box: Box, hole: float = 0.0) -> RunLengths:
@@ -125,7 +125,7 @@ OTHER: Box = (15, 10, 65, 60)
 def test_objects(objects: list[Any], expected: list[tuple[int, int]]) -> None:
     boxes = [box for box, _ in objects]
     outlines = [lambda found=found: found for _, found in objects]
-    assert list(object_twins(boxes, outlines)) == expected
+    assert list(duplicate_pairs(boxes, outlines)) == expected
 
 
 @pytest.mark.parametrize(

@@ -35,7 +35,7 @@ MISSING_IMAGES = ("a missing image", "labels without an image")
 """What is said of images that annotations tell of, and that are not there."""
 
 
-class Converted(NamedTuple):
+class ConversionResult(NamedTuple):
     """Annotations of another format in COCO's form.
 
     Attributes:
@@ -114,7 +114,7 @@ class CocoBuilder:
 
     def finish(
         self, source: Path, categories: Categories | None = None, listed: Iterable[str] = ()
-    ) -> Converted:
+    ) -> ConversionResult:
         """Return everything in COCO's form.
 
         Args:
@@ -155,7 +155,7 @@ class CocoBuilder:
             "annotations": annotations,
             "categories": categories.to_coco_json(),
         }
-        return Converted(content, self.problems)
+        return ConversionResult(content, self.problems)
 
     def _told(self) -> str:
         """Return what is wrong, with an example and what to do about that."""

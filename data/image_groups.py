@@ -11,7 +11,7 @@ from pathlib import Path, PurePath
 import numpy as np
 from numpy.typing import NDArray
 
-from .copies import Greys, Groups, near_twins, small_greys
+from .duplicates import DisjointSets, Thumbnails, grey_thumbnails, near_duplicates
 from .files import natural_key
 
 _SIDE = 8  # of what is compared of frames, in pixels
@@ -27,7 +27,7 @@ _VIDEO = re.compile(  # also as in clipA_1
 )
 
 
-def groups_of(names: Sequence[str], files: Sequence[Path]) -> NDArray[np.int64]:
+def group_images(names: Sequence[str], files: Sequence[Path]) -> NDArray[np.int64]:
     """Group images that are alike, or that are frames of one video.
 
     Frames follow one another by name and look alike; or their names differ in the last number, and
@@ -41,15 +41,15 @@ def groups_of(names: Sequence[str], files: Sequence[Path]) -> NDArray[np.int64]:
     Returns:
         (N,) for each image the index of the first one that it belongs to.
     """
-    greys = small_greys(tuple(files))
-    copies = (pairwise(twins.indices) for twins in near_twins(files))
-    groups = Groups(len(names))
-    for pair in chain(_neighbours(names, greys), _called_alike(names), *copies):
-        groups.join(*pair)
-    return np.array([groups.first(index) for index in range(len(names))], np.int64)
+    greys = grey_thumbnails(tuple(files))
+    copies = (pairwise(duplicates.indices) for duplicates in near_duplicates(files))
+    groups = DisjointSets(len(names))
+    for pair in chain(_neighbours(names, greys), _same_sequence(names), *copies):
+        groups.union(*pair)
+    return np.array([groups.find(index) for index in range(len(names))], np.int64)
 
 
-def difference(greys: Greys, others: Greys) -> NDArray[np.float64]:
+def difference(greys: Thumbnails, others: Thumbnails) -> NDArray[np.float64]:
     """Compare N pictures with N others: (N,) how far pixels differ, as a share of the contrast.
 
     A camera that moves a little, or adapts its exposure, makes little difference. Where there is
@@ -62,7 +62,7 @@ def difference(greys: Greys, others: Greys) -> NDArray[np.float64]:
     return apart
 
 
-def _neighbours(names: Sequence[str], greys: Greys) -> Iterator[tuple[int, int]]:
+def _neighbours(names: Sequence[str], greys: Thumbnails) -> Iterator[tuple[int, int]]:
     """Yield pairs of images that follow one another by name, or the next but one, and are alike."""
     order = np.array(sorted(range(len(names)), key=lambda index: natural_key(names[index])), int)
     for step in (1, 2):
@@ -71,7 +71,7 @@ def _neighbours(names: Sequence[str], greys: Greys) -> Iterator[tuple[int, int]]
         yield from map(tuple, pairs[alike].tolist())
 
 
-def _called_alike(names: Sequence[str]) -> Iterator[tuple[int, int]]:
+def _same_sequence(names: Sequence[str]) -> Iterator[tuple[int, int]]:
     """Yield pairs of frames that follow one another in a video, and of exports of one image."""
     sequences: dict[str, list[tuple[int, int]]] = defaultdict(list)
     for index, name in enumerate(names):
@@ -88,7 +88,7 @@ def _called_alike(names: Sequence[str]) -> Iterator[tuple[int, int]]:
                 yield index, later
 
 
-def _coarse(greys: Greys) -> NDArray[np.float64]:
+def _coarse(greys: Thumbnails) -> NDArray[np.float64]:
     """Return the gray values in (N, 64), without their mean."""
     part = greys.shape[1] // _SIDE
     coarse = greys.reshape(-1, _SIDE, part, _SIDE, part).mean(axis=(2, 4)).reshape(-1, _SIDE**2)

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from .files import is_file, open_file
 from .images import read_small
 
-Greys = NDArray[np.uint8]
+Thumbnails = NDArray[np.uint8]
 """(N, 32, 32) tiny versions of pictures; 0 everywhere where there is nothing to see."""
 
 _SIDE = 32  # of the small grey pictures, in pixels
@@ -35,7 +35,7 @@ _WORKERS = 4
 _END = 4096  # bytes of a file that tell most of one size apart
 
 
-class Twins(NamedTuple):
+class DuplicateGroup(NamedTuple):
     """Pictures that are the same.
 
     Attributes:
@@ -47,32 +47,32 @@ class Twins(NamedTuple):
     is_exact: bool
 
 
-class Groups:
+class DisjointSets:
     """Disjoint sets of the numbers below `count`, each known by its smallest member."""
 
     def __init__(self, count: int) -> None:
-        self._earlier = list(range(count))
+        self._parents = list(range(count))
 
-    def first(self, item: int) -> int:
+    def find(self, item: int) -> int:
         """Return the smallest member of an item's group."""
-        while self._earlier[item] != item:
-            self._earlier[item] = item = self._earlier[self._earlier[item]]
+        while self._parents[item] != item:
+            self._parents[item] = item = self._parents[self._parents[item]]
         return item
 
-    def join(self, one: int, other: int) -> None:
+    def union(self, one: int, other: int) -> None:
         """Make one group of those of two items."""
-        earlier, later = sorted((self.first(one), self.first(other)))
-        self._earlier[later] = earlier
+        earlier, later = sorted((self.find(one), self.find(other)))
+        self._parents[later] = earlier
 
     def members(self) -> dict[int, list[int]]:
         """Return first member -> all members, in order."""
         groups: dict[int, list[int]] = {}
-        for item in range(len(self._earlier)):
-            groups.setdefault(self.first(item), []).append(item)
+        for item in range(len(self._parents)):
+            groups.setdefault(self.find(item), []).append(item)
         return groups
 
 
-def exact_twins(files: Sequence[Path]) -> list[Twins]:
+def exact_duplicates(files: Sequence[Path]) -> list[DuplicateGroup]:
     """Group the files that are equal byte for byte; of those that cannot be read there are none.
 
     Only files of one size with one end are read as a whole.
@@ -85,31 +85,33 @@ def exact_twins(files: Sequence[Path]) -> list[Twins]:
     for index in (index for same in alike.values() if len(same) > 1 for index in same):
         if digest := _digest(files[index]):
             groups[digest].append(index)
-    found = (Twins(tuple(group), True) for group in groups.values() if len(group) > 1)
+    found = (DuplicateGroup(tuple(group), True) for group in groups.values() if len(group) > 1)
     return sorted(found)
 
 
-def near_twins(files: Sequence[Path], exact: Iterable[Twins] = ()) -> list[Twins]:
+def near_duplicates(
+    files: Sequence[Path], exact: Iterable[DuplicateGroup] = ()
+) -> list[DuplicateGroup]:
     """Group the pictures that look the same.
 
     Pictures without features, such as black ones, are like no other.
 
     Args:
         files: of the pictures.
-        exact: what `exact_twins` has found: of each group the first stands for all.
+        exact: what `exact_duplicates` has found: of each group the first stands for all.
     """
-    pictures = small_greys(tuple(files))
-    copies = [index for twins in exact for index in twins.indices[1:]]
+    pictures = grey_thumbnails(tuple(files))
+    copies = [index for duplicates in exact for index in duplicates.indices[1:]]
     kept = np.setdiff1d(np.flatnonzero(pictures.any(axis=(1, 2))), copies).tolist()
-    groups = _joined(pictures[kept])
-    return sorted(Twins(tuple(kept[place] for place in group), False) for group in groups)
+    groups = _group_similar(pictures[kept])
+    return sorted(DuplicateGroup(tuple(kept[place] for place in group), False) for group in groups)
 
 
 @lru_cache(maxsize=4)
-def small_greys(files: tuple[Path, ...]) -> Greys:
+def grey_thumbnails(files: tuple[Path, ...]) -> Thumbnails:
     """Return a tiny version of each picture; of what is unreadable or flat there is none."""
     with ThreadPoolExecutor(_WORKERS) as workers:
-        return np.array([*workers.map(_small_grey, files)], np.uint8).reshape(-1, _SIDE, _SIDE)
+        return np.array([*workers.map(_grey_thumbnail, files)], np.uint8).reshape(-1, _SIDE, _SIDE)
 
 
 def _digest(file: Path, start: int = 0) -> bytes:
@@ -122,7 +124,7 @@ def _digest(file: Path, start: int = 0) -> bytes:
         return b""
 
 
-def _small_grey(file: Path) -> Greys:
+def _grey_thumbnail(file: Path) -> Thumbnails:
     nothing = np.zeros((_SIDE, _SIDE), np.uint8)
     try:
         grey = cv2.cvtColor(read_small(file, 2 * _SIDE), cv2.COLOR_RGB2GRAY)
@@ -132,7 +134,7 @@ def _small_grey(file: Path) -> Greys:
     return small if small.std() >= _LEAST_CONTRAST else nothing
 
 
-def _hashes(pictures: Greys) -> NDArray[np.uint16]:
+def _hashes(pictures: Thumbnails) -> NDArray[np.uint16]:
     """Return (N, 8) parts of hashes, those of the lowest frequencies first."""
     rows, columns = np.indices((_SIDE, _SIDE))
     order = np.argsort((rows + columns).ravel(), kind="stable")[1 : 1 + _PARTS * _BITS]
@@ -155,13 +157,13 @@ def _near_pairs(hashes: NDArray[np.uint16]) -> Iterator[tuple[int, int]]:
             yield from zip(first[near].tolist(), second[near].tolist(), strict=True)
 
 
-def _joined(pictures: Greys) -> list[list[int]]:
+def _group_similar(pictures: Thumbnails) -> list[list[int]]:
     """Group N small grey pictures that look the same, two or more in a group."""
-    groups = Groups(len(pictures))
+    groups = DisjointSets(len(pictures))
     for one, other in _near_pairs(_hashes(pictures)):
-        is_new = groups.first(one) != groups.first(other)
+        is_new = groups.find(one) != groups.find(other)
         if is_new and _correlation(pictures[one], pictures[other]) >= _ALIKE:
-            groups.join(one, other)
+            groups.union(one, other)
     return [group for group in groups.members().values() if len(group) > 1]
 
 

@@ -12,9 +12,9 @@ import pytest
 from PIL import Image
 from support.foreign_formats import opened
 
-from data import depth
+from data import bit_depth
+from data.bit_depth import scale_of, to_8_bits
 from data.checks.dataset import check_annotations, check_dataset
-from data.depth import scale_of, to_8_bits
 from data.images import from_pil, read_head, read_image
 
 CELL = {"id": 1, "name": "cell"}
@@ -98,7 +98,7 @@ def test_many_bright_pixels_are_told_apart_once(monkeypatch: pytest.MonkeyPatch)
     bands: list[object] = []
     unite = np.union1d
     monkeypatch.setattr(np, "union1d", lambda *both: (bands.append(both), unite(*both))[1])
-    monkeypatch.setattr(depth, "_BAND", 5000)
+    monkeypatch.setattr(bit_depth, "_BAND", 5000)
     values = ramp(255, 1000)
     values[::10, ::50] = 4000  # 20 in every second of 200 bands, and 100 may be hot in all
     assert scale_of(values) == (0, 4095)

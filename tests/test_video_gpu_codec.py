@@ -14,9 +14,9 @@ from support.numbered_clip import HW, number_of, picture, write_clip
 from support.sound_clip import listen, write_sound_clip
 
 from data.images import Image
-from data.video import card, container
+from data.video import container, gpu_codec
 from data.video.container import ContainerSource, open_container
-from data.video.pixels import ToYuv, Upright
+from data.video.pixels import ToRgb, ToYuv
 from data.video.reader import open_video
 from data.video.writer import VideoWriter
 from yolact.engines import choose
@@ -26,7 +26,7 @@ from yolact.engines import choose
 def untried(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
     """Forget what earlier trials have shown."""
     caplog.set_level(logging.INFO, "data.video")
-    trials = card._decodes, card._keeps, card._encodes
+    trials = gpu_codec._decodes, gpu_codec._keeps, gpu_codec._encodes
     for trial in trials:
         trial.cache_clear()
     yield
@@ -43,7 +43,7 @@ def present(*_: object, **__: object) -> Any:
 
 
 def test_without_a_card_nothing_is_tried(caplog: pytest.LogCaptureFixture) -> None:
-    assert (card.decoder_on(None), card.encoder_on(None)) == (None, None)
+    assert (gpu_codec.decoder_on(None), gpu_codec.encoder_on(None)) == (None, None)
     assert not caplog.messages
 
 
@@ -51,9 +51,9 @@ def test_a_card_that_decodes_is_tried_once(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     made: list[tuple[object, ...]] = []
-    monkeypatch.setattr(card, "HWAccel", lambda *a, **options: made.append((*a, options)))
+    monkeypatch.setattr(gpu_codec, "HWAccel", lambda *a, **options: made.append((*a, options)))
     for _ in range(3):
-        card.decoder_on(1)
+        gpu_codec.decoder_on(1)
     assert caplog.messages == ["videos are decoded on the card"]
     strict, *kind = (("cuda", 1, {"allow_software_fallback": choice}) for choice in (False, True))
     assert made == [strict, *kind, *kind, *kind]
@@ -62,7 +62,7 @@ def test_a_card_that_decodes_is_tried_once(
 def test_a_card_that_does_not_decode_is_told_once(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(card, "HWAccel", absent)
+    monkeypatch.setattr(gpu_codec, "HWAccel", absent)
     clip = write_clip(tmp_path / "clip.mp4", 4)
     for _ in range(2):
         with open_video(clip, card=0) as source:
@@ -74,18 +74,18 @@ def test_a_card_that_does_not_decode_is_told_once(
 def test_a_card_with_other_pictures_is_not_used(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, change: Any
 ) -> None:
-    right, turns = card._decoded, iter((change, lambda x: x) * 2)
-    monkeypatch.setattr(card, "HWAccel", present)
-    monkeypatch.setattr(card, "_decoded", lambda *a: next(turns)(right(*a)))
-    monkeypatch.setattr(card, "ENCODER", "libx264")
-    assert (card.decoder_on(0), card.encoder_on(0)) == (None, None)
+    right, turns = gpu_codec._decoded, iter((change, lambda x: x) * 2)
+    monkeypatch.setattr(gpu_codec, "HWAccel", present)
+    monkeypatch.setattr(gpu_codec, "_decoded", lambda *a: next(turns)(right(*a)))
+    monkeypatch.setattr(gpu_codec, "ENCODER", "libx264")
+    assert (gpu_codec.decoder_on(0), gpu_codec.encoder_on(0)) == (None, None)
     assert caplog.messages[0] == "videos are decoded on the CPU (the card: its pictures are others)"
 
 
 def test_an_encoder_that_works_is_used_for_h264_alone(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(card, "ENCODER", "mpeg4")  # stands for the card's
+    monkeypatch.setattr(gpu_codec, "ENCODER", "mpeg4")  # stands for the card's
     written = {}
     for name in ("a.mp4", "a.mkv", "a.avi"):
         with VideoWriter(tmp_path / name, 25, HW, card=0) as writer:
@@ -94,8 +94,8 @@ def test_an_encoder_that_works_is_used_for_h264_alone(
             written[name] = file.streams.video[0].codec.name
     assert written == {"a.mp4": "mpeg4", "a.mkv": "mpeg4", "a.avi": "mjpeg"}
     assert caplog.messages == ["videos are encoded on the card"]
-    assert card.encoder_options("mpeg4", 1)["gpu"] == "1"
-    assert "gpu" not in card.encoder_options("libx264", 1)
+    assert gpu_codec.encoder_options("mpeg4", 1)["gpu"] == "1"
+    assert "gpu" not in gpu_codec.encoder_options("libx264", 1)
 
 
 @pytest.mark.parametrize("works", [False, True])  # but not for pictures of this size
@@ -103,7 +103,7 @@ def test_the_cpu_encodes_what_the_card_does_not(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, works: bool
 ) -> None:
     missing = "no_such_encoder"
-    monkeypatch.setattr(card, "ENCODER", missing)
+    monkeypatch.setattr(gpu_codec, "ENCODER", missing)
     if works:
         name = "data.video.encoder.encoder_on"
         monkeypatch.setattr(name, lambda number: None if number is None else "gif")
@@ -120,11 +120,11 @@ def test_the_cards_arrangement_gives_the_same_pixels(own: str, of_card: str, hei
     colours = np.random.default_rng(0).integers(0, 255, (height // 8, 8, 3), np.uint8)
     frame = ToYuv((height, 64))(np.kron(colours, np.ones((8, 8, 1), np.uint8)))
     planar = frame.reformat(format=own)
-    upright = Upright(None)
-    np.testing.assert_array_equal(upright(planar.reformat(format=of_card)), upright(planar))
+    to_rgb = ToRgb(None)
+    np.testing.assert_array_equal(to_rgb(planar.reformat(format=of_card)), to_rgb(planar))
 
 
-class FailingOnce(Upright):
+class FailingOnce(ToRgb):
     """Converts so many frames, and then none until another one is made."""
 
     good: int | None
@@ -141,7 +141,7 @@ class FailingOnce(Upright):
 
 
 def open_failing(monkeypatch: pytest.MonkeyPatch, path: Path, good: int | None) -> ContainerSource:
-    monkeypatch.setattr(container, "Upright", FailingOnce)
+    monkeypatch.setattr(container, "ToRgb", FailingOnce)
     FailingOnce.good = good
     anew = partial(open_container, path)
     return ContainerSource(str(path), anew(), path=path, without_card=anew)

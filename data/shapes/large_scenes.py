@@ -17,14 +17,14 @@ from data.images import Image
 from data.sample import Annotation
 
 from .drawing import expose, paint_background, paint_shape, random_colors, random_light
-from .objects import Shape, Stamp, rasterize
+from .objects import RasterizedShape, Shape, rasterize
 from .scenes import MIN_VISIBLE_PIXELS, MIN_VISIBLE_SHARE, random_shape
 
 _CLUTTER = 512  # side of a piece of background
 _ROOM = 300  # side of a square with one object
 
 
-def scattered(side: int, sizes: tuple[float, float], seed: int) -> tuple[Image, list[Annotation]]:
+def large_scene(side: int, sizes: tuple[float, float], seed: int) -> tuple[Image, list[Annotation]]:
     """Generate an image and its annotations, with an object for each 300 x 300 pixels at most.
 
     Args:
@@ -40,31 +40,31 @@ def scattered(side: int, sizes: tuple[float, float], seed: int) -> tuple[Image, 
         part = canvas[y : y + _CLUTTER, x : x + _CLUTTER]
         part[:] = paint_background(rng, (part.shape[0], part.shape[1]), palette)
     owner = np.full(image_hw, -1, np.int32)
-    placed: list[tuple[Shape, Stamp]] = []
+    placed: list[tuple[Shape, RasterizedShape]] = []
     for _ in range(count):
         name = str(rng.choice(SHAPE_CLASSES.names))
         radius = math.exp(rng.uniform(*np.log(sizes))) / 2
         shape = replace(random_shape(rng, name, image_hw, palette), radius=radius)
-        stamp = rasterize(shape)
-        outer, inner = stamp.overlap(image_hw)
-        visible = stamp.solid[inner] & (owner[outer] < 0)
-        least = max(MIN_VISIBLE_PIXELS, MIN_VISIBLE_SHARE * np.count_nonzero(stamp.solid))
+        raster = rasterize(shape)
+        outer, inner = raster.overlap(image_hw)
+        visible = raster.solid[inner] & (owner[outer] < 0)
+        least = max(MIN_VISIBLE_PIXELS, MIN_VISIBLE_SHARE * np.count_nonzero(raster.solid))
         if np.count_nonzero(visible) >= least:
             owner[outer][visible] = len(placed)
-            placed.append((shape, stamp))
-    for shape, stamp in reversed(placed):  # the first lies on top
-        paint_shape(canvas, shape, stamp, light)
+            placed.append((shape, raster))
+    for shape, raster in reversed(placed):  # the first lies on top
+        paint_shape(canvas, shape, raster, light)
     return expose(rng, canvas, light), _entries_of(placed, owner, seed)
 
 
 def _entries_of(
-    placed: Sequence[tuple[Shape, Stamp]], owner: NDArray[np.int32], image_id: int
+    placed: Sequence[tuple[Shape, RasterizedShape]], owner: NDArray[np.int32], image_id: int
 ) -> list[Annotation]:
     """Return COCO's entries of the visible parts; `owner` (H, W) is the object of each pixel."""
     entries: list[Annotation] = []
     image_hw = owner.shape[0], owner.shape[1]
-    for number, (shape, stamp) in enumerate(placed):
-        rows, columns = stamp.overlap(image_hw)[0]
+    for number, (shape, raster) in enumerate(placed):
+        rows, columns = raster.overlap(image_hw)[0]
         corner = (columns.start, rows.start)
         run_lengths = encode(owner[rows, columns] == number, image_hw, corner)
         category_id = SHAPE_CLASSES.id_of[shape.outline]
