@@ -27,10 +27,10 @@ from data.images import Image
 from yolact.cli.benchmark import measure_speed
 from yolact.cli.common import run_command
 from yolact.cli.eval_flags import (
+    display_thresholds,
     image_order,
     outputs,
     parse_arguments,
-    shown,
     tiling,
     video_options,
 )
@@ -39,7 +39,7 @@ from yolact.cli.from_flags import (
     choose_model,
     drawing,
     engine_for,
-    go_on_as_noted,
+    keep_noted_engine,
     load_predictor,
     origin_of,
     settings_of_run,
@@ -78,7 +78,7 @@ def predict_image(args: argparse.Namespace) -> None:
     kept = saving(args)
     source, output = image_and_picture(args.image, kept.can_show, args.overwrite)
     checkpoint, config = choose_model(args)
-    thresholds = shown(args, config)
+    thresholds = display_thresholds(args, config)
     segment_image(
         source,
         output,
@@ -96,9 +96,9 @@ def predict_images(args: argparse.Namespace) -> None:
     """Segment a folder of images, or what a pattern matches."""
     kept = saving(args)
     folder, pictures = images_and_pictures(args.images, kept.picture)
-    go_on_as_noted(args, progress_of(folder))
+    keep_noted_engine(args, progress_of(folder))
     checkpoint, config = choose_model(args)
-    thresholds, engine = shown(args, config), engine_for(args, checkpoint, config)
+    thresholds, engine = display_thresholds(args, config), engine_for(args, checkpoint, config)
     kept = replace(kept, settings=settings_of_run(args, checkpoint, config, engine))
     predictor = load_predictor(args, checkpoint, config, engine)
     segment_images(folder, pictures, predictor, drawing(args), thresholds, kept, tiling(args))
@@ -109,9 +109,9 @@ def predict_video(args: argparse.Namespace) -> None:
     kept = saving(args)
     source, output = source_and_video(args.video, kept.can_show, args.overwrite, args.resume)
     if output is not None:
-        go_on_as_noted(args, progress_of(output.parent, output.stem))
+        keep_noted_engine(args, progress_of(output.parent, output.stem))
     checkpoint, config = choose_model(args)
-    thresholds, engine = shown(args, config), engine_for(args, checkpoint, config)
+    thresholds, engine = display_thresholds(args, config), engine_for(args, checkpoint, config)
     if args.resume:
         kept = replace(kept, settings=settings_of_run(args, checkpoint, config, engine))
     predictor = load_predictor(args, checkpoint, config, engine)
@@ -157,7 +157,7 @@ def shown_in_window(
     args: argparse.Namespace, config: Config
 ) -> Callable[[Image, Detections], None]:
     """Return a function that shows the detections in an image that count for people."""
-    draw, thresholds = drawing(args), shown(args, config)
+    draw, thresholds = drawing(args), display_thresholds(args, config)
 
     def display(image: Image, detections: Detections) -> None:
         show(draw(image, thresholds.select(detections)))

@@ -28,12 +28,12 @@ from typing import Any
 
 from data.files import VIDEO_SUFFIXES, natural_key, read_text_of, without_password
 from yolact.cli.common import flag, run_command
-from yolact.cli.eval_flags import parse_arguments, shown, tiling, video_options
+from yolact.cli.eval_flags import display_thresholds, parse_arguments, tiling, video_options
 from yolact.cli.from_flags import (
     choose_model,
     drawing,
     engine_for,
-    go_on_as_noted,
+    keep_noted_engine,
     load_predictor,
     settings_of_run,
     version_of,
@@ -42,10 +42,10 @@ from yolact.cli.inputs import parse_source
 from yolact.cli.output_names import RESULTS, apart, images_and_pictures
 from yolact.cli.predict import (
     common_folder,
+    is_fatal,
+    make_segment,
     name_in,
     segment_video,
-    segmenting,
-    spoils_all,
     write_image,
 )
 from yolact.cli.saving import saving
@@ -88,7 +88,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     else:
         folder, pairs = videos_and_outputs(args.video)
     if not args.worker_gpus:  # else workers have other devices than this process
-        go_on_as_noted(args, progress_of(folder, *([] if args.images else [VIDEOS])))
+        keep_noted_engine(args, progress_of(folder, *([] if args.images else [VIDEOS])))
     checkpoint, config = choose_model(args)
     engine = engine_for(args, checkpoint, config)
     settings = settings_of_run(args, checkpoint, config, engine)
@@ -213,7 +213,7 @@ class Worker(ABC):
             return {"note": json.dumps(self.segment(source, output))}
         except (OSError, ValueError) as error:
             reason = f"{without_password(source)}: {error}"
-            return {"error": reason, "stop": "yes" if spoils_all(error) else ""}
+            return {"error": reason, "stop": "yes" if is_fatal(error) else ""}
         finally:
             mark.unlink(missing_ok=True)
 
@@ -242,7 +242,9 @@ class Images(Worker):
         predictor = load_predictor(args, checkpoint, config)
         self._tiling = tiling(args)
         self._predictor = predictor if self._tiling else predictor.for_many()
-        self._segment = segmenting(self._predictor, shown(args, config), self._tiling)
+        self._segment = make_segment(
+            self._predictor, display_thresholds(args, config), self._tiling
+        )
         self._saving, self._draw = saving(args), drawing(args)
         self._files = self._saving.folder(folder, shared)
 
@@ -272,7 +274,7 @@ class Videos(Worker):
         engine = engine_for(args, checkpoint, config)
         self._predictor = load_predictor(args, checkpoint, config, engine)
         self._settings = settings_of_run(args, checkpoint, config, engine) if args.resume else {}
-        self._thresholds, self._options = shown(args, config), video_options(args)
+        self._thresholds, self._options = display_thresholds(args, config), video_options(args)
         self._draw = drawing(args, "instance" if args.track else "class")
         self._saving = replace(saving(args), quiet=True)
         self._record = ResultFolder(folder, ())

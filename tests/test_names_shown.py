@@ -16,7 +16,7 @@ import torch
 
 from layers.instances import Instances
 from yolact.cli.common import run_command
-from yolact.cli.process import Shown, ShownLines
+from yolact.cli.process import PrintableFormatter, PrintableStream
 from yolact.drawing import window
 from yolact.drawing.detections import draw_detections
 from yolact.drawing.lincomb import draw_lincomb
@@ -49,7 +49,7 @@ def named(name: str) -> Instances:
 def test_standard_output_takes_every_name(name: str, encoding: str) -> None:
     raw = io.BytesIO()
     target = io.TextIOWrapper(raw, encoding=encoding)
-    print(name, "and more", file=Shown(target), flush=True)
+    print(name, "and more", file=PrintableStream(target), flush=True)
     written = raw.getvalue()
     assert written.endswith(b" and more\n")
     assert not {0, 7, 0x1B} & set(written)
@@ -60,7 +60,7 @@ def test_messages_and_errors_hold_nothing_that_acts(
     name: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     record = logging.LogRecord("x", logging.INFO, "x", 1, "left out %s\nand more", (name,), None)
-    line = ShownLines("%(message)s").format(record)
+    line = PrintableFormatter("%(message)s").format(record)
     assert line.startswith("left out ")
     assert line.endswith("\nand more")
 

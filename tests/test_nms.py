@@ -293,7 +293,9 @@ def test_the_best_boxes_decide_as_all_do(
 
     inner = nms._suppress_preselected
 
-    def counting(suppress: Callable[[Tensor, Tensor], nms.NmsResult], *others: Any) -> nms.NmsResult:
+    def counting(
+        suppress: Callable[[Tensor, Tensor], nms.NmsResult], *others: Any
+    ) -> nms.NmsResult:
         def counted(some: Tensor, of_these: Tensor) -> nms.NmsResult:
             calls.append(len(some))
             return suppress(some, of_these)

@@ -18,7 +18,7 @@ from support.odd_masks import NAMES, iou, odd_bitmaps, odd_detections, photo
 
 from data.catalog import open_dataset
 from yolact import CocoFile, ResultFolder
-from yolact.cli.predict import spoils_all
+from yolact.cli.predict import is_fatal
 from yolact.errors import UsageError
 from yolact.results.folder import KINDS, Kind
 
@@ -310,4 +310,4 @@ def test_a_full_disk_under_a_table_is_told(
         monkeypatch.setattr(folder._collected, "_tables", {kind: FullTable()})
         with pytest.raises(OSError, match=said) as told:
             folder.add(odd_detections(), "a")
-    assert spoils_all(told.value)
+    assert is_fatal(told.value)

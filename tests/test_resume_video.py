@@ -26,7 +26,7 @@ from data.video.encoder import Encoder, join
 from data.video.reader import open_video
 from data.video.writer import VideoWriter
 from yolact.cli.common import run_command
-from yolact.cli.predict import spoils_all
+from yolact.cli.predict import is_fatal
 from yolact.predictor import Predictor
 from yolact.video import parts
 
@@ -175,7 +175,7 @@ def test_sound_is_read_as_carefully_as_frames() -> None:
         assert SoundOfFile.open(stack, Path("clip.mp4")) is None
 
 
-def test_a_full_disk_under_a_video_spoils_all(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_under_a_video_is_fatal(monkeypatch: pytest.MonkeyPatch) -> None:
     def full(*_: object) -> None:
         raise OSError(errno.ENOSPC, "disk full")
 
@@ -185,8 +185,8 @@ def test_a_full_disk_under_a_video_spoils_all(monkeypatch: pytest.MonkeyPatch) -
         VideoWriter("a.mp4", 25, (32, 32)) as writer,
     ):
         writer.write(np.zeros((32, 32, 3), np.uint8))
-    assert spoils_all(told.value)
-    assert not spoils_all(OSError("cannot write this one"))
+    assert is_fatal(told.value)
+    assert not is_fatal(OSError("cannot write this one"))
 
 
 def test_a_joined_video_is_like_one_in_one_piece() -> None:

@@ -16,7 +16,7 @@ from support.tiny import SETTINGS
 from data.shapes.scenes import ShapeScenes
 from yolact import Config, Predictor, build_model, get_config, list_configs, load_model
 from yolact.checkpoint import IN_REPOSITORY, read_checkpoint, resolve_weights, save_checkpoint
-from yolact.cli.eval_flags import parse_arguments, shown, timed
+from yolact.cli.eval_flags import benchmark_thresholds, display_thresholds, parse_arguments
 from yolact.cli.from_flags import choose_model, origin_of
 from yolact.engines.exported import metadata, read_trained
 from yolact.errors import OptionError, UsageError
@@ -165,11 +165,11 @@ def test_flags_left_out_are_the_models_own(
 ) -> None:
     args = parse_arguments(None, [f"--trained_model={checkpoint}", "--image=a.jpg", *flags])
     read, config = choose_model(args)
-    thresholds = shown(args, config)
+    thresholds = display_thresholds(args, config)
     assert (thresholds.score, thresholds.top_k, thresholds.labels) == pictures
     assert thresholds.drop_empty
-    assert (timed(args).score, timed(args).top_k) == counted
-    assert not timed(args).drop_empty
+    assert (benchmark_thresholds(args).score, benchmark_thresholds(args).top_k) == counted
+    assert not benchmark_thresholds(args).drop_empty
     assert origin_of(args, read, config).score_threshold == (args.score_threshold or 0.0)
 
 
@@ -185,7 +185,7 @@ def test_flags_left_out_are_the_models_own(
 def test_classes_that_cannot_be_shown(checkpoint: Path, flags: list[str], said: str) -> None:
     with pytest.raises(UsageError) as caught:
         args = parse_arguments(None, [f"--trained_model={checkpoint}", *flags])
-        shown(args, choose_model(args)[1])
+        display_thresholds(args, choose_model(args)[1])
     assert str(caught.value).startswith(said)
 
 

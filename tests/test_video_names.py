@@ -16,7 +16,7 @@ from data.video.writer import VideoWriter, free_name
 from yolact.cli.common import run_command
 from yolact.cli.main import script_arguments
 from yolact.cli.output_names import images_and_pictures, source_and_video
-from yolact.cli.process import ended_as_by_ctrl_c
+from yolact.cli.process import signals_as_keyboard_interrupt
 from yolact.results.detections import Detections
 from yolact.video.pipeline import run_video
 
@@ -188,7 +188,7 @@ def test_signals_end_a_run_as_ctrl_c_does(
 @pytest.mark.parametrize("number", ENDING)
 def test_only_the_first_signal_counts(number: int) -> None:
     ends = []
-    with pytest.raises(KeyboardInterrupt), ended_as_by_ctrl_c():
+    with pytest.raises(KeyboardInterrupt), signals_as_keyboard_interrupt():
         try:
             os.kill(os.getpid(), number)
         finally:
@@ -202,7 +202,7 @@ def test_what_is_ignored_stays_so() -> None:
     number = ENDING[-1]
     before = signal.signal(number, signal.SIG_IGN)
     try:
-        with ended_as_by_ctrl_c():
+        with signals_as_keyboard_interrupt():
             os.kill(os.getpid(), number)
     finally:
         signal.signal(number, before)

@@ -22,7 +22,7 @@ from yolact.files import write_json
 from yolact.predictor import Predictor
 from yolact.results.thresholds import Thresholds
 
-from .eval_flags import check_ranges, image_order, timed, video_options
+from .eval_flags import benchmark_thresholds, check_ranges, image_order, video_options
 from .evaluate import validation_set
 from .from_flags import choose_model, drawing, engine_for, load_predictor
 from .inputs import parse_source
@@ -69,7 +69,7 @@ def measure_speed(args: argparse.Namespace) -> None:
             logger.warning("left out: %s", error)  # what this machine or model cannot do
     if not variants:
         raise ValueError("nothing that can be measured here")
-    report = benchmark(variants, images, timed(args), args.batch_sizes)
+    report = benchmark(variants, images, benchmark_thresholds(args), args.batch_sizes)
     print(report.format())
     if args.json:
         write_json(args.json, report.to_dict(), indent=1)
@@ -117,7 +117,7 @@ def variant(args: argparse.Namespace, checkpoint: Checkpoint, config: Config) ->
         source, draw = parse_source(args.video)[0], drawing(args, "class")
         most = args.max_images if args.max_images > 0 else None
         options = replace(video_options(args), max_frames=most)
-        run = partial(time_video, source, predictor, draw, timed(args), options)
+        run = partial(time_video, source, predictor, draw, benchmark_thresholds(args), options)
     return Variant(label, predictor, drawing(args), engine, run)
 
 

@@ -23,7 +23,7 @@ from yolact.errors import OptionError, UsageError
 from yolact.presets import get_config
 from yolact.runs.names import find_checkpoints
 
-from .process import Shown, ended_as_by_ctrl_c, exit_code, log_to, shown
+from .process import PrintableStream, exit_code, log_to, safe_text, signals_as_keyboard_interrupt
 
 logger = logging.getLogger(__name__)
 
@@ -142,7 +142,7 @@ class Parser(argparse.ArgumentParser):
         if match := re.fullmatch(r"argument (.+): invalid (float|int) value: '(.*)'", message):
             number = "a number" if match[2] == "float" else "a whole number"
             message = f"{match[1]}={match[3]}: expected {number}"
-        self.exit(WRONG_USAGE, f"error: {shown(message)}\n")
+        self.exit(WRONG_USAGE, f"error: {safe_text(message)}\n")
 
 
 def make_parser(program: str, description: str | None) -> argparse.ArgumentParser:
@@ -322,8 +322,8 @@ def run_command(
     log_to(sys.stderr)
     try:
         with (
-            ended_as_by_ctrl_c(),
-            redirect_stdout(Shown(sys.stdout)),
+            signals_as_keyboard_interrupt(),
+            redirect_stdout(PrintableStream(sys.stdout)),
             advised("try a smaller --batch_size or image"),
         ):
             main(argv)
@@ -348,5 +348,5 @@ def _complain(error: object, code: int) -> int:
     text = " ".join((str(error) or type(error).__name__).split())
     if len(text) > _LONGEST_ERROR:  # of what a file holds; the mend is at the end
         text = f"{text[: _LONGEST_ERROR // 2]} ... {text[-_LONGEST_ERROR // 2 :]}"
-    print("error: " + shown(text), file=sys.stderr)
+    print("error: " + safe_text(text), file=sys.stderr)
     return code

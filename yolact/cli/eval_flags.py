@@ -280,7 +280,7 @@ def check_ranges(args: argparse.Namespace) -> None:
         RawFormat.parse(args.raw or "1x1@1")
     except ValueError as error:
         raise UsageError(f"--raw={error}") from None
-    with in_flags():
+    with flag_errors():
         Thresholds(args.score_threshold or 0.0, args.top_k)
         keyframes(args)
     if (args.keyframes or args.track) and args.engine == "plain":
@@ -289,7 +289,7 @@ def check_ranges(args: argparse.Namespace) -> None:
 
 
 @contextmanager
-def in_flags() -> Iterator[None]:
+def flag_errors() -> Iterator[None]:
     """Turn the refusal of a value into that of a flag."""
     try:
         yield
@@ -297,32 +297,32 @@ def in_flags() -> Iterator[None]:
         raise UsageError(error.on_command_line) from None
 
 
-def shown(args: argparse.Namespace, config: Config) -> Thresholds:
+def display_thresholds(args: argparse.Namespace, config: Config) -> Thresholds:
     """Return which detections are shown.
 
     Raises:
         UsageError: --classes that the model does not know.
     """
     own, names = config.score_threshold, config.model.names
-    with in_flags():
+    with flag_errors():
         chosen = Thresholds.for_pictures(own, names, args.score_threshold, args.top_k, args.classes)
     return replace(chosen, min_area=args.min_area)
 
 
-def timed(args: argparse.Namespace) -> Thresholds:
+def benchmark_thresholds(args: argparse.Namespace) -> Thresholds:
     """Return which detections a benchmark draws: by default as in 2019, whatever the model."""
     return Thresholds(args.score_threshold or 0.0, args.top_k or 5)
 
 
 def tiling(args: argparse.Namespace) -> Tiling | None:
     """Return how large images are cut; None for not at all."""
-    with in_flags():
+    with flag_errors():
         if args.tile is None:
             return None
         return Tiling(args.tile, args.overlap, args.overview, args.max_pixels)
 
 
-def told_tiles(args: argparse.Namespace) -> str | None:
+def describe_tiling(args: argparse.Namespace) -> str | None:
     """Say in words how images are cut; None for not at all."""
     if args.tile is None:
         return None
@@ -364,7 +364,7 @@ def outputs(args: argparse.Namespace) -> Outputs:
         coco_json=(args.bbox_det_file, args.mask_det_file) if args.output_coco_json else None,
         web_json=args.web_det_path if args.output_web_json else None,
         order=f"shuffled, seed {args.seed}" if args.shuffle else None,
-        tiles=told_tiles(args),
+        tiles=describe_tiling(args),
     )
 
 

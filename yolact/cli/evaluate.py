@@ -23,7 +23,7 @@ from yolact.results.detections import Detections
 from yolact.results.thresholds import Thresholds
 from yolact.tiles.segment import Tiling
 
-from .predict import segmenting
+from .predict import make_segment
 
 logger = logging.getLogger(__name__)
 
@@ -104,7 +104,7 @@ def detect_in_dataset(
     """
     counted = Thresholds(score_threshold)
     fast = predictor if tiling else predictor.for_many()  # tiles are many as they are
-    segment = segmenting(fast, counted, tiling)
+    segment = make_segment(fast, counted, tiling)
     evaluate(
         lambda image: segment([image])[0],
         dataset,

@@ -40,7 +40,7 @@ from .common import (
     with_data,
     with_settings,
 )
-from .eval_flags import told_tiles
+from .eval_flags import describe_tiling
 from .inputs import parse_source
 
 logger = logging.getLogger(__name__)
@@ -182,12 +182,12 @@ def origin_of(
         engine=engine.name if engine else args.engine,
         precision=engine.precision if engine else args.precision,
         settings=settings_of(config),
-        tiles=told_tiles(args) or "none",
+        tiles=describe_tiling(args) or "none",
         images=images,
     )
 
 
-def go_on_as_noted(args: argparse.Namespace, progress: Path) -> None:
+def keep_noted_engine(args: argparse.Namespace, progress: Path) -> None:
     """Take the engine and precision that a run began with, unless flags say others.
 
     Which is fast here is measured, and can come out otherwise the next time.

@@ -101,7 +101,7 @@ def segment_image(
         prototypes: also write these and the soft masks as .npy files.
     """
     shot = read(source, tiling.max_pixels if tiling else None)
-    found = segmenting(predictor, thresholds, tiling)([shot.image])[0]
+    found = make_segment(predictor, thresholds, tiling)([shot.image])[0]
     detections = replace(found, source=shot.source, picture=shot.image)
     saving.print_json(detections)
     saving.print(*describe(detections))
@@ -156,7 +156,7 @@ def segment_images(
         missing = files.missing(names)
         results = segment_many(
             open_many([named[source][0] for source in missing]),
-            segmenting(fast, thresholds, tiling),
+            make_segment(fast, thresholds, tiling),
             1,
             fast.workers,
             skip=True,
@@ -183,7 +183,7 @@ def _write_image(
     try:
         files.note(write_image(files, detections, picture, draw, saving))
     except (OSError, ValueError) as error:
-        if spoils_all(error):
+        if is_fatal(error):
             raise
         logger.warning("not written: %s: %s", detections.source, error)
         return False
@@ -203,7 +203,7 @@ def name_in(folder: Path, file: Path) -> str:
     return file.relative_to(folder).with_suffix("").as_posix()
 
 
-def spoils_all(error: BaseException | None) -> bool:
+def is_fatal(error: BaseException | None) -> bool:
     """Tell an error that the next file would give as well, such as of a full disk."""
     while error is not None:
         if isinstance(error, OSError) and error.errno in _OF_NO_ONE_FILE:
@@ -222,7 +222,7 @@ def write_image(
     return files.write(detections, name, [picture] if saving.picture else [])
 
 
-def segmenting(predictor: Predictor, thresholds: Thresholds, tiling: Tiling | None) -> Segment:
+def make_segment(predictor: Predictor, thresholds: Thresholds, tiling: Tiling | None) -> Segment:
     """Return what finds the objects of images, at once or tile by tile."""
     if tiling is None:
         return partial(predictor.segment, thresholds=thresholds)
@@ -256,7 +256,7 @@ def segment_video(
         if output is not None and files is not None and saving.settings is not None:
             made = Parts(output, saving.settings, options.batch, saving.picture)
             parts = stack.enter_context(made)
-            if _goes_on(name, files, parts):
+            if _resumes(name, files, parts):
                 return
 
         def on_frame(number: int, detections: Detections) -> None:
@@ -288,7 +288,7 @@ def segment_video(
     _refuse_damage(name, outcome.damage)
 
 
-def _goes_on(name: str, files: ResultFolder, parts: Parts) -> bool:
+def _resumes(name: str, files: ResultFolder, parts: Parts) -> bool:
     """Find where a video goes on; True if it is finished already."""
     finished = parts.finished
     frames = (finished or {}).get("frames", parts.start)
@@ -371,7 +371,7 @@ def key_frames(
 ) -> KeyFrames | None:
     """Return which frames of a video the network looks at, and say so; None for all of them."""
     if asked is None:
-        asked = "auto" if video.is_live and not _keeps_up(predict, video) else "off"
+        asked = "auto" if video.is_live and not _is_fast_enough(predict, video) else "off"
     keys = KeyFrames.asked(asked, video.fps, thresholds.select)
     if keys is not None:
         every = keys.every and longest_stretch(video.image_hw, keys.every)
@@ -381,7 +381,7 @@ def key_frames(
     return keys
 
 
-def _keeps_up(predict: Predict, video: VideoSource) -> bool:
+def _is_fast_enough(predict: Predict, video: VideoSource) -> bool:
     """Tell whether the network takes less time than lies between two frames."""
     blank = np.zeros((*video.image_hw, 3), np.uint8)
     predict([blank])  # the first run is slower

@@ -14,12 +14,14 @@ from typing import TextIO
 from data.files import without_password
 from data.problems import printable
 
-ENDING = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
+TERMINATION_SIGNALS = [
+    getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)
+]
 """Of `kill`, service managers and containers, and of a terminal that closes."""
 
 
 @contextmanager
-def ended_as_by_ctrl_c() -> Iterator[None]:
+def signals_as_keyboard_interrupt() -> Iterator[None]:
     """Raise KeyboardInterrupt with the signal's number on the first such signal.
 
     Later ones are ignored, as what was computed is being written. So is one that was ignored
@@ -32,7 +34,7 @@ def ended_as_by_ctrl_c() -> Iterator[None]:
         raise KeyboardInterrupt(number)
 
     in_main_thread = threading.current_thread() is threading.main_thread()
-    taken = [each for each in ENDING if signal.getsignal(each) == signal.SIG_DFL]
+    taken = [each for each in TERMINATION_SIGNALS if signal.getsignal(each) == signal.SIG_DFL]
     before = {each: signal.signal(each, end) for each in taken} if in_main_thread else {}
     try:
         yield
@@ -46,7 +48,7 @@ def exit_code(stopped: KeyboardInterrupt) -> int:
     return 128 + (stopped.args[0] if stopped.args else signal.SIGINT)
 
 
-class Shown(io.TextIOBase):
+class PrintableStream(io.TextIOBase):
     """A text stream that replaces what its target cannot show, or would act on.
 
     Args:
@@ -63,8 +65,8 @@ class Shown(io.TextIOBase):
 
     def write(self, text: str) -> int:
         """Write a text; letters that the encoding lacks, and controls, become question marks."""
-        shown = printable(text, keep="\n\t").encode(self.encoding, "replace")
-        self._target.write(shown.decode(self.encoding))
+        encoded = printable(text, keep="\n\t").encode(self.encoding, "replace")
+        self._target.write(encoded.decode(self.encoding))
         return len(text)
 
     def flush(self) -> None:
@@ -80,15 +82,15 @@ class Shown(io.TextIOBase):
         return self._target.isatty()
 
 
-class ShownLines(logging.Formatter):
-    """Formats messages as `shown`."""
+class PrintableFormatter(logging.Formatter):
+    """Formats messages as `safe_text`."""
 
     def format(self, record: logging.LogRecord) -> str:
         """Return the line, or lines, to show."""
-        return shown(super().format(record))
+        return safe_text(super().format(record))
 
 
-def shown(text: str) -> str:
+def safe_text(text: str) -> str:
     """Return a message without passwords of addresses, and without what would act on a terminal."""
     return without_password(printable(text, keep="\n\t"))
 
@@ -96,5 +98,5 @@ def shown(text: str) -> str:
 def log_to(stream: TextIO) -> None:
     """Show messages of at least INFO, unless somebody has set up logging already."""
     handler = logging.StreamHandler(stream)
-    handler.setFormatter(ShownLines("%(message)s"))
+    handler.setFormatter(PrintableFormatter("%(message)s"))
     logging.basicConfig(level=logging.INFO, handlers=[handler])
