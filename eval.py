@@ -51,7 +51,7 @@ from yolact.cli.saving import saving
 from yolact.config import Config
 from yolact.drawing.window import has_display, show
 from yolact.evaluation.coco import CocoEvaluator
-from yolact.evaluation.kept import Kept, journal_of
+from yolact.evaluation.evaluation_journal import EvaluationJournal, journal_of
 from yolact.evaluation.result_files import load_results
 from yolact.evaluation.result_origin import digest_of_images
 from yolact.results.detections import Detections
@@ -137,8 +137,8 @@ def average_precision(args: argparse.Namespace) -> None:
     else:
         engine = engine_for(args, checkpoint, config)
         origin = origin_of(args, checkpoint, config, engine, images)
-        with Kept(file, origin, wanted, args.resume) as kept:
-            evaluator = CocoEvaluator(dataset.coco, ids, kept.results, limit, kept.note)
+        with EvaluationJournal(file, origin, wanted, args.resume) as journal:
+            evaluator = CocoEvaluator(dataset.coco, ids, journal.results, limit, journal.note)
             detect_in_dataset(
                 load_predictor(args, checkpoint, config, engine),
                 dataset,
@@ -149,7 +149,7 @@ def average_precision(args: argparse.Namespace) -> None:
                 progress=args.bar,
                 on_image=shown_in_window(args, config) if args.display else None,
             )
-            kept.finish(evaluator.results)
+            journal.finish(evaluator.results)
     write_outputs(evaluator, dataset, config, checkpoint.path, outputs(args))
 
 

@@ -36,8 +36,8 @@ from data.sample import Sample
 from yolact import get_config
 from yolact.evaluation.coco import CocoEvaluator
 from yolact.evaluation.confusion import find_outcome
-from yolact.report.collected import Collected
-from yolact.report.viewer import Shown
+from yolact.report.evaluation_data import EvaluationData
+from yolact.report.viewer import ViewerData
 from yolact.report.write import write_report
 
 need_browser()
@@ -145,15 +145,15 @@ JUDGE = """([images, ...thresholds]) => images.map((image) => {
 })"""
 
 
-def shown(evaluator: CocoEvaluator, score: float, masks: bool = True) -> Shown:
+def shown(evaluator: CocoEvaluator, score: float, masks: bool = True) -> ViewerData:
     matches = evaluator.summarize().main(masks).matches
-    collected = Collected(evaluator.results, evaluator.ground_truth(), masks)
-    outcome = find_outcome(matches, score, collected.overlaps)
+    data = EvaluationData(evaluator.results, evaluator.ground_truth(), masks)
+    outcome = find_outcome(matches, score, data.overlaps)
     files = {image_id: f"{image_id}.jpg" for image_id in evaluator.results.images}
-    return Shown(collected, matches, outcome, NAMES, files)
+    return ViewerData(data, matches, outcome, NAMES, files)
 
 
-def judged(page: Page, told: Shown, score: float, overlap: float = 0.5) -> Any:
+def judged(page: Page, told: ViewerData, score: float, overlap: float = 0.5) -> Any:
     """Let the page judge images: the kinds of the objects, and of the detections, of each."""
     return page.evaluate(JUDGE, [list(told.records(0)), score, overlap])
 
@@ -245,16 +245,16 @@ def count(verdicts: list[list[list[str]]]) -> tuple[Counter[str], Counter[str]]:
     return objects, found
 
 
-def by_coco(told: Shown, overlap: float) -> tuple[int, int, int]:
+def by_coco(told: ViewerData, overlap: float) -> tuple[int, int, int]:
     """Count objects that are found, detections that are right, and those that lie in crowds."""
-    results = told.collected.results
+    results = told.data.results
     parts = [
         {"image_id": one.image_id, "category_id": one.category_id, "score": one.mask_score}
         | {"segmentation": results.run_lengths(one)}
         for one in results.detections
     ]
     with contextlib.redirect_stdout(io.StringIO()):
-        scorer = COCOeval(told.collected.truth, told.collected.truth.loadRes(parts), "segm")
+        scorer = COCOeval(told.data.truth, told.data.truth.loadRes(parts), "segm")
         scorer.params.iouThrs = np.array([overlap])
         scorer.evaluate()
     every_size = scorer.params.areaRng[0]

@@ -307,7 +307,7 @@ def test_a_full_disk_under_a_table_is_told(
     monkeypatch.chdir(tmp_path)
     said = rf"^cannot write out/detections.{kind}: disk full$"
     with ResultFolder("out", [kind]) as folder:
-        monkeypatch.setattr(folder._collected, "_tables", {kind: FullTable()})
+        monkeypatch.setattr(folder._combined, "_tables", {kind: FullTable()})
         with pytest.raises(OSError, match=said) as told:
             folder.add(odd_detections(), "a")
     assert is_fatal(told.value)

@@ -25,7 +25,7 @@ from yolact.explain import explain, save_prototypes
 from yolact.files import remove_numbered, write_picture
 from yolact.predictor import Predictor
 from yolact.results.detections import Detections
-from yolact.results.folder import CUTTINGS, Note, ResultFolder, progress_of
+from yolact.results.folder import CROP_KINDS, Note, ResultFolder, progress_of
 from yolact.results.thresholds import Thresholds
 from yolact.sources.many import open_many
 from yolact.sources.one import read
@@ -275,7 +275,7 @@ def segment_video(
             options,
             display=output is None,
             on_frame=on_frame,
-            cuts=not CUTTINGS.isdisjoint(saving.kinds),
+            cuts=not CROP_KINDS.isdisjoint(saving.kinds),
         )
         if parts is not None:
             outcome = replace(outcome, video=parts.finish(outcome.damage))

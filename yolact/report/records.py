@@ -16,7 +16,7 @@ from data.annotations.run_lengths import decode_checked, measure
 from data.sample import RunLengths
 from yolact.evaluation.matches import Rows
 
-from .collected import Shape, overlaps
+from .evaluation_data import Shape, overlaps
 
 LEAST_OVERLAP = 0.1
 VIEW = 1024  # units along the longer side of an image

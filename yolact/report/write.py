@@ -25,7 +25,7 @@ from yolact.evaluation.metrics import CocoMetrics, plain_metrics
 from yolact.files import write_json, write_text
 from yolact.runs.provenance import as_text, provenance
 
-from .collected import Collected
+from .evaluation_data import EvaluationData
 from .figures import draw_confusion, draw_precision_recall, draw_sizes
 from .page import Page, Picture, Section, render_page
 from .tables import (
@@ -38,7 +38,7 @@ from .tables import (
     summary_table,
     write_csv,
 )
-from .viewer import Shown, write_viewer
+from .viewer import ViewerData, write_viewer
 
 _NUMBERS = (
     "COCO's numbers by pycocotools, in percent. AP is averaged over overlaps of .5 to .95; AP50 "
@@ -103,14 +103,14 @@ def write_report(
     metrics = evaluator.summarize()
     matches = metrics.main(masks).matches
     threshold = best_threshold(matches) if score_threshold is None else score_threshold
-    collected = Collected(evaluator.results, evaluator.ground_truth(), masks)
-    outcome = find_outcome(matches, threshold, collected.overlaps)
+    data = EvaluationData(evaluator.results, evaluator.ground_truth(), masks)
+    outcome = find_outcome(matches, threshold, data.overlaps)
     files = {i: str(dataset.coco.imgs[i].get("file_name", i)) for i in evaluator.results.images}
     evaluation = _Evaluation(metrics, outcome, recall_by_size(outcome), names, files, masks)
     tables = _write_tables(folder, evaluation)
     _write_figures(folder, evaluation)
-    shown = Shown(collected, matches, outcome, names, files)
-    write_viewer(folder, shown, dataset, max_images)
+    viewer_data = ViewerData(data, matches, outcome, names, files)
+    write_viewer(folder, viewer_data, dataset, max_images)
     write_json(folder / "metrics.json", to_record(evaluator, config, about, masks), indent=1)
     facts = {
         **_facts(evaluator, config, about),
@@ -123,7 +123,7 @@ def write_report(
         title=f"{config.name} on {Path(config.dataset).name}",
         subtitle=_subtitle(evaluation),
         kind=evaluation.kind,
-        note=_note(shown, max_images),
+        note=_note(viewer_data, max_images),
         about=facts,
         numbers=_headline(evaluation),
         sections=_sections(evaluation, tables),
@@ -158,8 +158,8 @@ def _subtitle(evaluation: _Evaluation) -> str:
     )
 
 
-def _note(shown: Shown, max_images: int) -> str:
-    images, least = len(shown.files), shown.least_score
+def _note(viewer_data: ViewerData, max_images: int) -> str:
+    images, least = len(viewer_data.files), viewer_data.least_score
     notes = [_KINDS]
     if least:
         notes.append(f"So are detections that score below {least:.2f}.")

@@ -22,7 +22,7 @@ from layers.instances import Instances
 from layers.structures import Index
 from yolact.files import PICTURE_SUFFIXES, as_file_name, write_json, write_picture, write_text
 
-from . import choosing, cuttings, exports
+from . import cropping, exports, selection
 from .thresholds import labels_of
 
 if TYPE_CHECKING:
@@ -88,7 +88,7 @@ class Detections(Instances):
         classes: Collection[str | int] | None = None,
         min_score: float = 0.0,
         min_area: int = 0,
-        inside: choosing.Region | None = None,
+        inside: selection.Region | None = None,
     ) -> Detections:
         """Keep the objects that meet every condition.
 
@@ -107,7 +107,7 @@ class Detections(Instances):
             wanted = labels_of(classes, self.class_names)
             kept &= torch.isin(self.labels, self.labels.new_tensor(wanted))
         if inside is not None:
-            kept &= choosing.centres_inside(self.boxes, inside)
+            kept &= selection.centres_inside(self.boxes, inside)
         found = self[kept]
         return found[found.areas >= min_area] if min_area > 0 else found
 
@@ -134,7 +134,7 @@ class Detections(Instances):
         Raises:
             ValueError: they are of images of different sizes, or of different classes.
         """
-        return choosing.joined(replace(self, coefficients=None), other).sort()
+        return selection.concatenate(replace(self, coefficients=None), other).sort()
 
     # --- their masks -------------------------------------------------------------------------
 
@@ -180,7 +180,7 @@ class Detections(Instances):
             image: (H, W, 3) uint8 RGB; by default the one that was detected in.
             margin: pixels around the box, as far as the image goes.
         """
-        return cuttings.crops(self, self._on(image), margin)
+        return cropping.crops(self, self._on(image), margin)
 
     def cutouts(self, image: Image | None = None) -> list[NDArray[np.uint8]]:
         """Return each object alone, N of (h, w, 4) uint8 RGBA, transparent outside its mask.
@@ -188,7 +188,7 @@ class Detections(Instances):
         Args:
             image: (H, W, 3) uint8 RGB; by default the one that was detected in.
         """
-        return cuttings.cutouts(self.to("cpu"), self._on(image))
+        return cropping.cutouts(self.to("cpu"), self._on(image))
 
     def plot(
         self,

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from yolact.errors import UsageError
 from yolact.files import RunLock, as_file_name, write_json, write_picture, write_text
 
-from .collected import Collected
+from .combined_files import CombinedFiles
 from .detections import Detections
 from .journal import Journal, fits
 
@@ -86,7 +86,7 @@ class ResultFolder:
             raise ValueError(f"kinds={sorted(unknown)}: expected some of {', '.join(KINDS)}")
         self.folder, self.kinds = Path(folder), frozenset(kinds)
         self._table, self._settings, self._resume = table, settings, resume
-        self._collected = Collected(self.folder, self.kinds, image_folder, table)
+        self._combined = CombinedFiles(self.folder, self.kinds, image_folder, table)
         self._open = ExitStack()
         self._journal: Journal | None = None
         self._to_begin_with: list[str] | None = None
@@ -96,14 +96,14 @@ class ResultFolder:
 
     def __enter__(self) -> ResultFolder:
         with ExitStack() as undo:
-            if self._settings is not None or self._collected.paths:
+            if self._settings is not None or self._combined.paths:
                 self._hold(undo)
             if self._settings is not None:
                 settings = {**self._settings, "files": sorted(self.kinds)}
                 path = progress_of(self.folder, self._table)
                 journal = Journal(path, settings, self._resume, is_sound=self._is_sound)
                 self._journal = undo.enter_context(journal)
-            undo.callback(self._collected.close)
+            undo.callback(self._combined.close)
             self._to_begin_with = self._noted()
             if not self._to_begin_with:
                 self._begin()
@@ -173,7 +173,7 @@ class ResultFolder:
         _check_name(name)
         stamp = _stamp(detections.source)
         named = replace(detections, source=detections.source or name)
-        head, entry = self._collected.head(named), self._collected.entry(named)
+        head, entry = self._combined.head(named), self._combined.entry(named)
         sizes = {path: _size(path) for path in files}
         for kind, write in _FILES.items():
             if kind in self.kinds:
@@ -199,7 +199,7 @@ class ResultFolder:
         """
         self._check_open()
         self._begin()
-        self._collected.put(written["head"], written["note"]["collected"])
+        self._combined.put(written["head"], written["note"]["collected"])
         if self._journal is not None and written["source"]:  # without one it is not found again
             if "" not in self._journal:
                 self._journal.note("", written["head"])
@@ -215,7 +215,7 @@ class ResultFolder:
         """The files and folders that results go to."""
         places = {kind: self.folder / kind for kind in ("json", "masks", "crops", "cutouts")}
         places |= {"txt": self.folder / "labels", "labelme": self.folder}
-        places |= self._collected.paths
+        places |= self._combined.paths
         return [places[kind] for kind in KINDS if kind in self.kinds]
 
     def _check_open(self) -> None:
@@ -256,16 +256,16 @@ class ResultFolder:
             return
         journal = self._journal
         if journal is None or "" not in journal:
-            self._collected.begin({})
+            self._combined.begin({})
         else:
             entries = (journal[source]["collected"] for source in sources)
-            self._collected.begin(journal[""], entries)
+            self._combined.begin(journal[""], entries)
 
     def _is_sound(self, key: str, entry: Any) -> bool:
         if not key:
-            return self._collected.is_head(entry)
+            return self._combined.is_head(entry)
         is_note = fits(entry, {"name": str, "stamp": (list, type(None)), "files": dict})
-        return is_note and self._collected.is_entry(entry.get("collected"))
+        return is_note and self._combined.is_entry(entry.get("collected"))
 
     def _is_done(self, source: str, name: str | None) -> bool:
         if self._journal is None or not source or not {"", source} <= self._journal.keys():
@@ -371,7 +371,7 @@ def _write_cutouts(folder: Path, detections: Detections, name: str) -> list[Path
     return _write_pictures(folder / "cutouts", detections, name, detections.cutouts())
 
 
-CUTTINGS: frozenset[Kind] = frozenset({"crops", "cutouts"})
+CROP_KINDS: frozenset[Kind] = frozenset({"crops", "cutouts"})
 """What is made of an image's pixels."""
 
 _FILES: Mapping[Kind, Callable[[Path, Detections, str], list[Path]]] = {

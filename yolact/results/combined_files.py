@@ -25,7 +25,7 @@ _ENTRY: Mapping[str, Any] = {
 }
 
 
-class Collected:
+class CombinedFiles:
     """Writes them as results come; CSV and lines are in the file at once.
 
     Args:

@@ -17,7 +17,7 @@ from .result_origin import IMAGES, Origin
 logger = logging.getLogger(__name__)
 
 
-class Kept(AbstractContextManager["Kept"]):
+class EvaluationJournal(AbstractContextManager["EvaluationJournal"]):
     """Notes what is found in a hidden file beside the one for all results, until that is written.
 
     It stays where it knows more images than are wanted, for the run that wanted these.

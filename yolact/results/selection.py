@@ -36,7 +36,7 @@ def centres_inside(boxes: Tensor, region: Region) -> Tensor:
     return torch.tensor(inside, dtype=torch.bool, device=boxes.device)
 
 
-def joined(first: Found, second: Found) -> Found:
+def concatenate(first: Found, second: Found) -> Found:
     """Return the objects of both, those of the first before; track ids if both have them.
 
     Raises:

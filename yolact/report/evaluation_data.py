@@ -22,7 +22,7 @@ Shape = tuple[list[float], RunLengths]
 
 
 @dataclass(frozen=True)
-class Collected:
+class EvaluationData:
     """What was detected, and what is there.
 
     Attributes:
