@@ -35,22 +35,32 @@ from yolact.cli.predict import VideoOptions, process_video
 from yolact.drawing.detections import draw_detections
 from yolact.errors import UsageError
 from yolact.evaluation.speed import describe_machine
-from yolact.evaluation.videos import Film, RunScores, Truth, Way, mean_scores, score_run, watch
+from yolact.evaluation.videos import (
+    FrameTruth,
+    InMemoryVideo,
+    RunScores,
+    VideoRunConfig,
+    mean_scores,
+    run_in_memory,
+    score_run,
+)
 from yolact.predictor import Predictor
 from yolact.presets import get_config
 from yolact.results.compact import compact_masks
 from yolact.results.detections import Detections
 from yolact.results.thresholds import Thresholds
-from yolact.video.keyframes import Asked
+from yolact.video.keyframes import KeyFrameOption
 from yolact.video.stages import Predict
 
 MODEL = "yolact_resnet18_shapes"
 LARGE = ("yolact_resnet50", "yolact_base")
-KEYFRAMES: tuple[Asked, ...] = ("off", 2, 4, 8, "auto")
+KEYFRAMES: tuple[KeyFrameOption, ...] = ("off", 2, 4, 8, "auto")
 FPS = 25.0
 CAMERA_FPS, NETWORK_SECONDS = 30.0, 0.3
 
-WAYS = tuple(Way(keyframes, track) for track in (False, True) for keyframes in KEYFRAMES)
+RUN_CONFIGS = tuple(
+    VideoRunConfig(keyframes, track) for track in (False, True) for keyframes in KEYFRAMES
+)
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -80,7 +90,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         title = f"{len(KINDS)} generated videos of {args.frames} frames, {MODEL}"
         print_table(title, rows)
         if args.plot:
-            plot({way: of_way[0] for way, of_way in rows.items()}, args.plot)
+            plot({config: of_config[0] for config, of_config in rows.items()}, args.plot)
     clips = sorted(args.clips.glob("*.mp4")) if args.clips else []
     if clips:
         rows = on_clips(Predictor.from_checkpoint(BUNDLED), clips, args.clip_frames)
@@ -93,40 +103,46 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def on_generated(
     predictor: Predictor, frames: int, image_hw: tuple[int, int]
-) -> dict[Way, list[RunScores]]:
-    """Score every way on every kind of video: their mean, then the video with crossings."""
-    rows: dict[Way, list[RunScores]] = {way: [] for way in WAYS}
+) -> dict[VideoRunConfig, list[RunScores]]:
+    """Score every configuration on each kind of video: the mean, then the one with crossings."""
+    rows: dict[VideoRunConfig, list[RunScores]] = {config: [] for config in RUN_CONFIGS}
     predict, thresholds = prepared(predictor, image_hw)
     for kind in KINDS:
         print(f"{kind} ...", file=sys.stderr)
         made = list(moving_shapes(kind, frames, image_hw))
         images = [frame.image for frame in made]
-        truth = [Truth(frame.masks, frame.labels.tolist(), frame.ids.tolist()) for frame in made]
-        for way in WAYS:
-            seen = watch(Film(images, FPS), predict, thresholds, way)
-            rows[way].append(score_run(images, truth, seen, SHAPE_CLASSES))
+        truth = [
+            FrameTruth(frame.masks, frame.labels.tolist(), frame.ids.tolist()) for frame in made
+        ]
+        for config in RUN_CONFIGS:
+            seen = run_in_memory(InMemoryVideo(images, FPS), predict, thresholds, config)
+            rows[config].append(score_run(images, truth, seen, SHAPE_CLASSES))
     crossing = KINDS.index("crossing")
-    return {way: [mean_scores(of_way), of_way[crossing]] for way, of_way in rows.items()}
+    return {
+        config: [mean_scores(of_config), of_config[crossing]] for config, of_config in rows.items()
+    }
 
 
-def on_clips(predictor: Predictor, clips: Sequence[Path], most: int) -> dict[Way, list[RunScores]]:
-    """Score every way on videos, against what the network finds in every frame."""
-    rows: dict[Way, list[RunScores]] = {way: [] for way in WAYS}
+def on_clips(
+    predictor: Predictor, clips: Sequence[Path], most: int
+) -> dict[VideoRunConfig, list[RunScores]]:
+    """Score every configuration on videos, against what the network finds in every frame."""
+    rows: dict[VideoRunConfig, list[RunScores]] = {config: [] for config in RUN_CONFIGS}
     categories = Categories.from_names(predictor.model.class_names)
     for clip in clips:
         print(f"{clip.name} ...", file=sys.stderr)
         with open_video(str(clip)) as video:
             images, fps = list(itertools.islice(video, most)), video.fps
         predict, thresholds = prepared(predictor, (images[0].shape[0], images[0].shape[1]))
-        truth: list[Truth] = []
-        for way in WAYS:
-            seen = watch(Film(images, fps), predict, thresholds, way)
+        truth: list[FrameTruth] = []
+        for config in RUN_CONFIGS:
+            seen = run_in_memory(InMemoryVideo(images, fps), predict, thresholds, config)
             truth = truth or [
-                Truth(found.masks.numpy(), found.labels.tolist(), None)
+                FrameTruth(found.masks.numpy(), found.labels.tolist(), None)
                 for _, found in sorted(seen.found.items())
             ]
-            rows[way].append(score_run(images, truth, seen, categories))
-    return {way: [mean_scores(of_way)] for way, of_way in rows.items()}
+            rows[config].append(score_run(images, truth, seen, categories))
+    return {config: [mean_scores(of_config)] for config, of_config in rows.items()}
 
 
 def prepared(predictor: Predictor, image_hw: tuple[int, int]) -> tuple[Predict, Thresholds]:
@@ -141,24 +157,24 @@ def prepared(predictor: Predictor, image_hw: tuple[int, int]) -> tuple[Predict, 
     return predict, thresholds
 
 
-def print_table(title: str, rows: dict[Way, list[RunScores]]) -> None:
-    """Print a line for each way; a second row of it tells the IDF1 of crossings."""
-    crossing = any(len(of_way) > 1 for of_way in rows.values())
+def print_table(title: str, rows: dict[VideoRunConfig, list[RunScores]]) -> None:
+    """Print a line for each configuration; a second row of it tells the IDF1 of crossings."""
+    crossing = any(len(of_config) > 1 for of_config in rows.values())
     heads = ["key frames", "tracks", "mask AP", "mean IoU", "flicker", "IDF1", "switches"]
     heads += ["IDF1, crossings"] * crossing
     heads += ["frames/s", "delay p50, ms", "p95"]
     print(f"\n{title}\n\n| {' | '.join(heads)} |\n{'| --- ' * len(heads)}|")
-    for way, (first, *others) in rows.items():
+    for config, (first, *others) in rows.items():
         scores = first.scores
         is_known = not math.isnan(scores.idf1)
         cells = [f"{first.ap:.1f}", f"{scores.mean_iou:.3f}", f"{scores.flicker:.3f}"]
         cells += [f"{scores.idf1:.3f}", str(scores.switches)] if is_known else ["", ""]
         cells += [f"{each.scores.idf1:.3f}" if is_known else "" for each in others]
         cells += [f"{first.fps:.1f}", *(f"{delay:.0f}" for delay in first.delays)]
-        print(f"| {way} | {' | '.join(cells)} |", flush=True)
+        print(f"| {config} | {' | '.join(cells)} |", flush=True)
 
 
-def plot(rows: dict[Way, RunScores], path: Path) -> None:
+def plot(rows: dict[VideoRunConfig, RunScores], path: Path) -> None:
     """Draw mean IoU and flicker over frames per second."""
     from matplotlib.figure import Figure
 
@@ -172,9 +188,9 @@ def plot(rows: dict[Way, RunScores], path: Path) -> None:
         for track, label in ((False, "no tracks"), (True, "tracks")):
             color = "C1" if track else "C0"
             places = {
-                way.keyframes: (each.fps, getattr(each.scores, name))
-                for way, each in rows.items()
-                if way.track == track
+                config.keyframes: (each.fps, getattr(each.scores, name))
+                for config, each in rows.items()
+                if config.track == track
             }
             for keyframes, place in places.items():
                 axes.annotate(f" {keyframes}", place)
@@ -191,7 +207,7 @@ def print_live(frames: int, image_hw: tuple[int, int]) -> None:
     """Print how a camera is shown with a network that is slower, exact or not."""
     made = list(moving_shapes("moving", frames, image_hw))
     images = [frame.image for frame in made]
-    truth = [Truth(frame.masks, frame.labels.tolist(), frame.ids.tolist()) for frame in made]
+    truth = [FrameTruth(frame.masks, frame.labels.tolist(), frame.ids.tolist()) for frame in made]
     exact = {id(frame.image): as_detections(frame) for frame in made}
     predict, thresholds = prepared(Predictor.from_checkpoint(MODEL), image_hw)
     networks: dict[str, Predict] = {
@@ -201,14 +217,15 @@ def print_live(frames: int, image_hw: tuple[int, int]) -> None:
     print(f"\nA camera of {CAMERA_FPS:g} frames/s, a network of {NETWORK_SECONDS * 1000:.0f} ms\n")
     heads = ("network", "key frames", "tracks", "shown, frames/s", "delay p50, ms", "p95")
     print(f"| {' | '.join((*heads, 'mean IoU'))} |\n{'| --- ' * (len(heads) + 1)}|")
-    for (name, network), way in itertools.product(
-        networks.items(), (Way("off", False), Way("auto", False), Way("auto", True))
+    for (name, network), config in itertools.product(
+        networks.items(),
+        (VideoRunConfig("off", False), VideoRunConfig("auto", False), VideoRunConfig("auto", True)),
     ):
-        film = Film(images, CAMERA_FPS, is_live=True)
-        seen = watch(film, slowed(network), thresholds, way)
+        video = InMemoryVideo(images, CAMERA_FPS, is_live=True)
+        seen = run_in_memory(video, slowed(network), thresholds, config)
         iou = score_run(images, truth, seen, SHAPE_CLASSES).scores.mean_iou
         numbers = f"{seen.fps:.1f} | {seen.delay(50):.0f} | {seen.delay(95):.0f} | {iou:.3f}"
-        print(f"| {name} | {way} | {numbers} |", flush=True)
+        print(f"| {name} | {config} | {numbers} |", flush=True)
 
 
 def slowed(network: Predict) -> Predict:

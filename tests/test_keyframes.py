@@ -117,16 +117,16 @@ def test_auto_looks_once_a_second_or_more(fps: float) -> None:
 
 def test_auto_holds_few_large_frames() -> None:
     frame = np.broadcast_to(np.uint8(0), (4320, 7680, 3))
-    stretches = KeyFrames(None).stretches([Shot(frame)] * 4)
-    assert [len(stretch) for stretch in stretches] == [1] * 4
+    groups = KeyFrames(None).groups([Shot(frame)] * 4)
+    assert [len(group) for group in groups] == [1] * 4
 
 
 def test_a_long_stretch_is_cut_where_frames_are_large() -> None:
     frame = np.broadcast_to(np.uint8(0), (4320, 7680, 3))
-    stretches = KeyFrames(1000).stretches([Shot(frame)] * 5)
-    assert [len(stretch) for stretch in stretches] == [2, 2, 1]
+    groups = KeyFrames(1000).groups([Shot(frame)] * 5)
+    assert [len(group) for group in groups] == [2, 2, 1]
     small = np.broadcast_to(np.uint8(0), (48, 64, 3))
-    assert [len(each) for each in KeyFrames(100).stretches([Shot(small)] * 250)] == [100, 100, 50]
+    assert [len(each) for each in KeyFrames(100).groups([Shot(small)] * 250)] == [100, 100, 50]
 
 
 def test_auto_looks_more_often_where_much_moves() -> None:
@@ -150,16 +150,16 @@ def test_every_size(hw: tuple[int, int]) -> None:
     keys = KeyFrames(3)
     some = replace(square(10), image_hw=hw, mask_frames=torch.tensor([[0.0, 0, hw[1], hw[0]]]))
     some = replace(some, boxes=torch.tensor([[0.0, 0, *hw[::-1]]]))
-    pairs = ((stretch, some) for stretch in keys.stretches(shots))
-    filled = list(keys.fill(pairs, Network()))
+    pairs = ((group, some) for group in keys.groups(shots))
+    filled = list(keys.interpolate(pairs, Network()))
     assert [shot.source for shot, _ in filled] == [str(i) for i in range(7)]
     assert all(found.image_hw == hw and len(found) == 1 for _, found in filled)
 
 
 def test_a_change_of_size_is_a_cut() -> None:
     images = [picture(0), picture(1), picture(2)[:90], picture(3)[:90]]
-    stretches = list(KeyFrames(4).stretches([Shot(image) for image in images]))
-    assert [len(stretch) for stretch in stretches] == [2, 2]
+    groups = list(KeyFrames(4).groups([Shot(image) for image in images]))
+    assert [len(group) for group in groups] == [2, 2]
 
 
 @pytest.mark.parametrize("stage", ["read", "predict", "draw", "on_frame"])
@@ -289,7 +289,7 @@ def test_off_is_what_a_plain_loop_gives(tmp_path: Path) -> None:
             output=output,
             display=False,
             on_frame=lambda _, found: got.append(found.to_json()),
-            keyframes=KeyFrames.asked("off", source.fps, Thresholds().select),
+            keyframes=KeyFrames.from_option("off", source.fps, Thresholds().select),
         )
     assert got == expected
     assert output.read_bytes() == by_hand.read_bytes()
@@ -303,13 +303,13 @@ def test_what_is_carried_says_so() -> None:
 
 @pytest.mark.parametrize("asked", ["off", 1])
 def test_off(asked: object) -> None:
-    assert KeyFrames.asked(asked, 30, Thresholds().select) is None
+    assert KeyFrames.from_option(asked, 30, Thresholds().select) is None
 
 
 @pytest.mark.parametrize("asked", [0, -1, True, 2.5, "sometimes", None])
 def test_what_chooses_no_key_frames(asked: object) -> None:
     with pytest.raises(OptionError, match="expected auto, off, or a whole number, at least 1"):
-        KeyFrames.asked(asked, 30, Thresholds().select)
+        KeyFrames.from_option(asked, 30, Thresholds().select)
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from yolact.evaluation.tracking import TrackScorer
-from yolact.video.overlaps import mask_overlaps, pairs
+from yolact.video.overlaps import mask_overlaps, match_pairs
 
 
 def squares(*corners: tuple[int, int], side: int = 4) -> np.ndarray:
@@ -48,7 +48,7 @@ def test_an_empty_mask_overlaps_nothing() -> None:
     ],
 )
 def test_pairs(overlaps: Any, expected: list[tuple[int, int]]) -> None:
-    assert sorted(pairs(np.asarray(overlaps))) == expected
+    assert sorted(match_pairs(np.asarray(overlaps))) == expected
 
 
 def scored(frames: list[tuple[str, str]], overlap: float = 1.0) -> tuple[float, float, int]:

@@ -16,7 +16,7 @@ from yolact.evaluation.tracking import TrackScorer, TrackScores
 from yolact.results.detections import Detections
 from yolact.video.flow import FlowEstimator, carry, shrink
 from yolact.video.overlaps import mask_overlaps
-from yolact.video.tracks import LOST_SECONDS, Tracker, tracked
+from yolact.video.tracks import LOST_SECONDS, Tracker, track_frames
 
 FPS = 20
 
@@ -170,7 +170,7 @@ def test_what_is_missed_counts_among_the_most_that_are_kept(most: int | None) ->
 
 def test_frames_of_a_generator() -> None:
     frames = [replace(found, picture=frame.image) for frame, found in perfect("moving", 3)]
-    assert len([*tracked(found for found in frames)]) == 3
+    assert len([*track_frames(found for found in frames)]) == 3
     closed = []
 
     def forever():  # type: ignore[no-untyped-def]
@@ -180,7 +180,7 @@ def test_frames_of_a_generator() -> None:
         finally:
             closed.append(True)
 
-    results = tracked(forever())
+    results = track_frames(forever())
     assert len(ids_of(next(results))) == 6
     results.close()
     assert closed

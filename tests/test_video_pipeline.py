@@ -220,7 +220,7 @@ def test_error_at_closing_the_window_finishes_the_output(
 def test_the_rate_is_that_of_the_last_thirty(monkeypatch: pytest.MonkeyPatch) -> None:
     now = iter([0.0] * 3 + [0.5 * number for number in range(1, 40)])
     monkeypatch.setattr(stages, "time", SimpleNamespace(perf_counter=lambda: next(now)))
-    rate = stages.Rate()
+    rate = stages.FpsCounter()
     told = [rate.tick() for _ in range(42)]
     assert told[:5] == [0, 0, 0, 6, 4]
     assert told[-1] == rate.value == 2

@@ -251,9 +251,9 @@ class Predictor:
         found = self._each_of(many, batch, thresholds, keyframes, skip)
         if not track:
             return found
-        from .video.tracks import tracked
+        from .video.tracks import track_frames
 
-        return tracked(found, thresholds.top_k)
+        return track_frames(found, thresholds.top_k)
 
     def _each_of(
         self, many: Many, batch: int, thresholds: Thresholds, keyframes: int | str, skip: bool

@@ -21,7 +21,7 @@ from yolact.evaluation.coco import eval_order
 from yolact.report.write import MAX_SHOWN
 from yolact.results.thresholds import Thresholds
 from yolact.tiles.segment import Tiling
-from yolact.video.keyframes import Asked, check_keyframes
+from yolact.video.keyframes import KeyFrameOption, check_keyframes
 
 from .common import DATA, Flag, add_flags, add_machine_flags, at_least, flag, make_parser, str2bool
 from .evaluate import Outputs
@@ -343,13 +343,13 @@ def video_options(args: argparse.Namespace) -> VideoOptions:
     )
 
 
-def keyframes(args: argparse.Namespace) -> Asked | None:
+def keyframes(args: argparse.Namespace) -> KeyFrameOption | None:
     """Return which frames of a video the network looks at; None leaves it open."""
     text = args.keyframes
-    asked: Asked | None = int(text) if text and text.isdecimal() else text
-    if asked is not None:
-        check_keyframes(asked)
-    return asked
+    option: KeyFrameOption | None = int(text) if text and text.isdecimal() else text
+    if option is not None:
+        check_keyframes(option)
+    return option
 
 
 def outputs(args: argparse.Namespace) -> Outputs:

@@ -31,7 +31,7 @@ from yolact.sources.many import open_many
 from yolact.sources.one import read
 from yolact.stream import Segment, segment_many
 from yolact.tiles.segment import Tiling, in_tiles
-from yolact.video.keyframes import Asked, KeyFrames, longest_stretch
+from yolact.video.keyframes import KeyFrameOption, KeyFrames, max_group_length
 from yolact.video.parts import Parts
 from yolact.video.pipeline import VideoReport, run_video
 from yolact.video.stages import Predict
@@ -70,7 +70,7 @@ class VideoOptions:
     max_frames: int | None = None
     timeout: float = TIMEOUT
     raw: str | None = None
-    keyframes: Asked | None = None
+    keyframes: KeyFrameOption | None = None
     track: bool = False
 
 
@@ -367,14 +367,14 @@ def process_video(
 
 
 def key_frames(
-    asked: Asked | None, video: VideoSource, predict: Predict, thresholds: Thresholds
+    option: KeyFrameOption | None, video: VideoSource, predict: Predict, thresholds: Thresholds
 ) -> KeyFrames | None:
     """Return which frames of a video the network looks at, and say so; None for all of them."""
-    if asked is None:
-        asked = "auto" if video.is_live and not _is_fast_enough(predict, video) else "off"
-    keys = KeyFrames.asked(asked, video.fps, thresholds.select)
+    if option is None:
+        option = "auto" if video.is_live and not _is_fast_enough(predict, video) else "off"
+    keys = KeyFrames.from_option(option, video.fps, thresholds.select)
     if keys is not None:
-        every = keys.every and longest_stretch(video.image_hw, keys.every)
+        every = keys.every and max_group_length(video.image_hw, keys.every)
         which = f"one frame in {every}" if every else "the frames that need it"
         which = "the newest frame" if video.is_live else which
         logger.info("the network runs on %s, and optical flow carries its results on", which)

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from yolact.video.overlaps import Masks, Overlaps, mask_overlaps, pairs
+from yolact.video.overlaps import Masks, Overlaps, mask_overlaps, match_pairs
 
 MATCHED = 0.5
 """Least overlap of an object and what counts as the same one."""
@@ -53,9 +53,9 @@ class TrackScorer:
             overlaps: (M, N) intersection over union of their masks, see `mask_overlaps`.
         """
         self._found += len(found_ids)
-        found_best = [float(overlaps[pair]) for pair in pairs(overlaps)]
+        found_best = [float(overlaps[pair]) for pair in match_pairs(overlaps)]
         self._overlaps += found_best + [0.0] * (len(truth_ids) - len(found_best))
-        for row, column in pairs(np.where(overlaps >= MATCHED, overlaps, 0.0)):
+        for row, column in match_pairs(np.where(overlaps >= MATCHED, overlaps, 0.0)):
             truth, found = truth_ids[row], found_ids[column]
             self._switches += self._last.get(truth, found) != found
             self._last[truth] = found
@@ -70,7 +70,7 @@ class TrackScorer:
             masks: (M, H, W), those of the next.
         """
         overlaps = mask_overlaps(carried, masks)
-        kept = [float(overlaps[pair]) for pair in pairs(overlaps)]
+        kept = [float(overlaps[pair]) for pair in match_pairs(overlaps)]
         self._steadiness += kept + [0.0] * (max(overlaps.shape) - len(kept))
 
     def summarize(self) -> TrackScores:
@@ -92,4 +92,4 @@ def _agreeing(counts: Mapping[tuple[Hashable, Hashable], int]) -> int:
     table = np.zeros((len(rows), len(columns)))
     for (truth, found), count in counts.items():
         table[rows[truth], columns[found]] = count
-    return int(sum(table[pair] for pair in pairs(table)))
+    return int(sum(table[pair] for pair in match_pairs(table)))

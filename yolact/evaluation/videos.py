@@ -1,4 +1,4 @@
-"""A video run in one of several ways, and scored: masks, identities, flicker, speed, delay."""
+"""A video run with some settings, and scored: masks, identities, flicker, speed, delay."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from yolact.drawing.detections import draw_detections
 from yolact.results.detections import Detections
 from yolact.results.thresholds import Thresholds
 from yolact.video.flow import FlowEstimator, carry, shrink
-from yolact.video.keyframes import Asked, KeyFrames
+from yolact.video.keyframes import KeyFrameOption, KeyFrames
 from yolact.video.overlaps import mask_overlaps
 from yolact.video.pipeline import run_video
 from yolact.video.stages import Predict
@@ -31,17 +31,17 @@ from .coco import CocoEvaluator
 from .tracking import TrackScorer, TrackScores
 
 
-class Way(NamedTuple):
-    """A way to run a video."""
+class VideoRunConfig(NamedTuple):
+    """How to run a video."""
 
-    keyframes: Asked
+    keyframes: KeyFrameOption
     track: bool
 
     def __str__(self) -> str:
         return f"{self.keyframes} | {'yes' if self.track else 'no'}"
 
 
-class Film(VideoSource):
+class InMemoryVideo(VideoSource):
     """Frames in memory, each noted when it is read; live, they come by the clock."""
 
     def __init__(self, images: Sequence[Image], fps: float, *, is_live: bool = False):
@@ -65,7 +65,7 @@ class Film(VideoSource):
         """Do nothing: there is nothing to close."""
 
 
-class Truth(NamedTuple):
+class FrameTruth(NamedTuple):
     """What there is in a frame.
 
     Attributes:
@@ -80,7 +80,7 @@ class Truth(NamedTuple):
 
 
 @dataclass
-class Watched:
+class VideoRun:
     """What a run of a video gave.
 
     Attributes:
@@ -99,7 +99,7 @@ class Watched:
 
 
 class RunScores(NamedTuple):
-    """The scores of a way on a video."""
+    """The scores of a run of a video."""
 
     ap: float
     scores: TrackScores
@@ -107,36 +107,38 @@ class RunScores(NamedTuple):
     delays: tuple[float, float]  # median and 95th percentile, in ms
 
 
-def watch(film: Film, predict: Predict, thresholds: Thresholds, way: Way) -> Watched:
+def run_in_memory(
+    video: InMemoryVideo, predict: Predict, thresholds: Thresholds, config: VideoRunConfig
+) -> VideoRun:
     """Run a video."""
-    seen = Watched()
+    run = VideoRun()
 
     def note(position: int, found: Detections) -> None:
-        seen.delays.append(time.perf_counter() - film.read_at[position])
-        seen.found[position] = replace(found, picture=None)
+        run.delays.append(time.perf_counter() - video.read_at[position])
+        run.found[position] = replace(found, picture=None)
 
     report = run_video(
-        film,
+        video,
         predict,
         draw_detections,
         output=None,
         display=False,
         on_frame=note,
-        keyframes=KeyFrames.asked(way.keyframes, film.fps, thresholds.select),
-        track=Tracker().update if way.track else None,
+        keyframes=KeyFrames.from_option(config.keyframes, video.fps, thresholds.select),
+        track=Tracker().update if config.track else None,
     )
-    seen.fps = report.fps
-    return seen
+    run.fps = report.fps
+    return run
 
 
 def score_run(
-    images: Sequence[Image], truth: Sequence[Truth], seen: Watched, categories: Categories
+    images: Sequence[Image], truth: Sequence[FrameTruth], run: VideoRun, categories: Categories
 ) -> RunScores:
     """Score a run; frames that were not delivered do not count."""
     scorer, estimate = TrackScorer(), FlowEstimator()
     before: tuple[int, Detections] | None = None
     evaluator = CocoEvaluator(coco_index(_coco_content(truth, categories)), categories.category_ids)
-    for position, found in sorted(seen.found.items()):
+    for position, found in sorted(run.found.items()):
         masks, there = found.masks.numpy(), truth[position]
         ids = list(range(len(found))) if found.track_ids is None else found.track_ids.tolist()
         objects = list(range(len(there.labels))) if there.ids is None else there.ids
@@ -150,10 +152,10 @@ def score_run(
     if found.track_ids is None or there.ids is None:
         scores = scores._replace(idf1=math.nan)
     ap = evaluator.summarize().mask.overlaps["all"]
-    return RunScores(ap, scores, seen.fps, (seen.delay(50), seen.delay(95)))
+    return RunScores(ap, scores, run.fps, (run.delay(50), run.delay(95)))
 
 
-def _coco_content(truth: Sequence[Truth], categories: Categories) -> dict[str, Any]:
+def _coco_content(truth: Sequence[FrameTruth], categories: Categories) -> dict[str, Any]:
     """Return a video's truth as COCO's content, whose images are the frames."""
     images: list[dict[str, Any]] = []
     entries: list[Any] = []

@@ -15,7 +15,7 @@ _BITS = 3  # of each channel: eight shades
 _BINS = 2 ** (3 * _BITS)
 
 
-def looks(image: Image, masks: Masks) -> Floats:
+def color_histograms(image: Image, masks: Masks) -> Floats:
     """Return the share of each colour in each mask.
 
     Args:
@@ -34,6 +34,6 @@ def looks(image: Image, masks: Masks) -> Floats:
     return np.asarray(table / table.sum(axis=1, keepdims=True).clip(1), np.float32)
 
 
-def likeness(first: Floats, second: Floats) -> NDArray[np.float64]:
-    """Compare looks, (M, 512) with (N, 512) -> (M, N) in [0, 1]: Bhattacharyya's coefficient."""
+def histogram_similarity(first: Floats, second: Floats) -> NDArray[np.float64]:
+    """Compare histograms, (M, 512) with (N, 512) -> (M, N): Bhattacharyya's coefficient."""
     return np.asarray(np.sqrt(first) @ np.sqrt(second).T, np.float64)

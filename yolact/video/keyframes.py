@@ -21,7 +21,7 @@ from yolact.errors import OptionError
 from yolact.results.detections import Detections
 
 from .flow import Flow, FlowEstimator, SmallFrame, carry, shrink
-from .overlaps import mask_overlaps, pairs, small_masks
+from .overlaps import mask_overlaps, match_pairs, small_masks
 from .stages import Predict, Select
 
 _SAME = 0.3  # overlap from which two objects are one
@@ -31,25 +31,25 @@ _FEW_CELLS = 16  # masks are compared if they have as many on the small grid
 _CUT, _UNEXPLAINED = 0.3, 0.15
 _MOVED = 12.0  # mean path of the pixels from one key frame to the next, in small pixels
 _MIXED = ("boxes", "scores", "soft_masks", "mask_frames", "box_scores")
-# A stretch that is chosen has at most so many frames, and less than so many bytes: all are held.
+# A group that is chosen has at most so many frames, and less than so many bytes: all are held.
 _LONGEST, _MOST_BYTES = 12, 2**27
 
 
-Asked = int | Literal["auto", "off"]
+KeyFrameOption = int | Literal["auto", "off"]
 
 
-def check_keyframes(asked: object) -> None:
+def check_keyframes(option: object) -> None:
     """Refuse what chooses no key frames.
 
     Raises:
         OptionError: neither "auto" nor "off" nor a number from 1 on.
     """
-    is_number = isinstance(asked, int) and not isinstance(asked, bool) and asked >= 1
-    if not is_number and asked not in ("auto", "off"):
-        raise OptionError("keyframes", asked, "expected auto, off, or a whole number, at least 1")
+    is_number = isinstance(option, int) and not isinstance(option, bool) and option >= 1
+    if not is_number and option not in ("auto", "off"):
+        raise OptionError("keyframes", option, "expected auto, off, or a whole number, at least 1")
 
 
-class Pictured(Protocol):
+class HasImage(Protocol):
     """What has a frame."""
 
     @property
@@ -57,24 +57,24 @@ class Pictured(Protocol):
         """(H, W, 3) uint8 RGB."""
 
 
-Item = TypeVar("Item", bound=Pictured)
+Item = TypeVar("Item", bound=HasImage)
 T = TypeVar("T")
 
 
 @dataclass(frozen=True)
-class Step(Generic[Item]):
+class LinkedFrame(Generic[Item]):
     """A frame, and the flow that links it with the one before.
 
     Attributes:
         item: the frame.
-        back: from it to the one before; None where it begins a shot.
+        backward_flow: from it to the one before; None where it begins a shot.
     """
 
     item: Item
-    back: Flow | None = None
+    backward_flow: Flow | None = None
 
 
-Stretch = list[Step[Item]]
+FrameGroup = list[LinkedFrame[Item]]
 """A key frame, and the frames after it up to the next one."""
 
 
@@ -82,7 +82,7 @@ def _all(found: Detections) -> Detections:
     return found
 
 
-def longest_stretch(image_hw: tuple[int, ...], every: int) -> int:
+def max_group_length(image_hw: tuple[int, ...], every: int) -> int:
     """Return `every`, or how many frames of a size are held at most, if that is less."""
     return min(every, max(2 * _MOST_BYTES // (3 * image_hw[0] * image_hw[1]), 1))
 
@@ -104,7 +104,7 @@ class KeyFrames:
     select: Select = _all
 
     @classmethod
-    def asked(cls, keyframes: Asked, fps: float, select: Select) -> KeyFrames | None:
+    def from_option(cls, keyframes: KeyFrameOption, fps: float, select: Select) -> KeyFrames | None:
         """Return what a user asks for: a distance, "auto", or None for "off" and 1.
 
         Raises:
@@ -115,67 +115,73 @@ class KeyFrames:
             return None
         return cls(keyframes if isinstance(keyframes, int) else None, fps, select)
 
-    def stretches(self, items: Iterable[Item]) -> Iterator[Stretch[Item]]:
+    def groups(self, items: Iterable[Item]) -> Iterator[FrameGroup[Item]]:
         """Divide a video; an error of the iteration comes after the frames before it."""
         estimate = FlowEstimator()
         small: SmallFrame | None = None
-        stretch: Stretch[Item] = []
+        group: FrameGroup[Item] = []
         moved = unexplained = 0.0
-        readable = _Readable(items)
+        readable = _DeferredError(items)
         for item in readable:
             before, small = small, shrink(item.image)
-            back, lost = (None, 0.0) if before is None else link(estimate, small, before)
+            backward_flow, lost = (
+                (None, 0.0) if before is None else flow_unless_cut(estimate, small, before)
+            )
             unexplained += lost
-            moved += back.length if back is not None and self.every is None else 0.0
-            if stretch and (back is None or self._ends(stretch, moved, unexplained)):
-                yield stretch
-                stretch, moved, unexplained = [], 0.0, 0.0
-            stretch.append(Step(item, back))
-        if stretch:
-            yield stretch
+            moved += (
+                backward_flow.length if backward_flow is not None and self.every is None else 0.0
+            )
+            if group and (backward_flow is None or self._ends_group(group, moved, unexplained)):
+                yield group
+                group, moved, unexplained = [], 0.0, 0.0
+            group.append(LinkedFrame(item, backward_flow))
+        if group:
+            yield group
         readable.reraise()
 
-    def _ends(self, stretch: Stretch[Item], moved: float, unexplained: float) -> bool:
+    def _ends_group(self, group: FrameGroup[Item], moved: float, unexplained: float) -> bool:
         """Tell whether the next frame shall be a key frame, by what happened since the last one."""
-        image = stretch[0].item.image
+        image = group[0].item.image
         if self.every is not None:
-            return len(stretch) >= longest_stretch(image.shape, self.every)
+            return len(group) >= max_group_length(image.shape, self.every)
         longest = min(self.fps, _LONGEST, _MOST_BYTES // image.nbytes)
-        return len(stretch) >= longest or moved > _MOVED or unexplained > _UNEXPLAINED
+        return len(group) >= longest or moved > _MOVED or unexplained > _UNEXPLAINED
 
-    def fill(
-        self, seen: Iterable[tuple[Stretch[Item], Detections]], predict: Predict
+    def interpolate(
+        self, seen: Iterable[tuple[FrameGroup[Item], Detections]], predict: Predict
     ) -> Iterator[tuple[Item, Detections]]:
         """Yield every frame with its detections, in order.
 
         Args:
-            seen: stretches, each with the detections in its key frame. An error of the iteration
+            seen: groups, each with the detections in its key frame. An error of the iteration
                 comes after the frames before it.
             predict: for further key frames where an object is lost between two.
         """
-        filler = _Filler(self.select, predict if self.every is None else None)
-        held: tuple[Stretch[Item], Detections] | None = None
-        readable = _Readable(seen)
-        for stretch, found in readable:
+        interpolator = _Interpolator(self.select, predict if self.every is None else None)
+        held: tuple[FrameGroup[Item], Detections] | None = None
+        readable = _DeferredError(seen)
+        for group, found in readable:
             if held is not None:
-                yield from filler.fill(*held, (stretch[0], found))
-            held = stretch, found
+                yield from interpolator.interpolate(*held, (group[0], found))
+            held = group, found
         if held is not None:
-            yield from filler.fill(*held, None)
+            yield from interpolator.interpolate(*held, None)
         readable.reraise()
 
 
-def link(estimate: FlowEstimator, now: SmallFrame, before: SmallFrame) -> tuple[Flow | None, float]:
-    """Return the flow back from a frame, None at a cut, and the part that it leaves unexplained."""
+def flow_unless_cut(
+    estimate: FlowEstimator, now: SmallFrame, before: SmallFrame
+) -> tuple[Flow | None, float]:
+    """Return the backward flow of a frame, None at a cut, and the part it leaves unexplained."""
     if now.image_hw != before.image_hw:
         return None, 1.0
-    back = estimate(now, before)
+    backward_flow = estimate(now, before)
     # Relative to the contrast, for dark videos have cuts, too.
-    unexplained = float((back.error() > 8 + now.grey.std() / 3).mean())
-    return (back if unexplained < _CUT else None), unexplained
+    unexplained = float((backward_flow.error() > 8 + now.grey.std() / 3).mean())
+    return (backward_flow if unexplained < _CUT else None), unexplained
 
 
-class _Readable(Generic[T]):
+class _DeferredError(Generic[T]):
     """What can be iterated before an error, which is kept until the end."""
 
     def __init__(self, items: Iterable[T]):
@@ -199,8 +205,8 @@ class _Readable(Generic[T]):
             raise self._failure
 
 
-class _Filler:
-    """Fills stretches with detections.
+class _Interpolator:
+    """Fills groups of frames with detections.
 
     Args:
         select: keeps the detections that count.
@@ -211,43 +217,45 @@ class _Filler:
         self._select, self._predict = select, predict
         self._estimate = FlowEstimator()
 
-    def fill(
+    def interpolate(
         self,
-        stretch: Stretch[Item],
+        group: FrameGroup[Item],
         found: Detections,
-        end: tuple[Step[Item], Detections] | None,
+        end: tuple[LinkedFrame[Item], Detections] | None,
     ) -> Iterator[tuple[Item, Detections]]:
-        """Yield a stretch with detections; `end` is the next key frame."""
-        between = stretch[1:]
-        before = _along(found, [step.back for step in between])
+        """Yield a group with detections; `end` is the next key frame."""
+        between = group[1:]
+        before = _propagate(found, [step.backward_flow for step in between])
         after: list[Detections] | None = None
-        if between and end is not None and end[0].back is not None:
-            if self._predict is not None and _is_lost(_along(before[-1], [end[0].back])[0], end[1]):
-                middle = len(stretch) // 2
-                (looked,) = self._predict([stretch[middle].item.image])
-                yield from self.fill(stretch[:middle], found, (stretch[middle], looked))
-                yield from self.fill(stretch[middle:], looked, end)
+        if between and end is not None and end[0].backward_flow is not None:
+            if self._predict is not None and _is_lost(
+                _propagate(before[-1], [end[0].backward_flow])[0], end[1]
+            ):
+                middle = len(group) // 2
+                (looked,) = self._predict([group[middle].item.image])
+                yield from self.interpolate(group[:middle], found, (group[middle], looked))
+                yield from self.interpolate(group[middle:], looked, end)
                 return
-            onward = [self._forth(step) for step in (end[0], *between[:0:-1])]
-            after = _along(end[1], onward)[::-1]
-        yield stretch[0].item, found
+            onward = [self._forward_flow(step) for step in (end[0], *between[:0:-1])]
+            after = _propagate(end[1], onward)[::-1]
+        yield group[0].item, found
         for number, (step, carried) in enumerate(zip(between, before, strict=True), 1):
             if after is not None:
-                carried = blend(carried, after[number - 1], number / len(stretch))
-            yield step.item, self._select(as_carried(carried, step.item.image))
+                carried = blend(carried, after[number - 1], number / len(group))
+            yield step.item, self._select(mark_carried(carried, step.item.image))
 
-    def _forth(self, step: Step[Item]) -> Flow:
+    def _forward_flow(self, step: LinkedFrame[Item]) -> Flow:
         """Return the flow from the frame before to this one."""
-        assert step.back is not None
-        return self._estimate(step.back.source, step.back.target)
+        assert step.backward_flow is not None
+        return self._estimate(step.backward_flow.source, step.backward_flow.target)
 
 
-def as_carried(found: Detections, image: Image) -> Detections:
+def mark_carried(found: Detections, image: Image) -> Detections:
     """Mark detections that were carried to a frame."""
     return replace(found, picture=image, coefficients=None, carried=True)
 
 
-def _along(found: Detections, flows: Sequence[Flow | None]) -> list[Detections]:
+def _propagate(found: Detections, flows: Sequence[Flow | None]) -> list[Detections]:
     """Carry detections along 1, 2, ... flows, each from the next frame to the one before."""
     carried = []
     for flow in flows:
@@ -304,7 +312,7 @@ def _faded(found: Detections, share: float) -> Detections:
 
 def match(overlaps: Floats, least: float) -> list[tuple[int, int]]:
     """Pair rows and columns of (N, M) overlaps that reach `least`."""
-    return pairs(np.where(overlaps >= least, overlaps, 0.0))
+    return match_pairs(np.where(overlaps >= least, overlaps, 0.0))
 
 
 def overlap(one: Detections, other: Detections) -> Floats:

@@ -16,20 +16,20 @@ from yolact.results.detections import Detections
 from yolact.threads import Cancelled, Channel
 
 from .flow import Flow, FlowEstimator, SmallFrame, carry, shrink
-from .keyframes import Item, as_carried, link
+from .keyframes import Item, flow_unless_cut, mark_carried
 from .stages import (
     Finish,
+    FpsCounter,
     Frame,
-    Pace,
+    FramePacer,
     Predict,
-    Rate,
     Result,
     Select,
     Stages,
     finish_stage,
-    pass_on,
+    iterate_channel,
+    put_all,
     read_stage,
-    taken_from,
 )
 
 if TYPE_CHECKING:
@@ -39,11 +39,11 @@ if TYPE_CHECKING:
 def live_stages(source: VideoSource, predict: Predict, finish: Finish, select: Select) -> Stages:
     """Return the threads that show a source at its own rate, whatever `predict` costs."""
     frames, followed, drawn = (Channel[Frame](1, drop_stale=True), *_results(2))
-    slot, rate = LatestFrame(), Rate()
+    slot, rate = LatestFrame(), FpsCounter()
     jobs = (
-        lambda: read_stage(source, frames, Pace(0), None),
+        lambda: read_stage(source, frames, FramePacer(0), None),
         lambda: network_stage(slot, predict, rate),
-        lambda: pass_on(follow(taken_from(frames), slot, predict, select), followed),
+        lambda: put_all(follow(iterate_channel(frames), slot, predict, select), followed),
         lambda: finish_stage(followed, finish, drawn),
     )
     return Stages(jobs, (frames, slot, followed), drawn, rate)
@@ -115,7 +115,7 @@ class LatestFrame:
             raise self._failure
 
 
-def network_stage(slot: LatestFrame, predict: Predict, rate: Rate) -> None:
+def network_stage(slot: LatestFrame, predict: Predict, rate: FpsCounter) -> None:
     """Run the network on the newest frame, again and again."""
     failure = None
     try:
@@ -154,25 +154,25 @@ def follow(
                 (latest,) = predict([frame.image])
                 yield frame, latest
                 continue
-            back, _ = link(estimate, small, before)
+            backward_flow, _ = flow_unless_cut(estimate, small, before)
             taken, found = slot.exchange(number, frame.image)
-            if back is None:
+            if backward_flow is None:
                 flows, latest = {}, replace(latest[:0], image_hw=small.image_hw)
             else:
                 # One flow each: to carry a late result frame by frame would hold up the picture.
-                flows = {known: back.after(flow) for known, flow in flows.items()}
+                flows = {known: backward_flow.after(flow) for known, flow in flows.items()}
                 if taken is not None:
-                    flows[taken] = back
-                latest = _newest(latest, back, found, flows)
+                    flows[taken] = backward_flow
+                latest = _newest(latest, backward_flow, found, flows)
                 flows = {known: flow for known, flow in flows.items() if known not in dict(found)}
-            yield frame, select(as_carried(latest, frame.image))
+            yield frame, select(mark_carried(latest, frame.image))
     finally:
         slot.finish()
 
 
 def _newest(
     latest: Detections,
-    back: Flow,
+    backward_flow: Flow,
     found: list[tuple[int, Detections]],
     flows: dict[int, Flow],
 ) -> Detections:
@@ -180,4 +180,4 @@ def _newest(
     for number, result in reversed(found):
         if number in flows:
             return carry(result, flows[number])
-    return carry(latest, back)
+    return carry(latest, backward_flow)

@@ -16,7 +16,7 @@ Overlaps = NDArray[np.float64]
 _SIDE = 160  # longer side of the grid on which masks of videos are compared
 
 
-def pairs(overlaps: Overlaps) -> list[tuple[int, int]]:
+def match_pairs(overlaps: Overlaps) -> list[tuple[int, int]]:
     """Pair rows with columns, one to one, for the largest sum; pairs that do not touch are left."""
     from scipy.optimize import linear_sum_assignment
 

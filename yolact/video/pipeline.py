@@ -18,25 +18,25 @@ from yolact.drawing.window import close_window, show
 from yolact.results.detections import Detections
 from yolact.threads import Channel
 
-from .keyframes import KeyFrames, Stretch
+from .keyframes import FrameGroup, KeyFrames
 from .live import live_stages
 from .parts import Parts
 from .stages import (
     Draw,
     Finish,
+    FpsCounter,
     Frame,
-    Pace,
+    FramePacer,
     Predict,
-    Rate,
     Result,
     Stages,
     Track,
     finish_stage,
-    finisher,
-    pass_on,
+    iterate_channel,
+    make_finish,
     predict_stage,
+    put_all,
     read_stage,
-    taken_from,
 )
 
 WINDOW = "YOLACT"
@@ -109,7 +109,7 @@ def run_video(
     start, frames = time.perf_counter(), 0
     # A file that is only shown is watched, so it plays at its own speed.
     pace = not source.is_live and (emulate_playback or (display and output is None))
-    finish = finisher(draw if output or display else _leave_undrawn, track)
+    finish = make_finish(draw if output or display else _leave_undrawn, track)
     stages = _stages(source, predict, finish, batch, workers, pace, max_frames, keyframes)
     with ExitStack() as stack:
         sink = _Sink(source, output, display, show_fps, stages.network)
@@ -144,7 +144,7 @@ def _stages(
     if source.is_live and keys is not None:
         return live_stages(source, predict, finish, keys.select)
     workers = 1 if source.is_live or pace else workers
-    pacing = Pace(1 / source.fps if pace else 0.0)
+    pacing = FramePacer(1 / source.fps if pace else 0.0)
     if keys is not None:
         return _key_stages(source, predict, finish, batch, workers, pacing, most, keys)
     most = None if source.is_live else most
@@ -161,7 +161,7 @@ def _plain_stages(
     finish: Finish,
     batch: int,
     workers: int,
-    pace: Pace,
+    pace: FramePacer,
     most: int | None,
 ) -> Stages:
     """Return the threads that run the network on every frame."""
@@ -186,27 +186,27 @@ def _key_stages(
     finish: Finish,
     batch: int,
     workers: int,
-    pace: Pace,
+    pace: FramePacer,
     most: int | None,
     keys: KeyFrames,
 ) -> Stages:
     """Return the threads that run the network on key frames, and carry to the frames between."""
     frames, filled, drawn = Channel[Frame](2), Channel[Result](2), Channel[Result](2)
-    stretches = Channel[Stretch[Frame]](batch)
-    seen = Channel[tuple[Stretch[Frame], Detections]](batch)
+    groups = Channel[FrameGroup[Frame]](batch)
+    seen = Channel[tuple[FrameGroup[Frame], Detections]](batch)
     jobs = (
-        lambda: read_stage(source, frames, Pace(0), most),
-        lambda: pass_on(keys.stretches(taken_from(frames)), stretches),
-        lambda: predict_stage(partial(stretches.take, batch), key_of, predict, seen, workers),
-        lambda: pass_on(keys.fill(taken_from(seen), predict), filled, pace),
+        lambda: read_stage(source, frames, FramePacer(0), most),
+        lambda: put_all(keys.groups(iterate_channel(frames)), groups),
+        lambda: predict_stage(partial(groups.take, batch), key_of, predict, seen, workers),
+        lambda: put_all(keys.interpolate(iterate_channel(seen), predict), filled, pace),
         lambda: finish_stage(filled, finish, drawn),
     )
-    return Stages(jobs, (frames, stretches, seen, filled), drawn)
+    return Stages(jobs, (frames, groups, seen, filled), drawn)
 
 
-def key_of(stretch: Stretch[Frame]) -> Image:
+def key_of(group: FrameGroup[Frame]) -> Image:
     """Return the frame that the network looks at."""
-    return stretch[0].item.image
+    return group[0].item.image
 
 
 class _Sink:
@@ -218,7 +218,7 @@ class _Sink:
         output: Path | Parts | None,
         display: bool,
         show_fps: bool,
-        network: Rate | None,
+        network: FpsCounter | None,
     ):
         self._writer: VideoWriter | Parts | None = None
         if isinstance(output, Path):
@@ -227,7 +227,7 @@ class _Sink:
         elif output is not None:
             self._writer = output
         self._display, self._show_fps, self._is_live = display, show_fps, source.is_live
-        self._rate, self._network = Rate(), network
+        self._rate, self._network = FpsCounter(), network
 
     @property
     def path(self) -> Path | None:

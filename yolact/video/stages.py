@@ -46,7 +46,7 @@ Result = tuple[Frame, Detections]
 Finish = Callable[[Frame, Detections], Result]
 
 
-class Pace:
+class FramePacer:
     """Lets one frame pass in each interval.
 
     Args:
@@ -69,7 +69,7 @@ class Pace:
             self._due += self._interval
 
 
-class Rate:
+class FpsCounter:
     """Events per second, over the last 30."""
 
     def __init__(self) -> None:
@@ -84,9 +84,11 @@ class Rate:
         return self.value
 
 
-def read_stage(source: VideoSource, outbox: Channel[Frame], pace: Pace, most: int | None) -> None:
+def read_stage(
+    source: VideoSource, outbox: Channel[Frame], pace: FramePacer, most: int | None
+) -> None:
     """Read frames, at most so many."""
-    with finishing(outbox):
+    with finish_on_exit(outbox):
         for position, picture in enumerate(islice(source.pictures(), most)):
             read_at = time.perf_counter()
             pace.wait(outbox)
@@ -109,10 +111,10 @@ def predict_stage(
     ahead = workers if workers > 1 else 0
     batches = map_ahead(predict_batch, iter(take, []), workers, ahead)
     with closing(batches):
-        pass_on(chain.from_iterable(batches), outbox)
+        put_all(chain.from_iterable(batches), outbox)
 
 
-def finisher(draw: Draw, track: Track | None) -> Finish:
+def make_finish(draw: Draw, track: Track | None) -> Finish:
     """Return what gives the detections of a frame their time and ids, and draws them."""
 
     def finish(frame: Frame, found: Detections) -> Result:
@@ -126,26 +128,26 @@ def finisher(draw: Draw, track: Track | None) -> Finish:
 
 def finish_stage(inbox: Channel[Result], finish: Finish, outbox: Channel[Result]) -> None:
     """Finish the frames in order."""
-    pass_on((finish(*result) for result in taken_from(inbox)), outbox)
+    put_all((finish(*result) for result in iterate_channel(inbox)), outbox)
 
 
-def pass_on(items: Iterable[T], outbox: Channel[T], pace: Pace | None = None) -> None:
+def put_all(items: Iterable[T], outbox: Channel[T], pace: FramePacer | None = None) -> None:
     """Put all items into a channel, and finish it."""
-    with finishing(outbox):
+    with finish_on_exit(outbox):
         for item in items:
             if pace is not None:
                 pace.wait(outbox)
             outbox.put(item)
 
 
-def taken_from(inbox: Channel[T]) -> Iterator[T]:
+def iterate_channel(inbox: Channel[T]) -> Iterator[T]:
     """Yield what comes through a channel, until its end."""
     while taken := inbox.take():
         yield from taken
 
 
 @contextmanager
-def finishing(outbox: Channel[Any]) -> Iterator[None]:
+def finish_on_exit(outbox: Channel[Any]) -> Iterator[None]:
     """Finish a stage's channel when the stage ends, with the error that ended it, if any."""
     failure = None
     try:
@@ -158,7 +160,7 @@ def finishing(outbox: Channel[Any]) -> Iterator[None]:
         outbox.finish(failure)
 
 
-class Link(Protocol):
+class Cancellable(Protocol):
     """What links threads; see `Channel`."""
 
     dropped: int
@@ -182,9 +184,9 @@ class Stages:
     def __init__(
         self,
         jobs: Iterable[Callable[[], None]],
-        channels: Iterable[Link],
+        channels: Iterable[Cancellable],
         drawn: Channel[Result],
-        network: Rate | None = None,
+        network: FpsCounter | None = None,
     ):
         self.network = network
         self._channels, self._drawn = (*channels, drawn), drawn
@@ -194,7 +196,7 @@ class Stages:
         """Start the threads; yield the drawn frames in order, then raise a failed stage's error."""
         for thread in self._threads:
             thread.start()
-        yield from taken_from(self._drawn)
+        yield from iterate_channel(self._drawn)
 
     @property
     def dropped(self) -> int:

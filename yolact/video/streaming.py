@@ -14,9 +14,9 @@ from yolact.sources.many import Many, batches
 from yolact.sources.one import Shot, read
 from yolact.threads import map_ahead
 
-from .keyframes import KeyFrames, Stretch
+from .keyframes import FrameGroup, KeyFrames
 from .live import LatestFrame, follow, network_stage
-from .stages import Predict, Rate, Select
+from .stages import FpsCounter, Predict, Select
 
 
 def segment_frames(
@@ -49,15 +49,15 @@ def segment_key_frames(
     """Segment the key frames of a video, and carry what is found to the others."""
 
     def look(
-        stretches: Sequence[Stretch[Shot]],
-    ) -> list[tuple[Stretch[Shot], Detections]]:
-        found = segment([stretch[0].item.image for stretch in stretches])
-        return list(zip(stretches, found, strict=True))
+        groups: Sequence[FrameGroup[Shot]],
+    ) -> list[tuple[FrameGroup[Shot], Detections]]:
+        found = segment([group[0].item.image for group in groups])
+        return list(zip(groups, found, strict=True))
 
-    stretches = keys.stretches(map(read, many.images))
-    results = map_ahead(look, batches(stretches, batch), workers, workers)
+    groups = keys.groups(map(read, many.images))
+    results = map_ahead(look, batches(groups, batch), workers, workers)
     with closing(many.images), closing(results):
-        for shot, found in keys.fill(chain.from_iterable(results), segment):
+        for shot, found in keys.interpolate(chain.from_iterable(results), segment):
             yield replace(found, source=shot.source, picture=shot.image, seconds=shot.seconds)
 
 
@@ -66,7 +66,9 @@ def segment_live(
 ) -> Generator[Detections, None, None]:
     """Yield every frame of a camera with the last result, while the network works on the newest."""
     slot = LatestFrame()
-    network = threading.Thread(target=network_stage, args=(slot, segment, Rate()), daemon=True)
+    network = threading.Thread(
+        target=network_stage, args=(slot, segment, FpsCounter()), daemon=True
+    )
     with closing(many.images):
         network.start()
         try:
