@@ -53,7 +53,7 @@ from yolact.errors import UsageError
 from yolact.results.folder import Note, ResultFolder, progress_of
 from yolact.sources.listing import files_below, files_matching, local_path
 from yolact.sources.one import read
-from yolact.stream import segment_shots
+from yolact.stream import segment_batch
 from yolact.threads import map_ahead
 
 logger = logging.getLogger("segment_many")
@@ -255,8 +255,8 @@ class Images(Worker):
 
     def segment(self, source: str, output: Path) -> Note:
         """See `Worker.segment`."""
-        shot = read(source, self._tiling.max_pixels if self._tiling else None)
-        (found,) = segment_shots([shot], self._segment, keep=True)
+        item = read(source, self._tiling.max_pixels if self._tiling else None)
+        (found,) = segment_batch([item], self._segment, keep=True)
         return write_image(self._files, found, output, self._draw, self._saving)
 
 

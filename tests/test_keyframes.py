@@ -17,7 +17,7 @@ from yolact.drawing.detections import draw_detections
 from yolact.errors import OptionError
 from yolact.results.detections import Detections
 from yolact.results.thresholds import Thresholds
-from yolact.sources.one import Shot
+from yolact.sources.one import SourceImage
 from yolact.video.keyframes import KeyFrames, blend, match
 from yolact.video.keyframes import overlap as overlap_of
 from yolact.video.pipeline import run_video
@@ -72,8 +72,8 @@ def test_boxes_follow() -> None:
 def test_nothing_is_carried_across_a_cut(cuts: list[int]) -> None:
     network = Network()
     for position, found in run(Moving(9, cuts=cuts), network, KeyFrames(4)):
-        shot = sum(position >= cut for cut in cuts)
-        assert found.labels.tolist() == [shot % 3]
+        item = sum(position >= cut for cut in cuts)
+        assert found.labels.tolist() == [item % 3]
         assert overlap(found, position) > 0.85
     assert set(cuts) <= set(network.seen)
 
@@ -117,16 +117,20 @@ def test_auto_looks_once_a_second_or_more(fps: float) -> None:
 
 def test_auto_holds_few_large_frames() -> None:
     frame = np.broadcast_to(np.uint8(0), (4320, 7680, 3))
-    groups = KeyFrames(None).groups([Shot(frame)] * 4)
+    groups = KeyFrames(None).groups([SourceImage(frame)] * 4)
     assert [len(group) for group in groups] == [1] * 4
 
 
 def test_a_long_stretch_is_cut_where_frames_are_large() -> None:
     frame = np.broadcast_to(np.uint8(0), (4320, 7680, 3))
-    groups = KeyFrames(1000).groups([Shot(frame)] * 5)
+    groups = KeyFrames(1000).groups([SourceImage(frame)] * 5)
     assert [len(group) for group in groups] == [2, 2, 1]
     small = np.broadcast_to(np.uint8(0), (48, 64, 3))
-    assert [len(each) for each in KeyFrames(100).groups([Shot(small)] * 250)] == [100, 100, 50]
+    assert [len(each) for each in KeyFrames(100).groups([SourceImage(small)] * 250)] == [
+        100,
+        100,
+        50,
+    ]
 
 
 def test_auto_looks_more_often_where_much_moves() -> None:
@@ -146,19 +150,19 @@ def test_auto_looks_again_where_an_object_is_lost() -> None:
 
 @pytest.mark.parametrize("hw", [(1, 1), (16, 16), (17, 33)])
 def test_every_size(hw: tuple[int, int]) -> None:
-    shots = [Shot(np.full((*hw, 3), 10 * i, np.uint8), str(i)) for i in range(7)]
+    items = [SourceImage(np.full((*hw, 3), 10 * i, np.uint8), str(i)) for i in range(7)]
     keys = KeyFrames(3)
     some = replace(square(10), image_hw=hw, mask_frames=torch.tensor([[0.0, 0, hw[1], hw[0]]]))
     some = replace(some, boxes=torch.tensor([[0.0, 0, *hw[::-1]]]))
-    pairs = ((group, some) for group in keys.groups(shots))
+    pairs = ((group, some) for group in keys.groups(items))
     filled = list(keys.interpolate(pairs, Network()))
-    assert [shot.source for shot, _ in filled] == [str(i) for i in range(7)]
+    assert [item.source for item, _ in filled] == [str(i) for i in range(7)]
     assert all(found.image_hw == hw and len(found) == 1 for _, found in filled)
 
 
 def test_a_change_of_size_is_a_cut() -> None:
     images = [picture(0), picture(1), picture(2)[:90], picture(3)[:90]]
-    groups = list(KeyFrames(4).groups([Shot(image) for image in images]))
+    groups = list(KeyFrames(4).groups([SourceImage(image) for image in images]))
     assert [len(group) for group in groups] == [2, 2]
 
 

@@ -13,14 +13,16 @@ from yolact import Predictor, build_model, get_config
 from yolact.errors import OptionError
 from yolact.results.thresholds import Thresholds
 from yolact.sources.many import Many
-from yolact.sources.one import Shot
+from yolact.sources.one import SourceImage
 from yolact.video.streaming import segment_frames
 
 pytestmark = pytest.mark.usefixtures("no_thread_stays")
 
 
 def many_of(source: Moving) -> Many:
-    return Many((Shot(frame, f"clip#{i}") for i, frame in enumerate(source)), True, source.fps)
+    return Many(
+        (SourceImage(frame, f"clip#{i}") for i, frame in enumerate(source)), True, source.fps
+    )
 
 
 @pytest.mark.parametrize("frames", [0, 1, 2, 11])

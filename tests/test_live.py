@@ -13,7 +13,7 @@ from support.numbered_clip import read_numbers
 from yolact.cli.predict import key_frames
 from yolact.results.detections import Detections
 from yolact.results.thresholds import Thresholds
-from yolact.sources.one import Shot
+from yolact.sources.one import SourceImage
 from yolact.video import pipeline as video
 from yolact.video.keyframes import KeyFrames
 from yolact.video.live import LatestFrame, follow
@@ -53,8 +53,8 @@ class SlowLatestFrame(LatestFrame):
 
 def followed(source: Moving, delay: int) -> tuple[list[Detections], Network]:
     network = Network(source.speed)
-    shown = list(follow(map(Shot, source), SlowLatestFrame(delay, network), network, all_of))
-    assert [number_of(shot.image) for shot, _ in shown] == list(range(source.frames))
+    shown = list(follow(map(SourceImage, source), SlowLatestFrame(delay, network), network, all_of))
+    assert [number_of(item.image) for item, _ in shown] == list(range(source.frames))
     return [found for _, found in shown], network
 
 
@@ -82,7 +82,7 @@ def test_a_change_of_size_is_a_cut() -> None:
     network = Network()
     images = [picture(0), picture(1), picture(2)[:90], picture(3)[:90]]
     slot = SlowLatestFrame(9, network)
-    shown = [found for _, found in follow(map(Shot, images), slot, network, all_of)]
+    shown = [found for _, found in follow(map(SourceImage, images), slot, network, all_of)]
     assert [len(found) for found in shown] == [1, 1, 0, 0]
     assert [found.image_hw for found in shown] == [HW, HW, (90, 160), (90, 160)]
 

@@ -31,7 +31,7 @@ from yolact.sources.pixels import Pixels, is_pixels, view_tensor
 from .checkpoint import Checkpoint, resolve_weights
 from .config import Config
 from .errors import OptionError
-from .stream import segment_many, segment_shots
+from .stream import segment_batch, segment_many
 from .timing import StageTimer
 
 LIST_BATCH = 8
@@ -193,9 +193,9 @@ class Predictor:
 
         if isinstance(image, (list, tuple)):
             parts = batches(enumerate(image), LIST_BATCH)
-            found = (segment_shots(list(read_each(part)), segment) for part in parts)
+            found = (segment_batch(list(read_each(part)), segment) for part in parts)
             return list(chain.from_iterable(found))
-        return segment_shots([read(image)], segment, keep=True)[0]
+        return segment_batch([read(image)], segment, keep=True)[0]
 
     def stream(
         self,
@@ -248,14 +248,14 @@ class Predictor:
             check_keyframes(keyframes)
         skip = on_error == "skip"
         many = open_many(source, card_of(self.device))
-        found = self._each_of(many, batch, thresholds, keyframes, skip)
+        found = self._segment_many(many, batch, thresholds, keyframes, skip)
         if not track:
             return found
         from .video.tracks import track_frames
 
         return track_frames(found, thresholds.top_k)
 
-    def _each_of(
+    def _segment_many(
         self, many: Many, batch: int, thresholds: Thresholds, keyframes: int | str, skip: bool
     ) -> Generator[Detections, None, None]:
         """Segment what was opened, see `stream`."""

@@ -10,7 +10,7 @@ from dataclasses import replace
 from data.images import Image
 from yolact.results.detections import Detections
 from yolact.sources.many import Many, batches, read_each
-from yolact.sources.one import Shot
+from yolact.sources.one import SourceImage
 
 from .threads import map_ahead
 
@@ -19,17 +19,19 @@ logger = logging.getLogger(__name__)
 Segment = Callable[[list[Image]], list[Detections]]
 
 
-def segment_shots(shots: Sequence[Shot], segment: Segment, keep: bool = False) -> list[Detections]:
+def segment_batch(
+    items: Sequence[SourceImage], segment: Segment, keep: bool = False
+) -> list[Detections]:
     """Segment a batch; the picture of a file, which can be read again, is dropped unless kept."""
-    found = segment([shot.image for shot in shots])
+    found = segment([item.image for item in items])
     return [
         replace(
             each,
-            source=shot.source,
-            picture=shot.image if keep or not shot.is_file else None,
-            seconds=shot.seconds,
+            source=item.source,
+            picture=item.image if keep or not item.is_file else None,
+            seconds=item.seconds,
         )
-        for each, shot in zip(found, shots, strict=True)
+        for each, item in zip(found, items, strict=True)
     ]
 
 
@@ -58,13 +60,13 @@ def segment_many(
     def look(
         given: Sequence[tuple[int, object]],
     ) -> tuple[int, list[Detections], Exception | None]:
-        shots: list[Shot] = []
+        items: list[SourceImage] = []
         failure = None
         try:
-            shots.extend(read_each(given, skip, max_pixels))
+            items.extend(read_each(given, skip, max_pixels))
         except (OSError, ValueError) as error:
             failure = error
-        return len(given), segment_shots(shots, segment, keep=True), failure
+        return len(given), segment_batch(items, segment, keep=True), failure
 
     ahead = workers if many.is_stored else 0
     results = map_ahead(look, batches(enumerate(many.images), batch), workers, ahead)

@@ -100,16 +100,16 @@ def segment_image(
         explained: also draw, for each, how its mask came about.
         prototypes: also write these and the soft masks as .npy files.
     """
-    shot = read(source, tiling.max_pixels if tiling else None)
-    found = make_segment(predictor, thresholds, tiling)([shot.image])[0]
-    detections = replace(found, source=shot.source, picture=shot.image)
+    item = read(source, tiling.max_pixels if tiling else None)
+    found = make_segment(predictor, thresholds, tiling)([item.image])[0]
+    detections = replace(found, source=item.source, picture=item.image)
     saving.print_json(detections)
     saving.print(*describe(detections))
     if prototypes:
-        saving.print(*save_prototypes(predictor, shot.image, RESULTS))
-    pictures = [draw(shot.image, detections)] if saving.picture else []
+        saving.print(*save_prototypes(predictor, item.image, RESULTS))
+    pictures = [draw(item.image, detections)] if saving.picture else []
     if explained:
-        pictures += explain(predictor, shot.image, thresholds)
+        pictures += explain(predictor, item.image, thresholds)
     for number, picture in enumerate(pictures, 0 if saving.picture else 1):
         if output is None:
             show(picture, source)

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from .kinds import kind_of
 from .listing import expand_images
-from .one import Shot, is_one, read, refusal
+from .one import SourceImage, is_one, read, refusal
 
 if TYPE_CHECKING:
     from data.video.reader import VideoSource
@@ -33,7 +33,7 @@ class Many(NamedTuple):
         images: each as `read` takes it; to be closed, which closes a video.
         is_stored: they lie ready, so that some can be read ahead; others may come slowly, or
             depend on what was found in the one before.
-        fps: frames per second of a video or camera, whose images are `Shot`s; None for others.
+        fps: frames per second of a video or camera, whose images are `SourceImage`; else None.
     """
 
     images: Generator[object, None, None]
@@ -72,7 +72,7 @@ def open_many(source: object, card: int | None = None) -> Many:
 
 def read_each(
     given: Iterable[tuple[int, object]], skip: bool = False, max_pixels: int | None = None
-) -> Iterator[Shot]:
+) -> Iterator[SourceImage]:
     """Read images.
 
     Args:
@@ -109,7 +109,7 @@ def batches(items: Iterable[T], size: int) -> Iterator[list[T]]:
         yield batch
 
 
-def _read_numbered(number: int, given: object, max_pixels: int | None) -> Shot:
+def _read_numbered(number: int, given: object, max_pixels: int | None) -> SourceImage:
     try:
         return read(given, max_pixels)
     except ValueError as error:
@@ -144,7 +144,7 @@ def _open_video(name: str, card: int | None) -> Many:
     return Many(_frames(video), not video.is_live, video.fps)
 
 
-def _frames(video: VideoSource) -> Generator[Shot, None, None]:
+def _frames(video: VideoSource) -> Generator[SourceImage, None, None]:
     with video:
         for number, frame in enumerate(video):
-            yield Shot(frame, f"{video.name}#{number}", seconds=video.seconds)
+            yield SourceImage(frame, f"{video.name}#{number}", seconds=video.seconds)

@@ -30,7 +30,7 @@ ACCEPTED = (
 )
 
 
-class Shot(NamedTuple):
+class SourceImage(NamedTuple):
     """One image, and where it comes from.
 
     Attributes:
@@ -51,35 +51,35 @@ def is_one(given: object) -> bool:
     if isinstance(given, (str, os.PathLike)):
         return kind_of(given) == "image"
     return isinstance(
-        given, (np.ndarray, PilImage.Image, Tensor, bytes, bytearray, memoryview, Shot)
+        given, (np.ndarray, PilImage.Image, Tensor, bytes, bytearray, memoryview, SourceImage)
     )
 
 
-def read(given: object, max_pixels: int | None = None) -> Shot:
+def read(given: object, max_pixels: int | None = None) -> SourceImage:
     """Read or convert one image.
 
     Args:
         given: see `OneImage`; files as by `read_image`, arrays and tensors as by `from_array` and
-            `from_tensor`, but copied, Pillow's pictures turned upright as EXIF says; or a `Shot`
-            already.
+            `from_tensor`, but copied, Pillow's pictures turned upright as EXIF says; or a
+            `SourceImage` already.
         max_pixels: of an encoded image, see `read_image`.
 
     Raises:
         OSError: it is not there, or cannot be fetched.
         ValueError: it is no image, or nothing that stands for one.
     """
-    if isinstance(given, Shot):
+    if isinstance(given, SourceImage):
         return given
     if isinstance(given, (str, os.PathLike)):
         return _read_named(os.fspath(given), max_pixels)
     if isinstance(given, np.ndarray):
-        return Shot(_copied(from_array(given)))
+        return SourceImage(_copied(from_array(given)))
     if isinstance(given, Tensor):
-        return Shot(_copied(from_tensor(given)))
+        return SourceImage(_copied(from_tensor(given)))
     if isinstance(given, PilImage.Image):
-        return Shot(from_pil(given))
+        return SourceImage(from_pil(given))
     if isinstance(given, (bytes, bytearray, memoryview)):
-        return Shot(read_image(bytes(given), max_pixels=max_pixels))
+        return SourceImage(read_image(bytes(given), max_pixels=max_pixels))
     raise ValueError(refusal(given))
 
 
@@ -94,13 +94,13 @@ def _copied(image: Image) -> Image:
     return image if image.base is None else image.copy()
 
 
-def _read_named(text: str, max_pixels: int | None) -> Shot:
+def _read_named(text: str, max_pixels: int | None) -> SourceImage:
     if is_url(text):
         content = fetch(text)
         try:
-            return Shot(read_image(content, max_pixels=max_pixels), without_password(text))
+            return SourceImage(read_image(content, max_pixels=max_pixels), without_password(text))
         except ValueError as error:
             named = str(error).replace("the given bytes", without_password(text), 1)
             raise ValueError(named) from error
     path = local_path(text)
-    return Shot(read_image(path, max_pixels=max_pixels), str(path), is_file=True)
+    return SourceImage(read_image(path, max_pixels=max_pixels), str(path), is_file=True)

@@ -11,7 +11,7 @@ from itertools import chain
 from yolact.errors import OptionError
 from yolact.results.detections import Detections
 from yolact.sources.many import Many, batches
-from yolact.sources.one import Shot, read
+from yolact.sources.one import SourceImage, read
 from yolact.threads import map_ahead
 
 from .keyframes import FrameGroup, KeyFrames
@@ -49,16 +49,16 @@ def segment_key_frames(
     """Segment the key frames of a video, and carry what is found to the others."""
 
     def look(
-        groups: Sequence[FrameGroup[Shot]],
-    ) -> list[tuple[FrameGroup[Shot], Detections]]:
+        groups: Sequence[FrameGroup[SourceImage]],
+    ) -> list[tuple[FrameGroup[SourceImage], Detections]]:
         found = segment([group[0].item.image for group in groups])
         return list(zip(groups, found, strict=True))
 
     groups = keys.groups(map(read, many.images))
     results = map_ahead(look, batches(groups, batch), workers, workers)
     with closing(many.images), closing(results):
-        for shot, found in keys.interpolate(chain.from_iterable(results), segment):
-            yield replace(found, source=shot.source, picture=shot.image, seconds=shot.seconds)
+        for item, found in keys.interpolate(chain.from_iterable(results), segment):
+            yield replace(found, source=item.source, picture=item.image, seconds=item.seconds)
 
 
 def segment_live(
@@ -72,8 +72,8 @@ def segment_live(
     with closing(many.images):
         network.start()
         try:
-            for shot, found in follow(map(read, many.images), slot, segment, keys.select):
-                yield replace(found, source=shot.source, picture=shot.image, seconds=shot.seconds)
+            for item, found in follow(map(read, many.images), slot, segment, keys.select):
+                yield replace(found, source=item.source, picture=item.image, seconds=item.seconds)
         finally:
             slot.finish()
             network.join()
