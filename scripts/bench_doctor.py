@@ -29,7 +29,7 @@ from data.images import read_image
 from data.sample import Annotation, Dataset, ImageInfo
 from yolact import Predictor
 from yolact.cli.common import add_flags, at_least, flag, make_parser, run_command
-from yolact.doctor.findings import contradicted, examine
+from yolact.doctor.findings import examine, with_suspects
 from yolact.errors import UsageError
 from yolact.files import write_json
 
@@ -85,7 +85,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 def suggestions(folder: str, predictor: Predictor) -> list[dict[str, Any]]:
     """Return what the doctor suggests to look at, in its order."""
     splits: dict[str, Dataset] = {split: open_dataset(folder, split) for split in SPLITS}
-    findings = contradicted(examine(folder, splits, {}, 550), predictor)
+    findings = with_suspects(examine(folder, splits, {}, 550), predictor)
     return list(findings.suggestions())
 
 

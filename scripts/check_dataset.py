@@ -38,7 +38,7 @@ from yolact.cli.common import (
     writable_file,
 )
 from yolact.config import Config
-from yolact.doctor.findings import MOST, Findings, contradicted, examine
+from yolact.doctor.findings import MOST, Findings, examine, with_suspects
 from yolact.doctor.mend import write_mended
 from yolact.doctor.page import write_page
 from yolact.doctor.pictures import caption, write_sheet
@@ -89,7 +89,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     unknown: ValueError | None = None
     if predictor is not None and findings.splits:
         try:
-            findings = contradicted(findings, predictor, args.suspects)
+            findings = with_suspects(findings, predictor, args.suspects)
             print_suspects(findings, args.shown)
         except ValueError as error:  # the model knows none of the classes
             unknown = error

@@ -27,7 +27,7 @@ from support.rectangles import NAMES, RectangleDetector
 from data.catalog import open_dataset
 from data.images import read_image
 from yolact.cli.common import run_command
-from yolact.doctor.findings import Findings, contradicted, examine
+from yolact.doctor.findings import Findings, examine, with_suspects
 from yolact.doctor.mend import write_mended
 from yolact.doctor.page import write_page
 from yolact.doctor.pictures import write_sheet
@@ -38,7 +38,7 @@ SCRIPTS = Path(__file__).parents[1] / "scripts"
 
 def looked_at(folder: Path) -> Findings:
     detector: Any = RectangleDetector()
-    return contradicted(opened(folder), detector, progress=False)
+    return with_suspects(opened(folder), detector, progress=False)
 
 
 def test_of_nothing(tmp_path: Path) -> None:
@@ -100,14 +100,14 @@ def test_labels_that_the_model_contradicts(tmp_path: Path) -> None:
     assert found["3.png"]["seen"]["box"] == pytest.approx([90, 30, 41, 50])
     sheet = read_image(write_sheet(findings, tmp_path / "sheet.jpg"))
     assert sheet.shape[0] > 200
-    assert len(contradicted(opened(tmp_path), RectangleDetector(), 2, False).suspects) == 2  # type: ignore[arg-type]
+    assert len(with_suspects(opened(tmp_path), RectangleDetector(), 2, False).suspects) == 2  # type: ignore[arg-type]
 
 
 def test_an_image_that_is_gone_is_not_looked_at(tmp_path: Path) -> None:
     findings = opened(write(tmp_path, content()))
     (tmp_path / "train" / "4.png").unlink()
     detector: Any = RectangleDetector()
-    assert list(contradicted(findings, detector, progress=False).suspects) == []
+    assert list(with_suspects(findings, detector, progress=False).suspects) == []
 
 
 def test_problems_and_notices(tmp_path: Path) -> None:

@@ -8,9 +8,15 @@ import pytest
 from data.annotations.run_lengths import encode
 from data.classes import Categories
 from data.sample import RunLengths
-from yolact.doctor.look import shared_classes
+from yolact.doctor.image_comparison import (
+    Detection,
+    ImageComparison,
+    Label,
+    aligned_overlap,
+    labels_of,
+)
+from yolact.doctor.model_comparison import shared_classes
 from yolact.doctor.suspects import Suspect, find_suspects
-from yolact.doctor.views import Label, Seen, View, labels_of, moved_overlap
 
 HW = (100, 120)
 Rectangle = tuple[int, int, int, int]
@@ -29,26 +35,26 @@ def sized(box: Rectangle) -> list[float]:
     return [float(x1), float(y1), float(x2 - x1), float(y2 - y1)]
 
 
-def seen(name: str, box: Rectangle, score: float = 0.95) -> Seen:
-    return Seen(name, score, sized(box), mask(box))
+def seen(name: str, box: Rectangle, score: float = 0.95) -> Detection:
+    return Detection(name, score, sized(box), mask(box))
 
 
 def view(
-    detections: list[Seen],
+    detections: list[Detection],
     labels: list[tuple[str, Rectangle]],
     crowds: list[tuple[str, Rectangle]] | None = None,
-) -> View:
+) -> ImageComparison:
     kinds = [
         tuple(Label(name, place, sized(box), mask(box)) for place, (name, box) in enumerate(part))
         for part in (labels, crowds or [])
     ]
-    return View("train", 3, HW, tuple(detections), *kinds)
+    return ImageComparison("train", 3, HW, tuple(detections), *kinds)
 
 
 RIGHT = view([seen("cat", A), seen("dog", B, 0.8)], [("cat", A), ("dog", B)])
 
 
-def suspects(one: View) -> list[Suspect]:
+def suspects(one: ImageComparison) -> list[Suspect]:
     """Among twenty images without a mistake."""
     return find_suspects([*[RIGHT] * 20, one], ["cat", "dog"])
 
@@ -66,7 +72,7 @@ def suspects(one: View) -> list[Suspect]:
         [view([seen("cat", A), seen("cat", BETWEEN, 0.9)], [("cat", A), ("cat", BEYOND)])],
     ],
 )
-def test_nothing_is_suspected(views: list[View]) -> None:
+def test_nothing_is_suspected(views: list[ImageComparison]) -> None:
     assert find_suspects(views, ["cat", "dog"]) == []
 
 
@@ -83,7 +89,7 @@ def test_nothing_is_suspected(views: list[View]) -> None:
     ],
 )
 def test_each_kind(
-    detections: list[Seen],
+    detections: list[Detection],
     labels: list[tuple[str, Rectangle]],
     kind: str,
     label: str | None,
@@ -91,9 +97,12 @@ def test_each_kind(
 ) -> None:
     first, *_ = suspects(view(detections, labels))
     assert (first.kind, first.split, first.image) == (kind, "train", 3)
-    assert (first.label and first.label.name, first.seen and first.seen.name) == (label, found)
+    assert (first.label and first.label.name, first.detection and first.detection.name) == (
+        label,
+        found,
+    )
     assert 0 < first.score <= 1
-    assert (label or "no label") in first.told()
+    assert (label or "no label") in first.describe()
 
 
 def test_one_mistake_is_told_once() -> None:
@@ -104,7 +113,7 @@ def test_one_mistake_is_told_once() -> None:
 def test_a_surer_model_ranks_higher() -> None:
     views = [view([seen("cat", A, score)], []) for score in (0.4, 0.99, 0.7)]
     found = find_suspects([*[RIGHT] * 20, *views], ["cat", "dog"])
-    assert [round(s.seen.score, 2) for s in found if s.seen] == [0.99, 0.7, 0.4]
+    assert [round(s.detection.score, 2) for s in found if s.detection] == [0.99, 0.7, 0.4]
 
 
 def test_a_part_of_a_label_is_not_missing() -> None:
@@ -141,7 +150,7 @@ def test_a_shift_needs_the_same_shape() -> None:
     ],
 )
 def test_overlap_once_moved(one: Rectangle, other: Rectangle, expected: float) -> None:
-    assert moved_overlap(mask(one), mask(other)) == expected
+    assert aligned_overlap(mask(one), mask(other)) == expected
 
 
 def test_labels_of_an_image() -> None:

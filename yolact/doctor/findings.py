@@ -14,7 +14,7 @@ from data.problems import Problem
 from data.sample import Dataset, ImageInfo
 from yolact.predictor import Predictor
 
-from .look import look, shared_classes
+from .model_comparison import compare_with_model, shared_classes
 from .notices import (
     Notice,
     Place,
@@ -79,8 +79,12 @@ class Findings:
         for place in self.object_duplicates:
             yield {"kind": "twice", "score": 1.0, **self._where(place)}
         for suspect in self.suspects:
-            label, seen = suspect.label, suspect.seen
-            looks = seen and {"class": seen.name, "score": round(seen.score, 4), "box": seen.box}
+            label, detection = suspect.label, suspect.detection
+            looks = detection and {
+                "class": detection.name,
+                "score": round(detection.score, 4),
+                "box": detection.box,
+            }
             place = Place(suspect.split, suspect.image, (label.place,) if label else ())
             yield {
                 "kind": suspect.kind,
@@ -153,7 +157,7 @@ def examine(
     )
 
 
-def contradicted(
+def with_suspects(
     findings: Findings, predictor: Predictor, most: int = MOST, progress: bool = True
 ) -> Findings:
     """Add the labels that a model contradicts, at most so many.
@@ -167,8 +171,8 @@ def contradicted(
         for split, dataset in findings.splits.items()
     }
     shared = list(dict.fromkeys(chain.from_iterable(each.values() for each in known.values())))
-    views = look(predictor, findings.splits, known, progress)
-    suspects = find_suspects(views, shared)
+    comparisons = compare_with_model(predictor, findings.splits, known, progress)
+    suspects = find_suspects(comparisons, shared)
     return replace(findings, suspects=suspects[:most], shared=shared)
 
 

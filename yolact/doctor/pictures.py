@@ -25,9 +25,9 @@ from yolact.drawing.side_by_side import (
 )
 
 from .findings import Findings
+from .image_comparison import Detection, labels_of
 from .notices import Place
 from .suspects import Suspect
-from .views import Seen, labels_of
 
 Window = tuple[int, int, int, int]
 Shown = TypeVar("Shown", Suspect, Place)
@@ -47,9 +47,9 @@ def draw(findings: Findings, shown: Suspect | Place, image: Image) -> Image:
         window = _window(objects, image)
         panel = Panel("", _placed(objects, window), False)
         return side_by_side(_cut(image, window), [panel], _SMALL)[TITLE_HEIGHT:]
-    label, seen = shown.label, shown.seen
+    label, detection = shown.label, shown.detection
     said = _labels(findings, shown, (label.place,) if label else ())
-    sees = [seen] if seen else []
+    sees = [detection] if detection else []
     window = _window([*said, *sees], image)
     panels = [
         Panel(title if objects else nothing, _placed(objects, window), scores, colors)
@@ -90,19 +90,19 @@ def pictures(findings: Findings, shown: Iterable[Shown]) -> Iterator[tuple[Shown
 def caption(findings: Findings, suspect: Suspect) -> str:
     """Say what is suspected, in which image."""
     name = findings.info(suspect)["file_name"]
-    return f"{suspect.kind} {suspect.score:.2f}  {name}: {suspect.told()}"
+    return f"{suspect.kind} {suspect.score:.2f}  {name}: {suspect.describe()}"
 
 
-def _labels(findings: Findings, shown: Shown, objects: Sequence[int]) -> list[Seen]:
+def _labels(findings: Findings, shown: Shown, objects: Sequence[int]) -> list[Detection]:
     dataset = findings.splits[shown.split]
     info, annotations = dataset.image_info(shown.image), dataset.annotations(shown.image)
     names = dataset.categories.name_of
     chosen = [annotations[number] for number in objects]
     labels = chain(*labels_of(chosen, names, (info["height"], info["width"])))
-    return [Seen(label.name, 1.0, label.box, label.mask) for label in labels]
+    return [Detection(label.name, 1.0, label.box, label.mask) for label in labels]
 
 
-def _window(objects: Sequence[Seen], image: Image) -> Window:
+def _window(objects: Sequence[Detection], image: Image) -> Window:
     """Choose the part of an image that shows objects with some of what is around; all for none."""
     height, width = image.shape[:2]
     if not objects:
@@ -120,7 +120,7 @@ def _cut(image: Image, window: Window) -> Image:
     return np.ascontiguousarray(image[y1:y2, x1:x2])
 
 
-def _placed(objects: Sequence[Seen], window: Window) -> Instances:
+def _placed(objects: Sequence[Detection], window: Window) -> Instances:
     """Move objects into a part of their image."""
     x1, y1, x2, y2 = window
     boxes = np.array([each.box for each in objects], np.float32).reshape(-1, 4)

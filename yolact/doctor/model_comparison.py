@@ -16,7 +16,7 @@ from yolact.results.detections import Detections
 from yolact.results.thresholds import Thresholds
 from yolact.threads import map_ahead
 
-from .views import Seen, View, labels_of
+from .image_comparison import Detection, ImageComparison, labels_of
 
 logger = logging.getLogger(__name__)
 
@@ -24,12 +24,12 @@ _SHOWN = 5  # classes in a message
 _LEAST = 0.75  # of the model's own threshold: what scores less says nothing
 
 
-def look(
+def compare_with_model(
     predictor: Predictor,
     splits: Mapping[str, Dataset],
     shared: Mapping[str, Mapping[int, str]],
     progress: bool = True,
-) -> list[View]:
+) -> list[ImageComparison]:
     """Let a model look at all images of a dataset; those that cannot be read are left out.
 
     Args:
@@ -38,7 +38,7 @@ def look(
         shared: of each part, the classes that count, see `shared_classes`.
         progress: show a bar on standard error.
     """
-    views: list[View] = []
+    comparisons: list[ImageComparison] = []
     fast = predictor.for_many()
     least = _LEAST * predictor.model.score_threshold
     for split, dataset in splits.items():
@@ -56,17 +56,17 @@ def look(
             return fast.segment([image], thresholds)[0]
 
         indices = range(len(dataset))
-        with contextlib.closing(map_ahead(detect, indices, fast.workers, fast.workers)) as found:
-            bar = tqdm(found, f"look at {split}", len(dataset), unit="img", disable=not progress)
+        with contextlib.closing(map_ahead(detect, indices, fast.workers, fast.workers)) as results:
+            bar = tqdm(results, f"look at {split}", len(dataset), unit="img", disable=not progress)
             for index, detections in enumerate(bar):
                 info = dataset.image_info(index)
                 image_hw = info["height"], info["width"]
                 if detections is None or detections.image_hw != image_hw:
                     continue  # of another size than its labels, which is a problem of its own
                 labels, crowds = labels_of(dataset.annotations(index), names, image_hw)
-                seen = _seen(detections, shared[split])
-                views.append(View(split, index, image_hw, seen, labels, crowds))
-    return views
+                found = _detections_of(detections, shared[split])
+                comparisons.append(ImageComparison(split, index, image_hw, found, labels, crowds))
+    return comparisons
 
 
 def shared_classes(data: Categories, model_names: Sequence[str]) -> dict[int, str]:
@@ -87,9 +87,9 @@ def shared_classes(data: Categories, model_names: Sequence[str]) -> dict[int, st
     return {label: data.name_of[number] for number, label in known.items()}
 
 
-def _seen(found: Detections, names_of: Mapping[int, str]) -> tuple[Seen, ...]:
+def _detections_of(found: Detections, names_of: Mapping[int, str]) -> tuple[Detection, ...]:
     corners = found.boxes.tolist()
     boxes = [[x1, y1, x2 - x1, y2 - y1] for x1, y1, x2, y2 in corners]
     names = [names_of[label] for label in found.labels.tolist()]
     rows = zip(names, found.scores.tolist(), boxes, found.rle(), strict=True)
-    return tuple(Seen(*row) for row in rows)
+    return tuple(Detection(*row) for row in rows)

@@ -20,7 +20,7 @@ Overlaps = NDArray[np.float64]
 _MET = 0.5  # overlap from which a detection has found a label
 
 
-class Seen(NamedTuple):
+class Detection(NamedTuple):
     """A detection.
 
     Attributes:
@@ -53,14 +53,14 @@ class Label(NamedTuple):
 
 
 @dataclass(frozen=True)
-class View:
+class ImageComparison:
     """One image with N detections, the best first, and M labels.
 
     Attributes:
         split: which part of the dataset.
         image: its index in it.
         image_hw: height and width in pixels.
-        seen: the detections.
+        detections: the N detections.
         labels: the labels that are no crowds.
         crowds: the others.
     """
@@ -68,39 +68,43 @@ class View:
     split: str
     image: int
     image_hw: tuple[int, int]
-    seen: tuple[Seen, ...]
+    detections: tuple[Detection, ...]
     labels: tuple[Label, ...]
     crowds: tuple[Label, ...]
 
     @cached_property
     def is_same(self) -> NDArray[np.bool_]:
         """(N, M) whether detection and label are of one class."""
-        same = [[seen.name == label.name for label in self.labels] for seen in self.seen]
-        return np.array(same, np.bool_).reshape(len(self.seen), len(self.labels))
+        same = [
+            [detection.name == label.name for label in self.labels] for detection in self.detections
+        ]
+        return np.array(same, np.bool_).reshape(len(self.detections), len(self.labels))
 
     @cached_property
     def mask_overlaps(self) -> Overlaps:
         """Intersection over union of masks."""
-        return overlaps([s.mask for s in self.seen], [x.mask for x in self.labels])
+        return overlaps([s.mask for s in self.detections], [x.mask for x in self.labels])
 
     @cached_property
     def overlaps(self) -> Overlaps:
         """The larger of the overlaps of masks and of boxes, for masks of models are coarse."""
-        boxes = overlaps([s.box for s in self.seen], [x.box for x in self.labels])
+        boxes = overlaps([s.box for s in self.detections], [x.box for x in self.labels])
         return np.maximum(self.mask_overlaps, boxes)
 
     @cached_property
     def covered(self) -> Overlaps:
         """The share of each detection's mask that lies in each label's."""
         labels = [label.mask for label in self.labels]
-        return overlaps([s.mask for s in self.seen], labels, [True] * len(labels))
+        return overlaps([s.mask for s in self.detections], labels, [True] * len(labels))
 
     @cached_property
     def is_in_crowd(self) -> NDArray[np.bool_]:
         """(N,) whether most of a detection lies in a crowd of its class."""
         crowds = [crowd.mask for crowd in self.crowds]
-        shares = overlaps([s.mask for s in self.seen], crowds, [True] * len(crowds))
-        same = [[seen.name == crowd.name for crowd in self.crowds] for seen in self.seen]
+        shares = overlaps([s.mask for s in self.detections], crowds, [True] * len(crowds))
+        same = [
+            [detection.name == crowd.name for crowd in self.crowds] for detection in self.detections
+        ]
         return np.array((shares * np.array(same).reshape(shares.shape) >= _MET).any(axis=1))
 
     @cached_property
@@ -108,7 +112,7 @@ class View:
         """Detection -> the label of its class that it has found; each label once."""
         found: dict[int, int] = {}
         free = np.ones(len(self.labels), np.bool_)
-        for number in range(len(self.seen)):
+        for number in range(len(self.detections)):
             fits = self.overlaps[number] * self.is_same[number] * free
             if len(fits) and fits.max() >= _MET:
                 found[number] = int(fits.argmax())
@@ -141,7 +145,7 @@ def labels_of(
     return tuple(kinds[0]), tuple(kinds[1])
 
 
-def moved_overlap(one: RunLengths, other: RunLengths) -> float:
+def aligned_overlap(one: RunLengths, other: RunLengths) -> float:
     """Return how much two masks overlap once one is moved onto the other.
 
     It is moved so that an edge or the middle of its box meets the other's, in both directions:
