@@ -28,19 +28,19 @@ from data.loader import Batch
 from yolact import distributed
 from yolact.cli.common import run_command
 from yolact.cli.train_flags import parse_arguments
-from yolact.engines.memory import advised
+from yolact.engines.memory import out_of_memory_advice
 from yolact.engines.pytorch import autocast
 from yolact.training.interrupt import Stopped, saving, stop_requested
 from yolact.training.optim import input_size_at, learning_rate_at, set_learning_rate
 from yolact.training.setup import Session, set_up
-from yolact.training.state import BeforeStep, Progress
+from yolact.training.state import Progress, StepSnapshot
 from yolact.training.validation import (
     patience_ended,
     report_validation,
-    tell_crowded_images,
     validate,
     validation_due,
     validation_missed,
+    warn_of_crowded_images,
 )
 
 logger = logging.getLogger("train")
@@ -51,12 +51,12 @@ MAX_BAD_STEPS = 20
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Read the command line, set up, train."""
-    if distributed.is_helper():
+    if distributed.is_secondary():
         logging.getLogger().setLevel(logging.ERROR)  # the first process speaks for all
     try:
         train(set_up(*parse_arguments(__doc__, argv)))
     finally:
-        distributed.leave()
+        distributed.shut_down()
 
 
 def train(session: Session) -> None:
@@ -64,7 +64,7 @@ def train(session: Session) -> None:
     options, learner, saver = session.options, session.learner, session.saver
     config, model, progress = learner.config, learner.model, learner.progress
     loader = session.loader()
-    tell_crowded_images(session)
+    warn_of_crowded_images(session)
     less_memory = options.less_memory(config.train.batch_size // distributed.world_size())
     save_interval = options.save_interval or min(10_000, config.train.max_iterations // 5 or 1)
     with (
@@ -86,7 +86,7 @@ def train(session: Session) -> None:
             learning_rate = learning_rate_at(progress.iteration, config.train)
             set_learning_rate(learner.optimizer, learning_rate)
             model.input_size = input_size_at(progress.iteration, model.image_size, config.train)
-            with advised(less_memory):
+            with out_of_memory_advice(less_memory):
                 losses, finite = train_step(session, next(batches))
             count_bad_steps(progress, losses, finite, learning_rate)
             progress.iteration += 1
@@ -96,7 +96,7 @@ def train(session: Session) -> None:
             if due:
                 validate(session, stop)
                 start = time.perf_counter()
-            if distributed.agree(stop.is_set()):
+            if distributed.any_process(stop.is_set()):
                 raise Stopped
             if progress.iteration % save_interval == 0:
                 saver.try_save()
@@ -119,12 +119,12 @@ def train_step(session: Session, batch: Batch) -> tuple[dict[str, float], bool]:
     learner, model, parallel = session.learner, session.learner.model, session.parallel
     images, targets = batch
     learner.optimizer.zero_grad(set_to_none=True)
-    before = BeforeStep(model)
+    snapshot = StepSnapshot(model)
     totals: dict[str, Tensor] = {}
     parts = session.options.batch_parts(len(images))
-    with before.kept_on_error():
+    with snapshot.restored_on_error():
         for part in parts:
-            shared = distributed.sharing(parallel, part is parts[-1])
+            shared = distributed.gradient_sync(parallel, part is parts[-1])
             with shared, autocast(model.device, session.options.precision):
                 losses = parallel(images[part], targets[part])
                 loss = torch.stack(list(losses.values())).sum() / len(parts)
@@ -143,7 +143,7 @@ def train_step(session: Session, batch: Batch) -> tuple[dict[str, float], bool]:
             if learner.average is not None:
                 learner.average.update_parameters(model)
         else:  # batch norm has seen what the weights shall not
-            before.restore_statistics()
+            snapshot.restore_statistics()
         learner.scaler.update()
     return dict(zip(totals, values, strict=True)), finite
 

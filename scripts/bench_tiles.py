@@ -35,11 +35,11 @@ from yolact.evaluation.speed import describe_machine
 from yolact.predictor import Predictor
 from yolact.results.detections import Detections
 from yolact.results.thresholds import Thresholds
-from yolact.tiles.joining import joined_masks, telling
-from yolact.tiles.matching import grouped
-from yolact.tiles.pieces import Piece, pieces_in
+from yolact.tiles.matching import group_pieces
+from yolact.tiles.merging import best_pieces, merge_masks
+from yolact.tiles.pieces import Piece, pieces_of
 from yolact.tiles.segment import Tiling, segment_tiled
-from yolact.tiles.views import read
+from yolact.tiles.views import read_view
 
 MODEL = "yolact_resnet18_shapes"
 LARGEST = 10**6
@@ -131,7 +131,7 @@ def print_loss(predictor: Predictor, images: Sequence[Image], tiling: Tiling) ->
     for side in (1000, 40, 28):
         kept: dict[bool, list[float]] = {False: [], True: []}
         for objects in of_images:
-            masks = joined_masks(objects, len(objects) * side**2)
+            masks = merge_masks(objects, len(objects) * side**2)
             for pieces, *mask in zip(objects, *masks, strict=True):
                 kept[len(pieces) > 1].append(overlap(pieces, *mask))
         for is_joined, some in kept.items():
@@ -146,10 +146,10 @@ def objects_in(predictor: Predictor, image: Image, tiling: Tiling) -> list[list[
     pieces = [
         piece
         for view in tiling.views(image_hw)
-        for found in predictor.segment([read(image, view, tiling.side(image_hw))], EVERY)
-        for piece in pieces_in(found, view, image_hw)
+        for found in predictor.segment([read_view(image, view, tiling.side(image_hw))], EVERY)
+        for piece in pieces_of(found, view, image_hw)
     ]
-    return [telling(group) for group in grouped(pieces)]
+    return [best_pieces(group) for group in group_pieces(pieces)]
 
 
 def overlap(pieces: Sequence[Piece], soft_mask: Tensor, frame: Tensor) -> float:

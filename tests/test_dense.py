@@ -21,7 +21,7 @@ from yolact.checkpoint import save_checkpoint
 from yolact.cli.common import run_command
 from yolact.cli.train_flags import parse_arguments
 from yolact.evaluation.coco import CocoEvaluator
-from yolact.evaluation.limits import fullest_image, room_for, with_room
+from yolact.evaluation.limits import fullest_image, limit_for, with_raised_limits
 from yolact.training.anchor_fit import count_anchors
 from yolact.training.dataset_report import fitted_to_density
 from yolact.training.setup import set_up
@@ -55,7 +55,7 @@ def test_perfect_detections_score_100(count: int) -> None:
     boxes = grid(count)
     coco = ground_truth([annotation(i, 1, 0, box) for i, box in enumerate(boxes, 1)], images=(1,))
     found = detections(boxes, [0] * count, [0.9] * count)
-    limit = room_for(fullest_image(coco)[0])
+    limit = limit_for(fullest_image(coco)[0])
     assert limit == {100: 100, 101: 200, 400: 400}[count]
     evaluator = CocoEvaluator(coco, CATEGORY_IDS, limit=limit)
     evaluator.add(1, found)
@@ -66,9 +66,9 @@ def test_perfect_detections_score_100(count: int) -> None:
 
 def test_no_objects() -> None:
     assert fullest_image(ground_truth([])) == (0, 0)
-    assert room_for(0) == 100
+    assert limit_for(0) == 100
     config = get_config("yolact_base")
-    assert with_room(config, 0, 0) is config
+    assert with_raised_limits(config, 0, 0) is config
 
 
 @pytest.mark.parametrize(
@@ -93,7 +93,7 @@ def test_room_for_all_objects(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     config = get_config(preset).override(*(f"detect.{text}" for text in settings))
-    detect = with_room(config, most, of_class).detect
+    detect = with_raised_limits(config, most, of_class).detect
     assert (detect.max_detections, detect.top_k) == expected
     assert (f"an image has {most} objects" in caplog.text) == (detect != config.detect)
 

@@ -147,7 +147,7 @@ def look(number: int, port: int, folders: Sequence[Path], told: Connection) -> N
     """Join another process, and tell of each folder what is wrong with it."""
     address = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
     os.environ |= {"RANK": str(number), "WORLD_SIZE": "2", **address}
-    distributed.join(torch.device("cpu"))
+    distributed.init_process(torch.device("cpu"))
     distributed._PATIENCE = 0.5
     for folder in folders:
         try:
@@ -156,7 +156,7 @@ def look(number: int, port: int, folders: Sequence[Path], told: Connection) -> N
             told.send(str(error))
         else:
             told.send("")
-    distributed.leave()
+    distributed.shut_down()
 
 
 @pytest.mark.skipif("fork" not in get_all_start_methods(), reason="nothing forks here")
@@ -223,9 +223,9 @@ def test_alone_nothing_is_shared() -> None:
     assert distributed.mean(values) is values
     assert distributed.gather("one") == ["one"]
     assert (distributed.rank(), distributed.world_size()) == (0, 1)
-    assert distributed.agree(True)
-    assert not distributed.agree(False)
-    assert distributed.join(torch.device("cpu")) == torch.device("cpu")
+    assert distributed.any_process(True)
+    assert not distributed.any_process(False)
+    assert distributed.init_process(torch.device("cpu")) == torch.device("cpu")
     model = torch.nn.Linear(1, 1)
     assert distributed.parallel(model) is model
 

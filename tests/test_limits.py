@@ -6,7 +6,7 @@ import pytest
 from support.coco_rectangles import SMALL, annotation, ground_truth
 
 from yolact import get_config
-from yolact.evaluation.limits import kept_detections, scored_detections, tell_limits
+from yolact.evaluation.limits import kept_detections, scored_detections, warn_of_limits
 
 
 @pytest.mark.parametrize(
@@ -50,7 +50,7 @@ def test_crowded_images_are_told(
     truth = [{**part, "id": number} for number, part in enumerate(truth, start=1)]
     config = get_config("yolact_resnet18").override(*(f"detect.{text}" for text in settings))
     images = range(len(counts))
-    tell_limits(ground_truth(truth, images), images, config, "raise --max_detections")
+    warn_of_limits(ground_truth(truth, images), images, config, "raise --max_detections")
     beyond = "detections beyond that are dropped or do not count; raise --max_detections"
     assert caplog.messages == [] if said is None else caplog.messages[0].startswith(said)
     assert (beyond in caplog.text) == (said is not None)

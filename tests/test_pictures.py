@@ -15,7 +15,7 @@ from data.catalog import open_dataset
 from data.sample import Sample
 from data.shapes.scenes import ShapeScenes
 from yolact.drawing.detections import place_labels
-from yolact.drawing.side_by_side import Panel, objects_to_draw, side_by_side, with_room
+from yolact.drawing.side_by_side import Panel, labels_that_fit, objects_to_draw, side_by_side
 from yolact.evaluation.coco import eval_order
 from yolact.results.detections import Detections
 from yolact.training.pictures import write_validation_pictures
@@ -68,7 +68,7 @@ def test_panels_fit_and_do_not_blow_up(side: int, size: tuple[int, int]) -> None
 def test_labels_never_cover_each_other(count: int) -> None:
     """Of objects in one place the first is named; the words of the others may be left out."""
     crowd = objects([(20, 20, 60, 40)] * count, ("somebody",))
-    named = with_room(crowd, scores=False)
+    named = labels_that_fit(crowd, scores=False)
     assert named[:1].all()
     assert len(named) == count
     boxes = [(20, 20, 60, 40)] * count

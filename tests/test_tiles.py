@@ -14,10 +14,10 @@ from support.rectangles import Box, Recorder
 from layers.native import Window
 from yolact.results.detections import Detections
 from yolact.tiles.agreement import agreement
-from yolact.tiles.joining import joined_masks, telling
-from yolact.tiles.matching import grouped
-from yolact.tiles.pieces import Piece, pieces_in, trimmed
-from yolact.tiles.views import cut_up, read
+from yolact.tiles.matching import group_pieces
+from yolact.tiles.merging import best_pieces, merge_masks
+from yolact.tiles.pieces import Piece, pieces_of, trim_mask
+from yolact.tiles.views import read_view, tile_windows
 
 HW = (260, 300)
 NO_MASK = torch.zeros((1, 1))
@@ -43,14 +43,14 @@ LEFT, RIGHT, ALL = (0, 0, 100, 100), (80, 0, 180, 100), (0, 0, 180, 100)
 def test_tiles_are_spread_and_never_leave_the_image(
     size: int, side: int, overlap: float, starts: list[int]
 ) -> None:
-    across, down = cut_up((1, size), side, overlap), cut_up((size, 1), side, overlap)
+    across, down = tile_windows((1, size), side, overlap), tile_windows((size, 1), side, overlap)
     assert across == [(start, 0, min(start + side, size), 1) for start in starts]
     assert down == [(0, start, 1, min(start + side, size)) for start in starts]
 
 
 def test_tiles_overlap_enough() -> None:
     for size, side, overlap in itertools.product((200, 777, 2000), (50, 128), (0, 0.2, 0.5)):
-        views = cut_up((side, size), side, overlap)
+        views = tile_windows((side, size), side, overlap)
         assert (views[0][0], views[-1][2]) == (0, size)
         for one, other in itertools.pairwise(views):
             assert one[2] - other[0] >= side * overlap - 1  # rounded to pixels
@@ -61,7 +61,7 @@ def test_a_view_is_read_in_small_parts(view: Window) -> None:
     image = Recorder(np.random.default_rng(0).integers(0, 256, (*HW, 3), dtype=np.uint8))
     x1, y1, x2, y2 = view
     exact = image.image[y1:y2, x1:x2]
-    shown = read(image, view, 40)
+    shown = read_view(image, view, 40)
     assert image.largest <= 40
     if max(exact.shape) <= 40:
         assert np.array_equal(shown, exact)
@@ -154,7 +154,7 @@ GROUPS: dict[str, tuple[list[Piece], list[list[int]]]] = {
 @pytest.mark.parametrize(("pieces", "expected"), GROUPS.values(), ids=GROUPS)
 def test_pieces_of_one_object(pieces: list[Piece], expected: list[list[int]]) -> None:
     for order in itertools.permutations(range(len(pieces))):
-        groups = grouped([pieces[index] for index in order])
+        groups = group_pieces([pieces[index] for index in order])
         found = [sorted(order[index] for index in _indices(pieces, order, g)) for g in groups]
         assert sorted(found) == expected
 
@@ -183,7 +183,7 @@ def test_a_piece_is_cut_by_borders_inside_the_image(view: Window, box: Box, is_c
     corners, one = torch.tensor([box], dtype=torch.float32), torch.ones(1)
     frame = torch.tensor([(0.0, 0.0, x2 - x1, y2 - y1)])
     found = Detections(corners, one, one.long(), one[:, None, None], frame, one, (y2 - y1, x2 - x1))
-    (only,) = pieces_in(found, view, HW)
+    (only,) = pieces_of(found, view, HW)
     assert only.is_cut == is_cut
     assert only.box.tolist() == [box[0] + x1, box[1] + y1, box[2] + x1, box[3] + y1]
 
@@ -204,7 +204,7 @@ def test_a_piece_is_cut_by_borders_inside_the_image(view: Window, box: Box, is_c
     ],
 )
 def test_the_pieces_that_tell(pieces: list[Piece], kept: list[int]) -> None:
-    assert [next(i for i, p in enumerate(pieces) if p is k) for k in telling(pieces)] == kept
+    assert [next(i for i, p in enumerate(pieces) if p is k) for k in best_pieces(pieces)] == kept
 
 
 # --- what the views say together --------------------------------------------------------------
@@ -229,9 +229,9 @@ def test_the_pieces_that_tell(pieces: list[Piece], kept: list[int]) -> None:
 def test_views_agree_about_an_object(pieces: list[Piece], tile: int, share: float) -> None:
     views = torch.tensor([LEFT, RIGHT, ALL], dtype=torch.float32)
     for order in itertools.permutations(pieces):
-        assert agreement(order, telling(order)[0].box, views, tile, (100, 180)) == pytest.approx(
-            share
-        )
+        assert agreement(
+            order, best_pieces(order)[0].box, views, tile, (100, 180)
+        ) == pytest.approx(share)
 
 
 def test_what_no_view_shows_whole_keeps_its_score() -> None:
@@ -253,7 +253,7 @@ def test_cells_that_are_cut_off_decide_about_no_pixel(seed: int) -> None:
     part = soft_mask[9 * seed : 20 + 7 * seed - seed, 5 * seed : 30]
     part.copy_(torch.rand(part.shape, generator=generator))
     frame = torch.tensor((10.0, 20.0, 210.0, 180.0))
-    both = [trimmed(soft_mask, frame), (soft_mask, frame)]
+    both = [trim_mask(soft_mask, frame), (soft_mask, frame)]
     small, full = (
         Detections(f[None], s[:1, 0], s[:1, 0].long(), s[None], f[None], s[:1, 0], (200, 220))
         for s, f in both
@@ -290,7 +290,7 @@ def test_all_masks_together_have_a_limit(
     sizes: list[tuple[int, ...]], most_cells: int, least: float
 ) -> None:
     pieces = [disc(*size) for size in sizes]
-    soft_masks, frames = joined_masks([[piece] for piece in pieces], most_cells)
+    soft_masks, frames = merge_masks([[piece] for piece in pieces], most_cells)
     assert len(soft_masks) == len(frames) == len(sizes)
     assert soft_masks.numel() <= max(most_cells, len(sizes))
     for own, soft_mask, frame in zip(pieces, soft_masks, frames, strict=True):
@@ -307,7 +307,7 @@ def test_a_mask_keeps_the_border_that_it_reaches(sides: Window) -> None:
     whole, frame = disc(30, 20), torch.tensor(sides, dtype=torch.float32) * 4
     window = (4 * x1, 4 * y1, 4 * x2, 4 * y2)
     half = replace(whole, soft_mask=whole.soft_mask[y1:y2, x1:x2], frame=frame, window=window)
-    soft_masks, frames = joined_masks([[whole], [half]])
+    soft_masks, frames = merge_masks([[whole], [half]])
     alone, together = (
         Detections(f, f[:, 0], f[:, 0].long(), s, f, f[:, 0], (80, 120)).masks[-1]
         for s, f in ((half.soft_mask[None], frame[None]), (soft_masks, frames))
@@ -320,7 +320,7 @@ def test_joined_masks_show_all_that_their_pieces_show() -> None:
     moved = one.frame + torch.tensor((60.0, 32.0, 60.0, 32.0))  # over a corner of the first
     other = replace(one, frame=moved, window=(60, 32, 180, 112))
     for pieces in ([one, other], [other, one]):
-        soft_masks, frames = joined_masks([pieces])
+        soft_masks, frames = merge_masks([pieces])
         mask = replace(one, soft_mask=soft_masks[0], frame=frames[0]).pixels((0, 0, 180, 112))
         expected = np.zeros((112, 180), np.bool_)
         for part in pieces:

@@ -17,7 +17,7 @@ from torch import Tensor
 import train
 from data.loader import Batch
 from yolact.cli.train_flags import parse_arguments
-from yolact.training.setup import Session, keep_freed_memory, set_up
+from yolact.training.setup import Session, disable_malloc_trim, set_up
 from yolact.training.state import Progress
 
 State = dict[str, Tensor]
@@ -182,7 +182,7 @@ def test_freed_memory_is_kept() -> None:
             torch.ones(10_000_000)
         return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
 
-    keep_freed_memory()
+    disable_malloc_trim()
     torch.ones(10_000_000)
     assert new_pages() < 30_000  # of 97,660
 

@@ -235,7 +235,7 @@ def test_a_resumed_run_replaces_what_it_went_on_from(
     for name in ("toy_4_10", "toy_8_20", "toy_12_30", *others):
         (tmp_path / f"{name}.pth").touch()
     saver = make_saver(tmp_path, keep_latest, interval)
-    saver.go_on_from(tmp_path / f"{resumed}.pth")
+    saver.resume_from(tmp_path / f"{resumed}.pth")
     assert len(names(tmp_path)) == 6  # nothing goes before there is something newer
     saver.learner.progress.iteration = 25
     saver.save()
@@ -253,7 +253,7 @@ def test_only_the_first_of_several_processes_deletes(
     saver.learner.progress.iteration = 20
     for rank, kept in ((1, files), (0, ["toy_8_20", "toy_8_20_interrupt"])):
         monkeypatch.setattr(distributed, "rank", lambda rank=rank: rank)
-        saver.go_on_from(tmp_path / "toy_4_10.pth")
+        saver.resume_from(tmp_path / "toy_4_10.pth")
         saver.save_interrupted()
         saver.save()
         saver = make_saver(tmp_path, keep_latest=True)
@@ -274,13 +274,13 @@ def test_a_run_tells_of_checkpoints_that_are_further(
 ) -> None:
     """For after a crash `latest` would mean them."""
     saver = make_saver(tmp_path / "absent", keep_latest)
-    saver.tell_of_further()
+    saver.warn_of_later_checkpoints()
     for name in ("toy_8_20", "toy_12_30", "other_40_90"):
         (tmp_path / f"{name}.pth").touch()
     saver = make_saver(tmp_path, keep_latest)
     saver.learner.progress.iteration = iteration
     if iteration:
-        saver.go_on_from(tmp_path / "toy_8_20.pth")
-    saver.tell_of_further()
+        saver.resume_from(tmp_path / "toy_8_20.pth")
+    saver.warn_of_later_checkpoints()
     assert ("toy_12_30.pth is of steps further on" in caplog.text) == told
     assert "other" not in caplog.text

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from layers.structures import Predictions, Target
 from yolact import build_model, get_config
 from yolact.config import Config
-from yolact.engines.training_graphs import BothWays, Record, RecordedLosses, can_record
+from yolact.engines.training_graphs import ForwardBackwardGraph, Record, RecordedLosses, can_record
 from yolact.models.segmenter import AnySegmenter
 from yolact.training import setup
 from yolact.training.options import TrainOptions
@@ -43,7 +43,7 @@ def batch_of(seed: int, images: int = 2) -> tuple[list[Tensor], list[Target]]:
     return pictures, [target] * images
 
 
-def record(network: nn.Module, x: Tensor) -> BothWays:
+def record(network: nn.Module, x: Tensor) -> ForwardBackwardGraph:
     """Replays as a GPU does: from the same memory into the same memory."""
     x, parameters = x.clone(), list(network.parameters())
     first = network(x)
@@ -70,7 +70,7 @@ def record(network: nn.Module, x: Tensor) -> BothWays:
             if place is not None and value is not None:
                 place.copy_(value)
 
-    return BothWays(x, outputs, learned, forward, seeds, parameters, found, backward)
+    return ForwardBackwardGraph(x, outputs, learned, forward, seeds, parameters, found, backward)
 
 
 def steps(model: AnySegmenter, losses: Callable, batches: list) -> list[float]:
@@ -96,7 +96,7 @@ def test_it_learns_as_a_network_that_is_not_recorded(batches: list) -> None:
     plain, recorded = model_of(), model_of()
     calls: list[Tensor] = []
 
-    def counting(network: nn.Module, x: Tensor) -> BothWays:
+    def counting(network: nn.Module, x: Tensor) -> ForwardBackwardGraph:
         calls.append(x)
         return record(network, x)
 
@@ -109,7 +109,7 @@ def test_it_learns_as_a_network_that_is_not_recorded(batches: list) -> None:
         torch.testing.assert_close(one, other, msg=lambda text, name=name: f"{name}: {text}")
 
 
-def failing(network: nn.Module, x: Tensor) -> BothWays:
+def failing(network: nn.Module, x: Tensor) -> ForwardBackwardGraph:
     network(x)
     raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate\nmore")
 

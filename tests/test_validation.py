@@ -22,10 +22,10 @@ from yolact.training.setup import Session, set_up
 from yolact.training.state import Progress
 from yolact.training.validation import (
     images_to_validate,
-    tell_crowded_images,
     validate,
     validation_due,
     validation_missed,
+    warn_of_crowded_images,
     with_best_threshold,
 )
 
@@ -261,8 +261,8 @@ def test_more_objects_than_can_be_found_are_told(
 ) -> None:
     before = session.learner.config
     session.learner.config = before.override(f"detect.max_detections={max_detections}")
-    tell_crowded_images(session)
-    tell_crowded_images(replace(session, val_data=None))
+    warn_of_crowded_images(session)
+    warn_of_crowded_images(replace(session, val_data=None))
     session.learner.config = before
     assert ("more than 1 objects" in caplog.text) == told
     assert ("; raise detect.max_detections and detect.top_k (--set)" in caplog.text) == told

@@ -17,8 +17,8 @@ from yolact.drawing.detections import (
     Color,
     draw_detections,
     draw_fps,
-    ink_on,
     place_labels,
+    text_color_on,
 )
 from yolact.drawing.lincomb import diverging, draw_lincomb
 from yolact.drawing.plots import collect_curves
@@ -192,7 +192,7 @@ def contrast(color: Color, ink: Color) -> float:
 
 
 def test_names_can_be_read_on_every_colour() -> None:
-    assert min(contrast(color, ink_on(color)) for color in PALETTE) >= 3.5
+    assert min(contrast(color, text_color_on(color)) for color in PALETTE) >= 3.5
 
 
 # How linear RGB looks to who lacks one kind of cone (Machado, Oliveira, Fernandes 2009).

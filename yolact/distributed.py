@@ -25,7 +25,7 @@ _PATIENCE = 5.0  # seconds until a file of another machine is seen
 T = TypeVar("T")
 
 
-def join(device: torch.device) -> torch.device:
+def init_process(device: torch.device) -> torch.device:
     """Join the other processes, if `torchrun` started them; one that it started alone, too.
 
     Args:
@@ -69,7 +69,7 @@ def backend_for(device: torch.device) -> str:
     return "nccl" if device.type == "cuda" else "gloo"
 
 
-def leave() -> None:
+def shut_down() -> None:
     """Part from the other processes."""
     if dist.is_initialized():
         dist.destroy_process_group()
@@ -85,7 +85,7 @@ def world_size() -> int:
     return dist.get_world_size() if dist.is_initialized() else 1
 
 
-def is_helper() -> bool:
+def is_secondary() -> bool:
     """Tell, even before joining, whether another process is the one that speaks and writes."""
     return int(os.environ.get("RANK", 0)) > 0
 
@@ -120,7 +120,7 @@ def parallel(model: nn.Module, *, unused_parameters: bool = False) -> nn.Module:
     return DistributedDataParallel(model, find_unused_parameters=unused_parameters)
 
 
-def sharing(model: object, now: bool) -> AbstractContextManager[object]:
+def gradient_sync(model: object, now: bool) -> AbstractContextManager[object]:
     """Return the context of a backward pass that shares its gradients, or leaves it for later."""
     if isinstance(model, DistributedDataParallel) and not now:
         return model.no_sync()
@@ -132,7 +132,7 @@ def mean(values: Tensor) -> Tensor:
     return mean_of_processes(values) if dist.is_initialized() else values
 
 
-def agree(flag: bool) -> bool:
+def any_process(flag: bool) -> bool:
     """Tell whether any of the processes says yes."""
     if not dist.is_initialized():
         return flag

@@ -114,7 +114,7 @@ class CocoInstances:
                 self.left_out = objects.left_out
                 self.mended = Counter(problem.what for problem in images.problems)
                 self.mended["a bbox that does not fit its outline"] = objects.contradicted
-                self._tell_others(objects.others)
+                self._warn_of_others(objects.others)
                 self._report(images, objects.contradicted)
         table = numbered(self._objects)
         is_crowd = table.is_crowd & (options.crowd == "ignore")
@@ -271,7 +271,7 @@ class CocoInstances:
                 "%s: left out %d of %d annotations: %s", self._file, left_out, found, reasons
             )
 
-    def _tell_others(self, counts: Mapping[str, int]) -> None:
+    def _warn_of_others(self, counts: Mapping[str, int]) -> None:
         """Name the classes that are left out since the model does not know them."""
         known, told = self.categories.names, []
         for name, count in [*counts.items()][:_SHOWN_CLASSES]:

@@ -93,12 +93,12 @@ def read_labelme(image_folder: Path, label_folder: Path) -> ConversionResult:
             images[name] = _with_earlier(found, images.get(name), labels)
     for name, labels in images.items():
         found.add(name, labels.image_hw, labels.objects, labels.listed)
-    _tell_groups(found, groups)
-    _tell_unused(found, image_folder, images.keys(), label_folder)
+    _warn_of_groups(found, groups)
+    _warn_of_unused(found, image_folder, images.keys(), label_folder)
     return found.finish(label_folder, listed=_class_list(label_folder))
 
 
-def _tell_groups(found: CocoBuilder, groups: Sequence[tuple[int, str]]) -> None:
+def _warn_of_groups(found: CocoBuilder, groups: Sequence[tuple[int, str]]) -> None:
     """Tell of objects of so many parts that their Group ID may be meant otherwise."""
     if groups:
         shapes, where = sum(count for count, _ in groups), max(groups)[1]
@@ -108,7 +108,7 @@ def _tell_groups(found: CocoBuilder, groups: Sequence[tuple[int, str]]) -> None:
         found.notice("many shapes joined by Group ID", told, mend)
 
 
-def _tell_unused(
+def _warn_of_unused(
     found: CocoBuilder, folder: Path, used: AbstractSet[str], label_folder: Path
 ) -> None:
     """Tell of images that no JSON file is about, nor one of another split."""

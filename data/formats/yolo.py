@@ -79,8 +79,8 @@ def read_yolo(image_folder: Path, names_file: Path, part: str = "") -> Conversio
     for file in _stray(filter(Path.is_dir, places), set(files.values())):
         with found.leaving_out(str(file)):
             raise Unusable("labels without an image", f"put the image into {image_folder}")
-    _tell_numbers(found, names_file, categories, {parsed.category for parsed, _ in read})
-    _tell_boxes(found, read)
+    _warn_of_numbers(found, names_file, categories, {parsed.category for parsed, _ in read})
+    _warn_of_boxes(found, read)
     if unlabelled:
         where = f"{len(unlabelled)} of {len(files)}, such as {unlabelled[0]}"
         found.notice("images without a label file", where, "they are learned as showing nothing")
@@ -97,7 +97,7 @@ def _no_labels(names_file: Path, files: Mapping[Path, Path]) -> str:
     return f"{names_file}: no image has a label file: {image} has no {file}{found}"
 
 
-def _tell_numbers(
+def _warn_of_numbers(
     found: CocoBuilder, names_file: Path, categories: Categories, used: AbstractSet[str | int]
 ) -> None:
     """Tell of class numbers that begin at 1: none is 0, and one is beyond the names."""
@@ -113,7 +113,7 @@ def _tell_numbers(
     found.problems.insert(0, Problem(FROM_ONE, where, mend, is_used=True))
 
 
-def _tell_boxes(found: CocoBuilder, read: Sequence[tuple[Object, str]]) -> None:
+def _warn_of_boxes(found: CocoBuilder, read: Sequence[tuple[Object, str]]) -> None:
     """Tell of a few boxes among polygons, which may be polygons cut short."""
     boxes = [where for parsed, where in read if not parsed.outline]
     if 0 < len(boxes) <= _FEW_BOXES * len(read):

@@ -175,12 +175,12 @@ import sys
 import torch
 import train
 from yolact import distributed
-device = distributed.join(torch.device(sys.argv[1]))
+device = distributed.init_process(torch.device(sys.argv[1]))
 assert torch.distributed.get_backend() == distributed.backend_for(device)
 values = torch.arange(3.0, device=device)
 assert torch.equal(distributed.mean(values), values)
 assert distributed.gather({"rank": 0}) == [{"rank": 0}]
-assert distributed.agree(True) and not distributed.agree(False)
+assert distributed.any_process(True) and not distributed.any_process(False)
 train.main(sys.argv[2:])
 """
 

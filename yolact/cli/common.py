@@ -17,7 +17,7 @@ from typing import Any, NoReturn, get_args
 from data.options import BoxesOnly, Crowd, DataOptions
 from yolact.checkpoint import Checkpoint, preset_of_name, resolve_weights
 from yolact.config import Config
-from yolact.engines.memory import advised
+from yolact.engines.memory import out_of_memory_advice
 from yolact.engines.names import Precision
 from yolact.errors import OptionError, UsageError
 from yolact.presets import get_config
@@ -324,7 +324,7 @@ def run_command(
         with (
             signals_as_keyboard_interrupt(),
             redirect_stdout(PrintableStream(sys.stdout)),
-            advised("try a smaller --batch_size or image"),
+            out_of_memory_advice("try a smaller --batch_size or image"),
         ):
             main(argv)
     except UsageError as error:

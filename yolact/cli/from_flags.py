@@ -20,10 +20,10 @@ from yolact.errors import UsageError
 from yolact.evaluation.limits import (
     detection_settings,
     fullest_image,
-    room_for,
+    limit_for,
     scored_detections,
-    tell_limits,
-    with_room,
+    warn_of_limits,
+    with_raised_limits,
 )
 from yolact.evaluation.result_origin import Origin, digest_of, settings_of
 from yolact.evaluation.way_of_2019 import draw_plain
@@ -110,10 +110,10 @@ def with_limits(args: argparse.Namespace, config: Config, dataset: Dataset) -> t
     """
     said = ("detect.max_detections", "detect.top_k")
     if args.max_detections or any(text.strip().startswith(said) for text in args.set):
-        tell_limits(dataset.coco, dataset.image_ids, config, "raise --max_detections")
+        warn_of_limits(dataset.coco, dataset.image_ids, config, "raise --max_detections")
         return config, scored_detections(config.detect)
     most, most_of_class = fullest_image(dataset.coco)
-    return with_room(config, most, most_of_class), room_for(most)
+    return with_raised_limits(config, most, most_of_class), limit_for(most)
 
 
 def mask_mode(args: argparse.Namespace) -> MaskMode:

@@ -300,7 +300,7 @@ def _resumes(name: str, files: ResultFolder, parts: Parts) -> bool:
         _refuse_damage(name, finished["damage"])
         return True
     if missing:
-        parts.go_on_from(done.index(missing[0]))
+        parts.resume_from(done.index(missing[0]))
     files.missing(done[: parts.start])
     if parts.start:
         logger.info("%d frames are there already", parts.start)
@@ -338,7 +338,7 @@ def process_video(
         predictor.warm_up()
         given = 0
         if isinstance(output, Parts):
-            given, on_frame = output.tracks, output.go_on_in(video, on_frame)
+            given, on_frame = output.tracks, output.resume_source(video, on_frame)
 
         def predict(frames: Sequence[Picture]) -> list[Detections]:
             found = predictor.segment(frames, thresholds)

@@ -92,7 +92,7 @@ def palette_color(number: int) -> Color:
     return PALETTE[number % len(PALETTE)]
 
 
-def ink_on(color: Color) -> Color:
+def text_color_on(color: Color) -> Color:
     """Return white or near-black, whichever is easier to read on a colour."""
     red, green, blue = ((channel / 255) ** 2.2 for channel in color)
     return WHITE if 0.2126 * red + 0.7152 * green + 0.0722 * blue < 0.25 else DARK
@@ -199,7 +199,7 @@ def _write(canvas: Image, text: str, place: Rectangle, color: Color) -> None:
     scale = _font_scale(text, _image_hw(canvas))
     cv2.rectangle(canvas, (x1, y1), (x2 - 1, y2 - 1), color, cv2.FILLED)
     origin = (x1 + round(5 * scale), y2 - round(9 * scale))
-    ink, weight = ink_on(color), _font_weight(scale)
+    ink, weight = text_color_on(color), _font_weight(scale)
     # OpenCV crashes at half of a character, which names from JSON and of files can hold.
     cv2.putText(canvas, printable(text), origin, FONT, scale, ink, weight, cv2.LINE_AA)
 

@@ -94,7 +94,7 @@ def side_by_side(image: Image, panels: Sequence[Panel], side: int) -> Image:
     for title, objects, scores, colors in panels:
         objects = _scaled(objects, (height, width))
         colors = object_colors(objects, "class") if colors is None else colors
-        named, drawn = with_room(objects, scores), small
+        named, drawn = labels_that_fit(objects, scores), small
         for shown, text in ((~named, False), (named, True)):
             chosen = [color for color, is_shown in zip(colors, shown, strict=True) if is_shown]
             drawn = draw_detections(drawn, objects[shown], text=text, scores=scores, colors=chosen)
@@ -153,7 +153,7 @@ def join_pictures(pictures: Sequence[Image], axis: int, gap: int) -> Image:
     return np.concatenate((*spaced, pictures[-1]), axis=axis)
 
 
-def with_room(objects: Instances, scores: bool) -> NDArray[np.bool_]:
+def labels_that_fit(objects: Instances, scores: bool) -> NDArray[np.bool_]:
     """Tell which objects, the first ones first, can be named without a label over another."""
     captions = [f"{name}: 0.00" if scores else name for name in objects.names()]
     boxes = [(x1, y1, x2, y2) for x1, y1, x2, y2 in objects.boxes.round().int().tolist()]

@@ -16,7 +16,7 @@ Result = TypeVar("Result")
 
 
 @contextmanager
-def advised(mend: str) -> Iterator[None]:
+def out_of_memory_advice(mend: str) -> Iterator[None]:
     """Say what to do where something does not fit.
 
     Args:

@@ -42,7 +42,7 @@ class RecordedLosses:
     """
 
     def __init__(self, model: Yolact, record: Record | None = None) -> None:
-        self._model, self._record = model, record or record_both_ways
+        self._model, self._record = model, record or record_forward_backward
         self._shape: torch.Size | None = None
         self._run: RunNetwork = model.network
 
@@ -70,7 +70,7 @@ class RecordedLosses:
 
 
 @dataclass(frozen=True)
-class BothWays:
+class ForwardBackwardGraph:
     """A network's two recordings, which autograd takes for one operation.
 
     What a call returns, and the gradients, stay as they are until the next call.
@@ -106,7 +106,9 @@ class BothWays:
 
 class _Replay(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, recorded: BothWays, x: Tensor, *_: nn.Parameter) -> tuple[Tensor, ...]:
+    def forward(
+        ctx: Any, recorded: ForwardBackwardGraph, x: Tensor, *_: nn.Parameter
+    ) -> tuple[Tensor, ...]:
         ctx.recorded = recorded
         recorded.x.copy_(x)
         recorded.forward()
@@ -115,7 +117,7 @@ class _Replay(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        recorded: BothWays = ctx.recorded
+        recorded: ForwardBackwardGraph = ctx.recorded
         for place, gradient in zip(recorded.output_gradients, gradients, strict=True):
             place.copy_(gradient)
         recorded.backward()
@@ -128,7 +130,7 @@ def can_record(model: AnySegmenter) -> TypeGuard[Yolact]:
     return model.device.type == "cuda" and model.fixed_shapes
 
 
-def record_both_ways(network: nn.Module, x: Tensor) -> BothWays:
+def record_forward_backward(network: nn.Module, x: Tensor) -> ForwardBackwardGraph:
     """Record a network on an NVIDIA GPU, in the precision of the context.
 
     Args:
@@ -156,7 +158,9 @@ def record_both_ways(network: nn.Module, x: Tensor) -> BothWays:
     torch.cuda.empty_cache()  # of the warm-up
     # With their history the outputs would keep nodes of autograd that belong to the other stream.
     outputs = Predictions._make(None if each is None else each.detach() for each in outputs)
-    return BothWays(x, outputs, learned, forward.replay, seeds, parameters, found, backward.replay)
+    return ForwardBackwardGraph(
+        x, outputs, learned, forward.replay, seeds, parameters, found, backward.replay
+    )
 
 
 def _uncached() -> AbstractContextManager[object]:

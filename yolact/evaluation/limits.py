@@ -31,7 +31,7 @@ def kept_detections(config: Config) -> tuple[int, int]:
     return (top_k, top_k) if detection.nms == "cross_class" else (most, min(most, top_k))
 
 
-def room_for(objects: int) -> int:
+def limit_for(objects: int) -> int:
     """Return how many detections hold so many objects: COCO's 100 at least, else full hundreds."""
     return max(STANDARD_LIMIT, -(-objects // 100) * 100)
 
@@ -45,7 +45,7 @@ def detection_settings(detections: int, own: DetectConfig) -> tuple[str, ...]:
     return f"detect.max_detections={detections}", f"detect.top_k={top_k}"
 
 
-def with_room(config: Config, most: int, most_of_class: int) -> Config:
+def with_raised_limits(config: Config, most: int, most_of_class: int) -> Config:
     """Let as many detections be found and counted as there are objects, and tell if that is more.
 
     Args:
@@ -56,7 +56,7 @@ def with_room(config: Config, most: int, most_of_class: int) -> Config:
     of_image, of_class = kept_detections(config)
     if most <= of_image and most_of_class <= min(of_class, scored_detections(config.detect)):
         return config
-    room = max(room_for(most), config.detect.max_detections)
+    room = max(limit_for(most), config.detect.max_detections)
     logger.warning(
         "an image has %d objects: %d detections are kept of each and count in an AP, where %d "
         "are usual (--max_detections to evaluate, --set detect.max_detections to train)",
@@ -76,7 +76,7 @@ def fullest_image(coco: COCO) -> tuple[int, int]:
     return most, max((max(each.values()) for each in counts), default=0)
 
 
-def tell_limits(coco: COCO, image_ids: Iterable[int], config: Config, mend: str) -> None:
+def warn_of_limits(coco: COCO, image_ids: Iterable[int], config: Config, mend: str) -> None:
     """Warn of images with more objects than are kept, or than an AP counts.
 
     Args:

@@ -20,7 +20,7 @@ from yolact.predictor import Predictor
 
 from . import answers
 from .guard import Guard
-from .limits import Desk, Limits, TokenBuckets, check_rate
+from .limits import Limits, TokenBuckets, WorkerPool, check_rate
 from .upload import REQUEST_BODY, decode_image, receive_image
 
 Result = TypeVar("Result")
@@ -84,7 +84,7 @@ def make_app(
 
 
 def _add_endpoint(app: FastAPI, predictor: Predictor, name: str, limits: Limits) -> None:
-    desk = Desk(predictor.workers, limits.waiting, limits.seconds)
+    pool = WorkerPool(predictor.workers, limits.waiting, limits.seconds)
     buckets = TokenBuckets(limits.rate, limits.burst)
     info = answers.describe(predictor, name, limits)
     image_in: dict[str, Any] = {
@@ -96,10 +96,10 @@ def _add_endpoint(app: FastAPI, predictor: Predictor, name: str, limits: Limits)
 
     async def about_image(request: Request, answer: Callable[[bytes], Result]) -> Result:
         check_rate(buckets, request.client.host if request.client else "")
-        with desk.arriving.take():
+        with pool.arriving.take():
             content = await receive_image(request, limits.upload_bytes, limits.seconds)
-        with desk.places.take():
-            return await desk.work(partial(answer, content))
+        with pool.slots.take():
+            return await pool.work(partial(answer, content))
 
     @app.get("/api/model")
     def model() -> answers.ModelInfo:

@@ -67,8 +67,8 @@ class TokenBuckets:
         return 0.0 if tokens >= 1 else (1 - tokens) / self._rate
 
 
-class Places:
-    """A bounded number of places for requests.
+class RequestSlots:
+    """A bounded number of slots for requests.
 
     Args:
         count: how many there are.
@@ -79,7 +79,7 @@ class Places:
 
     @contextmanager
     def take(self) -> Iterator[None]:
-        """Hold a place for one request.
+        """Hold a slot for one request.
 
         Raises:
             HTTPException: 503, all are taken.
@@ -93,7 +93,7 @@ class Places:
             self._left += 1
 
 
-class Desk:
+class WorkerPool:
     """Threads that work, and a bounded number of requests that wait for them.
 
     Args:
@@ -102,13 +102,13 @@ class Desk:
         seconds: after which an answer is given up.
 
     Attributes:
-        arriving: places of requests whose images are on their way; more, as they may come slowly.
-        places: of those whose images are here.
+        arriving: slots of requests whose images are on their way; more, as they may come slowly.
+        slots: of those whose images are here.
     """
 
     def __init__(self, workers: int, waiting: int, seconds: float) -> None:
-        self.places = Places(workers + waiting)
-        self.arriving = Places(_ARRIVING * (workers + waiting))
+        self.slots = RequestSlots(workers + waiting)
+        self.arriving = RequestSlots(_ARRIVING * (workers + waiting))
         self._seconds = seconds
         self._threads = ThreadPoolExecutor(workers, "segment")
 

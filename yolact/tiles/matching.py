@@ -35,7 +35,7 @@ class Overlap(NamedTuple):
     shares: tuple[float, float]
 
 
-def grouped(pieces: Sequence[Piece]) -> list[list[Piece]]:
+def group_pieces(pieces: Sequence[Piece]) -> list[list[Piece]]:
     """Put together the pieces of each object.
 
     Two of one class are the same object where their masks agree, by intersection over union, in
@@ -48,12 +48,12 @@ def grouped(pieces: Sequence[Piece]) -> list[list[Piece]]:
     for overlap in overlaps:
         if overlap.iou >= SAME:
             groups.union(overlap.first, overlap.second)
-    for part, whole in _absorbed(pieces, overlaps, groups).items():
+    for part, whole in _parts_of_others(pieces, overlaps, groups).items():
         groups.union(part, whole)
     return [[pieces[index] for index in group] for group in groups.members().values()]
 
 
-def _absorbed(
+def _parts_of_others(
     pieces: Sequence[Piece], overlaps: Sequence[Overlap], groups: DisjointSets
 ) -> dict[int, int]:
     """Return groups that are parts of other groups -> those, each by its first piece."""

@@ -74,7 +74,7 @@ def is_cut(boxes: Tensor, views: Tensor, image_hw: tuple[int, int]) -> Tensor:
     return ((room_inside(boxes, views) <= near) & inner).any(dim=-1)
 
 
-def pieces_in(found: Instances, view: Window, image_hw: tuple[int, int]) -> Iterator[Piece]:
+def pieces_of(found: Instances, view: Window, image_hw: tuple[int, int]) -> Iterator[Piece]:
     """Yield what was found in a view, moved to where it is in the picture.
 
     Args:
@@ -94,7 +94,7 @@ def pieces_in(found: Instances, view: Window, image_hw: tuple[int, int]) -> Iter
         strict=True,
     )
     for index, (label, score, box_score, cut) in enumerate(values):
-        soft_mask, frame = trimmed(found.soft_masks[index], found.mask_frames[index])
+        soft_mask, frame = trim_mask(found.soft_masks[index], found.mask_frames[index])
         frame = frame * scale + corner
         box = boxes[index]
         window = _window(soft_mask, frame, box, image_hw, found.crop_to_boxes)
@@ -110,7 +110,7 @@ def _window(
     return x1, y1, x2, y2
 
 
-def trimmed(soft_mask: Tensor, frame: Tensor) -> tuple[Tensor, Tensor]:
+def trim_mask(soft_mask: Tensor, frame: Tensor) -> tuple[Tensor, Tensor]:
     """Cut a soft mask down to the cells that decide about pixels: those above 0.5, and neighbours.
 
     Args:

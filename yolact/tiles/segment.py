@@ -21,10 +21,10 @@ from yolact.sources.pixels import Pixels
 from yolact.threads import map_ahead
 
 from .agreement import agreement
-from .joining import joined_masks, telling
-from .matching import grouped
-from .pieces import Piece, pieces_in
-from .views import cut_up, read
+from .matching import group_pieces
+from .merging import best_pieces, merge_masks
+from .pieces import Piece, pieces_of
+from .views import read_view, tile_windows
 
 LEAST = 0.5
 """In a view, what has so much of the score that counts is heard, too."""
@@ -32,7 +32,7 @@ GPU_BATCH = 8
 """Tiles that a GPU is given at a time; a processor takes them one by one, in several threads."""
 
 
-class Segmenting(Protocol):
+class TilePredictor(Protocol):
     """What finds objects: a `Predictor`."""
 
     workers: int
@@ -44,7 +44,7 @@ class Segmenting(Protocol):
     def segment(self, images: Sequence[Image], thresholds: Thresholds) -> list[Detections]:
         """Segment a batch of images."""
 
-    def for_many(self) -> Segmenting:
+    def for_many(self) -> TilePredictor:
         """Return one that `workers` threads share."""
 
 
@@ -81,20 +81,20 @@ class Tiling:
 
     def views(self, image_hw: tuple[int, int]) -> list[Window]:
         """Return the parts of a picture to look at: all of it alone where it is no larger."""
-        tiles = cut_up(image_hw, self.side(image_hw), self.overlap)
+        tiles = tile_windows(image_hw, self.side(image_hw), self.overlap)
         whole = (0, 0, image_hw[1], image_hw[0])
         return [*tiles, whole] if self.overview and len(tiles) > 1 else tiles
 
 
 def in_tiles(
-    predictor: Segmenting, images: Sequence[Image], tiling: Tiling, thresholds: Thresholds
+    predictor: TilePredictor, images: Sequence[Image], tiling: Tiling, thresholds: Thresholds
 ) -> list[Detections]:
     """Segment images one after another, each as `segment_tiled` does."""
     return [segment_tiled(predictor, image, tiling, thresholds) for image in images]
 
 
 def segment_tiled(
-    predictor: Segmenting, image: Pixels, tiling: Tiling, thresholds: Thresholds
+    predictor: TilePredictor, image: Pixels, tiling: Tiling, thresholds: Thresholds
 ) -> Detections:
     """Segment a picture that may be far larger than the network's input, or than memory.
 
@@ -113,20 +113,20 @@ def segment_tiled(
     image_hw = image.shape[0], image.shape[1]
     views, side = tiling.views(image_hw), tiling.side(image_hw)
     if len(views) == 1:
-        return predictor.segment([read(image, views[0], side)], thresholds)[0]
+        return predictor.segment([read_view(image, views[0], side)], thresholds)[0]
     every = replace(thresholds, score=LEAST * thresholds.score, top_k=None, min_area=0)
     many = predictor.for_many()
 
     def look(batch: Sequence[Window]) -> tuple[list[Piece], Detections]:
-        found = many.segment([read(image, view, side) for view in batch], every)
-        pieces = map(pieces_in, found, batch, repeat(image_hw))
+        found = many.segment([read_view(image, view, side) for view in batch], every)
+        pieces = map(pieces_of, found, batch, repeat(image_hw))
         return list(chain.from_iterable(pieces)), found[0][:0]
 
     step = 1 if many.device.type == "cpu" else GPU_BATCH
     batches = [views[start : start + step] for start in range(0, len(views), step)]
     with closing(map_ahead(look, batches, many.workers, ahead=many.workers)) as results:
         pieces, nothing = zip(*results, strict=True)
-    objects = grouped(list(chain.from_iterable(pieces)))
+    objects = group_pieces(list(chain.from_iterable(pieces)))
     alike = replace(nothing[0], image_hw=image_hw, coefficients=None)  # of prototypes of one tile
     found = _detections(objects, torch.tensor(views, dtype=torch.float32), side, alike)
     return replace(thresholds, drop_empty=False).select(found)  # which was done in the tiles
@@ -139,15 +139,15 @@ def _detections(
     if not objects:
         return nothing
     best = [max(pieces, key=lambda piece: piece.score) for pieces in objects]
-    told = [telling(pieces) for pieces in objects]
+    kept = [best_pieces(pieces) for pieces in objects]
     shares = torch.tensor(
         [
             agreement(pieces, shown[0].box, views, tile, nothing.image_hw)
-            for pieces, shown in zip(objects, told, strict=True)
+            for pieces, shown in zip(objects, kept, strict=True)
         ]
     )
-    corners = [torch.stack([piece.box for piece in pieces]) for pieces in told]
-    soft_masks, frames = joined_masks(told)
+    corners = [torch.stack([piece.box for piece in pieces]) for pieces in kept]
+    soft_masks, frames = merge_masks(kept)
     found = replace(
         nothing,
         boxes=torch.stack([torch.cat((b[:, :2].amin(0), b[:, 2:].amax(0))) for b in corners]),

@@ -13,7 +13,7 @@ from layers.native import Window
 from yolact.sources.pixels import Pixels
 
 
-def cut_up(image_hw: tuple[int, int], side: int, overlap: float) -> list[Window]:
+def tile_windows(image_hw: tuple[int, int], side: int, overlap: float) -> list[Window]:
     """Cover a picture with tiles, evenly spread and none beyond its border.
 
     Args:
@@ -25,7 +25,7 @@ def cut_up(image_hw: tuple[int, int], side: int, overlap: float) -> list[Window]
     return [(x1, y1, x2, y2) for (y1, y2), (x1, x2) in itertools.product(rows, columns)]
 
 
-def read(image: Pixels, view: Window, side: int) -> Image:
+def read_view(image: Pixels, view: Window, side: int) -> Image:
     """Read a part of a picture, shrunk where it is larger, by area, to `side` pixels.
 
     What is read at a time has no more than `side` pixels a side, however large the part.

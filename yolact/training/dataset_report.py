@@ -18,7 +18,7 @@ from data.checks.trainable import NOTHING, check_trainable
 from data.problems import printable
 from data.sample import Dataset, has_mask
 from yolact.config import Config, DetectConfig
-from yolact.evaluation.limits import with_room
+from yolact.evaluation.limits import with_raised_limits
 
 from .anchor_fit import best_overlaps, count_anchors
 from .pictures import picture_of_training_data, training_data
@@ -177,7 +177,7 @@ def _name(name: str) -> str:
     return printable(name[:30])
 
 
-def tell_what_is_learned(data: CocoInstances, name: str) -> None:
+def log_what_is_learned(data: CocoInstances, name: str) -> None:
     """Say what of the objects is not learned, or not all.
 
     Raises:
@@ -197,10 +197,10 @@ def tell_what_is_learned(data: CocoInstances, name: str) -> None:
             "(--boxes_only=ignore or skip)",
             *(name, found.boxes_only, found.objects, rest),
         )
-    _tell_rectangles(found, name)
+    _warn_of_rectangles(found, name)
 
 
-def _tell_rectangles(found: ObjectCounts, name: str) -> None:
+def _warn_of_rectangles(found: ObjectCounts, name: str) -> None:
     outlines = found.objects - found.boxes_only
     if outlines and found.rectangles >= _DRAWN_AS_BOXES * outlines:
         logger.warning(
@@ -222,7 +222,7 @@ def fitted_to_density(config: Config, datasets: Iterable[Dataset | None]) -> Con
     of_class = max((found.most_of_class for found in known), default=0)
     published, own = DetectConfig(), config.detect
     if (own.max_detections, own.top_k) == (published.max_detections, published.top_k):
-        config = with_room(config, most, of_class)
+        config = with_raised_limits(config, most, of_class)
     if config.model.architecture == "mask_rcnn":
         return config
     masks, anchors = config.loss.masks_to_train, count_anchors(config.model)
@@ -241,17 +241,17 @@ def fitted_to_density(config: Config, datasets: Iterable[Dataset | None]) -> Con
     return config
 
 
-def tell_about(data: Dataset, config: Config, folder: Path) -> None:
+def report_on_dataset(data: Dataset, config: Config, folder: Path) -> None:
     """Log what is in the training images, and show some in `folder` as they are learned from."""
     if isinstance(data, CocoInstances):
         logger.info(describe_dataset(data, config))
         if len(data) <= _CHECKED_IMAGES:
-            _tell_problems(config)
+            _log_problems(config)
     picture = folder / "train_pictures.jpg"
     logger.info("%s", picture_of_training_data(training_data(data, config), picture))
 
 
-def _tell_problems(config: Config) -> None:
+def _log_problems(config: Config) -> None:
     """Log what is suspicious in a dataset: a few lines, and how many more there are."""
     for split, problems in check_dataset(config.dataset, options=config.data).items():
         for problem in problems[:_TOLD_PROBLEMS]:

@@ -50,7 +50,7 @@ class Saver:
         self._previous: Path | None = None
         self._superseded: list[Path] = []
 
-    def go_on_from(self, path: Path) -> None:
+    def resume_from(self, path: Path) -> None:
         """With `keep_latest`, let the next checkpoint take the place of a resumed one.
 
         It also takes that of those after it, of steps that are given up. Without `keep_latest`
@@ -67,7 +67,7 @@ class Saver:
         last = max(before, default=resumed.iteration)  # itself, unless it was interrupted
         self._superseded = [n.path for n in names if n.iteration >= last]
 
-    def tell_of_further(self) -> None:
+    def warn_of_later_checkpoints(self) -> None:
         """Warn of checkpoints under this name that are further than the run, and stay."""
         going = self._superseded if self.keep_latest else []
         for path in find_checkpoints(self.folder, self.name)[-1:]:
@@ -91,7 +91,7 @@ class Saver:
         self._write(path)
         for old in (*self._superseded, *([previous] if previous else [])):
             if old != path:
-                self._let_go(old)
+                self._delete(old)
         self._previous, self._superseded = path, []
         return path
 
@@ -128,7 +128,7 @@ class Saver:
                 progress.best_ap = before  # so that the next one counts as better
                 logger.warning("%s; training goes on", error)
 
-    def _let_go(self, old: Path) -> None:
+    def _delete(self, old: Path) -> None:
         """Delete an earlier checkpoint, where only the latest is to be kept.
 
         The first process does, for only it knows that the new one is written.

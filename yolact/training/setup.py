@@ -34,7 +34,7 @@ from yolact.models.segmenter import AnySegmenter
 from yolact.runs.provenance import provenance
 from yolact.timm_networks import TIMM_PREFIX
 
-from .dataset_report import fitted_to_density, tell_about, tell_what_is_learned
+from .dataset_report import fitted_to_density, log_what_is_learned, report_on_dataset
 from .diagnosis import LossTrend
 from .log import Console, TrainingLog
 from .optim import (
@@ -169,7 +169,7 @@ def set_up(config: Config, options: TrainOptions, checkpoint: Checkpoint | None 
     """
     device = pick_device(options.device)
     if device.type == "cpu" and options.precision == "bfloat16":
-        use_sound_kernels()
+        avoid_faulty_kernels()
     try:
         autocast(device, options.precision)
     except OptionError as error:  # before anything is read
@@ -179,10 +179,10 @@ def set_up(config: Config, options: TrainOptions, checkpoint: Checkpoint | None 
         config = config.with_classes(train_data.categories.names)
     val_data = open_validation_data(config, options, train_data.categories)
     config = fitted_to_density(config, (train_data, val_data))
-    device = distributed.join(device)
+    device = distributed.init_process(device)
     distributed.check_shared(options.save_folder)
     if device.type == "cpu":
-        keep_freed_memory()
+        disable_malloc_trim()
     config = replace(config, train=fit_schedule(config.train, options, len(train_data)))
 
     torch.manual_seed(config.train.seed)
@@ -202,15 +202,15 @@ def set_up(config: Config, options: TrainOptions, checkpoint: Checkpoint | None 
     lock = lock_run(options) if distributed.rank() == 0 else None
     saver = make_saver(options, learner)
     if checkpoint is not None and options.resume:
-        saver.go_on_from(checkpoint.path)
-    saver.tell_of_further()
+        saver.resume_from(checkpoint.path)
+    saver.warn_of_later_checkpoints()
     log, files = make_logs(options, learner)
     classes = f"{config.num_classes} class{'es' * (config.num_classes != 1)}"
     of = f"{len(train_data)} images of {config.dataset}, {classes}"
     logger.info("%s: %s, on %s", config.name, of, device)
     logger.info(plan(learner, options.precision))
     if options.report and writes_logs(options) and not options.resume:
-        tell_about(train_data, config, options.folder)
+        report_on_dataset(train_data, config, options.folder)
     train, iteration = config.train, learner.progress.iteration
     console = Console(train.max_iterations, model.loss_letters, train.batch_size, iteration)
     return Session(
@@ -231,7 +231,7 @@ def new_model(config: Config) -> AnySegmenter:
     return model
 
 
-def use_sound_kernels() -> None:
+def avoid_faulty_kernels() -> None:
     """Keep oneDNN from its newest kernels, before its first operator.
 
     By them a Xeon's gradients in bfloat16 are not always finite (PyTorch 2.14). Processors without
@@ -240,7 +240,7 @@ def use_sound_kernels() -> None:
     os.environ.setdefault("ONEDNN_MAX_CPU_ISA", "AVX512_CORE_AMX")
 
 
-def keep_freed_memory() -> None:
+def disable_malloc_trim() -> None:
     """Let the allocator of GNU's C library keep what a step frees for the next one.
 
     By itself it returns large blocks at once, and the system fills each page of new ones with
@@ -270,7 +270,7 @@ def open_training_data(config: Config, checkpoint: Checkpoint | None, resume: bo
         if categories is not data.categories:
             data = open_dataset(name, "train", categories, options=config.data)
     if isinstance(data, CocoInstances):
-        tell_what_is_learned(data, name)
+        log_what_is_learned(data, name)
     return data
 
 

@@ -72,7 +72,7 @@ class Learner:
         return self.progress.iteration * self.config.train.batch_size // self.images_per_epoch
 
 
-class BeforeStep:
+class StepSnapshot:
     """What a step changes before it is known to count: batch statistics, random numbers."""
 
     def __init__(self, model: AnySegmenter) -> None:
@@ -89,7 +89,7 @@ class BeforeStep:
             buffer.copy_(before)
 
     @contextmanager
-    def kept_on_error(self) -> Iterator[None]:
+    def restored_on_error(self) -> Iterator[None]:
         """Restore all where an error ends a step, for the next run takes the same step again."""
         try:
             yield

@@ -15,10 +15,10 @@ from data.images import Image
 from data.sample import Dataset
 from yolact import distributed
 from yolact.config import Config
-from yolact.engines.memory import advised
+from yolact.engines.memory import out_of_memory_advice
 from yolact.evaluation.coco import CocoEvaluator, eval_order, evaluate
 from yolact.evaluation.confusion import best_threshold
-from yolact.evaluation.limits import scored_detections, tell_limits
+from yolact.evaluation.limits import scored_detections, warn_of_limits
 from yolact.evaluation.metrics import CocoMetrics, Scores, format_table
 from yolact.evaluation.result_files import merge_results
 from yolact.predictor import Predictor
@@ -35,7 +35,7 @@ logger = logging.getLogger(__name__)
 VALIDATION_EPOCHS, MAX_VALIDATIONS = 2, 20  # unless `validation_epoch` says otherwise
 
 
-def tell_crowded_images(session: Session) -> None:
+def warn_of_crowded_images(session: Session) -> None:
     """Warn of validation images with more objects than are kept, or than an AP counts."""
     data = session.val_data
     if data is None:
@@ -43,7 +43,7 @@ def tell_crowded_images(session: Session) -> None:
     order = eval_order(data.image_ids)[: session.options.validation_size]
     images = [data.image_ids[index] for index in order]
     mend = "raise detect.max_detections and detect.top_k (--set) for the validation"
-    tell_limits(data.coco, images, session.learner.config, mend)
+    warn_of_limits(data.coco, images, session.learner.config, mend)
 
 
 def validation_due(session: Session) -> bool:
@@ -98,7 +98,7 @@ def validate(session: Session, stop: Event) -> CocoMetrics | None:
     def predict(image: Image) -> Detections:
         if stop.is_set():
             raise Stopped
-        with advised(session.options.less_memory_to_validate):
+        with out_of_memory_advice(session.options.less_memory_to_validate):
             return predictor.find_all(image)
 
     start = time.perf_counter()
@@ -115,7 +115,7 @@ def validate(session: Session, stop: Event) -> CocoMetrics | None:
         learner.progress.validated = learner.progress.iteration
         session.record_validation(metrics, time.perf_counter() - start)
         if distributed.rank() == 0:
-            tell_diagnosis(session, data, evaluator)
+            log_diagnosis(session, data, evaluator)
         if session.files is not None:
             _draw(session.options.folder, data, predict)
     finally:
@@ -126,7 +126,7 @@ def validate(session: Session, stop: Event) -> CocoMetrics | None:
     return metrics
 
 
-def tell_diagnosis(session: Session, data: Dataset, evaluator: CocoEvaluator) -> None:
+def log_diagnosis(session: Session, data: Dataset, evaluator: CocoEvaluator) -> None:
     """Say once in a run what may be wrong, if a validation finds nothing."""
     if session.diagnosed or not finds_nothing(evaluator.summarize()):
         return

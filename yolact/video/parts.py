@@ -65,7 +65,7 @@ class Parts(AbstractContextManager["Parts"]):
         self._journal = Journal(journal, settings, True, of=path, is_sound=_is_sound)
         self._writer: VideoWriter | None = None
         self._source: Path | None = None
-        self.go_on_from(sys.maxsize)
+        self.resume_from(sys.maxsize)
         if self.finished is not None:  # by a run that was killed before it took the parts away
             shutil.rmtree(self._folder, ignore_errors=True)
 
@@ -88,14 +88,14 @@ class Parts(AbstractContextManager["Parts"]):
         noted = self._journal.get(_JOINED)
         return noted if noted and noted["size"] == self._size(self.path) else None
 
-    def go_on_from(self, frames: int) -> None:
+    def resume_from(self, frames: int) -> None:
         """Begin with the part in which a frame lies, if it is the first that is not done."""
         self.start, self.tracks, self._seconds = 0, 0, 0.0
         while (noted := self._noted(self.start)) is not None and noted["end"] <= frames:
             self.start, self.tracks = noted["end"], noted["tracks"]
         self._begun = self._next = self.start
 
-    def go_on_in(self, source: VideoSource, on_frame: OnFrame | None) -> OnFrame:
+    def resume_source(self, source: VideoSource, on_frame: OnFrame | None) -> OnFrame:
         """Read a source as far as the parts go, to write the rest.
 
         Args:

@@ -31,7 +31,7 @@ class Grid(NamedTuple):
     height: int
 
 
-def telling(pieces: Sequence[Piece]) -> list[Piece]:
+def best_pieces(pieces: Sequence[Piece]) -> list[Piece]:
     """Leave out what a better piece's view shows as well: of one object, the best come first.
 
     Better is what a view saw whole, then the finer view, then the higher score. So a mask cut off
@@ -44,7 +44,7 @@ def telling(pieces: Sequence[Piece]) -> list[Piece]:
     return kept
 
 
-def joined_masks(
+def merge_masks(
     objects: Sequence[Sequence[Piece]], most_cells: int = CELLS
 ) -> tuple[Tensor, Tensor]:
     """Unite the masks of each of N objects, and put them on grids of one size.
@@ -71,7 +71,7 @@ def joined_masks(
     soft_masks = torch.zeros((len(grids), height, width))
     frames = torch.zeros((len(grids), 4))
     for index, (pieces, grid) in enumerate(zip(objects, grids, strict=True)):
-        cells, grid = _shrunk(_united(pieces, grid), grid, height, width)
+        cells, grid = _shrunk(_merge(pieces, grid), grid, height, width)
         # Empty cells go where the mask has ended; where it reaches the border they would eat half a
         # cell of it, as they do at the second of two opposite borders.
         top = height - grid.height if (cells[-1] > 0.5).any() else 0
@@ -105,7 +105,7 @@ def _extended(start: float, step: float, spans: Sequence[tuple[float, float]]) -
     return first, math.ceil((max(high for _, high in spans) - first) / step - 1e-3)
 
 
-def _united(pieces: Sequence[Piece], grid: Grid) -> Tensor:
+def _merge(pieces: Sequence[Piece], grid: Grid) -> Tensor:
     """Sample soft masks on a grid, (h, w), and keep the largest value of each cell."""
     if len(pieces) == 1:
         return pieces[0].soft_mask
