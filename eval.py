@@ -47,7 +47,7 @@ from yolact.cli.from_flags import (
 )
 from yolact.cli.output_names import image_and_picture, images_and_pictures, source_and_video
 from yolact.cli.predict import segment_image, segment_images, segment_video
-from yolact.cli.saving import saving
+from yolact.cli.saving import save_options
 from yolact.config import Config
 from yolact.drawing.window import has_display, show
 from yolact.evaluation.coco import CocoEvaluator
@@ -75,8 +75,8 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def predict_image(args: argparse.Namespace) -> None:
     """Segment one image, and show or write the picture."""
-    kept = saving(args)
-    source, output = image_and_picture(args.image, kept.can_show, args.overwrite)
+    save = save_options(args)
+    source, output = image_and_picture(args.image, save.can_show, args.overwrite)
     checkpoint, config = choose_model(args)
     thresholds = display_thresholds(args, config)
     segment_image(
@@ -85,7 +85,7 @@ def predict_image(args: argparse.Namespace) -> None:
         load_predictor(args, checkpoint, config),
         drawing(args),
         thresholds,
-        kept,
+        save,
         tiling=tiling(args),
         explained=args.display_lincomb,
         prototypes=args.mask_proto_debug,
@@ -94,29 +94,29 @@ def predict_image(args: argparse.Namespace) -> None:
 
 def predict_images(args: argparse.Namespace) -> None:
     """Segment a folder of images, or what a pattern matches."""
-    kept = saving(args)
-    folder, pictures = images_and_pictures(args.images, kept.picture)
+    save = save_options(args)
+    folder, pictures = images_and_pictures(args.images, save.picture)
     keep_noted_engine(args, progress_of(folder))
     checkpoint, config = choose_model(args)
     thresholds, engine = display_thresholds(args, config), engine_for(args, checkpoint, config)
-    kept = replace(kept, settings=settings_of_run(args, checkpoint, config, engine))
+    save = replace(save, settings=settings_of_run(args, checkpoint, config, engine))
     predictor = load_predictor(args, checkpoint, config, engine)
-    segment_images(folder, pictures, predictor, drawing(args), thresholds, kept, tiling(args))
+    segment_images(folder, pictures, predictor, drawing(args), thresholds, save, tiling(args))
 
 
 def predict_video(args: argparse.Namespace) -> None:
     """Segment a video file, a webcam or a stream."""
-    kept = saving(args)
-    source, output = source_and_video(args.video, kept.can_show, args.overwrite, args.resume)
+    save = save_options(args)
+    source, output = source_and_video(args.video, save.can_show, args.overwrite, args.resume)
     if output is not None:
         keep_noted_engine(args, progress_of(output.parent, output.stem))
     checkpoint, config = choose_model(args)
     thresholds, engine = display_thresholds(args, config), engine_for(args, checkpoint, config)
     if args.resume:
-        kept = replace(kept, settings=settings_of_run(args, checkpoint, config, engine))
+        save = replace(save, settings=settings_of_run(args, checkpoint, config, engine))
     predictor = load_predictor(args, checkpoint, config, engine)
     draw = drawing(args, "instance" if args.track else "class")
-    segment_video(source, output, predictor, draw, thresholds, video_options(args), kept)
+    segment_video(source, output, predictor, draw, thresholds, video_options(args), save)
 
 
 def average_precision(args: argparse.Namespace) -> None:

@@ -30,7 +30,7 @@ from yolact.cli.common import run_command
 from yolact.cli.train_flags import parse_arguments
 from yolact.engines.memory import out_of_memory_advice
 from yolact.engines.pytorch import autocast
-from yolact.training.interrupt import Stopped, saving, stop_requested
+from yolact.training.interrupt import Stopped, save_on_error, stop_requested
 from yolact.training.optim import input_size_at, learning_rate_at, set_learning_rate
 from yolact.training.setup import Session, set_up
 from yolact.training.state import Progress, StepSnapshot
@@ -70,7 +70,7 @@ def train(session: Session) -> None:
     with (
         closing(session),
         stop_requested() as stop,
-        saving(saver, options.interrupt, stop),
+        save_on_error(saver, options.interrupt, stop),
         logging_redirect_tqdm(),
     ):
         batches = iter(loader)
@@ -133,7 +133,7 @@ def train_step(session: Session, batch: Batch) -> tuple[dict[str, float], bool]:
                 totals[name] = totals.get(name, 0) + value.detach() / len(parts)
         learner.scaler.unscale_(learner.optimizer)
         norm = get_total_norm([p.grad for p in model.parameters() if p.grad is not None])
-        means = distributed.mean(torch.stack(list(totals.values())))
+        means = distributed.all_reduce_mean(torch.stack(list(totals.values())))
         *values, length = torch.cat((means, norm[None])).tolist()  # sync: once in a step
         finite = math.isfinite(sum(values)) and math.isfinite(length)
         if finite:

@@ -15,7 +15,7 @@ from .native import Window
 from .paste import bitmap, has_pixels, mask_window, paste_masks, pasted_parts, tint, tint_all
 from .structures import TensorGroup
 
-Found = TypeVar("Found", bound="Instances")
+InstancesT = TypeVar("InstancesT", bound="Instances")
 
 
 @dataclass(frozen=True, repr=False, eq=False)
@@ -51,7 +51,7 @@ class Instances(TensorGroup):
     crop_to_boxes: bool = False
     track_ids: Tensor | None = None
 
-    def __iter__(self: Found) -> Iterator[Found]:
+    def __iter__(self: InstancesT) -> Iterator[InstancesT]:
         """Yield the objects one at a time, each a group of length one."""
         return (self[i] for i in range(len(self)))
 

@@ -48,7 +48,7 @@ from yolact.cli.predict import (
     segment_video,
     write_image,
 )
-from yolact.cli.saving import saving
+from yolact.cli.saving import save_options
 from yolact.errors import UsageError
 from yolact.results.folder import Note, ResultFolder, progress_of
 from yolact.sources.listing import files_below, files_matching, local_path
@@ -82,9 +82,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         raise UsageError("give --images=photos:out or --video=clips:out, and --save_json for JSON")
     if min(args.workers, args.worker_cpus) < 1 or args.worker_gpus < 0:
         raise UsageError("--workers and --worker_cpus are at least 1, --worker_gpus at least 0")
-    kept = saving(args)
+    save = save_options(args)
     if args.images:
-        folder, images = images_and_pictures(args.images, kept.picture)
+        folder, images = images_and_pictures(args.images, save.picture)
     else:
         folder, pairs = videos_and_outputs(args.video)
     if not args.worker_gpus:  # else workers have other devices than this process
@@ -98,10 +98,10 @@ def main(argv: Sequence[str] | None = None) -> None:
         pairs = [(str(image), str(picture)) for image, picture in images]
         shared = common_folder([image for image, _ in images])
         work = partial(Images, args, folder, shared)
-        files = replace(kept, settings=settings).folder(folder, shared)
+        files = replace(save, settings=settings).folder(folder, shared)
         segment_all(args, files, pairs, work, BLOCK)
     else:
-        settings |= {"--video": None, "--save": [*kept.kinds, kept.picture]}  # any list of them
+        settings |= {"--video": None, "--save": [*save.kinds, save.picture]}  # any list of them
         files = ResultFolder(folder, (), table=VIDEOS, settings=settings, resume=args.resume)
         segment_all(args, files, pairs, partial(Videos, args, folder), 1)
 
@@ -245,8 +245,8 @@ class Images(Worker):
         self._segment = make_segment(
             self._predictor, display_thresholds(args, config), self._tiling
         )
-        self._saving, self._draw = saving(args), drawing(args)
-        self._files = self._saving.folder(folder, shared)
+        self._save_options, self._draw = save_options(args), drawing(args)
+        self._files = self._save_options.folder(folder, shared)
 
     def rows(self, pairs: Sequence[Pair]) -> Iterator[Mapping[str, str]]:
         """Yield what became of each pair, in order; as many at a time as the engine likes."""
@@ -257,7 +257,7 @@ class Images(Worker):
         """See `Worker.segment`."""
         item = read(source, self._tiling.max_pixels if self._tiling else None)
         (found,) = segment_batch([item], self._segment, keep=True)
-        return write_image(self._files, found, output, self._draw, self._saving)
+        return write_image(self._files, found, output, self._draw, self._save_options)
 
 
 class Videos(Worker):
@@ -276,17 +276,17 @@ class Videos(Worker):
         self._settings = settings_of_run(args, checkpoint, config, engine) if args.resume else {}
         self._thresholds, self._options = display_thresholds(args, config), video_options(args)
         self._draw = drawing(args, "instance" if args.track else "class")
-        self._saving = replace(saving(args), quiet=True)
+        self._save_options = replace(save_options(args), quiet=True)
         self._record = ResultFolder(folder, ())
 
     def segment(self, source: str, output: Path) -> Note:
         """See `Worker.segment`."""
-        kept = self._saving
-        if kept.resume:  # a video that broke off goes on where it did, also after a worker's death
-            kept = replace(kept, settings={**self._settings, "--video": version_of(source)})
-        told = self._draw, self._thresholds, self._options, kept
+        save = self._save_options
+        if save.resume:  # a video that broke off goes on where it did, also after a worker's death
+            save = replace(save, settings={**self._settings, "--video": version_of(source)})
+        told = self._draw, self._thresholds, self._options, save
         segment_video(source, output, self._predictor, *told)
-        tables = self._saving.folder(output.parent, table=output.stem).written
+        tables = self._save_options.folder(output.parent, table=output.stem).written
         written = [path for path in (output, *tables) if path.is_file()]
         return self._record.finished(source, name_in(self._record.folder, output), written)
 

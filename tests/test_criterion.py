@@ -241,7 +241,7 @@ def test_crowds_without_bounds_are_as_if_absent() -> None:
 def test_positives_are_those_of_all_processes(monkeypatch: pytest.MonkeyPatch) -> None:
     alone = criterion()(predict(1), [TARGETS["one"]])
     # A second process without positives: their mean is half of ours.
-    monkeypatch.setattr(distributed, "mean", lambda value: value / 2)
+    monkeypatch.setattr(distributed, "all_reduce_mean", lambda value: value / 2)
     shared = criterion()(predict(1), [TARGETS["one"]])
     for name in ("box", "confidence", "mask"):
         torch.testing.assert_close(shared[name], 2 * alone[name])

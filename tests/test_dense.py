@@ -21,7 +21,7 @@ from yolact.checkpoint import save_checkpoint
 from yolact.cli.common import run_command
 from yolact.cli.train_flags import parse_arguments
 from yolact.evaluation.coco import CocoEvaluator
-from yolact.evaluation.limits import fullest_image, limit_for, with_raised_limits
+from yolact.evaluation.limits import limit_for, max_objects_per_image, with_raised_limits
 from yolact.training.anchor_fit import count_anchors
 from yolact.training.dataset_report import fitted_to_density
 from yolact.training.setup import set_up
@@ -55,7 +55,7 @@ def test_perfect_detections_score_100(count: int) -> None:
     boxes = grid(count)
     coco = ground_truth([annotation(i, 1, 0, box) for i, box in enumerate(boxes, 1)], images=(1,))
     found = detections(boxes, [0] * count, [0.9] * count)
-    limit = limit_for(fullest_image(coco)[0])
+    limit = limit_for(max_objects_per_image(coco)[0])
     assert limit == {100: 100, 101: 200, 400: 400}[count]
     evaluator = CocoEvaluator(coco, CATEGORY_IDS, limit=limit)
     evaluator.add(1, found)
@@ -65,7 +65,7 @@ def test_perfect_detections_score_100(count: int) -> None:
 
 
 def test_no_objects() -> None:
-    assert fullest_image(ground_truth([])) == (0, 0)
+    assert max_objects_per_image(ground_truth([])) == (0, 0)
     assert limit_for(0) == 100
     config = get_config("yolact_base")
     assert with_raised_limits(config, 0, 0) is config

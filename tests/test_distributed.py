@@ -151,7 +151,7 @@ def look(number: int, port: int, folders: Sequence[Path], told: Connection) -> N
     distributed._PATIENCE = 0.5
     for folder in folders:
         try:
-            distributed.check_shared(folder)
+            distributed.check_shared_folder(folder)
         except UsageError as error:
             told.send(str(error))
         else:
@@ -217,25 +217,25 @@ def test_two_machines_with_folders_of_their_own_are_refused(dataset: Path, tmp_p
 
 
 def test_alone_nothing_is_shared() -> None:
-    distributed.check_shared(Path("never made"))
+    distributed.check_shared_folder(Path("never made"))
     assert not Path("never made").exists()
     values = torch.arange(3.0)
-    assert distributed.mean(values) is values
-    assert distributed.gather("one") == ["one"]
+    assert distributed.all_reduce_mean(values) is values
+    assert distributed.all_gather("one") == ["one"]
     assert (distributed.rank(), distributed.world_size()) == (0, 1)
     assert distributed.any_process(True)
     assert not distributed.any_process(False)
     assert distributed.init_process(torch.device("cpu")) == torch.device("cpu")
     model = torch.nn.Linear(1, 1)
-    assert distributed.parallel(model) is model
+    assert distributed.wrap_parallel(model) is model
 
 
 def test_every_process_has_a_gpu_of_its_own() -> None:
-    assert distributed.own_gpu(0, 1) == torch.device("cuda", 0)
-    assert distributed.own_gpu(3, 4) == torch.device("cuda", 3)
+    assert distributed.local_gpu(0, 1) == torch.device("cuda", 0)
+    assert distributed.local_gpu(3, 4) == torch.device("cuda", 3)
     message = "process 3 on this machine has no GPU of its own: start at most --nproc-per-node=2"
     with pytest.raises(ValueError, match=message):
-        distributed.own_gpu(2, 2)
+        distributed.local_gpu(2, 2)
 
 
 @pytest.mark.parametrize(("device", "backend"), [("cpu", "gloo"), ("cuda:1", "nccl")])

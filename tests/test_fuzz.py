@@ -16,9 +16,9 @@ from hypothesis import strategies as st
 FUZZ = Path(__file__).parents[1] / "scripts" / "fuzz"
 sys.path.insert(0, str(FUZZ))
 
-import judge  # noqa: E402
 import kernels as attacks  # noqa: E402
 import mutations  # noqa: E402
+import oracle  # noqa: E402
 from parser import Parser  # noqa: E402
 from parsers import MODULE_OF, make_parser  # noqa: E402
 
@@ -51,7 +51,7 @@ def explored(parser: Parser, examples: int, is_shrunk: bool = False) -> None:
         content = random.choice(parser.seeds)
         for _ in range(random.randrange(1, 4)):
             content = parser.mutate(content, random)
-        assert judge.outcome(parser, content) == ("", "")
+        assert oracle.outcome(parser, content) == ("", "")
 
     check()
 
@@ -116,7 +116,7 @@ def hide_memory(content: bytes) -> None:
     ],
 )
 def test_what_a_parser_must_not_do(read: Any, kind: str) -> None:
-    found, told = judge.outcome(planted(read), b"a")
+    found, told = oracle.outcome(planted(read), b"a")
     assert found.startswith(kind) and bool(found) == bool(kind) == bool(told)
 
 

@@ -21,7 +21,7 @@ from support.coco_rectangles import (
 )
 
 from yolact.evaluation.coco import CocoEvaluator
-from yolact.evaluation.confusion import Outcome, best_threshold, find_outcome, recall_by_size
+from yolact.evaluation.confusion import Outcome, best_threshold, match_outcome, recall_by_size
 from yolact.evaluation.matches import Matches
 from yolact.results.detections import Detections
 
@@ -44,7 +44,7 @@ def outcome_of(coco: COCO, found: dict[int, Detections], threshold: float = 0.0)
             masks, [truth.annToRLE(truth.anns[n]) for n in objects], [0] * len(objects)
         )
 
-    return find_outcome(matches, threshold, overlaps)
+    return match_outcome(matches, threshold, overlaps)
 
 
 @pytest.mark.parametrize(
@@ -116,7 +116,7 @@ def test_crowds_and_what_lies_in_them_do_not_count() -> None:
 @pytest.mark.parametrize(("threshold", "found"), [(0.0, 3), (0.69, 3), (0.75, 2), (0.95, 0)])
 def test_what_scores_less_does_not_count(threshold: float, found: int) -> None:
     outcome = outcome_of(ground_truth(TRUTH), perfect(), threshold)
-    assert outcome.is_found.sum() == outcome.is_right.sum() == len(outcome.detections) == found
+    assert outcome.is_found.sum() == outcome.is_correct.sum() == len(outcome.detections) == found
     assert outcome.confusion[:, MISSED].sum() == 3 - found
 
 
@@ -133,7 +133,7 @@ def test_counts_agree_with_pycocotools(seed: int) -> None:
     confusion = outcome.confusion
     assert confusion[:-1].sum() == len(outcome.objects) == 3
     assert confusion[:, :-1].sum() == len(outcome.detections)
-    assert confusion.diagonal().sum() == outcome.is_right.sum() == outcome.is_found.sum()
+    assert confusion.diagonal().sum() == outcome.is_correct.sum() == outcome.is_found.sum()
     for label in range(2):
         objects = outcome.objects["label"] == label
         reached = (matches.precision[0, :, label] > 0).sum() - 1  # the last of 101 recalls

@@ -35,7 +35,7 @@ from data.classes import Categories
 from data.sample import Sample
 from yolact import get_config
 from yolact.evaluation.coco import CocoEvaluator
-from yolact.evaluation.confusion import find_outcome
+from yolact.evaluation.confusion import match_outcome
 from yolact.report.evaluation_data import EvaluationData
 from yolact.report.viewer import ViewerData
 from yolact.report.write import write_report
@@ -148,7 +148,7 @@ JUDGE = """([images, ...thresholds]) => images.map((image) => {
 def shown(evaluator: CocoEvaluator, score: float, masks: bool = True) -> ViewerData:
     matches = evaluator.summarize().main(masks).matches
     data = EvaluationData(evaluator.results, evaluator.ground_truth(), masks)
-    outcome = find_outcome(matches, score, data.overlaps)
+    outcome = match_outcome(matches, score, data.overlaps)
     files = {image_id: f"{image_id}.jpg" for image_id in evaluator.results.images}
     return ViewerData(data, matches, outcome, NAMES, files)
 
@@ -213,7 +213,7 @@ def test_counts_are_those_of_python(judge: Page, seed: int, masks: bool) -> None
         outcome = told.outcome
         objects, found = count(judged(judge, told, score))
         del objects["crowd"], found["ignored"]
-        kinds = {"right": outcome.is_found.sum(), "confused": (outcome.seen_as < 3).sum()}
+        kinds = {"right": outcome.is_found.sum(), "confused": (outcome.detected_labels < 3).sum()}
         kinds["confused"] -= kinds["right"]
         assert {kind: objects[kind] for kind in kinds} == kinds
         assert {kind: found[kind] for kind in kinds} == kinds

@@ -27,7 +27,7 @@ from yolact.errors import UsageError
 from yolact.files import RunLock
 from yolact.predictor import Predictor
 from yolact.results import journal
-from yolact.results.journal import Journal, noted_settings
+from yolact.results.journal import Journal, read_settings
 
 THRESHOLDS = ("--score_threshold=0", "--top_k=2")
 ALL = [f"--save_{kind}" for kind in ("json", "csv", "coco", "txt", "masks", "crops", "cutouts")]
@@ -306,7 +306,7 @@ def test_a_line_without_an_end_ends_the_record(
         file.truncate(10_000)
     with Journal(path, {"a": 1}, resume=True) as again:
         assert dict(again) == {"b": 2}
-    assert noted_settings(path) == {"a": 1}
+    assert read_settings(path) == {"a": 1}
 
 
 def test_what_failed_is_tried_again(

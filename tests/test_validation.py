@@ -16,7 +16,7 @@ from yolact import Config, Detections, distributed
 from yolact.checkpoint import read_checkpoint
 from yolact.cli.train_flags import parse_arguments
 from yolact.training import validation
-from yolact.training.interrupt import Stopped, saving
+from yolact.training.interrupt import Stopped, save_on_error
 from yolact.training.record import RunFiles
 from yolact.training.setup import Session, set_up
 from yolact.training.state import Progress
@@ -216,7 +216,7 @@ def test_what_is_saved_when_a_run_ends_early(
     for old in saver.folder.glob("*_interrupt.pth"):
         old.unlink()
     session.learner.progress.iteration = iteration
-    with pytest.raises(type(error)), saving(saver, wanted, Event()):
+    with pytest.raises(type(error)), save_on_error(saver, wanted, Event()):
         raise error
     session.learner.progress.iteration = 0
     assert bool(list(saver.folder.glob("*_interrupt.pth"))) == saved
@@ -229,7 +229,7 @@ def test_a_signal_to_all_processes_of_a_run_stops_it(
     session: Session, asked: bool, ends: type[BaseException]
 ) -> None:
     stop = Event()
-    with pytest.raises(ends), saving(session.saver, False, stop):
+    with pytest.raises(ends), save_on_error(session.saver, False, stop):
         if asked:
             stop.set()
         raise RuntimeError("DataLoader worker (pid 17) is killed by signal: Terminated.")

@@ -29,7 +29,7 @@ from data.video.source import as_image
 from yolact import Detections, Predictor
 from yolact.cli import predict as command
 from yolact.cli.predict import VideoOptions, process_video, segment_video
-from yolact.cli.saving import Saving
+from yolact.cli.saving import SaveOptions
 from yolact.drawing.detections import draw_detections
 from yolact.results.thresholds import Thresholds
 from yolact.video.keyframes import KeyFrames
@@ -364,7 +364,7 @@ def test_frames_stay_where_nobody_looks_at_their_pixels(
         raise ValueError("enough")
 
     monkeypatch.setattr(command, "open_video", opened)
-    chosen = Thresholds(), VideoOptions(**options), Saving(kinds)
+    chosen = Thresholds(), VideoOptions(**options), SaveOptions(kinds)
     with pytest.raises(ValueError, match="enough"):
         segment_video("a.mp4", tmp_path / "b.mp4", predictor, draw_detections, *chosen)
     assert asked == [stays]

@@ -18,7 +18,7 @@ from support.rectangles import RectangleDetector
 
 from data.video.reader import open_video
 from yolact.cli.predict import segment_image
-from yolact.cli.saving import Saving
+from yolact.cli.saving import SaveOptions
 from yolact.drawing.detections import draw_detections
 from yolact.results.thresholds import Thresholds
 from yolact.sources import web
@@ -125,7 +125,7 @@ def test_a_password_is_in_no_result(url: str, tmp_path: Path) -> None:
     detector: Any = RectangleDetector()
     segment_image(
         *(address, tmp_path / "a.png", detector, draw_detections, Thresholds()),
-        Saving(("json", "csv"), quiet=True),
+        SaveOptions(("json", "csv"), quiet=True),
     )
     (entry,) = tmp_path.glob("json/*.json")
     assert json.loads(entry.read_text())["source"] == address.replace("hidden", "***")

@@ -41,7 +41,7 @@ def init_process(device: torch.device) -> torch.device:
     if dist.is_initialized() or (int(os.environ.get("WORLD_SIZE", 1)) == 1 and not started):
         return device
     if device.type == "cuda":
-        device = own_gpu(int(os.environ["LOCAL_RANK"]), torch.cuda.device_count())
+        device = local_gpu(int(os.environ["LOCAL_RANK"]), torch.cuda.device_count())
         torch.cuda.set_device(device)
     store, number, size = next(rendezvous("env://"))
     # After a restart the store still holds the addresses of the processes that were killed.
@@ -50,7 +50,7 @@ def init_process(device: torch.device) -> torch.device:
     return device
 
 
-def own_gpu(local: int, gpus: int) -> torch.device:
+def local_gpu(local: int, gpus: int) -> torch.device:
     """Return the GPU of a process of this machine, by its number among them.
 
     Raises:
@@ -104,7 +104,7 @@ def restarts() -> int:
     return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", 0))
 
 
-def parallel(model: nn.Module, *, unused_parameters: bool = False) -> nn.Module:
+def wrap_parallel(model: nn.Module, *, unused_parameters: bool = False) -> nn.Module:
     """Share gradients and batch statistics with the other processes' copies of a model.
 
     Args:
@@ -127,7 +127,7 @@ def gradient_sync(model: object, now: bool) -> AbstractContextManager[object]:
     return nullcontext()
 
 
-def mean(values: Tensor) -> Tensor:
+def all_reduce_mean(values: Tensor) -> Tensor:
     """Average a tensor over the processes."""
     return mean_of_processes(values) if dist.is_initialized() else values
 
@@ -137,10 +137,10 @@ def any_process(flag: bool) -> bool:
     if not dist.is_initialized():
         return flag
     device = "cuda" if dist.get_backend() == "nccl" else "cpu"
-    return bool(mean(torch.tensor(float(flag), device=device)) > 0)
+    return bool(all_reduce_mean(torch.tensor(float(flag), device=device)) > 0)
 
 
-def check_shared(folder: Path) -> None:
+def check_shared_folder(folder: Path) -> None:
     """Make sure that all processes see one folder, by a file that the first one puts there.
 
     Args:
@@ -158,8 +158,10 @@ def check_shared(folder: Path) -> None:
             folder.mkdir(parents=True, exist_ok=True)
             file = stack.enter_context(tempfile.NamedTemporaryFile(prefix=".shared.", dir=folder))
             name = Path(file.name).name
-        name = gather(name)[0]
-        blind = [number for number, sees in enumerate(gather(_appears(folder / name))) if not sees]
+        name = all_gather(name)[0]
+        blind = [
+            number for number, sees in enumerate(all_gather(_appears(folder / name))) if not sees
+        ]
     if blind:
         raise UsageError(
             f"--save_folder={folder}: of {world_size()} processes, {len(blind)} do not see there "
@@ -177,7 +179,7 @@ def _appears(path: Path) -> bool:
     return True
 
 
-def gather(value: T) -> list[T]:
+def all_gather(value: T) -> list[T]:
     """Collect a value of every process, by rank, in all of them."""
     if not dist.is_initialized():
         return [value]

@@ -113,9 +113,9 @@ class CocoInstances:
                 self._images, self._objects = images.table, objects.table()
                 self.left_out = objects.left_out
                 self.mended = Counter(problem.what for problem in images.problems)
-                self.mended["a bbox that does not fit its outline"] = objects.contradicted
+                self.mended["a bbox that does not fit its outline"] = objects.box_mismatches
                 self._warn_of_others(objects.others)
-                self._report(images, objects.contradicted)
+                self._report(images, objects.box_mismatches)
         table = numbered(self._objects)
         is_crowd = table.is_crowd & (options.crowd == "ignore")
         is_boxed = table.has_box_only & ~is_crowd
@@ -249,17 +249,17 @@ class CocoInstances:
         height, width = self._images.sizes[index].tolist()
         return height, width
 
-    def _report(self, images: Images, contradicted: int) -> None:
+    def _report(self, images: Images, box_mismatches: int) -> None:
         log_problems(lambda line: _logger.warning("%s: %s", self._file, line), images.problems)
         if images.deep:
             _logger.info(
                 "%s: %d images have more than 8 bits: each is scaled by the bits that it uses",
                 *(self._file, images.deep),
             )
-        if contradicted:
+        if box_mismatches:
             _logger.warning(
                 "%s: %d boxes do not fit their outlines, which are used instead",
-                *(self._file, contradicted),
+                *(self._file, box_mismatches),
             )
         left_out = self.left_out.total()
         found = left_out + len(self._objects)

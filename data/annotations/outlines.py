@@ -109,7 +109,7 @@ def scaled(objects: ObjectTable, images: ImageTable) -> ObjectTable:
     )
 
 
-def contradicted(objects: ObjectTable, rows: Ints, sizes: Ints) -> NDArray[np.bool_]:
+def box_mismatches(objects: ObjectTable, rows: Ints, sizes: Ints) -> NDArray[np.bool_]:
     """Tell which objects have a box that is not that of their outline.
 
     Args:

@@ -19,7 +19,7 @@ from data.files import is_positive
 
 from .entries import MAX_ID, Key, id_key
 from .images import Images, are_alike
-from .outlines import contradicted, is_too_long, longest_outlines, resized, scaled, usual_form
+from .outlines import box_mismatches, is_too_long, longest_outlines, resized, scaled, usual_form
 from .run_lengths import compress, cover_exactly, from_outline, measure
 from .table import Ints, ObjectTable, Ragged
 
@@ -49,7 +49,7 @@ class ObjectReader:
     Attributes:
         left_out: how many annotations could not be used, for each reason.
         others: how many of these are of each class that is not in use.
-        contradicted: how many had a box that is not that of their outline, which is used instead.
+        box_mismatches: how many had a box that is not that of their outline, which is used instead.
     """
 
     def __init__(
@@ -62,7 +62,7 @@ class ObjectReader:
         self.left_out: Counter[str] = Counter()
         self.others: Counter[str] = Counter()
         self._other_names = other_names or {}
-        self.contradicted = 0
+        self.box_mismatches = 0
         self._images = images.table
         self._row_of, self._lost = images.row_of, images.left_out
         self._label_of = label_of
@@ -99,8 +99,8 @@ class ObjectReader:
         return replace(objects, boxes=boxes, areas=areas).take(in_order)
 
     def _without_wrong_boxes(self, objects: ObjectTable, rows: Ints, sizes: Ints) -> ObjectTable:
-        is_wrong = contradicted(objects, rows, sizes)
-        self.contradicted = int(is_wrong.sum())
+        is_wrong = box_mismatches(objects, rows, sizes)
+        self.box_mismatches = int(is_wrong.sum())
         boxes = np.where(is_wrong[:, None], _MISSING, objects.boxes)
         return replace(objects, boxes=boxes, areas=np.where(is_wrong, _MISSING, objects.areas))
 

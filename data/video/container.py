@@ -128,7 +128,7 @@ class ContainerSource(VideoSource):
         self._video, self._to_rgb = video, ToRgb(aspect)
         check_frame_size(self.name, self._to_rgb.width(context.width), context.height)
         sound = container.streams.best("audio")
-        self._heard: list[Packet[Any]] = []  # before the first frame
+        self._pending_audio: list[Packet[Any]] = []  # before the first frame
         self._streams: list[VideoStream | AudioStream] = [video]
         if isinstance(sound, AudioStream) and sound.codec_context and not self._is_mute:
             self.sound = self.sound or Sound()
@@ -158,7 +158,7 @@ class ContainerSource(VideoSource):
         fruitless = 0
         for packet in self._packets():
             if packet is not None and packet.stream.type == "audio":
-                self._hear(packet)
+                self._take_audio(packet)
                 continue
             if packet is not None:
                 self._note_end(packet)
@@ -187,7 +187,7 @@ class ContainerSource(VideoSource):
         container, self._without_card = self._without_card(), None
         self._container.close()
         self._frames_to_skip = self._delivered_frames
-        self._sounds_to_skip = self._sounds - len(self._heard)
+        self._sounds_to_skip = self._sounds - len(self._pending_audio)
         self._use(container)
         yield from self._decoded()
 
@@ -198,8 +198,8 @@ class ContainerSource(VideoSource):
             self._gaps.note(self.seconds - before, frame.is_corrupt)
         self._delivered_frames, self._untimed = self._delivered_frames + 1, 0
         self._ends = self.seconds + float((frame.duration or 0) * (frame.time_base or 0))
-        while self._heard and self.sound is not None and self._clock.start is not None:
-            self.sound.put(self._heard.pop(0), self._clock.start)
+        while self._pending_audio and self.sound is not None and self._clock.start is not None:
+            self.sound.put(self._pending_audio.pop(0), self._clock.start)
 
     def _stamp(self, frame: av.VideoFrame) -> float | None:
         """Return the seconds of a frame on the clock of its container."""
@@ -208,7 +208,7 @@ class ContainerSource(VideoSource):
         stamp = frame.dts if self._container.format.name == "avi" else frame.pts
         return None if stamp is None else float(stamp * (frame.time_base or Fraction(0)))
 
-    def _hear(self, packet: Packet[Any]) -> None:
+    def _take_audio(self, packet: Packet[Any]) -> None:
         if self.sound is None:
             return
         if self._sounds_to_skip:
@@ -216,7 +216,7 @@ class ContainerSource(VideoSource):
             return
         self._sounds += 1
         if self._clock.start is None:
-            self._heard.append(packet)
+            self._pending_audio.append(packet)
         else:
             self.sound.put(packet, self._clock.start)
 

@@ -81,7 +81,7 @@ class Encoder:
         frame.pts, frame.time_base = self._tick(seconds), 1 / self._ticks
         with _plain_errors():
             # What is heard before the first frame comes first, for muxers that begin at 0.
-            self._container.mux(self._heard(lambda track: track.until(self._now())))
+            self._container.mux(self._audio_packets(lambda track: track.until(self._now())))
             self._container.mux(self._stream.encode(frame))
 
     def close(self) -> None:
@@ -91,7 +91,7 @@ class Encoder:
                 logger.warning("%.0f s of gaps are left out in all", float(self._cut / self._ticks))
             try:
                 self._container.mux(self._stream.encode(None))
-                self._container.mux(self._heard(lambda track: track.rest(self._now(1))))
+                self._container.mux(self._audio_packets(lambda track: track.rest(self._now(1))))
             finally:
                 self._container.close()
 
@@ -120,7 +120,7 @@ class Encoder:
         context.colorspace, context.color_range = to_yuv.colours, to_yuv.range
         return to_yuv
 
-    def _heard(self, take: Callable[[Track], list[Packet[Any]]]) -> list[Packet[Any]]:
+    def _audio_packets(self, take: Callable[[Track], list[Packet[Any]]]) -> list[Packet[Any]]:
         """Return sound to write; where it cannot be read any more, the frames go on without."""
         if self._track is None:
             return []

@@ -118,7 +118,7 @@ def _watch(name: str, executions: int, seed: int, out: Path, note: Note) -> str:
 
 
 def _once(name: str, file: Path) -> int:
-    from judge import outcome
+    from oracle import outcome
 
     with tempfile.TemporaryDirectory() as folder:
         kind, told = outcome(make_parser(name, Path(folder)), file.read_bytes())

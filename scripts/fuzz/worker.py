@@ -80,7 +80,7 @@ def main(name: str, executions: int, seed: int, out: Path, note: Note) -> None:
             import atheris
 
             stack.enter_context(atheris.instrument_imports(include=_GUIDED_BY))
-        from judge import SECONDS, outcome
+        from oracle import SECONDS, outcome
         from parsers import make_parser
 
         folder = note.file.with_name("files")

@@ -178,8 +178,8 @@ from yolact import distributed
 device = distributed.init_process(torch.device(sys.argv[1]))
 assert torch.distributed.get_backend() == distributed.backend_for(device)
 values = torch.arange(3.0, device=device)
-assert torch.equal(distributed.mean(values), values)
-assert distributed.gather({"rank": 0}) == [{"rank": 0}]
+assert torch.equal(distributed.all_reduce_mean(values), values)
+assert distributed.all_gather({"rank": 0}) == [{"rank": 0}]
 assert distributed.any_process(True) and not distributed.any_process(False)
 train.main(sys.argv[2:])
 """

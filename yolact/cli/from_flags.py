@@ -19,8 +19,8 @@ from yolact.engines.names import Engine
 from yolact.errors import UsageError
 from yolact.evaluation.limits import (
     detection_settings,
-    fullest_image,
     limit_for,
+    max_objects_per_image,
     scored_detections,
     warn_of_limits,
     with_raised_limits,
@@ -29,7 +29,7 @@ from yolact.evaluation.result_origin import Origin, digest_of, settings_of
 from yolact.evaluation.way_of_2019 import draw_plain
 from yolact.models.segmenter import MaskMode
 from yolact.predictor import Predictor
-from yolact.results.journal import noted_settings
+from yolact.results.journal import read_settings
 from yolact.sources.listing import local_path
 
 from .common import (
@@ -112,7 +112,7 @@ def with_limits(args: argparse.Namespace, config: Config, dataset: Dataset) -> t
     if args.max_detections or any(text.strip().startswith(said) for text in args.set):
         warn_of_limits(dataset.coco, dataset.image_ids, config, "raise --max_detections")
         return config, scored_detections(config.detect)
-    most, most_of_class = fullest_image(dataset.coco)
+    most, most_of_class = max_objects_per_image(dataset.coco)
     return with_raised_limits(config, most, most_of_class), limit_for(most)
 
 
@@ -192,7 +192,7 @@ def keep_noted_engine(args: argparse.Namespace, progress: Path) -> None:
 
     Which is fast here is measured, and can come out otherwise the next time.
     """
-    noted = noted_settings(progress) if args.resume else {}
+    noted = read_settings(progress) if args.resume else {}
     for name in ("engine", "precision"):
         if getattr(args, name) == "auto":
             setattr(args, name, str(noted.get(f"--{name}", "auto")))

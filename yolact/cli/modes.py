@@ -8,7 +8,7 @@ from typing import Literal
 
 from yolact.errors import UsageError
 
-from .saving import draws
+from .saving import needs_drawing
 
 Mode = Literal["image", "images", "video", "dataset", "benchmark"]
 
@@ -99,7 +99,7 @@ def refuse_useless_pairs(parser: argparse.ArgumentParser, args: argparse.Namespa
         raise UsageError(
             "--save_labelme labels images: write the frames of the video as such first"
         )
-    if "save_labelme" in given and draws(args):
+    if "save_labelme" in given and needs_drawing(args):
         raise UsageError(
             "--save_labelme needs --no_picture, or the drawn pictures beside the labels would be "
             "taken for what they label"

@@ -38,7 +38,7 @@ from yolact.video.stages import Predict
 from yolact.video.tracks import Tracker
 
 from .output_names import RESULTS
-from .saving import Saving
+from .saving import SaveOptions
 
 logger = logging.getLogger(__name__)
 
@@ -80,7 +80,7 @@ def segment_image(
     predictor: Predictor,
     draw: Draw,
     thresholds: Thresholds,
-    saving: Saving,
+    saving: SaveOptions,
     *,
     tiling: Tiling | None = None,
     explained: bool = False,
@@ -130,7 +130,7 @@ def segment_images(
     predictor: Predictor,
     draw: Draw,
     thresholds: Thresholds,
-    saving: Saving,
+    saving: SaveOptions,
     tiling: Tiling | None = None,
 ) -> None:
     """Segment images, and write what is asked for; what fails is named and passed over.
@@ -177,7 +177,7 @@ def segment_images(
 
 
 def _write_image(
-    files: ResultFolder, detections: Detections, picture: Path, draw: Draw, saving: Saving
+    files: ResultFolder, detections: Detections, picture: Path, draw: Draw, saving: SaveOptions
 ) -> bool:
     """Write the results of one image; False if that failed because of this image alone."""
     try:
@@ -213,7 +213,7 @@ def is_fatal(error: BaseException | None) -> bool:
 
 
 def write_image(
-    files: ResultFolder, detections: Detections, picture: Path, draw: Draw, saving: Saving
+    files: ResultFolder, detections: Detections, picture: Path, draw: Draw, saving: SaveOptions
 ) -> Note:
     """Write the files of one image alone; return what is to be noted."""
     if saving.picture:
@@ -236,7 +236,7 @@ def segment_video(
     draw: Draw,
     thresholds: Thresholds,
     options: VideoOptions,
-    saving: Saving,
+    saving: SaveOptions,
 ) -> None:
     """Segment a video file, a webcam or a stream, and print how fast; None shows it in a window.
 

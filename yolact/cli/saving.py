@@ -16,7 +16,7 @@ from .inputs import parse_source
 
 
 @dataclass(frozen=True)
-class Saving:
+class SaveOptions:
     """What becomes of results.
 
     Attributes:
@@ -68,17 +68,19 @@ class Saving:
             print(detections.to_json(), flush=True)
 
 
-def saving(args: argparse.Namespace) -> Saving:
+def save_options(args: argparse.Namespace) -> SaveOptions:
     """Return what the flags ask for; --quiet also silences the log."""
     if args.quiet:
         logging.getLogger().setLevel(logging.ERROR)
     kinds = [kind for kind in KINDS if getattr(args, f"save_{kind}", False)]
     if args.video:
         kinds = ["jsonl" if kind == "json" else kind for kind in kinds]
-    return Saving(tuple(kinds), draws(args), args.json_lines, args.quiet, resume=args.resume)
+    return SaveOptions(
+        tuple(kinds), needs_drawing(args), args.json_lines, args.quiet, resume=args.resume
+    )
 
 
-def draws(args: argparse.Namespace) -> bool:
+def needs_drawing(args: argparse.Namespace) -> bool:
     """Tell whether pictures are drawn: beside lines of JSON, only those that somebody named."""
     source = args.image or args.images or args.video
     is_named = source is not None and parse_source(source)[1] is not None

@@ -27,7 +27,7 @@ Port = tuple[list[int | None], bool]
 
 RunNetwork = Callable[[Any], Any]
 """A network as the predictor calls it: YOLACT's from (B, 3, S, S) to `Predictions`, Mask R-CNN's
-from `RoiInputs` to a list of `Found`."""
+from `RoiInputs` to a list of `RoiDetections`."""
 
 
 @dataclass(frozen=True)

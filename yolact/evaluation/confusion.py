@@ -40,35 +40,35 @@ class Outcome:
         score_threshold: the detections are those that score as much or more.
         num_classes: C.
         objects: (M,) rows of `matches.OBJECT`.
-        seen_as: (M,) the label under which each object was detected, C where it was not.
+        detected_labels: (M,) the label under which each object was detected, C where it was not.
         detections: (N,) rows of `matches.DETECTION`.
-        shows: (N,) the label of what each detection shows, C where nothing is there.
+        true_labels: (N,) the label of what each detection shows, C where nothing is there.
     """
 
     score_threshold: float
     num_classes: int
     objects: Rows
-    seen_as: Integers
+    detected_labels: Integers
     detections: Rows
-    shows: Integers
+    true_labels: Integers
 
     @property
     def is_found(self) -> NDArray[np.bool_]:
         """(M,) whether an object was detected as what it is."""
-        return np.asarray(self.seen_as == self.objects["label"])
+        return np.asarray(self.detected_labels == self.objects["label"])
 
     @property
-    def is_right(self) -> NDArray[np.bool_]:
+    def is_correct(self) -> NDArray[np.bool_]:
         """(N,) whether a detection found an object of its class."""
-        return np.asarray(self.shows == self.detections["label"])
+        return np.asarray(self.true_labels == self.detections["label"])
 
     @property
     def confusion(self) -> Integers:
         """(C+1, C+1) counts, [true class or background, detected class or missed]."""
         side = self.num_classes + 1
         counts = np.zeros((side, side), np.int64)
-        np.add.at(counts, (self.objects["label"], self.seen_as), 1)
-        false = self.shows == self.num_classes
+        np.add.at(counts, (self.objects["label"], self.detected_labels), 1)
+        false = self.true_labels == self.num_classes
         np.add.at(counts, (self.num_classes, self.detections["label"][false]), 1)
         return counts
 
@@ -78,7 +78,7 @@ class Outcome:
         An object detected as something else is both missed and a false detection.
         """
         missed = self.objects["image_id"][~self.is_found]
-        false = self.detections["image_id"][~self.is_right]
+        false = self.detections["image_id"][~self.is_correct]
         images = np.unique(np.concatenate((missed, false)))
         counts = [
             np.bincount(np.searchsorted(images, x), minlength=len(images)) for x in (missed, false)
@@ -87,7 +87,7 @@ class Outcome:
         return sorted(rows, key=lambda row: -row.missed - row.false)
 
 
-def find_outcome(matches: Matches, score_threshold: float, overlaps: Overlaps) -> Outcome:
+def match_outcome(matches: Matches, score_threshold: float, overlaps: Overlaps) -> Outcome:
     """Tell what was found, missed, wrong or confused.
 
     Args:
@@ -101,17 +101,17 @@ def find_outcome(matches: Matches, score_threshold: float, overlaps: Overlaps) -
     kept = (detections["score"] >= score_threshold) & ~detections["is_ignored"]
     detections = detections[kept]
     found = np.isin(objects["found_by"], detections["number"])
-    seen_as = np.where(found, objects["label"], num_classes)
-    shows = np.where(detections["found"] > 0, detections["label"], num_classes)
-    missed, false = (np.flatnonzero(x == num_classes) for x in (seen_as, shows))
+    detected_labels = np.where(found, objects["label"], num_classes)
+    true_labels = np.where(detections["found"] > 0, detections["label"], num_classes)
+    missed, false = (np.flatnonzero(x == num_classes) for x in (detected_labels, true_labels))
     for image_id in np.intersect1d(objects["image_id"][missed], detections["image_id"][false]):
         rows = false[detections["image_id"][false] == image_id]
         columns = missed[objects["image_id"][missed] == image_id]
         overlap = overlaps(detections["number"][rows], objects["number"][columns])
         for row, column in _closest_pairs(overlap):
-            shows[rows[row]] = objects["label"][columns[column]]
-            seen_as[columns[column]] = detections["label"][rows[row]]
-    return Outcome(score_threshold, num_classes, objects, seen_as, detections, shows)
+            true_labels[rows[row]] = objects["label"][columns[column]]
+            detected_labels[columns[column]] = detections["label"][rows[row]]
+    return Outcome(score_threshold, num_classes, objects, detected_labels, detections, true_labels)
 
 
 class SizeRecall(NamedTuple):

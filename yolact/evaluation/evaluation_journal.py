@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from yolact.files import RunLock
-from yolact.results.journal import Journal, noted_settings
+from yolact.results.journal import Journal, read_settings
 
 from .result_files import CocoResults, Result, parse_results, save_results
 from .result_origin import IMAGES, Origin
@@ -43,7 +43,7 @@ class EvaluationJournal(AbstractContextManager["EvaluationJournal"]):
         with ExitStack() as undo:
             undo.callback(RunLock(file.parent, file.name, refusal).close)
             settings = origin.by_flags()
-            noted = noted_settings(journal_of(file)) if resume else {}
+            noted = read_settings(journal_of(file)) if resume else {}
             if noted and IMAGES not in noted:  # older results do not name their images
                 settings.pop(IMAGES, None)
             journal = Journal(journal_of(file), settings, resume, of=file, is_sound=_is_sound)

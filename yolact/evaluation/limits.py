@@ -65,7 +65,7 @@ def with_raised_limits(config: Config, most: int, most_of_class: int) -> Config:
     return config.override(*detection_settings(room, config.detect))
 
 
-def fullest_image(coco: COCO) -> tuple[int, int]:
+def max_objects_per_image(coco: COCO) -> tuple[int, int]:
     """Return the most objects that an image has, and the most of one class; crowds excepted."""
     images: dict[int, Counter[int]] = {}
     for part in coco.anns.values():

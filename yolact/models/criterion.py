@@ -89,7 +89,7 @@ class Criterion:
             predictions.class_logits, matches.classes, config.negative_ratio
         )
         # Of all processes: each one's share of the losses then adds up to those of the whole batch.
-        totals = distributed.mean(tensor_like(box, (len(index), len(has_mask))))
+        totals = distributed.all_reduce_mean(tensor_like(box, (len(index), len(has_mask))))
         positives, masked = totals.clamp(min=1 / distributed.world_size()).unbind()
         losses = {
             "box": config.box_weight * box / positives,
@@ -109,7 +109,7 @@ class Criterion:
     def _mask_losses(
         self,
         predictions: Predictions,
-        objects: _Objects,
+        objects: _BatchTargets,
         counts: Sequence[int],
         place: Tensor,
         index: Tensor,
@@ -162,7 +162,7 @@ class Criterion:
         true_iou = mask_iou((soft > 0.5).float(), target)
         return mask_iou_loss(self.mask_rescorer(soft, labels[large]), true_iou)
 
-    def _semantic(self, predictions: Predictions, objects: _Objects) -> Tensor:
+    def _semantic(self, predictions: Predictions, objects: _BatchTargets) -> Tensor:
         logits = predictions.semantic_logits
         if logits is None:
             raise ValueError("the criterion needs predictions made in training mode")
@@ -170,15 +170,15 @@ class Criterion:
         masks = _shrunk(objects, logits.shape[-2:])
         # One image after the other: the channels of a single one with images x classes classes.
         channels, unknown = objects.images * classes + objects.labels, None
-        if len(objects.boxed.boxes):
-            windows = box_windows(objects.boxed.boxes, logits.shape[-2:])
-            boxed = objects.boxed.images * classes + objects.boxed.labels
-            unknown = paint_classes(windows, boxed, images * classes)
+        if len(objects.box_targets.boxes):
+            windows = box_windows(objects.box_targets.boxes, logits.shape[-2:])
+            box_targets = objects.box_targets.images * classes + objects.box_targets.labels
+            unknown = paint_classes(windows, box_targets, images * classes)
         total = semantic_loss(logits.flatten(0, 1), masks, channels, unknown)
         return self.config.semantic_weight * total / images
 
 
-class _Boxed(NamedTuple):
+class _BoxTargets(NamedTuple):
     """Objects and crowds of which only the box is known.
 
     Attributes:
@@ -192,7 +192,7 @@ class _Boxed(NamedTuple):
     images: Tensor
 
 
-class _Objects(NamedTuple):
+class _BatchTargets(NamedTuple):
     """The objects of a batch, one image after the other, without empty ones.
 
     Attributes:
@@ -202,7 +202,7 @@ class _Objects(NamedTuple):
         images: (M,) where they are.
         counts: of each image, how many.
         has_mask: (M,) bool; of the others only the box is known.
-        boxed: these others, and crowds like them.
+        box_targets: these others, and crowds like them.
         crowd_boxes: of each image, (Q, 4) xyxy relative.
     """
 
@@ -212,11 +212,11 @@ class _Objects(NamedTuple):
     images: Tensor
     counts: list[int]
     has_mask: Tensor
-    boxed: _Boxed
+    box_targets: _BoxTargets
     crowd_boxes: list[Tensor]
 
 
-def _gather(targets: Sequence[Target], device: torch.device) -> _Objects:
+def _gather(targets: Sequence[Target], device: torch.device) -> _BatchTargets:
     """Sort out on the CPU, where nothing has to be waited for, and move the rest to the device."""
     sizes = [len(target) for target in targets]
     corners, labels, is_crowd, has_mask = fetch(
@@ -228,7 +228,7 @@ def _gather(targets: Sequence[Target], device: torch.device) -> _Objects:
     # In their own precision: rounding twice would decide between anchors that overlap alike.
     boxes = (corners / tensor_like(corners, targets[0].masks.shape[:0:-1] * 2)).float()
     usable = (corners[:, 2:] > corners[:, :2]).all(dim=1) & boxes.isfinite().all(dim=1)
-    kept, crowds, boxed = usable & ~is_crowd, usable & is_crowd, usable & ~has_mask
+    kept, crowds, box_targets = usable & ~is_crowd, usable & is_crowd, usable & ~has_mask
     rows = torch.arange(len(targets)).repeat_interleave(torch.tensor(sizes))  # sync: on the CPU
     counts, crowd_counts = (
         torch.bincount(rows[flags], minlength=len(targets)).tolist()  # sync: on the CPU
@@ -237,14 +237,16 @@ def _gather(targets: Sequence[Target], device: torch.device) -> _Objects:
     masks = torch.cat([upload(target.masks, device) for target in targets])
     if sum(counts) < sum(sizes):  # chosen where a GPU does it
         masks = masks.index_select(0, upload(_where(kept), device))
-    return _Objects(
+    return _BatchTargets(
         boxes=upload(boxes[kept], device),
         labels=upload(labels[kept], device),
         masks=masks,
         images=upload(rows[kept], device),
         counts=counts,
         has_mask=upload(has_mask[kept], device),
-        boxed=_Boxed(*(upload(part[boxed], device) for part in (boxes, labels, rows))),
+        box_targets=_BoxTargets(
+            *(upload(part[box_targets], device) for part in (boxes, labels, rows))
+        ),
         crowd_boxes=list(torch.split(upload(boxes[crowds], device), crowd_counts)),
     )
 
@@ -261,7 +263,7 @@ def _sample(indices: Tensor, count: int) -> Tensor:
     return indices[torch.randperm(len(indices), device=indices.device)[:count]]
 
 
-def _shrunk(objects: _Objects, grid_hw: torch.Size) -> Tensor:
+def _shrunk(objects: _BatchTargets, grid_hw: torch.Size) -> Tensor:
     """Return the masks of all objects on a grid, (M, h, w) float; a part at a time: memory."""
     return torch.cat(
         [shrink_masks(masks, grid_hw) for masks in torch.split(objects.masks, _AT_ONCE)]

@@ -59,7 +59,7 @@ class RoiInputs(NamedTuple):
     with_masks: bool = True
 
 
-class Found(NamedTuple):
+class RoiDetections(NamedTuple):
     """The detections of one image.
 
     Attributes:
@@ -123,7 +123,7 @@ class TwoStageNetwork(nn.Module):
 
     def forward(
         self, inputs: RoiInputs, targets: list[dict[str, Tensor]] | None = None
-    ) -> list[Found] | dict[str, Tensor]:
+    ) -> list[RoiDetections] | dict[str, Tensor]:
         """Return torchvision's losses in training mode, else what is found."""
         features = self.fpn(self.backbone(inputs.tensors))
         features = {name: level.float() for name, level in features.items()}  # or so be the anchors
@@ -156,7 +156,7 @@ class TwoStageNetwork(nn.Module):
 
     def _detect(
         self, features: dict[str, Tensor], proposals: list[Tensor], inputs: RoiInputs
-    ) -> list[Found]:
+    ) -> list[RoiDetections]:
         heads, sizes = self.roi_heads, inputs.image_sizes
         pooled = heads.box_head(heads.box_roi_pool(features, proposals, sizes))
         boxes, scores, labels = heads.postprocess_detections(
@@ -168,10 +168,12 @@ class TwoStageNetwork(nn.Module):
         else:
             masks = [each.new_zeros((len(each), 1, 1, 1)) for each in scores]
         labels = [each - 1 for each in labels]
-        return [Found(*each) for each in zip(boxes, scores, labels, masks, sizes, strict=True)]
+        return [
+            RoiDetections(*each) for each in zip(boxes, scores, labels, masks, sizes, strict=True)
+        ]
 
 
-class MaskRcnn(Segmenter[RoiInputs, list[Found]]):
+class MaskRcnn(Segmenter[RoiInputs, list[RoiDetections]]):
     """torchvision's Mask R-CNN with the protocol of `Yolact`.
 
     Training takes S x S images, as the loader makes them. Images to detect in are squeezed to
@@ -246,7 +248,7 @@ class MaskRcnn(Segmenter[RoiInputs, list[Found]]):
         return max(int(height * scale), 1), max(int(width * scale), 1)
 
     def postprocess(
-        self, outputs: list[Found], sizes: Sequence[tuple[int, int]], thresholds: Thresholds
+        self, outputs: list[RoiDetections], sizes: Sequence[tuple[int, int]], thresholds: Thresholds
     ) -> list[Detections]:
         """Scale boxes to each image, and tell where the masks lie in it."""
         return [
@@ -259,7 +261,7 @@ class MaskRcnn(Segmenter[RoiInputs, list[Found]]):
         return from_torchvision(state)
 
     def _scaled(
-        self, found: Found, image_hw: tuple[int, int], thresholds: Thresholds
+        self, found: RoiDetections, image_hw: tuple[int, int], thresholds: Thresholds
     ) -> Detections:
         admitted = thresholds.admit(found.scores, found.labels)
         good = admitted.nonzero().squeeze(1)[: thresholds.top_k]  # sync: how many there are

@@ -18,7 +18,7 @@ from yolact.evaluation.confusion import (
     Outcome,
     SizeRecall,
     best_threshold,
-    find_outcome,
+    match_outcome,
     recall_by_size,
 )
 from yolact.evaluation.metrics import CocoMetrics, plain_metrics
@@ -104,7 +104,7 @@ def write_report(
     matches = metrics.main(masks).matches
     threshold = best_threshold(matches) if score_threshold is None else score_threshold
     data = EvaluationData(evaluator.results, evaluator.ground_truth(), masks)
-    outcome = find_outcome(matches, threshold, data.overlaps)
+    outcome = match_outcome(matches, threshold, data.overlaps)
     files = {i: str(dataset.coco.imgs[i].get("file_name", i)) for i in evaluator.results.images}
     evaluation = _Evaluation(metrics, outcome, recall_by_size(outcome), names, files, masks)
     tables = _write_tables(folder, evaluation)
@@ -206,7 +206,7 @@ def _headline(evaluation: _Evaluation) -> dict[str, float]:
 def _sections(evaluation: _Evaluation, tables: Mapping[str, Table]) -> list[Section]:
     outcome, kind = evaluation.outcome, evaluation.kind
     score = f"a score of {outcome.score_threshold:.2f} or more"
-    right = f"{outcome.is_right.sum()} of {len(outcome.detections)} detections are right"
+    right = f"{outcome.is_correct.sum()} of {len(outcome.detections)} detections are right"
     found = f"{outcome.is_found.sum()} of {len(outcome.objects)} objects are found"
     return [
         Section(

@@ -12,7 +12,7 @@ from yolact.files import reason_of, whole_file
 from .coco_file import CocoFile
 from .detections import Detections
 from .exports import csv_header, csv_lines
-from .journal import fits
+from .journal import matches_schema
 
 Entry = Mapping[str, Any]
 """What the files hold of one image, in plain values: "csv" and "jsonl" as text, "coco"."""
@@ -97,11 +97,11 @@ class CombinedFiles:
 
     def is_head(self, value: object) -> bool:
         """Tell whether a value of a stranger could be from `head`."""
-        return fits(value, _HEAD if self.paths else dict)
+        return matches_schema(value, _HEAD if self.paths else dict)
 
     def is_entry(self, value: object) -> bool:
         """Tell whether a value of a stranger could be from `entry`."""
-        return fits(value, {kind: _ENTRY[kind] for kind in self.paths})
+        return matches_schema(value, {kind: _ENTRY[kind] for kind in self.paths})
 
     def put(self, head: Entry, entry: Entry) -> None:
         """Write what `entry` gave.

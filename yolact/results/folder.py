@@ -21,7 +21,7 @@ from yolact.files import RunLock, as_file_name, write_json, write_picture, write
 
 from .combined_files import CombinedFiles
 from .detections import Detections
-from .journal import Journal, fits
+from .journal import Journal, matches_schema
 
 logger = logging.getLogger(__name__)
 
@@ -264,7 +264,7 @@ class ResultFolder:
     def _is_sound(self, key: str, entry: Any) -> bool:
         if not key:
             return self._combined.is_head(entry)
-        is_note = fits(entry, {"name": str, "stamp": (list, type(None)), "files": dict})
+        is_note = matches_schema(entry, {"name": str, "stamp": (list, type(None)), "files": dict})
         return is_note and self._combined.is_entry(entry.get("collected"))
 
     def _is_done(self, source: str, name: str | None) -> bool:

@@ -122,7 +122,7 @@ def _lines(file: BinaryIO) -> Iterator[bytes]:
             break
 
 
-def noted_settings(path: Path) -> dict[str, Any]:
+def read_settings(path: Path) -> dict[str, Any]:
     """Return the settings of a file that a `Journal` wrote; none without one."""
     if not is_plain_file(path):
         return {}
@@ -134,18 +134,18 @@ def noted_settings(path: Path) -> dict[str, Any]:
     return settings if isinstance(settings, dict) else {}
 
 
-def fits(value: Any, form: Any) -> bool:
+def matches_schema(value: Any, form: Any) -> bool:
     """Tell whether a plain value of a stranger has a form.
 
     That is a type, several in a tuple, [form] for a list, or {name: form} for a mapping that may
     hold more. Whole numbers are not negative, and no number is infinite or NaN.
     """
     if isinstance(form, list):
-        return isinstance(value, list) and all(fits(each, form[0]) for each in value)
+        return isinstance(value, list) and all(matches_schema(each, form[0]) for each in value)
     if isinstance(form, dict):
-        return isinstance(value, dict) and all(fits(value.get(k), form[k]) for k in form)
+        return isinstance(value, dict) and all(matches_schema(value.get(k), form[k]) for k in form)
     if isinstance(form, tuple):
-        return any(fits(value, each) for each in form)
+        return any(matches_schema(value, each) for each in form)
     if form is int:
         return type(value) is int and 0 <= value < _MOST
     return isinstance(value, form) and (form is not float or math.isfinite(value))

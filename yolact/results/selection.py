@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from layers.instances import Found
+from layers.instances import InstancesT
 
 from .compact import compact_masks
 
@@ -36,7 +36,7 @@ def centres_inside(boxes: Tensor, region: Region) -> Tensor:
     return torch.tensor(inside, dtype=torch.bool, device=boxes.device)
 
 
-def concatenate(first: Found, second: Found) -> Found:
+def concatenate(first: InstancesT, second: InstancesT) -> InstancesT:
     """Return the objects of both, those of the first before; track ids if both have them.
 
     Raises:

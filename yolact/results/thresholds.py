@@ -10,7 +10,7 @@ from typing import Any
 
 from torch import Tensor
 
-from layers.instances import Found
+from layers.instances import InstancesT
 from layers.structures import tensor_like
 from yolact.errors import OptionError
 
@@ -73,7 +73,7 @@ class Thresholds:
             return admitted
         return admitted & (labels[:, None] == tensor_like(labels, self.labels)).any(dim=1)
 
-    def select(self, found: Found) -> Found:
+    def select(self, found: InstancesT) -> InstancesT:
         """Return what counts of the N objects that are found, best first."""
         counts = self.admit(found.scores, found.labels)
         if self.drop_empty:

@@ -46,7 +46,7 @@ def stop_requested() -> Iterator[threading.Event]:
 
 
 @contextmanager
-def saving(saver: Saver, wanted: bool, stop: threading.Event) -> Iterator[None]:
+def save_on_error(saver: Saver, wanted: bool, stop: threading.Event) -> Iterator[None]:
     """Save what was learned before anything that goes wrong ends a run, divergence excepted.
 
     Args:

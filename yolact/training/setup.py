@@ -180,7 +180,7 @@ def set_up(config: Config, options: TrainOptions, checkpoint: Checkpoint | None 
     val_data = open_validation_data(config, options, train_data.categories)
     config = fitted_to_density(config, (train_data, val_data))
     device = distributed.init_process(device)
-    distributed.check_shared(options.save_folder)
+    distributed.check_shared_folder(options.save_folder)
     if device.type == "cpu":
         disable_malloc_trim()
     config = replace(config, train=fit_schedule(config.train, options, len(train_data)))
@@ -349,7 +349,7 @@ def loss_function(
     model: AnySegmenter, config: Config, options: TrainOptions
 ) -> nn.Module | RecordedLosses:
     """Return what to call for a model's losses: the model, shared with others, or recorded."""
-    parallel = distributed.parallel(model, unused_parameters=config.model.mask_rescoring)
+    parallel = distributed.wrap_parallel(model, unused_parameters=config.model.mask_rescoring)
     is_whole = parallel is model and len(options.batch_parts(config.train.batch_size)) == 1
     if is_whole and not config.train.multi_scale and can_record(model):
         return RecordedLosses(model)

@@ -105,7 +105,7 @@ def validate(session: Session, stop: Event) -> CocoMetrics | None:
     try:
         order = images_to_validate(data, session.options.validation_size)
         results = evaluate(predict, data, order=order).results
-        merged = merge_results(distributed.gather(results))
+        merged = merge_results(distributed.all_gather(results))
         limit = scored_detections(learner.config.detect)
         evaluator = CocoEvaluator(data.coco, data.categories.category_ids, merged, limit)
         metrics = evaluator.summarize()

@@ -19,7 +19,7 @@ import torch
 from numpy.typing import NDArray
 
 from data.images import Image, as_uint8
-from layers.instances import Found
+from layers.instances import InstancesT
 from layers.native import Floats, as_floats
 
 Picture = TypeVar("Picture", Floats, NDArray[np.uint8])
@@ -128,7 +128,7 @@ def shrink(image: Image) -> SmallFrame:
     return SmallFrame(as_uint8(cv2.cvtColor(small, cv2.COLOR_RGB2GRAY)), (height, width))
 
 
-def carry(found: Found, flow: Flow) -> Found:
+def carry(found: InstancesT, flow: Flow) -> InstancesT:
     """Move the objects of the source frame to where the flow says they are in the target.
 
     Each mask is resampled in its own window. Across the outline of an object the flow is a mixture

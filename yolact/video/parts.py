@@ -15,7 +15,7 @@ from data.images import Image
 from data.video.reader import VideoSource
 from data.video.writer import VideoWriter, join_videos
 from yolact.results.detections import Detections
-from yolact.results.journal import Journal, fits
+from yolact.results.journal import Journal, matches_schema
 
 logger = logging.getLogger(__name__)
 
@@ -197,8 +197,8 @@ class Parts(AbstractContextManager["Parts"]):
 
 def _is_sound(key: str, entry: Any) -> bool:
     if key == _JOINED:
-        return fits(entry, _OF_ALL)
-    if not (key.isdecimal() and len(key) <= _DIGITS and fits(entry, _OF_PART)):
+        return matches_schema(entry, _OF_ALL)
+    if not (key.isdecimal() and len(key) <= _DIGITS and matches_schema(entry, _OF_PART)):
         return False
     return bool(entry["end"] > int(key) and 0 <= entry["seconds"] <= _MOST_SECONDS)
 
