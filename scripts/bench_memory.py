@@ -1,6 +1,6 @@
 """Measure threads, open files and memory of long runs: a folder of images, and a video.
 
-Images and video are generated, small, so that it is the number that counts. All collected files are
+Images and video are generated, small, so that it is the number that counts. All combined files are
 written, and pictures; the video is tracked, with key frames.
 
 Example:
@@ -66,7 +66,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def measure_images(place: Path, count: int, side: int, samples: int) -> None:
-    """Segment a folder, with every collected file and pictures."""
+    """Segment a folder, with every combined file and pictures."""
     make_images(place / "in", count, side)
     flags = ["--images=in:out", "--save_csv", "--save_coco", "--save_json", "--save_txt"]
     lines = place / "out" / ".detections.progress"

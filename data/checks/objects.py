@@ -80,8 +80,8 @@ def check_objects(
             _check_bbox(found.entry.get("bbox"), _scaled(found, sizes, annotated))
         except Unusable as error:
             problems.append(Problem(error.what, _seen(found, images, categories), error.mend))
-    for twin in _duplicates(usable):
-        where = _seen(twin, images, categories)
+    for duplicate in _duplicates(usable):
+        where = _seen(duplicate, images, categories)
         problems.append(Problem("an object that is annotated twice", where, "delete one"))
     return problems
 

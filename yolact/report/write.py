@@ -1,7 +1,7 @@
 """The full report of an evaluation: tables, curves, pictures, and one page that shows them all.
 
-It works from the collected detections and the ground truth: the network is not run again, and
-images are read only for the pictures.
+It works from the detections of the evaluation and the ground truth: the network is not run again,
+and images are read only for the pictures.
 """
 
 from __future__ import annotations
