@@ -47,6 +47,7 @@ FEW = Image.fromarray(GRADIENT // 64 * 64)
         (encoded(RGB, "BMP"), GRADIENT, 0),
         (encoded(RGB, "TIFF"), GRADIENT, 0),
         (encoded(RGB, "WEBP", lossless=True), GRADIENT, 0),
+        (encoded(GRAY.convert("RGB"), "AVIF", quality=100), GRADIENT[..., :1].repeat(3, 2), 3),
         (encoded(RGBA, "PNG"), GRADIENT, 0),
         (encoded(GRAY, "PNG"), GRADIENT[..., :1].repeat(3, 2), 0),
         (encoded(GRAY.convert("LA"), "PNG"), GRADIENT[..., :1].repeat(3, 2), 0),
@@ -303,7 +304,9 @@ def test_a_tiff_of_several_pages(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, pages: int, big_tiff: bool
 ) -> None:
     frames = [Image.new("L", (8, 6), 50 * number) for number in range(pages)]
-    file = tmp_path / "stack.tif"
+    folder = tmp_path / f"{pages}{big_tiff}"  # told once a folder, and pytest may use one twice
+    folder.mkdir()
+    file = folder / "stack.tif"
     frames[0].save(file, save_all=True, append_images=frames[1:], big_tiff=big_tiff)
     for read in (read_head, read_image, read_image):
         read(file)

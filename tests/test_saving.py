@@ -120,7 +120,8 @@ def test_lines_of_json_alone_write_no_file_that_nobody_named(
     assert json.loads(capsys.readouterr().out.splitlines()[0])["objects"]
     if source != "--video=clip.mp4":
         assert predict(source, "--json", "--quiet", "--save_labelme") == 0
-    assert predict(f"{source}:{'new' if source == '--images=in' else 'new.gif'}", "--json") == 0
+    output = {"--image=in/0.jpg": "new.png", "--images=in": "new", "--video=clip.mp4": "new.mp4"}
+    assert predict(f"{source}:{output[source]}", "--json") == 0
     assert files_below(".") != before
 
 

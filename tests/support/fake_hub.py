@@ -82,7 +82,8 @@ class Handler(BaseHTTPRequestHandler):
             wanted = json.loads(body)
             name = f"{wanted['organization']}/{wanted['name']}"
             self.server.sent.append(wanted)
-            if name not in self.server.repositories and wanted.get("visibility") == "private":
+            is_private = wanted.get("private") or wanted.get("visibility") == "private"
+            if name not in self.server.repositories and is_private:
                 self.server.private.add(name)
             self.server.repositories.setdefault(name, {})
             self._json({"url": f"{self.server.url}/{name}"})
