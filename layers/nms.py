@@ -17,7 +17,6 @@ NmsResult = tuple[Tensor, Tensor, Tensor]
 
 PRESELECT_COUNT = 500  # boxes that nearly always hold the detections
 PADDING_SCORE = -1.0  # of a padded slot: a GPU is not asked how many detections there are
-_MANY = 100_000  # scores that are too many to sort
 
 
 def fast_nms(
@@ -40,12 +39,7 @@ def fast_nms(
     """
 
     def suppress(boxes: Tensor, scores: Tensor) -> NmsResult:
-        class_scores, order = _best_first(scores.t(), top_k)
-        keep = _not_suppressed(boxes[order], class_scores, iou_threshold, max_detections)
-        labels = torch.arange(len(order), device=boxes.device)[:, None].expand_as(order)[keep]
-        kept_scores, best = class_scores[keep].sort(descending=True, stable=True)
-        best, kept_scores = best[:max_detections], kept_scores[:max_detections]
-        return order[keep][best], labels[best], kept_scores
+        return _unpadded(fast_nms_padded(boxes, scores, iou_threshold, top_k, max_detections))
 
     return _suppress_preselected(suppress, boxes, scores, max_detections)
 
@@ -64,10 +58,7 @@ def cross_class_nms(boxes: Tensor, scores: Tensor, iou_threshold: float, top_k: 
     Returns:
         index into the boxes, label and score of the detections, (D,) each, highest score first.
     """
-    best_scores, labels = scores.max(dim=1)
-    (best_scores,), (order,) = _best_first(best_scores[None], top_k)
-    keep = _not_suppressed(boxes[order][None], best_scores[None], iou_threshold, top_k)[0]
-    return order[keep], labels[order[keep]], best_scores[keep]
+    return _unpadded(cross_class_nms_padded(boxes, scores, iou_threshold, top_k))
 
 
 def greedy_nms(
@@ -157,6 +148,13 @@ def cross_class_nms_padded(
     return index, labels[index], ranked
 
 
+def _unpadded(slots: NmsResult) -> NmsResult:
+    """Leave out the padded slots, on the CPU."""
+    index, labels, scores = slots
+    keep = scores != PADDING_SCORE
+    return index[keep], labels[keep], scores[keep]  # sync: on the CPU
+
+
 def _sort_kept(scores: Tensor, keep: Tensor) -> tuple[Tensor, Tensor]:
     """Sort scores by what is kept, highest first, and tell where each was in the flat view."""
     left = scores.masked_fill(~keep, PADDING_SCORE)
@@ -198,18 +196,6 @@ def _torchvision_nms(boxes: Tensor, scores: Tensor, groups: Tensor, iou_threshol
         keep[members[kept]] = True
     index = keep.nonzero().squeeze(1)  # sync: on the CPU
     return index[scores[index].argsort(descending=True, stable=True)]
-
-
-def _best_first(scores: Tensor, count: int) -> tuple[Tensor, Tensor]:
-    """Return the `count` best of each row (G, N), and where they were.
-
-    Equal scores keep their order, however many others there are, unless sorting would take long.
-    """
-    if scores.numel() > _MANY:
-        values, order = scores.topk(min(count, scores.shape[1]), dim=1)
-    else:
-        values, order = scores.sort(dim=1, descending=True, stable=True)
-    return values[:, :count], order[:, :count]
 
 
 def _not_suppressed(boxes: Tensor, scores: Tensor, iou_threshold: float, most: int) -> Tensor:

@@ -207,17 +207,6 @@ def test_limits_of_the_others(path: str) -> None:
     assert greedy_nms(boxes, scores, 0.5, 0.05, 4)[0].tolist() == [0, 1, 2, 3]
 
 
-@pytest.mark.parametrize("top_k", [0, 5, 200])
-def test_scores_too_many_to_sort_are_selected(
-    path: str, monkeypatch: pytest.MonkeyPatch, top_k: int
-) -> None:
-    boxes, scores = random_case(2, 30, False)[0], torch.rand(30, 3)
-    expected = fast_nms(boxes, scores, 0.5, top_k, 100)
-    monkeypatch.setattr(nms, "_MANY", 0)
-    for found, part in zip(fast_nms(boxes, scores, 0.5, top_k, 100), expected, strict=True):
-        assert torch.equal(found, part)
-
-
 @pytest.mark.parametrize("seed", range(5))
 def test_equal_scores_keep_the_order_of_the_boxes(path: str, seed: int) -> None:
     # More than the few that are looked at first, and any of them could be those.
