@@ -10,7 +10,6 @@ from collections.abc import Iterable, Sequence
 from functools import cache
 from typing import Any
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -21,7 +20,6 @@ from .table import Ints, Ragged
 
 _CHUNK = 2**16  # bytes of run lengths that are read at once: what fits into the cache
 _MOST_RUNS = 2**24  # of a picture of numbers: memory for each
-_CONTINUED = bytes(range(80, 112))  # the letters of a number but its last
 _MAX_DIGITS = 7  # 35 bits with the sign: more than the pixels of any image
 
 
@@ -50,9 +48,8 @@ def encode(
     kernels = kernels_for()
     pixels = np.ascontiguousarray(bitmap).view(np.uint8)
     if kernels is None:
-        text = _encode_columns(pixels, height, width, corner)
-    else:
-        text = kernels.encode_mask(pixels, x, y, height, width)
+        return _encode_columns(pixels, (height, width), corner)
+    text = kernels.encode_mask(pixels, x, y, height, width)
     return {"size": [height, width], "counts": text.decode("ascii")}
 
 
@@ -70,7 +67,6 @@ def encode_regions(ids: NDArray[np.integer]) -> dict[int, RunLengths]:
     """
     if not ids.size:
         return {}
-    height, width = ids.shape
     pixels = np.ascontiguousarray(ids.T).ravel()  # column by column
     starts = np.flatnonzero(pixels[1:] != pixels[:-1]) + 1
     if len(starts) >= _MOST_RUNS:
@@ -82,11 +78,7 @@ def encode_regions(ids: NDArray[np.integer]) -> dict[int, RunLengths]:
     found = {}
     for number, runs in zip(values.tolist(), np.split(order, firsts[1:]), strict=True):
         bounds = np.stack((starts[runs], ends[runs]), axis=1).ravel()
-        counts = np.diff(bounds, prepend=0, append=len(pixels))
-        counts = counts[:-1] if counts[-1] == 0 else counts
-        found[number] = _as_text(
-            _codec().frPyObjects({"size": [height, width], "counts": counts}, height, width)
-        )
+        found[number] = _between(bounds, ids.shape)
     return found
 
 
@@ -276,30 +268,19 @@ def _as_text(encoded: dict[str, Any]) -> RunLengths:
 
 
 def _encode_columns(
-    bitmap: NDArray[np.uint8], height: int, width: int, corner: tuple[int, int]
-) -> bytes:
-    """Encode the columns of the image that a bitmap touches, then lengthen the runs around them."""
-    x, y = corner
-    rows, columns = bitmap.shape
-    after = width - x - columns
-    touched = np.zeros((columns + min(after, 1), height), np.uint8)  # the last run is outside
-    if bitmap.size:
-        touched[:columns, y : y + rows] = cv2.transpose(bitmap)
-    text: bytes = _codec().encode(touched.T)["counts"]
-    rest = text.lstrip(_CONTINUED)[1:]
-    text = _lengthened(text[: len(text) - len(rest)], x * height) + rest
-    head = text[:-1].rstrip(_CONTINUED)
-    return head + _lengthened(text[len(head) :], max(after - 1, 0) * height)
+    bitmap: NDArray[np.uint8], image_hw: tuple[int, int], corner: tuple[int, int]
+) -> RunLengths:
+    rows = bitmap.shape[0]
+    pixels = np.pad(bitmap, ((0, 1), (1, 0))).ravel("F")  # every run begins and ends in its column
+    edges = np.flatnonzero(pixels[1:] != pixels[:-1]) - rows
+    column, row = np.divmod(edges, rows + 1)
+    places = (corner[0] + column) * image_hw[0] + corner[1] + row
+    bounds, times = np.unique(places, return_counts=True)
+    return _between(bounds[times == 1], image_hw)  # at the others a run goes on in the next column
 
 
-def _lengthened(letters: bytes, more: int) -> bytes:
-    """Add to a number, which is written in letters of five bits, lowest first."""
-    number = more - (1 << 5 * len(letters) if letters[-1] - 48 & 16 else 0)
-    for place, letter in enumerate(letters):
-        number += (letter - 48 & 31) << 5 * place
-    written = bytearray()
-    while not written or written[-1] - 48 & 32:
-        digit, number = number & 31, number >> 5
-        # Done when nothing but copies of the last sign bit is left.
-        written.append(48 + digit + (0 if number == (-1 if digit & 16 else 0) else 32))
-    return bytes(written)
+def _between(bounds: NDArray[np.intp], image_hw: tuple[int, int]) -> RunLengths:
+    """Write a mask as the places, column by column, where its runs begin, end, begin, ..."""
+    counts = np.diff(bounds, prepend=0, append=image_hw[0] * image_hw[1])
+    counts = counts[:-1] if len(bounds) and counts[-1] == 0 else counts
+    return _as_text(_codec().frPyObjects({"size": [*image_hw], "counts": counts}, *image_hw))
