@@ -203,37 +203,29 @@ class BatchStream(Sampler[list[Key]]):
 
 
 def build_train_loader(
-    dataset: Dataset,
-    transform: Transform,
+    data: TrainingData,
     batch_size: int,
     workers: int,
-    seed: int,
     start_iteration: int = 0,
     pin_memory: bool = False,
-    copy_paste: float = 0.0,
-    paste_beside: float = 0.0,
     part: tuple[int, int] = (0, 1),
 ) -> DataLoader[Item]:
     """Build the endless loader of the training loop; each item is a `Batch`.
 
     Args:
-        dataset: where the samples come from.
-        transform: makes tensors of a sample.
+        data: the samples; its seed is that of their order, too.
         batch_size: images in a batch.
         workers: loading processes; 0 loads in the calling one.
-        seed: of order and augmentation.
         start_iteration: batches that an earlier run has had; the next ones are those that it
             would have got.
         pin_memory: lock the batches in memory for faster copies to a GPU.
-        copy_paste: how many other images, on average, each gets objects of.
-        paste_beside: which share of these, see `paste_objects`.
         part: (rank, processes): which equal share of every batch this process gets.
     """
     if workers:
         _allow_many_files()
     return DataLoader(
-        TrainingData(dataset, transform, seed, copy_paste, paste_beside),
-        batch_sampler=BatchStream(len(dataset), batch_size, seed, start_iteration, part),
+        data,
+        batch_sampler=BatchStream(len(data), batch_size, data.seed, start_iteration, part),
         num_workers=workers,
         collate_fn=collate,
         pin_memory=pin_memory,

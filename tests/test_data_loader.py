@@ -115,9 +115,8 @@ def test_augmentation_is_independent_of_the_order() -> None:
 
 
 def taken(workers: int, start: int, count: int) -> list[torch.Tensor]:
-    loader = build_train_loader(
-        Numbers(5), TrainTransform(24), 4, workers, seed=7, start_iteration=start
-    )
+    data = TrainingData(Numbers(5), TrainTransform(24), seed=7)
+    loader = build_train_loader(data, 4, workers, start_iteration=start)
     batches = list(islice(loader, count))
     assert all(len(images) == len(targets) == 4 for images, targets in batches)
     return [torch.stack(images) for images, _ in batches]
@@ -137,7 +136,7 @@ def about_the_worker(sample: Sample, _: np.random.Generator) -> tuple[torch.Tens
 
 
 def test_workers_have_one_thread_and_leave_ctrl_c_to_training() -> None:
-    loader = build_train_loader(Numbers(2), about_the_worker, 1, workers=1, seed=0)
+    loader = build_train_loader(TrainingData(Numbers(2), about_the_worker, 0), 1, workers=1)
     before = signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored under nohup
     try:
         images, _ = next(iter(loader))
@@ -152,7 +151,7 @@ def test_workers_may_open_many_files() -> None:
     try:
         for workers, expected in ((0, 256), (1, min(65_536, hard))):
             resource.setrlimit(resource.RLIMIT_NOFILE, (256, hard))
-            build_train_loader(Numbers(2), TrainTransform(24), 1, workers, seed=0)
+            build_train_loader(TrainingData(Numbers(2), TrainTransform(24), 0), 1, workers)
             assert resource.getrlimit(resource.RLIMIT_NOFILE)[0] == expected
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
@@ -160,17 +159,16 @@ def test_workers_may_open_many_files() -> None:
 
 def test_loader_leaves_the_random_numbers_of_training_alone() -> None:
     before = torch.random.get_rng_state()
-    next(iter(build_train_loader(Numbers(2), TrainTransform(24), 1, workers=0, seed=0)))
+    data = TrainingData(Numbers(2), TrainTransform(24), seed=0)
+    next(iter(build_train_loader(data, 1, workers=0)))
     assert torch.equal(torch.random.get_rng_state(), before)
 
 
 def test_settings_reach_the_loader() -> None:
-    loader = build_train_loader(
-        Numbers(5), TrainTransform(24), 4, 0, 0, pin_memory=True, copy_paste=0.3, part=(1, 2)
-    )
+    data = TrainingData(Numbers(5), TrainTransform(24), seed=3)
+    loader = build_train_loader(data, 4, 0, pin_memory=True, part=(1, 2))
     assert loader.pin_memory
-    assert loader.dataset.copy_paste == 0.3
-    whole, half = next(iter(BatchStream(5, 4, 0))), next(iter(loader.batch_sampler))
+    whole, half = next(iter(BatchStream(5, 4, seed=3))), next(iter(loader.batch_sampler))
     assert half == whole[1::2]
 
 
@@ -181,7 +179,7 @@ class Broken(Numbers):
 
 @pytest.mark.parametrize("workers", [0, 1])
 def test_errors_are_one_line(workers: int) -> None:
-    loader = build_train_loader(Broken(3), TrainTransform(24), 2, workers, seed=0)
+    loader = build_train_loader(TrainingData(Broken(3), TrainTransform(24), 0), 2, workers)
     with pytest.raises(SampleError) as caught:
         next(iter(loader))
     reason = "10 images in a row cannot be read, the last: no such image: gone.jpg"

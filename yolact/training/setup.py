@@ -46,7 +46,7 @@ from .optim import (
     with_epochs,
 )
 from .options import TrainOptions
-from .pictures import train_transform
+from .pictures import training_data
 from .pretrained import categories_to_train, load_start_weights
 from .record import RunFiles, TensorBoard
 from .saver import Saver, lock_run, make_saver, restore
@@ -98,15 +98,11 @@ class Session:
         """Make the loader of the batches from the present iteration on."""
         config = self.learner.config
         return build_train_loader(
-            self.train_data,
-            train_transform(config),
+            training_data(self.train_data, config, config.train.seed),
             config.train.batch_size,
             self.options.num_workers,
-            config.train.seed,
             start_iteration=self.learner.progress.iteration,
             pin_memory=self.learner.model.device.type == "cuda",
-            copy_paste=config.augment.copy_paste,
-            paste_beside=config.augment.paste_beside,
             part=(distributed.rank(), distributed.world_size()),
         )
 
