@@ -1,4 +1,4 @@
-"""What a user decides about a dataset, where it can be taken in more than one way."""
+"""What a user decides about a dataset: how it is taken, and which augmentations it gets."""
 
 from __future__ import annotations
 
@@ -53,3 +53,28 @@ def _number(text: str) -> float | None:
 
 DEFAULT_OPTIONS = DataOptions()
 """Nothing decided."""
+
+
+@dataclass(frozen=True)
+class Switches:
+    """Augmentations of single images, on or off.
+
+    Attributes:
+        photometric: vary brightness, contrast, saturation and hue, each half the time.
+        expand: shrink the image into a canvas up to 4 times as wide and high, half the time.
+        crop: cut a rectangle of 0.3 to 1 of each side that keeps the centre of at least one object,
+            five times of six.
+        mirror: swap left and right, half the time.
+        flip: swap top and bottom, half the time.
+        rotate: turn by 0, 90, 180 or 270 degrees.
+        scale_jitter: smallest and largest size of the image on the canvas, as (0.5, 2.0), in place
+            of `expand` and `crop` (Ghiasi et al. 2021, large-scale jitter); empty has none.
+    """
+
+    photometric: bool = True
+    expand: bool = True
+    crop: bool = True
+    mirror: bool = True
+    flip: bool = False
+    rotate: bool = False
+    scale_jitter: tuple[float, ...] = ()

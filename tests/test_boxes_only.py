@@ -16,6 +16,7 @@ from test_evaluation import scored
 
 from data.augment.copy_paste import paste_objects
 from data.augment.transform import TrainTransform
+from data.options import Switches
 from data.sample import Sample
 from layers.losses import semantic_loss
 from layers.structures import Target
@@ -139,7 +140,8 @@ def test_mask_rcnn_learns_no_mask_of_them() -> None:
 def test_boxes_follow_the_geometry(seed: int) -> None:
     whole = sample_of((10, 12, 40, 50), (30, 5, 70, 30))
     boxed = Sample(**{**vars(whole), "segmentations": ([], whole.segmentations[1])})
-    transform = TrainTransform(64, rotate=True, flip=True, scale_jitter=(0.5, 2.0) * (seed % 2))
+    jitter = (0.5, 2.0) * (seed % 2)
+    transform = TrainTransform(64, Switches(rotate=True, flip=True, scale_jitter=jitter))
     expected = transform(whole, np.random.default_rng(seed))[1]
     found = transform(boxed, np.random.default_rng(seed))[1]
     assert torch.equal(found.boxes, expected.boxes)

@@ -3,6 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from support.plain import STILL
 from torch import Tensor
 
 from data.augment.copy_paste import paste_objects
@@ -115,7 +116,7 @@ class Scenes:
 
 @pytest.mark.parametrize(("share", "expected"), [(0.0, 0), (1.0, 15), (2.0, 22)])
 def test_share_of_the_images(share: float, expected: int) -> None:
-    still = TrainTransform(SIDE, photometric=False, expand=False, crop=False, mirror=False)
+    still = TrainTransform(SIDE, STILL)
     data = TrainingData(Scenes(), still, seed=0, copy_paste=share)
     mixed = sum(len(data[0, i][0].unique()) > 1 for i in range(30))
     assert abs(mixed - expected) <= (0 if share == 0 else 6)  # its object is chosen half the time
@@ -167,7 +168,7 @@ def test_what_would_hardly_be_seen_is_not_set_beside_others() -> None:
 
 
 def test_the_share_set_beside_others() -> None:
-    still = TrainTransform(SIDE, photometric=False, expand=False, crop=False, mirror=False)
+    still = TrainTransform(SIDE, STILL)
 
     def boxes(beside: float) -> list[tuple[float, ...]]:
         data = TrainingData(Scenes(), still, seed=0, copy_paste=2.0, paste_beside=beside)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from pycocotools import mask as mask_utils
-from support.plain import plain_target
+from support.plain import STILL, plain_target
 
 from data.annotations.coco import CocoInstances
 from data.annotations.run_lengths import compress, cover_exactly, decode, encode
@@ -18,6 +19,7 @@ from data.augment.rasterise import rasterise
 from data.augment.transform import TrainTransform, place_target
 from data.catalog import resolve_dataset
 from data.images import to_tensor
+from data.options import Switches
 from data.sample import Sample
 from layers.structures import Target
 
@@ -70,13 +72,13 @@ def test_no_objects_plain() -> None:
 def test_odd_images(shape: tuple[int, int, int]) -> None:
     sample = sample_of((0, 0, shape[1], shape[0]), image=np.zeros(shape, np.uint8))
     for seed in range(20):
-        check(*TrainTransform(24, rotate=True)(sample, np.random.default_rng(seed)), 24)
+        check(*TrainTransform(24, Switches(rotate=True))(sample, np.random.default_rng(seed)), 24)
 
 
 @pytest.mark.parametrize("seed", range(30))
 def test_every_augmentation(seed: int) -> None:
     sample = sample_of((0, 0, 30, 30), (50, 20, 79, 59), (5, 40, 25, 58), crowds=1)
-    transform = TrainTransform(64, flip=True, rotate=True)
+    transform = TrainTransform(64, Switches(flip=True, rotate=True))
     image, target = transform(sample, np.random.default_rng(seed))
     check(image, target, 64)
     assert (~target.is_crowd).any()
@@ -90,7 +92,9 @@ def test_image_boxes_and_masks_agree(seed: int) -> None:
     """A white rectangle on black is found where its mask and its box say it is."""
     picture = np.zeros((60, 80, 3), np.uint8)
     picture[20:45, 10:50] = 255
-    transform = TrainTransform(128, photometric=False, flip=True, rotate=True, fill=(0, 0, 0))
+    transform = TrainTransform(
+        128, Switches(photometric=False, flip=True, rotate=True), fill=(0, 0, 0)
+    )
     sample = sample_of((10, 20, 50, 45), image=picture)
     image, target = transform(sample, np.random.default_rng(seed))
     (mask,) = target.masks
@@ -113,7 +117,7 @@ def test_with_everything_off_the_whole_image_is_stretched() -> None:
 
 def test_small_objects_are_dropped_in_training_only() -> None:
     sample = sample_of((0, 0, 3, 30), (0, 0, 4, 4), (0, 0, 30, 3))
-    quiet = TrainTransform(80, photometric=False, expand=False, crop=False)
+    quiet = TrainTransform(80, Switches(photometric=False, expand=False, crop=False))
     assert quiet(sample, np.random.default_rng(0))[1].labels.tolist() == [1, 2]
     assert plain_target(sample, 80)[1].labels.tolist() == [0, 1, 2]
     assert plain_target(sample, 80, min_object_size=4)[1].labels.tolist() == [1, 2]
@@ -123,13 +127,15 @@ def test_something_to_learn_always_remains() -> None:
     """One object of 5 px would often be shrunk away; the crowd alone must not do."""
     sample = sample_of((0, 0, 80, 60), (40, 30, 45, 35), crowds=1)
     for seed in range(60):
-        _, target = TrainTransform(80, photometric=False)(sample, np.random.default_rng(seed))
+        _, target = TrainTransform(80, Switches(photometric=False))(
+            sample, np.random.default_rng(seed)
+        )
         assert 1 in target.labels.tolist()
 
 
 def test_what_is_seen_of_a_crowd_is_ignored_wherever_its_centre_is() -> None:
     sample = sample_of((0, 0, 80, 60), (4, 4, 24, 24), crowds=1)
-    transform = TrainTransform(80, photometric=False, expand=False)
+    transform = TrainTransform(80, Switches(photometric=False, expand=False))
     for seed in range(40):
         _, target = transform(sample, np.random.default_rng(seed))
         assert target.is_crowd.any()
@@ -146,7 +152,6 @@ def test_fallback_when_no_draw_succeeds() -> None:
 
 
 WHOLE = place_whole((60, 80), 64)
-STILL = {"photometric": False, "expand": False, "crop": False, "mirror": False}
 
 
 @pytest.mark.parametrize(
@@ -163,7 +168,7 @@ STILL = {"photometric": False, "expand": False, "crop": False, "mirror": False}
 )
 def test_each_switch_changes_its_part(switched_on: dict[str, Any], share: float) -> None:
     sample, rng = sample_of((10, 10, 70, 50)), np.random.default_rng(0)
-    transform = TrainTransform(64, **{**STILL, **switched_on})
+    transform = TrainTransform(64, replace(STILL, **switched_on))
     drawn = [transform.place(sample, rng)[0] for _ in range(300)]
     changed = {
         "mirror": [placement.mirror for placement in drawn],
@@ -181,14 +186,14 @@ def test_each_switch_changes_its_part(switched_on: dict[str, Any], share: float)
 
 
 def test_turns_are_of_every_angle() -> None:
-    transform, rng = TrainTransform(64, **STILL, rotate=True), np.random.default_rng(0)
+    transform, rng = TrainTransform(64, replace(STILL, rotate=True)), np.random.default_rng(0)
     turns = [transform.place(sample_of(), rng)[0].quarter_turns for _ in range(60)]
     assert set(turns) == {0, 1, 2, 3}
 
 
 def test_objects_are_kept_by_their_centre_and_size() -> None:
     sample = sample_of((0, 0, 30, 30), (50, 20, 79, 59), (5, 40, 25, 58), (30, 5, 40, 12))
-    transform, dropped = TrainTransform(64, photometric=False), 0
+    transform, dropped = TrainTransform(64, Switches(photometric=False)), 0
     for seed in range(60):
         placement, kept = transform.place(sample, np.random.default_rng(seed))
         left, top, right, bottom = placement.source
@@ -209,7 +214,7 @@ def test_boxes_are_cut_at_the_edge_of_what_is_seen() -> None:
 
 
 def test_colours_vary_and_the_fill_does_not() -> None:
-    transform = TrainTransform(64, crop=False, mirror=False, fill=(1, 2, 3))
+    transform = TrainTransform(64, Switches(crop=False, mirror=False), fill=(1, 2, 3))
     sample, varied, filled = sample_of((0, 0, 80, 60)), 0, 0
     for seed in range(40):
         rng = np.random.default_rng(seed)
@@ -227,7 +232,9 @@ def test_colours_vary_and_the_fill_does_not() -> None:
 def test_crops_keep_a_centre_and_their_proportions() -> None:
     boxes = np.array([[390, 290, 410, 310]], np.float32)
     rng = np.random.default_rng(0)
-    drawn = [draw_placement(boxes, (600, 800), 100, rng, expand=False) for _ in range(300)]
+    drawn = [
+        draw_placement(boxes, (600, 800), 100, Switches(expand=False), rng) for _ in range(300)
+    ]
     whole = sum(placement.source == (0, 0, 800, 600) for placement in drawn)
     assert 30 <= whole <= 75  # a sixth
     for placement in drawn:
@@ -246,7 +253,7 @@ def test_expanding_shows_the_whole_image_on_the_fill_colour() -> None:
     rng = np.random.default_rng(1)
     boxes, windows = np.zeros((0, 4), np.float32), []
     for _ in range(50):
-        placement = draw_placement(boxes, (60, 80), 100, rng, crop=False, mirror=False)
+        placement = draw_placement(boxes, (60, 80), 100, Switches(crop=False, mirror=False), rng)
         x1, y1, x2, y2 = placement.window
         assert placement.source == (0, 0, 80, 60)
         assert min(x2 - x1, y2 - y1) >= 24
@@ -299,7 +306,7 @@ def outlines_of(bitmap: np.ndarray) -> list[Any]:
 def test_bitmaps_are_cut_and_resized(form: int, seed: int) -> None:
     rng = np.random.default_rng(seed)
     bitmap = cv2.resize(rng.integers(0, 2, (6, 8), np.uint8), (80, 60), interpolation=0)
-    placement = draw_placement(np.zeros((0, 4), np.float32), (60, 80), 50, rng, flip=True)
+    placement = draw_placement(np.zeros((0, 4), np.float32), (60, 80), 50, Switches(flip=True), rng)
     out = np.zeros((50, 50), np.bool_)
     rasterise(outlines_of(bitmap)[form], (60, 80), placement, out)
     picture = np.repeat(bitmap[..., None], 3, axis=2) * np.uint8(255)
@@ -370,7 +377,9 @@ def test_scale_jitter(scale: float, seen: tuple[int, int], covered: tuple[int, i
     for seed in range(20):
         rng = np.random.default_rng(seed)
         boxes = np.zeros((0, 4), np.float32)
-        placed = draw_placement(boxes, (40, 60), 32, rng, scale_jitter=(scale, scale), mirror=False)
+        placed = draw_placement(
+            boxes, (40, 60), 32, Switches(scale_jitter=(scale, scale), mirror=False), rng
+        )
         x1, y1, x2, y2 = placed.source
         left, top, right, bottom = placed.window
         assert (x2 - x1, y2 - y1) == seen
@@ -385,6 +394,8 @@ def test_scale_jitter_is_as_often_small_as_large() -> None:
     boxes, large = np.zeros((0, 4), np.float32), 0
     for seed in range(400):
         rng = np.random.default_rng(seed)
-        placed = draw_placement(boxes, (64, 64), 64, rng, scale_jitter=(0.5, 2.0), mirror=False)
+        placed = draw_placement(
+            boxes, (64, 64), 64, Switches(scale_jitter=(0.5, 2.0), mirror=False), rng
+        )
         large += placed.source != (0, 0, 64, 64)
     assert 160 < large < 240

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
 
 from data.classes import COCO_CLASSES
-from data.options import DataOptions
+from data.options import DataOptions, Switches
 from layers.detect import Nms
 
 from .settings import assign, build, check_limits, plain, shown
@@ -240,24 +240,15 @@ class TrainConfig:
 
 
 @dataclass(frozen=True)
-class AugmentConfig:
+class AugmentConfig(Switches):
     """Switches of the original's augmentations, and of two newer ones.
 
     Attributes:
-        scale_jitter: smallest and largest size of the image on the canvas, as (0.5, 2.0), in place
-            of `expand` and `crop` (Ghiasi et al. 2021, large-scale jitter); empty has none.
         copy_paste: how many other images, on average, each gets objects of (the same paper).
         paste_beside: the share of these objects that are set beside one of the image's own, of
             about its height, where they touch it or hide a part of it; the others stay anywhere.
     """
 
-    photometric: bool = True
-    expand: bool = True
-    crop: bool = True
-    mirror: bool = True
-    flip: bool = False
-    rotate: bool = False
-    scale_jitter: tuple[float, ...] = ()
     copy_paste: float = 0.0
     paste_beside: float = 0.0
 

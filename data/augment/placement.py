@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from data.images import Image, as_uint8
+from data.options import Switches
 
 Rectangle = tuple[int, int, int, int]
 """x1, y1, x2, y2 in whole pixels."""
@@ -136,39 +137,29 @@ def draw_placement(
     boxes: NDArray[np.float32],
     image_hw: tuple[int, int],
     image_size: int,
+    switches: Switches,
     rng: np.random.Generator,
-    *,
-    expand: bool = True,
-    crop: bool = True,
-    mirror: bool = True,
-    flip: bool = False,
-    rotate: bool = False,
-    scale_jitter: Sequence[float] = (),
 ) -> Placement:
     """Draw a random placement, with the augmentations that are switched on.
+
+    Of a scaled image that is smaller than the canvas, the place is random; of a larger one, the
+    part that fills it.
 
     Args:
         boxes: (M, 4) xyxy in pixels; a crop keeps the centre of at least one.
         image_hw: height and width of the image.
         image_size: S.
+        switches: which augmentations.
         rng: source of every random number.
-        expand: shrink by a factor up to 4, half the time.
-        crop: cut a rectangle of 0.3 to 1 of each side, five times of six.
-        mirror: swap left and right, half the time.
-        flip: swap top and bottom, half the time.
-        rotate: turn by 0, 90, 180 or 270 degrees.
-        scale_jitter: smallest and largest size of the image, 1 being the canvas, in place of
-            `expand` and `crop`. A smaller image lies at random on the canvas; of a larger one, a
-            random part fills it.
     """
     # The view is the part of the image plane, xyxy, that fills the canvas.
     view = np.array((0, 0, image_hw[1], image_hw[0]))
-    if scale_jitter:
-        view = _jittered(view, scale_jitter, rng)
+    if switches.scale_jitter:
+        view = _jittered(view, switches.scale_jitter, rng)
     else:
-        if expand and rng.random() < 0.5:
+        if switches.expand and rng.random() < 0.5:
             view = _expanded(view, rng)
-        if crop:
+        if switches.crop:
             view = _cropped(view, box_centres(boxes), rng)
     source = np.clip(view, 0, (image_hw[1], image_hw[0]) * 2)
     origin, size = np.tile(view[:2], 2), np.tile(view[2:] - view[:2], 2)
@@ -177,9 +168,9 @@ def draw_placement(
         source=_rectangle(source),
         window=_rectangle(window),
         image_size=image_size,
-        mirror=mirror and rng.random() < 0.5,
-        flip=flip and rng.random() < 0.5,
-        quarter_turns=int(rng.integers(4)) if rotate else 0,
+        mirror=switches.mirror and rng.random() < 0.5,
+        flip=switches.flip and rng.random() < 0.5,
+        quarter_turns=int(rng.integers(4)) if switches.rotate else 0,
     )
 
 

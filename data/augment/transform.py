@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from data.images import Image, to_tensor
+from data.options import Switches
 from data.sample import Sample, has_mask
 from layers.structures import Target
 
@@ -31,30 +32,15 @@ LEARNED_SIDE = 4
 class TrainTransform:
     """The augmentation of the original YOLACT (SSD's), with one sampling of the pixels.
 
-    With every switch on, a share of the images still passes unchanged: each colour property is
-    varied half the time, expanding and mirroring happen half the time, cropping 5 times of 6.
-
     Attributes:
         image_size: S, the side of the network input.
-        photometric: vary brightness, contrast, saturation and hue.
-        expand: shrink the image into a larger canvas of the fill colour.
-        crop: cut a random rectangle that keeps at least one object.
-        mirror: swap left and right.
-        flip: swap top and bottom.
-        rotate: turn by a random multiple of 90 degrees.
-        scale_jitter: smallest and largest size of the image, in place of `expand` and `crop`.
+        switches: which augmentations.
         fill: RGB colour of the canvas, 0..255.
         min_object_size: drop objects narrower or lower than this many pixels of the input.
     """
 
     image_size: int
-    photometric: bool = True
-    expand: bool = True
-    crop: bool = True
-    mirror: bool = True
-    flip: bool = False
-    rotate: bool = False
-    scale_jitter: tuple[float, ...] = ()
+    switches: Switches = Switches()
     fill: tuple[float, float, float] = PIXEL_MEAN
     min_object_size: float = LEARNED_SIDE
 
@@ -76,18 +62,7 @@ class TrainTransform:
         """
         image_hw, objects = _image_hw(sample), sample.boxes[~sample.is_crowd]
         for _ in range(_DRAWS):
-            placement = draw_placement(
-                objects,
-                image_hw,
-                self.image_size,
-                rng,
-                expand=self.expand,
-                crop=self.crop,
-                mirror=self.mirror,
-                flip=self.flip,
-                rotate=self.rotate,
-                scale_jitter=self.scale_jitter,
-            )
+            placement = draw_placement(objects, image_hw, self.image_size, self.switches, rng)
             kept = _visible_objects(sample, placement, self.min_object_size)
             if not len(objects) or not sample.is_crowd[kept].all():
                 return placement, kept
@@ -103,7 +78,7 @@ class TrainTransform:
             (S, S, 3) uint8 RGB.
         """
         piece = placement.piece(sample.image)
-        if self.photometric:
+        if self.switches.photometric:
             piece = distort_colours(piece, rng)
         return placement.canvas(piece, self.fill)
 

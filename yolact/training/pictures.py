@@ -33,16 +33,11 @@ from yolact.evaluation.coco import eval_order
 logger = logging.getLogger(__name__)
 
 
-def train_transform(config: Config) -> TrainTransform:
-    """Return the augmentation of single images that a configuration asks for."""
-    settings = {k: v for k, v in vars(config.augment).items() if "paste" not in k}
-    return TrainTransform(image_size=config.model.image_size, **settings)
-
-
 def training_data(dataset: Dataset, config: Config, seed: int = 0) -> TrainingData:
     """Return a dataset as a configuration asks to augment it."""
-    pasting = config.augment.copy_paste, config.augment.paste_beside
-    return TrainingData(dataset, train_transform(config), seed, *pasting)
+    augment = config.augment
+    transform = TrainTransform(config.model.image_size, augment)
+    return TrainingData(dataset, transform, seed, augment.copy_paste, augment.paste_beside)
 
 
 def picture_of_training_data(data: TrainingData, path: Path, count: int = 16) -> Path:
