@@ -9,6 +9,7 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 import torch
+import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -146,17 +147,8 @@ def _sampled(soft_mask: Tensor, frame: Tensor, window: Window) -> Tensor:
     """
     x1, y1, x2, y2 = window
     left, top, right, bottom = frame.tolist()
-    upper, lower, down = _taps(y1, y2, top, bottom, soft_mask.shape[0])
-    before, after, along = _taps(x1, x2, left, right, soft_mask.shape[1])
-    rows = torch.lerp(soft_mask[upper], soft_mask[lower], down[:, None])  # (y2 - y1, w)
-    return torch.lerp(rows[:, before], rows[:, after], along)
-
-
-def _taps(
-    first: int, last: int, start: float, end: float, cells: int
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Return the cell before each centre, the cell after it, and that one's weight."""
-    centres = torch.arange(first, last, dtype=torch.float32) + 0.5
-    source = ((centres - start) * (cells / (end - start)) - 0.5).clamp(0, cells - 1)
-    before = source.floor().long()
-    return before, (before + 1).clamp(max=cells - 1), source - before
+    across = (torch.arange(x1, x2) + 0.5 - left) * (2 / (right - left)) - 1
+    down = (torch.arange(y1, y2) + 0.5 - top) * (2 / (bottom - top)) - 1
+    points = torch.stack(torch.meshgrid(across, down, indexing="xy"), dim=-1)[None]
+    cells = soft_mask[None, None]
+    return F.grid_sample(cells, points, padding_mode="border", align_corners=False)[0, 0]
