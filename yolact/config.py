@@ -11,7 +11,7 @@ from data.classes import COCO_CLASSES
 from data.options import DataOptions, Switches
 from layers.detect import Nms
 
-from .settings import assign, build, check_limits, plain, shown
+from .settings import assign, build, check_limits, plain, shown, within
 from .timm_networks import TIMM_PREFIX
 
 Scales = tuple[tuple[float, ...], ...]
@@ -32,55 +32,6 @@ Architecture = Literal["yolact", "mask_rcnn"]
 _UNLIMITED = 1e12  # finite all the same
 _MOST_CLASS_WEIGHTS = 2**26  # of each of the nine places of a 3x3 convolution
 _STRIDE = 32  # of C5; sides that it divides lose no pixels
-LIMITS: dict[str, tuple[float, float]] = {
-    "model.deformable_interval": (0, 100),
-    "model.image_size": (32, 8192),
-    "model.num_classes": (1, 10_000),
-    "model.fpn_channels": (1, 2048),
-    "model.fpn_relu_levels": (0, 5),
-    "model.prototype_channels": (1, 2048),
-    "model.head_channels": (1, 2048),
-    "model.num_prototypes": (1, 1024),
-    "model.anchor_scales": (0.01, 100_000),
-    "model.anchor_ratios": (0.001, 1000),
-    "model.pixel_mean": (-1000, 1000),
-    "model.pixel_std": (0.001, 100_000),
-    "loss.positive_iou": (0, 2),
-    "loss.negative_iou": (0, 2),
-    "loss.crowd_overlap": (0, 2),
-    "loss.negative_ratio": (0, 1_000_000),
-    "loss.confidence_weight": (0, _UNLIMITED),
-    "loss.box_weight": (0, _UNLIMITED),
-    "loss.mask_weight": (0, _UNLIMITED),
-    "loss.dice_weight": (0, _UNLIMITED),
-    "loss.semantic_weight": (0, _UNLIMITED),
-    "loss.mask_iou_weight": (0, _UNLIMITED),
-    "loss.masks_to_train": (1, 1_000_000),
-    "loss.discard_mask_area": (-1, _UNLIMITED),
-    "train.batch_size": (1, 1_000_000),
-    "train.learning_rate": (0, _UNLIMITED),
-    "train.backbone_rate": (0, 1000),
-    "train.momentum": (0, 1),
-    "train.weight_decay": (0, 1000),
-    "train.gamma": (0, 1000),
-    "train.max_iterations": (0, 10**12),
-    "train.learning_rate_steps": (0, 10**12),
-    "train.warmup_iterations": (0, 10**12),
-    "train.warmup_learning_rate": (0, _UNLIMITED),
-    "train.gradient_clip": (0, _UNLIMITED),
-    "train.ema_decay": (0, 0.999999999),
-    "train.multi_scale": (0, 0.99),
-    "train.seed": (0, 2**63 - 1),
-    "augment.scale_jitter": (0.01, 100),
-    "augment.copy_paste": (0, 8),
-    "augment.paste_beside": (0, 1),
-    "detect.score_threshold": (0, 1),
-    "detect.iou_threshold": (0, 1),
-    "detect.top_k": (1, 1_000_000),
-    "detect.max_detections": (1, 1_000_000),
-    "score_threshold": (0, 1),
-}
-"""Least and greatest value of every number, also for files of strangers. No IoU is above 1."""
 
 
 @dataclass(frozen=True)
@@ -117,27 +68,27 @@ class ModelConfig:
 
     architecture: Architecture = "yolact"
     backbone: str = "resnet101"
-    deformable_interval: int = 0
-    image_size: int = 550
+    deformable_interval: int = within(0, 100, 0)
+    image_size: int = within(32, 8192, 550)
     keep_aspect: bool = False
-    num_classes: int = 80
+    num_classes: int = within(1, 10_000, 80)
     class_names: tuple[str, ...] = COCO_CLASSES.names
-    fpn_channels: int = 256
-    fpn_relu_levels: int = 3
+    fpn_channels: int = within(1, 2048, 256)
+    fpn_relu_levels: int = within(0, 5, 3)
     p6_source: Literal["p5", "c5"] = "p5"
-    prototype_channels: int = 256
+    prototype_channels: int = within(1, 2048, 256)
     prototype_align_corners: bool = False
-    head_channels: int = 256
-    num_prototypes: int = 32
-    anchor_scales: Scales = ((24.0,), (48.0,), (96.0,), (192.0,), (384.0,))
-    anchor_ratios: tuple[float, ...] = (1.0, 0.5, 2.0)
+    head_channels: int = within(1, 2048, 256)
+    num_prototypes: int = within(1, 1024, 32)
+    anchor_scales: Scales = within(0.01, 100_000, ((24.0,), (48.0,), (96.0,), (192.0,), (384.0,)))
+    anchor_ratios: tuple[float, ...] = within(0.001, 1000, (1.0, 0.5, 2.0))
     square_anchors: bool = True
     mask_rescoring: bool = False
-    pixel_mean: tuple[float, ...] = (123.68, 116.78, 103.94)
-    pixel_std: tuple[float, ...] = (58.40, 57.12, 57.38)
+    pixel_mean: tuple[float, ...] = within(-1000, 1000, (123.68, 116.78, 103.94))
+    pixel_std: tuple[float, ...] = within(0.001, 100_000, (58.40, 57.12, 57.38))
 
     def __post_init__(self) -> None:
-        check_limits(self, LIMITS, "model.")
+        check_limits(self, "model.")
         _check_backbone(self.backbone)
         for name in ("pixel_mean", "pixel_std"):
             if len(getattr(self, name)) != 3:
@@ -181,22 +132,22 @@ class LossConfig:
         dice_weight: of the dice loss of each mask, beside its cross entropy; 0 leaves it out.
     """
 
-    positive_iou: float = 0.5
-    negative_iou: float = 0.4
-    crowd_overlap: float = 0.7
-    negative_ratio: int = 3
-    confidence_weight: float = 1.0
-    box_weight: float = 1.5
-    mask_weight: float = 6.125
+    positive_iou: float = within(0, 2, 0.5)  # no overlap is above 1
+    negative_iou: float = within(0, 2, 0.4)
+    crowd_overlap: float = within(0, 2, 0.7)
+    negative_ratio: int = within(0, 1_000_000, 3)
+    confidence_weight: float = within(0, _UNLIMITED, 1.0)
+    box_weight: float = within(0, _UNLIMITED, 1.5)
+    mask_weight: float = within(0, _UNLIMITED, 6.125)
     box_loss: Literal["smooth_l1", "giou"] = "smooth_l1"
-    dice_weight: float = 0.0
-    semantic_weight: float = 1.0
-    mask_iou_weight: float = 25.0
-    masks_to_train: int = 100
-    discard_mask_area: float = 25.0
+    dice_weight: float = within(0, _UNLIMITED, 0.0)
+    semantic_weight: float = within(0, _UNLIMITED, 1.0)
+    mask_iou_weight: float = within(0, _UNLIMITED, 25.0)
+    masks_to_train: int = within(1, 1_000_000, 100)
+    discard_mask_area: float = within(-1, _UNLIMITED, 25.0)
 
     def __post_init__(self) -> None:
-        check_limits(self, LIMITS, "loss.")
+        check_limits(self, "loss.")
 
 
 @dataclass(frozen=True)
@@ -214,26 +165,26 @@ class TrainConfig:
         multi_scale: the input side varies by up to this share from step to step; 0 keeps it.
     """
 
-    batch_size: int = 8
+    batch_size: int = within(1, 1_000_000, 8)
     optimizer: Literal["sgd", "adamw"] = "sgd"
     schedule: Literal["steps", "cosine"] = "steps"
-    learning_rate: float = 1e-3
-    backbone_rate: float = 1.0
-    momentum: float = 0.9
-    weight_decay: float = 5e-4
-    gamma: float = 0.1
-    max_iterations: int = 800_000
-    learning_rate_steps: tuple[int, ...] = (280_000, 600_000, 700_000, 750_000)
-    warmup_iterations: int = 500
-    warmup_learning_rate: float = 1e-4
-    gradient_clip: float = 0.0
-    ema_decay: float = 0.0
-    multi_scale: float = 0.0
+    learning_rate: float = within(0, _UNLIMITED, 1e-3)
+    backbone_rate: float = within(0, 1000, 1.0)
+    momentum: float = within(0, 1, 0.9)
+    weight_decay: float = within(0, 1000, 5e-4)
+    gamma: float = within(0, 1000, 0.1)
+    max_iterations: int = within(0, 10**12, 800_000)
+    learning_rate_steps: tuple[int, ...] = within(0, 10**12, (280_000, 600_000, 700_000, 750_000))
+    warmup_iterations: int = within(0, 10**12, 500)
+    warmup_learning_rate: float = within(0, _UNLIMITED, 1e-4)
+    gradient_clip: float = within(0, _UNLIMITED, 0.0)
+    ema_decay: float = within(0, 0.999999999, 0.0)
+    multi_scale: float = within(0, 0.99, 0.0)
     pretrained_backbone: bool = True
-    seed: int = 0
+    seed: int = within(0, 2**63 - 1, 0)
 
     def __post_init__(self) -> None:
-        check_limits(self, LIMITS, "train.")
+        check_limits(self, "train.")
         steps = self.learning_rate_steps
         if list(steps) != sorted(steps):
             raise ValueError(f"train.learning_rate_steps={shown(steps)}: expected them in order")
@@ -249,11 +200,12 @@ class AugmentConfig(Switches):
             about its height, where they touch it or hide a part of it; the others stay anywhere.
     """
 
-    copy_paste: float = 0.0
-    paste_beside: float = 0.0
+    scale_jitter: tuple[float, ...] = within(0.01, 100, ())
+    copy_paste: float = within(0, 8, 0.0)
+    paste_beside: float = within(0, 1, 0.0)
 
     def __post_init__(self) -> None:
-        check_limits(self, LIMITS, "augment.")
+        check_limits(self, "augment.")
         scales = self.scale_jitter
         if scales and not (len(scales) == 2 and scales[0] <= scales[1]):
             raise ValueError(
@@ -272,15 +224,15 @@ class DetectConfig:
             `mask_confidence`; not in Mask R-CNN. The released weights are used without.
     """
 
-    score_threshold: float = 0.05
-    iou_threshold: float = 0.5
-    top_k: int = 200
-    max_detections: int = 100
+    score_threshold: float = within(0, 1, 0.05)
+    iou_threshold: float = within(0, 1, 0.5)
+    top_k: int = within(1, 1_000_000, 200)
+    max_detections: int = within(1, 1_000_000, 100)
     nms: Nms = "fast"
     refit: bool = False
 
     def __post_init__(self) -> None:
-        check_limits(self, LIMITS, "detect.")
+        check_limits(self, "detect.")
 
 
 @dataclass(frozen=True)
@@ -304,10 +256,10 @@ class Config:
     detect: DetectConfig = field(default_factory=DetectConfig)
     dataset: str = "coco2017"
     data: DataOptions = field(default_factory=DataOptions)
-    score_threshold: float = 0.15  # what the authors suggest for pictures
+    score_threshold: float = within(0, 1, 0.15)  # what the authors suggest for pictures
 
     def __post_init__(self) -> None:
-        check_limits(self, LIMITS)
+        check_limits(self)
         check_run_name(self.name, "name")
 
     @property

@@ -5,9 +5,9 @@ from __future__ import annotations
 import ast
 import difflib
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import fields, is_dataclass, replace
+from dataclasses import field, fields, is_dataclass, replace
 from functools import cache
-from typing import Any, Literal, get_args, get_origin, get_type_hints
+from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 from data.problems import printable
 
@@ -16,23 +16,29 @@ from .timm_networks import TIMM_PREFIX, pixel_statistics
 _MOST_NAMES, _MOST_NUMBERS = 10_000, 1000  # in a list
 _MOST_BITS = 64  # of a whole number, with its sign
 
+T = TypeVar("T")
 
-def check_limits(part: Any, limits: Mapping[str, tuple[float, float]], where: str = "") -> None:
+
+def within(least: float, greatest: float, default: T) -> T:
+    """Return the field of a setting that is a number, or holds some, in these limits."""
+    return field(default=default, metadata={"limits": (least, greatest)})
+
+
+def check_limits(part: Any, where: str = "") -> None:
     """Refuse numbers out of range, infinite or NaN.
 
     Args:
         part: a dataclass of settings.
-        limits: least and greatest value of each number of it, by "model.image_size" or so.
-        where: what its names begin with there.
+        where: what their names begin with, for messages.
 
     Raises:
         ValueError: the first such number.
     """
     for entry in fields(part):
         name, value = where + entry.name, getattr(part, entry.name)
-        for number in _numbers(value) if name in limits else ():
-            low, high = limits[name]
-            if not low <= number <= high:
+        if "limits" in entry.metadata:
+            low, high = entry.metadata["limits"]
+            if not all(low <= number <= high for number in _numbers(value)):
                 raise ValueError(f"{name}={shown(value)}: expected {low:.15g} to {high:.15g}")
 
 
