@@ -21,6 +21,8 @@ from urllib.parse import unquote, urlsplit
 from xml.etree.ElementTree import Element, TreeBuilder
 from xml.parsers import expat
 
+from .problems import reason_of
+
 IMAGE_SUFFIXES = frozenset(
     (
         *(".jpg", ".jpeg", ".jfif", ".mpo", ".png", ".gif", ".bmp", ".webp", ".tif", ".tiff"),
@@ -166,8 +168,7 @@ def read_text_of(file: Path) -> tuple[str, str]:
     try:
         return decode_text(read_bytes(file))
     except (OSError, ValueError) as error:  # a name with a zero byte
-        reason = getattr(error, "strerror", None) or error
-        raise ValueError(f"cannot read {file}: {reason}") from error
+        raise ValueError(f"cannot read {file}: {reason_of(error)}") from error
 
 
 def decode_text(content: bytes) -> tuple[str, str]:
@@ -210,7 +211,7 @@ def xml_elements(file: Path, tags: Collection[str]) -> Iterator[Element]:
         elements.parser.Parse(b"", True)
         yield from elements.take()  # Expat from 2.6 on may wait with a long tag until the end
     except OSError as error:
-        raise ValueError(f"cannot read {file}: {error.strerror}") from error
+        raise ValueError(f"cannot read {file}: {reason_of(error)}") from error
     except (expat.ExpatError, ValueError, LookupError) as error:  # also an unknown encoding
         raise ValueError(f"{file} is not valid XML: {error}") from error
 

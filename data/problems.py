@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import re
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -74,6 +75,18 @@ def summarize(problems: Sequence[Problem]) -> str:
     if not problems:
         return "there are no objects"
     return printable(f"{counts}, such as {problems[0].where:.{_LONGEST}}")
+
+
+def first_line(error: BaseException) -> str:
+    """Return what an error says first, or its name where it says nothing."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
+def reason_of(error: BaseException) -> str:
+    """Say why a file, a stream or an address does not serve, for a message that names it."""
+    if getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT):
+        return "disk full"
+    return getattr(error, "strerror", None) or first_line(error)
 
 
 def printable(text: str, keep: str = "") -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from data.catalog import Split, open_dataset
 from data.checks.dataset import check_dataset
 from data.checks.trainable import check_trainable
 from data.options import DataOptions
-from data.problems import Problem
+from data.problems import Problem, reason_of
 from yolact.doctor.findings import examine
 from yolact.doctor.notices import names_alike
 
@@ -27,6 +28,20 @@ def said(folder: Path | str) -> str:
     with pytest.raises((ValueError, FileNotFoundError)) as error:
         open_dataset(str(folder), "train")
     return str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (ValueError(), "ValueError"),
+        (ValueError("\nfirst\nsecond"), "first"),
+        (FileNotFoundError(errno.ENOENT, "gone", "a.jpg"), "gone"),
+        (OSError("unknown"), "unknown"),
+        (OSError(errno.ENOSPC, "no space"), "disk full"),
+    ],
+)
+def test_a_reason_is_one_line(error: Exception, reason: str) -> None:
+    assert reason_of(error) == reason
 
 
 def test_an_empty_folder(tmp_path: Path) -> None:

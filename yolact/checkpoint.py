@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from data.files import check_archive, open_file
+from data.problems import first_line, reason_of
 from yolact.formats.names import State
 from yolact.formats.recognise import OFFICIAL, Published, recognise
 from yolact.hub.client import PREFIX, fetch_model
@@ -23,7 +24,7 @@ from yolact.runs.provenance import Provenance, provenance, read_provenance
 
 from .build import build_model
 from .config import Config
-from .files import reason_of, whole_file
+from .files import whole_file
 from .presets import get_config, list_configs, stored_config
 
 _IN_WHEEL = Path(__file__).parent / "weights"
@@ -215,7 +216,7 @@ def read_checkpoint(path: Path) -> Checkpoint:
             content = torch.load(file, map_location="cpu", weights_only=True)
             check_storages(content, path.stat().st_size)
     except Exception as error:  # broken files make torch.load raise almost anything
-        reason = str(error).split("\n", 1)[0] or type(error).__name__
+        reason = first_line(error)
         if "mmengine." in str(error):
             reason = (
                 "it holds mmengine's logs beside the weights; leave them out with mmdetection's "

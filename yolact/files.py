@@ -54,13 +54,6 @@ def _sweep_once(folder: Path) -> None:
     remove_stale_parts(folder)
 
 
-def reason_of(error: BaseException) -> str:
-    """Say in a few words why a file cannot be written."""
-    if getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT):
-        return "disk full"
-    return getattr(error, "strerror", None) or str(error).split("\n", 1)[0]
-
-
 class RunLock:
     """Holds the name of a run in a folder until it is closed, or its process ends however it ends.
 

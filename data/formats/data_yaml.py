@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 from data.classes import Categories
 from data.files import read_text_of
+from data.problems import first_line, reason_of
 
 MAX_BYTES = 1 << 20
 """Of a file: a thousand classes take some 30 kB."""
@@ -120,8 +121,8 @@ def _content(file: Path) -> Mapping[object, object]:
         line = f"line {error.problem_mark.line + 1}: " if error.problem_mark else ""
         raise ValueError(f"{file}: no YAML to read 'names' from: {line}{error.problem}") from error
     except (yaml.YAMLError, RecursionError) as error:
-        reason = str(error).splitlines()[0]
-        raise ValueError(f"{file}: no YAML to read 'names' from: {reason:.80}") from error
+        reason = f"{first_line(error):.80}"
+        raise ValueError(f"{file}: no YAML to read 'names' from: {reason}") from error
     return content if isinstance(content, dict) else {}
 
 
@@ -130,5 +131,5 @@ def _text(file: Path) -> str:
         if file.stat().st_size > MAX_BYTES:
             raise ValueError(f"{file} has more than {MAX_BYTES} bytes: no such file lists classes")
     except OSError as error:
-        raise ValueError(f"cannot read {file}: {error.strerror}") from error
+        raise ValueError(f"cannot read {file}: {reason_of(error)}") from error
     return read_text_of(file)[0]

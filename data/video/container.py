@@ -22,6 +22,7 @@ from av.video.stream import VideoStream
 
 from data.files import open_file
 from data.images import MAX_PIXELS, Image, Picture
+from data.problems import reason_of
 
 from .clock import Clock, Gaps
 from .formats import RawFormat, open_to_read
@@ -143,7 +144,7 @@ class ContainerSource(VideoSource):
         try:
             yield from self._demuxed()
         except (FFmpegError, OSError, UnicodeDecodeError) as error:  # of a name in a playlist
-            self._trouble = getattr(error, "strerror", None) or str(error)
+            self._trouble = reason_of(error)
             yield None
 
     def _demuxed(self) -> Iterator[Packet[Any]]:

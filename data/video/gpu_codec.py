@@ -18,6 +18,7 @@ from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
 from data.images import Image
+from data.problems import first_line
 
 from .formats import ENCODER_OPTIONS, FORMATS
 from .pixels import ToRgb, ToYuv
@@ -96,8 +97,7 @@ def _works(done: str, trial: Callable[[], None]) -> bool:
     try:
         trial()
     except Exception as error:  # of PyAV, libav or the driver, or a package that is too old
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        logger.info("%s the CPU (the card: %s)", done, reason)
+        logger.info("%s the CPU (the card: %s)", done, first_line(error))
         return False
     logger.info("%s the card", done)
     return True

@@ -9,6 +9,7 @@ from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
 from data.files import is_numbered, is_url, without_password
+from data.problems import reason_of
 
 from .formats import RawFormat
 from .images import ImageSequence
@@ -90,7 +91,7 @@ def _open_stream(address: str, timeout: float) -> VideoSource:
     try:
         return StreamSource(address, timeout)
     except (FFmpegError, OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or without_password(str(error))
+        reason = without_password(reason_of(error))
         raise ValueError(
             f"cannot read the stream {without_password(address)}: {reason}; is the address right "
             "and the server up?"

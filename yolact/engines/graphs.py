@@ -15,6 +15,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
+from data.problems import first_line
 from layers.anchors import AnchorGenerator
 
 from .names import Precision, RunNetwork
@@ -96,8 +97,7 @@ class GraphedNetwork:
                     self._too_large.add(key)
                 else:
                     self._most = len(self._graphs)
-                reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-                logger.warning("the network runs without CUDA graphs: %s", reason)
+                logger.warning("the network runs without CUDA graphs: %s", first_line(error))
         self._seen.add(key)
         return self._graphs.get(key)
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from data.problems import first_line
 from yolact.errors import OptionError
 from yolact.models.segmenter import AnySegmenter
 
@@ -90,5 +91,5 @@ def check_opset(proto: Any, opset: int | None) -> None:
     try:
         onnx.checker.check_model(proto)
     except onnx.checker.ValidationError as error:
-        reason = f"does not fit this network ({str(error).splitlines()[0]})"
+        reason = f"does not fit this network ({first_line(error)})"
         raise OptionError("opset", written, reason) from None

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
+from data.problems import first_line
 from layers.anchors import AnchorGenerator
 from layers.blocks import DeformableConv2d
 from yolact.errors import OptionError
@@ -129,9 +130,8 @@ class CompiledNetwork:
         try:
             run(_blank(engine, image_size))
         except Exception as error:  # compilers fail in many ways
-            reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-            needed = "it needs a C++ compiler, or Triton on a GPU"
-            raise OptionError("engine", engine.name, f"{reason}; {needed}") from None
+            reason = f"{first_line(error)}; it needs a C++ compiler, or Triton on a GPU"
+            raise OptionError("engine", engine.name, reason) from None
         self.run = _recorded(run, partial(_run_frozen, frozen, engine), engine, image_size)
 
     def __call__(self, x: object) -> object:

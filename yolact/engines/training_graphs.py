@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, TypeGuard
 import torch
 from torch import Tensor, nn
 
+from data.problems import first_line
 from layers.structures import Predictions, Target
 
 from .graphs import WARM_UPS, capture, recording
@@ -61,8 +62,7 @@ class RecordedLosses:
         try:
             return self._record(network, x)
         except Exception as error:  # drivers, libraries and a lack of memory prevent it
-            reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-            logger.warning("the network is trained without CUDA graphs: %s", reason)
+            logger.warning("the network is trained without CUDA graphs: %s", first_line(error))
             return network
         finally:  # batch norm has seen the first batch several times
             for buffer, value in before:

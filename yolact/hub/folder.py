@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from data.files import open_file, read_json
+from data.problems import first_line
 from yolact.config import Config
 from yolact.files import whole_file, write_json
 from yolact.formats.names import State
@@ -102,5 +103,5 @@ def read_folder(weights: Path) -> tuple[Config, State]:
         with open_file(weights):  # no pipe, and not too large
             return config, loaded_state(load_file(weights))
     except Exception as error:  # broken files make the reader raise almost anything
-        reason = str(error).split("\n", 1)[0]
-        raise ValueError(f"{weights}: not a readable safetensors file ({reason})") from None
+        reason = f"not a readable safetensors file ({first_line(error)})"
+        raise ValueError(f"{weights}: {reason}") from None

@@ -7,7 +7,8 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, TextIO
 
-from yolact.files import reason_of, whole_file
+from data.problems import reason_of
+from yolact.files import whole_file
 
 from .coco_file import CocoFile
 from .detections import Detections

