@@ -16,7 +16,7 @@ from data.annotations.run_lengths import from_outline
 from data.checks.dataset import BOTH
 from data.checks.duplicates import duplicate_pairs
 from data.duplicates import DuplicateGroup, exact_duplicates, near_duplicates
-from data.problems import Problem
+from data.problems import Problem, some_of
 from data.sample import Annotation, Dataset, RunLengths
 
 SMALLEST = 8
@@ -90,11 +90,12 @@ def near_duplicate_notice(
     group: DuplicateGroup, places: tuple[Place, ...], names: list[str]
 ) -> Notice:
     """Describe pictures that look the same."""
-    shown = ", ".join(names[1:4]) + (f" and {len(names) - 4} more" if len(names) > 4 else "")
     across = len({place.split for place in places}) > 1
     what = "nearly the same image in both splits" if across else "nearly the same image twice"
     mend = "keep them in one split, or what was trained on validates" if across else "keep one"
-    return Notice(what, f"{names[0]} is like {shown}", mend, places=places[:_EXAMPLES])
+    return Notice(
+        what, f"{names[0]} is like {some_of(names[1:], 3)}", mend, places=places[:_EXAMPLES]
+    )
 
 
 def split_of(places: tuple[Place, ...]) -> str:

@@ -12,7 +12,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from data.images import Image
-from data.problems import Problem
+from data.problems import Problem, some_of
 from yolact.drawing.plots import in_style
 from yolact.drawing.side_by_side import jpeg_of
 from yolact.files import write_text
@@ -73,12 +73,10 @@ def _notices(findings: Findings) -> Iterator[Section]:
 def _suspects(findings: Findings) -> Iterator[Section]:
     if not findings.shared:
         return
-    known = f"It knows {', '.join(findings.shared[:10])}"
-    more = f" and {len(findings.shared) - 10} more classes" if len(findings.shared) > 10 else ""
     text = (
-        f"{known}{more}. The likeliest mistakes come first; the score ranks them, and is no "
-        "probability. Swapped: of another class. Shifted: in another place. Missing: seen by the "
-        "model only. Spurious: seen by the annotator only."
+        f"It knows {some_of(findings.shared, 10)}. The likeliest mistakes come first; the score "
+        "ranks them, and is no probability. Swapped: of another class. Shifted: in another place. "
+        "Missing: seen by the model only. Spurious: seen by the annotator only."
     )
     shown = [
         Picture(_embed(image), f"{number}  {caption(findings, suspect)}")

@@ -15,7 +15,7 @@ from data.annotations.coco import CocoInstances, ObjectCounts
 from data.augment.transform import LEARNED_SIDE
 from data.checks.dataset import check_dataset
 from data.checks.trainable import NOTHING, check_trainable
-from data.problems import printable
+from data.problems import printable, some_of
 from data.sample import Dataset, has_mask
 from yolact.config import Config, DetectConfig
 from yolact.evaluation.limits import with_raised_limits
@@ -146,8 +146,7 @@ def _class_table(found: ObjectStatistics) -> list[str]:
         lines.append(f"  and {len(rest)} more of at most {_count(counts[rest[0]], 'object')}")
     absent = [_name(found.names[label]) for label in order if not counts[label]]
     if absent:
-        more = f" and {len(absent) - 8} more" if len(absent) > 8 else ""
-        lines.append(f"  classes without objects: {', '.join(absent[:8])}{more}")
+        lines.append(f"  classes without objects: {some_of(absent, 8)}")
     return lines
 
 

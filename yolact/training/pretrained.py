@@ -11,6 +11,7 @@ import torchvision
 from torch import Tensor, nn
 
 from data.classes import Categories
+from data.problems import some_of
 from yolact.checkpoint import (
     WEIGHTS_FOLDER,
     Checkpoint,
@@ -113,15 +114,11 @@ def keep_known_classes(
             parts[:, rows] = theirs.view(-1, others + len(before), *shape)[:, their_rows]
             kept.append(name)
     if kept:
-        new = _some([name for name in now if name not in shared])
+        new = some_of([name for name in now if name not in shared], 8)
         rest = f", and anew for {new}" if new else ""
-        known = f"those of {checkpoint.path} for {_some(shared)}"
+        known = f"those of {checkpoint.path} for {some_of(shared, 8)}"
         logger.info("class layers start from %s%s", known, rest)
     return tuple(kept)
-
-
-def _some(names: Sequence[str]) -> str:
-    return ", ".join(names[:8]) + (f" and {len(names) - 8} more" if len(names) > 8 else "")
 
 
 def categories_to_train(
