@@ -234,7 +234,7 @@ def test_bitmaps_in_runs(tmp_path: Path, bits: int) -> None:
         with pytest.raises(ValueError, match=r"a BMP in runs, .* PNG"):
             read(tmp_path / "a.bmp")
     with pytest.raises(ValueError, match="an image that cannot be read"):
-        read_ids(tmp_path / "a.bmp")
+        read_ids(tmp_path / "a.bmp", (100, 1 << 19))
     with pytest.raises(ValueError, match="not a known image format"):
         read_image(large[14:])  # without the head of a file
 

@@ -65,11 +65,12 @@ def read_lines(file: Path) -> list[str]:
     return list(filter(None, map(str.strip, lines)))
 
 
-def read_ids(file: Path) -> IdMap:
-    """Read a picture without loss.
+def read_ids(file: Path, image_hw: tuple[int, int]) -> IdMap:
+    """Read the numbers of an image's pixels without loss.
 
     Raises:
-        Unusable: it is missing, cut short, no picture, or one of more numbers than objects.
+        Unusable: the file is missing, cut short, no picture, one of more numbers than objects, or
+            of another size than the image.
     """
     if not is_file(file):
         raise Unusable("a missing mask", f"put it into {file.parent}, or delete its entry")
@@ -92,6 +93,8 @@ def read_ids(file: Path) -> IdMap:
     values = values.astype(np.int64, copy=False)
     if values.max() > _MOST_IDS and len(np.unique(values)) > _MOST_IDS:
         raise Unusable("a mask of too many objects", _NO_PHOTOGRAPH)
+    if values.shape != image_hw:
+        raise Unusable("a mask of another size than its image", "export it again")
     colours = None if palette is None else np.array(palette, np.uint8).reshape(-1, 3)
     return IdMap(values, colours, has_colours)
 

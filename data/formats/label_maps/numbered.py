@@ -37,9 +37,8 @@ def read_numbered(image_folder: Path, source: Path) -> ConversionResult:
                 raise Unusable(MISSING_IMAGE, f"put {mask.stem} into {image_folder}")
             if mask.suffix.lower() in _LOSSY:
                 raise Unusable("a mask that is stored with loss", "export it as PNG or TIFF")
-            image_hw, ids = header_hw(image), read_ids(mask).ids
-            if ids.shape != image_hw:
-                raise Unusable("a mask of another size than its image", "export it again")
+            image_hw = header_hw(image)
+            ids = read_ids(mask, image_hw).ids
             masks_of = [pixels for number, pixels in regions(ids).items() if number]
             objects = [Object(UNNAMED, pixels) for pixels in masks_of]
             found.add(image.relative_to(image_folder).as_posix(), image_hw, objects, 0)

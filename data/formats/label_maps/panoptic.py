@@ -57,9 +57,7 @@ def read_panoptic(image_folder: Path, file: Path) -> ConversionResult:
             mask = mask_file(masks, str(png))
             if mask == path:
                 raise Unusable("a mask in place of its image", "put the images into 'images'")
-            ids = read_ids(mask).ids
-            if ids.shape != (image.image_hw or header_hw(path)):
-                raise Unusable("a mask of another size than its image", "export it again")
+            ids = read_ids(mask, image.image_hw or header_hw(path)).ids
             segments = [s for s in _segments(entry) if s.get("category_id") not in stuff]
             objects = _objects(found, segments, ids, number_of, where)
             found.add(pictures.relative(path), ids.shape, objects, len(segments))

@@ -95,10 +95,8 @@ def _class_list(source: Path) -> list[str]:
 
 
 def _object(file: Path, image_hw: tuple[int, int], names: list[str]) -> Object:
-    ids = read_ids(file).ids
+    ids = read_ids(file, image_hw).ids
     pixels = ids > ids.max() // 2  # JPEG spreads a little light around the object
-    if pixels.shape != image_hw:
-        raise Unusable("a mask of another size than its image", "export it again")
     if not pixels.any():
         raise Unusable("a mask without a pixel", "draw it, or delete it")
     match = _NUMBERED.fullmatch(file.stem)
@@ -123,12 +121,9 @@ def _read_cityscapes(found: CocoBuilder, image_folder: Path, id_files: Iterable[
             if len(paths) > 1:
                 raise Unusable("an image that could be several files", f"keep one {name}")
             image_hw = header_hw(paths[0])
-            ids = read_ids(file).ids
-            if ids.shape != image_hw:
-                raise Unusable("a mask of another size than its image", "export it again")
             objects = [
                 Object(name, pixels, is_crowd=number < _SHARE)
-                for number, pixels in regions(ids).items()
+                for number, pixels in regions(read_ids(file, image_hw).ids).items()
                 for name in _thing(number)
             ]
             file_name = paths[0].relative_to(image_folder).as_posix()

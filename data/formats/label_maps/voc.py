@@ -72,11 +72,11 @@ def read_voc(image_folder: Path, source: Path) -> ConversionResult:
         with found.leaving_out(f"{root / OBJECTS / name}.png"):
             if name not in images:
                 raise Unusable(MISSING_IMAGE, f"put it into {image_folder}, or take it out")
-            objects_map = read_ids(mask_file(root / OBJECTS, f"{name}.png"))
-            class_map = read_ids(mask_file(root / CLASSES, f"{name}.png"))
             image_hw = header_hw(images[name])
-            if not objects_map.ids.shape == class_map.ids.shape == image_hw:
-                raise Unusable("a mask of another size than its image", "export it again")
+            objects_map, class_map = (
+                read_ids(mask_file(root / folder, f"{name}.png"), image_hw)
+                for folder in (OBJECTS, CLASSES)
+            )
             numbers = _class_numbers(class_map, classes)
             ids = _with_void(objects_map)
             masks = {key: mask for key, mask in regions(ids).items() if key not in (0, _VOID)}
