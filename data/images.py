@@ -24,6 +24,7 @@ from torch import Tensor
 
 from .bit_depth import to_8_bits
 from .files import decode_text, open_file, read_bytes
+from .problems import reason_of
 from .tiff import decode_tiff, is_tiff, tiff_hw, warn_of_pages
 
 Image = NDArray[np.uint8]
@@ -132,16 +133,6 @@ def read_head(path: Path) -> ImageHead:
     return ImageHead(stored_hw[::-1] if swapped else stored_hw, stored_hw, is_deep)
 
 
-def read_image_hw(path: Path) -> tuple[int, int]:
-    """Read height and width, after EXIF rotation, from the head of an image file.
-
-    Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: the file is not an image, or has more than `MAX_PIXELS`.
-    """
-    return read_head(path).image_hw
-
-
 def image_content(path: Path) -> bytes:
     """Return the bytes of an image file; of a labelme file, those of the picture embedded in it.
 
@@ -243,12 +234,12 @@ def _embedded(labels: bytes) -> bytes:
 
 def _refusal(name: Path | str, error: Exception) -> ValueError:
     """Say in one line why an image cannot be read."""
-    reason = " ".join(str(getattr(error, "strerror", None) or error).split())
+    reason = reason_of(error)
     if reason.startswith("cannot identify image file"):
         reason = "not a known image format"
     if isinstance(error, PilImage.DecompressionBombError):
         reason = re.sub(r"\D*(\d+).*", rf"\1 pixels exceed {MAX_PIXELS:,}; {_MEND}\1", reason)
-    return ValueError(f"cannot read {name} as an image: {reason or type(error).__name__}")
+    return ValueError(f"cannot read {name} as an image: {reason}")
 
 
 @contextmanager

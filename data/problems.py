@@ -55,6 +55,11 @@ class Unusable(ValueError):
         self.what, self.mend = what, mend
 
 
+def unreadable() -> Unusable:
+    """Say that an image cannot be read."""
+    return Unusable("an image that cannot be read", "replace the file, or delete it")
+
+
 def log_problems(log: Callable[[str], object], problems: Sequence[Problem]) -> None:
     """Log what was left out and what was not, in a line each, and each notice."""
     lost = [problem for problem in problems if not (problem.is_used or problem.is_notice)]

@@ -15,7 +15,7 @@ from PIL import Image, ImageOps
 
 from data import images
 from data.formats.label_maps.ids import read_ids
-from data.images import read_head, read_image, read_image_hw, read_small
+from data.images import read_head, read_image, read_small
 
 GRADIENT = np.arange(6 * 8 * 3, dtype=np.uint8).reshape(6, 8, 3)
 ROTATED = 6  # EXIF: turn clockwise to see it upright
@@ -100,7 +100,7 @@ HEIF = b"\0\0\0\x18ftypheic\0\0\0\0mif1heic"
 def test_heif_needs_a_library(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(images, "_reads_heif", lambda: False)
     (tmp_path / "a.heic").write_bytes(HEIF)
-    for read in (read_image, read_image_hw):
+    for read in (read_image, read_head):
         with pytest.raises(ValueError, match=r"a.heic as an image: .*: pip install pi-heif"):
             read(tmp_path / "a.heic")
 
@@ -152,7 +152,7 @@ def test_exif_rotation_follows_the_annotations(
     content = encoded(RGB, file_format, exif=exif(ROTATED))
     assert read_image(content, annotated_hw).shape[:2] == expected_hw
     (tmp_path / "photo").write_bytes(content)
-    assert read_image_hw(tmp_path / "photo") == (8, 6)
+    assert read_head(tmp_path / "photo").image_hw == (8, 6)
 
 
 def test_half_turn_is_applied() -> None:
@@ -184,7 +184,7 @@ def test_missing_and_folder(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match=r"no such image: .*gone\.jpg"):
         read_image(tmp_path / "gone.jpg")
     with pytest.raises(FileNotFoundError, match=r"no such image: .*gone\.jpg"):
-        read_image_hw(tmp_path / "gone.jpg")
+        read_head(tmp_path / "gone.jpg")
     with pytest.raises(ValueError, match="cannot read"):
         read_image(tmp_path)
 
@@ -210,7 +210,7 @@ def test_the_limit_is_raised_only_when_told(
 def test_huge_images_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(images, "MAX_PIXELS", 40)
     (tmp_path / "a.png").write_bytes(encoded(RGB, "PNG"))
-    for read in (read_image, read_image_hw):
+    for read in (read_image, read_head):
         with pytest.raises(ValueError, match=r"a\.png as an image: 8 x 6 pixels exceed 40"):
             read(tmp_path / "a.png")
 
@@ -230,7 +230,7 @@ def test_bitmaps_in_runs(tmp_path: Path, bits: int) -> None:
     assert (read_image(bmp_in_runs(60, 40, bits)) == (3, 2, 1)).all()
     large = bmp_in_runs(1 << 19, 100, bits)
     (tmp_path / "a.bmp").write_bytes(large)
-    for read in (read_image, read_image_hw, read_head):
+    for read in (read_image, read_head):
         with pytest.raises(ValueError, match=r"a BMP in runs, .* PNG"):
             read(tmp_path / "a.bmp")
     with pytest.raises(ValueError, match="an image that cannot be read"):

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from data.images import ImageHead, read_head
-from data.problems import Problem, Unusable, printable, summarize
+from data.problems import Problem, Unusable, printable, summarize, unreadable
 
 from .entries import MAX_ID, Key, id_key, numbers_of, stated_hw
 from .locate import ImageFinder, image_path
@@ -217,7 +217,7 @@ def _heads(folder: Path, paths: Sequence[str | Unusable]) -> Iterator[ImageHead 
         try:
             return read_head(image_path(folder, path))
         except (ValueError, OSError):
-            return Unusable("an image that cannot be read", "replace the file, or delete it")
+            return unreadable()
 
     with ThreadPoolExecutor(_READERS) as readers:
         yield from readers.map(head, paths)

@@ -16,9 +16,8 @@ from data.annotations.images import Images, read_images
 from data.annotations.locate import image_path
 from data.bit_depth import scale_of
 from data.files import open_file
-from data.formats.builder import unreadable
 from data.images import image_content, read_head, read_image
-from data.problems import Problem, Unusable
+from data.problems import Problem, Unusable, unreadable
 
 _ENDS = (b"\xff\xd9", b"\x00IEND\xaeB`\x82")  # of JPEG and PNG files that are not cut short
 _END_LENGTH = max(map(len, _ENDS))

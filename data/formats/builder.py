@@ -15,8 +15,8 @@ from data.annotations.reader import MAX_REACH
 from data.annotations.run_lengths import from_outline, merge
 from data.classes import Categories
 from data.files import is_number
-from data.images import read_image_hw
-from data.problems import Problem, Unusable, printable, summarize
+from data.images import read_head
+from data.problems import Problem, Unusable, printable, summarize, unreadable
 from data.sample import ImageInfo, Polygons, RunLengths
 
 Part = list[float] | RunLengths
@@ -171,7 +171,7 @@ def header_hw(image: Path) -> tuple[int, int]:
         Unusable: it cannot be read.
     """
     try:
-        return read_image_hw(image)
+        return read_head(image).image_hw
     except (ValueError, OSError):
         raise unreadable() from None
 
@@ -186,11 +186,6 @@ def numbers_of(entry: dict[str, object], *names: str) -> list[float]:
     if len(numbers) < len(names):
         raise Unusable("a coordinate that is no number", DRAW_AGAIN)
     return numbers
-
-
-def unreadable() -> Unusable:
-    """Say that an image cannot be read."""
-    return Unusable("an image that cannot be read", "replace the file, or delete it")
 
 
 def joined(parts: Sequence[Part], image_hw: tuple[int, int]) -> Polygons | RunLengths:
