@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .files import is_file, open_file
-from .images import read_small
+from .images import read_image
 
 Thumbnails = NDArray[np.uint8]
 """(N, 32, 32) tiny versions of pictures; 0 everywhere where there is nothing to see."""
@@ -127,7 +127,7 @@ def _digest(file: Path, start: int = 0) -> bytes:
 def _grey_thumbnail(file: Path) -> Thumbnails:
     nothing = np.zeros((_SIDE, _SIDE), np.uint8)
     try:
-        grey = cv2.cvtColor(read_small(file, 2 * _SIDE), cv2.COLOR_RGB2GRAY)
+        grey = cv2.cvtColor(read_image(file, least_side=2 * _SIDE), cv2.COLOR_RGB2GRAY)
     except (OSError, ValueError):
         return nothing
     small = np.asarray(cv2.resize(grey, (_SIDE, _SIDE), interpolation=cv2.INTER_AREA), np.uint8)

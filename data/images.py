@@ -54,6 +54,7 @@ def read_image(
     source: Path | str | bytes,
     annotated_hw: tuple[int, int] | None = None,
     max_pixels: int | None = None,
+    least_side: int | None = None,
 ) -> Image:
     """Read an image file as RGB.
 
@@ -66,6 +67,8 @@ def read_image(
         annotated_hw: height and width according to the annotations. If only the stored,
             unrotated pixels have them, the annotator did not rotate, and neither does this.
         max_pixels: larger images are refused; None for `MAX_PIXELS`.
+        least_side: for a look at it, a JPEG is shrunk by up to eight while both sides are at least
+            this, in pixels.
 
     Returns:
         (H, W, 3) uint8 RGB.
@@ -84,7 +87,9 @@ def read_image(
             _check_size(header.size, max_pixels)
             is_deep = _is_deep(header)  # which only a picture tells that is not decoded yet
             orientation = _orientation(header, annotated_hw)
-            if _is_plain_jpeg(header, content):
+            if least_side is not None:
+                header.draft(None, (least_side, least_side))
+            elif _is_plain_jpeg(header, content):
                 return _decode_fast(content, orientation)
             return _decode_careful(header, orientation, content if is_deep else b"")
     except Exception as error:  # decoders of hostile bytes raise nearly every type there is
@@ -142,31 +147,6 @@ def image_content(path: Path) -> bytes:
     """
     with _opened(path) as file:
         return file.read()
-
-
-def read_small(source: Path, side: int) -> Image:
-    """Read an image file as RGB, a JPEG shrunk by up to eight, for a look at it.
-
-    Args:
-        source: a path.
-        side: a JPEG is shrunk while both sides are at least this, in pixels.
-
-    Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: as `read_image`.
-    """
-    content = image_content(source)
-    try:
-        _prepare_for(content[:_HEAD])
-        with _header(io.BytesIO(content)) as header:
-            if header is None:
-                return _decode_odd_tiff(content, None)
-            _check_size(header.size)
-            is_deep = _is_deep(header)
-            header.draft(None, (side, side))
-            return _decode_careful(header, _orientation(header), content if is_deep else b"")
-    except Exception as error:  # as above
-        raise _refusal(source, error if content else ValueError("the file is empty")) from error
 
 
 def from_pil(image: PilImage.Image) -> Image:

@@ -15,7 +15,7 @@ from PIL import Image, ImageOps
 
 from data import images
 from data.formats.label_maps.ids import read_ids
-from data.images import read_head, read_image, read_small
+from data.images import read_head, read_image
 
 GRADIENT = np.arange(6 * 8 * 3, dtype=np.uint8).reshape(6, 8, 3)
 ROTATED = 6  # EXIF: turn clockwise to see it upright
@@ -293,7 +293,7 @@ def test_a_jpeg_of_thousands_of_scans_is_refused(tmp_path: Path, progressive: bo
     path.write_bytes(content + noise_behind)  # as a motion photo has it
     assert read_image(path).shape == (64, 64, 3)
     path.write_bytes(content[:scans] + last * 300 + content[scans:])
-    for read in (read_image, partial(read_small, side=8)):
+    for read in (read_image, partial(read_image, least_side=8)):
         with pytest.raises(ValueError, match="a.jpg.*more than 200 scans"):
             read(path)
 

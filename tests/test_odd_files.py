@@ -16,7 +16,7 @@ from data.files import open_file, read_bytes, read_json, xml_elements
 from data.formats.label_maps.ids import read_ids, read_lines
 from data.formats.recognise import format_of_json
 from data.formats.yolo import read_yolo
-from data.images import format_suffix, read_head, read_image, read_small
+from data.images import format_suffix, read_head, read_image
 from data.problems import Unusable
 
 EPS = b"""%!PS-Adobe-3.0 EPSF-3.0
@@ -66,7 +66,7 @@ def test_no_reader_waits_or_reads_without_end(
     readers: dict[str, tuple[Callable[[Path], object], ...]] = {
         ".jpg": (
             *(read_image, read_head, format_suffix),
-            *(partial(read_small, side=8), partial(read_ids, image_hw=(4, 4))),
+            *(partial(read_image, least_side=8), partial(read_ids, image_hw=(4, 4))),
         ),
         ".json": (read_json, read_image),
         ".xml": (lambda file: list(xml_elements(file, ("image",))),),
@@ -121,6 +121,6 @@ def test_no_picture_starts_a_program(
 
     monkeypatch.setattr(subprocess, "check_call", refuse)
     monkeypatch.setattr(subprocess, "Popen", refuse)
-    for read in (read_image, read_head, partial(read_small, side=8), format_suffix):
+    for read in (read_image, read_head, partial(read_image, least_side=8), format_suffix):
         with pytest.raises(ValueError, match="not a known image format"):
             read(tmp_path / f"a{suffix}")

@@ -36,7 +36,7 @@ from data.formats.recognise import yolo_splits
 from data.formats.sam import read_sam
 from data.formats.via import read_via
 from data.formats.yolo import read_yolo
-from data.images import Image, read_head, read_image, read_small
+from data.images import Image, read_head, read_image
 from data.shapes.scenes import ShapeScenes, export_coco
 
 MEGABYTE = 1 << 20
@@ -57,7 +57,7 @@ def image(folder: Path) -> Parser:
         head = read_head(file)
         if pixels.shape != (*head.image_hw, 3) or pixels.dtype != np.uint8:
             raise AssertionError(f"{pixels.shape}, {pixels.dtype}, but the head says {head}")
-        return read_small(file, 8)
+        return read_image(file, least_side=8)
 
     return Parser(_pictures(), read, damaged_image, megabytes=256)
 
