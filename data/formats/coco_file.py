@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 from data.sample import Annotation, ImageInfo
 
-from .output import Output, Picture
+from .output import Output, Picture, write
 
 
 def write_coco(output: Output, pictures: Iterable[Picture]) -> None:
@@ -25,7 +25,4 @@ def write_coco(output: Output, pictures: Iterable[Picture]) -> None:
         "categories": output.categories.to_coco_json(),
     }
     name = f"annotations/instances_{output.split}.json" if output.split else "annotations.json"
-    file = output.folder / name
-    file.parent.mkdir(parents=True, exist_ok=True)
-    with file.open("w", encoding="utf-8") as stream:
-        json.dump(content, stream, allow_nan=False)
+    write(output.folder / name, json.JSONEncoder(allow_nan=False).iterencode(content))

@@ -34,7 +34,7 @@ from .builder import (
     polygon,
     rectangle,
 )
-from .output import Output, Picture
+from .output import Output, Picture, write
 from .polygon_object import PolygonObject
 from .splits import images_beside, split_of
 
@@ -135,14 +135,12 @@ def subsets(file: Path) -> set[str]:
 
 def write_cvat(output: Output, pictures: Iterable[Picture]) -> None:
     """Write `annotations.xml`, masks as masks and polygons as polygons."""
-    file = output.folder / output.split / "annotations.xml"
     entries = (
         _entry(number, picture.name, picture.image_hw, _shapes(output, picture))
         for number, picture in enumerate(pictures)
     )
-    file.parent.mkdir(parents=True, exist_ok=True)
-    with file.open("w", encoding="utf-8") as stream:
-        stream.writelines(cvat_file(output.categories.names, entries))
+    file = output.folder / output.split / "annotations.xml"
+    write(file, cvat_file(output.categories.names, entries))
 
 
 def cvat_image(

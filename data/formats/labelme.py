@@ -32,7 +32,7 @@ from .builder import (
     polygon,
     rectangle,
 )
-from .output import Output, Picture
+from .output import Output, Picture, write
 from .polygon_object import PolygonObject
 from .splits import split_of
 from .yolo_files import images_below
@@ -125,16 +125,14 @@ def _warn_of_unused(
 def write_labelme(output: Output, pictures: Iterable[Picture]) -> None:
     """Write a JSON file for each image, and `labels.txt`, the classes for `labelme --labels`."""
     folder = output.folder / output.split
-    folder.mkdir(parents=True, exist_ok=True)
     for picture in pictures:
         name = picture.name.rpartition("/")[2]
         objects = output.polygon_objects(picture, is_joined=False)
         content = labelme_content(name, picture.image_hw, objects)
-        file = folder / f"{picture.stem}.json"
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text(json.dumps(content, ensure_ascii=False, indent=2), encoding="utf-8")
+        text = json.dumps(content, ensure_ascii=False, indent=2)
+        write(folder / f"{picture.stem}.json", text)
     lines = "".join(f"{name}\n" for name in output.categories.names)
-    (folder / _CLASS_LIST).write_text(lines, encoding="utf-8")
+    write(folder / _CLASS_LIST, lines)
 
 
 def labelme_content(

@@ -138,3 +138,10 @@ class Output:
         x, y, width, height = map(int, measure(mask)[0])
         window = decode(mask, image_hw)[y : y + height, x : x + width]
         return trace(window, (x, y))
+
+
+def write(file: Path, text: str | Iterable[str]) -> None:
+    """Write a text, whole or in pieces, and the folders above its file."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with file.open("w", encoding="utf-8") as stream:
+        stream.writelines([text] if isinstance(text, str) else text)

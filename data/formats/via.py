@@ -22,7 +22,7 @@ from .builder import (
     numbers_of,
     polygon,
 )
-from .output import Output, Picture
+from .output import Output, Picture, write
 
 _CLASS_ATTRIBUTES = ("class", "label", "name", "type")
 
@@ -94,8 +94,7 @@ def write_via(output: Output, pictures: Iterable[Picture]) -> None:
         "_via_image_id_list": list(images),
     }
     file = output.folder / output.split / "via_project.json"
-    file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_text(json.dumps(project, ensure_ascii=False), encoding="utf-8")
+    write(file, json.dumps(project, ensure_ascii=False))
 
 
 def _options(content: dict[str, object], attribute: str | None) -> list[str]:

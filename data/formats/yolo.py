@@ -19,7 +19,7 @@ from data.problems import Problem, Unusable
 
 from .builder import CocoBuilder, ConversionResult, Object, header_hw, polygon
 from .data_yaml import read_class_names, write_data_yaml
-from .output import Output, Picture
+from .output import Output, Picture, write
 from .polygon_object import PolygonObject
 from .yolo_files import find_places, images_of, label_folder
 
@@ -128,11 +128,9 @@ def write_yolo(output: Output, pictures: Iterable[Picture]) -> None:
     for picture in pictures:
         image_hw = picture.image_hw
         seen = partial(_as_read, image_hw)
-        file = labels / f"{picture.stem}.txt"
-        file.parent.mkdir(parents=True, exist_ok=True)
         objects = output.polygon_objects(picture, is_joined=True, written=seen)
         text = yolo_text(image_hw, objects) + "".join(_boxes(output, picture))
-        file.write_text(text, encoding="ascii")
+        write(labels / f"{picture.stem}.txt", text)
     content = {split: f"images/{split}" for split in output.splits if split}
     content = content or {"train": "images", "val": "images"}  # a dataset that is not split
     names = dict(enumerate(output.categories.names))

@@ -13,7 +13,7 @@ from data.annotations.images import parse_images
 from data.annotations.locate import ImageFinder
 from data.annotations.run_lengths import measure
 from data.formats.builder import CocoBuilder, ConversionResult, Object, header_hw
-from data.formats.output import Output, Picture
+from data.formats.output import Output, Picture, write
 from data.problems import Unusable
 
 from .ids import Ids, colours_of_ids, mask_file, paint, read_ids, regions, save
@@ -90,10 +90,7 @@ def write_panoptic(output: Output, pictures: Iterable[Picture]) -> None:
         annotations.append({"image_id": number, "file_name": png, "segments_info": segments})
     categories = [entry | {"isthing": 1} for entry in output.categories.to_coco_json()]
     content = {"images": images, "annotations": annotations, "categories": categories}
-    file = output.folder / f"{name}.json"
-    file.parent.mkdir(parents=True, exist_ok=True)
-    with file.open("w", encoding="utf-8") as stream:
-        json.dump(content, stream)
+    write(output.folder / f"{name}.json", json.JSONEncoder().iterencode(content))
 
 
 def _is_thing(entry: object) -> bool:

@@ -13,7 +13,7 @@ from PIL import Image as PilImage
 from data.annotations.locate import MISSING_IMAGE
 from data.annotations.run_lengths import decode, encode
 from data.formats.builder import CocoBuilder, ConversionResult, Object, header_hw
-from data.formats.output import Output, Picture
+from data.formats.output import Output, Picture, write
 from data.formats.yolo_files import images_below
 from data.problems import Unusable
 
@@ -83,7 +83,7 @@ def write_pngs(output: Output, pictures: Iterable[Picture]) -> None:
             file = folder / f"{label}_{number:04}.png"
             save(file, PilImage.fromarray(np.ascontiguousarray(pixels)))
     lines = "".join(f"{name}\n" for name in output.categories.names)
-    (output.folder / _CLASS_LIST).write_text(lines, encoding="utf-8")
+    write(output.folder / _CLASS_LIST, lines)
 
 
 def _class_list(source: Path) -> list[str]:

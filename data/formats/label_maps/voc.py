@@ -16,7 +16,7 @@ from data.annotations.locate import MISSING_IMAGE
 from data.annotations.run_lengths import encode
 from data.classes import PASCAL_CLASSES
 from data.formats.builder import CocoBuilder, ConversionResult, Object, header_hw
-from data.formats.output import Output, Picture
+from data.formats.output import Output, Picture, write
 from data.formats.yolo_files import images_below
 from data.problems import Unusable
 
@@ -109,15 +109,14 @@ def write_voc(output: Output, pictures: Iterable[Picture]) -> None:
             save(output.folder / folder / f"{picture.stem}.png", png)
         stems.append(picture.stem)
     listing = output.folder / _LISTS / f"{output.split or 'trainval'}.txt"
-    listing.parent.mkdir(parents=True, exist_ok=True)
-    listing.write_text("".join(f"{stem}\n" for stem in stems), encoding="utf-8")
+    write(listing, "".join(f"{stem}\n" for stem in stems))
     colours = colour_map().tolist()
     lines = [
         f"{name}:{','.join(map(str, colour))}::\n"
         for name, colour in zip(("background", *names), colours, strict=False)
     ]
     text = "# label:color_rgb:parts:actions\n" + "".join(lines)
-    (output.folder / _LABEL_MAP).write_text(text, encoding="utf-8")
+    write(output.folder / _LABEL_MAP, text)
 
 
 def voc_lists(root: Path) -> list[Path]:
