@@ -32,7 +32,7 @@ def shape_clip(
         (H, W, 3) uint8 RGB.
     """
     rng = np.random.default_rng((seed, 0))
-    palette = random_colors(rng, 6, (0.35, 0.95), (0.5, 1.0))
+    palette = random_colors(rng)
     light = replace(
         random_light(rng, image_hw), grain=0.015
     )  # more noise would cost the video its bits

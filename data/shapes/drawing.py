@@ -151,14 +151,11 @@ def _tinted(plane: Floats, colors: Floats | None = None) -> Floats:
 
 
 def random_colors(
-    rng: Rng, count: int, saturation: tuple[float, float], value: tuple[float, float]
+    rng: Rng, saturation: tuple[float, float] = (0.35, 0.95), value: tuple[float, float] = (0.5, 1)
 ) -> Floats:
-    """Draw RGB colours in [0, 1] of any hue, (count, 3)."""
-    drawn = zip(
-        rng.random(count), rng.uniform(*saturation, count), rng.uniform(*value, count), strict=True
-    )
-    colors = [colorsys.hsv_to_rgb(*hsv) for hsv in drawn]
-    return np.array(colors, dtype=np.float32).reshape(-1, 3)
+    """Draw six RGB colours in [0, 1] of any hue, (6, 3); by default those of objects."""
+    drawn = zip(rng.random(6), rng.uniform(*saturation, 6), rng.uniform(*value, 6), strict=True)
+    return np.array([colorsys.hsv_to_rgb(*hsv) for hsv in drawn], dtype=np.float32)
 
 
 def random_light(rng: Rng, image_hw: tuple[int, int]) -> Light:
@@ -187,7 +184,7 @@ def paint_background(rng: Rng, image_hw: tuple[int, int], palette: Floats) -> Fl
         (H, W, 3) RGB in [0, 1].
     """
     h, w = image_hw
-    wash = random_colors(rng, 6, (0.05, 0.6), (0.35, 1.0)).reshape(2, 3, 3)
+    wash = random_colors(rng, (0.05, 0.6), (0.35, 1.0)).reshape(2, 3, 3)
     wash += np.float32(0.6) * (wash.mean(axis=(0, 1)) - wash)
     corners = (wash.clip(0, 1) * 255).astype(np.uint8)  # (2, 3, 3)
     canvas = as_uint8(cv2.resize(corners, (w, h), interpolation=cv2.INTER_CUBIC))  # (H, W, 3)

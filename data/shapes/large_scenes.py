@@ -17,8 +17,8 @@ from data.images import Image
 from data.sample import Annotation
 
 from .drawing import expose, paint_background, paint_shape, random_colors, random_light
-from .objects import RasterizedShape, Shape, rasterize
-from .scenes import MIN_VISIBLE_PIXELS, MIN_VISIBLE_SHARE, random_shape
+from .objects import RasterizedShape, Shape
+from .scenes import place_behind, random_shape
 
 _CLUTTER = 512  # side of a piece of background
 _ROOM = 300  # side of a square with one object
@@ -34,7 +34,7 @@ def large_scene(side: int, sizes: tuple[float, float], seed: int) -> tuple[Image
     """
     count = max(side // _ROOM, 1) ** 2
     rng, image_hw = np.random.default_rng(seed), (side, side)
-    palette, light = random_colors(rng, 6, (0.35, 0.95), (0.5, 1.0)), random_light(rng, image_hw)
+    palette, light = random_colors(rng), random_light(rng, image_hw)
     canvas = np.empty((side, side, 3), np.float32)
     for y, x in product(range(0, side, _CLUTTER), repeat=2):
         part = canvas[y : y + _CLUTTER, x : x + _CLUTTER]
@@ -45,13 +45,7 @@ def large_scene(side: int, sizes: tuple[float, float], seed: int) -> tuple[Image
         name = str(rng.choice(SHAPE_CLASSES.names))
         radius = math.exp(rng.uniform(*np.log(sizes))) / 2
         shape = replace(random_shape(rng, name, image_hw, palette), radius=radius)
-        raster = rasterize(shape)
-        outer, inner = raster.overlap(image_hw)
-        visible = raster.solid[inner] & (owner[outer] < 0)
-        least = max(MIN_VISIBLE_PIXELS, MIN_VISIBLE_SHARE * np.count_nonzero(raster.solid))
-        if np.count_nonzero(visible) >= least:
-            owner[outer][visible] = len(placed)
-            placed.append((shape, raster))
+        place_behind(shape, placed, owner)
     for shape, raster in reversed(placed):  # the first lies on top
         paint_shape(canvas, shape, raster, light)
     return expose(rng, canvas, light), _entries_of(placed, owner, seed)

@@ -129,7 +129,7 @@ def moving_shapes(
 def _render_frames(
     rng: Rng, kind: Kind, frames: int, image_hw: tuple[int, int]
 ) -> Iterator[GroundTruthFrame]:
-    palette = random_colors(rng, 6, (0.35, 0.95), (0.5, 1.0))
+    palette = random_colors(rng)
     light = replace(random_light(rng, image_hw), grain=_GRAIN)
     scene = _SCENES[kind](rng, palette, image_hw, max(frames, 1))
     for frame in range(frames):

@@ -136,7 +136,7 @@ class ShapeScenes:
 
     def _layout(self, index: int) -> tuple[Rng, Floats, _Layout]:
         rng = np.random.default_rng((self.seed, self._check(index)))
-        palette = random_colors(rng, 6, (0.35, 0.95), (0.5, 1.0))
+        palette = random_colors(rng)
         return rng, palette, _arrange(rng, (self.image_size, self.image_size), palette)
 
 
@@ -221,17 +221,23 @@ def _arrange(rng: Rng, image_hw: tuple[int, int], palette: Floats) -> _Layout:
     owner = np.full(image_hw, -1, dtype=np.int8)
     for _ in range(4 * wanted):
         shape = random_shape(rng, str(rng.choice(SHAPE_CLASSES.names)), image_hw, palette)
-        raster = rasterize(shape)
-        outer, inner = raster.overlap(image_hw)
-        solid = raster.solid
-        visible = solid[inner] & (owner[outer] < 0)
-        least = max(MIN_VISIBLE_PIXELS, MIN_VISIBLE_SHARE * np.count_nonzero(solid))
-        if np.count_nonzero(visible) >= least:
-            owner[outer][visible] = len(shapes)
-            shapes.append((shape, raster))
+        place_behind(shape, shapes, owner)
         if len(shapes) == wanted:
             break
     return _Layout(shapes, owner)
+
+
+def place_behind(
+    shape: Shape, placed: list[tuple[Shape, RasterizedShape]], owner: NDArray[np.integer]
+) -> None:
+    """Append an object to those before it, unless they hide most of it; `owner` as in `_Layout`."""
+    raster = rasterize(shape)
+    outer, inner = raster.overlap((owner.shape[0], owner.shape[1]))
+    visible = raster.solid[inner] & (owner[outer] < 0)
+    least = max(MIN_VISIBLE_PIXELS, MIN_VISIBLE_SHARE * np.count_nonzero(raster.solid))
+    if np.count_nonzero(visible) >= least:
+        owner[outer][visible] = len(placed)
+        placed.append((shape, raster))
 
 
 def _paint(rng: Rng, layout: _Layout, palette: Floats) -> Image:
