@@ -291,7 +291,7 @@ def test_reasons_are_counted(tmp_path: Path) -> None:
     empty = annotation(segmentation=[[20.0, 2.0, 24.0, 2.0, 24.0, 6.0]])
     useless = [annotation(image_id=7), empty, annotation(image_id=8)]
     dataset = CocoInstances(tmp_path, write(tmp_path, [annotation(id=4), *useless]))
-    assert dataset.left_out == {"unknown image_id": 2, "empty box": 1}
+    assert dataset.left_out == {"unknown image_id": 2, "an empty box": 1}
     assert CocoInstances(tmp_path, write(tmp_path)).left_out == {}
 
 

@@ -61,7 +61,7 @@ def test_a_mended_copy(tmp_path: Path, link: bool) -> None:
         "images that were there twice": 1,
         "objects that were annotated twice": 1,
         "outlines cut at the border of the image": 1,
-        "annotations with empty box": 1,
+        "annotations with an empty box": 1,
         "objects without area inside of the image": 1,
     }
     assert tree(source) == before

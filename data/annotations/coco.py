@@ -111,7 +111,8 @@ class CocoInstances:
                     objects.read(entries_of(content, "annotations"))
                 del content, listed  # gigabytes for COCO: the table is made in their place
                 self._images, self._objects = images.table, objects.table()
-                self.left_out = objects.left_out
+                lost = objects.lost.items()
+                self.left_out = +Counter({reason: len(which) for reason, which in lost})
                 self.mended = Counter(problem.what for problem in images.problems)
                 self.mended["a bbox that does not fit its outline"] = objects.box_mismatches
                 self._warn_of_others(objects.others)

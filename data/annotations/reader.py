@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import logging
 from array import array
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
+from functools import partial
 from typing import TypeGuard
 
 import numpy as np
@@ -47,7 +48,7 @@ class ObjectReader:
         other_names: the names of classes that are known but not in use, by category id.
 
     Attributes:
-        left_out: how many annotations could not be used, for each reason.
+        lost: which annotations could not be used, from 0, for each reason.
         others: how many of these are of each class that is not in use.
         box_mismatches: how many had a box that is not that of their outline, which is used instead.
     """
@@ -59,7 +60,7 @@ class ObjectReader:
         boxes_as_given: bool = False,
         other_names: Mapping[Key, str] | None = None,
     ) -> None:
-        self.left_out: Counter[str] = Counter()
+        self.lost: defaultdict[str, array[int]] = defaultdict(partial(array, "q"))
         self.others: Counter[str] = Counter()
         self._other_names = other_names or {}
         self.box_mismatches = 0
@@ -68,17 +69,19 @@ class ObjectReader:
         self._label_of = label_of
         self._boxes_as_given = boxes_as_given
         self._sizes = images.table.sizes.tolist()
+        self._numbers = array("q")
         self._rows, self._labels, self._ids = array("q"), array("q"), array("q")
         self._is_crowd, self._boxes, self._areas = array("b"), array("d"), array("d")
         self._polygons, self._lengths, self._points = array("q"), array("q"), array("d")
         self._counts, self._texts = array("q"), bytearray()
 
     def read(self, entries: Iterable[object]) -> None:
-        """Check annotations and keep those that look usable; of these nothing else is kept."""
-        self.left_out.update(filter(None, map(self._add, entries)))
+        """Check all annotations and keep those that look usable; of these nothing else is kept."""
+        for number, reason in enumerate(map(self._add, entries)):
+            (self.lost[reason] if reason else self._numbers).append(number)
 
     def table(self) -> ObjectTable:
-        """Return the usable objects in the order of the images, and count the others."""
+        """Return the usable objects in the order of the images, and note the others."""
         objects = scaled(self._columns(), self._images)
         sizes = self._images.sizes[objects.images]
         is_far, is_long = _are_far_and_long(objects, sizes)
@@ -89,11 +92,13 @@ class ObjectReader:
         boxes, areas = _measured(objects, np.flatnonzero(is_outlined), sizes)
         boxes = _clipped(boxes, sizes)
         is_empty = (boxes[:, 2:] <= 0).any(axis=1)
-        self.left_out[_WRONG_COUNTS] += int((~is_outlined & ~is_costly).sum())
-        self.left_out["outline far outside the image"] += int(is_far.sum())
-        self.left_out["outline far too long"] += int(is_long.sum())
-        self.left_out["empty box"] += int((is_outlined & is_empty).sum())
-        self.left_out = +self.left_out  # drops what never happened
+        for reason, is_lost in (
+            (_WRONG_COUNTS, ~is_outlined & ~is_costly),
+            ("outline far outside the image", is_far),
+            ("outline far too long", is_long),
+            ("an empty box", is_outlined & is_empty),
+        ):
+            self.lost[reason].extend(np.asarray(self._numbers)[is_lost].tolist())
         rows = np.flatnonzero(is_outlined & ~is_empty)
         in_order = rows[np.argsort(objects.images[rows], kind="stable")]
         return replace(objects, boxes=boxes, areas=areas).take(in_order)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cache, partial
 from typing import NamedTuple, cast
@@ -11,8 +11,8 @@ import numpy as np
 
 from data.annotations.entries import Key, id_key
 from data.annotations.images import Images
-from data.annotations.outlines import extents_and_areas, usual_form
-from data.annotations.reader import IMAGE_LEFT_OUT, MAX_REACH, ObjectReader, is_no_outline
+from data.annotations.outlines import extents_and_areas
+from data.annotations.reader import IMAGE_LEFT_OUT, ObjectReader, is_no_outline
 from data.annotations.run_lengths import from_outline
 from data.annotations.table import ObjectTable
 from data.classes import Categories
@@ -91,51 +91,26 @@ def _read(
 ) -> tuple[list[_Object], list[Problem]]:
     """Sort out what training would leave out, by its own rules."""
     reader = ObjectReader(images, label_of, boxes_as_given=True)
-    accepted: list[dict[str, object]] = []
-    problems: list[Problem] = []
-    for position, entry in enumerate(entries, start=1):
-        if not isinstance(entry, dict):
-            where = f"number {position}"
-            problems.append(Problem("an annotation that is no object", where, _REDRAW))
-            continue
-        # Of a box with an outline only a placeholder: the two are compared later.
-        placeholder = {} if is_no_outline(entry.get("segmentation")) else {"bbox": [0, 0, 1, 1]}
-        reader.read([entry | {"id": len(accepted) + 1, "area": 1} | placeholder])
-        if reader.left_out:
-            (reason,) = reader.left_out
-            reader.left_out = Counter()
-            if reason != IMAGE_LEFT_OUT:
-                problems.append(_left_out(reason, entry, images))
-        else:
-            accepted.append(entry)
+    reader.read(_readable(number, entry) for number, entry in enumerate(entries, start=1))
     table = reader.table()
-    numbers = (table.ids - 1).tolist()
-    for lost in sorted(set(range(len(accepted))) - set(numbers)):
-        outline = accepted[lost].get("segmentation")
-        reason = "run lengths of the wrong sum"
-        if is_no_outline(outline):
-            reason = "an empty box"
-        elif isinstance(outline, list):
-            row = images.row_of[cast("Key", id_key(accepted[lost]["image_id"]))]
-            parts = cast("list[list[float]]", usual_form(outline))
-            farthest = max(np.abs(np.asarray(part, np.float64)).max() for part in parts)
-            is_far = farthest > MAX_REACH * images.table.annotated[row].max()
-            reason = f"outline far {'outside the image' if is_far else 'too long'}"
-        problems.append(_left_out(reason, accepted[lost], images))
+    reader.lost.pop(IMAGE_LEFT_OUT, None)
+    lost = sorted((number, reason) for reason, which in reader.lost.items() for number in which)
+    problems = [_left_out(reason, number, entries[number], images) for number, reason in lost]
+    own = [cast("dict[str, object]", entries[number - 1]) for number in table.ids]
     extents, areas = extents_and_areas(table, images.table.sizes[table.images])
     for row in np.flatnonzero(table.has_box_only).tolist():
         image = table.images[row]
         factors = (images.table.sizes[image] / images.table.annotated[image])[[1, 0, 1, 0]]
-        x, y, width, height = np.array(accepted[numbers[row]]["bbox"], np.float64) * factors
+        x, y, width, height = np.array(own[row]["bbox"], np.float64) * factors
         extents[row], areas[row] = (x, y, x + width, y + height), width * height
-    columns = (numbers, table.images.tolist(), table.labels.tolist(), extents.tolist(), areas)
+    columns = (own, table.images.tolist(), table.labels.tolist(), extents.tolist(), areas)
     sizes = images.table.sizes.tolist()
     usable = [
         _Object(
-            *(accepted[number], image, label, tuple(extent), area),
+            *(entry, image, label, tuple(extent), area),
             outline=partial(_mask, table, row, tuple(sizes[image])),
         )
-        for row, (number, image, label, extent, area) in enumerate(zip(*columns, strict=True))
+        for row, (entry, image, label, extent, area) in enumerate(zip(*columns, strict=True))
     ]
     return usable, problems
 
@@ -146,7 +121,17 @@ def _mask(table: ObjectTable, row: int, image_hw: tuple[int, int]) -> RunLengths
     return from_outline(table.segmentation(row, image_hw), image_hw)
 
 
-def _left_out(reason: str, entry: dict[str, object], images: Images) -> Problem:
+def _readable(number: int, entry: object) -> object:
+    """Return an annotation to read; its box, if it has an outline, is compared with that later."""
+    if not isinstance(entry, dict):
+        return entry
+    placeholder = {} if is_no_outline(entry.get("segmentation")) else {"bbox": [0, 0, 1, 1]}
+    return entry | {"id": number, "area": 1} | placeholder
+
+
+def _left_out(reason: str, number: int, entry: object, images: Images) -> Problem:
+    if not isinstance(entry, dict):
+        return Problem("an annotation that is no object", f"number {number + 1}", _REDRAW)
     where, key = _number(entry), id_key(entry.get("image_id"))
     if key is not None and key in images.row_of:
         where = f"{images.table.file_names.text(images.row_of[key])}, {where}"
