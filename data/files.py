@@ -12,6 +12,7 @@ import re
 import stat
 import struct
 import sys
+import time
 import zipfile
 from collections.abc import Collection, Iterator
 from functools import cache
@@ -70,6 +71,7 @@ _MOST_TAG = 1 << 24  # bytes of a single tag of XML
 _ZIP_END = 98  # bytes of the records at the end of a large archive
 _IN_RECORD = 2**32 - 1  # of a small record: the number is in the large one
 _LONGEST_NAME = 250  # bytes, of the 255 that file systems allow
+_RETRIES = (0.05, 0.1, 0.2, 0.4, 0.8)  # seconds to wait for a scanner of Windows
 
 
 def open_file(path: Path) -> BinaryIO:
@@ -354,6 +356,19 @@ def remove_stale_parts(folder: Path) -> None:
             with contextlib.suppress(OSError), part.open("r+b") as file:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # an error: somebody writes it
                 part.unlink()
+
+
+def replace_file(part: Path, path: Path) -> None:
+    """Give a finished file its name, in place of an older file.
+
+    Windows refuses that while a virus scanner or the like reads one of them: it is tried again.
+    """
+    for seconds in _RETRIES if sys.platform == "win32" else ():
+        with contextlib.suppress(PermissionError):
+            part.replace(path)
+            return
+        time.sleep(seconds)
+    part.replace(path)
 
 
 @cache

@@ -26,6 +26,7 @@ from numpy.typing import NDArray
 
 from data.catalog import Split, open_dataset
 from data.classes import Categories
+from data.files import replace_file
 from data.images import to_tensor
 from data.sample import Dataset
 from yolact import Config, Predictor
@@ -102,7 +103,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     refuse_model(config.model, checkpoint.path, args.output, args.dynamic)
     model = trained_model(checkpoint, config)
     args.output.parent.mkdir(parents=True, exist_ok=True)
-    with TemporaryDirectory(dir=args.output.parent) as folder:
+    # Windows deletes no file that a model still reads.
+    with TemporaryDirectory(dir=args.output.parent, ignore_cleanup_errors=True) as folder:
         made = Path(folder) / args.output.name
         export(args, model, config, made)
         if args.int8:
@@ -110,7 +112,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         else:
             check(model, made, args.dynamic, HALF_TOLERANCE if args.half else TOLERANCE)
         for file in Path(folder).iterdir():
-            file.replace(args.output.with_suffix(file.suffix))
+            replace_file(file, args.output.with_suffix(file.suffix))
     print(args.output)
 
 

@@ -141,14 +141,28 @@ def test_anchors_of_a_wide_input_keep_their_pixels() -> None:
     torch.testing.assert_close(wide[:, 3].unique(), anchors[:, 3].unique())
 
 
-def test_a_file_that_differs_is_not_written(checkpoint: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("is_held", [False, True])  # as Windows does with what a model reads
+def test_a_file_that_differs_is_not_written(
+    is_held: bool,
+    checkpoint: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def refuse(path: object, **_: object) -> None:
+        raise PermissionError(13, "The process cannot access the file", str(path))
+
     path = tmp_path / "m.xml"
     path.write_text("what was there")
     export = script("export")
     export["main"].__globals__["TOLERANCE"] = -1.0
-    assert run_command(export["main"], [str(path), f"--trained_model={checkpoint}"]) == 1
+    with monkeypatch.context() as patch:
+        if is_held:
+            patch.setattr("os.unlink", refuse)
+        assert run_command(export["main"], [str(path), f"--trained_model={checkpoint}"]) == 1
+    assert "m.xml is not written: it differs from PyTorch" in capsys.readouterr().err
     assert path.read_text() == "what was there"
-    assert list(tmp_path.iterdir()) == [path]
+    assert is_held or list(tmp_path.iterdir()) == [path]
 
 
 def test_a_network_that_gives_no_numbers_is_not_written(

@@ -19,7 +19,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from data.files import locked_part, part_name, remove_stale_parts
+from data.files import locked_part, part_name, remove_stale_parts, replace_file
 from data.problems import writable
 
 from .errors import UsageError
@@ -43,7 +43,7 @@ def whole_file(path: Path) -> Iterator[Path]:
     try:
         with locked_part(part):
             yield part
-            part.replace(path)
+            replace_file(part, path)
     finally:
         part.unlink(missing_ok=True)
 

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from data.annotations.as_coco import annotation_of, coco_content, coco_index
 from data.annotations.run_lengths import encode
 from data.classes import SHAPE_CLASSES, Categories
+from data.files import replace_file
 from data.images import Image
 from data.sample import Annotation, ImageInfo, Sample
 from layers.masks import mask_boxes
@@ -193,7 +194,8 @@ def export_coco(dataset: ShapeScenes, folder: Path, split: str, count: int | Non
     partial = path.with_suffix(".partial")
     content = coco_content(dataset, count, f"generated shapes, seed {dataset.seed}")
     partial.write_text(json.dumps(content), encoding="ascii")
-    return partial.replace(path)
+    replace_file(partial, path)
+    return path
 
 
 def random_shape(rng: Rng, name: str, image_hw: tuple[int, int], palette: Floats) -> Shape:

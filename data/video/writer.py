@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import cv2
 import numpy as np
 
-from data.files import locked_part, part_name, remove_stale_parts
+from data.files import locked_part, part_name, remove_stale_parts, replace_file
 from data.images import Image, as_uint8
 
 from .formats import format_of
@@ -135,7 +135,7 @@ class VideoWriter(AbstractContextManager["VideoWriter"]):
         if _version(self.path) != self._before:
             taken, self.path = self.path, free_name(self.path)
             logger.warning("%s was written by another run: this is %s", taken, self.path)
-        self._partial.replace(self.path)
+        replace_file(self._partial, self.path)
 
     def _discard(self) -> None:
         """Close and remove the temporary file."""
@@ -168,7 +168,7 @@ def join_videos(parts: Sequence[tuple[Path, float]], path: Path, source: Path | 
     try:
         with locked_part(part):
             join(parts, part, source)
-            part.replace(path)
+            replace_file(part, path)
     except OSError as error:
         raise OSError(f"cannot write {path}: {error}") from error
     finally:

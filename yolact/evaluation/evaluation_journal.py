@@ -54,7 +54,7 @@ class EvaluationJournal(AbstractContextManager["EvaluationJournal"]):
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         if kind is None and self._is_all:
-            self._journal.path.unlink(missing_ok=True)
+            self._journal.remove()
         else:
             logger.info("%d images done; --resume goes on", len(self._journal))
         self._open.close()

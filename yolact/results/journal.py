@@ -56,6 +56,11 @@ class Journal(Mapping[str, Any], AbstractContextManager["Journal"]):
     def __exit__(self, *error: object) -> None:
         self._file.close()
 
+    def remove(self) -> None:
+        """Close the file, then delete it: Windows deletes none that is open."""
+        self._file.close()
+        self.path.unlink(missing_ok=True)
+
     def __contains__(self, key: object) -> bool:
         return key in self._places
 
