@@ -3,16 +3,26 @@
 from __future__ import annotations
 
 import errno
+import ntpath
+import os
 import sys
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 from types import SimpleNamespace
+from typing import Any, cast
 
 import numpy as np
 import pytest
 import torch
 from support.evaluate import evaluate
+from support.odd_masks import odd_detections
+from support.tiny import make_dataset
 
 from data import files
+from data.annotations import paths
+from data.annotations.locate import ImageFinder
+from data.annotations.paths import relative_name, shared_folder
+from data.formats.cvat import read_cvat
+from data.formats.yolo import read_yolo
 from data.video.writer import VideoWriter
 from yolact.files import write_text
 
@@ -95,3 +105,70 @@ def test_a_file_that_a_scanner_holds_is_waited_for(
     assert target.exists() is is_written
     assert list(tmp_path.iterdir()) == [target] * is_written  # no half file
     assert sum(waits) < 2
+
+
+# --- drives of Windows ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("path", "folder", "name"),
+    [
+        (r"C:\photos\x.jpg", r"C:\out", "../photos/x.jpg"),
+        (r"C:\photos\x.jpg", r"D:\out", "C:/photos/x.jpg"),
+        (r"\\nas\photos\x.jpg", r"C:\out", "//nas/photos/x.jpg"),
+    ],
+)
+def test_names_of_images_on_other_drives(
+    path: str, folder: str, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Absolute(PureWindowsPath):
+        def absolute(self) -> PureWindowsPath:
+            return self
+
+    monkeypatch.setattr(paths, "os", SimpleNamespace(path=ntpath))
+    monkeypatch.setattr(paths, "Path", Absolute)
+    assert relative_name(path, folder) == name
+
+
+@pytest.mark.parametrize(
+    ("folders", "shared"),
+    [
+        ((r"C:\a\b", r"c:\a\d"), r"C:\a"),
+        ((r"C:\a", r"D:\a", r"E:\a"), "images on C: and D: share no folder: put all on one drive"),
+        ((r"\\nas\photos\a", r"C:\a"), r"images on \\nas\photos and C: share no folder"),
+    ],
+)
+def test_drives_share_no_folder(
+    folders: tuple[str, ...], shared: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(paths, "os", SimpleNamespace(path=ntpath))
+    monkeypatch.setattr(paths, "Path", PureWindowsPath)
+    places: Any = [PureWindowsPath(folder) for folder in folders]
+    try:
+        assert shared_folder(places) == PureWindowsPath(shared)
+    except ValueError as error:
+        assert shared in str(error)
+
+
+def test_no_reader_or_writer_stumbles_over_another_drive(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def of_drives(path: object, start: object) -> str:
+        raise ValueError("path is on mount 'C:', start on mount 'D:'")
+
+    make_dataset(tmp_path / "scenes", 1, 1)
+    image = next((tmp_path / "scenes" / "train").iterdir())
+    (image.with_suffix(".txt")).write_text("0 0.5 0.5 0.2 0.2\n")
+    names = tmp_path / "data.yaml"
+    names.write_text(f"train: {image.parent}\nval: {image.parent}\nnames: [circle]\n")
+    cvat = tmp_path / "cvat.xml"
+    found = odd_detections(source=str(image))
+    cvat.write_text(found.to_cvat())
+    finder = ImageFinder(tmp_path / "scenes" / "val", names)
+    monkeypatch.setattr(os.path, "relpath", of_drives)
+    assert found.to_labelme(tmp_path / "found.json")["imagePath"] == image.as_posix()
+    assert finder.relative(image) == image.as_posix()
+    read = [read_yolo(image.parent, names), read_cvat(image.parent, cvat)]
+    for result in read:
+        (listed,) = cast("Any", result.content["images"])
+        assert listed["file_name"] == image.as_posix()

@@ -15,6 +15,8 @@ from urllib.parse import parse_qs, unquote, unquote_plus, urlsplit
 from data.files import IMAGE_SUFFIXES, is_file, is_url
 from data.problems import Unusable
 
+from .paths import relative_name
+
 MISSING_IMAGE = "a missing image"
 """The problem with a name for which there is no file."""
 
@@ -100,8 +102,9 @@ class ImageFinder:
     def relative(self, path: Path | str) -> str:
         """Return the path of an image as text, relative to the image folder and with slashes."""
         text, top = str(path), self._folder + os.sep
-        inside = text[len(top) :] if text.startswith(top) else os.path.relpath(text, self._folder)
-        return inside.replace(os.sep, "/")
+        if not text.startswith(top):
+            return relative_name(text, self._folder)
+        return text[len(top) :].replace(os.sep, "/")
 
     def find_all(self, names: Sequence[str]) -> list[str | Unusable]:
         """Return the image of each name, relative to the image folder, or why there is none.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -16,6 +15,7 @@ from numpy.typing import NDArray
 
 from data.annotations.entries import stated_hw
 from data.annotations.locate import ImageFinder
+from data.annotations.paths import relative_name
 from data.annotations.run_lengths import decode, encode
 from data.files import open_file, read_bytes, xml_elements
 from data.images import MAX_PIXELS
@@ -102,7 +102,7 @@ def read_cvat(image_folder: Path, source: Path, part: str = "") -> ConversionRes
                     continue
                 path = finder.find(element.get("name", ""))
                 image_hw = stated_hw(element.attrib) or header_hw(path)
-                name = os.path.relpath(path, image_folder.absolute()).replace(os.sep, "/")
+                name = relative_name(path, image_folder.absolute())
                 image = images.setdefault(name, _Image(image_hw, [], []))
                 image.objects.extend(_objects(found, element, image.image_hw, where))
                 image.listed.append(sum(shape.tag not in _OTHERS for shape in element))

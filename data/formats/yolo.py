@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
+from data.annotations.paths import relative_name
 from data.annotations.polygons import Ring, one_ring
 from data.classes import Categories
 from data.files import read_text_of
@@ -74,7 +75,7 @@ def read_yolo(image_folder: Path, names_file: Path, part: str = "") -> Conversio
                     if parsed.category not in categories.label_of:
                         raise Unusable(_NO_NAME, f"name it in {names_file}")
                     objects.append(parsed)
-            name = Path(os.path.relpath(image, image_folder)).as_posix()
+            name = relative_name(image, image_folder)
             found.add(name, image_hw, objects, len(lines))
     for file in _stray(filter(Path.is_dir, places), set(files.values())):
         with found.leaving_out(str(file)):

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from data.annotations.locate import ImageFinder
+from data.annotations.paths import shared_folder
 from data.files import IMAGE_SUFFIXES, is_file, read_bytes
 from data.problems import Unusable
 
@@ -53,9 +53,13 @@ def find_places(names_file: Path) -> dict[str, list[Path]]:
 
 
 def common_folder(names_file: Path, places: Iterable[Path]) -> Path:
-    """Return the folder that holds all images of folders and lists."""
+    """Return the folder that holds all images of folders and lists.
+
+    Raises:
+        ValueError: they lie on different drives of Windows.
+    """
     folders = [place if place.is_dir() else _root(names_file) for place in places]
-    return Path(os.path.commonpath([folder.absolute() for folder in folders]))
+    return shared_folder([folder.absolute() for folder in folders])
 
 
 def images_of(names_file: Path, place: Path) -> Iterator[Path | Unusable]:

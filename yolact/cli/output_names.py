@@ -10,6 +10,7 @@ from pathlib import Path
 
 import cv2
 
+from data.annotations.paths import shared_folder
 from data.files import IMAGE_SUFFIXES, VIDEO_SUFFIXES, is_numbered, is_url, url_stem
 from data.video.formats import format_of
 from data.video.writer import free_name
@@ -148,12 +149,15 @@ def name_pictures(images: Sequence[Path], folder: Path, are_written: bool = True
 
     Returns:
         As many different files, always the same ones for the same images.
+
+    Raises:
+        ValueError: the images lie on different drives of Windows.
     """
     taken: set[str] = set()
     inputs = {_identity(image) for image in images if are_written} - {None}
     # Without "..", which would lead out of the folder.
     parents = [Path(os.path.normpath(image.absolute())).parent for image in images]
-    shared = os.path.commonpath(parents) if images else ""
+    shared = shared_folder(parents) if images else ""
     names: dict[Path, Iterator[str]] = {}  # what is taken stays so, and is not looked at again
     pictures = []
     for image, parent in zip(images, parents, strict=True):

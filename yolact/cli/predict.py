@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import logging
-import os
 import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack, closing
@@ -14,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
+from data.annotations.paths import shared_folder
 from data.files import without_password
 from data.images import Picture
 from data.video.reader import TIMEOUT, VideoSource, open_video
@@ -195,7 +195,7 @@ def _write_image(
 def common_folder(images: Sequence[str | Path]) -> Path | None:
     """Return the folder below which all images lie; None for addresses."""
     parents = [image.absolute().parent for image in images if isinstance(image, Path)]
-    return Path(os.path.commonpath(parents)) if parents else None
+    return shared_folder(parents) if parents else None
 
 
 def name_in(folder: Path, file: Path) -> str:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
 from typing import Any, TextIO, TypedDict
 
+from data.annotations.paths import relative_name
 from data.annotations.run_lengths import from_outline, measure
 from data.classes import Categories
 from data.files import is_file, is_url
@@ -145,10 +145,7 @@ class CocoFile:
         if not (path.is_relative_to(folder) or is_file(path)):
             is_known = Path(source).is_absolute() or is_file(folder / path.name)
             return path.name if is_known else Path(source).as_posix()
-        try:
-            return Path(os.path.relpath(path, folder)).as_posix()
-        except ValueError:  # on another drive
-            return path.as_posix()
+        return relative_name(path, folder)
 
 
 def _with_own_box(entry: CocoObject, image_hw: tuple[int, int]) -> CocoObject:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from pathlib import Path
 
+from data.annotations.paths import relative_name
 from data.files import is_url
 from data.formats.cvat import CvatMask, cvat_file, cvat_image
 from data.formats.labelme import labelme_content
@@ -29,7 +29,7 @@ def labelme(
         tolerance: of the outlines, see `polygons`.
     """
     is_beside = source and folder and not is_url(source)
-    name = Path(os.path.relpath(source, folder)).as_posix() if is_beside else Path(source).name
+    name = relative_name(source, folder) if is_beside else Path(source).name
     drawn = _polygon_objects(objects, tolerance)
     return labelme_content(name, objects.image_hw, drawn, objects.boxes.tolist())
 
