@@ -106,8 +106,7 @@ def _strongest_pairs(overlaps: Tensor, counts: Sequence[int]) -> tuple[Tensor, .
     keys <<= 32
     keys -= torch.arange(overlaps.shape[1], device=overlaps.device)
     anchors = keys.topk(best, dim=1).indices  # (M, best), strongest first
-    both = torch.stack((overlaps.gather(1, anchors).double(), anchors.double()))
-    values, candidates = fetch(both)[0]  # the one wait for a GPU
+    values, candidates = fetch(overlaps.gather(1, anchors), anchors)  # the one wait for a GPU
     pairs: list[tuple[int, int, int]] = []
     first = 0
     for image, count in enumerate(counts):
@@ -115,7 +114,7 @@ def _strongest_pairs(overlaps: Tensor, counts: Sequence[int]) -> tuple[Tensor, .
         order = values[here].flatten().argsort(descending=True, stable=True)
         anchor_of: dict[int, int] = {}
         taken = set()
-        ranked = candidates[here].flatten()[order].long().tolist()  # sync: on the CPU
+        ranked = candidates[here].flatten()[order].tolist()  # sync: on the CPU
         for i, anchor in zip((order // max(best, 1)).tolist(), ranked, strict=True):  # sync: no GPU
             if i not in anchor_of and anchor not in taken:
                 anchor_of[i] = anchor

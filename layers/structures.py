@@ -76,9 +76,10 @@ def upload(tensor: Tensor, device: torch.device) -> Tensor:
     """Copy a tensor to a device that is not waited for.
 
     Ordinary memory has been read when this returns. Pinned memory is read later: it may be let go,
-    since PyTorch reuses it only when the copy has ended, but not be written to.
+    since PyTorch reuses it only when the copy has ended, but not be written to. An Apple GPU is
+    waited for: it would read ordinary memory later, too (pytorch#189690).
     """
-    return tensor.to(device, non_blocking=device.type != "cpu")
+    return tensor.to(device, non_blocking=device.type == "cuda")
 
 
 def upload_picture(picture: Tensor, device: torch.device) -> Tensor:

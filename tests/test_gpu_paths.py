@@ -51,7 +51,9 @@ def test_the_checks_of_a_device(check: Callable[[torch.device, Report], None]) -
 class Waits:
     """A `fetch` that counts, and gives made up values: `told` by calls, or `value` all over."""
 
-    def __init__(self, monkeypatch: pytest.MonkeyPatch, *told: Tensor, value: int = 1) -> None:
+    def __init__(
+        self, monkeypatch: pytest.MonkeyPatch, *told: list[Tensor], value: int = 1
+    ) -> None:
         self.count, self.told, self.value = 0, list(told), value
         for module in (structures, detecting, matching, criteria):
             monkeypatch.setattr(module, "fetch", self)
@@ -62,7 +64,7 @@ class Waits:
             return list(tensors)
         self.count += 1
         if self.told:
-            return [self.told.pop(0)]
+            return self.told.pop(0)
         return [torch.full(t.shape, self.value, dtype=t.dtype) for t in tensors]
 
 
@@ -152,8 +154,9 @@ def test_losses_are_waited_for_twice(
     targets = made.make_targets(counts, 138)
     raw = Predictions(*(part.detach().to(META).requires_grad_() for part in raw))
     learned = [int((~target.is_crowd).sum()) for target in targets]
-    pairs = torch.zeros(2, sum(learned), max(learned))
-    of_anchors = torch.tensor([[5] * len(counts), [4] * len(counts)])
+    overlaps = torch.zeros(sum(learned), max(learned))
+    pairs = [overlaps, overlaps.long()]
+    of_anchors = [torch.tensor([[5] * len(counts), [4] * len(counts)])]
     told = [*([pairs] if sum(counts) else []), of_anchors]
     waits = Waits(monkeypatch, *told)
     criterion = Criterion(LossConfig(), MaskRescorer(made.CLASSES).to(META) if rescoring else None)
@@ -270,7 +273,7 @@ def test_pictures_are_pinned_for_a_gpu_unless_they_are_huge(
     monkeypatch.setattr(Tensor, "to", lambda tensor, _, non_blocking: steps.append(non_blocking))
     upload_picture(torch.zeros(1, dtype=torch.uint8).expand(pixels_of), torch.device(device))
     pinned = device == "cuda" and pixels_of < 2**25
-    assert steps == ["pin"] * pinned + [device != "cpu"]
+    assert steps == ["pin"] * pinned + [device == "cuda"]
 
 
 def test_a_device_is_waited_for_before_its_results_are_read(

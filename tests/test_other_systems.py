@@ -15,8 +15,12 @@ import pytest
 import torch
 from support.evaluate import evaluate
 from support.odd_masks import odd_detections
-from support.tiny import make_dataset
+from support.tiny import make_dataset, train_flags
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
+import train
 from data import files
 from data.annotations import paths
 from data.annotations.locate import ImageFinder
@@ -24,13 +28,27 @@ from data.annotations.paths import relative_name, shared_folder
 from data.formats.cvat import read_cvat
 from data.formats.yolo import read_yolo
 from data.video.writer import VideoWriter
+from yolact.cli.train_flags import parse_arguments
+from yolact.engines import pytorch
+from yolact.engines.names import Engine
+from yolact.engines.pytorch import inference_copy, memory_format_of
+from yolact.errors import OptionError
 from yolact.files import write_text
+from yolact.training import setup
+from yolact.training.optim import gradient_scaler
+from yolact.training.setup import Session, set_up
 
 ROOT = Path(__file__).resolve().parents[1]
 MPS = torch.device("mps")
 WINDOWS = SimpleNamespace(platform="win32")
 MAC = SimpleNamespace(platform="darwin")
 HELD = PermissionError(errno.EACCES, "The process cannot access the file")
+
+
+@pytest.fixture
+def session(tmp_path: Path) -> Session:
+    flags = train_flags(make_dataset(tmp_path / "scenes"), tmp_path / "run", 2, "--no_log")
+    return set_up(*parse_arguments(None, flags))
 
 
 # --- files of Windows ----------------------------------------------------------------------------
@@ -172,3 +190,67 @@ def test_no_reader_or_writer_stumbles_over_another_drive(
     for result in read:
         (listed,) = cast("Any", result.content["images"])
         assert listed["file_name"] == image.as_posix()
+
+
+# --- Apple's GPUs --------------------------------------------------------------------------------
+
+
+class Without64Bits(TorchDispatchMode):
+    """Refuses floats of 64 bits, as an Apple GPU does."""
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        result = func(*args, **(kwargs or {}))
+        if any(isinstance(x, Tensor) and x.dtype == torch.float64 for x in tree_leaves(result)):
+            raise TypeError(f"{func}: no float64 on MPS")
+        return result
+
+
+def test_training_computes_nothing_in_64_bits(session: Session) -> None:
+    batch = next(iter(session.loader()))
+    with Without64Bits():
+        train.train_step(session, batch)
+
+
+def test_an_apple_gpu_is_never_in_channels_last(
+    session: Session, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It gives wrong gradients with them."""
+    for module in (setup, pytorch):
+        monkeypatch.setattr(module, "memory_format_of", lambda _: memory_format_of(MPS))
+    flags = train_flags(tmp_path / "scenes", tmp_path / "other", 2, "--no_log")
+    other = set_up(*parse_arguments(None, flags))
+    seen = []
+
+    def see(module: nn.Module, inputs: tuple[object, ...], output: object) -> None:
+        seen.extend(x.is_contiguous() for x in (*inputs, output) if isinstance(x, Tensor))
+
+    for module in other.learner.model.network.modules():
+        module.register_forward_hook(see)
+    train.train_step(other, next(iter(other.loader())))
+    assert seen
+    assert all(seen)
+    weights = inference_copy(session.learner.model.network, "float32").parameters()
+    assert all(weight.is_contiguous() for weight in weights)
+    x = torch.zeros(1, 3, 8, 8).to(memory_format=torch.channels_last)
+    engine = Engine("eager", torch.device("cpu"), "float32")
+    assert pytorch._run_frozen(lambda x: x, engine, x).is_contiguous()
+
+
+@pytest.mark.parametrize(
+    ("device", "expected"),
+    [
+        ("mps", torch.contiguous_format),
+        ("cpu", torch.channels_last),
+        ("cuda", torch.channels_last),
+    ],
+)
+def test_layouts_of_devices(device: str, expected: torch.memory_format) -> None:
+    assert memory_format_of(torch.device(device)) is expected
+
+
+def test_gradients_of_float16_are_not_scaled_on_an_apple_gpu() -> None:
+    with pytest.raises(OptionError, match="not to train on MPS; use bfloat16 or float32"):
+        gradient_scaler(MPS, "float16")
+    assert not gradient_scaler(MPS, "bfloat16").is_enabled()

@@ -85,6 +85,14 @@ def _tf32() -> _Tf32:
     return _Tf32()
 
 
+def memory_format_of(device: torch.device) -> torch.memory_format:
+    """Return the layout in which convolutions are fast; on Apple's GPUs, the one that is right.
+
+    Channels last gives wrong gradients there, or ends the process (pytorch#175189, #175190).
+    """
+    return torch.contiguous_format if device.type == "mps" else torch.channels_last
+
+
 def run_in_precision(network: nn.Module, engine: Engine, x: object) -> object:
     """Run a network as it is, in the engine's precision."""
     with autocast(engine.device, engine.precision):
@@ -175,7 +183,7 @@ def _blank(engine: Engine, image_size: int) -> Tensor:
 
 def _run_frozen(frozen: RunNetwork, engine: Engine, x: object) -> object:
     if isinstance(x, Tensor):
-        x = x.contiguous(memory_format=torch.channels_last)
+        x = x.contiguous(memory_format=memory_format_of(engine.device))
     with torch.no_grad(), autocast(engine.device, engine.precision):
         return frozen(x)
 
@@ -190,7 +198,7 @@ def inference_copy(network: nn.Module, precision: Precision) -> nn.Module:
         for module in frozen.modules():
             if type(module) is nn.Conv2d:
                 module.to(getattr(torch, precision))
-    return frozen.to(memory_format=torch.channels_last)
+    return frozen.to(memory_format=memory_format_of(next(frozen.parameters()).device))
 
 
 def merge_branches(network: nn.Module) -> nn.Module:

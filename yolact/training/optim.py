@@ -17,6 +17,7 @@ from torch.optim.swa_utils import AveragedModel
 
 from yolact.config import TrainConfig, varied_input
 from yolact.engines.names import Precision
+from yolact.errors import OptionError
 
 # Batch statistics of fewer images than this hurt more than they help.
 MIN_BATCH_NORM_IMAGES = 6
@@ -101,7 +102,12 @@ def gradient_scaler(device: torch.device, precision: Precision) -> GradScaler:
     """Return what keeps float16's gradients in range; for other precisions it does nothing.
 
     Its scale is halved whenever a step is skipped since a gradient is not finite.
+
+    Raises:
+        OptionError: float16 on an Apple GPU, where older versions of PyTorch cannot scale.
     """
+    if device.type == "mps" and precision == "float16":
+        raise OptionError("precision", precision, "not to train on MPS; use bfloat16 or float32")
     return GradScaler(device.type, enabled=precision == "float16")
 
 

@@ -24,7 +24,7 @@ from yolact.build import build_model
 from yolact.checkpoint import Checkpoint
 from yolact.config import Config, TrainConfig
 from yolact.engines.choose import pick_device
-from yolact.engines.pytorch import autocast
+from yolact.engines.pytorch import autocast, memory_format_of
 from yolact.engines.training_graphs import RecordedLosses, can_record
 from yolact.errors import OptionError, UsageError
 from yolact.evaluation.coco import CocoEvaluator
@@ -168,6 +168,7 @@ def set_up(config: Config, options: TrainOptions, checkpoint: Checkpoint | None 
         avoid_faulty_kernels()
     try:
         autocast(device, options.precision)
+        scaler = gradient_scaler(device, options.precision)
     except OptionError as error:  # before anything is read
         raise UsageError(error.on_command_line) from None
     train_data = open_training_data(config, checkpoint, options.resume)
@@ -184,12 +185,11 @@ def set_up(config: Config, options: TrainOptions, checkpoint: Checkpoint | None 
     torch.manual_seed(config.train.seed)
     model = new_model(config)
     load_start_weights(model, config, checkpoint, options)
-    model.to(device).to(memory_format=torch.channels_last).train()
+    model.to(device).to(memory_format=memory_format_of(device)).train()
     freeze_parts(model, options, config.train)
     parallel = loss_function(model, config, options)
     optimizer = build_optimizer(model, config.train)
     average = AveragedWeights(model, config.train.ema_decay) if config.train.ema_decay else None
-    scaler = gradient_scaler(device, options.precision)
     progress = Progress(max(options.start_iteration, 0))
     learner = Learner(config, model, optimizer, len(train_data), average, scaler, progress)
     if checkpoint is not None and options.resume:
