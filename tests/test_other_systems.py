@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import ntpath
 import os
+import subprocess
 import sys
 from pathlib import Path, PureWindowsPath
 from types import SimpleNamespace
@@ -254,3 +255,35 @@ def test_gradients_of_float16_are_not_scaled_on_an_apple_gpu() -> None:
     with pytest.raises(OptionError, match="not to train on MPS; use bfloat16 or float32"):
         gradient_scaler(MPS, "float16")
     assert not gradient_scaler(MPS, "bfloat16").is_enabled()
+
+
+# --- a PyTorch without distributed ---------------------------------------------------------------
+
+LEAN = """
+import importlib.abc, sys
+
+class Hidden(importlib.abc.MetaPathFinder):
+    def find_spec(self, name, path=None, target=None):
+        if name == "torch.distributed":
+            inner = sys.modules["torch._C"]
+            for each in ("_c10d_init", "_rpc_init", "_dist_autograd_init", "_faulty_agent_init"):
+                if hasattr(inner, each):
+                    delattr(inner, each)
+        if name.startswith("torch._C._distributed"):
+            raise ModuleNotFoundError(name)
+
+sys.meta_path.insert(0, Hidden())
+import torch
+assert not torch.distributed.is_available()
+import train
+from yolact.cli.common import run_command
+sys.exit(run_command(train.main, sys.argv[1:]))
+"""
+
+
+def test_training_without_torch_distributed(tmp_path: Path) -> None:
+    flags = train_flags(make_dataset(tmp_path / "scenes"), tmp_path, 1)
+    command = [sys.executable, "-c", LEAN, *flags]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert len(list(tmp_path.glob("*.pth"))) == 1

@@ -12,8 +12,6 @@ from typing import TypeVar, cast
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
-from torch.distributed.distributed_c10d import PrefixStore
-from torch.distributed.rendezvous import rendezvous
 from torch.nn.parallel import DistributedDataParallel
 
 from layers.sync_batch_norm import mean_of_processes, synchronise_batch_norm
@@ -37,9 +35,12 @@ def init_process(device: torch.device) -> torch.device:
     Raises:
         ValueError: not enough GPUs for the processes of this machine.
     """
-    started = "RANK" in os.environ and dist.is_torchelastic_launched()
-    if dist.is_initialized() or (int(os.environ.get("WORLD_SIZE", 1)) == 1 and not started):
+    started = dist.is_available() and "RANK" in os.environ and dist.is_torchelastic_launched()
+    if is_joined() or (int(os.environ.get("WORLD_SIZE", 1)) == 1 and not started):
         return device
+    from torch.distributed.distributed_c10d import PrefixStore
+    from torch.distributed.rendezvous import rendezvous
+
     if device.type == "cuda":
         device = local_gpu(int(os.environ["LOCAL_RANK"]), torch.cuda.device_count())
         torch.cuda.set_device(device)
@@ -48,6 +49,11 @@ def init_process(device: torch.device) -> torch.device:
     store = PrefixStore(f"restart {restarts()}", store)
     dist.init_process_group(backend_for(device), store=store, rank=number, world_size=size)
     return device
+
+
+def is_joined() -> bool:
+    """Tell whether this process has joined others, which not every build of PyTorch can."""
+    return dist.is_available() and dist.is_initialized()
 
 
 def local_gpu(local: int, gpus: int) -> torch.device:
@@ -71,18 +77,18 @@ def backend_for(device: torch.device) -> str:
 
 def shut_down() -> None:
     """Part from the other processes."""
-    if dist.is_initialized():
+    if is_joined():
         dist.destroy_process_group()
 
 
 def rank() -> int:
     """Return the number of this process, from 0."""
-    return dist.get_rank() if dist.is_initialized() else 0
+    return dist.get_rank() if is_joined() else 0
 
 
 def world_size() -> int:
     """Count the processes."""
-    return dist.get_world_size() if dist.is_initialized() else 1
+    return dist.get_world_size() if is_joined() else 1
 
 
 def is_secondary() -> bool:
@@ -114,7 +120,7 @@ def wrap_parallel(model: nn.Module, *, unused_parameters: bool = False) -> nn.Mo
     Returns:
         What to call for the losses; the model itself where there are no others to join.
     """
-    if not dist.is_initialized():
+    if not is_joined():
         return model
     synchronise_batch_norm(model)
     return DistributedDataParallel(model, find_unused_parameters=unused_parameters)
@@ -129,12 +135,12 @@ def gradient_sync(model: object, now: bool) -> AbstractContextManager[object]:
 
 def all_reduce_mean(values: Tensor) -> Tensor:
     """Average a tensor over the processes."""
-    return mean_of_processes(values) if dist.is_initialized() else values
+    return mean_of_processes(values) if is_joined() else values
 
 
 def any_process(flag: bool) -> bool:
     """Tell whether any of the processes says yes."""
-    if not dist.is_initialized():
+    if not is_joined():
         return flag
     device = "cuda" if dist.get_backend() == "nccl" else "cpu"
     return bool(all_reduce_mean(torch.tensor(float(flag), device=device)) > 0)
@@ -181,7 +187,7 @@ def _appears(path: Path) -> bool:
 
 def all_gather(value: T) -> list[T]:
     """Collect a value of every process, by rank, in all of them."""
-    if not dist.is_initialized():
+    if not is_joined():
         return [value]
     values: list[T | None] = [None] * world_size()
     dist.all_gather_object(values, value)
