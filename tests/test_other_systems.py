@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import errno
+import mimetypes
 import ntpath
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path, PureWindowsPath
 from types import SimpleNamespace
 from typing import Any, cast
@@ -28,7 +30,10 @@ from data.annotations.locate import ImageFinder
 from data.annotations.paths import relative_name, shared_folder
 from data.formats.cvat import read_cvat
 from data.formats.yolo import read_yolo
+from data.video import camera
 from data.video.writer import VideoWriter
+from yolact.cli import process
+from yolact.cli.main import main as run
 from yolact.cli.train_flags import parse_arguments
 from yolact.engines import pytorch
 from yolact.engines.names import Engine
@@ -191,6 +196,89 @@ def test_no_reader_or_writer_stumbles_over_another_drive(
     for result in read:
         (listed,) = cast("Any", result.content["images"])
         assert listed["file_name"] == image.as_posix()
+
+
+# --- other things of Windows and macOS -----------------------------------------------------------
+
+
+@pytest.fixture
+def odd_registry() -> Iterator[None]:
+    """As some programs leave it on Windows."""
+    for suffix in (".js", ".css", ".svg"):
+        mimetypes.add_type("text/plain", suffix)
+    yield
+    mimetypes.init()
+
+
+@pytest.mark.usefixtures("odd_registry")
+@pytest.mark.parametrize(
+    ("path", "kind"),
+    [
+        ("/", "text/html"),
+        ("/page/main.js", "text/javascript"),
+        ("/page/icons.svg", "image/svg+xml"),
+        ("/style/common.css", "text/css"),
+    ],
+)
+def test_a_page_is_sent_by_its_types(path: str, kind: str) -> None:
+    pytest.importorskip("fastapi", reason="needs the extra 'serve'")
+    pytest.importorskip("httpx2", reason="comes with the extra 'dev'")
+    from support.tiny_server import client_of, tiny_predictor
+
+    response = client_of(tiny_predictor()).get(path)
+    assert response.headers["content-type"].split(";")[0] == kind
+
+
+@pytest.mark.parametrize(
+    ("platform", "error", "is_closed"),
+    [
+        (MAC, BrokenPipeError(errno.EPIPE, "Broken pipe"), True),
+        (WINDOWS, OSError(errno.EINVAL, "Invalid argument"), True),
+        (WINDOWS, OSError(errno.EINVAL, "Invalid argument", "a?b.jpg"), False),
+        (WINDOWS, OSError(errno.ENOSPC, "No space left on device"), False),
+        (MAC, OSError(errno.EINVAL, "Invalid argument"), False),
+    ],
+)
+@pytest.mark.parametrize("command", ["--version", "check"])
+def test_a_pipe_that_is_closed(
+    platform: SimpleNamespace,
+    error: OSError,
+    is_closed: bool,
+    command: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def write(text: str) -> int:
+        raise error
+
+    null = Path(os.devnull)
+    with null.open("w") as nothing, null.open("w") as errors:
+        monkeypatch.setattr(process, "sys", platform)
+        output = SimpleNamespace(write=write, flush=lambda: None, fileno=nothing.fileno)
+        monkeypatch.setattr(sys, "stdout", output)
+        monkeypatch.setattr(sys, "stderr", errors)
+        monkeypatch.setattr("yolact.cli.main.load_script", lambda name: lambda argv: print("x"))
+        if command == "--version" and not is_closed:
+            with pytest.raises(OSError, match=error.strerror):
+                run([command])
+        else:
+            assert run([command]) == (0 if is_closed else 1)
+
+
+def test_why_there_may_be_no_camera_elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(camera, "sys", MAC)
+    monkeypatch.setattr(camera, "_camera_indices", list)
+    monkeypatch.setattr(camera.cv2, "VideoCapture", lambda _: NoCamera())
+    with pytest.raises(ValueError, match=r"no camera 0; is it plugged in, and may this program"):
+        camera.CameraSource(0, "0")
+
+
+class NoCamera:
+    def set(self, *_: object) -> None: ...
+
+    def release(self) -> None: ...
+
+    def read(self) -> tuple[bool, None]:
+        return False, None
 
 
 # --- Apple's GPUs --------------------------------------------------------------------------------

@@ -70,7 +70,8 @@ def test_every_kind(tmp_path: Path) -> None:
         ResultFolder(out, ["xml"])
 
 
-def test_the_names_of_classes_are_those_of_the_labels(tmp_path: Path) -> None:
+@pytest.mark.parametrize("called", ["classes", "Classes"])  # the same file on macOS and Windows
+def test_the_names_of_classes_are_those_of_the_labels(tmp_path: Path, called: str) -> None:
     """Also after another model, and beside an image that is called as their file."""
     path, image = photo(tmp_path)
     found = odd_detections(image, str(path))
@@ -78,7 +79,7 @@ def test_the_names_of_classes_are_those_of_the_labels(tmp_path: Path) -> None:
     for each in (found, other):
         with ResultFolder(tmp_path / "out", ["txt"], tmp_path) as folder:
             folder.add(each, "a")
-            folder.add(each, "classes")
+            folder.add(each, called)
         classes = (tmp_path / "out" / "labels" / "classes.txt").read_text()
         assert classes.splitlines() == list(each.class_names)
         assert (tmp_path / "out" / "labels" / "classes_1.txt").read_text() == each.to_yolo()

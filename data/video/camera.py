@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -86,7 +87,11 @@ def quiet_opencv() -> Iterator[None]:
 
 def _others(index: int) -> str:
     found = [other for other in _camera_indices() if other != index]
-    return f"try {', '.join(map(str, found))}" if found else "no camera was found: try a file"
+    if found:
+        return f"try {', '.join(map(str, found))}"
+    if sys.platform == "linux":
+        return "no camera was found: try a file"
+    return "is it plugged in, and may this program use cameras (macOS: Privacy)? then try again"
 
 
 def _camera_indices() -> list[int]:

@@ -23,7 +23,14 @@ from yolact.errors import OptionError, UsageError
 from yolact.presets import get_config
 from yolact.runs.names import find_checkpoints
 
-from .process import PrintableStream, exit_code, log_to, safe_text, signals_as_keyboard_interrupt
+from .process import (
+    PrintableStream,
+    exit_code,
+    is_closed_pipe,
+    log_to,
+    safe_text,
+    signals_as_keyboard_interrupt,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -332,14 +339,14 @@ def run_command(
     except KeyboardInterrupt as stopped:
         print("stopped", file=sys.stderr)
         return exit_code(stopped)
-    except BrokenPipeError:  # `| head` has read enough
-        sys.stderr.close()
-        return DONE
     except MemoryError as error:
         return _complain(str(error) or "out of memory", FAILED)
     except OptionError as error:
         return _complain(error.on_command_line, FAILED)
     except (OSError, ValueError, FloatingPointError) as error:
+        if is_closed_pipe(error):
+            sys.stderr.close()
+            return DONE
         return _complain(error, FAILED)
     return DONE
 

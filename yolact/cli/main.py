@@ -18,6 +18,7 @@ from yolact.sources.kinds import kind_of
 from yolact.sources.listing import local_path
 
 from .inputs import parse_source
+from .process import is_closed_pipe
 
 # At its top this module imports nothing slow: `yolact --help` loads no torch.
 
@@ -108,7 +109,10 @@ def _say(text: str) -> None:
     """Print to a reader, such as `head`, who may have enough before the end."""
     try:
         print(text, flush=True)
-    except BrokenPipeError:  # nothing more goes there, not even when the process ends
+    except OSError as error:
+        if not is_closed_pipe(error):
+            raise
+        # Nothing more goes there, not even when the process ends.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import logging
 import signal
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -46,6 +48,17 @@ def signals_as_keyboard_interrupt() -> Iterator[None]:
 def exit_code(stopped: KeyboardInterrupt) -> int:
     """Return what shells expect of a program that a signal ended."""
     return 128 + (stopped.args[0] if stopped.args else signal.SIGINT)
+
+
+def is_closed_pipe(error: BaseException) -> bool:
+    """Tell whether a reader of the output, such as `head`, has read enough.
+
+    Windows calls that an invalid argument, as it calls some names of files.
+    """
+    if isinstance(error, BrokenPipeError):
+        return True
+    of_no_file = isinstance(error, OSError) and error.filename is None
+    return sys.platform == "win32" and of_no_file and error.errno == errno.EINVAL
 
 
 class PrintableStream(io.TextIOBase):

@@ -320,7 +320,7 @@ def _write_json(folder: Path, detections: Detections, name: str) -> list[Path]:
 
 def _write_yolo(folder: Path, detections: Detections, name: str) -> list[Path]:
     file, classes = folder / "labels" / f"{name}.txt", folder / "labels" / "classes.txt"
-    if file == classes:
+    if name.casefold() == classes.stem:  # the same file on macOS and Windows
         file = classes.with_name("classes_1.txt")
         logger.warning("%s: %s holds the names of the classes", file, classes.name)
     names = "\n".join(detections.class_names) + "\n"

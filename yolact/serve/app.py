@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mimetypes
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -28,6 +29,7 @@ Result = TypeVar("Result")
 PAGE = Path(__file__).parent / "page"
 STYLE = Path(__file__).parents[1] / "style"
 MOST_OBJECTS = 100
+_TYPES = {".js": "text/javascript", ".css": "text/css", ".svg": "image/svg+xml"}
 
 
 class Problem(BaseModel):
@@ -73,6 +75,8 @@ def make_app(
     app = FastAPI(title="YOLACT", version=__version__, docs_url=None, redoc_url=None)
     _add_endpoint(app, predictor, name, limits)
     _add_errors(app)
+    for suffix, kind in _TYPES.items():  # Windows' registry may say text/plain: no script runs
+        mimetypes.add_type(kind, suffix)
     app.mount("/page", StaticFiles(directory=PAGE))
     app.mount("/style", StaticFiles(directory=STYLE))
 
