@@ -238,8 +238,14 @@ def test_every_process_has_a_gpu_of_its_own() -> None:
         distributed.local_gpu(2, 2)
 
 
-@pytest.mark.parametrize(("device", "backend"), [("cpu", "gloo"), ("cuda:1", "nccl")])
-def test_what_carries_tensors_between_processes(device: str, backend: str) -> None:
+@pytest.mark.parametrize(
+    ("device", "has_nccl", "backend"),
+    [("cuda", True, "nccl"), ("cuda", False, "gloo"), ("cpu", True, "gloo")],
+)
+def test_what_carries_tensors_between_processes(
+    device: str, has_nccl: bool, backend: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.distributed, "is_nccl_available", lambda: has_nccl)
     assert distributed.backend_for(torch.device(device)) == backend
 
 

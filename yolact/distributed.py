@@ -71,8 +71,8 @@ def local_gpu(local: int, gpus: int) -> torch.device:
 
 
 def backend_for(device: torch.device) -> str:
-    """Return what carries tensors of a device from process to process."""
-    return "nccl" if device.type == "cuda" else "gloo"
+    """Return what carries tensors of a device from process to process; Windows has no NCCL."""
+    return "nccl" if device.type == "cuda" and dist.is_nccl_available() else "gloo"
 
 
 def shut_down() -> None:
