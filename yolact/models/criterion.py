@@ -58,7 +58,8 @@ class Criterion:
             Scalars "box", "confidence", "mask", "semantic" and, with re-scoring, "mask_iou".
         """
         with torch.autocast(predictions.class_logits.device.type, enabled=False):
-            return self._losses(_float(predictions), targets)
+            floats = (part if part is None else part.float() for part in predictions)
+            return self._losses(Predictions._make(floats), targets)
 
     def _losses(self, predictions: Predictions, targets: Sequence[Target]) -> dict[str, Tensor]:
         config, objects = self.config, _gather(targets, predictions.anchors.device)
@@ -267,16 +268,4 @@ def _shrunk(objects: _BatchTargets, grid_hw: torch.Size) -> Tensor:
     """Return the masks of all objects on a grid, (M, h, w) float; a part at a time: memory."""
     return torch.cat(
         [shrink_masks(masks, grid_hw) for masks in torch.split(objects.masks, _AT_ONCE)]
-    )
-
-
-def _float(predictions: Predictions) -> Predictions:
-    semantic = predictions.semantic_logits
-    return Predictions(
-        class_logits=predictions.class_logits.float(),
-        box_deltas=predictions.box_deltas.float(),
-        coefficients=predictions.coefficients.float(),
-        prototypes=predictions.prototypes.float(),
-        anchors=predictions.anchors.float(),
-        semantic_logits=None if semantic is None else semantic.float(),
     )
