@@ -38,7 +38,8 @@ if TYPE_CHECKING:
 
 def live_stages(source: VideoSource, predict: Predict, finish: Finish, select: Select) -> Stages:
     """Return the threads that show a source at its own rate, whatever `predict` costs."""
-    frames, followed, drawn = (Channel[Frame](1, drop_stale=True), *_results(2))
+    frames = Channel[Frame](1, drop_stale=True)
+    followed, drawn = (Channel[Result](1, drop_stale=True) for _ in range(2))
     slot, rate = LatestFrame(), FpsCounter()
     jobs = (
         lambda: read_stage(source, frames, FramePacer(0), None),
@@ -47,10 +48,6 @@ def live_stages(source: VideoSource, predict: Predict, finish: Finish, select: S
         lambda: finish_stage(followed, finish, drawn),
     )
     return Stages(jobs, (frames, slot, followed), drawn, rate)
-
-
-def _results(count: int) -> list[Channel[Result]]:
-    return [Channel[Result](1, drop_stale=True) for _ in range(count)]
 
 
 class LatestFrame:
