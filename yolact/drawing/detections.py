@@ -80,7 +80,10 @@ def draw_detections(
         x1, y1, x2, y2 = corners[index]
         cv2.rectangle(canvas, (x1, y1), (x2, y2), colors[index], line_width)
     if text:
-        captions = [_caption(detections, index, scores) for index in range(len(detections))]
+        captions = [
+            _caption(detections, name, index, scores)
+            for index, name in enumerate(detections.names())
+        ]
         labels = place_labels(captions, corners, _image_hw(canvas))
         for index in worst_first:
             _write(canvas, captions[index], labels[index], colors[index])
@@ -162,10 +165,7 @@ def _whole_boxes(detections: Instances) -> list[Rectangle]:
     return [(x1, y1, x2, y2) for x1, y1, x2, y2 in boxes.tolist()]
 
 
-def _caption(detections: Instances, index: int, scores: bool) -> str:
-    label = int(detections.labels[index])
-    names = detections.class_names
-    name = names[label] if label < len(names) else f"class {label}"
+def _caption(detections: Instances, name: str, index: int, scores: bool) -> str:
     if detections.track_ids is not None:
         name = f"{name} #{int(detections.track_ids[index])}"
     return f"{name}: {float(detections.scores[index]):.2f}" if scores else name
