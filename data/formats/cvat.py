@@ -143,18 +143,15 @@ def write_cvat(output: Output, pictures: Iterable[Picture]) -> None:
     write(file, cvat_file(output.categories.names, entries))
 
 
-def cvat_image(
-    number: int, name: str, image_hw: tuple[int, int], objects: Iterable[CvatMask]
-) -> str:
-    """Return the entry of one image.
+def cvat_image(name: str, image_hw: tuple[int, int], objects: Iterable[CvatMask]) -> str:
+    """Return the entry of the first image of a file.
 
     Args:
-        number: of the image, from 0.
         name: file name of the image, as CVAT knows it.
         image_hw: height and width of the image.
         objects: its masks.
     """
-    return _entry(number, name, image_hw, map(_mask, objects))
+    return _entry(0, name, image_hw, map(_mask, objects))
 
 
 def cvat_file(class_names: Iterable[str], images: Iterable[str]) -> Iterator[str]:

@@ -47,7 +47,7 @@ def yolo(objects: Instances, tolerance: float) -> str:
 def cvat(objects: Instances, name: str) -> str:
     """Return the XML file of one image, which is named as CVAT knows it."""
     return "".join(
-        cvat_file(objects.class_names, [cvat_image(0, name, objects.image_hw, _masks(objects))])
+        cvat_file(objects.class_names, [cvat_image(name, objects.image_hw, _masks(objects))])
     )
 
 

@@ -37,7 +37,9 @@ class Thresholds:
     min_area: int = 0
 
     def __post_init__(self) -> None:
-        check_score("score_threshold", self.score)
+        is_number = isinstance(self.score, Real) and not isinstance(self.score, bool)
+        if not (is_number and 0 <= float(self.score) <= 1):  # not NaN either
+            raise OptionError("score_threshold", self.score, "expected a number from 0 to 1")
         if self.top_k is not None:
             check_count("top_k", self.top_k)
 
@@ -82,17 +84,6 @@ class Thresholds:
             counts = counts & (found.areas >= self.min_area)
         kept = counts.nonzero().squeeze(1)[: self.top_k]  # sync: on the CPU
         return found if len(kept) == len(found) else found[kept]
-
-
-def check_score(option: str, value: Any) -> None:
-    """Refuse what is no score.
-
-    Raises:
-        OptionError: not a number from 0 to 1.
-    """
-    is_number = isinstance(value, Real) and not isinstance(value, bool)
-    if not (is_number and 0 <= float(value) <= 1):  # not NaN either
-        raise OptionError(option, value, "expected a number from 0 to 1")
 
 
 def check_count(option: str, value: Any, choice: str = "") -> None:

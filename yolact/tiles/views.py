@@ -44,13 +44,13 @@ def read_view(image: Pixels, view: Window, side: int) -> Image:
 def _spread(size: int, side: int, overlap: float) -> list[tuple[int, int]]:
     room = max(size - side, 0)
     steps = math.ceil(room / max(side * (1 - overlap), 1))
-    return [(start, min(start + side, size)) for start in _edges(0, room, steps)]
+    return [(start, min(start + side, size)) for start in _edges(room, steps)]
 
 
 def _blocks(start: int, end: int, pixels: int, most: int) -> list[tuple[slice, slice]]:
     """Pair parts of one axis with the parts of `pixels` smaller ones that show them."""
     count = min(math.ceil((end - start) / most), pixels)
-    to = _edges(0, pixels, count)
+    to = _edges(pixels, count)
     of = [start + round((end - start) * edge / pixels) for edge in to]
     return [
         (slice(*source), slice(*target))
@@ -58,6 +58,6 @@ def _blocks(start: int, end: int, pixels: int, most: int) -> list[tuple[slice, s
     ]
 
 
-def _edges(start: int, end: int, steps: int) -> list[int]:
-    """Return `steps` + 1 whole numbers from start to end, evenly spread."""
-    return [start + round((end - start) * step / max(steps, 1)) for step in range(steps + 1)]
+def _edges(end: int, steps: int) -> list[int]:
+    """Return `steps` + 1 whole numbers from 0 to the end, evenly spread."""
+    return [round(end * step / max(steps, 1)) for step in range(steps + 1)]
