@@ -29,6 +29,7 @@ from yolact.evaluation.result_origin import Origin, digest_of, settings_of
 from yolact.evaluation.way_of_2019 import draw_plain
 from yolact.models.segmenter import MaskMode
 from yolact.predictor import Predictor
+from yolact.results.folder import stamp_of
 from yolact.results.journal import read_settings
 from yolact.sources.listing import local_path
 
@@ -211,7 +212,4 @@ def settings_of_run(
 def version_of(video: str | None) -> list[int] | None:
     """Return what tells a video from a later one of its name; None where it is no file."""
     path = local_path(parse_source(video)[0]) if video else None
-    if path is None or not path.is_file():
-        return None
-    status = path.stat()
-    return [status.st_size, status.st_mtime_ns]
+    return stamp_of(path) if path is not None and path.is_file() else None

@@ -171,7 +171,7 @@ class ResultFolder:
             Plain values, for `note` of the folder that was entered.
         """
         _check_name(name)
-        stamp = _stamp(detections.source)
+        stamp = stamp_of(detections.source)
         named = replace(detections, source=detections.source or name)
         head, entry = self._combined.head(named), self._combined.entry(named)
         sizes = {path: _size(path) for path in files}
@@ -187,7 +187,7 @@ class ResultFolder:
     def finished(self, source: str, name: str, files: Iterable[Path]) -> Note:
         """Return the note of something all of whose files, in the folder, others have written."""
         sizes = {path.relative_to(self.folder).as_posix(): _size(path) for path in files}
-        note = {"name": name, "stamp": _stamp(source), "files": sizes, "collected": {}}
+        note = {"name": name, "stamp": stamp_of(source), "files": sizes, "collected": {}}
         return {"source": source, "head": {}, "note": note}
 
     def note(self, written: Note) -> None:
@@ -274,7 +274,7 @@ class ResultFolder:
         there = ((_size(self.folder / name), size) for name, size in noted["files"].items())
         whole = all(now is not None and size in (None, now) for now, size in there)
         names = (None, noted["name"], noted.get("asked"))
-        return whole and noted["stamp"] == _stamp(source) and name in names
+        return whole and noted["stamp"] == stamp_of(source) and name in names
 
 
 _held: WeakValueDictionary[tuple[int, Path, str], ResultFolder] = WeakValueDictionary()
@@ -296,8 +296,8 @@ def _check_name(name: str) -> None:
         )
 
 
-def _stamp(source: str) -> list[int] | None:
-    """Return what tells an image from a later one of its name; None where there is no file."""
+def stamp_of(source: str | Path) -> list[int] | None:
+    """Return what tells a file from a later one of its name; None where there is none."""
     try:
         status = Path(source).stat()
     except (OSError, ValueError):
