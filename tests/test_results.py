@@ -61,18 +61,6 @@ def test_saved_results_score_the_same(tmp_path: Path, found: dict[int, Detection
     assert [file.name for file in path.parent.iterdir()] == ["ap_data.json"]
 
 
-def test_results_from_before_there_were_tiles(tmp_path: Path) -> None:
-    path = tmp_path / "ap_data.json"
-    results = evaluated(ground_truth(TRUTH), perfect()).results
-    save_results(path, results, ORIGIN)
-    content = json.loads(path.read_text())
-    assert content["origin"].pop("tiles") == "none"
-    path.write_text(json.dumps(content))
-    assert load_results(path, ORIGIN) == results
-    with pytest.raises(ValueError, match="--tile=none, not 320"):
-        load_results(path, replace(ORIGIN, tiles="320, overlap 0.2"))
-
-
 def test_saved_results_of_another_data_set_are_refused(tmp_path: Path) -> None:
     save_results(tmp_path / "r.json", evaluated(ground_truth(TRUTH), perfect()).results, ORIGIN)
     results = load_results(tmp_path / "r.json", ORIGIN)
@@ -280,6 +268,8 @@ def test_nothing_merged_is_nothing() -> None:
         ({"engine": "eager"}, None),
         ({"masks": "none"}, None),  # boxes are the same
         ({"digest": "34" * 32}, "--trained_model=weights/mine.pth (SHA-256 12ab12ab12ab), not "),
+        ({"tiles": "320, overlap 0.2"}, "--tile=none, not 320, overlap 0.2"),
+        ({"images": "56" * 32}, "images of --dataset=SHA-256 , not SHA-256 5656565656565656"),
         ({"dataset": "/data/other"}, "--dataset=/data/mine, not /data/other"),
         ({"masks": "whole"}, "masks=cropped, not whole"),
         ({"score_threshold": 0.3}, "--score_threshold=0.0, not 0.3"),

@@ -25,7 +25,7 @@ from yolact.evaluation.limits import (
     warn_of_limits,
     with_raised_limits,
 )
-from yolact.evaluation.result_origin import Origin, digest_of, settings_of
+from yolact.evaluation.result_origin import IMAGES, Origin, digest_of, settings_of
 from yolact.evaluation.way_of_2019 import draw_plain
 from yolact.models.segmenter import MaskMode
 from yolact.predictor import Predictor
@@ -204,7 +204,7 @@ def settings_of_run(
 ) -> dict[str, object]:
     """Return what decides the results of a folder or video, to resume it with nothing else."""
     settings = origin_of(args, checkpoint, config, engine).by_flags()
-    del settings["--dataset"]
+    del settings["--dataset"], settings[IMAGES]
     flags = {f"--{name}": getattr(args, name) for name in _DECIDING}
     return {**settings, **flags, "--video": version_of(args.video)}
 

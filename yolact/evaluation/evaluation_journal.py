@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from yolact.files import RunLock
-from yolact.results.journal import Journal, read_settings
+from yolact.results.journal import Journal
 
 from .result_files import CocoResults, Result, parse_results, save_results
-from .result_origin import IMAGES, Origin
+from .result_origin import Origin
 
 logger = logging.getLogger(__name__)
 
@@ -42,11 +42,8 @@ class EvaluationJournal(AbstractContextManager["EvaluationJournal"]):
         refusal = f"{file}: another evaluation writes it; stop it, or give another --ap_data_file"
         with ExitStack() as undo:
             undo.callback(RunLock(file.parent, file.name, refusal).close)
-            settings = origin.by_flags()
-            noted = read_settings(journal_of(file)) if resume else {}
-            if noted and IMAGES not in noted:  # older results do not name their images
-                settings.pop(IMAGES, None)
-            journal = Journal(journal_of(file), settings, resume, of=file, is_sound=_is_sound)
+            made_by = origin.by_flags()
+            journal = Journal(journal_of(file), made_by, resume, of=file, is_sound=_is_sound)
             self._journal = undo.enter_context(journal)
             self.results: CocoResults = _noted(journal, wanted)
             self._is_all = {*journal.keys(), *map(str, wanted)} == {*map(str, wanted)}

@@ -5,15 +5,14 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
-from itertools import zip_longest
 from pathlib import Path
 
 from data.files import open_file
 from data.sample import Dataset
 from yolact.config import Config
+from yolact.results.journal import told_differences
 
 _BLOCK = 2**20
-_SHOWN = 40  # characters of a list in a message
 
 IMAGES = "images of --dataset"
 """What `by_flags` calls the images, which no flag names."""
@@ -60,8 +59,8 @@ class Origin:
             "--score_threshold": self.score_threshold,
             "--engine": self.engine,
             "--precision": self.precision,
-            **({"--tile": self.tiles} if self.tiles != "none" else {}),
-            **({IMAGES: f"SHA-256 {self.images[:16]}"} if self.images else {}),
+            "--tile": self.tiles,
+            IMAGES: f"SHA-256 {self.images[:16]}",
             **{f"--set {name}": value for name, value in self.settings.items()},
         }
 
@@ -73,8 +72,7 @@ class Origin:
             ValueError: something else.
         """
         known = {field.name for field in fields(cls)}
-        newer = {"tiles", "images"}  # which older files lack
-        if not isinstance(values, dict) or {*newer, *values} != known:
+        if not isinstance(values, dict) or set(values) != known:
             raise ValueError("it does not tell the origin of its detections")
         threshold, settings = values["score_threshold"], values["settings"]
         texts = [values[name] for name in values if name not in ("score_threshold", "settings")]
@@ -88,28 +86,15 @@ class Origin:
 
         Boxes are scored whatever the masks, so `masks="none"` of the other agrees with all kinds.
         """
-        pairs: dict[str, tuple[object, object] | None] = {
-            "--trained_model": (self._file, other._file) if self.digest != other.digest else None,
-            "--dataset": (self.dataset, other.dataset),
-            "masks": (self.masks, self.masks if other.masks == "none" else other.masks),
-            "--score_threshold": (self.score_threshold, other.score_threshold),
-            "--tile": (self.tiles, other.tiles),
-            IMAGES: (
-                f"SHA-256 {self.images[:12]}" if self.images and other.images else "",
-                f"SHA-256 {other.images[:12]}" if self.images and other.images else "",
-            ),
-            "--precision": (
-                self.precision,
-                self.precision if other.precision == "auto" else other.precision,
-            ),
-        }
-        for name in sorted({*self.settings, *other.settings}):
-            pairs[f"--set {name}"] = (self.settings.get(name), other.settings.get(name))
-        return [
-            _difference(name, *pair)
-            for name, pair in pairs.items()
-            if pair is not None and pair[0] != pair[1]
-        ]
+        ours, theirs = self.by_flags(), other.by_flags()
+        if self.digest != other.digest:
+            ours["--trained_model"], theirs["--trained_model"] = self._file, other._file
+        theirs["--engine"] = self.engine
+        if other.precision == "auto":
+            theirs["--precision"] = self.precision
+        if other.masks == "none":
+            theirs["masks"] = self.masks
+        return told_differences(ours, theirs)
 
     @property
     def _file(self) -> str:
@@ -143,21 +128,3 @@ def digest_of(weights: Path) -> str:
             while block := file.read(_BLOCK):
                 digest.update(block)
     return digest.hexdigest()
-
-
-def _difference(name: str, ours: object, theirs: object) -> str:
-    """Say how two values differ: of long lists, the first elements that do."""
-    is_long = max(len(str(ours)), len(str(theirs))) > _SHOWN
-    if is_long and isinstance(ours, list) and isinstance(theirs, list):
-        shorter, pairs = (
-            min(len(ours), len(theirs)),
-            enumerate(zip_longest(ours, theirs, fillvalue="nothing")),
-        )
-        index, pair = next((i, (a, b)) for i, (a, b) in pairs if i >= shorter or a != b)
-        return _difference(f"{name}[{index}]", *pair)
-    return f"{name}={_short(ours)}, not {_short(theirs)}"
-
-
-def _short(value: object) -> str:
-    text = str(value)
-    return text if len(text) <= _SHOWN or isinstance(value, str) else f"{text[:_SHOWN]}..."

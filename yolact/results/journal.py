@@ -6,13 +6,14 @@ import json
 import math
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from yolact.files import is_plain_file, write_text
 
 _LONGEST = 1 << 28  # bytes of a line: an entry of ten thousand objects has some megabytes
-_SHOWN = 40  # characters of a value in a message
+_SHOWN, _SHOWN_TEXT = 40, 400  # characters of a value in a message, and of a path or the like
 _MOST = 2**53  # of a whole number, which every reader of JSON holds
 
 
@@ -106,13 +107,7 @@ class Journal(Mapping[str, Any], AbstractContextManager["Journal"]):
         return end
 
     def _check(self, noted: Mapping[str, object], settings: Mapping[str, object]) -> None:
-        names = sorted(noted.keys() | settings.keys())
-        others = [
-            f"{name}={_short(noted.get(name))}, not {_short(settings.get(name))}"
-            for name in names
-            if noted.get(name) != settings.get(name)
-        ]
-        if others:
+        if others := told_differences(noted, settings):
             raise ValueError(
                 f"{self._of} holds results of a run with {'; '.join(others[:3])}: go on "
                 "with its settings, name another output, or begin anew without --resume"
@@ -137,6 +132,13 @@ def read_settings(path: Path) -> dict[str, Any]:
     except OSError:
         return {}
     return settings if isinstance(settings, dict) else {}
+
+
+def told_differences(ours: Mapping[str, object], theirs: Mapping[str, object]) -> list[str]:
+    """Say how settings differ, by their flags; of long lists, the first elements that do."""
+    names = [*ours, *sorted(theirs.keys() - ours.keys())]
+    pairs = ((name, ours.get(name), theirs.get(name)) for name in names)
+    return [_difference(*pair) for pair in pairs if pair[1] != pair[2]]
 
 
 def matches_schema(value: Any, form: Any) -> bool:
@@ -169,6 +171,16 @@ def _parsed(line: bytes) -> dict[str, Any]:
     return content if isinstance(content, dict) else {}
 
 
+def _difference(name: str, ours: object, theirs: object) -> str:
+    is_long = max(len(str(ours)), len(str(theirs))) > _SHOWN
+    if is_long and isinstance(ours, list) and isinstance(theirs, list):
+        pairs = enumerate(zip_longest(ours, theirs, fillvalue="nothing"))
+        shorter = min(len(ours), len(theirs))
+        index, pair = next((i, (a, b)) for i, (a, b) in pairs if i >= shorter or a != b)
+        return _difference(f"{name}[{index}]", *pair)
+    return f"{name}={_short(ours)}, not {_short(theirs)}"
+
+
 def _short(value: object) -> str:
-    text = str(value)
-    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}..."
+    text, most = str(value), _SHOWN_TEXT if isinstance(value, str) else _SHOWN
+    return text if len(text) <= most else f"{text[:most]}..."
