@@ -27,7 +27,6 @@ from support.coco_rectangles import (
 from data.classes import Categories
 from data.sample import Sample
 from yolact.evaluation.coco import CocoEvaluator, eval_order, evaluate
-from yolact.evaluation.limits import too_many_objects
 from yolact.evaluation.metrics import (
     COCO_NUMBERS,
     OVERLAPS,
@@ -148,29 +147,6 @@ def test_as_many_count_as_the_limit_says(limit: int, recall: float) -> None:
     text = format_coco_summary(metrics)
     assert text.count(f"maxDets={limit:3} ]") >= 2 * 10
     assert list(plain_metrics(metrics, NAMES)["box"]) == list(metrics.box.coco)
-
-
-@pytest.mark.parametrize(
-    ("counts", "detector", "limit", "line"),
-    [
-        ([], 100, 100, None),
-        ([100, 3], 100, 100, None),
-        ([101, 3], 100, 100, "1 of 2 images has more than 100 objects (up to 101)"),
-        ([400, 400, 0], 100, 100, "2 of 3 images have more than 100 objects (up to 400)"),
-        ([400, 9], 400, 400, None),
-        ([400, 9], 400, 100, "1 of 2 images has more than 100 objects of a class (up to 400)"),
-        ([6], 5, 100, "1 of 1 images has more than 5 objects (up to 6)"),
-    ],
-)
-def test_more_objects_than_can_be_found_are_told(
-    counts: list[int], detector: int, limit: int, line: str | None
-) -> None:
-    truth = [annotation(0, image, 0, SMALL) for image, n in enumerate(counts) for _ in range(n)]
-    truth = [{**part, "id": number} for number, part in enumerate(truth, start=1)]
-    crowds = [{**annotation(10**6 + n, 0, 0, SMALL, crowd=1)} for n in range(200 if counts else 0)]
-    coco = ground_truth(truth + crowds, range(len(counts)))
-    told = too_many_objects(coco, range(len(counts)), detector, limit)
-    assert told is None if line is None else told is not None and told.startswith(line)
 
 
 def test_boxes_and_masks_are_ranked_by_their_own_scores() -> None:

@@ -35,6 +35,7 @@ def test_kept_and_scored(
     [
         ([], [], None),
         ([0, 100], [], None),
+        ([6], ["max_detections=5"], "1 of 1 images has more than 5 objects (up to 6)"),
         ([3, 101], [], "1 of 2 images has more than 100 objects (up to 101)"),
         ([400, 0, 300], [], "2 of 3 images have more than 100 objects (up to 400)"),
         ([300], ["max_detections=400"], "1 of 1 images has more than 200 objects of a class"),
@@ -49,8 +50,9 @@ def test_crowded_images_are_told(
     truth = [annotation(0, image, 0, SMALL) for image, n in enumerate(counts) for _ in range(n)]
     truth = [{**part, "id": number} for number, part in enumerate(truth, start=1)]
     config = get_config("yolact_resnet18").override(*(f"detect.{text}" for text in settings))
+    crowds = [annotation(10**6 + n, 0, 0, SMALL, crowd=1) for n in range(200 if counts else 0)]
     images = range(len(counts))
-    warn_of_limits(ground_truth(truth, images), images, config, "raise --max_detections")
+    warn_of_limits(ground_truth(truth + crowds, images), images, config, "raise --max_detections")
     beyond = "detections beyond that are dropped or do not count; raise --max_detections"
     assert caplog.messages == [] if said is None else caplog.messages[0].startswith(said)
     assert (beyond in caplog.text) == (said is not None)

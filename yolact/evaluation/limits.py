@@ -67,13 +67,8 @@ def with_raised_limits(config: Config, most: int, most_of_class: int) -> Config:
 
 def max_objects_per_image(coco: COCO) -> tuple[int, int]:
     """Return the most objects that an image has, and the most of one class; crowds excepted."""
-    images: dict[int, Counter[int]] = {}
-    for part in coco.anns.values():
-        if not part.get("iscrowd"):
-            images.setdefault(part["image_id"], Counter())[part["category_id"]] += 1
-    counts = images.values()
-    most = max((sum(each.values()) for each in counts), default=0)
-    return most, max((max(each.values()) for each in counts), default=0)
+    totals, of_class = _objects(coco, coco.imgs)
+    return max(totals, default=0), max(of_class, default=0)
 
 
 def warn_of_limits(coco: COCO, image_ids: Iterable[int], config: Config, mend: str) -> None:
@@ -85,40 +80,28 @@ def warn_of_limits(coco: COCO, image_ids: Iterable[int], config: Config, mend: s
         config: of the model.
         mend: which settings to raise, in the words of the command line.
     """
-    of_image, of_class = kept_detections(config)
-    of_class = min(of_class, scored_detections(config.detect))
-    if told := too_many_objects(coco, image_ids, of_image, of_class):
-        logger.warning("%s: detections beyond that are dropped or do not count; %s", told, mend)
+    totals, of_class = _objects(coco, image_ids)
+    kept, kept_of_class = kept_detections(config)
+    limit = min(kept_of_class, scored_detections(config.detect))
+    for counts, most, of_what in ((totals, kept, ""), (of_class, limit, " of a class")):
+        above = [count for count in counts if count > most]
+        if above:
+            have = "has" if len(above) == 1 else "have"
+            logger.warning(
+                f"{len(above)} of {len(counts)} images {have} more than {most} objects{of_what} "
+                f"(up to {max(above)}): detections beyond that are dropped or do not count; {mend}"
+            )
+            return
 
 
-def too_many_objects(
-    coco: COCO, image_ids: Iterable[int], detections: int, limit: int
-) -> str | None:
-    """Say whether images have more objects than there may be detections.
-
-    Args:
-        coco: the ground truth.
-        image_ids: the images that are looked at.
-        detections: of an image.
-        limit: detections of each class in it.
-
-    Returns:
-        The beginning of a sentence, or None where all is well.
-    """
+def _objects(coco: COCO, image_ids: Iterable[int]) -> tuple[list[int], list[int]]:
+    """Count the objects of each image, and those of its largest class; crowds excepted."""
     images = [
         Counter(part["category_id"] for part in coco.imgToAnns[i] if not part.get("iscrowd"))
         for i in image_ids
         if i in coco.imgs
     ]
-    for counts, most, of_what in (
-        ([sum(image.values()) for image in images], detections, ""),
-        ([max(image.values(), default=0) for image in images], limit, " of a class"),
-    ):
-        above = [count for count in counts if count > most]
-        if above:
-            have = "has" if len(above) == 1 else "have"
-            return (
-                f"{len(above)} of {len(counts)} images {have} more than {most} objects{of_what} "
-                f"(up to {max(above)})"
-            )
-    return None
+    return (
+        [image.total() for image in images],
+        [max(image.values(), default=0) for image in images],
+    )
