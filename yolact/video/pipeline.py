@@ -141,31 +141,25 @@ def _stages(
     most: int | None,
     keys: KeyFrames | None,
 ) -> Stages:
-    if source.is_live and keys is not None:
-        return live_stages(source, predict, finish, keys.select)
-    workers = 1 if source.is_live or pace else workers
-    pacing = FramePacer(1 / source.fps if pace else 0.0)
-    if keys is not None:
-        return _key_stages(source, predict, finish, batch, workers, pacing, most, keys)
-    most = None if source.is_live else most
-    return _plain_stages(source, predict, finish, batch, workers, pacing, most)
-
-
-def _leave_undrawn(picture: Picture, _: Detections) -> Picture:
-    return picture
-
-
-def _plain_stages(
-    source: VideoSource,
-    predict: Predict,
-    finish: Finish,
-    batch: int,
-    workers: int,
-    pace: FramePacer,
-    most: int | None,
-) -> Stages:
-    """Return the threads that run the network on every frame."""
+    """Return the threads that read, run the network and draw."""
     live = source.is_live
+    if live and keys is not None:
+        return live_stages(source, predict, finish, keys.select)
+    workers = 1 if live or pace else workers
+    pacer = FramePacer(1 / source.fps if pace else 0.0)
+    jobs: tuple[Callable[[], None], ...]
+    if keys is not None:
+        frames, filled, drawn = Channel[Frame](2), Channel[Result](2), Channel[Result](2)
+        groups = Channel[FrameGroup[Frame]](batch)
+        seen = Channel[tuple[FrameGroup[Frame], Detections]](batch)
+        jobs = (
+            lambda: read_stage(source, frames, FramePacer(0), most),
+            lambda: put_all(keys.groups(iterate_channel(frames)), groups),
+            lambda: predict_stage(partial(groups.take, batch), key_of, predict, seen, workers),
+            lambda: put_all(keys.interpolate(iterate_channel(seen), predict), filled, pacer),
+            lambda: finish_stage(filled, finish, drawn),
+        )
+        return Stages(jobs, (frames, groups, seen, filled), drawn)
     # A file is read ahead, a camera is not. Live, a frame waits for the slowest stage at most until
     # the next one replaces it.
     frames = Channel[Frame](batch if live else 2 * batch, drop_stale=live)
@@ -173,35 +167,15 @@ def _plain_stages(
     drawn = Channel[Result](batch if live else 2, drop_stale=live)
     take = partial(frames.take, batch, fill=not live)
     jobs = (
-        lambda: read_stage(source, frames, pace, most),
+        lambda: read_stage(source, frames, pacer, None if live else most),
         lambda: predict_stage(take, attrgetter("picture"), predict, predicted, workers),
         lambda: finish_stage(predicted, finish, drawn),
     )
     return Stages(jobs, (frames, predicted), drawn)
 
 
-def _key_stages(
-    source: VideoSource,
-    predict: Predict,
-    finish: Finish,
-    batch: int,
-    workers: int,
-    pace: FramePacer,
-    most: int | None,
-    keys: KeyFrames,
-) -> Stages:
-    """Return the threads that run the network on key frames, and carry to the frames between."""
-    frames, filled, drawn = Channel[Frame](2), Channel[Result](2), Channel[Result](2)
-    groups = Channel[FrameGroup[Frame]](batch)
-    seen = Channel[tuple[FrameGroup[Frame], Detections]](batch)
-    jobs = (
-        lambda: read_stage(source, frames, FramePacer(0), most),
-        lambda: put_all(keys.groups(iterate_channel(frames)), groups),
-        lambda: predict_stage(partial(groups.take, batch), key_of, predict, seen, workers),
-        lambda: put_all(keys.interpolate(iterate_channel(seen), predict), filled, pace),
-        lambda: finish_stage(filled, finish, drawn),
-    )
-    return Stages(jobs, (frames, groups, seen, filled), drawn)
+def _leave_undrawn(picture: Picture, _: Detections) -> Picture:
+    return picture
 
 
 def key_of(group: FrameGroup[Frame]) -> Image:
