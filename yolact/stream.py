@@ -12,7 +12,7 @@ from yolact.results.detections import Detections
 from yolact.sources.many import Many, batches, read_each
 from yolact.sources.one import SourceImage
 
-from .threads import map_ahead
+from .threads import DeferredError, map_ahead
 
 logger = logging.getLogger(__name__)
 
@@ -60,13 +60,8 @@ def segment_many(
     def look(
         given: Sequence[tuple[int, object]],
     ) -> tuple[int, list[Detections], Exception | None]:
-        items: list[SourceImage] = []
-        failure = None
-        try:
-            items.extend(read_each(given, skip, max_pixels))
-        except (OSError, ValueError) as error:
-            failure = error
-        return len(given), segment_batch(items, segment, keep=True), failure
+        items = DeferredError(read_each(given, skip, max_pixels))
+        return len(given), segment_batch(list(items), segment, keep=True), items.failure
 
     ahead = workers if many.is_stored else 0
     results = map_ahead(look, batches(enumerate(many.images), batch), workers, ahead)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Generic, TypeVar
 
@@ -107,6 +107,29 @@ class Channel(Generic[T]):
             raise Cancelled
 
 
+class DeferredError(Generic[T]):
+    """Items up to an error of their iteration, which is kept for later.
+
+    Attributes:
+        failure: the error, if there was one.
+    """
+
+    def __init__(self, items: Iterable[T]):
+        self._items = items
+        self.failure: Exception | None = None
+
+    def __iter__(self) -> Iterator[T]:
+        try:
+            yield from self._items
+        except Exception as error:
+            self.failure = error
+
+    def reraise(self) -> None:
+        """Raise the error, if there was one."""
+        if self.failure is not None:
+            raise self.failure
+
+
 def map_ahead(
     function: Callable[[T], Result], items: Iterable[T], workers: int, ahead: int
 ) -> Generator[Result, None, None]:
@@ -124,18 +147,10 @@ def map_ahead(
             held back until they are read, so 0 suits items that come slowly.
     """
     running: deque[Future[Result]] = deque()
-    failure: Exception | None = None
-    unread = iter(items)
+    readable = DeferredError(items)
     pool = ThreadPoolExecutor(workers)
     try:
-        while True:
-            try:
-                item = next(unread)
-            except StopIteration:
-                break
-            except Exception as error:
-                failure = error
-                break
+        for item in readable:
             running.append(pool.submit(function, item))
             while len(running) > ahead:
                 yield running.popleft().result()
@@ -143,5 +158,4 @@ def map_ahead(
             yield running.popleft().result()
     finally:
         pool.shutdown(cancel_futures=True)
-    if failure is not None:
-        raise failure
+    readable.reraise()

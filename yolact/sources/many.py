@@ -14,6 +14,8 @@ import numpy as np
 from PIL import Image as PilImage
 from torch import Tensor
 
+from yolact.threads import DeferredError
+
 from .kinds import kind_of
 from .listing import expand_images
 from .one import SourceImage, is_one, read, refusal
@@ -95,18 +97,10 @@ def read_each(
 
 def batches(items: Iterable[T], size: int) -> Iterator[list[T]]:
     """Yield as many items at a time, the last time perhaps fewer, also before an error."""
-    unread = iter(items)
-    while True:
-        batch: list[T] = []
-        try:
-            batch.extend(islice(unread, size))
-        except Exception:
-            if batch:
-                yield batch
-            raise
-        if not batch:
-            return
-        yield batch
+    readable = DeferredError(items)
+    unread = iter(readable)
+    yield from iter(lambda: list(islice(unread, size)), [])
+    readable.reraise()
 
 
 def _read_numbered(number: int, given: object, max_pixels: int | None) -> SourceImage:

@@ -19,6 +19,7 @@ from layers.boxes import box_iou
 from layers.native import Floats
 from yolact.errors import OptionError
 from yolact.results.detections import Detections
+from yolact.threads import DeferredError
 
 from .flow import Flow, FlowEstimator, SmallFrame, carry, shrink
 from .overlaps import mask_overlaps, match_pairs, small_masks
@@ -121,7 +122,7 @@ class KeyFrames:
         small: SmallFrame | None = None
         group: FrameGroup[Item] = []
         moved = unexplained = 0.0
-        readable = _DeferredError(items)
+        readable = DeferredError(items)
         for item in readable:
             before, small = small, shrink(item.image)
             backward_flow, lost = (
@@ -159,7 +160,7 @@ class KeyFrames:
         """
         interpolator = _Interpolator(self.select, predict if self.every is None else None)
         held: tuple[FrameGroup[Item], Detections] | None = None
-        readable = _DeferredError(seen)
+        readable = DeferredError(seen)
         for group, found in readable:
             if held is not None:
                 yield from interpolator.interpolate(*held, (group[0], found))
@@ -179,30 +180,6 @@ def flow_unless_cut(
     # Relative to the contrast, for dark videos have cuts, too.
     unexplained = float((backward_flow.error() > 8 + now.grey.std() / 3).mean())
     return (backward_flow if unexplained < _CUT else None), unexplained
-
-
-class _DeferredError(Generic[T]):
-    """What can be iterated before an error, which is kept until the end."""
-
-    def __init__(self, items: Iterable[T]):
-        self._items = iter(items)
-        self._failure: Exception | None = None
-
-    def __iter__(self) -> Iterator[T]:
-        while True:
-            try:
-                item = next(self._items)
-            except StopIteration:
-                return
-            except Exception as error:
-                self._failure = error
-                return
-            yield item
-
-    def reraise(self) -> None:
-        """Raise the error, if there was one."""
-        if self._failure is not None:
-            raise self._failure
 
 
 class _Interpolator:
