@@ -8,28 +8,22 @@ from yolact.timing import MovingAverage, StageTimer, format_eta, synchronize
 
 
 @pytest.mark.parametrize(
-    ("values", "window", "mean", "length"),
+    ("values", "window", "mean"),
     [
-        ([], 100, 0.0, 0),
-        ([math.nan], 100, 0.0, 0),
-        ([3.0], 100, 3.0, 1),
-        ([1.0, 2.0, 3.0, 4.0], 100, 2.5, 4),
-        ([1.0, 2.0, 3.0, 4.0], 2, 3.5, 2),
-        ([1.0, math.nan, math.inf, 3.0], 100, 2.0, 2),
-        ([0.1] * 1000, 100, 0.1, 100),
+        ([], 100, 0.0),
+        ([math.nan], 100, 0.0),
+        ([3.0], 100, 3.0),
+        ([1.0, 2.0, 3.0, 4.0], 100, 2.5),
+        ([1.0, 2.0, 3.0, 4.0], 2, 3.5),
+        ([1.0, math.nan, math.inf, 3.0], 100, 2.0),
+        ([0.1] * 1000, 100, 0.1),
     ],
 )
-def test_moving_average(values: list[float], window: int, mean: float, length: int) -> None:
+def test_moving_average(values: list[float], window: int, mean: float) -> None:
     average = MovingAverage(window)
     for value in values:
         average.add(value)
     assert average.mean == pytest.approx(mean, abs=1e-15)
-    assert len(average) == length
-
-
-def test_moving_average_refuses_an_empty_window() -> None:
-    with pytest.raises(ValueError, match="at least 1"):
-        MovingAverage(0)
 
 
 @pytest.mark.parametrize(
@@ -102,12 +96,8 @@ def test_which_devices_are_waited_for(
     assert found == waits
 
 
-def test_stage_timer_remembers_a_window_and_no_failures() -> None:
-    timer = StageTimer(window=2)
+def test_stage_timer_remembers_no_failures() -> None:
+    timer = StageTimer()
     with pytest.raises(RuntimeError), timer.stage("network"):
         raise RuntimeError
     assert timer.statistics() == {}
-    for _ in range(5):
-        with timer.stage("network"):
-            pass
-    assert timer.statistics()["network"].runs == 2

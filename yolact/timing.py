@@ -13,13 +13,13 @@ from typing import NamedTuple
 
 import torch
 
+_RUNS = 10_000  # of a stage that are kept
+
 
 class MovingAverage:
     """Mean of the last `window` finite values."""
 
     def __init__(self, window: int = 100) -> None:
-        if window < 1:
-            raise ValueError(f"a moving average needs a window of at least 1, got {window}")
         self._values: deque[float] = deque(maxlen=window)
 
     def add(self, value: float) -> None:
@@ -31,9 +31,6 @@ class MovingAverage:
     def mean(self) -> float:
         """The mean of the values in the window, 0 before the first."""
         return math.fsum(self._values) / len(self._values) if self._values else 0.0
-
-    def __len__(self) -> int:
-        return len(self._values)
 
 
 class StageStatistics(NamedTuple):
@@ -51,7 +48,6 @@ class StageTimer:
     Args:
         device: synchronised before and after each stage; without that, the time of a GPU's
             asynchronous kernels counts for the next stage that needs a result.
-        window: number of latest runs that are kept for each stage.
 
     Example:
         >>> timer = StageTimer()
@@ -60,9 +56,8 @@ class StageTimer:
         >>> print(timer.format())
     """
 
-    def __init__(self, device: torch.device | str | None = None, window: int = 10_000) -> None:
+    def __init__(self, device: torch.device | str | None = None) -> None:
         self._device = None if device is None else torch.device(device)
-        self._window = window
         self._seconds: dict[str, deque[float]] = {}
 
     @contextmanager
@@ -73,7 +68,7 @@ class StageTimer:
         yield
         synchronize(self._device)
         seconds = time.perf_counter() - start
-        self._seconds.setdefault(name, deque(maxlen=self._window)).append(seconds)
+        self._seconds.setdefault(name, deque(maxlen=_RUNS)).append(seconds)
 
     def statistics(self) -> dict[str, StageStatistics]:
         """Summarise every stage that has run, by name."""

@@ -15,13 +15,11 @@ from matplotlib.figure import Figure
 from yolact.drawing.plots import collect_curves, draw_curves, save_figure
 from yolact.evaluation.metrics import CocoMetrics
 from yolact.files import whole_file
-from yolact.timing import MovingAverage
 
 logger = logging.getLogger(__name__)
 
 Row = dict[str, float]
 
-_WINDOW = 1_000_000  # steps of which a mean is taken; validations are closer together
 _AVERAGES = ("AP", "AP50", "AP75", "APs", "APm", "APl")
 _DRAWN = {
     "mask_AP": "mask AP",
@@ -126,7 +124,9 @@ class RunFiles:
             images: that it saw.
         """
         for name, value in losses.items():
-            self._losses.setdefault(name, MovingAverage(_WINDOW)).add(value)
+            total, steps = self._losses.get(name, (0.0, 0))
+            is_sound = math.isfinite(value)
+            self._losses[name] = (total + value, steps + 1) if is_sound else (total, steps)
         self._learning_rate = learning_rate
         self._seconds += seconds
         self._images += images
@@ -156,11 +156,14 @@ class RunFiles:
             self._tensorboard.close()
 
     def _begin(self) -> None:
-        self._losses: dict[str, MovingAverage] = {}
+        self._losses: dict[str, tuple[float, int]] = {}  # sum, and number of steps
         self._learning_rate, self._seconds, self._images = math.nan, 0.0, 0
 
     def _row(self, metrics: CocoMetrics, epoch: int, iteration: int) -> Row:
-        losses = {f"loss_{name}": _mean(values) for name, values in self._losses.items()}
+        losses = {
+            f"loss_{name}": total / steps if steps else math.nan  # every step was infinite
+            for name, (total, steps) in self._losses.items()
+        }
         total = {"loss_total": math.fsum(losses.values())} if losses else {}
         kinds = {"box": metrics.box.coco, "mask": metrics.mask.coco}
         return {
@@ -217,10 +220,6 @@ def _numbers(line: Mapping[str, str]) -> Row:
     """Return the numbers of a line, or nothing if it does not tell its iteration."""
     row = {name: _number(text) for name, text in line.items() if name}
     return row if math.isfinite(row.get("iteration", math.nan)) else {}
-
-
-def _mean(values: MovingAverage) -> float:
-    return values.mean if len(values) else math.nan  # every step was infinite
 
 
 def _number(text: str) -> float:
