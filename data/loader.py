@@ -17,7 +17,7 @@ from torch.utils.data import DataLoader, Sampler
 from torch.utils.data import Dataset as MapDataset
 
 from data.augment.copy_paste import paste_objects
-from layers.structures import Target
+from layers.structures import Target, concatenate_groups
 
 from .sample import Dataset, Sample
 
@@ -78,8 +78,9 @@ class Batch:
 def collate(batch: Sequence[Item]) -> Batch:
     """Turn B (image, target) pairs, B > 0, into a batch."""
     images, targets = zip(*batch, strict=True)
-    objects = (torch.cat(parts) for parts in zip(*(vars(t).values() for t in targets), strict=True))
-    return Batch(torch.stack(images), Target(*objects), [len(target) for target in targets])
+    return Batch(
+        torch.stack(images), concatenate_groups(targets), [len(target) for target in targets]
+    )
 
 
 class TrainingData(MapDataset[Item]):

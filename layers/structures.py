@@ -121,6 +121,13 @@ def fetch_groups(groups: Sequence[Group]) -> list[Group]:
     return [group._map(lambda _: next(arrived)) for group in groups]
 
 
+def concatenate_groups(groups: Sequence[Group]) -> Group:
+    """Join groups of one kind, at least one; what is no tensor is the first one's."""
+    names = groups[0]._tensors()
+    joined = {name: torch.cat([getattr(group, name) for group in groups]) for name in names}
+    return replace(groups[0], **joined)
+
+
 def positions(mask: Tensor, count: int) -> Tensor:
     """Return where a mask is true, (count,) int64 into its flat view, rising.
 

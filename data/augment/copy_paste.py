@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from layers.masks import box_windows, mask_boxes
-from layers.structures import Target
+from layers.structures import Target, concatenate_groups
 
 from .transform import LEARNED_SIDE
 
@@ -65,7 +65,7 @@ def _paste(
         return image, target
     covered = pasted.masks.any(dim=0)  # (S, S)
     own, crowds = _cover(target[~target.is_crowd], covered), target[target.is_crowd]
-    return torch.where(covered, other_image, image), _concatenate(own, pasted, crowds)
+    return torch.where(covered, other_image, image), concatenate_groups((own, pasted, crowds))
 
 
 def _set_beside(
@@ -132,12 +132,3 @@ def _cover(objects: Target, covered: Tensor) -> Target:
     fitted = visible & changed & has_mask
     boxes[fitted] = mask_boxes(masks[fitted]).to(boxes)
     return Target(boxes, objects.labels, masks, objects.is_crowd, has_mask)[visible]
-
-
-def _concatenate(*targets: Target) -> Target:
-    return Target(
-        *(
-            torch.cat([getattr(target, name) for target in targets])
-            for name in ("boxes", "labels", "masks", "is_crowd", "has_mask")
-        )
-    )

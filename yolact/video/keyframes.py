@@ -17,6 +17,7 @@ import torch
 from data.images import Image
 from layers.boxes import box_iou
 from layers.native import Floats
+from layers.structures import concatenate_groups
 from yolact.errors import OptionError
 from yolact.results.detections import Detections
 from yolact.threads import DeferredError
@@ -268,10 +269,7 @@ def blend(before: Detections, after: Detections, share: float) -> Detections:
     parts += [_faded(after[new], share)] if new else []
     if not parts:
         return before
-    joined = {
-        name: torch.cat([getattr(part, name) for part in parts]) for name in (*_MIXED, "labels")
-    }
-    together = replace(parts[0], **joined)  # type: ignore[arg-type]
+    together = concatenate_groups(parts)
     return together[together.scores.argsort(descending=True, stable=True)]
 
 
