@@ -104,7 +104,7 @@ MACHINE = (
     flag("--cuda", "False is the same as --device=cpu", str2bool, True),
     flag(
         "--precision",
-        "auto: float32 to train and for an AP, else what is fast here",
+        "auto: float32 for training and the AP, otherwise whichever is fast on this machine",
         str,
         "auto",
         choices=get_args(Precision),
@@ -114,15 +114,15 @@ MACHINE = (
 
 
 DATA = (
-    flag("--val", "to validate on: another dataset, or a share of the images as in 0.2"),
+    flag("--val", "validate on another dataset, or on a share of the images such as 0.2"),
     flag(
         "--crowd",
-        "what is marked as a crowd: ignored as published, or objects like all others",
+        "annotations marked as a crowd: ignored, as published, or used like all other objects",
         choices=get_args(Crowd),
     ),
     flag(
         "--boxes_only",
-        "objects without an outline: used for boxes and classes, ignored, or their images skipped",
+        "objects without an outline: used for box and class, ignored, or their images skipped",
         choices=get_args(BoxesOnly),
     ),
 )

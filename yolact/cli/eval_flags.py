@@ -48,7 +48,7 @@ def word_list(text: str) -> list[str]:
 
 
 def tile_side(text: str) -> float:
-    """Read "320" as pixels, and "0.5" as a part of an image's longer side."""
+    """Read "320" as pixels, or "0.5" as a part of an image's longer side."""
     try:
         side = float(text)
     except ValueError:
@@ -67,53 +67,60 @@ MODEL = (
         str,
         BUNDLED,
     ),
-    flag("--config", "preset; where absent, the checkpoint or its file name tells"),
-    flag("--top_k", "draw at most this many detections; by default all, timed are 5", int),
-    flag("--max_detections", "found in an image, and counted by the AP; by default 100", int),
+    flag("--config", "preset; by default taken from the checkpoint or its file name"),
+    flag("--top_k", "draw at most this many detections; by default all, 5 for --benchmark", int),
+    flag("--max_detections", "most detections per image, also in the AP; by default 100", int),
     flag(
         "--score_threshold",
-        "drop detections that score lower; by default as the model says in pictures and videos, "
-        "and 0 for an AP and --benchmark",
+        "drop detections with lower scores; by default the model's own threshold for pictures and "
+        "videos, 0 for the AP and --benchmark",
         float,
     ),
-    flag("--classes", "draw these alone, as in person,dog; by default all", word_list),
+    flag("--classes", "draw only these classes, such as person,dog; by default all", word_list),
+    flag("--fast_nms", "False: exact greedy NMS; by default the model's setting", str2bool),
     flag(
-        "--fast_nms", "False for exact greedy suppression; by default as the model says", str2bool
+        "--cross_class_nms",
+        "Fast NMS over all classes at once; by default the model's setting",
+        str2bool,
     ),
-    flag("--cross_class_nms", "Fast NMS over all classes at once; by default likewise", str2bool),
-    flag("--engine", "what runs the network", str, "auto", choices=get_args(EngineName)),
+    flag("--engine", "engine that runs the network", str, "auto", choices=get_args(EngineName)),
     flag("--detect", "boxes only, no masks", bool, False),
     flag("--agnostic_nms", "the same as --cross_class_nms", bool),
-    flag("--min_area", "show objects with as many mask pixels or more", int, 0),
+    flag("--min_area", "show only objects with at least this many mask pixels", int, 0),
     flag("--no_crop", "do not crop masks by their boxes", switch="crop"),
-    flag("--smooth_masks", "crop them at image scale: no stairs, no cut edges", bool, False),
+    flag("--smooth_masks", "crop masks at image scale: no stairs, no cut edges", bool, False),
 )
 INPUT = (
-    flag("--image", "IN[:OUT], a file or https address; shown, or written without a display"),
-    flag("--images", "IN[:OUT], a folder with all below it, or a pattern such as 'in/**/*.jpg'"),
+    flag(
+        "--image",
+        "IN[:OUT], a file or https address; without OUT, shown in a window, or written to a file "
+        "if there is no display",
+    ),
+    flag("--images", "IN[:OUT], a folder and its subfolders, or a pattern such as 'in/**/*.jpg'"),
     flag(
         "--video",
         "IN[:OUT], a file, the number of a webcam, a stream's address, - for standard input, or "
-        "numbered images: their folder, or names as in frames/%%06d.png",
+        "numbered images: their folder, or a pattern such as frames/%%06d.png",
     ),
-    flag("--timeout", "seconds without data after which a stream is given up", float, TIMEOUT),
-    flag("--raw", "WxH@FPS[:PIXELS] of a video without a header, as in 640x480@30:bgr24"),
-    flag("--overwrite", "let a result replace its own input", bool, False),
-    flag("--video_multiframe", "frames for each run of the network", int, 1),
+    flag("--timeout", "give up a stream after this many seconds without data", float, TIMEOUT),
+    flag("--raw", "WxH@FPS[:PIXELS] of a video without a header, such as 640x480@30:bgr24"),
+    flag("--overwrite", "allow a result to replace its own input", bool, False),
+    flag("--video_multiframe", "frames per network batch", int, 1),
     flag(
         "--keyframes",
-        "run the network on every so many frames of a video, or on those that 'auto' chooses, and "
-        "carry its results to the others; by default 'off', or 'auto' where a camera is faster",
+        "run the network on every Nth frame of a video, or on frames chosen by 'auto', and carry "
+        "its results to the others; by default 'off', or 'auto' for a camera faster than the "
+        "network",
     ),
     flag("--track", "give the objects of a video lasting ids, and smooth their masks", bool, False),
     flag("--emulate_playback", "read a video file no faster than it plays", bool, False),
-    flag("--dataset", "as in train.py; by default the one that the model was trained on"),
+    flag("--dataset", "as in train.py; by default the dataset that the model was trained on"),
 )
 TILES = (
-    flag("--tile", "look at images in tiles of so many pixels a side, or parts: 0.5", tile_side),
-    flag("--overlap", "least share of a tile that the next one shows, too", float, 0.2),
-    flag("--no_overview", "look at tiles alone, not at the whole as well", switch="overview"),
-    flag("--max_pixels", "read images of so many pixels; by default 178 million", int),
+    flag("--tile", "tile side in pixels, or below 1 as a part of the longer side: 0.5", tile_side),
+    flag("--overlap", "minimum overlap of neighbouring tiles, as a share of a tile", float, 0.2),
+    flag("--no_overview", "segment the tiles only, not the whole image too", switch="overview"),
+    flag("--max_pixels", "refuse images with more pixels; by default 178 million", int),
 )
 DRAWING = (
     flag("--display_masks", "draw masks", str2bool, True),
@@ -122,75 +129,81 @@ DRAWING = (
     flag("--display_scores", "draw scores", str2bool, True),
     flag(
         "--color",
-        "a colour for each class, or for each object; by default as fits",
+        "one colour per class or per object; by default what suits the input",
         choices=("class", "instance"),
     ),
-    flag("--display_fps", "write the speed into a video, and the delay of a camera", bool, False),
+    flag("--display_fps", "draw the speed into a video, for a camera also the delay", bool, False),
     flag("--display", "show each image of the dataset in a window", bool, False),
-    flag("--display_lincomb", "with --image: draw how each mask came about", str2bool, False),
+    flag("--display_lincomb", "with --image: draw each mask's prototypes", str2bool, False),
     flag("--mask_proto_debug", "with --image: write results/proto.npy and masks.npy", bool, False),
 )
 SAVING = (
-    flag("--save_json", "json/NAME.json; of a video a line of JSON for each frame", bool),
+    flag("--save_json", "json/NAME.json; for a video one line of JSON per frame", bool),
     flag("--save_csv", "a table of all objects", bool),
     flag("--save_coco", "COCO annotations of all images, to train on or to correct", bool),
     flag("--save_txt", "labels/NAME.txt, YOLO segmentation", bool),
-    flag("--save_labelme", "NAME.json for labelme; one that is there already is kept", bool),
-    flag("--save_masks", "masks/NAME_000_CLASS.png, as large as the image, 255 inside", bool),
-    flag("--save_crops", "crops/NAME_000_CLASS.png, what lies in each box", bool),
+    flag("--save_labelme", "NAME.json for labelme; existing files are kept", bool),
+    flag("--save_masks", "masks/NAME_000_CLASS.png, at image size, 255 inside", bool),
+    flag("--save_crops", "crops/NAME_000_CLASS.png, the content of each box", bool),
     flag("--save_cutouts", "cutouts/NAME_000_CLASS.png, transparent outside the mask", bool),
-    flag("--no_picture", "only these files, no pictures or video", bool),
+    flag("--no_picture", "write only these files, no pictures or video", bool),
     flag(
         "--resume",
-        "go on with what is in the output, or for an AP in --ap_data_file: what is finished there, "
-        "by the same model and settings, is not computed again",
+        "continue a run: skip what the same model and settings have already finished "
+        "in the output, or for the AP in --ap_data_file",
         bool,
         False,
     ),
-    flag("--quiet", "print nothing but errors, and what --json prints", bool),
+    flag("--quiet", "print only errors, and the output of --json", bool),
 )
 METRICS = (
-    flag("--max_images", "stop after this many; -1 for all", int, -1),
+    flag("--max_images", "stop after this many images; -1 for all", int, -1),
     flag("--shuffle", "take the images in random order", bool, False),
-    flag("--seed", "of the random order", int),
-    flag("--no_sort", "take them as listed, not by a hash that mixes them", bool, False),
+    flag("--seed", "seed of the random order", int),
+    flag("--no_sort", "take the images in the dataset's order, not by a hash", bool, False),
     flag("--per_class", "also print the AP of every class", bool, False),
     flag(
         "--json",
-        "also write the AP, or what --benchmark measures, to this file; with pictures, without "
-        "a name: print a line of JSON for each",
+        "also write the AP, or the results of --benchmark, to this file; for pictures and videos, "
+        "without a file name: print one line of JSON per image or frame",
         Path,
         nargs="?",
         const=TO_OUTPUT,
     ),
     flag("--report", "also write index.html to this folder: images, errors, curves, tables", Path),
-    flag("--report_threshold", "score that counts there; by default that of the best F1", float),
-    flag("--report_images", "images shown there, those with most errors", int, MAX_SHOWN),
+    flag("--report_threshold", "its score threshold; by default that of the best F1", float),
+    flag("--report_images", "images in the report, those with most errors", int, MAX_SHOWN),
     flag("--no_bar", "show no progress bar", switch="bar"),
-    flag("--ap_data_file", "where detections are kept", Path, RESULTS / "ap_data.json"),
+    flag("--ap_data_file", "file for the detections", Path, RESULTS / "ap_data.json"),
     flag("--output_coco_json", "write COCO result files instead of an AP", bool, False),
     flag("--bbox_det_file", "COCO results of boxes", Path, RESULTS / "bbox_detections.json"),
     flag("--mask_det_file", "COCO results of masks", Path, RESULTS / "mask_detections.json"),
     flag("--output_web_json", "write the file of the original's web viewer", bool, False),
-    flag("--web_det_path", "folder for it", Path, Path("web/dets")),
+    flag("--web_det_path", "folder for that file", Path, Path("web/dets")),
 )
 SPEED = (
     flag(
         "--benchmark",
-        "measure the speed, on images of the dataset or frames of --video; 'all': of every engine",
+        "measure the speed, on images of the dataset or frames of --video; 'all': every engine",
         nargs="?",
         const="one",
         choices=("one", "all"),
     ),
     flag(
         "--compare",
-        "measure another variant in turn, as in --compare engine=eager,precision=float32; repeat",
+        "also benchmark this variant, in turn with the others, as in --compare "
+        "engine=eager,precision=float32; can be repeated",
         str,
         [],
         action="append",
         metavar="FLAG=VALUE,...",
     ),
-    flag("--batch_sizes", "with --benchmark: for the network alone, as in 1,4", int_list, (1,)),
+    flag(
+        "--batch_sizes",
+        "with --benchmark: batch sizes for timing the network alone, such as 1,4",
+        int_list,
+        (1,),
+    ),
 )
 
 
@@ -231,7 +244,7 @@ def parse_arguments(
 
 
 def _check_resume(args: argparse.Namespace) -> None:
-    """Refuse what cannot be gone on with."""
+    """Refuse outputs that --resume cannot continue."""
     if args.resume and args.json_lines:
         raise UsageError("--resume: not with --json, whose lines are in no file: --save_json")
     if args.resume and args.video and (args.engine == "plain" or args.video.endswith(".gif")):
@@ -239,7 +252,7 @@ def _check_resume(args: argparse.Namespace) -> None:
 
 
 def _check_tiles(args: argparse.Namespace) -> None:
-    """Refuse what has no meaning without tiles, or none with them."""
+    """Refuse flags that mean nothing without tiles, or nothing with them."""
     if args.tile is None and (args.overlap != 0.2 or args.max_pixels or not args.overview):
         raise UsageError("--overlap, --no_overview and --max_pixels are for tiles: add --tile=1024")
     if args.tile is not None and (args.display_lincomb or args.mask_proto_debug):
@@ -248,7 +261,7 @@ def _check_tiles(args: argparse.Namespace) -> None:
 
 
 def _check_ap_files(args: argparse.Namespace) -> None:
-    """Refuse files about an AP where none is computed."""
+    """Refuse AP files where no AP is computed, and two outputs with one name."""
     instead = args.output_coco_json or args.output_web_json
     if (args.report or args.json) and instead and not args.benchmark:
         name = "report" if args.report else "json"
@@ -272,7 +285,7 @@ def _check_ap_files(args: argparse.Namespace) -> None:
 
 
 def check_ranges(args: argparse.Namespace) -> None:
-    """Refuse numbers that make no sense."""
+    """Refuse values out of range."""
     at_least(args, max_images=-1, video_multiframe=1, max_detections=1, min_area=0, report_images=0)
     if not args.timeout > 0:
         raise UsageError(f"--timeout={args.timeout}: expected more than 0")
@@ -290,7 +303,7 @@ def check_ranges(args: argparse.Namespace) -> None:
 
 @contextmanager
 def flag_errors() -> Iterator[None]:
-    """Turn the refusal of a value into that of a flag."""
+    """Turn an `OptionError` into a `UsageError` that names the flag."""
     try:
         yield
     except OptionError as error:
@@ -298,10 +311,10 @@ def flag_errors() -> Iterator[None]:
 
 
 def display_thresholds(args: argparse.Namespace, config: Config) -> Thresholds:
-    """Return which detections are shown.
+    """Return the thresholds for the detections that are shown.
 
     Raises:
-        UsageError: --classes that the model does not know.
+        UsageError: --classes names a class that the model does not know.
     """
     own, names = config.score_threshold, config.model.names
     with flag_errors():
@@ -310,12 +323,12 @@ def display_thresholds(args: argparse.Namespace, config: Config) -> Thresholds:
 
 
 def benchmark_thresholds(args: argparse.Namespace) -> Thresholds:
-    """Return which detections a benchmark draws: by default as in 2019, whatever the model."""
+    """Return a benchmark's thresholds: by default those of 2019, for every model."""
     return Thresholds(args.score_threshold or 0.0, args.top_k or 5)
 
 
 def tiling(args: argparse.Namespace) -> Tiling | None:
-    """Return how large images are cut; None for not at all."""
+    """Return how large images are cut into tiles; None for no tiles."""
     with flag_errors():
         if args.tile is None:
             return None
@@ -323,7 +336,7 @@ def tiling(args: argparse.Namespace) -> Tiling | None:
 
 
 def describe_tiling(args: argparse.Namespace) -> str | None:
-    """Say in words how images are cut; None for not at all."""
+    """Describe how images are cut into tiles; None for no tiles."""
     if args.tile is None:
         return None
     return f"{args.tile}, overlap {args.overlap}{'' if args.overview else ', no overview'}"
@@ -344,7 +357,7 @@ def video_options(args: argparse.Namespace) -> VideoOptions:
 
 
 def keyframes(args: argparse.Namespace) -> KeyFrameOption | None:
-    """Return which frames of a video the network looks at; None leaves it open."""
+    """Return which frames of a video the network runs on; None lets the source decide."""
     text = args.keyframes
     option: KeyFrameOption | None = int(text) if text and text.isdecimal() else text
     if option is not None:
@@ -353,7 +366,7 @@ def keyframes(args: argparse.Namespace) -> KeyFrameOption | None:
 
 
 def outputs(args: argparse.Namespace) -> Outputs:
-    """Return what is made of the detections in a dataset."""
+    """Return the outputs that an evaluation on a dataset writes."""
     return Outputs(
         masks=not args.detect,
         per_class=args.per_class,
@@ -369,5 +382,5 @@ def outputs(args: argparse.Namespace) -> Outputs:
 
 
 def image_order(args: argparse.Namespace, dataset: Dataset) -> list[int]:
-    """Return the order of the images of a dataset, all of them."""
+    """Return all indices of a dataset's images, in evaluation order."""
     return eval_order(dataset.image_ids, shuffle=args.shuffle, seed=args.seed, no_sort=args.no_sort)

@@ -47,7 +47,7 @@ HELP = """usage: yolact COMMAND ...
   export     write a model as OpenVINO (.xml) or ONNX (.onnx)
   check      look for mistakes in a dataset
   anchors    propose anchors that fit a dataset
-  benchmark  measure the speed; `yolact benchmark all`: of every engine
+  benchmark  measure the speed; `yolact benchmark all`: every engine
   serve      open a web page and a JSON endpoint on this machine
   convert    convert a dataset (--format), or a checkpoint of another project or of 2019
 
@@ -55,9 +55,9 @@ yolact COMMAND --help lists the flags; yolact --version prints the version."""
 
 PREDICT_HELP = """usage: yolact predict SOURCE[:OUT] [flags of `yolact eval`]
 
-SOURCE is an image or its https address, a folder or pattern of images, a video, numbered images as
-frames/%06d.png, the number of a camera, the address of a stream, or - for a video from standard
-input. Without OUT, results are shown in a window, or written to results/.
+SOURCE is an image or its https address, a folder or pattern of images, a video, numbered images
+such as frames/%06d.png, the number of a camera, the address of a stream, or - for a video from
+standard input. Without OUT, results are shown in a window, or written to results/.
 
 Examples:
   yolact predict photo.jpg:out.png                         persons, by the bundled model
@@ -68,12 +68,12 @@ Examples:
 
 The flags used most, all of them in `yolact eval --help`:
   --trained_model=MODEL    .pth, .xml or .onnx, folder, released name, or hf:owner/name
-  --score_threshold=0.3    drop detections that score lower; by default as the model says
+  --score_threshold=0.3    drop detections with lower scores; by default the model's threshold
   --top_k=15               draw at most this many detections; by default all
-  --classes=person,dog     only these
-  --keyframes=4            carry objects of a video along between every fourth frame
+  --classes=person,dog     draw only these classes; by default all
+  --keyframes=4            run the network on every fourth frame of a video, carry its objects along
   --device=auto            auto, cpu, cuda, cuda:1 or mps
-  --precision=auto         float32, bfloat16 or float16; auto: what is fast here
+  --precision=auto         float32, bfloat16 or float16; auto: whichever is fast on this machine
   --save_json              files beside the pictures: also --save_csv, _coco, _txt, _labelme,
                            _masks, _crops, _cutouts
   --json                   a line of JSON for each image or frame, to standard output
@@ -106,7 +106,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _say(text: str) -> None:
-    """Print to a reader, such as `head`, who may have enough before the end."""
+    """Print text, and allow for a reader such as `head` that closes the pipe early."""
     try:
         print(text, flush=True)
     except OSError as error:
@@ -142,7 +142,7 @@ def _run(command: str, argv: Sequence[str]) -> int:
 
 @contextmanager
 def _stopping_at_once() -> Iterator[None]:
-    """Let Ctrl-C end the process while libraries load, which make other errors of it."""
+    """Let Ctrl-C end the process at once while libraries load, as they hide it in other errors."""
 
     def stop(*_: object) -> None:
         print("stopped", file=sys.stderr, flush=True)
@@ -187,7 +187,7 @@ def source_flag(text: str) -> str:
 
     Raises:
         ValueError: nothing stands before or after the colon.
-        FileNotFoundError: no such file, whose name does not tell what it is either.
+        FileNotFoundError: no such file, and its name does not tell whether it is an image or video.
     """
     source, output = parse_source(text)
     suffix = Path(output or "").suffix.lower()

@@ -1,7 +1,7 @@
 """Serve a web page and a JSON endpoint that segment images.
 
-The page runs in any browser on this machine: pictures are dropped, chosen, pasted, or come from
-its camera. They are not kept.
+The page runs in any browser on this machine: drop, choose or paste pictures, or use the camera.
+Pictures are not kept.
 
 Examples:
   yolact serve                                    persons, by the bundled model
@@ -32,15 +32,21 @@ _NEEDED = ("fastapi", "uvicorn", "python_multipart")
 MODEL = (
     flag("--trained_model", ".pth, .xml or .onnx, released name, or hf:owner/name", str, BUNDLED),
     flag("--device", "auto, cpu, cuda, cuda:1 or mps", str, "auto"),
-    flag("--engine", "what runs the network", str, "auto", choices=get_args(EngineName)),
-    flag("--precision", "auto: what is fast here", str, "auto", choices=get_args(Precision)),
+    flag("--engine", "engine that runs the network", str, "auto", choices=get_args(EngineName)),
+    flag(
+        "--precision",
+        "auto: whichever is fast on this machine",
+        str,
+        "auto",
+        choices=get_args(Precision),
+    ),
 )
 SERVER = (
     flag("--host", "address to listen at; 0.0.0.0 lets other machines in", str, "127.0.0.1"),
-    flag("--port", "0 takes a free one", int, 8000),
-    flag("--front", "name of a server in front, such as photos.example.com", str, ""),
-    flag("--max_upload", "megabytes of a request", float, 20.0),
-    flag("--max_pixels", "of an image", int, 50_000_000),
+    flag("--port", "port to listen at; 0 for any free one", int, 8000),
+    flag("--front", "host name of a reverse proxy, such as photos.example.com", str, ""),
+    flag("--max_upload", "largest request in megabytes", float, 20.0),
+    flag("--max_pixels", "largest image in pixels", int, 50_000_000),
     flag("--rate", "requests per second of one client, in the long run", float, 30.0),
 )
 
@@ -73,7 +79,7 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     """Read the command line.
 
     Raises:
-        UsageError: a number that makes no sense.
+        UsageError: a value out of range.
     """
     parser = make_parser("yolact serve", __doc__)
     add_flags(parser, "model", MODEL)

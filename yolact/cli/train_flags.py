@@ -40,50 +40,59 @@ WHAT = (
         "--dataset",
         "coco2017, coco2014, pascal_sbd, a folder (COCO, YOLO, CVAT, ...), a .json, or shapes",
     ),
-    flag("--weights", "file, name or hf:owner/name to start from; what does not fit is listed"),
+    flag("--weights", "file, name or hf:owner/name to start from; lists tensors that do not fit"),
     flag("--backbone_weights", "file with ImageNet weights of a timm/... backbone", Path),
-    flag("--resume", "checkpoint to go on from: a path, 'latest' or 'interrupt'"),
+    flag("--resume", "checkpoint to continue from: a path, 'latest' or 'interrupt'"),
     flag(
         "--recipe",
-        "as the preset says, or AdamW with clipping, cosine, averaging and copy-paste",
+        "original: the preset's own; modern: AdamW, gradient clipping, cosine schedule, weight "
+        "averaging and copy-paste",
         str,
         choices=RECIPES,
     ),
-    flag("--start_iter", "iteration to resume at; -1 asks the checkpoint, 0 begins anew", int, -1),
+    flag("--start_iter", "iteration to resume at; -1: the checkpoint's, 0: the start", int, -1),
 )
 HOW = (
     flag("--epochs", "passes over the images, instead of the preset's iterations", float),
-    flag("--batch_size", "images per step; the released presets say 8", int),
+    flag("--batch_size", "images per step; 8 in the released presets", int),
     flag("--lr --learning_rate", "initial learning rate", float),
     flag("--momentum", "SGD momentum", float),
-    flag("--decay --weight_decay", "weight decay, of SGD as of AdamW", float),
+    flag("--decay --weight_decay", "weight decay, for SGD and AdamW", float),
     flag("--gamma", "factor of the learning rate at each step of the schedule", float),
-    flag("--no_autoscale", "keep the schedule whatever the batch size", switch="autoscale"),
-    flag("--batch_alloc", "run each batch in parts, as in 4,2,2, to save memory"),
-    flag("--accumulate", "the same in so many equal parts", int),
+    flag("--no_autoscale", "do not adapt the schedule to the batch size", switch="autoscale"),
+    flag("--batch_alloc", "run each batch in parts of these sizes, such as 4,2,2, to save memory"),
+    flag("--accumulate", "run each batch in this many equal parts, to save memory", int),
     flag("--num_workers", "data loading processes", int, min(4, os.cpu_count() or 1)),
 )
 OUTPUT = (
-    flag("--name", "of the run, in the names of its files; by default the preset's"),
-    flag("--save_folder", "for checkpoints", Path, Path("weights")),
-    flag("--log_folder", "for <name>.log and the folder <name>", Path, Path("logs")),
+    flag("--name", "name of the run and of its files; by default the preset's"),
+    flag("--save_folder", "folder for checkpoints", Path, Path("weights")),
+    flag("--log_folder", "folder for <name>.log and the folder <name>", Path, Path("logs")),
     flag(
-        "--save_interval", "iterations between checkpoints: 10000, or a fifth of a shorter run", int
+        "--save_interval",
+        "iterations between checkpoints; by default 10000, or a fifth of a shorter run",
+        int,
     ),
-    flag("--keep_latest", "delete the previous checkpoint after a save ...", bool, False),
-    flag("--keep_latest_interval", "... except at multiples of this iteration", int, 100_000),
+    flag("--keep_latest", "after each save, delete the previous checkpoint", bool, False),
+    flag(
+        "--keep_latest_interval",
+        "with --keep_latest: keep checkpoints at multiples of this iteration",
+        int,
+        100_000,
+    ),
     flag("--no_interrupt", "save no checkpoint on Ctrl-C", switch="interrupt"),
     flag("--no_log", "write no log file", switch="log"),
     flag("--log_gpu", "show the GPU memory in use", bool, False),
     flag("--validation_size", "images to validate on; -1 for no validation", int, 5000),
     flag(
         "--validation_epoch",
-        "epochs between validations, -1 for only a last one; by default 2, or more for small data",
+        "epochs between validations, -1: only one, at the end; by default 2, or more for small "
+        "data",
         int,
     ),
-    flag("--patience", "stop after so many validations without a better mask AP", int),
+    flag("--patience", "stop after this many validations without a better mask AP", int),
     flag("--tensorboard", "write TensorBoard events beside the log", bool, False),
-    flag("--no_report", "no description of the data before, no report at the end", switch="report"),
+    flag("--no_report", "write no dataset report before and no report at the end", switch="report"),
 )
 
 
@@ -94,8 +103,8 @@ def parse_arguments(description: str | None, argv: Sequence[str] | None) -> Star
     """Read the command line of train.py.
 
     Returns:
-        The configuration, the other options, and the checkpoint to go on from or to take weights
-        from, if any.
+        The configuration, the other options, and the checkpoint to continue from or to take
+        weights from, if any.
 
     Raises:
         UsageError: flags that contradict each other, an unknown preset or setting, or a checkpoint
@@ -103,9 +112,9 @@ def parse_arguments(description: str | None, argv: Sequence[str] | None) -> Star
     """
     parser = make_parser("train.py", description)
     add_flags(parser, "what to train", WHAT)
-    add_flags(parser, "how the data are taken (by default as published)", DATA)
-    add_flags(parser, "optimisation (by default as the preset says)", HOW)
-    add_flags(parser, "what is kept", OUTPUT)
+    add_flags(parser, "how annotations are used (by default as published)", DATA)
+    add_flags(parser, "optimisation (by default the preset's)", HOW)
+    add_flags(parser, "output and validation", OUTPUT)
     add_machine_flags(parser)
     args = parser.parse_args(argv)
     _check(args)
@@ -131,7 +140,7 @@ def parse_arguments(description: str | None, argv: Sequence[str] | None) -> Star
             "backbone; --weights and --resume bring their own"
         )
     name = run_name(args, resumed) or config.name
-    # A restarted run goes on, whatever --start_iter said when it began.
+    # A restarted run continues, whatever --start_iter was when it began.
     start_iteration = -1 if restarted else args.start_iter
     options = _options(args, name, resumed is not None, start_iteration)
     return config, options, checkpoint
@@ -147,7 +156,7 @@ def _check_name(name: str | None) -> None:
 
 
 def _check(args: argparse.Namespace) -> None:
-    """Refuse what cannot work, before anything is loaded."""
+    """Refuse values and flags that cannot work, before anything is loaded."""
     at_least(args, batch_size=1, save_interval=1, accumulate=1, patience=1, num_workers=0)
     if args.epochs is not None and not 0 < args.epochs < math.inf:
         raise UsageError(f"--epochs={args.epochs}: expected more than 0")
@@ -163,7 +172,7 @@ def _check(args: argparse.Namespace) -> None:
 
 
 def _check_pairs(args: argparse.Namespace) -> None:
-    """Refuse flags one of which leaves another without effect."""
+    """Refuse pairs of flags where one leaves the other without effect."""
     if args.patience and args.validation_epoch is not None and args.validation_epoch < 1:
         raise UsageError(
             f"--patience={args.patience} needs several validations: with "
@@ -219,7 +228,7 @@ def resumed_checkpoint(args: argparse.Namespace) -> Checkpoint | None:
     """Read the checkpoint that --resume names, if it is given.
 
     Raises:
-        UsageError: there is none.
+        UsageError: the checkpoint does not exist.
     """
     if not args.resume:
         return None
@@ -240,7 +249,7 @@ def _restarted_checkpoint(folder: Path) -> Checkpoint | None:
 
 
 def run_name(args: argparse.Namespace, resumed: Checkpoint | None = None) -> str | None:
-    """Return the name that the flags, or the file to go on from, give to a run; None for none."""
+    """Return a run's name, from the flags or the checkpoint that it continues; None for none."""
     if args.name or args.config:
         return args.name or named_config(args.config).name
     if resumed is None:
@@ -257,7 +266,7 @@ def configure(args: argparse.Namespace, checkpoint: Checkpoint | None, resume: b
     Args:
         args: the flags.
         checkpoint: of --resume or --weights, if any.
-        resume: take over how it was trained, and not only its model.
+        resume: take over the checkpoint's training settings as well, not only its model.
 
     Raises:
         UsageError: an unknown preset or setting, or an impossible value.
