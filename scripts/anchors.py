@@ -1,7 +1,7 @@
-"""Measure how well a preset's anchors meet the objects of a dataset, and propose better ones.
+"""Measure how well a preset's anchors match the objects of a dataset, and propose better ones.
 
-An object is learned from the anchors that overlap it with an IoU of 0.5 or more; one that meets no
-such anchor has only its best one. Objects are measured where training puts them, at S x S pixels.
+An object is learned from the anchors whose IoU with it is 0.5 or more; without such an anchor, only
+from its best one. Objects are measured at their size in training, at S x S pixels.
 
 Examples:
   python scripts/anchors.py my_folder --config=yolact_resnet50
@@ -44,8 +44,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         "options",
         (
             flag("--config", "preset", str, "yolact_base"),
-            flag("--scales", "anchor sides on each level; by default as many as now", int),
-            flag("--ratios", "shapes; by default as many as now", int),
+            flag("--scales", "number of anchor sides per level; by default the preset's", int),
+            flag("--ratios", "number of aspect ratios; by default the preset's", int),
             *DATA,
             SETTING,
         ),

@@ -32,7 +32,7 @@ ITEM = re.compile(r"^(\w[\w, ]*): ", re.MULTILINE)
 def main(argv: Sequence[str] | None = None) -> None:
     """Write the page and print its path."""
     parser = make_parser("api_reference.py", __doc__)
-    parser.add_argument("--out", type=Path, default=PAGE, help="the page to write")
+    parser.add_argument("--out", type=Path, default=PAGE, help="page to write")
     print(write_text(parser.parse_args(argv).out, reference()))
 
 

@@ -1,7 +1,7 @@
 """Spoil labels of a dataset, and count how many of them `yolact check --with` suggests first.
 
-Of persons, which the bundled model knows, some become another class, some move by 40 % of their
-width or height, some are deleted; some images are copied, half of them encoded anew.
+Some persons, the class that the bundled model knows, get another class, some move by 40 % of their
+width or height, some are deleted; some images are copied, half of them re-encoded.
 
 Example:
   python scripts/bench_doctor.py coco_small --seeds=0,1,2
@@ -63,11 +63,11 @@ def main(argv: Sequence[str] | None = None) -> None:
         parser,
         "options",
         (
-            flag("--with", "model that looks", str, "yolact_lite2_person", dest="model"),
-            flag("--class", "of the objects to spoil", str, "person", dest="name"),
-            flag("--side", "least width and height of these, in pixels", int, 96),
-            flag("--first", "suggestions that count", int, 60),
-            flag("--seeds", "separated by commas", str, "0,1,2"),
+            flag("--with", "model that checks", str, "yolact_lite2_person", dest="model"),
+            flag("--class", "class of the objects to spoil", str, "person", dest="name"),
+            flag("--side", "minimum width and height of these objects, in pixels", int, 96),
+            flag("--first", "number of first suggestions that count", int, 60),
+            flag("--seeds", "seeds, separated by commas", str, "0,1,2"),
         ),
     )
     args = parser.parse_args(argv)

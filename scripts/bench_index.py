@@ -1,7 +1,7 @@
 """Measure how fast a dataset of COCO's size loads, and how much memory it takes in the workers.
 
-The dataset is made up, of image files without pixels, with annotations drawn from another dataset.
-Workers then ask for all annotations of all images, in a random order.
+The dataset is synthetic: image files without pixels, with annotations sampled from another dataset.
+Workers then ask for all annotations of all images, in random order.
 
 Example:
   python scripts/bench_index.py path/to/coco_small
@@ -149,12 +149,12 @@ def iterate(dataset: CocoInstances, workers: int, passes: int) -> None:
 def main(argv: Sequence[str] | None = None) -> None:
     """Generate, load, iterate."""
     parser = make_parser("bench_index.py", __doc__)
-    parser.add_argument("dataset", help="whose annotations are drawn from; as in train.py")
+    parser.add_argument("dataset", help="source of the annotations; as in train.py")
     options = (
-        flag("--images", "how many", int, 118_000),
-        flag("--annotations", "how many", int, 860_000),
-        flag("--workers", "processes of the loader", int, 4),
-        flag("--passes", "over all images", int, 2),
+        flag("--images", "number of images", int, 118_000),
+        flag("--annotations", "number of annotations", int, 860_000),
+        flag("--workers", "loader processes", int, 4),
+        flag("--passes", "passes over all images", int, 2),
     )
     add_flags(parser, "options", options)
     args = parser.parse_args(argv)

@@ -1,9 +1,9 @@
-"""Kill training, evaluation, folder and video runs at random moments, and let them go on.
+"""Kill training, evaluation, folder and video runs at random moments, and resume them.
 
-A kill is SIGKILL, which no process sees coming. After each, every file of a final name is opened,
-and what was finished before must still be; the run that goes on is killed as well, until one ends.
-What that leaves must be what a run leaves that nobody killed, to the byte, or for a checkpoint to
-the bit of every weight.
+A kill is SIGKILL, which a process cannot catch. After each, every file with a final name is opened,
+and what was finished before must still be there; the resumed run is killed as well, until one ends.
+Its output must equal that of an undisturbed run, to the byte, or for a checkpoint to the bit of
+every weight.
 
 Example:
   python scripts/bench_kills.py --kills=50
@@ -94,9 +94,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         parser,
         "options",
         (
-            flag("--kills", "of each kind of run", int, 50),
+            flag("--kills", "kills for each kind of run", int, 50),
             flag("--only", "one kind", choices=("training", "evaluation", "folder", "video")),
-            flag("--seed", "of the moments", int, 0),
+            flag("--seed", "seed of the moments", int, 0),
         ),
     )
     args = parser.parse_args(argv)

@@ -1,4 +1,4 @@
-"""Measure how fast one process makes training input, and the time of each stage.
+"""Measure how fast one process prepares training input, and the time of each stage.
 
 Example:
   python scripts/bench_loader.py path/to/coco_small --image_size=550
@@ -29,9 +29,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         parser,
         "options",
         (
-            flag("--image_size", "S", int, 550),
-            flag("--images", "images in a round, at most", int, 325),
-            flag("--rounds", "rounds, of which the median counts", int, 3),
+            flag("--image_size", "input side S in pixels", int, 550),
+            flag("--images", "maximum number of images per round", int, 325),
+            flag("--rounds", "rounds; the median counts", int, 3),
         ),
     )
     args = parser.parse_args(argv)

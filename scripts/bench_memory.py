@@ -1,7 +1,7 @@
 """Measure threads, open files and memory of long runs: a folder of images, and a video.
 
-Images and video are generated, small, so that it is the number that counts. All combined files are
-written, and pictures; the video is tracked, with key frames.
+Images and video are generated and small, so that their number is what counts. All combined files
+and pictures are written; the video is tracked, with key frames.
 
 Example:
   python scripts/bench_memory.py --images=10000 --minutes=30
@@ -49,10 +49,10 @@ def main(argv: Sequence[str] | None = None) -> None:
         parser,
         "options",
         (
-            flag("--images", "of the folder; 0 for no such run", int, 10_000),
-            flag("--minutes", "of the video, at 30 frames per second; 0 for no such run", int, 30),
-            flag("--samples", "of each run", int, 10),
-            flag("--side", "of the images and frames, in pixels", int, 96),
+            flag("--images", "images in the folder; 0 for no such run", int, 10_000),
+            flag("--minutes", "length of the video, at 30 frames/s; 0 for no such run", int, 30),
+            flag("--samples", "measurements in each run", int, 10),
+            flag("--side", "side of the images and frames, in pixels", int, 96),
         ),
     )
     args = parser.parse_args(argv)

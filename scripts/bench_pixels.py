@@ -1,9 +1,9 @@
 """Time the steps from detections to pixels: assembling masks, encoding run lengths, drawing.
 
-The detections are random: boxes of all sizes, masks from smooth prototypes. Times are of one
-processor core, which other programs do not lengthen. `--compare` lets four ways to full-size masks
-and run lengths take turns: the compiled kernels, what serves where they are absent, torch's
-resizing of whole masks, and that with pycocotools.
+The detections are random: boxes of all sizes, masks from smooth prototypes. Times are processor
+time of one core, which other programs do not lengthen. `--compare` measures four ways to full-size
+masks and run lengths in turn: the compiled kernels, their fallback, torch's resizing of whole
+masks, and the same with pycocotools.
 
 Examples:
   python scripts/bench_pixels.py --detections=100

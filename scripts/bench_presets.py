@@ -1,9 +1,9 @@
 """Compare light models: train them equally, time them in turn, and show what accuracy costs.
 
-Every step adds to OUTPUT/results.json; what is trained already is passed over. So that a short
-training tells something, pyramid, ProtoNet and head start from the bundled model of persons; the
-backbones start from ImageNet, all of them, and the convolutions between the two from nothing. Batch
-norm and the stages before stride 8 stay as ImageNet left them.
+Every step adds to OUTPUT/results.json; models that are already trained are skipped. To make a short
+training meaningful, pyramid, ProtoNet and head start from the bundled model of persons; all
+backbones start from ImageNet, and the convolutions between the two from random weights. Batch norm
+and the stages before stride 8 keep their ImageNet weights.
 
 Examples:
   python scripts/bench_presets.py train OUTPUT --dataset=persons
@@ -77,16 +77,16 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Do one of the three steps."""
     parser = make_parser("bench_presets.py", __doc__)
     parser.add_argument("step", choices=list(STEPS))
-    parser.add_argument("output", type=Path, help="folder of results.json and the checkpoints")
+    parser.add_argument("output", type=Path, help="folder for results.json and the checkpoints")
     add_flags(
         parser,
         "options",
         (
-            flag("--dataset", "train: to learn from and to score on; time: to calibrate INT8"),
-            flag("--images", "train: how many, for each variant", int, 800),
+            flag("--dataset", "train: dataset to train and score on; time: to calibrate INT8"),
+            flag("--images", "train: number of images for each variant", int, 800),
             flag("--video", "time: a file, for frames per second from file to file"),
             flag("--max_images", "time: frames of the video", int, 100),
-            flag("--calibration_images", "time: for INT8; 0 leaves it out", int, 100),
+            flag("--calibration_images", "time: images for INT8; 0: no INT8", int, 100),
             flag("--plot", "table: picture to write", Path),
         ),
     )

@@ -1,6 +1,6 @@
 """Measure how long a report takes to write, and to open in Chromium (pip install playwright).
 
-Its detections are made up: the objects of generated scenes, shifted, renamed, dropped, repeated.
+Its detections are synthetic: the objects of generated scenes, shifted, renamed, dropped, repeated.
 
 Example:
   python scripts/bench_report.py results/bench_report --images=500 --browser=/usr/bin/chromium
@@ -43,14 +43,14 @@ SLIDE = """async (value) => {
 def main(argv: Sequence[str] | None = None) -> None:
     """Print seconds, milliseconds and megabytes."""
     parser = make_parser("bench_report.py", __doc__)
-    parser.add_argument("folder", help="gets the report", type=Path)
+    parser.add_argument("folder", help="folder for the report", type=Path)
     flags = (
-        flag("--images", "scenes that are evaluated", int, 500),
-        flag("--image_size", "their side in pixels", int, 640),
-        flag("--detections", "in each of them", int, 30),
+        flag("--images", "scenes to evaluate", int, 500),
+        flag("--image_size", "side of the scenes in pixels", int, 640),
+        flag("--detections", "detections in each scene", int, 30),
         flag("--shown", "images that the report shows", int, 500),
         flag("--browser", "path of Chromium; by default Playwright's own"),
-        flag("--rounds", "times that the page is opened; the median counts", int, 5),
+        flag("--rounds", "number of times to open the page; the median counts", int, 5),
     )
     add_flags(parser, "options", flags)
     args = parser.parse_args(argv)

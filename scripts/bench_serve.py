@@ -1,8 +1,8 @@
-"""Load `yolact serve` on this machine, and see that every answer belongs to its request.
+"""Put load on `yolact serve` on this machine, and check that every answer belongs to its request.
 
-The pictures are generated scenes, all different. Each is segmented directly first; then clients,
-which send their next request when an answer has come, post them in turn to a server in a process of
-its own. An answer is right if its names and run lengths are those of its own picture.
+The pictures are generated scenes, all different. Each is segmented directly first; then clients
+post them in turn to a server in a process of its own, each waiting for an answer before its next
+request. An answer is right if its names and run lengths are those of its own picture.
 
 Example:
   python scripts/bench_serve.py --requests=400 --clients=1,4,8,16
@@ -62,12 +62,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Print a table."""
     parser = make_parser("bench_serve.py", __doc__)
     flags = (
-        flag("--trained_model", "a name or file, as in yolact serve", str, MODEL),
-        flag("--precision", "of the server and of the direct prediction", str, "float32"),
-        flag("--images", "different pictures", int, 50),
-        flag("--image_size", "their side in pixels", int, 480),
-        flag("--requests", "of all clients together, in each row", int, 400),
-        flag("--clients", "at a time, a row for each number", str, "1,4,8,16"),
+        flag("--trained_model", "model name or file, as in yolact serve", str, MODEL),
+        flag("--precision", "precision of the server and of the direct prediction", str, "float32"),
+        flag("--images", "number of different pictures", int, 50),
+        flag("--image_size", "side of the pictures in pixels", int, 480),
+        flag("--requests", "requests of all clients together, in each row", int, 400),
+        flag("--clients", "numbers of simultaneous clients, one row each", str, "1,4,8,16"),
     )
     add_flags(parser, "options", flags)
     args = parser.parse_args(argv)

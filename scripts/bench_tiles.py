@@ -1,7 +1,7 @@
-"""Measure what tiles find in large images, against one look at the whole, and what they take.
+"""Measure the accuracy and cost of tiles in large images, against one pass over the whole image.
 
-The images are generated: shapes of all sizes, small ones most, scattered over clutter, with exact
-masks. Then one far larger is made, in a file, to see how much memory tiles take beside it.
+The images are generated: shapes of all sizes, mostly small, scattered over clutter, with exact
+masks. A far larger one is then written to a file, to see how much memory tiles take beside it.
 
 Example:
   python scripts/bench_tiles.py --images=4 --huge=20000
@@ -56,10 +56,10 @@ def main(argv: Sequence[str] | None = None) -> None:
         parser,
         "options",
         (
-            flag("--images", "generated images to score", int, 4),
-            flag("--side", "of these, in pixels", int, 2048),
-            flag("--tile", "side of a tile", int, 512),
-            flag("--huge", "side of the image in a file; 0 for none", int, 20000),
+            flag("--images", "number of generated images to score", int, 4),
+            flag("--side", "side of these images in pixels", int, 2048),
+            flag("--tile", "side of a tile in pixels", int, 512),
+            flag("--huge", "side of the far larger image in pixels; 0 for none", int, 20000),
         ),
     )
     args = parser.parse_args(argv)

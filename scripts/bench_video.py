@@ -1,8 +1,8 @@
-"""Measure what key frames and tracks do to a video: masks, identities, flicker, speed, delay.
+"""Measure how key frames and tracks affect a video: masks, identities, flicker, speed, delay.
 
-Generated videos tell the truth to the pixel; of other videos the truth is what the network finds in
-every frame. Then a camera that is faster than the network, and large models in 8 bits from file to
-file.
+Generated videos have exact ground truth; for other videos, what the network finds in every frame
+serves as truth. Then come a camera that is faster than the network, and large models in 8 bits from
+file to file.
 
 Example:
   python scripts/bench_video.py --clips=videos --plot=video.png > table.md
@@ -70,10 +70,10 @@ def main(argv: Sequence[str] | None = None) -> None:
         parser,
         "options",
         (
-            flag("--frames", "of each generated video; 0 for none", int, 100),
-            flag("--height", "of these, in pixels", int, 384),
+            flag("--frames", "frames of each generated video; 0 for none", int, 100),
+            flag("--height", "height of the generated videos in pixels", int, 384),
             flag("--clips", "folder of other videos, with people", Path),
-            flag("--clip_frames", "of each of these", int, 90),
+            flag("--clip_frames", "frames of each other video", int, 90),
             flag("--live", "seconds of a camera; 0 for none", int, 10),
             flag("--large_frames", "frames for large models in 8 bits; 0 for none", int, 60),
             flag("--plot", "also draw the first table to this file", Path),

@@ -1,6 +1,6 @@
-"""Describe a dataset, and list what looks wrong in it: the exit code is 1 if anything is wrong.
+"""Describe a dataset, and list what looks wrong in it; exit with code 1 if anything is wrong.
 
-Any format that train.py takes is understood. With a model it also lists the labels that the model
+Any format that train.py takes is understood. With a model, list also the labels that it
 contradicts.
 
 Examples:
@@ -50,21 +50,21 @@ from yolact.training.pictures import picture_of_training_data, training_data
 
 FLAGS = (
     flag("--config", "preset, for its input size and anchors", str, "yolact_base"),
-    flag("--picture", "JPEG file to show augmented training images in", Path),
-    flag("--shown", "problems to list of each kind", int, 10),
+    flag("--picture", "JPEG file for a picture of augmented training images", Path),
+    flag("--shown", "number of problems to list for each kind", int, 10),
     *DATA,
     flag("--set", "as in train.py", str, [], action="append", metavar="PATH=VALUE"),
 )
 MODEL_FLAGS = (
     flag("--with", "model whose detections are compared with the labels", dest="model"),
-    flag("--suspects", "labels to list that it contradicts, at most", int, MOST),
-    flag("--sheet", "JPEG file with a picture of each of them", Path),
+    flag("--suspects", "most contradicted labels to list", int, MOST),
+    flag("--sheet", "JPEG file for pictures of these labels", Path),
     flag("--device", "auto, cpu, cuda, cuda:1 or mps", str, "auto"),
 )
 FILE_FLAGS = (
-    flag("--report", "HTML file with everything, and examples as pictures", Path),
-    flag("--json", "file for everything as JSON", Path),
-    flag("--fix", "new folder for a mended copy, as COCO", Path, metavar="FOLDER"),
+    flag("--report", "HTML file for the whole report, with pictures of examples", Path),
+    flag("--json", "JSON file for the whole report", Path),
+    flag("--fix", "new folder for a corrected copy in COCO format", Path, metavar="FOLDER"),
     flag("--link", "link the images of the copy instead of copying them", bool),
 )
 

@@ -1,7 +1,8 @@
-"""Put models side by side on one dataset: average precision, speed and size, and the trade-off.
+"""Compare models on one dataset: average precision, speed and size, and the trade-off.
 
-All find everything that counts for the AP, in the precision that is fast here; for the speed they
-take turns at each image. Writes compare.csv and compare.png, the plot of AP over time.
+All models find everything that counts for the AP, in the precision that is fast on this machine;
+for the speed they take turns at each image. Writes compare.csv and compare.png, the plot of AP over
+time.
 
 Examples:
   python scripts/compare.py a.pth b.pth --dataset=my_data --out=results/compare
@@ -110,11 +111,11 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         parser,
         "options",
         (
-            flag("--dataset", "as in eval.py; by default the one of the first model"),
+            flag("--dataset", "as in eval.py; by default the first model's"),
             flag("--out", "folder to write to", Path, Path("results/compare")),
-            flag("--max_images", "images to score; -1 for all", int, -1),
+            flag("--max_images", "number of images to score; -1 for all", int, -1),
             flag("--max_detections", "as in eval.py", int),
-            flag("--speed_images", "images to time", int, 50),
+            flag("--speed_images", "number of images to time", int, 50),
             flag("--engine", "what runs the networks", str, "auto", choices=get_args(EngineName)),
             flag("--detect", "compare boxes, not masks", bool),
         ),

@@ -1,8 +1,9 @@
 """Convert checkpoints: those of 2019 to ours and back, without loss, and other projects' to ours.
 
-A target such as hf:owner/name is uploaded to the hub of Hugging Face.
+A target such as hf:owner/name is uploaded to the Hugging Face hub.
 
-The file's tensors tell whose it is: mmdetection, YolactEdge, Yolact_minimal, or YOLACT of 2019.
+The project is recognised by the file's tensors: mmdetection, YolactEdge, Yolact_minimal, or YOLACT
+of 2019.
 Datasets are converted by convert_dataset.py; `yolact convert` does both, datasets with --format.
 
 Examples:
@@ -62,18 +63,19 @@ def main(argv: Sequence[str] | None = None) -> None:
         (
             flag(
                 "--to",
-                "a file of ours or of 2019, or a folder in the form of the hub",
+                "ours: our file; official: file of 2019; folder: as on the Hugging Face hub",
                 str,
                 "ours",
                 choices=("ours", "official", "folder"),
             ),
-            flag("--config", "preset, where neither the file nor its name tells"),
+            flag("--config", "preset, if neither the file nor its name determines it"),
             flag("--half", "store weights as float16, without what --resume needs", bool),
             flag(
-                "--average", "other weights of the same network, to average with; not to --resume"
+                "--average",
+                "other weights of the same network, to average with; the result cannot be resumed",
             ),
-            flag("--share", "of the file's own weights in the average; by default 0.5", float),
-            flag("--private", "let only you see a new repository of the hub", bool),
+            flag("--share", "weight of the source file in the average; by default 0.5", float),
+            flag("--private", "make a new repository on the hub private", bool),
             SETTING,
         ),
     )

@@ -1,6 +1,6 @@
-"""Convert a dataset to another format: classes, splits and masks stay what they are.
+"""Convert a dataset to another format: classes, splits and masks stay unchanged.
 
-Any format that train.py takes is read; docs/formats.md says what each can hold.
+Any format that train.py takes is read; docs/formats.md says what each format can hold.
 
 Examples:
   python scripts/convert_dataset.py my_data out --format=labelme
@@ -34,7 +34,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         "options",
         (
             flag("--format", "format to write", required=True, choices=list(WRITERS)),
-            flag("--images", "what to do with them", str, "copy", choices=("copy", "link", "none")),
+            flag("--images", "how to add images", str, "copy", choices=("copy", "link", "none")),
             flag("--overwrite", "write into a folder that is not empty", bool),
         ),
     )

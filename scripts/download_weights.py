@@ -22,7 +22,7 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "names", nargs="*", metavar="NAME", help=f"one or more of {', '.join(OFFICIAL_WEIGHTS)}"
     )
-    parser.add_argument("--folder", type=Path, default=Path("weights"), help="where to put them")
+    parser.add_argument("--folder", type=Path, default=Path("weights"), help="folder to write to")
     parser.add_argument("--list", action="store_true", help="print the names and addresses")
     options = parser.parse_args(arguments)
     unknown = [name for name in options.names if name not in OFFICIAL_WEIGHTS]

@@ -1,7 +1,7 @@
 """Export a model to OpenVINO (.xml) or ONNX (.onnx), for eval.py, Predictor and other programs.
 
-The file runs batches of any size, and carries class names and input statistics. It is compared with
-PyTorch before success is reported. How other programs use it: docs/export.md.
+The file runs batches of any size, and contains class names and input statistics. Before success is
+reported, its results are compared with PyTorch's. Use in other programs: docs/export.md.
 
 Examples:
   python scripts/export.py bundled.xml
@@ -75,18 +75,18 @@ def main(argv: Sequence[str] | None = None) -> None:
         (
             flag(
                 "--trained_model",
-                "checkpoint, released name, hf:owner/name, latest",
+                "checkpoint, released name, hf:owner/name, or 'latest'",
                 str,
                 BUNDLED,
             ),
-            flag("--config", "preset, where neither the file nor its name tells"),
+            flag("--config", "preset, if neither the file nor its name determines it"),
             flag("--image_size", "side of the input in pixels; default: the model's", int),
             flag("--dynamic", "take inputs of any height and width", bool),
             flag("--opset", "operator set (ONNX); default: PyTorch's", int),
             flag("--half", "store the weights as float16 (OpenVINO)", bool),
-            flag("--int8", "quantise to 8 bits, and tell the AP it costs (OpenVINO)", bool),
+            flag("--int8", "quantise to 8 bits, and report the loss of AP (OpenVINO)", bool),
             flag("--dataset", "with --int8: as in eval.py; default: the model's own"),
-            flag("--calibration_images", "with --int8: training images to look at", int, 200),
+            flag("--calibration_images", "with --int8: training images to calibrate on", int, 200),
             flag("--max_images", "with --int8: validation images to score; -1 for all", int, -1),
         ),
     )

@@ -20,16 +20,16 @@ CLIP_FRAMES, CLIP_FPS, CLIP_HW = 150, 25.0, (480, 480)
 def main(argv: Sequence[str] | None = None) -> None:
     """Write both splits, and the video if wanted; print the path of each result."""
     parser = make_parser("make_shapes.py", __doc__)
-    parser.add_argument("out", type=Path, help="folder to write; made if absent")
+    parser.add_argument("out", type=Path, help="folder to write; created if absent")
     add_flags(
         parser,
         "options",
         (
-            flag("--train", "training scenes", int, 200),
-            flag("--val", "validation scenes", int, 50),
+            flag("--train", "number of training scenes", int, 200),
+            flag("--val", "number of validation scenes", int, 50),
             flag("--image_size", "side of the images in pixels", int, 256),
             flag("--video", "write clip.mp4 as well", bool),
-            flag("--seed", "another seed gives other scenes", int, 0),
+            flag("--seed", "seed of the scenes", int, 0),
         ),
     )
     args = parser.parse_args(argv)

@@ -1,6 +1,6 @@
 """Draw the pictures of docs/how_it_works.md: what prototypes are, and how they become masks.
 
-The bundled model looks at the portrait of Grace Hopper (US Navy, public domain) that comes with
+The bundled model segments the portrait of Grace Hopper (US Navy, public domain) that comes with
 matplotlib.
 """
 
@@ -48,7 +48,7 @@ class Parts(NamedTuple):
 def main(argv: Sequence[str] | None = None) -> None:
     """Write both pictures and print their paths."""
     parser = make_parser("method_pictures.py", __doc__)
-    parser.add_argument("--folder", type=Path, default=ROOT / "docs", help="for the two pictures")
+    parser.add_argument("--folder", type=Path, default=ROOT / "docs", help="folder to write to")
     folder = parser.parse_args(argv).folder
     folder.mkdir(parents=True, exist_ok=True)
     image = read_image(PORTRAIT)

@@ -1,4 +1,4 @@
-"""Overfit a light preset, from scratch, to a few real images, to see that every loss falls.
+"""Overfit a light preset from scratch to a few real images, to check that every loss falls.
 
 Example:
   python scripts/overfit.py path/to/coco_small --images=8
@@ -37,12 +37,12 @@ def main(argv: Sequence[str] | None = None) -> None:
         "options",
         (
             flag("--images", "number of images", int, 8),
-            flag("--min_area", "least area of each object, as a share of the image", float, 0.01),
-            flag("--image_size", "side of the network input", int, 256),
+            flag("--min_area", "minimum area of an object, as a share of the image", float, 0.01),
+            flag("--image_size", "side of the network input in pixels", int, 256),
             flag("--config", "preset", str, "yolact_resnet18"),
             flag("--iterations", "steps, each on all images", int, 400),
             flag("--lr", "learning rate", float, 4e-3),
-            flag("--precision", "of the arithmetic", str, "bfloat16"),
+            flag("--precision", "precision of the arithmetic", str, "bfloat16"),
             flag("--output", "folder for data, weights and log", Path, Path("results/overfit")),
         ),
     )

@@ -1,4 +1,4 @@
-"""Plot a training log: the terms of the loss, or average precision, over the iterations.
+"""Plot a training log: the loss terms, or average precision, over the iterations.
 
 python scripts/plot_loss.py logs/yolact_base.log
 python scripts/plot_loss.py logs/yolact_base.log val --out ap.png
@@ -35,7 +35,7 @@ def _values(data: Record, what: str) -> dict[str, float | None]:
 def main(argv: Sequence[str] | None = None) -> None:
     """Write the plot and print its path."""
     parser = make_parser("plot_loss.py", __doc__)
-    parser.add_argument("log", type=Path, help="a file of logs/")
+    parser.add_argument("log", type=Path, help="log file, in logs/")
     parser.add_argument("what", nargs="?", choices=("train", "val"), default="train")
     parser.add_argument("--out", type=Path, help="picture to write; by default beside the log")
     args = parser.parse_args(argv)

@@ -1,7 +1,7 @@
 """Show where a training step spends its time: by part of the program, and by kind of operation.
 
-Parts are measured in processor time, of all threads, which other programs disturb little; kinds of
-operation by PyTorch's profiler, as shares.
+Parts are measured in processor time of all threads, which other programs affect little; kinds of
+operation are shares measured by PyTorch's profiler.
 
 Example:
   python scripts/profile_step.py --config=yolact_lite0 --dataset=persons --recipe=modern

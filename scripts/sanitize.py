@@ -1,7 +1,7 @@
 """Build the compiled kernels with AddressSanitizer and UBSan, and attack them.
 
-The attack is scripts/fuzz/kernels.py. It takes GCC with its libasan and libubsan; nothing is
-installed. Exit code 0 means that nothing was reported.
+The attack is scripts/fuzz/kernels.py. Needs GCC with its libasan and libubsan; installs nothing.
+Exit code 0 means that nothing was reported.
 
 Examples:
   python scripts/sanitize.py
@@ -36,8 +36,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         parser,
         "options",
         (
-            flag("--executions", "of each kernel", int, 100_000),
-            flag("--seed", "of the arguments", int, 1),
+            flag("--executions", "calls of each kernel", int, 100_000),
+            flag("--seed", "seed of the arguments", int, 1),
         ),
     )
     args = parser.parse_args(argv)

@@ -1,8 +1,8 @@
-"""Segment more images or videos than one machine can, over a cluster of Ray.
+"""Segment more images or videos than one machine can, on a Ray cluster.
 
-Every machine sees the same folders and has this project installed. The results are those of eval.py
-with the same flags. A worker that dies is replaced; --resume goes on after any end of the run.
-Needs Ray: pip install ".[ray]". How to begin a cluster: docs/distributed.md.
+Every machine must see the same folders and have this project installed. The results are those of
+eval.py with the same flags. A worker that dies is replaced; --resume continues after any end of the
+run. Needs Ray: pip install ".[ray]". How to start a cluster: docs/distributed.md.
 
 Examples:
   python scripts/segment_many.py --images=photos:out --save_coco --workers=2     on this machine
@@ -65,10 +65,10 @@ VIDEOS = "videos"  # what the record of a list of videos is called
 _STORE = 200 * 2**20  # bytes for what workers send, which is text
 
 CLUSTER = (
-    flag("--workers", "processes that segment, each with a model of its own", int, 1),
-    flag("--worker_cpus", "processors of each", int, 1),
-    flag("--worker_gpus", "GPUs of each; 0.5 lets two share one", float, 0.0),
-    flag("--address", "of a running cluster, or auto; by default one begins on this machine"),
+    flag("--workers", "processes that segment, each with its own copy of the model", int, 1),
+    flag("--worker_cpus", "processors per worker", int, 1),
+    flag("--worker_gpus", "GPUs per worker; 0.5 lets two share one", float, 0.0),
+    flag("--address", "address of a running cluster, or auto; by default start one here"),
 )
 
 Pair = tuple[str, str]

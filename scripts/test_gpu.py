@@ -1,7 +1,8 @@
-"""Check and measure everything on this machine's GPU, or on its CPU what that can.
+"""Check and measure everything on this machine's GPU, or what its CPU can run.
 
-It needs a checkout and torch, torchvision, numpy, OpenCV, pillow, tqdm and matplotlib; what needs
-more is left out, and told. The checks are in tests/gpu; gpu.json and gpu.txt hold what they found.
+Needs a checkout and torch, torchvision, numpy, OpenCV, pillow, tqdm and matplotlib; checks that
+need more are skipped and reported. The checks are in tests/gpu; gpu.json and gpu.txt hold the
+findings.
 
 Examples:
   python scripts/test_gpu.py                          the first GPU

@@ -1,7 +1,7 @@
 """Call every compiled kernel with random and hostile arguments.
 
-A call may return, or refuse them by an error. What it reads or writes outside of its arguments is
-seen in a build with sanitizers: scripts/sanitize.py makes one, and runs this with it.
+A call may return, or refuse them by an error. Reads and writes outside of its arguments are seen
+in a build with sanitizers: scripts/sanitize.py makes one, and runs this script with it.
 
 Examples:
   python scripts/fuzz/kernels.py --executions=100000
@@ -226,9 +226,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     form = argparse.RawDescriptionHelpFormatter
     flags = argparse.ArgumentParser("kernels.py", description=__doc__, formatter_class=form)
     flags.add_argument("kernel", nargs="?", default="all", choices=[*KERNELS, "all"])
-    flags.add_argument("--executions", type=int, default=100_000, help="of each kernel")
-    flags.add_argument("--seed", type=int, default=1, help="of the arguments")
-    flags.add_argument("--kernels", type=Path, help="file of another build of them")
+    flags.add_argument("--executions", type=int, default=100_000, help="calls of each kernel")
+    flags.add_argument("--seed", type=int, default=1, help="seed of the arguments")
+    flags.add_argument("--kernels", type=Path, help="file of another build of the kernels")
     args = flags.parse_args(argv)
     kernels = load(args.kernels)
     if kernels is None:

@@ -1,9 +1,9 @@
-"""Feed damaged files to a parser, guided by the code that they reach, and keep what it must not do.
+"""Feed damaged files to a parser, guided by code coverage, and keep those that it fails on.
 
 A parser may return, or raise an error of one line that the project wrote. Everything else is a
-finding: another error, a crash, more than 5 s of processor, or more memory than it is allowed. The
-first input of each kind is kept as OUT/PARSER/KIND. The parser works in a process of its own, which
-is started anew after a crash. Without atheris (pip install atheris) nothing guides the damage.
+finding: another error, a crash, more than 5 s of processor time, or more memory than it is allowed.
+The first input of each kind is kept as OUT/PARSER/KIND. The parser works in a process of its own,
+which is restarted after a crash. Without atheris (pip install atheris) the damage is unguided.
 
 Examples:
   python scripts/fuzz/run.py coco
@@ -59,10 +59,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         metavar="parser",
         help="one of {}, or all".format(", ".join(MODULE_OF)),
     )
-    flags.add_argument("--executions", type=int, default=100_000, help="of each parser")
-    flags.add_argument("--seed", type=int, default=1, help="of the damage, from 1")
-    flags.add_argument("--out", type=Path, default=OUT, help="folder for what is found")
-    flags.add_argument("--input", type=Path, help="read this file alone, and tell what happens")
+    flags.add_argument("--executions", type=int, default=100_000, help="runs of each parser")
+    flags.add_argument("--seed", type=int, default=1, help="seed of the damage, from 1")
+    flags.add_argument("--out", type=Path, default=OUT, help="folder for the findings")
+    flags.add_argument("--input", type=Path, help="read only this file, and report what happens")
     args = flags.parse_args(argv)
     if args.input:
         return _once(args.parser, args.input)
