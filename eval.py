@@ -1,6 +1,6 @@
 """Evaluate YOLACT on a dataset, or run it on images and videos.
 
-Without --trained_model the small bundled model serves, which knows persons.
+Without --trained_model the small bundled model is used, which knows persons.
 
 Examples:
   python eval.py --image=photo.jpg:out.png                   persons, by the bundled model

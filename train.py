@@ -6,7 +6,7 @@ Examples:
   python train.py --dataset=my_folder --weights=yolact_resnet50   the same, fine-tuned
   python train.py --dataset=my_folder --val=0.2                   a fifth held out to validate on
   python train.py --config=yolact_resnet18_shapes                 no download, no GPU
-  python train.py --config=yolact_base --resume=latest            go on after a stop
+  python train.py --config=yolact_base --resume=latest            continue after a stop
   torchrun --nproc-per-node=4 train.py --config=yolact_base       four GPUs, or processes
 """
 
