@@ -1,4 +1,4 @@
-"""The training criterion: match, then weigh the pure losses of layers/losses.py."""
+"""The training criterion: match anchors, then weight the losses of layers/losses.py."""
 
 from __future__ import annotations
 
@@ -29,15 +29,15 @@ from yolact.config import LossConfig
 
 from .mask_rescorer import MaskRescorer
 
-_AT_ONCE = 16  # masks of the network's input that are floats at the same time
+_AT_ONCE = 16  # S x S masks converted to floats at a time: bounds memory
 
 
 class Criterion:
     """Losses of a batch, by name, weighted and averaged.
 
-    All are divided by the number of positive anchors in the batch, those of masks by how many of
-    these belong to an object with a mask, except the semantic loss, which is divided by the number
-    of images.
+    Losses are divided by the number of positive anchors in the batch, except two kinds: mask losses
+    by the number of positive anchors whose object has a mask, the semantic loss by the number of
+    images.
 
     Args:
         config: thresholds and weights.
@@ -52,7 +52,7 @@ class Criterion:
 
         Args:
             predictions: of B images, in training mode.
-            targets: B of them, in pixels of the network input; on the CPU, a GPU waits less.
+            targets: B targets, in pixels of the network input; best on the CPU: a GPU waits less.
 
         Returns:
             Scalars "box", "confidence", "mask", "semantic" and, with re-scoring, "mask_iou".
@@ -77,8 +77,8 @@ class Criterion:
         with_mask = positive & objects.has_mask[matches.objects] if len(objects.boxes) else positive
         (told,) = fetch(torch.stack((positive.sum(dim=1), with_mask.sum(dim=1))))
         counts = told.tolist()  # sync: on the CPU
-        place = positions(positive, sum(counts[0]))  # (N,) of the positives among all anchors
-        index = matches.objects.flatten()[place]  # and their objects
+        place = positions(positive, sum(counts[0]))  # (N,) positive anchors in the flat batch
+        index = matches.objects.flatten()[place]  # (N,) their objects
         anchors = predictions.anchors[place % positive.shape[1]]
         deltas = predictions.box_deltas.flatten(0, 1).index_select(0, place)
         box = self._box_loss(deltas, objects.boxes[index], anchors)
@@ -89,7 +89,7 @@ class Criterion:
         confidence = confidence_loss(
             predictions.class_logits, matches.classes, config.negative_ratio
         )
-        # Of all processes: each one's share of the losses then adds up to those of the whole batch.
+        # Counts of all processes: their losses then add up to those of the whole batch.
         totals = distributed.all_reduce_mean(tensor_like(box, (len(index), len(has_mask))))
         positives, masked = totals.clamp(min=1 / distributed.world_size()).unbind()
         losses = {
@@ -118,14 +118,15 @@ class Criterion:
         """Return the mask loss of a batch and its mask-IoU loss.
 
         Args:
-            predictions: of B images.
+            predictions: predictions for B images.
             objects: the ground truth.
-            counts: of each image, its N positive anchors whose object has a mask.
-            place: (N,) which they are among all anchors, image after image.
-            index: (N,) the object of each.
+            counts: for each image, the number of positive anchors whose object has a mask; N in
+                all.
+            place: (N,) indices of these anchors in the batch, image after image.
+            index: (N,) their objects.
         """
         limit = self.config.masks_to_train
-        if max(counts) > limit:  # a random part stands for all: memory
+        if max(counts) > limit:  # use a random sample, weighted to stand for all: saves memory
             parts = torch.split(torch.arange(len(place), device=place.device), list(counts))
             kept = torch.cat([_sample(part, limit) for part in parts])
             place, index = place[kept], index[kept]
@@ -169,7 +170,7 @@ class Criterion:
             raise ValueError("the criterion needs predictions made in training mode")
         images, classes = logits.shape[:2]
         masks = _shrunk(objects, logits.shape[-2:])
-        # One image after the other: the channels of a single one with images x classes classes.
+        # Treat the batch as a single image with images x classes channels.
         channels, unknown = objects.images * classes + objects.labels, None
         if len(objects.box_targets.boxes):
             windows = box_windows(objects.box_targets.boxes, logits.shape[-2:])
@@ -180,12 +181,12 @@ class Criterion:
 
 
 class _BoxTargets(NamedTuple):
-    """Objects and crowds of which only the box is known.
+    """Objects and crowds whose box is known, but not the mask.
 
     Attributes:
         boxes: (B, 4) xyxy relative.
         labels: (B,) 0-based.
-        images: (B,) where they are.
+        images: (B,) index of their image.
     """
 
     boxes: Tensor
@@ -200,11 +201,11 @@ class _BatchTargets(NamedTuple):
         boxes: (M, 4) xyxy relative.
         labels: (M,) 0-based.
         masks: (M, S, S) bool.
-        images: (M,) where they are.
-        counts: of each image, how many.
-        has_mask: (M,) bool; of the others only the box is known.
-        box_targets: these others, and crowds like them.
-        crowd_boxes: of each image, (Q, 4) xyxy relative.
+        images: (M,) index of their image.
+        counts: number of objects in each image.
+        has_mask: (M,) bool; False where only the box is known.
+        box_targets: the objects without a mask, and crowds without one.
+        crowd_boxes: for each image, (Q, 4) xyxy relative.
     """
 
     boxes: Tensor
@@ -218,7 +219,7 @@ class _BatchTargets(NamedTuple):
 
 
 def _gather(targets: Sequence[Target], device: torch.device) -> _BatchTargets:
-    """Sort out on the CPU, where nothing has to be waited for, and move the rest to the device."""
+    """Filter targets on the CPU, where nothing has to wait, and move the rest to the device."""
     sizes = [len(target) for target in targets]
     corners, labels, is_crowd, has_mask = fetch(
         *(
@@ -226,7 +227,7 @@ def _gather(targets: Sequence[Target], device: torch.device) -> _BatchTargets:
             for name in ("boxes", "labels", "is_crowd", "has_mask")
         )
     )
-    # In their own precision: rounding twice would decide between anchors that overlap alike.
+    # Divide in the original precision: rounding twice would break ties between anchors.
     boxes = (corners / tensor_like(corners, targets[0].masks.shape[:0:-1] * 2)).float()
     usable = (corners[:, 2:] > corners[:, :2]).all(dim=1) & boxes.isfinite().all(dim=1)
     kept, crowds, box_targets = usable & ~is_crowd, usable & is_crowd, usable & ~has_mask
@@ -236,7 +237,7 @@ def _gather(targets: Sequence[Target], device: torch.device) -> _BatchTargets:
         for flags in (kept, crowds)
     )
     masks = torch.cat([upload(target.masks, device) for target in targets])
-    if sum(counts) < sum(sizes):  # chosen where a GPU does it
+    if sum(counts) < sum(sizes):  # select on the device: faster on a GPU
         masks = masks.index_select(0, upload(_where(kept), device))
     return _BatchTargets(
         boxes=upload(boxes[kept], device),
@@ -253,19 +254,19 @@ def _gather(targets: Sequence[Target], device: torch.device) -> _BatchTargets:
 
 
 def _where(flags: Tensor) -> Tensor:
-    """Return where (n,) flags on the CPU are true, int64."""
+    """Return the indices of true values in (n,) flags on the CPU, int64."""
     return flags.nonzero()[:, 0]  # sync: on the CPU
 
 
 def _sample(indices: Tensor, count: int) -> Tensor:
-    """Choose so many at random, if there are more."""
+    """Choose `count` indices at random, or all if there are no more."""
     if len(indices) <= count:
         return indices
     return indices[torch.randperm(len(indices), device=indices.device)[:count]]
 
 
 def _shrunk(objects: _BatchTargets, grid_hw: torch.Size) -> Tensor:
-    """Return the masks of all objects on a grid, (M, h, w) float; a part at a time: memory."""
+    """Return the masks of all objects on a grid, (M, h, w) float, in parts to bound memory."""
     return torch.cat(
         [shrink_masks(masks, grid_hw) for masks in torch.split(objects.masks, _AT_ONCE)]
     )

@@ -1,4 +1,4 @@
-"""Faster gradients of depthwise convolutions on a CPU, which light networks consist of."""
+"""Faster gradients on a CPU for depthwise convolutions, the main layers of light networks."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ _LARGE = 5  # side of a kernel whose gradient PyTorch computes slowly
 
 
 class DepthwiseGradients(TorchFunctionMode):
-    """Inside of it, depthwise convolutions on a CPU learn by faster gradients.
+    """A context in which depthwise convolutions on a CPU use faster gradients.
 
-    PyTorch's take many times as long as the convolution itself: those of kernels of 5x5 or more,
-    and in bfloat16 those of what is convolved with a stride. Values are the same, up to rounding.
+    PyTorch's gradients take many times as long as the convolution itself for kernels of 5x5 or
+    more, and in bfloat16 for strided convolutions. Values are the same, up to rounding.
     """
 
     def __torch_function__(
@@ -33,7 +33,7 @@ class DepthwiseGradients(TorchFunctionMode):
         args: tuple[Any, ...] = (),
         kwargs: dict[str, Any] | None = None,
     ) -> Any:
-        """Call a function of PyTorch, or what stands for it."""
+        """Call a function of PyTorch, or its replacement."""
         if func is F.conv2d and len(args) == 7 and torch.is_grad_enabled():
             x, weight, bias, stride, padding, dilation, groups = args
             dtype = x.dtype
@@ -50,9 +50,9 @@ class DepthwiseGradients(TorchFunctionMode):
 def _is_slow(
     x: Tensor, weight: Tensor, dtype: torch.dtype, stride: Any, padding: Any, dilation: Any
 ) -> bool:
-    """Tell whether a convolution is depthwise, on the CPU, and slow to learn by PyTorch.
+    """Tell whether a convolution is depthwise, on the CPU, and has slow gradients in PyTorch.
 
-    Modules give pairs of numbers; where there are others, PyTorch serves.
+    Modules pass pairs of numbers; PyTorch handles all other arguments.
     """
     if not all(isinstance(given, tuple) for given in (stride, padding, dilation)):
         return False
@@ -69,18 +69,18 @@ def _is_slow(
 
 
 class DepthwiseConvolution(torch.autograd.Function):
-    """A depthwise convolution on the CPU with gradients of its own; it takes compiled kernels."""
+    """A depthwise convolution on the CPU with its own gradients; needs the compiled kernels."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, stride: int, padding: int) -> Tensor:
         """Convolve.
 
         Args:
-            ctx: keeps what the gradients need.
+            ctx: stores the tensors that the gradients need.
             x: (B, C, H, W) float32 or bfloat16.
             weight: (C, 1, k, k), of the type of x.
-            stride: in both directions.
-            padding: with zeros, on all sides; less than k.
+            stride: stride in both directions.
+            padding: zero padding on all sides, less than k.
 
         Returns:
             (B, C, h, w).
@@ -92,7 +92,7 @@ class DepthwiseConvolution(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        """Return the gradients of x and of the weight, and that the rest has none."""
+        """Return the gradients of x and the weight, and None for the rest."""
         x, weight = ctx.saved_tensors
         (gradient,) = gradients
         of_x = of_weight = None
@@ -108,8 +108,8 @@ def _input_gradient(
 ) -> Tensor:
     """Return the gradient (B, C, H, W) of x.
 
-    In bfloat16, whose forward convolutions are fast, it is one of those: of the gradient, pulled
-    apart by the stride, with the mirrored weight.
+    In bfloat16, where forward convolutions are fast, it is one: of the gradient, spread out by the
+    stride, with the mirrored weight.
     """
     if x.dtype == torch.float32:
         return _by_pytorch(gradient, x, weight, stride, padding, (True, False))
@@ -126,7 +126,7 @@ def _input_gradient(
 def _weight_gradient(
     gradient: Tensor, x: Tensor, weight: Tensor, stride: int, padding: int
 ) -> Tensor:
-    """Return the gradient (C, 1, k, k) of the weight, of a large kernel in float32."""
+    """Return the gradient (C, 1, k, k) of the weight; in float32 for a large kernel."""
     size = weight.shape[-1]
     if size < _LARGE:
         return _by_pytorch(gradient, x, weight, stride, padding, (False, True))

@@ -12,13 +12,13 @@ from layers.blocks import init_convolutions
 
 
 class FeaturePyramid(nn.Module):
-    """Merge C3..C5 top-down into P3..P5, then stride further down to P6 and P7.
+    """Merge C3..C5 top-down into P3..P5, then downsample to P6 and P7.
 
     Args:
         in_channels: channels of C3, C4 and C5.
         channels: channels of every level.
-        relu_levels: the first so many levels end in a ReLU. The released weights are trained with
-            one after P3..P5, but none after P6 and P7.
+        relu_levels: number of levels, from P3 on, that end in a ReLU. The released weights are
+            trained with one after P3..P5, but none after P6 and P7.
         p6_source: the level that P6 is computed from.
     """
 
@@ -60,7 +60,7 @@ class FeaturePyramid(nn.Module):
         return levels
 
     def extra_repr(self) -> str:
-        """Tell what the layers do not: kept conversions of the network are found by its text."""
+        """Show the settings that no layer shows: cached conversions are found by this text."""
         return f"relu_levels={self.relu_levels}, p6_source={self.p6_source}"
 
     def _finished(self, x: Tensor, index: int) -> Tensor:

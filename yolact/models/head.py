@@ -14,10 +14,10 @@ class PredictionHead(nn.Module):
     """Predict class logits, box deltas and mask coefficients for every anchor.
 
     Args:
-        in_channels: channels of the pyramid.
+        in_channels: channels of the pyramid levels.
         channels: channels of the shared convolution.
-        num_anchors: anchors per cell, A.
-        num_classes: foreground classes, C.
+        num_anchors: A, anchors per cell.
+        num_classes: C, foreground classes.
         num_prototypes: K.
     """
 
@@ -45,7 +45,7 @@ class PredictionHead(nn.Module):
             logits.append(self._per_anchor(self.classes(x)))
             deltas.append(self._per_anchor(self.boxes(x)))
             coefficients.append(self._per_anchor(self.coefficients(x)))
-        # tanh: prototypes are subtracted as well as added (sec. 3.2)
+        # tanh: prototypes can be subtracted as well as added (sec. 3.2)
         return torch.cat(logits, 1), torch.cat(deltas, 1), torch.cat(coefficients, 1).tanh()
 
     def _per_anchor(self, x: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""Mask R-CNN (He et al. 2017), the two-stage baseline: torchvision's, behind the same protocol."""
+"""Mask R-CNN (He et al. 2017), the two-stage baseline: torchvision's, as a `Segmenter`."""
 
 from __future__ import annotations
 
@@ -31,9 +31,9 @@ from yolact.results.thresholds import Thresholds
 from .segmenter import Segmenter
 
 STRIDE = 32  # of the coarsest backbone level
-_POOLED = 7  # side of what the box head sees
+_POOLED = 7  # side of the box head's pooled features
 _COCO_NUMBERS = 91  # background, and COCO's ids with their gaps
-_EPSILON, _TINY = 1e-5, 1e-38  # of `nn.BatchNorm2d`; of what float32 divides by
+_EPSILON, _TINY = 1e-5, 1e-38  # of `nn.BatchNorm2d`; least divisor in float32
 
 # Our names of the losses, and torchvision's.
 _LOSSES = {
@@ -46,11 +46,11 @@ _LOSSES = {
 
 
 class RoiInputs(NamedTuple):
-    """B images in one batch; as torchvision's `ImageList`.
+    """B images in one batch, like torchvision's `ImageList`.
 
     Attributes:
         tensors: (B, 3, h, w) normalised RGB, zero beyond each image.
-        image_sizes: height and width of each image in it.
+        image_sizes: height and width of each image in `tensors`.
         with_masks: whether to make masks.
     """
 
@@ -66,7 +66,7 @@ class RoiDetections(NamedTuple):
         boxes: (N, 4) xyxy in pixels of the network input.
         scores: (N,) class probabilities, highest first.
         labels: (N,) 0-based.
-        masks: (N, 1, m, m) in [0, 1], each covering its box; 0 without masks.
+        masks: (N, 1, m, m) in [0, 1], each covering its box; all 0 if no masks were asked for.
         input_hw: height and width of the image in the network input.
     """
 
@@ -83,11 +83,11 @@ class TwoStageNetwork(nn.Module):
     Args:
         backbone: "resnet18", "resnet34", "resnet50" or "resnet101".
         num_classes: C, foreground only.
-        fpn_channels: width of P2..P6.
-        head_channels: width of the mask head; the box head is four times as wide.
+        fpn_channels: channels of P2..P6.
+        head_channels: channels of the mask head; the box head is four times as wide.
         anchor_scales: for each of P2..P6, the anchor sides in pixels of the input.
         anchor_ratios: width / height.
-        detection: its thresholds and `max_detections`.
+        detection: thresholds and `max_detections`.
     """
 
     def __init__(
@@ -124,9 +124,10 @@ class TwoStageNetwork(nn.Module):
     def forward(
         self, inputs: RoiInputs, targets: list[dict[str, Tensor]] | None = None
     ) -> list[RoiDetections] | dict[str, Tensor]:
-        """Return torchvision's losses in training mode, else what is found."""
+        """Return torchvision's losses with targets, else the detections of each image."""
         features = self.fpn(self.backbone(inputs.tensors))
-        features = {name: level.float() for name, level in features.items()}  # or so be the anchors
+        # float32, as the anchors take the type of the features.
+        features = {name: level.float() for name, level in features.items()}
         proposals, rpn_losses = self.rpn(inputs, features, targets)
         if targets is None:
             return self._detect(features, proposals, inputs)
@@ -139,7 +140,7 @@ class TwoStageNetwork(nn.Module):
         sizes: list[tuple[int, int]],
         targets: list[dict[str, Tensor]],
     ) -> dict[str, Tensor]:
-        """Return the losses of the heads as torchvision does, but masks only where they are."""
+        """Return the heads' losses as torchvision does, but mask losses only where masks exist."""
         heads = self.roi_heads
         boxes, objects, labels, deltas = heads.select_training_samples(proposals, targets)
         pooled = heads.box_head(heads.box_roi_pool(features, boxes, sizes))
@@ -187,10 +188,10 @@ class MaskRcnn(Segmenter[RoiInputs, list[RoiDetections]]):
         pixel_std: RGB.
         class_names: one for each foreground class.
         detection: suppression settings.
-        score_threshold: of what is shown, see `Segmenter`.
-        loss_weights: of the losses by name.
+        score_threshold: minimum score of shown detections, see `Segmenter`.
+        loss_weights: loss name -> weight.
         fine_tuned: the backbone starts from trained weights, so its batch norm is frozen and its
-            first layers are not trained, as torchvision does it.
+            first layers are not trained, as in torchvision.
     """
 
     fixed_shapes = False
@@ -223,7 +224,7 @@ class MaskRcnn(Segmenter[RoiInputs, list[RoiDetections]]):
         for name, parameter in network.backbone.named_parameters():
             if fine_tuned and name.startswith(("conv1.", "layer1.")):
                 parameter.requires_grad_(False)
-        self.freeze_batch_norm(fine_tuned)  # last: thawing it leaves those layers frozen
+        self.freeze_batch_norm(fine_tuned)  # last: unfreezing leaves the layers above frozen
 
     def losses(self, images: Sequence[Tensor], targets: Sequence[Target]) -> dict[str, Tensor]:
         """Return the weighted losses: box, confidence, mask, objectness, rpn_box."""
@@ -235,7 +236,7 @@ class MaskRcnn(Segmenter[RoiInputs, list[RoiDetections]]):
         return {name: self.loss_weights[name] * losses[theirs] for name, theirs in _LOSSES.items()}
 
     def preprocess(self, images: Sequence[Tensor]) -> RoiInputs:
-        """Resize and normalise (3, H, W) uint8 RGB images, and join them to one batch."""
+        """Resize and normalise (3, H, W) uint8 RGB images, and join them into one batch."""
         resized = [self.resized(image, self._input_hw(*image.shape[-2:])) for image in images]
         return _joined(resized, self.mask_mode != "none")
 
@@ -243,14 +244,14 @@ class MaskRcnn(Segmenter[RoiInputs, list[RoiDetections]]):
         side = self.image_size
         if not self.keep_aspect:
             return side, side
-        longest = side * 1333 // 800  # of the paper's 800 pixels
+        longest = side * 1333 // 800  # the paper's limit of 1333 for a short side of 800 pixels
         scale = min(side / min(height, width), longest / max(height, width))
         return max(int(height * scale), 1), max(int(width * scale), 1)
 
     def postprocess(
         self, outputs: list[RoiDetections], sizes: Sequence[tuple[int, int]], thresholds: Thresholds
     ) -> list[Detections]:
-        """Scale boxes to each image, and tell where the masks lie in it."""
+        """Scale boxes to each image, and set the frames of the masks in it."""
         return [
             self._scaled(found, image_hw, thresholds)
             for found, image_hw in zip(outputs, sizes, strict=True)
@@ -268,8 +269,8 @@ class MaskRcnn(Segmenter[RoiInputs, list[RoiDetections]]):
         boxes, scores = found.boxes[good], found.scores[good]
         height, width = tensor_like(boxes, image_hw) / tensor_like(boxes, found.input_hw)
         boxes = boxes * torch.stack((width, height, width, height))
-        # As torchvision pastes them: a cell of nothing around each mask, which makes it larger than
-        # its box, and a frame of whole pixels.
+        # As torchvision pastes them: an empty cell around each mask, which makes it larger than its
+        # box, and a frame of whole pixels.
         soft_masks, scale = expand_masks(found.masks[good], 1)
         frames = expand_boxes(boxes, scale).trunc()
         frames[:, 2:] += 1
@@ -289,12 +290,12 @@ def from_torchvision(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Rename the weights of torchvision's Mask R-CNN, and select our classes from COCO's 91.
 
     The weights that torchvision publishes name layers as in 2019, number classes by COCO's ids with
-    gaps, and divide by batch statistics without an epsilon; ours have one, which the scale undoes.
+    gaps, and use batch norm without an epsilon; ours has one, which the scale compensates.
     """
     renamed = {_our_name(name): tensor for name, tensor in state.items()}
     bias = renamed.get("network.roi_heads.box_predictor.cls_score.bias", torch.empty(0))
     published = bias.shape == (_COCO_NUMBERS,)
-    # Batch norm that counts its batches has learned here, so with an epsilon.
+    # Batch norm that counts its batches was trained here, so with an epsilon.
     without_epsilon = published and not any("num_batches_tracked" in name for name in renamed)
     for name, tensor in list(renamed.items()):
         if name.endswith(".running_var"):
@@ -310,7 +311,7 @@ def from_torchvision(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _selected(tensor: Tensor) -> Tensor:
-    """Select the rows of background and of our classes from as many for each of COCO's numbers."""
+    """Select the rows of background and our classes, if there are rows for each COCO id."""
     rows, left = divmod(tensor.shape[0] if tensor.dim() else 0, _COCO_NUMBERS)
     if left or not rows:
         return tensor
@@ -338,7 +339,7 @@ def _pyramid(name: str, channels: int) -> Any:
 
 
 def _joined(images: Sequence[Tensor], with_masks: bool = True) -> RoiInputs:
-    """Join (1, 3, h, w) images of several sizes, with zeros up to a multiple of the stride."""
+    """Join (1, 3, h, w) images of different sizes, zero-padded to a multiple of the stride."""
     sizes = [(image.shape[-2], image.shape[-1]) for image in images]
     height, width = (STRIDE * -(-max(sides) // STRIDE) for sides in zip(*sizes, strict=True))
     padded = [F.pad(x, (0, width - x.shape[-1], 0, height - x.shape[-2])) for x in images]
@@ -346,7 +347,7 @@ def _joined(images: Sequence[Tensor], with_masks: bool = True) -> RoiInputs:
 
 
 def _roi_target(target: Target, side: int) -> dict[str, Tensor]:
-    """Leave out crowds and empty boxes, scale to the input, and number classes from 1."""
+    """Drop crowds and empty boxes, scale to the input side, and number classes from 1."""
     boxes = target.boxes.float()
     usable = (boxes[:, 2:] > boxes[:, :2]).all(dim=1) & boxes.isfinite().all(dim=1)
     objects = target[usable & ~target.is_crowd]  # sync: how many there are

@@ -1,4 +1,4 @@
-"""Mask re-scoring: the predicted overlap of a mask with its object (YOLACT++, mask re-scoring)."""
+"""Mask re-scoring: predict the IoU of a mask with its object (YOLACT++, mask re-scoring)."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ WIDTHS = (1, 8, 16, 32, 64, 128)
 
 
 class MaskRescorer(nn.Module):
-    """Predict the IoU that a soft mask, cropped by its box, has with the ground truth.
+    """Predict the IoU of a soft mask, cropped by its box, with the ground truth.
 
     Args:
         num_classes: foreground classes, C.
     """
 
-    # The side that five unpadded 3x3 convolutions of stride 2 need.
+    # Smallest input side for five unpadded 3x3 convolutions of stride 2.
     minimum_side = 63
 
     def __init__(self, num_classes: int) -> None:

@@ -15,7 +15,7 @@ class ProtoNet(nn.Module):
         in_channels: channels of P3.
         channels: channels of the 3x3 convolutions.
         num_prototypes: K.
-        align_corners: of the upsampling.
+        align_corners: see `F.interpolate`, which upsamples.
     """
 
     def __init__(
@@ -32,14 +32,14 @@ class ProtoNet(nn.Module):
         init_convolutions(self)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return (B, K, 2h, 2w) prototypes, at least 0, for P3 of (B, in_channels, h, w)."""
+        """Return (B, K, 2h, 2w) prototypes >= 0 for a P3 of shape (B, in_channels, h, w)."""
         for conv in self.convs:
             x = F.relu(conv(x))
         x = F.interpolate(x, scale_factor=2, mode="bilinear", align_corners=self.align_corners)
         x = F.relu(self.refine(x))
-        # ReLU leaves prototypes unbounded above: one can answer very confidently (sec. 3.1).
+        # ReLU leaves prototypes unbounded above: activations can be very confident (sec. 3.1).
         return F.relu(self.project(x))
 
     def extra_repr(self) -> str:
-        """Tell what the layers do not, see `FeaturePyramid.extra_repr`."""
+        """Show the settings that no layer shows, see `FeaturePyramid.extra_repr`."""
         return f"align_corners={self.align_corners}"

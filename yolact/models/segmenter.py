@@ -1,4 +1,4 @@
-"""The base of every model: images in; losses in training, detections in evaluation."""
+"""The base class of all models: images in; losses in training, detections in evaluation."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ from yolact.results.thresholds import Thresholds
 from yolact.runs.provenance import provenance
 
 MaskMode = Literal["cropped", "smooth", "whole", "none"]
-"""The bounds of the masks.
+"""How masks are cropped.
 
-"cropped": their boxes, on the prototype grid, with a margin of a cell (as trained); "smooth": their
-boxes, in the image and to the pixel, after upsampling, for outlines without the grid's steps;
-"whole": nothing; "none": there are no masks, only boxes. Mask R-CNN, whose masks are made inside
-their boxes, tells only "none" from the others.
+"cropped": by their boxes on the prototype grid, with a margin of one cell (as trained); "smooth":
+by their boxes in the image, to the pixel, after upsampling, for outlines without the grid's steps;
+"whole": not at all; "none": no masks, only boxes. Mask R-CNN makes its masks inside their boxes, so
+it distinguishes only "none" from the others.
 """
 
 Inputs = TypeVar("Inputs")
@@ -39,24 +39,24 @@ Model = TypeVar("Model", bound="Segmenter[Any, Any]")
 
 
 class Segmenter(nn.Module, ABC, Generic[Inputs, Outputs]):
-    """A model: preprocess, network, postprocess; or losses.
+    """A model: preprocess, network and postprocess, or losses.
 
     Args:
-        network: from `Inputs` to `Outputs`; what an engine runs.
+        network: maps `Inputs` to `Outputs`; the part that an engine runs.
         image_size: S, in pixels.
         pixel_mean: RGB, in 0..255.
         pixel_std: RGB.
         class_names: one for each foreground class.
         detection: suppression settings.
-        score_threshold: from which on a detection is shown, where nobody says otherwise.
+        score_threshold: default minimum score of shown detections.
 
     Attributes:
-        config: what `build_model` made it of, which is saved with it.
-        fixed_shapes: whether the outputs' shapes follow from the input's, so that the network can
-            be compiled, converted and exported.
-        first_stride: pixels between the cells of the finest pyramid level that has anchors.
-        loss_letters: the name of each loss -> the letter that stands for it in logs; "T" is taken.
-        mask_mode: what bounds the masks.
+        config: the configuration that `build_model` used, which is saved with the model.
+        fixed_shapes: whether the input's shape determines the outputs' shapes, so that the network
+            can be compiled, converted and exported.
+        first_stride: stride in pixels of the finest pyramid level that has anchors.
+        loss_letters: the name of each loss -> its letter in logs; "T" is taken.
+        mask_mode: how masks are cropped.
         input_size: side of the training images in pixels, which may vary around S.
     """
 
@@ -89,23 +89,23 @@ class Segmenter(nn.Module, ABC, Generic[Inputs, Outputs]):
 
     @abstractmethod
     def preprocess(self, images: Sequence[Tensor]) -> Inputs:
-        """Turn (3, H, W) uint8 RGB images into what the network takes."""
+        """Turn (3, H, W) uint8 RGB images into the network's inputs."""
 
     @abstractmethod
     def postprocess(
         self, outputs: Outputs, sizes: Sequence[tuple[int, int]], thresholds: Thresholds
     ) -> list[Detections]:
-        """Turn what the network gives into the detections of each image.
+        """Turn the network's outputs into the detections of each image.
 
         Args:
-            outputs: of B images.
+            outputs: network outputs for B images.
             sizes: height and width of each image in pixels.
             thresholds: which detections count.
         """
 
     @abstractmethod
     def losses(self, images: Sequence[Tensor], targets: Sequence[Target]) -> dict[str, Tensor]:
-        """Return the weighted losses by name; arguments as those of `forward`."""
+        """Return the weighted losses by name; arguments as for `forward`."""
 
     @abstractmethod
     def from_published(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -135,7 +135,7 @@ class Segmenter(nn.Module, ABC, Generic[Inputs, Outputs]):
         return self.losses(images, targets)
 
     def dry_run(self, image: Tensor) -> None:
-        """Run the network for an image, for those who count its operations."""
+        """Run the network on one image, for counting its operations."""
         self.network(self.preprocess([image]))
 
     def resized(self, image: Tensor, image_hw: tuple[int, int]) -> Tensor:
@@ -146,7 +146,7 @@ class Segmenter(nn.Module, ABC, Generic[Inputs, Outputs]):
         return (x - self.pixel_mean) / self.pixel_std
 
     def squeezed(self, images: Sequence[Tensor]) -> Tensor:
-        """Resize images to squares, whatever their aspect ratio, and normalise: (B, 3, S, S)."""
+        """Resize images to squares, ignoring their aspect ratio, and normalise: (B, 3, S, S)."""
         side = self.input_size if self.training else self.image_size
         if all(image.shape[-2:] == (side, side) for image in images):  # as in training
             images = [torch.stack([upload(image, self.device) for image in images])]
@@ -158,9 +158,9 @@ class Segmenter(nn.Module, ABC, Generic[Inputs, Outputs]):
         return self.pixel_mean.device
 
     def freeze_batch_norm(self: Model, frozen: bool = True) -> Model:
-        """Hold batch statistics and parameters fixed, in training too (for small batches).
+        """Freeze or unfreeze batch norm statistics and parameters in training (for small batches).
 
-        Thawing gives gradients back only to what freezing took them from.
+        Unfreezing restores gradients only for parameters that freezing took them from.
         """
         parameters = {
             name: parameter
@@ -177,13 +177,13 @@ class Segmenter(nn.Module, ABC, Generic[Inputs, Outputs]):
         return self.train(self.training)
 
     def freeze_backbone(self: Model) -> Model:
-        """Hold the backbone as it is: it takes no gradients, and its batch norm no statistics."""
+        """Freeze the backbone: no gradients, and no updates of its batch norm statistics."""
         self.network.get_submodule("backbone").requires_grad_(False)
         self.backbone_frozen = True
         return self.train(self.training)
 
     def train(self: Model, mode: bool = True) -> Model:
-        """Switch to training or evaluation; what is frozen stays in evaluation."""
+        """Switch between training and evaluation mode; frozen parts stay in evaluation mode."""
         super().train(mode)
         if self.backbone_frozen:
             self.network.get_submodule("backbone").eval()
@@ -204,15 +204,15 @@ class Segmenter(nn.Module, ABC, Generic[Inputs, Outputs]):
         """Write a folder that `load_model` opens: model.safetensors, config.json and README.md.
 
         Args:
-            folder: is made; a README.md that is in it stays.
+            folder: created if absent; an existing README.md in it is kept.
             half: store weights as float16, for distribution.
-            license: of the model, for the card, in the hub's spelling, such as "mit".
-            figures: for the card, what was measured -> the value.
-            name: under which the card says that the model is found; by default the folder.
+            license: license of the model for the card, in the hub's spelling, such as "mit".
+            figures: results for the card: what was measured -> the value.
+            name: name for loading the model, shown on the card; by default the folder.
 
         Raises:
             OSError: a file cannot be written.
-            ValueError: the folder has a config.json of something else.
+            ValueError: the folder has a config.json that is not one of ours.
         """
         folder = Path(folder)
         made_by = provenance(self.config.train.seed)
@@ -232,21 +232,21 @@ class Segmenter(nn.Module, ABC, Generic[Inputs, Outputs]):
         license: str | None = None,
         figures: Mapping[str, object] | None = None,
     ) -> str:
-        """Upload the model to the hub of Hugging Face, for `load_model("hf:owner/name")`.
+        """Upload the model to the Hugging Face hub, for `load_model("hf:owner/name")`.
 
         Args:
-            repository: "owner/name", made where there is none; a card that is in it stays.
-            private: whether a new repository is; None for what its owner has set.
-            commit_message: of the upload.
+            repository: "owner/name", created if absent; an existing card in it is kept.
+            private: whether a new repository is private; None for its owner's default.
+            commit_message: message of the upload's commit.
             half: see `save_pretrained`.
-            license: likewise.
-            figures: likewise.
+            license: see `save_pretrained`.
+            figures: see `save_pretrained`.
 
         Returns:
             The address of the repository.
 
         Raises:
-            OSError: it cannot be uploaded.
+            OSError: the upload failed.
         """
         with TemporaryDirectory() as folder:
             self.save_pretrained(
@@ -256,7 +256,7 @@ class Segmenter(nn.Module, ABC, Generic[Inputs, Outputs]):
 
 
 AnySegmenter: TypeAlias = Segmenter[Any, Any]
-"""A model of any kind, for those who pass its inputs and outputs on without a look."""
+"""A model of any kind, for code that passes its inputs and outputs on unread."""
 
 
 def sizes_of(images: Sequence[Tensor]) -> list[tuple[int, int]]:

@@ -1,4 +1,4 @@
-"""YOLACT: prototypes on one side, coefficients on the other (Bolya et al. 2019, fig. 2)."""
+"""YOLACT: masks as linear combinations of prototypes (Bolya et al. 2019, fig. 2)."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from .segmenter import Segmenter
 
 
 class Network(nn.Module):
-    """The pure tensor function from normalised images to raw predictions.
+    """Compute raw predictions from normalised images, as a pure tensor function.
 
     Args:
         backbone: (B, 3, S, S) -> C3, C4, C5.
@@ -37,7 +37,7 @@ class Network(nn.Module):
         protonet: P3 -> prototypes.
         head: P3..P7 -> class logits, box deltas, coefficients.
         anchors: P3..P7 -> anchors.
-        semantic: P3 -> (B, C, h, w) class maps, a branch that only training needs (sec. 5).
+        semantic: P3 -> (B, C, h, w) class maps, a branch that only training uses (sec. 5).
     """
 
     def __init__(
@@ -71,7 +71,7 @@ class Yolact(Segmenter[Tensor, Predictions]):
 
     Args:
         network: see `Network`.
-        mask_rescorer: YOLACT++'s mask quality branch, or None.
+        mask_rescorer: YOLACT++'s mask re-scoring branch, or None.
         criterion: predictions, targets -> losses.
         image_size: S, the side that images are resized to.
         keep_aspect: see `ModelConfig`.
@@ -79,7 +79,7 @@ class Yolact(Segmenter[Tensor, Predictions]):
         pixel_std: RGB.
         class_names: one for each foreground class.
         detection: suppression settings.
-        score_threshold: of what is shown, see `Segmenter`.
+        score_threshold: minimum score of shown detections, see `Segmenter`.
     """
 
     fixed_shapes = True
@@ -134,18 +134,18 @@ class Yolact(Segmenter[Tensor, Predictions]):
         ]
 
     def find(self, outputs: Predictions, thresholds: Thresholds) -> list[Candidates]:
-        """Decode, filter and suppress, with the model's settings; masks are not made yet.
+        """Decode, filter and suppress with the model's settings; make no masks yet.
 
         Args:
-            outputs: of B images.
-            thresholds: detections have to reach the score, before it is re-scored, and be of a
-                class that counts.
+            outputs: network outputs for B images.
+            thresholds: detections must reach the score, before re-scoring, and be of a class that
+                counts.
         """
-        # Only better boxes suppress: what the caller will not see need not be looked at. Less a
-        # margin for rounding, since `detect` drops what scores just the threshold.
+        # Boxes suppress only worse ones, so scores below the caller's threshold can be skipped.
+        # A margin for rounding is needed, as `detect` drops scores equal to the threshold.
         lowest = max(self.detection.score_threshold, thresholds.score * (1 - 1e-6))
         settings = {**vars(self.detection), "score_threshold": lowest}
-        del settings["refit"]  # which comes later
+        del settings["refit"]  # applied later, in `assemble`
         return detect(outputs, **settings, admit=thresholds.admit)
 
     def assemble(
@@ -155,21 +155,21 @@ class Yolact(Segmenter[Tensor, Predictions]):
         image_hw: tuple[int, int],
         thresholds: Thresholds,
     ) -> Detections:
-        """Make the masks of one image, re-score them where the model can, scale boxes to pixels.
+        """Make the masks of one image, re-score them if the model can, scale boxes to pixels.
 
         Args:
-            candidates: N of them, from `find`.
+            candidates: N candidates from `find`.
             prototypes: (K, h, w).
             image_hw: height and width in pixels.
-            thresholds: the best `top_k` are kept. What masks make score less than `score` is, too:
-                `Thresholds.select` drops it, once a GPU need not be waited for.
+            thresholds: the best `top_k` are kept, even if re-scoring puts them below `score`:
+                `Thresholds.select` drops those later, where it need not wait for a GPU.
         """
         if not self._scores_masks:
             candidates = candidates[: thresholds.top_k]
         soft_masks, boxes = self._soft_masks(prototypes, candidates)  # (N, h, w), (N, 4)
         height, width = image_hw
         corners = tensor_like(candidates.boxes, (width, height, width, height))
-        # What the network saw: the image, or the square that it was padded to.
+        # Input region in pixels: the image, or the square that it was padded to.
         seen = corners.amax().expand(4) if self.keep_aspect else corners
         detections = Detections(
             boxes=(_ordered(boxes) * seen).clamp(min=0).minimum(corners),  # -> pixels
@@ -189,7 +189,7 @@ class Yolact(Segmenter[Tensor, Predictions]):
         return detections
 
     def dry_run(self, image: Tensor) -> None:
-        """Run the network without computing, be its weights here or in an exported file."""
+        """Run the network on the meta device: shapes only, no values; weights are not needed."""
         side = self.image_size
         copy.deepcopy(self.network).to("meta")(torch.zeros((1, 3, side, side), device="meta"))
 
@@ -211,11 +211,11 @@ class Yolact(Segmenter[Tensor, Predictions]):
         return square
 
     def _soft_masks(self, prototypes: Tensor, candidates: Candidates) -> tuple[Tensor, Tensor]:
-        """Make the masks, and the boxes that go with them."""
+        """Return the (N, h, w) soft masks, and their (N, 4) boxes."""
         if self.mask_mode == "none":
             return prototypes.new_zeros((len(candidates), 1, 1)), candidates.boxes
-        # A pixel inside a box looks up to one and a half cells beyond it: with a margin of two,
-        # "smooth" masks are there as if uncropped.
+        # Upsampling a pixel inside a box reads cells up to 1.5 beyond it: with a margin of two,
+        # "smooth" masks are the same there as if uncropped.
         padding = 2 if self.mask_mode == "smooth" else 1
         coefficients, boxes = candidates.coefficients, candidates.boxes
         if self.detection.refit and self.mask_mode == "cropped":
@@ -229,14 +229,14 @@ class Yolact(Segmenter[Tensor, Predictions]):
         return self.mask_rescorer is not None or self.detection.refit
 
     def _final_scores(self, candidates: Candidates, soft_masks: Tensor) -> Tensor:
-        """Multiply class probabilities by what the masks are worth, where the model can tell.
+        """Multiply class probabilities by the quality of the masks, if the model estimates it.
 
-        That is the IoU that YOLACT++ predicts, and with `detect.refit` how clear a mask is.
+        This is the IoU that YOLACT++ predicts, and with `detect.refit` the mask's confidence.
         """
         scores = candidates.scores
         if self.mask_mode == "none" or not self._scores_masks:
             return scores
-        if self.mask_mode == "smooth":  # trained on masks that are cropped on the grid
+        if self.mask_mode == "smooth":  # the re-scorer is trained on masks cropped on the grid
             soft_masks = soft_masks * box_windows(candidates.boxes, soft_masks.shape[-2:])
         if self.mask_rescorer is not None:
             quality: Tensor = self.mask_rescorer(soft_masks, candidates.labels)
