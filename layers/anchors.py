@@ -16,7 +16,7 @@ class AnchorGenerator(nn.Module):
         scales: for each level, the anchor sides in pixels of the S x S input.
         ratios: width / height of the anchors of every scale.
         image_size: S, the side that the scales refer to.
-        square: keep the original's slip `h = w`, which YOLACT's released COCO weights are trained
+        square: keep the original's bug `h = w`, which YOLACT's released COCO weights are trained
             with: anchors become squares of side scale * sqrt(ratio).
     """
 
@@ -32,13 +32,13 @@ class AnchorGenerator(nn.Module):
         self._cache: dict[tuple[object, ...], Tensor] = {}
 
     def forward(self, features: Sequence[Tensor]) -> Tensor:
-        """Lay the anchors over the cells of each level.
+        """Place the anchors on the cells of each level.
 
         Args:
             features: (B, c, h, w) for each level, finest first.
 
         Returns:
-            (P, 4) cxcywh relative float32; level, row, column, then anchor, the last one fastest.
+            (P, 4) cxcywh relative float32, ordered by level, row, column, then anchor.
         """
         grids = tuple((feature.shape[-2], feature.shape[-1]) for feature in features)
         device = features[0].device
@@ -49,10 +49,10 @@ class AnchorGenerator(nn.Module):
         if anchors is None:
             anchors = self.make(grids, device)
             self._cache = {key: anchors}
-        return anchors.clone()  # the caller's own, to change as they like
+        return anchors.clone()  # the caller may change its copy
 
     def make(self, grids: Sequence[tuple[int, int]], device: torch.device) -> Tensor:
-        """Return (P, 4) anchors, as `forward` does, for levels of these heights and widths."""
+        """Return (P, 4) anchors, as `forward` does, for levels of the given (height, width)."""
         levels = [
             _level_anchors(height, width, sizes)
             for (height, width), sizes in zip(grids, self.sizes, strict=True)
@@ -63,7 +63,7 @@ class AnchorGenerator(nn.Module):
 def _level_sizes(
     scales: Sequence[float], ratios: Sequence[float], image_size: int, square: bool
 ) -> Tensor:
-    """Return (A, 2) anchor widths and heights, relative; ratios run faster than scales."""
+    """Return (A, 2) relative anchor widths and heights, ordered by scale, then ratio."""
     sizes = []
     for scale in scales:
         for ratio in ratios:

@@ -12,10 +12,10 @@ from torch import Tensor, nn
 
 
 class DeformableConv2d(nn.Conv2d):
-    """Modulated deformable 3x3 convolution, DCNv2 (Zhu et al. 2019), of YOLACT++.
+    """Modulated deformable 3x3 convolution, DCNv2 (Zhu et al. 2019), as in YOLACT++.
 
-    Offsets start at zero and modulation at one half: a fresh layer is a plain convolution at half
-    strength.
+    Offsets start at zero and modulation at 0.5: a new layer is a plain convolution, with its output
+    halved.
     """
 
     def __init__(
@@ -29,22 +29,22 @@ class DeformableConv2d(nn.Conv2d):
         )
         nn.init.zeros_(self.offset_mask.weight)
         zero_bias(self.offset_mask)
-        zero_bias(self)  # which no ImageNet weights replace
+        zero_bias(self)  # ImageNet weights do not replace it
 
     def forward(self, x: Tensor) -> Tensor:
         """Convolve (B, in, h, w) at the learned sampling points, in float32.
 
-        On a GPU, where nothing is learned, products are in the type of x.
+        On a GPU, without gradients, products are in the type of x.
         """
         offset_mask = self.offset_mask(x).float()  # (B, 27, h', w')
-        # (y, x) for each of the nine taps, and how much each counts.
+        # (y, x) and the modulation for each of the nine taps.
         offsets, shares = offset_mask[:, :18], offset_mask[:, 18:].sigmoid()
         if _needs_own_sampling(x.device):
             with nullcontext() if x.is_meta else torch.autocast(x.device.type, enabled=False):
                 if torch.is_grad_enabled():
                     return self._sampled(x.float(), offsets, shares)
                 return self._gathered(x, offsets, shares)
-        # torchvision would read memory that is not there where an offset is not a number.
+        # For a NaN offset, torchvision would read out of bounds.
         offsets = offsets.masked_fill(offsets != offsets, 0)
         weight, bias = self.weight.float(), None if self.bias is None else self.bias.float()
         # torchvision has no gradient of this operator for Apple GPUs, and none at all before 0.23.
@@ -63,9 +63,9 @@ class DeformableConv2d(nn.Conv2d):
         return out.to(x.device)
 
     def _sampled(self, x: Tensor, offsets: Tensor, shares: Tensor) -> Tensor:
-        """Convolve by PyTorch's operators: sample at each tap of each output, then a product.
+        """Convolve with PyTorch's operators: sample at each tap of each output, then multiply.
 
-        The product is in the weight's type, as any other convolution's.
+        The product is in the weight's type, as in any other convolution.
         """
         height, width = x.shape[-2:]
         step, reach = self.stride[0], self.dilation[0]
@@ -88,9 +88,9 @@ class DeformableConv2d(nn.Conv2d):
         return out if self.bias is None else out + self.bias.float()[:, None, None]
 
     def _gathered(self, x: Tensor, offsets: Tensor, shares: Tensor) -> Tensor:
-        """Convolve likewise, faster and without gradients, with products of the type of x.
+        """Convolve as `_sampled`, faster but without gradients, with products in the type of x.
 
-        Each sample is a sum of four pixels, whose channels lie side by side.
+        Each sample is a weighted sum of four pixels, with the channels contiguous.
         """
         batch, channels, height, width = x.shape
         step, reach, device = self.stride[0], self.dilation[0], x.device
@@ -104,7 +104,7 @@ class DeformableConv2d(nn.Conv2d):
         ).flatten(-2)  # (2, h', w', 9): y and x of each tap before it is moved
         offsets = offsets.view(batch, 9, 2, len(rows), len(columns))
         moved = offsets.permute(2, 0, 3, 4, 1) + grid[:, None]
-        # The last pixel of each axis; what is further out than one pixel counts nothing.
+        # The last pixel of each axis; points more than one pixel outside have weight 0.
         last = (torch.arange(2.0, device=device) * (width - height) + height - 1).view(
             2, 1, 1, 1, 1
         )
@@ -133,10 +133,10 @@ class DeformableConv2d(nn.Conv2d):
 
 
 def _needs_own_sampling(device: torch.device) -> bool:
-    """Tell where torchvision's operator does not serve.
+    """Tell whether torchvision's operator cannot be used on a device.
 
-    On NVIDIA GPUs it may launch its kernels on the default stream whatever the current one is, so
-    that a CUDA graph misses them; without memory ("meta") there is none.
+    On NVIDIA GPUs it may launch its kernels on the default stream instead of the current one, so
+    that a CUDA graph misses them; for the "meta" device there is none.
     """
     if device.type != "cuda":
         return device.type == "meta"
@@ -146,7 +146,7 @@ def _needs_own_sampling(device: torch.device) -> bool:
 
 
 def zero_bias(conv: nn.Conv2d) -> None:
-    """Zero the bias where there is one."""
+    """Set the bias to zero, if there is one."""
     if conv.bias is not None:
         nn.init.zeros_(conv.bias)
 
@@ -165,9 +165,9 @@ def init_convolutions(module: nn.Module) -> None:
 
 
 def disable_inplace_activations(module: nn.Module) -> None:
-    """Let activations whose gradient needs their input write their output elsewhere.
+    """Turn off in-place mode for activations whose gradient needs their input.
 
-    In place, PyTorch would copy that input first. The values stay the same.
+    In place, PyTorch would first copy that input. The values stay the same.
     """
     for child in module.modules():
         if isinstance(child, (nn.Hardtanh, nn.Hardswish, nn.Hardsigmoid, nn.SiLU, nn.Mish)):

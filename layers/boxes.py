@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-# Scale of the encoded offsets of centre and size; the released weights are trained with it.
+# Scales of the encoded offsets of centre and size; the released weights are trained with them.
 VARIANCES = (0.1, 0.2)
 
 
@@ -28,7 +28,7 @@ def box_area(boxes: Tensor) -> Tensor:
 
 
 def _intersection(boxes1: Tensor, boxes2: Tensor) -> Tensor:
-    # Axis by axis: arrays of (x, y) pairs take two to four times as long on a CPU.
+    # One axis at a time: arrays of (x, y) pairs take two to four times as long on a CPU.
     left1, top1, right1, bottom1 = boxes1[..., :, None, :].unbind(-1)  # (..., N, 1)
     left2, top2, right2, bottom2 = boxes2[..., None, :, :].unbind(-1)  # (..., 1, M)
     width = torch.minimum(right1, right2) - torch.maximum(left1, left2)  # (..., N, M)
@@ -55,7 +55,7 @@ def intersection_over_area(boxes1: Tensor, boxes2: Tensor) -> Tensor:
     """Return how much of each box in `boxes1` lies inside each of `boxes2` (COCO's crowd overlap).
 
     Args:
-        boxes1: (N, 4) xyxy, whose area divides.
+        boxes1: (N, 4) xyxy; their area is the divisor.
         boxes2: (M, 4) xyxy.
 
     Returns:
@@ -69,7 +69,7 @@ def encode_boxes(boxes: Tensor, anchors: Tensor) -> Tensor:
     """Express boxes as offsets from their anchors (SSD eq. 2).
 
     Args:
-        boxes: (P, 4) xyxy relative. Sizes are held above 1e-6, so a degenerate box stays finite.
+        boxes: (P, 4) xyxy relative. Sizes are clamped to 1e-6, so a degenerate box stays finite.
         anchors: (P, 4) cxcywh relative.
 
     Returns:
@@ -92,7 +92,7 @@ def decode_boxes(box_deltas: Tensor, anchors: Tensor) -> Tensor:
         (..., P, 4) xyxy relative, unclipped.
     """
     centre = anchors[:, :2] + box_deltas[..., :2] * VARIANCES[0] * anchors[:, 2:]
-    # No box is e^8 times its anchor; beyond that only overflow and NaN would follow.
+    # No box is e^8 times its anchor; larger values would only give overflow and NaN.
     size = anchors[:, 2:] * torch.exp((box_deltas[..., 2:] * VARIANCES[1]).clamp(max=8))
     low = centre - size / 2
     return torch.cat((low, low + size), dim=-1)

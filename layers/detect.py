@@ -22,11 +22,11 @@ from .structures import Candidates, Predictions, fetch
 
 Nms = Literal["fast", "cross_class", "greedy"]
 Admit = Callable[[Tensor, Tensor], Tensor]
-"""Marks the (N,) detections that count, by their scores and labels."""
+"""Takes scores and labels, and returns which of the (N,) detections count."""
 
 
 class Settings(NamedTuple):
-    """What `detect` takes beside predictions; see there."""
+    """The arguments of `detect` after the predictions; see there."""
 
     score_threshold: float
     iou_threshold: float
@@ -46,11 +46,11 @@ class _Raw(NamedTuple):
 
 
 class _PaddedCandidates(NamedTuple):
-    """D slots for candidates, of fixed shape, so that a GPU need not be waited for."""
+    """D slots for candidates: fixed shapes, which avoid waiting for a GPU."""
 
     candidates: Candidates
-    valid: Tensor  # (D,) bool: which hold a detection
-    is_final: Tensor  # () bool: the anchors looked at suffice; else all others are searched
+    valid: Tensor  # (D,) bool: which slots hold a detection
+    is_final: Tensor  # () bool: the preselected anchors suffice; else all must be searched
 
 
 def detect(
@@ -64,19 +64,20 @@ def detect(
 ) -> list[Candidates]:
     """Find the objects of each image, in float32.
 
-    A GPU is waited for once, however many images and objects there are; and once more where more
-    than `layers.nms.PRESELECT_COUNT` anchors of an image are above the threshold, but hold too few
-    objects.
+    Waits for a GPU once, for any number of images and objects; and once more if more than
+    `layers.nms.PRESELECT_COUNT` anchors of an image are above the threshold, but the best of these
+    give too few objects.
 
     Args:
         predictions: raw outputs for B images.
         score_threshold: anchors whose best class scores at or below this are dropped.
         iou_threshold: overlap above which the worse of two boxes is suppressed.
-        top_k: boxes per class ("fast") or in all ("cross_class") that enter suppression.
-        max_detections: objects kept per image; "cross_class", as released, heeds only top_k.
+        top_k: boxes per class ("fast") or in total ("cross_class") that enter suppression.
+        max_detections: objects kept per image; "cross_class", as released, is limited only by
+            top_k.
         nms: "fast" (YOLACT sec. 5), "cross_class" (the same over all classes at once), or
-            "greedy" (the exact classic, which the processor computes).
-        admit: which of the objects kept count; None for all.
+            "greedy" (exact greedy NMS, computed on the CPU).
+        admit: selects the objects that count, after suppression; None for all.
 
     Returns:
         Candidates for each image, highest score first.
@@ -118,8 +119,8 @@ def _detect(raw: _Raw, settings: Settings) -> Candidates:
 
 def _above_threshold(logits: Tensor, score_threshold: float) -> tuple[Tensor, Tensor]:
     """Return the (N,) anchors whose best class is above the threshold, and their (N, C) scores."""
-    # Against background alone a class scores at least as high as against all classes: what fails
-    # that cheap test, which is nearly everything, needs no softmax.
+    # The softmax over a class and background alone is an upper bound of its score: nearly all
+    # anchors fail this cheap test and need no full softmax.
     bound = (logits[:, 1:].amax(dim=1) - logits[:, 0]).sigmoid()
     anchors = (bound > score_threshold * (1 - 1e-3)).nonzero().squeeze(1)  # sync: on the CPU only
     scores = torch.softmax(logits[anchors], dim=1)[:, 1:]
@@ -128,9 +129,9 @@ def _above_threshold(logits: Tensor, score_threshold: float) -> tuple[Tensor, Te
 
 
 def detect_padded(images: Sequence[_Raw], settings: Settings) -> list[Candidates]:
-    """Find the objects of B images by operators whose shapes are known beforehand.
+    """Find the objects of B images with operators of fixed shapes.
 
-    So a GPU need not be waited for, until it tells for all images what is found.
+    So the only wait for a GPU is for the results of all images.
     """
     slots = [_detect_padded(image, settings, PRESELECT_COUNT) for image in images]
     chosen, is_final = _fetch_valid(slots)
@@ -163,8 +164,8 @@ def _detect_padded(raw: _Raw, settings: Settings, few: int | None) -> _PaddedCan
             boxes[anchors], scores[anchors], iou_threshold, top_k, max_detections
         )
         index = anchors[index]
-        # Only better boxes suppress: those left out change nothing where they are none, or where
-        # the slots are filled by better ones.
+        # Boxes suppress only worse ones: those left out change nothing if none of them passed, or
+        # if better ones fill all slots.
         is_final = left_out == PADDING_SCORE
         if 0 < len(kept) == max_detections:
             is_final = is_final | (kept[-1] > left_out)
@@ -176,7 +177,7 @@ def _detect_padded(raw: _Raw, settings: Settings, few: int | None) -> _PaddedCan
 
 
 def _fetch_valid(slots: Sequence[_PaddedCandidates]) -> tuple[list[Tensor], list[bool]]:
-    """Fetch which slots are valid, (D,) bool on the CPU for each image, and which are final."""
+    """Fetch the valid slots of each image, (D,) bool on the CPU, and which images are final."""
     if not slots:
         return [], []
     rows = [torch.cat((slot.valid, slot.is_final[None])) for slot in slots]

@@ -23,8 +23,8 @@ class Instances(TensorGroup):
     """N segmented objects of one image, highest score first.
 
     The masks are kept compactly: one small soft mask per object and the image region ("frame") that
-    it covers. Full-size masks are made only when `.masks` asks for them; `.crop` and `.tint` look
-    at one mask's own window.
+    it covers. Full-size masks are made only by `.masks`; `.crop` and `.tint` compute only the
+    window around one mask.
 
     Attributes:
         boxes: (N, 4) float xyxy in image pixels.
@@ -35,9 +35,8 @@ class Instances(TensorGroup):
         box_scores: (N,) class probabilities before mask re-scoring.
         image_hw: height and width of the image in pixels.
         class_names: one name for each label value.
-        crop_to_boxes: cut each mask, after upsampling, where its box ends, rounded to whole pixels.
-        track_ids: (N,) int64, the same for an object in all frames of a video where it is followed;
-            else None.
+        crop_to_boxes: crop each mask, after upsampling, to its box rounded to whole pixels.
+        track_ids: (N,) int64, the same for an object in all frames of a tracked video; else None.
     """
 
     boxes: Tensor
@@ -66,7 +65,7 @@ class Instances(TensorGroup):
 
     @property
     def areas(self) -> Tensor:
-        """Pixels of each mask, (N,) int64."""
+        """Number of pixels of each mask, (N,) int64."""
         if self.soft_masks.device.type != "cpu":
             counts = torch.zeros_like(self.labels)
             masks = self.soft_masks, self.mask_frames, self.image_hw, self._bounds
@@ -77,9 +76,9 @@ class Instances(TensorGroup):
         return torch.tensor(pixels, dtype=torch.int64, device="cpu")
 
     def window(self, index: int) -> Window:
-        """Return a window x1, y1, x2, y2 in whole image pixels that holds one mask.
+        """Return a window x1, y1, x2, y2 in whole image pixels that contains one mask.
 
-        It is little larger than the mask, and (0, 0, 0, 0) for an empty one.
+        It is hardly larger than the mask, and (0, 0, 0, 0) for an empty mask.
         """
         bounds = self.boxes[index] if self.crop_to_boxes else None
         return mask_window(self.soft_masks[index], self.mask_frames[index], self.image_hw, bounds)
@@ -90,7 +89,7 @@ class Instances(TensorGroup):
         return window, bitmap(self.soft_masks[index], self.mask_frames[index], window)
 
     def has_pixels(self) -> Tensor:
-        """Mark the (N,) objects whose mask has a pixel at all."""
+        """Tell which objects have a mask with at least one pixel, (N,) bool."""
         if self.soft_masks.device.type != "cpu":
             return self.areas > 0
         bounds = self.boxes if self.crop_to_boxes else [None] * len(self)
@@ -105,12 +104,12 @@ class Instances(TensorGroup):
 
         Args:
             canvas: (H, W, 3) uint8 of the image's size, changed in place.
-            index: of the object.
-            color: of the canvas's three channels.
-            alpha: share of the colour.
+            index: index of the object.
+            color: values for the canvas's three channels.
+            alpha: weight of the colour, 0 to 1.
 
         Raises:
-            ValueError: the mask lies outside the canvas, which is of another size than the image.
+            ValueError: the mask leaves the canvas, because the canvas is not of the image's size.
         """
         soft_mask, frame = self.soft_masks[index], self.mask_frames[index]
         tint(canvas, soft_mask, frame, self.window(index), color, alpha)
@@ -120,18 +119,18 @@ class Instances(TensorGroup):
     ) -> Tensor:
         """Blend colours into a copy of a picture where the masks are, the first object's on top.
 
-        By tensor operators, for pictures that stay on a GPU.
+        Uses tensor operators, for pictures that stay on a GPU.
 
         Args:
-            picture: (H, W, 3) uint8 of the image's size, where the masks are.
-            colors: N, of the picture's three channels.
-            alpha: share of the colour.
+            picture: (H, W, 3) uint8 of the image's size, on the masks' device.
+            colors: N colours, each with values for the picture's three channels.
+            alpha: weight of the colour, 0 to 1.
         """
         bounds = None if self._bounds is None else self._bounds.flip(0)
         worst_first = self.soft_masks.flip(0), self.mask_frames.flip(0), colors[::-1], alpha
         return tint_all(picture, *worst_first, bounds)
 
     def names(self) -> list[str]:
-        """Return the class name of every object, "class 3" where there is none."""
+        """Return the class name of every object, such as "class 3" for a label without a name."""
         known = dict(enumerate(self.class_names))
         return [known.get(label, f"class {label}") for label in self.labels.tolist()]  # sync: texts

@@ -1,4 +1,4 @@
-"""Losses of YOLACT (sec. 3 and 5) and YOLACT++ (mask re-scoring), not weighted, in float32."""
+"""Losses of YOLACT (sec. 3 and 5) and YOLACT++ (mask re-scoring), unweighted, in float32."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torchvision.ops import generalized_box_iou_loss
 from .masks import box_windows
 from .matching import BACKGROUND, IGNORE
 
-_FAR = 1e4  # in image sides: the areas of wilder boxes would overflow
+_FAR = 1e4  # limit of coordinates, in image sides: larger boxes' areas would overflow
 
 
 def box_loss(box_deltas: Tensor, target_deltas: Tensor) -> Tensor:
@@ -28,8 +28,8 @@ def giou_loss(boxes: Tensor, target_boxes: Tensor) -> Tensor:
 def confidence_loss(class_logits: Tensor, classes: Tensor, negative_ratio: int = 3) -> Tensor:
     """Sum the cross entropy over positives and the hardest negatives of each image (OHEM).
 
-    An image without positives, whose negatives the released code never used, counts as if it had
-    one: its `negative_ratio` hardest negatives are learned.
+    An image without positives counts as if it had one: its `negative_ratio` hardest negatives are
+    used. The released code never used the negatives of such images.
 
     Args:
         class_logits: (B, P, C+1), index 0 = background.
@@ -43,7 +43,7 @@ def confidence_loss(class_logits: Tensor, classes: Tensor, negative_ratio: int =
         rank = hardness.argsort(dim=1, descending=True).argsort(dim=1)
         negative = (rank < negative_ratio * positives[:, None]) & (classes == BACKGROUND)
     chosen = negative | (classes > BACKGROUND)
-    if class_logits.device.type == "cpu":  # which saves it the exponentials of all others
+    if class_logits.device.type == "cpu":  # saves the exponentials of all other anchors
         class_logits, classes = class_logits[chosen], classes[chosen]  # sync: on the CPU
     else:
         class_logits, classes = class_logits.flatten(0, 1), classes.where(chosen, IGNORE).flatten()
@@ -51,12 +51,12 @@ def confidence_loss(class_logits: Tensor, classes: Tensor, negative_ratio: int =
 
 
 def mask_loss(mask_logits: Tensor, target_masks: Tensor, boxes: Tensor) -> Tensor:
-    """Binary cross entropy inside each box, divided by the box's area (YOLACT sec. 3.3).
+    """Return the binary cross entropy inside each box, divided by its area (YOLACT sec. 3.3).
 
     Args:
         mask_logits: (N, h, w) prototypes x coefficients, before the sigmoid.
         target_masks: (N, h, w) in {0, 1}.
-        boxes: (N, 4) xyxy relative: the ground truth that crops and normalises.
+        boxes: (N, 4) xyxy relative: ground truth, for cropping and normalising.
 
     Returns:
         (N,) mean loss over the box; sides below a quarter of a cell count as a quarter.
@@ -69,12 +69,12 @@ def mask_loss(mask_logits: Tensor, target_masks: Tensor, boxes: Tensor) -> Tenso
 
 
 def dice_loss(mask_logits: Tensor, target_masks: Tensor, boxes: Tensor) -> Tensor:
-    """One minus the dice overlap inside each box (Milletari et al. 2016).
+    """Return one minus the dice coefficient inside each box (Milletari et al. 2016).
 
     Args:
         mask_logits: (N, h, w) before the sigmoid.
         target_masks: (N, h, w) in {0, 1}.
-        boxes: (N, 4) xyxy relative: the ground truth that crops.
+        boxes: (N, 4) xyxy relative: ground truth, for cropping.
 
     Returns:
         (N,) in [0, 1]; 0 where the target and the mask are both empty.
@@ -89,14 +89,14 @@ def dice_loss(mask_logits: Tensor, target_masks: Tensor, boxes: Tensor) -> Tenso
 def semantic_loss(
     semantic_logits: Tensor, masks: Tensor, labels: Tensor, unknown: Tensor | None = None
 ) -> Tensor:
-    """Per-pixel binary cross entropy of one image, averaged over pixels (YOLACT sec. 5).
+    """Return the per-pixel binary cross entropy of an image, averaged over pixels (YOLACT sec. 5).
 
     Args:
         semantic_logits: (C, h, w).
         masks: (M, h, w) in {0, 1} on the same grid.
         labels: (M,) 0-based.
-        unknown: (C, h, w) in {0, 1}: where it is not known whether a class is there; what a mask
-            covers is known.
+        unknown: (C, h, w) in {0, 1}: 1 where it is unknown whether a class is present; pixels that
+            a mask of the class covers count as known.
     """
     target = paint_classes(masks, labels, len(semantic_logits))
     weight = None if unknown is None else 1 - unknown * (1 - target)
@@ -105,7 +105,7 @@ def semantic_loss(
 
 
 def paint_classes(masks: Tensor, labels: Tensor, num_classes: int) -> Tensor:
-    """Unite (M, h, w) masks in {0, 1} of (M,) labels, 0-based, by class: (C, h, w) float32."""
+    """Unite (M, h, w) masks in {0, 1} per class, by (M,) 0-based labels: (C, h, w) float32."""
     painted = torch.zeros((num_classes, *masks.shape[1:]), device=masks.device)
     index = labels[:, None, None].expand(masks.shape)
     return painted.scatter_reduce_(0, index, masks.to(painted.dtype), reduce="amax")
@@ -124,7 +124,7 @@ def mask_iou_loss(predicted_iou: Tensor, target_iou: Tensor) -> Tensor:
 
 
 def shrink_masks(masks: Tensor, grid_hw: tuple[int, int] | torch.Size) -> Tensor:
-    """Resize (M, S, S) bool masks to a grid bilinearly, and binarise: (M, h, w) float."""
+    """Resize (M, S, S) bool masks bilinearly to a grid and binarise: (M, h, w) float."""
     if not len(masks):
         return torch.zeros((0, *grid_hw), device=masks.device)
     small = F.interpolate(masks[None].float(), tuple(grid_hw), mode="bilinear", align_corners=False)

@@ -1,7 +1,7 @@
-"""Pixels of one mask at image scale in NumPy: mask_pixels.pxi for where nothing is compiled.
+"""Pixels of one mask at image scale in NumPy: the fallback for mask_pixels.pxi if not compiled.
 
-Arguments and results are those of the kernels, to the last bit: every step is rounded to float32,
-but for windows, as float32 counts pixels only up to 2^24.
+Arguments and results equal the kernels', to the last bit: every step is rounded to float32, except
+for windows, as float32 counts pixels only up to 2^24.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ from numpy.typing import NDArray
 
 from .native import Bytes, Floats, Window
 
-_BAND = 2**16  # pixels sampled at a time, in a few floats each: what fits into the cache
+_BAND = 2**16  # pixels sampled at a time, with a few floats each: as many as fit into the cache
 
 
 @np.errstate(over="ignore", invalid="ignore")
 def mask_window(soft_mask: Floats, frame: Sequence[float], height: int, width: int) -> Window:
-    """Bound the pixels of a mask in an image: one exceeds 0.5 only next to a cell that does."""
+    """Bound the pixels of a mask in an image: a pixel exceeds 0.5 only next to a cell that does."""
     sides = np.array(frame, np.float64)
     extent = sides[2:] - sides[:2]
     above = soft_mask > 0.5
@@ -34,7 +34,7 @@ def mask_window(soft_mask: Floats, frame: Sequence[float], height: int, width: i
 def _pixels_near(
     occupied: NDArray[np.intp], cells: int, low: np.float64, high: np.float64, size: int
 ) -> tuple[int, int]:
-    """Bound the pixels of one axis, of `size` in all, that the occupied cells have a part in."""
+    """Bound the pixels of an axis of `size` pixels that the occupied cells influence."""
     start, per_cell = low, (high - low) / cells
     if occupied[0] > 0:
         low = start + (occupied[0] - 0.5) * per_cell
@@ -59,9 +59,9 @@ def sample_mask(
     cells -= cells[0]
     lower = touched[np.minimum(rows + 1, len(soft_mask) - 1)]
     upper = touched[rows]
-    # A line for each column of cells: whole lines are copied faster than single numbers.
+    # One line per column of cells: whole lines are copied faster than single numbers.
     columns = np.ascontiguousarray(((lower - upper) * weights[:, None] + upper).T)
-    steps = np.diff(columns, axis=0, append=columns[-1:])  # the edge is held
+    steps = np.diff(columns, axis=0, append=columns[-1:])  # the edge is repeated
     pixels = out.view(np.bool_)
     at_once = max(_BAND // (y2 - y1), 1)
     for start in range(0, x2 - x1, at_once):
@@ -75,7 +75,7 @@ def sample_mask(
 def _locate(
     first: int, end: int, low: np.float32, high: np.float32, cells: int
 ) -> tuple[NDArray[np.intp], Floats]:
-    """Find the cell whose centre is at or before each pixel's, and the weight of the next cell."""
+    """Find the last cell with its centre not after each pixel's, and the next cell's weight."""
     scale = np.float32(1) / np.fmax(high - low, np.float32(1e-6)) * np.float32(cells)
     source = np.arange(first, end, dtype=np.float32) + np.float32(0.5)
     source = (source - low) * scale - np.float32(0.5)

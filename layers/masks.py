@@ -9,12 +9,12 @@ from torch import Tensor
 
 from .native import as_floats, kernels_for
 
-_REACH = 0.15  # of a box's sides, how far a mask may reach beyond them
+_REACH = 0.15  # how far a mask may reach beyond its box, as a share of the box's sides
 _FEW = 2  # masks at once on a CPU: for more, PyTorch would wake all threads at each operator
-_INSET = 0.05  # of a box's sides, how far inside of it a mask is certain
-_LARGER = 1.15  # times as large as what is inside of the box
-_SURE = 0.8  # of a mask's confidence, from which on it moves its box
-_PART = 0.5  # of a mask's largest part, below which another is taken for something else
+_INSET = 0.05  # how far inside its box a mask is certain, as a share of the box's sides
+_LARGER = 1.15  # largest ratio of a mask's area to its area inside the box
+_SURE = 0.8  # least confidence with which a mask moves its box
+_PART = 0.5  # least area of a part, as a share of the mask's largest part
 _ROUNDS = 8  # of `_parts`: enough for each of 6,683 masks of persons; a long spiral takes more
 
 
@@ -25,13 +25,13 @@ def assemble_masks(
     crop: bool = True,
     padding: float = 1,
 ) -> Tensor:
-    """Combine prototypes linearly, squash, and crop by box (YOLACT eq. 1).
+    """Combine prototypes linearly, apply the sigmoid, and crop by box (YOLACT eq. 1).
 
     Args:
         prototypes: (K, h, w) after ReLU.
         coefficients: (N, K).
         boxes: (N, 4) xyxy relative to the image.
-        crop: zero what lies outside the boxes.
+        crop: set cells outside the boxes to zero.
         padding: margin of the crop in cells, see `box_windows`.
 
     Returns:
@@ -39,7 +39,7 @@ def assemble_masks(
     """
     kernels = kernels_for(prototypes, coefficients, boxes)
     if crop and kernels is not None:
-        # NumPy asks the system for zeros, and gets those outside the boxes for nothing.
+        # NumPy gets zeroed memory from the system, so cells outside the boxes cost nothing.
         soft = np.zeros((len(coefficients), *prototypes.shape[1:]), np.float32)
         arrays = as_floats(prototypes), as_floats(coefficients), as_floats(boxes)
         kernels.assemble_masks(*arrays, padding, soft)
@@ -51,7 +51,7 @@ def assemble_masks(
 
 
 def box_windows(boxes: Tensor, grid_hw: tuple[int, int] | torch.Size, padding: float = 1) -> Tensor:
-    """Mark the cells of a grid that lie inside each box, widened by a margin.
+    """Mark the cells of a grid inside each box, widened by a margin.
 
     Args:
         boxes: (N, 4) xyxy relative; corners may be swapped or outside the image.
@@ -73,18 +73,19 @@ def box_windows(boxes: Tensor, grid_hw: tuple[int, int] | torch.Size, padding: f
 
 
 def refit(soft_masks: Tensor, boxes: Tensor) -> tuple[Tensor, Tensor]:
-    """Fit masks and boxes to each other, where a box cuts a little off its mask.
+    """Fit masks and boxes to each other where a box cuts off a little of its mask.
 
-    Where a mask reaches a little beyond its box (a hat, a hand), that is kept, and the box of a
-    clear mask moves half the way to where it ends. What would make it much larger is another object
-    and is cropped. Separate parts smaller than half of the largest are dropped.
+    If a mask reaches a little beyond its box (a hat, a hand), that part is kept, and the sides of
+    the box move half way to the ends of the mask, if the mask is clear. A part that would make the
+    mask much larger is taken for another object and cropped. Separate parts smaller than half of
+    the largest are dropped.
 
     Args:
         soft_masks: (N, h, w) in [0, 1], cropped by `widened` boxes.
         boxes: (N, 4) xyxy relative to the image.
 
     Returns:
-        The masks, cropped anew, and the boxes.
+        The masks, cropped again, and the boxes.
     """
     at_once = _FEW if soft_masks.device.type == "cpu" else max(len(boxes), 1)
     parts = zip(torch.split(soft_masks, at_once), torch.split(boxes, at_once), strict=True)
@@ -95,7 +96,7 @@ def refit(soft_masks: Tensor, boxes: Tensor) -> tuple[Tensor, Tensor]:
 def _refit(soft_masks: Tensor, boxes: Tensor) -> tuple[Tensor, Tensor]:
     grid = soft_masks.shape[-2:]
     own = box_windows(boxes, grid)
-    # What lies beyond a side belongs to the mask if the nearest cell well inside of the box does.
+    # A cell beyond a side belongs to the mask if the nearest cell well inside the box does.
     reached = _nearest_inside(soft_masks > 0.5, box_windows(_grown(boxes, -_INSET), grid, 0))
     filled = keep_large_parts((soft_masks > 0.5) & (own | reached))
     inside = (filled & own).sum(dim=(1, 2))
@@ -108,9 +109,9 @@ def _refit(soft_masks: Tensor, boxes: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def keep_large_parts(masks: Tensor) -> Tensor:
-    """Clear the parts of (N, h, w) bool masks that are smaller than half of the mask's largest.
+    """Clear the parts of (N, h, w) bool masks that are smaller than half of the largest part.
 
-    A part is what is connected by the sides of its cells.
+    A part is a 4-connected component.
     """
     if (kernels := kernels_for(masks)) is not None:
         cleared = masks.numpy().astype(np.uint8)  # sync: not on the CPU
@@ -123,11 +124,11 @@ def keep_large_parts(masks: Tensor) -> Tensor:
 
 
 def _parts(masks: Tensor) -> Tensor:
-    """Return (N, h * w) int64, the same index of a cell for each cell of a part.
+    """Label connected components: (N, h * w) int64, one cell index for all cells of a part.
 
-    Every cell points at one of its part with a higher index. In each round the one pointed at
-    learns of a higher neighbour, and pointers are followed: O(log) rounds, and a GPU is not waited
-    for.
+    Every cell points to a cell of its part with the same or a higher index. In each round the cell
+    pointed to takes over a neighbour's higher index, and pointers are followed: O(log) rounds,
+    without waiting for a GPU.
     """
     filled = masks.flatten(1)
     cells = torch.arange(filled.shape[1], device=masks.device)
@@ -143,10 +144,10 @@ def _parts(masks: Tensor) -> Tensor:
 
 
 def mask_confidence(soft_masks: Tensor) -> Tensor:
-    """Return how sure masks are, (N,): the mean of their cells above a half, 0 without any.
+    """Return the confidence of masks, (N,): the mean of their cells above 0.5, 0 without any.
 
-    As a factor of the score it ranks masks that are blurred or torn below clear ones: "maskness"
-    (Wang et al., SOLO, TPAMI 2021), which takes no network, unlike YOLACT++'s re-scoring.
+    As a factor of the score, it ranks blurred or torn masks below clear ones: "maskness" (Wang et
+    al., SOLO, TPAMI 2021), which needs no network, unlike YOLACT++'s re-scoring.
 
     Args:
         soft_masks: (N, h, w) in [0, 1].
@@ -156,7 +157,7 @@ def mask_confidence(soft_masks: Tensor) -> Tensor:
 
 
 def widened(boxes: Tensor) -> Tensor:
-    """Widen (N, 4) xyxy boxes on each side, by as much as a mask may reach beyond its own."""
+    """Widen (N, 4) xyxy boxes on each side, as far as a mask may reach beyond its box."""
     return _grown(boxes, _REACH)
 
 
@@ -167,7 +168,7 @@ def _grown(boxes: Tensor, share: float) -> Tensor:
 
 
 def mask_boxes(filled: Tensor) -> Tensor:
-    """Return the tight boxes of (N, h, w) bool masks, (N, 4) xyxy; of empty ones anything."""
+    """Return the tight boxes of (N, h, w) bool masks, (N, 4) xyxy; undefined for empty masks."""
     ends = []
     for axis in (1, 2):
         line = filled.any(dim=axis).byte()  # (N, w), (N, h)
@@ -177,11 +178,11 @@ def mask_boxes(filled: Tensor) -> Tensor:
 
 
 def _nearest_inside(filled: Tensor, windows: Tensor) -> Tensor:
-    """Give every cell the value of the one nearest to it in a rectangle.
+    """Give every cell the value of the nearest cell in a rectangle.
 
     Args:
         filled: (N, h, w).
-        windows: (N, h, w) bool: N rectangles; of empty ones the result is anything.
+        windows: (N, h, w) bool: N rectangles; the result is undefined for empty ones.
     """
     count, height, width = filled.shape
     x1, y1, x2, y2 = mask_boxes(windows)[:, :, None].unbind(1)  # (N, 1)
@@ -192,7 +193,7 @@ def _nearest_inside(filled: Tensor, windows: Tensor) -> Tensor:
 
 
 def _scale(grid_hw: tuple[int, int] | torch.Size, like: Tensor) -> Tensor:
-    """Return the cells of a grid along x, y, x, y."""
+    """Return the number of cells of a grid along x, y, x, y, (4,)."""
     height, width = grid_hw
     cells = torch.arange(4, device=like.device) % 2
     return (width + cells * (height - width)).to(like.dtype)

@@ -1,4 +1,4 @@
-"""Assignment of objects to anchors for training (YOLACT sec. 3.2, after SSD and RetinaNet)."""
+"""Matching of anchors to objects for training (YOLACT sec. 3.2, after SSD and RetinaNet)."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ IGNORE, BACKGROUND = -1, 0
 
 
 class Matches(NamedTuple):
-    """The assignment of P anchors in each of B images.
+    """The matches of P anchors in each of B images.
 
     Attributes:
         classes: (B, P) int64: -1 ignored, 0 background, 1..C foreground.
-        objects: (B, P) int64 index, through the whole batch, of the object that each anchor is
-            closest to, or is forced to take.
+        objects: (B, P) int64 index, within the whole batch, of the object that each anchor overlaps
+            most or is forced to match.
     """
 
     classes: Tensor
@@ -38,20 +38,20 @@ def match_anchors(
     negative_iou: float = 0.4,
     crowd_overlap: float = 0.7,
 ) -> Matches:
-    """Assign an object, background or nothing to every anchor of B images.
+    """Match every anchor of B images to an object, to background or to nothing.
 
-    All at once, so that a GPU is waited for once, and not in each image.
+    All images are matched at once, so that there is one wait for a GPU, not one per image.
 
     Args:
         anchors: (P, 4) cxcywh relative.
         boxes: (M, 4) xyxy relative, of all images, one image after the other.
         labels: (M,) 0-based.
-        counts: how many of the objects each image has.
-        crowd_boxes: (Q, 4) xyxy relative, for each image; anchors mostly inside one are not used as
-            background.
-        positive_iou: at least this overlap makes an anchor positive.
-        negative_iou: below this overlap it is background; between the two it is ignored.
-        crowd_overlap: share of an anchor inside a crowd above which it is ignored.
+        counts: number of objects in each image.
+        crowd_boxes: (Q, 4) xyxy relative for each image; anchors mostly inside a crowd are not used
+            as background.
+        positive_iou: an anchor with at least this IoU is positive.
+        negative_iou: an anchor below this IoU is background; between the two it is ignored.
+        crowd_overlap: a background anchor is ignored if more than this share of it is in a crowd.
     """
     anchor_boxes = cxcywh_to_xyxy(anchors.float())
     shape = len(counts), len(anchors)
@@ -76,7 +76,7 @@ def match_anchors(
 
 
 def _closest(overlaps: Tensor, counts: Sequence[int]) -> tuple[Tensor, Tensor]:
-    """Return each anchor's largest overlap in each image, (B, P), -1 without objects; and whose."""
+    """Return each anchor's largest IoU per image, (B, P), -1 without objects; and its object."""
     none = overlaps.new_full(overlaps.shape[1:], -1.0)
     nothing = none, torch.zeros_like(none, dtype=torch.int64)
     best = [
@@ -88,20 +88,20 @@ def _closest(overlaps: Tensor, counts: Sequence[int]) -> tuple[Tensor, Tensor]:
 
 
 def _strongest_pairs(overlaps: Tensor, counts: Sequence[int]) -> tuple[Tensor, ...]:
-    """Pair every object with an anchor of its own, the strongest pair of each image first.
+    """Pair every object with an anchor of its own, greedily by IoU within each image.
 
     Only an object's M best anchors are candidates, as the other objects take M - 1 at most. Ties go
     to the first object, then to the first anchor.
 
     Args:
-        overlaps: (M, P) float32, at least 0, of the objects of all images.
-        counts: how many of them each image has.
+        overlaps: (M, P) float32 >= 0, for the objects of all images.
+        counts: number of objects in each image.
 
     Returns:
-        images, anchors and objects of min(M, P) pairs an image, int64.
+        images, anchors and objects of min(M, P) pairs per image, int64.
     """
     best = min(max(counts), overlaps.shape[1])
-    # Floats from 0 up sort as their bits do; those below put the first of equals first.
+    # Non-negative floats sort like their bits; the low 32 bits rank the first of equals first.
     keys = overlaps.abs().view(torch.int32).long()
     keys <<= 32
     keys -= torch.arange(overlaps.shape[1], device=overlaps.device)

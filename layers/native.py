@@ -22,7 +22,7 @@ Window = tuple[int, int, int, int]
 
 
 class PixelKernels(Protocol):
-    """The kernels that mask_pixels.py has in NumPy, too; see mask_pixels.pxi."""
+    """The kernels that also exist in NumPy, in mask_pixels.py; see mask_pixels.pxi."""
 
     def mask_window(
         self, soft_mask: Floats, frame: Sequence[float], height: int, width: int
@@ -79,7 +79,7 @@ class Kernels(PixelKernels, Protocol):
 
 
 def kernels_for(*tensors: Tensor) -> Kernels | None:
-    """Return the kernels where they can serve: on the CPU, and with nothing to differentiate."""
+    """Return the compiled kernels if they apply: tensors on the CPU that need no gradient."""
     if any(tensor.device.type != "cpu" or tensor.requires_grad for tensor in tensors):
         return None
     return load_kernels()
@@ -87,7 +87,7 @@ def kernels_for(*tensors: Tensor) -> Kernels | None:
 
 @cache
 def load_kernels() -> Kernels | None:
-    """Return the compiled kernels, or None, with one warning, where they were not built."""
+    """Return the compiled kernels; None, with one warning, if they are not built or outdated."""
     try:
         kernels: Kernels = import_module(".kernels", __package__)
     except ImportError:
@@ -100,6 +100,6 @@ def load_kernels() -> Kernels | None:
 
 
 def as_floats(tensor: Tensor) -> Floats:
-    """View a CPU tensor as the contiguous float32 array that kernels take; copy where needed."""
+    """Return a CPU tensor as a contiguous float32 array for the kernels; copy if needed."""
     floats: Floats = tensor.float().contiguous().numpy()
     return floats

@@ -1,4 +1,4 @@
-"""Non-maximum suppression: Fast NMS (YOLACT sec. 5), across classes, and the greedy classic."""
+"""Non-maximum suppression: Fast NMS (YOLACT sec. 5), cross-class NMS, and greedy NMS."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ PADDING_SCORE = -1.0  # of a padded slot: a GPU is not asked how many detections
 def fast_nms(
     boxes: Tensor, scores: Tensor, iou_threshold: float, top_k: int, max_detections: int
 ) -> NmsResult:
-    """Suppress in parallel: a box goes if any better one of its class overlaps it, kept or not.
+    """Suppress in parallel: drop a box if any better one of its class overlaps it, kept or not.
 
     As released, a box that passed the score filter for one class is kept for every class that it is
     not suppressed in, however low its score there.
@@ -30,7 +30,7 @@ def fast_nms(
     Args:
         boxes: (N, 4) xyxy.
         scores: (N, C).
-        iou_threshold: overlap above which the worse box goes.
+        iou_threshold: IoU above which the worse box is dropped.
         top_k: boxes considered per class.
         max_detections: detections kept over all classes.
 
@@ -45,14 +45,14 @@ def fast_nms(
 
 
 def cross_class_nms(boxes: Tensor, scores: Tensor, iou_threshold: float, top_k: int) -> NmsResult:
-    """Run Fast NMS over all classes at once: one box, one class.
+    """Run Fast NMS over all classes at once: each box has only its best class.
 
-    As released, the result is bounded by `top_k` alone.
+    As released, only `top_k` limits the result.
 
     Args:
         boxes: (N, 4) xyxy.
         scores: (N, C).
-        iou_threshold: overlap above which the worse box goes.
+        iou_threshold: IoU above which the worse box is dropped.
         top_k: boxes considered.
 
     Returns:
@@ -68,12 +68,12 @@ def greedy_nms(
     score_threshold: float,
     max_detections: int,
 ) -> NmsResult:
-    """Suppress exactly, class by class: a box goes if a kept better one of its class overlaps it.
+    """Suppress greedily per class: drop a box if a better one of its class, itself kept, overlaps.
 
     Args:
         boxes: (N, 4) xyxy.
         scores: (N, C).
-        iou_threshold: overlap above which the worse box goes.
+        iou_threshold: IoU above which the worse box is dropped.
         score_threshold: (box, class) pairs at or below this score are dropped.
         max_detections: detections kept over all classes.
 
@@ -97,10 +97,10 @@ def _suppress_preselected(
     scores: Tensor,
     max_detections: int,
 ) -> NmsResult:
-    """Suppress among a few boxes where that decides, else among all.
+    """Suppress among the few best boxes if that determines the result, else among all.
 
-    Only better boxes suppress. So what is kept among the few is final where it scores higher than
-    all boxes that were left out, and when it fills the places, nothing else can come in.
+    Boxes suppress only worse ones. So a detection kept among the few is final if it scores higher
+    than all boxes that were left out, and if such detections fill all places, nothing can be added.
     """
     if len(scores) > PRESELECT_COUNT:
         best, few = scores.amax(dim=1).topk(PRESELECT_COUNT + 1)
@@ -114,18 +114,18 @@ def _suppress_preselected(
 def fast_nms_padded(
     boxes: Tensor, scores: Tensor, iou_threshold: float, top_k: int, max_detections: int
 ) -> NmsResult:
-    """Run `fast_nms` by operators whose shapes are known beforehand: no GPU is waited for.
+    """Run `fast_nms` with operators of fixed shapes, which need not wait for a GPU.
 
     Args:
         boxes: (N, 4) xyxy.
-        scores: (N, C); `PADDING_SCORE` where a box is to be passed over.
-        iou_threshold: overlap above which the worse box goes.
+        scores: (N, C); `PADDING_SCORE` for boxes to skip.
+        iou_threshold: IoU above which the worse box is dropped.
         top_k: boxes considered per class.
         max_detections: D, unless there are fewer boxes of all classes.
 
     Returns:
-        index into the boxes, label and score of D slots, highest score first; the last ones score
-        `PADDING_SCORE` where fewer are kept.
+        index into the boxes, label and score of D slots, highest score first; unused slots, at the
+        end, score `PADDING_SCORE`.
     """
     class_scores, order = scores.t().sort(dim=1, descending=True, stable=True)
     class_scores, order = class_scores[:, :top_k], order[:, :top_k]
@@ -138,7 +138,7 @@ def fast_nms_padded(
 def cross_class_nms_padded(
     boxes: Tensor, scores: Tensor, iou_threshold: float, top_k: int
 ) -> NmsResult:
-    """Run `cross_class_nms` likewise, for `top_k` slots; see `fast_nms_padded`."""
+    """Run `cross_class_nms` with fixed shapes, for `top_k` slots; see `fast_nms_padded`."""
     best, labels = scores.max(dim=1)
     best, order = best.sort(descending=True, stable=True)
     best, order = best[:top_k], order[:top_k]
@@ -156,7 +156,7 @@ def _unpadded(slots: NmsResult) -> NmsResult:
 
 
 def _sort_kept(scores: Tensor, keep: Tensor) -> tuple[Tensor, Tensor]:
-    """Sort scores by what is kept, highest first, and tell where each was in the flat view."""
+    """Sort the scores that are kept, highest first; return them and their flat indices."""
     left = scores.masked_fill(~keep, PADDING_SCORE)
     return left.flatten().sort(descending=True, stable=True)
 
@@ -164,13 +164,13 @@ def _sort_kept(scores: Tensor, keep: Tensor) -> tuple[Tensor, Tensor]:
 def batched_greedy_nms(
     boxes: Tensor, scores: Tensor, groups: Tensor, iou_threshold: float
 ) -> Tensor:
-    """Suppress exactly within groups: in Cython on the CPU, else by torchvision.
+    """Run greedy NMS within groups: by the compiled kernel on the CPU, else by torchvision.
 
     Args:
         boxes: (N, 4) xyxy.
         scores: (N,).
         groups: (N,) int64; boxes of different groups never suppress each other.
-        iou_threshold: overlap above which the worse box goes.
+        iou_threshold: IoU above which the worse box is dropped.
 
     Returns:
         indices of the boxes kept, highest score first.
@@ -185,11 +185,11 @@ def batched_greedy_nms(
 
 
 def _torchvision_nms(boxes: Tensor, scores: Tensor, groups: Tensor, iou_threshold: float) -> Tensor:
-    # Rounded like the overlaps it is compared with, or an equal one would count as above.
+    # Round like the IoUs compared with it, or an equal IoU would count as above.
     threshold = float(np.float32(iou_threshold))
     keep = torch.zeros_like(scores, dtype=torch.bool)
-    # One group at a time: boxes shifted apart, as in torchvision's batched_nms, lose their last
-    # digits, and beside a huge box all of them.
+    # One group at a time: torchvision's batched_nms shifts boxes apart, which loses their last
+    # digits, or all digits beside a huge box.
     for group in set(groups.tolist()):  # sync: on the CPU
         members = (groups == group).nonzero().squeeze(1)  # sync: on the CPU
         kept = torchvision.ops.nms(boxes[members], scores[members], threshold)
@@ -199,9 +199,10 @@ def _torchvision_nms(boxes: Tensor, scores: Tensor, groups: Tensor, iou_threshol
 
 
 def _not_suppressed(boxes: Tensor, scores: Tensor, iou_threshold: float, most: int) -> Tensor:
-    """Mark the boxes (G, N, 4), best first in each group, that no better one overlaps: (G, N).
+    """Mark boxes that no better one of their group overlaps, (G, N) bool.
 
-    At least the `most` best of them, by the scores (G, N), are marked; callers cut.
+    Boxes (G, N, 4) and scores (G, N) are best first in each group. At least the `most` best of the
+    boxes that qualify are marked; callers keep that many.
     """
     if not boxes.shape[1]:
         return torch.ones(boxes.shape[:2], dtype=torch.bool, device=boxes.device)
@@ -210,6 +211,6 @@ def _not_suppressed(boxes: Tensor, scores: Tensor, iou_threshold: float, most: i
         keep = np.zeros(boxes.shape[:2], np.uint8)
         kernels.fast_nms(as_floats(boxes), as_floats(scores), iou_threshold, most, keep)
         return torch.from_numpy(keep).bool()
-    # Groups in slices, so that hundreds of classes need no hundreds of megabytes.
+    # Some groups at a time, so that hundreds of classes do not need hundreds of megabytes.
     overlaps = [box_iou(part, part).triu(diagonal=1).amax(dim=1) for part in torch.split(boxes, 32)]
     return torch.cat(overlaps) <= iou_threshold

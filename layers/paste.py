@@ -1,9 +1,9 @@
 """Pixels of masks in an image: bound, sample and tint them.
 
-A pixel belongs to a mask where the soft mask, upsampled bilinearly to its frame, exceeds 0.5. The
-processor goes mask by mask, compiled where possible, and looks only at the window that holds one.
-`paste_masks` and `tint_all` take those on a GPU there, many at a time, by tensor operators that
-nobody waits for; functions for one mask bring it to the processor.
+A pixel belongs to a mask where the soft mask, upsampled bilinearly to its frame, exceeds 0.5. On
+the CPU, masks are processed one by one, by compiled code if possible, and only in the window around
+each. For masks on a GPU, `paste_masks` and `tint_all` process many at a time there, with tensor
+operators that need no wait; functions for one mask copy it to the CPU.
 """
 
 from __future__ import annotations
@@ -21,19 +21,19 @@ from . import mask_pixels
 from .native import Floats, PixelKernels, Window, as_floats, kernels_for
 from .structures import tensor_like
 
-_AT_ONCE = 2**23  # pixels that are sampled at a time on a GPU, in three floats each
+_AT_ONCE = 2**23  # pixels sampled at a time on a GPU, with three floats each
 
 
 def mask_window(
     soft_mask: Tensor, frame: Tensor, image_hw: tuple[int, int], bounds: Tensor | None = None
 ) -> Window:
-    """Find a window that holds a mask and little more.
+    """Find a window that contains a mask and little more.
 
     Args:
         soft_mask: (h, w) in [0, 1].
         frame: (4,) xyxy in image pixels: the region that the soft mask covers.
         image_hw: height and width of the image.
-        bounds: (4,) xyxy in image pixels, rounded to whole ones, which the mask shall not leave.
+        bounds: (4,) xyxy in image pixels, rounded to whole ones, to crop the mask to.
 
     Returns:
         A window inside the image; (0, 0, 0, 0) for an empty mask.
@@ -43,7 +43,7 @@ def mask_window(
 
 
 def bitmap(soft_mask: Tensor, frame: Tensor, window: Window) -> Tensor:
-    """Return the pixels of a mask in a window, (y2 - y1, x2 - x1) bool; arguments as above."""
+    """Return the pixels of a mask in a window, (y2 - y1, x2 - x1) bool; see `mask_window`."""
     x1, y1, x2, y2 = window
     inside = torch.empty((y2 - y1, x2 - x1), dtype=torch.bool, device="cpu")
     _sample_into(inside, soft_mask, frame, window)
@@ -53,10 +53,10 @@ def bitmap(soft_mask: Tensor, frame: Tensor, window: Window) -> Tensor:
 def has_pixels(
     soft_mask: Tensor, frame: Tensor, image_hw: tuple[int, int], bounds: Tensor | None = None
 ) -> bool:
-    """Tell whether a mask has a pixel at all; arguments as those of `mask_window`.
+    """Tell whether a mask has any pixel; arguments as for `mask_window`.
 
-    The pixels around the peak of the soft mask nearly always tell; the others are looked at only
-    where those do not.
+    The pixels around the peak of the soft mask nearly always decide; only if they do not are the
+    others computed.
     """
     window = mask_window(soft_mask, frame, image_hw, bounds)
     if window == (0, 0, 0, 0):
@@ -76,15 +76,15 @@ def paste_masks(
     image_hw: tuple[int, int],
     bounds: Tensor | None = None,
 ) -> Tensor:
-    """Make full-size masks, where the soft masks are.
+    """Make full-size masks on the soft masks' device.
 
-    Equal to resizing every mask to the whole image, without ever holding an N x H x W float array.
+    The result is equal to resizing every mask to the whole image, without an N x H x W float array.
 
     Args:
         soft_masks: (N, h, w) in [0, 1].
         frames: (N, 4) xyxy in image pixels: the region that each soft mask covers.
         image_hw: height and width of the image.
-        bounds: (N, 4) xyxy in image pixels, rounded to whole ones, which no mask shall leave.
+        bounds: (N, 4) xyxy in image pixels, rounded to whole ones, to crop the masks to.
 
     Returns:
         (N, H, W) bool.
@@ -108,10 +108,10 @@ def pasted_parts(
     image_hw: tuple[int, int],
     bounds: Tensor | None = None,
 ) -> Iterator[tuple[slice, slice, Tensor]]:
-    """Make full-size masks by tensor operators, in parts of bounded memory; arguments as above.
+    """Make full-size masks with tensor operators, in parts to bound memory; see `paste_masks`.
 
     Yields:
-        which of the objects, in order, which rows of the image, and their pixels, (n, h, W) bool.
+        a slice of the objects, a slice of the image's rows, and their pixels, (n, h, W) bool.
     """
     height, width = image_hw
     if bounds is None:
@@ -127,20 +127,20 @@ def pasted_parts(
 
 
 class _Axis(NamedTuple):
-    """How the pixels of one axis fall on the cells of N masks."""
+    """Interpolation from the cells of N masks to the pixels of one axis."""
 
-    cells: Tensor  # (N, size) int64: the cell whose centre is at or before the pixel's
-    weights: Tensor  # (N, size) float32: of the next cell; NaN where no pixel is of the mask
+    cells: Tensor  # (N, size) int64: the last cell with its centre not after the pixel's
+    weights: Tensor  # (N, size) float32: of the next cell; NaN for pixels outside the mask
 
 
 def _axis(frames: Tensor, bounds: Tensor, size: int, cells: int) -> _Axis:
-    """Lay the pixels of one axis over the cells of N masks.
+    """Return the interpolation from the cells of N masks to the pixels of one axis.
 
     Args:
-        frames: (N, 2) where they begin and end.
-        bounds: (N, 2) likewise.
-        size: pixels of the image.
-        cells: of each mask.
+        frames: (N, 2) start and end of the frames.
+        bounds: (N, 2) start and end of the bounds.
+        size: number of pixels of the image.
+        cells: number of cells of each mask.
     """
     low, high = frames.float()[:, :, None].unbind(1)  # (N, 1)
     first, end = bounds.float()[:, :, None].unbind(1)
@@ -155,12 +155,12 @@ def _axis(frames: Tensor, bounds: Tensor, size: int, cells: int) -> _Axis:
 
 
 def _pixels(soft: Tensor, down: _Axis, across: _Axis, some: slice, band: slice) -> Tensor:
-    """Sample the rows of a band in (n, h, w) soft masks: (n, rows, W) bool."""
+    """Sample (n, h, w) soft masks at the rows of a band: (n, rows, W) bool."""
     cells = down.cells[some, band, None].expand(-1, -1, soft.shape[2])
     upper = soft.gather(1, cells)
     lower = soft.gather(1, (cells + 1).clamp_(max=soft.shape[1] - 1))
     lines = upper + (lower - upper) * down.weights[some, band, None]  # (n, rows, w)
-    steps = torch.diff(lines, dim=2, append=lines[:, :, -1:])  # the edge is held
+    steps = torch.diff(lines, dim=2, append=lines[:, :, -1:])  # the edge is repeated
     cells = across.cells[some, None].expand(-1, lines.shape[1], -1)
     values = torch.addcmul(
         lines.gather(2, cells), steps.gather(2, cells), across.weights[some, None]
@@ -176,18 +176,18 @@ def tint_all(
     alpha: float,
     bounds: Tensor | None = None,
 ) -> Tensor:
-    """Blend colours into a copy of a picture where masks are, by tensor operators on its device.
+    """Blend colours into a copy of a picture where masks are, with tensor operators on its device.
 
     Args:
-        picture: (H, W, 3) uint8, where the masks are.
+        picture: (H, W, 3) uint8, on the masks' device.
         soft_masks: (N, h, w) in [0, 1], each blended over those before it.
-        frames: (N, 4) as above; likewise `bounds`.
-        colors: N of them, of the picture's three channels.
-        alpha: share of the colour.
+        frames: (N, 4), see `paste_masks`.
+        colors: N colours, each with values for the picture's three channels.
+        alpha: weight of the colour, 0 to 1.
         bounds: see `paste_masks`.
 
     Returns:
-        (H, W, 3) uint8, as `tint` makes it, but for ties in rounding.
+        (H, W, 3) uint8, equal to the result of `tint` except for ties in rounding.
     """
     canvas = picture.float()
     shades = [[alpha * channel for channel in color] for color in colors]
@@ -215,9 +215,9 @@ def tint(
         canvas: (H, W, 3) uint8, changed in place.
         soft_mask: (h, w) in [0, 1].
         frame: (4,) xyxy in image pixels: the region that the soft mask covers.
-        window: what `mask_window` gave.
-        color: of the canvas's three channels.
-        alpha: share of the colour.
+        window: the result of `mask_window`.
+        color: values for the canvas's three channels.
+        alpha: weight of the colour, 0 to 1.
 
     Raises:
         ValueError: the window leaves the canvas.
@@ -231,7 +231,7 @@ def _intersection(window: Window, bounds: list[float]) -> Window:
     x1, y1, x2, y2 = window
     if any(map(math.isnan, bounds)):
         return 0, 0, 0, 0
-    # First limited, then rounded, for infinity cannot be.
+    # Clamp before rounding, as infinity cannot be rounded.
     left, right = (round(min(max(bound, x1), x2)) for bound in (bounds[0], bounds[2]))
     top, bottom = (round(min(max(bound, y1), y2)) for bound in (bounds[1], bounds[3]))
     return (left, top, right, bottom) if left < right and top < bottom else (0, 0, 0, 0)
@@ -247,5 +247,5 @@ def _kernels() -> PixelKernels:
 
 
 def _to_cpu(soft_mask: Tensor, frame: Tensor) -> tuple[Floats, list[float]]:
-    """Bring one mask to the processor."""
+    """Copy one mask to the CPU."""
     return as_floats(soft_mask.detach().cpu()), frame.tolist()  # sync: one mask

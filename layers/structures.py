@@ -14,14 +14,14 @@ from torch import Tensor
 Index = int | slice | Tensor | NDArray[np.generic] | Sequence[int]
 Group = TypeVar("Group", bound="TensorGroup")
 
-_MOST_PINNED = 2**25  # bytes of a picture; PyTorch keeps for ever what was pinned once
+_MOST_PINNED = 2**25  # bytes of a picture; PyTorch never frees memory that it pinned
 
 
 @dataclass(frozen=True, eq=False)
 class TensorGroup:
     """Base of frozen dataclasses whose tensors all have the same first dimension.
 
-    One is equal to itself alone, as a tensor's comparison has no single answer.
+    A group is equal only to itself, as comparing tensors gives no single answer.
 
     Raises:
         ValueError: the tensors differ in length.
@@ -36,7 +36,7 @@ class TensorGroup:
         return len(self._first())
 
     def __getitem__(self: Group, index: Index) -> Group:
-        """Select by position, slice, positions or boolean mask, on any device; always a group.
+        """Select by position, slice, positions or boolean mask on any device; return a group.
 
         Raises:
             IndexError: a position out of range, or a mask of another length.
@@ -44,11 +44,11 @@ class TensorGroup:
         if not isinstance(index, Tensor):
             index = _as_tensor(index, len(self))
         index = index.reshape(-1)
-        if index.dtype == torch.bool:  # once for all tensors, and where the mask is
+        if index.dtype == torch.bool:  # once for all tensors, on the mask's device
             index = torch.arange(len(self), device=index.device)[index]  # sync: a GPU's
         index = upload(index, self._first().device)
         index = torch.where(index < 0, index + len(self), index)
-        # tensor[index] wakes all threads for a few kilobytes, which costs milliseconds of theirs.
+        # tensor[index] wakes all threads for a few kilobytes, which costs milliseconds.
         return self._map(lambda tensor: tensor.index_select(0, index))
 
     def to(self: Group, device: torch.device | str) -> Group:
@@ -73,7 +73,7 @@ class TensorGroup:
 
 
 def upload(tensor: Tensor, device: torch.device) -> Tensor:
-    """Copy a tensor to a device that is not waited for.
+    """Copy a tensor to a device without waiting for it.
 
     Ordinary memory has been read when this returns. Pinned memory is read later: it may be let go,
     since PyTorch reuses it only when the copy has ended, but not be written to. An Apple GPU is
@@ -83,9 +83,9 @@ def upload(tensor: Tensor, device: torch.device) -> Tensor:
 
 
 def upload_picture(picture: Tensor, device: torch.device) -> Tensor:
-    """Copy a picture to a device likewise; to a GPU by pinned memory, unless it is very large.
+    """Copy a picture to a device as `upload` does, through pinned memory unless it is very large.
 
-    From ordinary memory CUDA copies a picture only when what runs on the GPU has ended.
+    From ordinary memory, CUDA copies a picture only after the GPU's current work has ended.
     """
     ordinary = picture.device.type == "cpu" and not picture.is_pinned()
     if device.type == "cuda" and ordinary and picture.nbytes <= _MOST_PINNED:
@@ -94,12 +94,12 @@ def upload_picture(picture: Tensor, device: torch.device) -> Tensor:
 
 
 def tensor_like(other: Tensor, values: Sequence[float] | Sequence[Sequence[float]]) -> Tensor:
-    """Return a few values as a tensor of another's type, on its device, which is not waited for."""
+    """Return a few values as a tensor of another's type and device, without waiting for it."""
     return upload(torch.tensor(values, dtype=other.dtype, device="cpu"), other.device)
 
 
 def fetch(*tensors: Tensor) -> list[Tensor]:
-    """Copy tensors of one device to the CPU; a GPU is waited for once, however many they are."""
+    """Copy tensors of one device to the CPU, waiting for a GPU only once."""
     device = tensors[0].device
     if device.type != "cuda":
         return [tensor.cpu() for tensor in tensors]  # sync: but on the CPU
@@ -110,12 +110,12 @@ def fetch(*tensors: Tensor) -> list[Tensor]:
         for tensor in tensors
     ]
     torch.cuda.current_stream(device).synchronize()  # sync: nothing is read before it has arrived
-    # Into ordinary memory: the system cannot take pinned memory back, whoever keeps the results.
+    # Into ordinary memory: the system cannot reclaim pinned memory while a caller keeps results.
     return [tensor.clone() for tensor in pinned]
 
 
 def fetch_groups(groups: Sequence[Group]) -> list[Group]:
-    """Bring groups of one device to the CPU, which waits for a GPU once for all of them."""
+    """Copy groups of one device to the CPU, waiting for a GPU only once."""
     tensors = [tensor for group in groups for tensor in group._tensors().values()]
     arrived = iter(fetch(*tensors) if tensors else ())
     return [group._map(lambda _: next(arrived)) for group in groups]
@@ -129,11 +129,11 @@ def concatenate_groups(groups: Sequence[Group]) -> Group:
 
 
 def positions(mask: Tensor, count: int) -> Tensor:
-    """Return where a mask is true, (count,) int64 into its flat view, rising.
+    """Return the indices of true values in a mask's flat view, (count,) int64, ascending.
 
     Args:
         mask: bool of any shape.
-        count: how many are true. As it is known, a GPU is not waited for.
+        count: number of true values. As it is known, there is no wait for a GPU.
     """
     if mask.device.type == "cpu":
         return mask.flatten().nonzero()[:, 0]  # sync: not on the CPU
@@ -141,7 +141,7 @@ def positions(mask: Tensor, count: int) -> Tensor:
 
 
 def _as_tensor(index: int | slice | NDArray[np.generic] | Sequence[int], count: int) -> Tensor:
-    """Return an index of any kind as a mask, or as the positions below `count` that it selects."""
+    """Convert an index of any kind to a mask, or to the positions below `count` that it selects."""
     if not isinstance(index, slice):
         array = np.asarray(index)
         if array.dtype == bool:
@@ -179,8 +179,8 @@ class Target(TensorGroup):
         labels: (M,) int64, 0-based foreground classes.
         masks: (M, S, S) bool.
         is_crowd: (M,) bool; crowds are ignored regions, never objects to learn.
-        has_mask: (M,) bool, by default all; of the others only the box is known, and their masks
-            are empty.
+        has_mask: (M,) bool, by default all True; where False, only the box is known and the mask is
+            empty.
 
     Raises:
         ValueError: the parts disagree about M.
@@ -200,7 +200,7 @@ class Target(TensorGroup):
 
 @dataclass(frozen=True, eq=False)
 class Candidates(TensorGroup):
-    """The N detections of one image that survived non-maximum suppression, masks not assembled yet.
+    """N detections of one image after non-maximum suppression, masks not assembled yet.
 
     Attributes:
         boxes: (N, 4) xyxy relative to the image, unclipped.

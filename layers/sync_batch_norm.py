@@ -16,8 +16,8 @@ def synchronise_batch_norm(model: nn.Module) -> None:
     """Make every batch norm of a model use the statistics of all processes' batches, in place.
 
     Weights keep their names. On GPUs this is torch's SyncBatchNorm, which does not run on CPUs.
-    Subclasses of BatchNorm2d, which may do more than normalise, are left alone, but for timm's with
-    an activation.
+    Subclasses of BatchNorm2d may do more than normalise and stay unchanged, except timm's with an
+    activation.
     """
     convert: Callable[[nn.Module], nn.Module] = nn.SyncBatchNorm.convert_sync_batchnorm
     for parent in list(model.modules()):
@@ -36,9 +36,9 @@ def synchronise_batch_norm(model: nn.Module) -> None:
 
 
 class _CpuSyncBatchNorm(nn.BatchNorm2d):
-    """`nn.SyncBatchNorm`, written for any device.
+    """`nn.SyncBatchNorm` for any device.
 
-    Every process has to hold as many pixels as the others, as with equal batches it does.
+    Every process must hold the same number of pixels, as it does with equal batches.
     """
 
     def forward(self, x: Tensor) -> Tensor:
@@ -59,7 +59,7 @@ class _CpuSyncBatchNorm(nn.BatchNorm2d):
         return normalised.to(x.dtype)
 
     def _update_statistics(self, mean: Tensor, variance: Tensor, count: int) -> None:
-        """Move the running statistics towards those of a batch of `count` pixels a process."""
+        """Update the running statistics with a batch of `count` pixels per process."""
         if self.running_mean is None or self.running_var is None:
             return
         momentum = self.momentum
@@ -73,13 +73,13 @@ class _CpuSyncBatchNorm(nn.BatchNorm2d):
 
 
 class _WithActivation(nn.Module):
-    """Timm's dropout and activation, behind a batch norm."""
+    """Timm's dropout and activation after a batch norm."""
 
     drop: nn.Module
     act: nn.Module
 
     def forward(self, x: Tensor) -> Tensor:
-        """Normalise (B, C, h, w), and activate."""
+        """Normalise (B, C, h, w), then apply dropout and activation."""
         activated: Tensor = self.act(self.drop(super().forward(x)))
         return activated
 
@@ -93,7 +93,7 @@ class _GpuSyncBatchNormAct(_WithActivation, nn.SyncBatchNorm):
 
 
 class _AllReduceMean(torch.autograd.Function):
-    """The mean over processes; gradients take the same way back."""
+    """The mean over processes, in the forward and the backward pass."""
 
     @staticmethod
     def forward(ctx: FunctionCtx, values: Tensor) -> Tensor:
