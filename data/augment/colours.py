@@ -36,7 +36,7 @@ def adjust_colours(
     """Apply contrast * (image + brightness), then change saturation and hue.
 
     Saturation and hue commute with scaling, so the original's random choice of contrast first or
-    last matters only where colours leave 0..255; they are cut off there.
+    last matters only for values outside 0..255, which are clipped.
 
     Args:
         image: (H, W, 3) uint8 RGB.
@@ -54,7 +54,7 @@ def adjust_colours(
     if brightness or contrast != 1:
         image = _look_up(image, (levels + brightness) * contrast)
     if saturation != 1:
-        # HSV's value is the largest channel, and scaling saturation moves the others towards it.
+        # HSV's value is the largest channel; saturation scales the other channels' distance to it.
         red, green, blue = cv2.split(image)
         value = cv2.max(cv2.max(red, green), blue)
         value = cv2.merge((value, value, value))

@@ -13,13 +13,13 @@ from layers.structures import Target, concatenate_groups
 from .transform import LEARNED_SIDE
 
 _SHARE_PASTED = 0.5  # of the other image's objects
-_LEAST_VISIBLE = 0.1  # share of an object's pixels; one that is hidden further is dropped
+_LEAST_VISIBLE = 0.1  # visible share of an object's pixels, at or below which it is dropped
 
-# Of an object that is set beside another one:
-_HEIGHTS = 0.75, 1.33  # to the other's
-_SCALES = 0.3, 3.0  # to what it was
-_DISTANCES = 0.35, 1.0  # of their centres, of that at which their boxes touch
-_FEET = 0.1  # deviation of its lower edge from the other's, of the other's height
+# For an object that is placed beside another one:
+_HEIGHTS = 0.75, 1.33  # ratio of its height to the other's
+_SCALES = 0.3, 3.0  # ratio of its size to its original size
+_DISTANCES = 0.35, 1.0  # of the centres, as a share of the distance at which the boxes touch
+_FEET = 0.1  # deviation of its lower edge from the other's, as a share of the other's height
 
 
 def paste_objects(
@@ -34,14 +34,14 @@ def paste_objects(
 
     Args:
         image: (3, S, S) uint8.
-        target: its objects, crowds last. Masks lose the covered pixels, boxes shrink to fit, and
-            objects with a tenth of their pixels left or less are dropped. Of an object without a
-            mask, the pixels of its box count, and the box stays. Crowds do not change.
+        target: objects of the image, crowds last. Masks lose the covered pixels, boxes shrink to
+            fit, and objects with a tenth of their pixels left or less are dropped. For an object
+            without a mask, the pixels of its box count, and the box stays. Crowds do not change.
         other_image: (3, S, S) uint8. Neither image is changed.
-        other: its objects; crowds, and what has no mask, are never pasted.
+        other: objects of the other image; crowds and objects without a mask are never pasted.
         rng: chooses each object half the time.
-        beside: the share of them that are set beside one of the image's objects, of about its
-            height, so that the two touch or hide each other; the others stay where they were.
+        beside: share of pasted objects that are placed beside one of the image's objects, scaled to
+            about its height, so that one touches or hides the other; the others keep their place.
 
     Returns:
         The new image, and its target with the crowds last.
@@ -71,17 +71,17 @@ def _paste(
 def _set_beside(
     target: Target, image: Tensor, pasted: Target, rng: np.random.Generator
 ) -> tuple[Tensor, Target]:
-    """Return one object of an image, and that image, where it is to be pasted.
+    """Move one object to a place beside a random object of the target.
 
     Args:
-        target: objects, not all of them crowds, of which it gets a random neighbour.
-        image: (3, S, S) uint8.
-        pasted: the one object in it, with a mask that is not empty.
-        rng: chooses neighbour, size, side, distance and whether it is mirrored.
+        target: objects to choose a neighbour from, not all of them crowds.
+        image: (3, S, S) uint8, which shows the object to move.
+        pasted: that object alone, with a mask that is not empty.
+        rng: chooses neighbour, size, side, distance and whether the object is mirrored.
 
     Returns:
-        The object is left out where its centre would be outside of the image, as `TrainTransform`
-        does it, or where it would be too small.
+        An image and a target of the moved object; an empty target if its centre would be outside
+        of the image, as in `TrainTransform`, or if it would be too small.
     """
     boxes = target.boxes[~target.is_crowd]
     x1, y1, x2, y2 = boxes[int(rng.integers(len(boxes)))].tolist()
@@ -110,7 +110,7 @@ def _set_beside(
 
 
 def _put(cut: Tensor, top: int, left: int, side: int) -> Tensor:
-    """Put (C, h, w) into black, (C, side, side), as far as it is inside."""
+    """Place (C, h, w) on a black (C, side, side) canvas, cut at its edges."""
     canvas = cut.new_zeros((len(cut), side, side))
     height, width = cut.shape[1:]
     rows, columns = slice(max(top, 0), top + height), slice(max(left, 0), left + width)
@@ -121,7 +121,7 @@ def _put(cut: Tensor, top: int, left: int, side: int) -> Tensor:
 
 
 def _cover(objects: Target, covered: Tensor) -> Target:
-    """Remove the covered pixels from the masks, and refit the boxes of those that change."""
+    """Remove the covered pixels from the masks, and refit the boxes of masks that change."""
     masks, has_mask = objects.masks & ~covered, objects.has_mask
     windows = box_windows(objects.boxes / len(covered), covered.shape, padding=0)
     extents = torch.where(has_mask[:, None, None], objects.masks, windows)

@@ -1,9 +1,9 @@
-"""The place of an image on the network input: fixed, or at random as in SSD's training.
+"""The placement of an image on the network input: fixed, or random as in SSD's training.
 
 All geometry of an image (expand, crop, mirror, resize) is one axis-aligned map between two
-rectangles of whole pixels, so pixels are sampled once and outlines are moved, not resampled. Where
-the drawn map would land between output pixels, the rectangle is rounded and defines the map: image
-and outlines agree exactly.
+rectangles of whole pixels, so pixels are sampled once and outlines are moved, not resampled. The
+rectangles are rounded to whole pixels first, and then define the map: image and outlines agree
+exactly.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _CROP_SIDES = (0.3, 1.0)
 _CROP_ASPECTS = (0.5, 2.0)
 _CROP_TRIALS = 50
 # The original chooses between "no crop" and five minimum overlaps (.1, .3, .7, .9, none), but its
-# test can never reject a crop. Its author kept that: repairing it halved the mAP. So five of six
+# check can never reject a crop. Its author kept this, as a fix halved the mAP. So five of six
 # images are cropped, whatever the overlap.
 _CROP_PROBABILITY = 5 / 6
 
@@ -56,7 +56,7 @@ class Placement:
 
     @property
     def is_empty(self) -> bool:
-        """Whether nothing of the image is seen."""
+        """Whether no part of the image is visible."""
         return 0 in _size(self.source) or 0 in _size(self.window)
 
     @property
@@ -73,7 +73,7 @@ class Placement:
         return self._turned((xy - source[:2]) * scale + window[:2])
 
     def boxes(self, boxes: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Map (M, 4) xyxy boxes to the canvas, cut at the edge of the piece that is seen."""
+        """Map (M, 4) xyxy boxes to the canvas, clipped to the visible piece."""
         if self.is_empty:
             return np.zeros_like(boxes)
         x1, y1, x2, y2 = self.source
@@ -81,7 +81,7 @@ class Placement:
         return _boxes_of(self.points(corners)).astype(np.float32)
 
     def holds_centres(self, boxes: NDArray[np.float32]) -> NDArray[np.bool_]:
-        """Tell which of (M, 4) boxes in the image have their centre in the piece, (M,)."""
+        """Tell which of (M, 4) boxes in the image have their centre in the piece, (M,) bool."""
         return _inside(box_centres(boxes), np.asarray(self.source))
 
     def piece(self, image: Image) -> Image:
@@ -108,7 +108,7 @@ class Placement:
         return np.ascontiguousarray(np.rot90(canvas, self.quarter_turns))
 
     def unoriented(self, canvas: NDArray[np.bool_]) -> NDArray[np.bool_]:
-        """View a turned (S, S) canvas as it was before, so that `window` addresses it."""
+        """Return a view of a turned (S, S) canvas before turning, which `window` refers to."""
         view = np.rot90(canvas, -self.quarter_turns)
         view = view[::-1] if self.flip else view
         return view[:, ::-1] if self.mirror else view
@@ -196,7 +196,7 @@ def _expanded(view: NDArray[np.int_], rng: np.random.Generator) -> NDArray[np.in
 def _cropped(
     view: NDArray[np.int_], centres: NDArray[np.float32], rng: np.random.Generator
 ) -> NDArray[np.int_]:
-    """Cut a random rectangle that holds at least one of the centres, (M, 2), if there are any."""
+    """Cut a random rectangle that contains at least one of the (M, 2) centres, if any exist."""
     size = view[2:] - view[:2]
     while rng.random() < _CROP_PROBABILITY:
         sides = rng.uniform(*_CROP_SIDES, (_CROP_TRIALS, 2)) * size
@@ -213,7 +213,7 @@ def _cropped(
 
 
 def _inside(points: NDArray[np.float32], rectangles: NDArray[np.int_]) -> NDArray[np.bool_]:
-    """Tell which (..., 2) points lie inside of (..., 4) rectangles."""
+    """Tell which (..., 2) points lie inside (..., 4) rectangles."""
     inside = (points > rectangles[..., :2]) & (points < rectangles[..., 2:])
     return np.asarray(inside.all(axis=-1))
 

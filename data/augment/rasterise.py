@@ -1,4 +1,4 @@
-"""Object outlines drawn as masks of the network input's size."""
+"""Object outlines rasterised as masks of the network input's size."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from data.sample import Outline, Polygons, has_mask
 
 from .placement import Placement
 
-_REACH = 8  # polygon points farther away than this many canvas sides are pulled in: a memory bound
+_REACH = 8  # clip polygon points to this many canvas sides: bounds memory
 
 
 def rasterise(
@@ -19,14 +19,14 @@ def rasterise(
 ) -> None:
     """Draw one object into a cleared canvas.
 
-    Polygons are moved first and drawn once at the final size, by COCO's own rules, so their edges
+    Polygons are first moved, then drawn once at the final size, by COCO's own rules, so their edges
     are those of the outline and not of a resized bitmap. Bitmaps are cut and resized bilinearly.
 
     Args:
-        outline: of the object.
+        outline: outline of the object.
         image_hw: height and width of the image that the outline refers to.
         placement: where the image lies on the canvas.
-        out: (S, S) bool, all False, which is written to.
+        out: (S, S) bool, all False; changed in place.
 
     Raises:
         ValueError: the run lengths do not describe a bitmap.
@@ -36,7 +36,7 @@ def rasterise(
     if isinstance(outline, list):
         _draw_polygons(outline, placement, out)
         return
-    columns = decode(outline, image_hw).T  # (W, H), as they are in memory
+    columns = decode(outline, image_hw).T  # (W, H), the order in memory
     if columns.shape != image_hw[::-1]:  # annotated on a copy of another size
         columns = _resized_columns(columns, image_hw)
     x1, y1, x2, y2 = placement.source
@@ -62,6 +62,6 @@ def _draw_polygons(polygons: Polygons, placement: Placement, out: NDArray[np.boo
     right, bottom = np.minimum(np.ceil(corners.max(axis=0)), visible[2:]).astype(int).tolist()
     if right <= left or bottom <= top:
         return
-    # Drawn from the canvas' corner on: moved to (left, top), coordinates would round differently.
+    # Draw from the canvas' corner: if moved to (left, top), coordinates would round differently.
     drawn = decode([points.ravel().tolist() for points in moved], (bottom, right))
     out[top:bottom, left:right] = drawn[top:, left:]

@@ -1,4 +1,4 @@
-"""Network inputs and targets from samples, augmented."""
+"""Augmented network inputs and targets from samples."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ _DRAWS = 10  # attempts to find an augmentation that keeps an object
 
 
 LEARNED_SIDE = 4
-"""In pixels of the input: what is narrower or lower is not trained on."""
+"""Minimum width and height of a trained object, in pixels of the input."""
 
 
 @dataclass(frozen=True)
 class TrainTransform:
-    """The augmentation of the original YOLACT (SSD's), with one sampling of the pixels.
+    """The augmentation of the original YOLACT (SSD's), which resamples pixels only once.
 
     Attributes:
         image_size: S, the side of the network input.
@@ -48,14 +48,14 @@ class TrainTransform:
         """Augment one sample.
 
         Returns:
-            (3, S, S) uint8 RGB, and its target with the crowds last.
+            The (3, S, S) uint8 RGB image, and its target with the crowds last.
         """
         placement, kept = self.place(sample, rng)
         image = self.render(sample, placement, rng)
         return to_tensor(image), place_target(sample, placement, kept)
 
     def place(self, sample: Sample, rng: np.random.Generator) -> tuple[Placement, NDArray[np.intp]]:
-        """Draw the geometry, again where it keeps no object, at last without augmentation.
+        """Draw a random placement that keeps an object; after `_DRAWS` attempts, place unaugmented.
 
         Returns:
             The placement and the indices of the objects that it keeps.
@@ -70,9 +70,9 @@ class TrainTransform:
         return placement, _visible_objects(sample, placement, self.min_object_size)
 
     def render(self, sample: Sample, placement: Placement, rng: np.random.Generator) -> Image:
-        """Resize the pixels and distort their colours; the fill colour stays.
+        """Resize the pixels and distort their colours; the fill colour does not change.
 
-        Colours come after the resize, where their cost does not depend on the camera.
+        Colours come after the resize, so that their cost does not depend on the image's size.
 
         Returns:
             (S, S, 3) uint8 RGB.
@@ -101,7 +101,7 @@ def place_target(sample: Sample, placement: Placement, kept: NDArray[np.intp]) -
 def _visible_objects(
     sample: Sample, placement: Placement, min_object_size: float
 ) -> NDArray[np.intp]:
-    """Return the indices of objects whose centre is seen, and crowds, that are large enough."""
+    """Return the indices of large enough objects with a visible centre, and of such crowds."""
     boxes = placement.boxes(sample.boxes)
     large = (boxes[:, 2:] - boxes[:, :2] >= min_object_size).all(axis=1)
     kept = np.flatnonzero(large & (placement.holds_centres(sample.boxes) | sample.is_crowd))
