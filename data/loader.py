@@ -27,7 +27,7 @@ Key = tuple[int, int]
 Item = tuple[Tensor, Target]
 Transform = Callable[[Sample, np.random.Generator], Item]
 
-# Separate streams, or sample 0 of an epoch would get the numbers that shuffled it.
+# Separate random streams, or sample 0 of an epoch would get the numbers that shuffled it.
 _SHUFFLE, _AUGMENT = 1, 2
 
 _MAX_BROKEN = 10  # unreadable images in a row: a lost disk rather than single bad files
@@ -39,7 +39,7 @@ _logger = logging.getLogger(__name__)
 class SampleError(ValueError):
     """A sample could not be loaded.
 
-    PyTorch's loader raises a worker's error anew with the whole traceback as the message; only the
+    PyTorch's loader re-raises a worker's error with the whole traceback as the message; only its
     last line, which names the file, is kept.
     """
 
@@ -50,14 +50,14 @@ class SampleError(ValueError):
 
 @dataclass(frozen=True)
 class Batch:
-    """B images and their objects, packed, which unpacks to B tensors and B targets.
+    """B images and their objects in six tensors; iterates over the list of images and of targets.
 
-    Each tensor that a worker sends costs a file and an exchange of messages; these are six.
+    Packed, because each tensor that a worker sends costs a file and an exchange of messages.
 
     Attributes:
         images: (B, 3, S, S) uint8.
-        objects: of all images, one image after the other.
-        counts: how many each image has.
+        objects: objects of all images, one image after the other.
+        counts: number of objects of each image.
     """
 
     images: Tensor
@@ -65,13 +65,13 @@ class Batch:
     counts: list[int]
 
     def __iter__(self) -> Iterator[list[Any]]:
-        """Yield the images, (3, S, S) uint8, and their targets."""
+        """Yield the list of images, (3, S, S) uint8, then the list of targets."""
         yield list(self.images.unbind())
         parts = (torch.split(part, self.counts) for part in vars(self.objects).values())
         yield [Target(*each) for each in zip(*parts, strict=True)]
 
     def pin_memory(self) -> Batch:
-        """Pin it, for asynchronous copies to a GPU; the loader calls this by its name."""
+        """Pin the tensors, for asynchronous copies to a GPU; PyTorch's loader calls this."""
         return Batch(self.images.pin_memory(), self.objects.pin_memory(), self.counts)
 
 
@@ -88,10 +88,11 @@ class TrainingData(MapDataset[Item]):
 
     Args:
         dataset: where the samples come from.
-        transform: makes tensors of a sample; its generator depends on seed, epoch and index alone.
+        transform: converts a sample to tensors; its random generator depends only on seed, epoch
+            and index.
         seed: not negative.
-        copy_paste: how many other samples, on average, each gets objects of.
-        paste_beside: which share of these, see `paste_objects`.
+        copy_paste: average number of other samples whose objects each sample gets.
+        paste_beside: share of these objects to place beside others, see `paste_objects`.
     """
 
     def __init__(
@@ -119,7 +120,7 @@ class TrainingData(MapDataset[Item]):
         return self.paste_onto(self.transform(self._sample(index), rng), rng)
 
     def paste_onto(self, item: Item, rng: np.random.Generator) -> Item:
-        """Paste objects of other samples, as many as are wanted, into a transformed one.
+        """Paste objects of `copy_paste` other samples, on average, into a transformed one.
 
         Raises:
             SampleError: `_MAX_BROKEN` samples in a row cannot be read.
@@ -149,14 +150,14 @@ class TrainingData(MapDataset[Item]):
 class BatchStream(Sampler[list[Key]]):
     """An endless stream of full batches of (epoch, index), each epoch in its own random order.
 
-    A batch may begin in one epoch and end in the next, so that no sample is lost and a dataset
-    smaller than a batch can be trained on.
+    A batch may begin in one epoch and end in the next, so that no sample is lost and training works
+    with a dataset smaller than a batch.
 
     Args:
         length: number of samples in an epoch.
         batch_size: number of keys in a batch.
         seed: not negative.
-        start_iteration: batches to skip, which an earlier run has had.
+        start_iteration: number of batches to skip, which an earlier run has used.
         part: (rank, processes): which equal share of every batch is yielded.
 
     Raises:
@@ -186,7 +187,7 @@ class BatchStream(Sampler[list[Key]]):
             raise ValueError(
                 f"a batch of {batch_size} images cannot be shared by {part[1]} processes equally"
             )
-        # In turn, so that shares of half a batch are halves of the shares.
+        # Interleaved, so that the shares of half a batch are halves of the shares.
         self.part = slice(part[0], None, part[1])
 
     def __iter__(self) -> Iterator[list[Key]]:
@@ -232,13 +233,13 @@ def build_train_loader(
         pin_memory=pin_memory,
         worker_init_fn=_set_up_worker,
         persistent_workers=workers > 0,
-        # Its own generator, or starting the loader would advance the random numbers of training.
+        # Its own generator: otherwise, starting the loader would advance training's random numbers.
         generator=torch.Generator(),
     )
 
 
 def _allow_many_files() -> None:
-    """Raise the limit of open files: each tensor that a worker sends takes one."""
+    """Raise the limit of open files: each tensor that a worker sends needs one."""
     if sys.platform == "win32":
         return
     import resource
@@ -250,6 +251,6 @@ def _allow_many_files() -> None:
 
 
 def _set_up_worker(_worker: int) -> None:
-    """Give OpenCV in a worker one thread, as PyTorch has there: the workers use all cores."""
+    """Limit OpenCV in a worker to one thread, like PyTorch: the workers together use all cores."""
     cv2.setNumThreads(0)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the training loop
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the training loop handles Ctrl-C
