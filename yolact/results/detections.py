@@ -1,4 +1,4 @@
-"""Detections: the objects that a model finds in one image, and all that can be made of them."""
+"""Detections: the objects that a model finds in one image, and their conversions."""
 
 from __future__ import annotations
 
@@ -35,13 +35,13 @@ _SORT_KEYS = ("score", "area", "left", "top", "label")
 class Detections(Instances):
     """N objects found in one image, highest score first; see `Instances` for their parts.
 
-    Masks are made when they are asked for, and only then: who wants boxes never pays for them.
+    Full-size masks are made only on request: reading boxes does not cost their time.
 
     Attributes:
         source: path or address of the image, with the number of the frame in a video; "" if none.
-        picture: the image itself where it is kept; `image` reads it again where it is not.
-        coefficients: (N, K), the weight of each prototype in each mask; None but from YOLACT.
-        carried: from other frames of a video, by optical flow.
+        picture: the image itself if it is kept; otherwise `image` reads it again.
+        coefficients: (N, K), the weight of each prototype in each mask; None except for YOLACT.
+        carried: whether optical flow carried the objects over from other frames of a video.
         seconds: time of the frame in its video; None for an image.
 
     Example:
@@ -70,7 +70,7 @@ class Detections(Instances):
         encoded = cv2.imencode(".png", cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))[1]
         return encoded.tobytes()
 
-    # --- which of them -----------------------------------------------------------------------
+    # --- selection ---------------------------------------------------------------------------
 
     def __getitem__(self, index: Index | str) -> Detections:
         """Select by position, slice, positions, boolean mask, or the name of a class.
@@ -93,14 +93,14 @@ class Detections(Instances):
         """Keep the objects that meet every condition.
 
         Args:
-            classes: names or labels.
-            min_score: they score this or more.
-            min_area: their masks have as many pixels or more.
-            inside: x1, y1, x2, y2 of a region, or a (P, 2) polygon, in pixels: the centres of
-                their boxes lie in it.
+            classes: names or labels of the classes to keep; None for all.
+            min_score: minimum score.
+            min_area: minimum number of mask pixels.
+            inside: region as x1, y1, x2, y2 or as a (P, 2) polygon, in pixels, which must contain
+                the centre of the box.
 
         Raises:
-            ValueError: no class has such a name, or the region is neither.
+            ValueError: an unknown class name, or a region that is neither.
         """
         kept = self.scores >= min_score
         if classes is not None:
@@ -112,11 +112,11 @@ class Detections(Instances):
         return found[found.areas >= min_area] if min_area > 0 else found
 
     def sort(self, by: str = "score", descending: bool | None = None) -> Detections:
-        """Order the objects by "score", "area", "left", "top" or "label".
+        """Sort the objects by "score", "area", "left", "top" or "label".
 
         Args:
             by: the key.
-            descending: largest first; by default so for score and area.
+            descending: largest first; None for largest first with score and area only.
 
         Raises:
             ValueError: another key.
@@ -129,22 +129,22 @@ class Detections(Instances):
         return self[key.argsort(descending=largest_first, stable=True)]
 
     def __add__(self, other: Detections) -> Detections:
-        """Join the objects of one image, highest score first; their coefficients are left out.
+        """Join the objects of one image, highest score first, without coefficients.
 
         Raises:
-            ValueError: they are of images of different sizes, or of different classes.
+            ValueError: the image sizes or the class names differ.
         """
         return selection.concatenate(replace(self, coefficients=None), other).sort()
 
-    # --- their masks -------------------------------------------------------------------------
+    # --- masks -------------------------------------------------------------------------------
 
     def polygons(self, tolerance: float = 0.0) -> list[list[Polygon]]:
         """Return each mask as polygons with holes, one for each connected part.
 
-        They follow the edges of pixels, so that drawn again they give the same mask.
+        They follow the edges of pixels, so that rasterising them gives the same mask.
 
         Args:
-            tolerance: leave out points while the line moves by less than this, in pixels.
+            tolerance: simplify outlines, moving lines by less than this many pixels.
         """
         here = self.to("cpu")
         return [exports.polygons(here, index, tolerance) for index in range(len(here))]
@@ -155,17 +155,17 @@ class Detections(Instances):
         return [exports.run_lengths(here, index) for index in range(len(here))]
 
     def run_lengths(self, index: int) -> str:
-        """Return the text of COCO's compressed run lengths of one mask."""
+        """Return COCO's compressed run lengths of one mask, as text."""
         return exports.run_lengths(self, index)["counts"]
 
     # --- pictures ----------------------------------------------------------------------------
 
     @property
     def image(self) -> Image:
-        """The image that was detected in, (H, W, 3) uint8 RGB.
+        """The image of these detections, (H, W, 3) uint8 RGB.
 
         Raises:
-            ValueError: it was not kept, and there is no file to read it from.
+            ValueError: the image was not kept, and there is no file to read it from.
         """
         if self.picture is not None:
             return self.picture
@@ -174,19 +174,19 @@ class Detections(Instances):
         return read_image(self.source)
 
     def crops(self, image: Image | None = None, margin: int = 0) -> list[Image]:
-        """Return what lies in each box, N of (h, w, 3) uint8 RGB.
+        """Return the content of each box, N images (h, w, 3) uint8 RGB.
 
         Args:
-            image: (H, W, 3) uint8 RGB; by default the one that was detected in.
-            margin: pixels around the box, as far as the image goes.
+            image: (H, W, 3) uint8 RGB; by default `self.image`.
+            margin: pixels to add around the box, within the image.
         """
         return cropping.crops(self, self._on(image), margin)
 
     def cutouts(self, image: Image | None = None) -> list[NDArray[np.uint8]]:
-        """Return each object alone, N of (h, w, 4) uint8 RGBA, transparent outside its mask.
+        """Return each object alone, N images (h, w, 4) uint8 RGBA, transparent outside its mask.
 
         Args:
-            image: (H, W, 3) uint8 RGB; by default the one that was detected in.
+            image: (H, W, 3) uint8 RGB; by default `self.image`.
         """
         return cropping.cutouts(self.to("cpu"), self._on(image))
 
@@ -204,13 +204,13 @@ class Detections(Instances):
         """Draw the objects over a copy of the image, (H, W, 3) uint8 RGB.
 
         Args:
-            image: (H, W, 3) uint8 RGB; by default the one that was detected in.
+            image: (H, W, 3) uint8 RGB; by default `self.image`.
             colors: by "class", by "instance", or an RGB triple for each object.
             masks: tint each object.
-            boxes: outline each object's box.
+            boxes: draw each object's box.
             text: write each object's class.
-            scores: write the score behind the class.
-            alpha: share of the colour in the tint.
+            scores: write the score after the class.
+            alpha: weight of the colour in the tint, 0 to 1.
         """
         from yolact.drawing.detections import draw_detections
 
@@ -226,7 +226,7 @@ class Detections(Instances):
             **given,
         )
 
-    # --- other people's forms ----------------------------------------------------------------
+    # --- other formats -----------------------------------------------------------------------
 
     def to_coco(
         self,
@@ -234,19 +234,20 @@ class Detections(Instances):
         category_ids: Sequence[int] | None = None,
         tolerance: float | None = None,
     ) -> list[exports.CocoObject]:
-        """Return COCO's list of results, with areas.
+        """Return a list of COCO results, with areas.
 
         Args:
-            image_id: of this image.
+            image_id: COCO's id of this image.
             category_ids: label -> category id; by default COCO's for COCO's classes, else 1, 2, ...
-            tolerance: masks as polygons, simplified by so many pixels; None for run lengths.
+            tolerance: write masks as polygons, simplified by this many pixels; None for run
+                lengths.
         """
         return exports.coco_objects(self.to("cpu"), image_id, category_ids, tolerance)
 
     def to_dict(self) -> dict[str, Any]:
-        """Return all that is known in plain values, masks in COCO's run lengths.
+        """Return all data as plain values, masks in COCO's run lengths.
 
-        `"key": False` marks what was carried from other frames of a video.
+        `"key": False` marks objects carried over from other frames of a video.
         """
         plain = exports.plain_values(self.to("cpu"), self.source, self.seconds)
         return plain | {"key": False} if self.carried else plain
@@ -263,7 +264,7 @@ class Detections(Instances):
         """Return a line for each object, "label x y x y ...", relative to the image.
 
         Args:
-            tolerance: of the outlines, see `polygons`.
+            tolerance: tolerance of the outlines, see `polygons`.
         """
         from .labelling import yolo
 
@@ -273,8 +274,8 @@ class Detections(Instances):
         """Return the content of a labelme file, and write it if a path is given.
 
         Args:
-            path: of the file; the image is named relative to it.
-            tolerance: of the outlines, see `polygons`; fewer points are easier to correct.
+            path: path of the file, which names the image relative to it; None to write no file.
+            tolerance: tolerance of the outlines, see `polygons`; fewer points are easier to edit.
         """
         from .labelling import labelme
 
@@ -286,7 +287,7 @@ class Detections(Instances):
         return content
 
     def to_cvat(self) -> str:
-        """Return an XML file of CVAT for images 1.1, masks in its run lengths."""
+        """Return a file in the format "CVAT for images 1.1" (XML), masks in its run lengths."""
         from .labelling import cvat
 
         return cvat(self.to("cpu"), Path(self.source).name)
@@ -307,22 +308,22 @@ class Detections(Instances):
     def from_supervision(
         cls, found: Any, image_hw: tuple[int, int], class_names: Sequence[str] | None = None
     ) -> Detections:
-        """Take over `supervision.Detections`.
+        """Convert from `supervision.Detections`.
 
         Args:
             found: the detections, whose `class_id` are labels.
             image_hw: height and width of their image.
-            class_names: all classes, by label; by default those that the objects have.
+            class_names: names of all classes, by label; by default those of the objects.
 
         Raises:
-            ValueError: the masks are of another size, or a label has no name.
+            ValueError: the masks have another size, or a label has no name.
         """
         from .toolkits import from_supervision
 
         return cls(**from_supervision(found, image_hw, class_names))
 
     def to_torchvision(self) -> dict[str, Tensor]:
-        """Return what torchvision's models give: labels from 1, masks (N, 1, H, W) of 0 and 1."""
+        """Return the format of torchvision's models: labels from 1, masks (N, 1, H, W) of 0, 1."""
         from .toolkits import to_torchvision
 
         return to_torchvision(self)
@@ -334,13 +335,14 @@ class Detections(Instances):
         return to_fiftyone(self)
 
     def save(self, path: str | Path) -> Path:
-        """Write a file whose suffix says what: .png, .jpg, .webp, .json, .txt (YOLO), .csv, .xml.
+        """Write a file in the format of its suffix: .png, .jpg, .webp, .json, .txt, .csv, .xml.
 
-        Without suffix it is a folder: a picture, the JSON, and a cut-out of each object.
+        .txt is for YOLO, .xml for CVAT. Without a suffix, write a folder: a picture, the JSON, and
+        a cut-out of each object.
 
         Raises:
             ValueError: another suffix, or no image to draw on.
-            OSError: it cannot be written.
+            OSError: the file cannot be written.
         """
         path = Path(path)
         texts = {
@@ -369,7 +371,7 @@ class Detections(Instances):
         """Return the image to draw on or cut from.
 
         Raises:
-            ValueError: it is of another size than the one that was detected in.
+            ValueError: its size differs from `image_hw`.
         """
         image = self.image if image is None else image
         if image.shape != (*self.image_hw, 3):
