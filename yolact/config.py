@@ -1,4 +1,4 @@
-"""Configuration: frozen dataclasses that say everything about a model and its training."""
+"""Configuration: frozen dataclasses with all settings of a model and its training."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ BACKBONES = (
     "mobilenet_v3_large",
     "mobilenet_v3_small",
 )
-"""Those of the project; any other is called "timm/<name>", a network of timm's."""
+"""The project's own backbones; any other is a network of timm's, called "timm/<name>"."""
 
 Architecture = Literal["yolact", "mask_rcnn"]
 
@@ -41,29 +41,29 @@ class ModelConfig:
     Mask R-CNN has neither prototypes nor mask re-scoring, and its levels are P2..P6.
 
     Attributes:
-        architecture: what kind of network.
-        backbone: one of `BACKBONES`, under Mask R-CNN a ResNet, or "timm/<name>" of timm's.
+        architecture: "yolact" or "mask_rcnn".
+        backbone: one of `BACKBONES`, for Mask R-CNN a ResNet, or "timm/<name>" from timm.
         deformable_interval: n > 0: every n-th block of C3..C5 has a deformable convolution.
         image_size: S, the side in pixels that images are resized to (aspect ratio not kept).
-        keep_aspect: instead, detect in images that are not distorted, for weights that are trained
-            so: YOLACT pads them to squares, at the right and below; under Mask R-CNN the short side
+        keep_aspect: instead, keep the aspect ratio of images to detect in, for weights trained that
+            way: YOLACT pads them to squares, at the right and below; with Mask R-CNN the short side
             becomes S and the long one at most 5/3 S.
         num_classes: C, foreground only.
         class_names: one for each class, or empty for "class 0", "class 1", ...
-        fpn_channels: width of the feature pyramid.
-        fpn_relu_levels: the first so many of P3..P7 end in a ReLU: 3 as published, 0 in
+        fpn_channels: channels of the feature pyramid.
+        fpn_relu_levels: number of levels, from P3 on, that end in a ReLU: 3 as published, 0 in
             mmdetection's models, 5 in Yolact_minimal's.
-        p6_source: the level that P6 is computed from; mmdetection's is C5.
-        prototype_channels: width of ProtoNet.
-        prototype_align_corners: upsample as Yolact_minimal does, corner pixel on corner pixel.
-        head_channels: width of the prediction head.
+        p6_source: level that P6 is computed from; mmdetection uses C5.
+        prototype_channels: channels of ProtoNet.
+        prototype_align_corners: upsample with aligned corner pixels, as Yolact_minimal does.
+        head_channels: channels of the prediction head.
         num_prototypes: K.
         anchor_scales: for each of P3..P7, the anchor sides in pixels of the S x S input.
         anchor_ratios: width / height.
-        square_anchors: keep the original's slip that the one-stage weights are trained with.
-        mask_rescoring: YOLACT++'s mask quality branch.
-        pixel_mean: subtracted from RGB pixels in 0..255.
-        pixel_std: divides them.
+        square_anchors: keep the original's bug that the one-stage weights are trained with.
+        mask_rescoring: add YOLACT++'s mask re-scoring branch.
+        pixel_mean: mean that is subtracted from RGB pixels in 0..255.
+        pixel_std: standard deviation that RGB pixels are divided by.
     """
 
     architecture: Architecture = "yolact"
@@ -128,8 +128,8 @@ class LossConfig:
     """Matching, and the weight of each loss (YOLACT sec. 3 and 5, YOLACT++, mask re-scoring).
 
     Attributes:
-        box_loss: "smooth_l1" of the encoded boxes, as published, or "giou" of the decoded ones.
-        dice_weight: of the dice loss of each mask, beside its cross entropy; 0 leaves it out.
+        box_loss: "smooth_l1" on encoded boxes, as published, or "giou" on decoded boxes.
+        dice_weight: weight of a dice loss added to the mask's cross entropy; 0 for none.
     """
 
     positive_iou: float = within(0, 2, 0.5)  # no overlap is above 1
@@ -155,14 +155,14 @@ class TrainConfig:
     """Optimisation. Iterations and learning rate are for `batch_size` images per step.
 
     Attributes:
-        gradient_clip: largest norm of the whole gradient; longer ones are scaled down to it. 0
-            leaves them alone, as the original does. From scratch, where the first gradients can
-            silence the prototypes' ReLU for good, 10 keeps them alive.
+        gradient_clip: maximum norm of the whole gradient; larger ones are scaled down to it. 0
+            clips nothing, as in the original. In training from scratch, the first gradients can
+            make the prototypes' ReLU zero for good; 10 prevents this.
         optimizer: "sgd" with momentum, as published, or "adamw" without decay of norms and biases.
         backbone_rate: learning rate of the backbone, as a share of that of the rest; 0 freezes it.
-        schedule: "steps" of `gamma`, as published, or "cosine" from the learning rate to 0.
-        ema_decay: of the moving average of the weights that is evaluated and kept; 0 has none.
-        multi_scale: the input side varies by up to this share from step to step; 0 keeps it.
+        schedule: "steps" of factor `gamma`, as published, or "cosine" from the learning rate to 0.
+        ema_decay: decay of the moving average of weights that is evaluated and saved; 0 for none.
+        multi_scale: vary the input side by up to this share from step to step; 0 for a fixed side.
     """
 
     batch_size: int = within(1, 1_000_000, 8)
@@ -221,7 +221,7 @@ class DetectConfig:
 
     Attributes:
         refit: fit boxes, masks and scores to each other, see `layers.masks.refit` and
-            `mask_confidence`; not in Mask R-CNN. The released weights are used without.
+            `mask_confidence`; not for Mask R-CNN. Off for the released weights.
     """
 
     score_threshold: float = within(0, 1, 0.05)
@@ -237,15 +237,14 @@ class DetectConfig:
 
 @dataclass(frozen=True)
 class Config:
-    """A named preset: a model, how it is trained, and on what.
+    """A named preset: a model, its training and its dataset.
 
     Attributes:
         name: the preset's name, which also names checkpoints and logs.
         dataset: a catalogued name, a folder, a JSON file, or "shapes".
-        data: how that is taken where there is a choice.
-        score_threshold: from which on a detection is shown, in Python and in pictures, unless the
-            user says otherwise; training measures it (best F1 on the validation images). An AP
-            counts lower scores, too.
+        data: how annotations are used where there is a choice.
+        score_threshold: default minimum score of detections in Python and in pictures; training
+            determines it (best F1 on the validation images). The AP counts lower scores, too.
     """
 
     name: str
@@ -276,7 +275,7 @@ class Config:
     def override(self, *assignments: str) -> Config:
         """Return a copy with fields replaced.
 
-        A backbone of timm's brings the mean and deviation of the pixels that it was trained with,
+        A timm backbone also sets the pixel mean and standard deviation that it was trained with,
         unless these are assigned, too.
 
         Args:
@@ -314,14 +313,14 @@ class Config:
 
 
 def check_run_name(name: str, flag: str) -> None:
-    """Refuse a name that is no safe part of a path: names of presets and runs name files.
+    """Refuse a name that is not a safe part of a path: names of presets and runs name files.
 
     Args:
-        name: of unknown origin, such as a checkpoint.
-        flag: what the user knows it by.
+        name: a name of unknown origin, such as a checkpoint.
+        flag: the flag or setting that holds it, for the message.
 
     Raises:
-        ValueError: so it is.
+        ValueError: the name is not safe.
     """
     if not re.fullmatch(r"\w[\w.-]{0,99}", name):
         raise ValueError(f"{flag}={name[:120]!r}: expected letters, digits, '_', '-' or '.'")
@@ -334,10 +333,10 @@ def _check_backbone(name: str) -> None:
 
 
 def varied_input(image_size: int, share: float) -> int:
-    """Return the side of an input that is larger by a share, or smaller: of whole strides of C5."""
+    """Return an input side that is larger (or smaller) by a share, in whole strides of C5."""
     return max(_STRIDE, round(image_size * (1 + share) / _STRIDE) * _STRIDE)
 
 
 def smallest_input(image_size: int, multi_scale: float) -> int:
-    """Return the smallest side that training has with `TrainConfig.multi_scale`."""
+    """Return the smallest input side in training with `TrainConfig.multi_scale`."""
     return varied_input(image_size, -multi_scale) if multi_scale else image_size

@@ -1,4 +1,4 @@
-"""From images to detections, by a model and whatever runs its network."""
+"""From images to detections, with a model and the engine that runs its network."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ from .stream import segment_batch, segment_many
 from .timing import StageTimer
 
 LIST_BATCH = 8
-"""Images of a list that run through the network together."""
+"""Number of images of a list that run through the network together."""
 
 Classes = Iterable[str | int] | None
 
@@ -43,19 +43,19 @@ Classes = Iterable[str | int] | None
 class Predictor:
     """Runs a model on images.
 
-    Threads can share one. Another process takes a pickled one, as `multiprocessing` hands it over
-    where the start method is "spawn"; a forked process can use it in one thread of PyTorch alone.
+    Threads can share a predictor. It can be pickled for another process, as `multiprocessing` does
+    with the start method "spawn"; a forked process can use it with only one thread of PyTorch.
 
     Args:
-        model: on the device where it shall run; it is put into evaluation mode. With every engine
-            but "plain" a copy of its weights runs: make a new predictor after changing them.
-        precision: in which PyTorch runs `model.network`; "auto" is what is fast here, see
-            `yolact.engines.choose.choose_precision`.
-        timer: notes the time of each stage, when given.
+        model: on the device where it shall run; it is put into evaluation mode. All engines except
+            "plain" run a copy of its weights: make a new predictor after changing them.
+        precision: precision in which PyTorch runs `model.network`; "auto" is whichever is fast on
+            this machine, see `yolact.engines.choose.choose_precision`.
+        timer: records the time of each stage, if given.
         network: runs instead of `model.network`, see `yolact.engines.prepare.prepare`.
 
     Attributes:
-        workers: threads that should call it at a time, for the most images per second.
+        workers: number of threads that should call it at a time, for the most images per second.
 
     Example:
         >>> predictor = Predictor.from_checkpoint("yolact_resnet50")
@@ -104,7 +104,7 @@ class Predictor:
 
     @classmethod
     def from_parts(cls, checkpoint: Checkpoint, config: Config, engine: Engine) -> Predictor:
-        """Build the model of a file with another configuration or engine than its own.
+        """Build the model of a checkpoint with a given configuration and engine.
 
         Raises:
             ValueError: the checkpoint does not fit the configuration.
@@ -113,14 +113,14 @@ class Predictor:
         return cls(model, network=network)
 
     def for_many(self) -> Predictor:
-        """Return a predictor of the same model for many images; `workers` threads share it."""
+        """Return a predictor of the same model for many images; share it by `workers` threads."""
         network, workers = for_many(self._network) if self._network else (None, 1)
         other = object.__new__(Predictor)
         other.__dict__.update(self.__dict__, _network=network, workers=workers)
         return other
 
     def __getstate__(self) -> bytes:
-        # Of single tensors `multiprocessing` would keep a file open for each.
+        # Pickled as one: `multiprocessing` would keep a file open for each single tensor.
         return pickle.dumps(self.__dict__)
 
     def __setstate__(self, state: bytes) -> None:
@@ -128,7 +128,7 @@ class Predictor:
 
     @property
     def device(self) -> torch.device:
-        """Where the model is."""
+        """The device of the model."""
         return self.model.device
 
     @overload
@@ -165,24 +165,24 @@ class Predictor:
         top_k: int | None = None,
         classes: Classes = None,
     ) -> Detections | list[Detections] | Generator[Detections, None, None]:
-        """Segment an image, a list of images, or any number of them.
+        """Segment an image, a list of images, or any number of images.
 
         Args:
             image: one image: a path, an http or https address, an array or tensor (see
                 `yolact.sources.pixels`), a PIL image, the bytes of a file. A list or tuple of
                 these. Or many: a folder, a pattern, a video, the number of a camera, the address
                 of a stream, an iterator, see `stream`.
-            score_threshold: detections that score lower are dropped; None for the model's own.
-            top_k: at most this many are kept, best first; None for no limit.
-            classes: names or labels of those to keep; None for all.
+            score_threshold: drop detections with lower scores; None for the model's own threshold.
+            top_k: keep at most this many detections, best first; None for no limit.
+            classes: names or labels of the classes to keep; None for all.
 
         Returns:
-            Detections on the CPU: one, or a list for a list, or what `stream` returns. They know
-            their source and keep their picture, but for files of a list, which are read again.
+            Detections on the CPU: one, or a list for a list, or the result of `stream`. They know
+            their source and keep their picture, except for files of a list, which are read again.
 
         Raises:
             OSError: no such image, or it cannot be fetched.
-            ValueError: no image, or an argument out of its range.
+            ValueError: not an image, or an argument out of range.
         """
         if not isinstance(image, (list, tuple)) and not is_one(image):
             return self.stream(image, score_threshold=score_threshold, top_k=top_k, classes=classes)
@@ -209,34 +209,34 @@ class Predictor:
         keyframes: int | Literal["auto", "off"] = "off",
         track: bool = False,
     ) -> Generator[Detections, None, None]:
-        """Segment any number of images, in order, with no more memory for more of them.
+        """Segment any number of images, in order, in bounded memory.
 
-        Files of lists, folders and videos are read ahead, and computed by as many threads as are
-        fast here. Of an iterator, a camera and a live stream the next image is asked for when the
-        results of those before it have been taken.
+        Files of lists, folders and videos are read ahead and processed by as many threads as are
+        fast on this machine. From an iterator, camera or live stream, the next image is requested
+        only when the results of all previous ones have been taken.
 
         Args:
-            source: a list or other iterable of images as `__call__` takes them; a folder with all
-                below it; a pattern such as "in/**/*.jpg"; a video file; the number of a camera; the
-                address of a stream. A web address that does not end as images do is a stream.
-            batch: images that run through the network together.
-            score_threshold: as `__call__` has it; likewise `top_k` and `classes`.
-            top_k: see there.
-            classes: see there.
+            source: a list or other iterable of images as for `__call__`; a folder and its
+                subfolders; a pattern such as "in/**/*.jpg"; a video file; the number of a camera;
+                the address of a stream. A web address without the suffix of an image is a stream.
+            batch: number of images that run through the network together.
+            score_threshold: see `__call__`.
+            top_k: see `__call__`.
+            classes: see `__call__`.
             on_error: "raise" ends at an image that cannot be read; "skip" logs and counts it.
-            keyframes: of a video the network looks at every so many frames, or at those that "auto"
-                chooses, and optical flow carries its results to the others. Of a camera it looks at
+            keyframes: run the network on every Nth frame of a video, or on frames chosen by "auto";
+                optical flow carries its results to the others. For a camera, the network runs on
                 the newest frame while others are yielded.
-            track: the images are frames of one video; their objects get `track_ids` that last, and
-                masks that are averaged along the motion, see `yolact.video.tracks.Tracker`.
+            track: the images are frames of one video; give their objects lasting `track_ids`, and
+                average masks along the motion, see `yolact.video.tracks.Tracker`.
 
         Returns:
-            An iterator over the detections. To close it, once begun, closes a video or camera.
-            `source` is "clip.mp4#17" for frame 17 of a video, counted from 0; of camera 0 "0#17".
+            An iterator over the detections. Closing it, once begun, closes a video or camera.
+            `source` is "clip.mp4#17" for frame 17 of a video, counted from 0; "0#17" for camera 0.
 
         Raises:
             OSError: no such file or folder.
-            ValueError: what cannot be opened, or an argument out of its range.
+            ValueError: the source cannot be opened, or an argument is out of range.
         """
         check_count("batch", batch)
         if on_error not in ("raise", "skip"):
@@ -258,7 +258,7 @@ class Predictor:
     def _segment_many(
         self, many: Many, batch: int, thresholds: Thresholds, keyframes: int | str, skip: bool
     ) -> Generator[Detections, None, None]:
-        """Segment what was opened, see `stream`."""
+        """Segment an opened source, see `stream`."""
         predictor = self.for_many() if many.is_stored else self
 
         def segment(images: Sequence[Picture]) -> list[Detections]:
@@ -283,26 +283,26 @@ class Predictor:
         overview: bool = True,
         max_pixels: int | None = None,
     ) -> Detections:
-        """Segment a large image in overlapping tiles, which shows objects too small otherwise.
+        """Segment a large image in overlapping tiles, to find objects that are otherwise too small.
 
         Args:
-            source: one image as `__call__` takes it; or whatever has a shape (H, W, 3) and gives
-                uint8 pixels for `source[y1:y2, x1:x2]`, a memmap or an array of zarr or HDF5, of
-                which no more than tiles are read. An array is kept as `picture` without a copy.
+            source: one image as for `__call__`; or any object with a shape (H, W, 3) that returns
+                uint8 pixels for `source[y1:y2, x1:x2]`, such as a memmap or a zarr or HDF5 array,
+                which is read only tile by tile. An array is kept as `picture` without a copy.
             tile: side in pixels; 0.5 for half of an image's longer side. Smaller images stay whole.
-            overlap: least share of a side that neighbours have in common, 0 to 0.9.
-            score_threshold: as `__call__` has it; likewise `top_k` and `classes`.
-            top_k: see there; of the whole image.
-            classes: see there.
-            overview: look at the whole image, too, shrunk to a tile: for what is larger than one.
-            max_pixels: a larger file is refused; None for 178 million.
+            overlap: minimum overlap of neighbouring tiles, as a share of a side, 0 to 0.9.
+            score_threshold: see `__call__`.
+            top_k: see `__call__`; for the whole image.
+            classes: see `__call__`.
+            overview: also segment the whole image, shrunk to a tile, for objects beyond one tile.
+            max_pixels: refuse files with more pixels; None for 178 million.
 
         Returns:
             Detections of the whole image, each object once.
 
         Raises:
             OSError: no such image, or it cannot be fetched.
-            ValueError: no image, or an argument out of its range.
+            ValueError: not an image, or an argument out of range.
         """
         from .tiles.segment import Tiling, segment_tiled
 
@@ -321,23 +321,23 @@ class Predictor:
         top_k: int | None = None,
         classes: Classes = None,
     ) -> Thresholds:
-        """Return which detections count, by the model's own threshold where None is given.
+        """Return the thresholds for detections, with the model's own score threshold for None.
 
         Raises:
-            OptionError: a value out of its range, or an unknown class.
+            OptionError: a value out of range, or an unknown class.
         """
         own, names = self.model.score_threshold, self.model.class_names
         return Thresholds.for_pictures(own, names, score_threshold, top_k, classes)
 
     def counting(self, thresholds: Thresholds) -> Thresholds:
-        """Return thresholds that keep empty masks where a model, of boxes alone, has no others."""
+        """Return the thresholds, adapted to keep empty masks if the model predicts boxes only."""
         has_masks = self.model.mask_mode != "none"
         return thresholds if has_masks else replace(thresholds, drop_empty=False)
 
     def run_network(self, inputs: Any) -> Any:
-        """Run the network on what `model.preprocess` gives: YOLACT's on (B, 3, S, S).
+        """Run the network on the result of `model.preprocess`: (B, 3, S, S) for YOLACT.
 
-        An engine may reuse the memory of what it returns at the thread's next call: clone it.
+        An engine may reuse the memory of its result at the thread's next call: clone it to keep it.
         """
         if self._network is not None:
             return self._network(inputs)
@@ -345,30 +345,30 @@ class Predictor:
             return self.model.network(inputs)
 
     def warm_up(self) -> None:
-        """Compile what is compiled at first use, so that it does not delay the first image."""
+        """Compile in advance what is compiled at first use, so as not to delay the first image."""
         if self._network is not None:
             warm_up(self._network)
 
     def find_all(self, image: Image) -> Detections:
-        """Return all that is found in an (H, W, 3) uint8 RGB image, as an AP counts it."""
+        """Return all detections in an (H, W, 3) uint8 RGB image, as the AP counts them."""
         return self.segment([image], Thresholds())[0]
 
     @torch.inference_mode(False)
     @torch.no_grad()  # results are plain tensors, which a caller may change
     def segment(self, images: Sequence[Picture], thresholds: Thresholds) -> list[Detections]:
-        """Segment a batch of images, of any sizes: preprocess, network, postprocess.
+        """Segment a batch of images of any size: preprocess, network, postprocess.
 
-        One too large for the memory of a GPU runs in parts, see `BatchLimit`.
+        A batch too large for a GPU's memory runs in parts, see `BatchLimit`.
 
         Args:
-            images: (H, W, 3) uint8 RGB, tensors best where the model is.
+            images: (H, W, 3) uint8 RGB; tensors preferably on the model's device.
             thresholds: which detections count.
 
         Returns:
             Detections of each image, on the CPU.
 
         Raises:
-            RuntimeError: the process was forked after one was made, or the model trains again.
+            RuntimeError: the process was forked after one was made, or the model is training.
         """
         if self.model.training:
             raise RuntimeError("the model is in training mode: model.eval() ends that")
@@ -386,10 +386,10 @@ class Predictor:
     def postprocess(
         self, outputs: Any, sizes: Sequence[tuple[int, int]], thresholds: Thresholds
     ) -> list[Detections]:
-        """Turn what `run_network` gives into the detections that count, on the CPU.
+        """Turn the result of `run_network` into the detections that count, on the CPU.
 
         Args:
-            outputs: of B images.
+            outputs: network outputs for B images.
             sizes: height and width of each image in pixels.
             thresholds: which detections count.
         """
