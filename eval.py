@@ -59,7 +59,7 @@ from yolact.results.folder import progress_of
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Do what the command line asks for."""
+    """Read the command line, and run the mode that it chooses."""
     args = parse_arguments(__doc__, argv)
     if args.benchmark:
         measure_speed(args)
@@ -93,7 +93,7 @@ def predict_image(args: argparse.Namespace) -> None:
 
 
 def predict_images(args: argparse.Namespace) -> None:
-    """Segment a folder of images, or what a pattern matches."""
+    """Segment a folder of images, or the images that match a pattern."""
     save = save_options(args)
     folder, pictures = images_and_pictures(args.images, save.picture)
     keep_noted_engine(args, progress_of(folder))
@@ -156,7 +156,7 @@ def average_precision(args: argparse.Namespace) -> None:
 def shown_in_window(
     args: argparse.Namespace, config: Config
 ) -> Callable[[Image, Detections], None]:
-    """Return a function that shows the detections in an image that count for people."""
+    """Return a function that shows an image in a window, with its detections above threshold."""
     draw, thresholds = drawing(args), display_thresholds(args, config)
 
     def display(image: Image, detections: Detections) -> None:

@@ -52,7 +52,7 @@ MAX_BAD_STEPS = 20
 def main(argv: Sequence[str] | None = None) -> None:
     """Read the command line, set up, train."""
     if distributed.is_secondary():
-        logging.getLogger().setLevel(logging.ERROR)  # the first process speaks for all
+        logging.getLogger().setLevel(logging.ERROR)  # only the first process logs progress
     try:
         train(set_up(*parse_arguments(__doc__, argv)))
     finally:
@@ -112,9 +112,9 @@ def train_step(session: Session, batch: Batch) -> tuple[dict[str, float], bool]:
     """Take one step of gradient descent.
 
     Returns:
-        The losses by name, and whether they and the gradients were finite; if not, the model is
-        left as it was. It is, too, where an error ends the step, but for what the optimiser has
-        changed by then.
+        The losses by name, and whether they and the gradients were finite; if not, the model stays
+        unchanged. It also does if an error ends the step, except for what the optimiser has already
+        changed.
     """
     learner, model, parallel = session.learner, session.learner.model, session.parallel
     images, targets = batch
@@ -142,7 +142,7 @@ def train_step(session: Session, batch: Batch) -> tuple[dict[str, float], bool]:
             learner.scaler.step(learner.optimizer)
             if learner.average is not None:
                 learner.average.update_parameters(model)
-        else:  # batch norm has seen what the weights shall not
+        else:  # undo the update of the batch norm statistics, too
             snapshot.restore_statistics()
         learner.scaler.update()
     return dict(zip(totals, values, strict=True)), finite
@@ -151,10 +151,10 @@ def train_step(session: Session, batch: Batch) -> tuple[dict[str, float], bool]:
 def count_bad_steps(
     progress: Progress, losses: dict[str, float], finite: bool, learning_rate: float
 ) -> None:
-    """Count the steps that were not finite.
+    """Count the steps whose losses or gradients were not finite.
 
     Raises:
-        FloatingPointError: too many of them in a row.
+        FloatingPointError: too many such steps in a row.
     """
     progress.bad_steps = 0 if finite else progress.bad_steps + 1
     if not finite:
