@@ -1,1 +1,1 @@
-"""What runs a network: PyTorch, OpenVINO, exported files."""
+"""Engines that run a network: PyTorch, OpenVINO, exported files."""

@@ -1,4 +1,4 @@
-"""The choice of device, engine and precision, by what this machine is really fast at."""
+"""The choice of device, engine and precision, by measuring what is fast on this machine."""
 
 from __future__ import annotations
 
@@ -28,17 +28,17 @@ def choose_engine(
     precision: Precision = "auto",
     fixed_shapes: bool = True,
 ) -> Engine:
-    """Decide what was left open.
+    """Choose whatever is given as "auto".
 
     Args:
         device: see `pick_device`.
         engine: "auto" is OpenVINO on a CPU, where it is installed, else "eager"; "onnxruntime" is
             for exported files.
         precision: see `choose_precision`; "plain" is always float32.
-        fixed_shapes: `Segmenter.fixed_shapes` of the model; without, only "eager" and "plain" run.
+        fixed_shapes: `Segmenter.fixed_shapes` of the model; if False, only "eager" and "plain" run.
 
     Raises:
-        OptionError: something that is unknown, not installed, or not for this machine or model.
+        OptionError: a value that is unknown, not installed, or not for this machine or model.
     """
     device = pick_device("cpu" if (device, engine) == ("auto", "openvino") else str(device))
     if engine not in get_args(EngineName):
@@ -62,10 +62,10 @@ def choose_engine(
 
 
 def _precision_of_onnxruntime(device: torch.device, precision: Precision) -> Precision:
-    """Return what ONNX Runtime computes in: float32, but float16 where TensorRT is.
+    """Return ONNX Runtime's precision: float32, or float16 if TensorRT is available.
 
     Raises:
-        OptionError: it is not installed, or not for this device or precision.
+        OptionError: ONNX Runtime is not installed, or not for this device or precision.
     """
     found = onnxruntime_providers()
     if not found:
@@ -84,7 +84,7 @@ def _precision_of_onnxruntime(device: torch.device, precision: Precision) -> Pre
 
 
 def onnxruntime_providers() -> tuple[str, ...]:
-    """Return what ONNX Runtime can run files by; nothing where it is not installed."""
+    """Return ONNX Runtime's execution providers; none if it is not installed."""
     try:
         from .onnxruntime import available
     except Exception:  # a library that does not fit this system may raise anything
@@ -93,12 +93,12 @@ def onnxruntime_providers() -> tuple[str, ...]:
 
 
 def choose_precision(device: torch.device, precision: Precision = "auto") -> Precision:
-    """Return a precision that the device has.
+    """Return a precision that the device supports.
 
     Args:
         device: where the network runs.
-        precision: "auto" is bfloat16 where its matrix products, timed once, are at least 1.5 times
-            faster than float32's; else float16 where that is so, which is on CUDA; else float32.
+        precision: "auto" is bfloat16 if its matrix products, timed once, are at least 1.5 times
+            faster than float32's; else float16 if the same holds, on CUDA only; else float32.
 
     Raises:
         OptionError: unknown, or not for this device.
@@ -143,13 +143,13 @@ def matmul_speeds(device: torch.device) -> dict[str, float]:
             matrix @ matrix
             synchronize(device)
             best[precision] = min(best[precision], time.perf_counter() - start)
-        if turn and best["bfloat16"] > 2 * best["float32"]:  # emulated: too slow to go on
+        if turn and best["bfloat16"] > 2 * best["float32"]:  # emulated: too slow to continue
             break
     return {precision: 2 * side**3 / seconds / 1e12 for precision, seconds in best.items()}
 
 
 def pick_device(name: str = "auto") -> torch.device:
-    """Turn a name into a device that is really there.
+    """Turn a name into a device that exists on this machine.
 
     Args:
         name: "auto" (CUDA, else MPS, else CPU), "cpu", "cuda", "cuda:1" or "mps".

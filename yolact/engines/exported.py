@@ -1,8 +1,8 @@
 """Exported models: OpenVINO (.xml) and ONNX (.onnx) files that eval.py and Predictor run.
 
-An exported file holds the network, from normalised images to raw predictions, for batches of any
-size. Its metadata, one JSON text under the key "yolact", says the rest: the configuration with
-class names and input statistics, and for YOLACT++ the weights of the mask rescorer, which works
+An exported file contains the network, from normalised images to raw predictions, for batches of any
+size. Its metadata, one JSON text under the key "yolact", contains the rest: the configuration with
+class names and input statistics, and for YOLACT++ the weights of the mask rescorer, which runs
 after suppression, outside of the network.
 """
 
@@ -39,7 +39,7 @@ from .names import CUDA_PROVIDER, Engine, EngineName, Port, Precision, RunNetwor
 from .prepare import prepare
 
 KEY = "yolact"
-"""Of the metadata in a file."""
+"""Key of the metadata in a file."""
 
 _FORMAT = "yolact-export-1"
 _FOREIGN = "no metadata of ours in it"
@@ -54,7 +54,7 @@ _INTERFACE: tuple[tuple[int | str, ...], ...] = (
 def read_trained(path: Path) -> Checkpoint:
     """Read a checkpoint or an exported file, without running code from it.
 
-    Of an exported file the checkpoint has the configuration and the weights outside the network.
+    For an exported file, the checkpoint has the configuration and the weights outside the network.
 
     Raises:
         ValueError: the file is neither.
@@ -75,13 +75,13 @@ def read_trained(path: Path) -> Checkpoint:
 def engine_for_file(
     path: Path, config: Config, device: str, engine: EngineName, precision: Precision
 ) -> Engine:
-    """Decide as `choose_engine` does.
+    """Choose an engine for a file, as `choose_engine` does.
 
-    What is left open of an exported file is OpenVINO's, but ONNX Runtime's where this is for a GPU
-    that is there, or OpenVINO is not installed.
+    For an exported file, "auto" is OpenVINO, but ONNX Runtime if it is for a GPU that is available,
+    or if OpenVINO is not installed.
 
     Raises:
-        OptionError: see `choose_engine`; or it is not for this kind of file.
+        OptionError: see `choose_engine`; or the engine is not for this kind of file.
     """
     is_onnx = path.suffix.lower() == ".onnx"
     if engine == "auto" and is_exported(path):
@@ -102,12 +102,12 @@ def open_trained(
 
     Args:
         checkpoint: from `read_trained`.
-        config: the checkpoint's, perhaps changed.
+        config: the checkpoint's configuration, perhaps changed.
         engine: from `engine_for_file`.
 
     Returns:
-        The model in evaluation mode on the engine's device, and what runs in place of
-        `model.network`, which for an exported file has no weights.
+        The model in evaluation mode on the engine's device, and a function to run instead of
+        `model.network`, which has no weights for an exported file.
 
     Raises:
         ValueError: the file does not fit the configuration or the engine.
@@ -123,7 +123,7 @@ def open_trained(
         )
     with torch.random.fork_rng(devices=()):  # of random weights that are left out
         model = build_model(config).eval().to(engine.device)
-    model.network.to("meta")  # without weights, so that nobody runs it by mistake
+    model.network.to("meta")  # without weights, so that it cannot run by mistake
     skipped = load_matching_weights(model, checkpoint)
     if any(line.startswith(_RESCORER) for line in skipped):
         raise ValueError(f"{checkpoint.path}: lacks the weights of the mask rescorer")
@@ -131,7 +131,7 @@ def open_trained(
 
 
 def _open_network(path: Path, config: Config, engine: Engine) -> RunNetwork:
-    """Open an exported network that takes and gives what its metadata says."""
+    """Open an exported network, and check its inputs and outputs against its metadata."""
     if engine.name == "onnxruntime":
         from .onnxruntime import OnnxRuntimeNetwork
 
@@ -146,7 +146,7 @@ def _open_network(path: Path, config: Config, engine: Engine) -> RunNetwork:
 
 
 def metadata(model: AnySegmenter, config: Config) -> str:
-    """Describe a model in the JSON text that its exported file carries."""
+    """Describe a model in the JSON text of its exported file's metadata."""
     state = {k: v for k, v in model.state_dict().items() if k.startswith(_RESCORER)}
     content = {"format": _FORMAT, "config": config.to_dict(), "rescorer": _encode_state(state)}
     return json.dumps(content)
@@ -169,15 +169,15 @@ def write_openvino(network: Any, text: str, path: Path, half: bool = False) -> N
 
 
 def _check_interface(path: Path, ports: Sequence[Port], config: Config) -> None:
-    """Refuse a network that takes or gives other shapes than its metadata says.
+    """Refuse a network with other input or output shapes than its metadata says.
 
     Args:
         path: for messages.
         ports: the input, then the outputs.
-        config: of the metadata.
+        config: configuration in the metadata.
 
     Raises:
-        ValueError: as far as the sizes are fixed in the file, one is another.
+        ValueError: a size that is fixed in the file differs.
     """
     sizes = {"S": config.model.image_size, "C": config.num_classes + 1}
     fits = len(ports) == len(_INTERFACE)

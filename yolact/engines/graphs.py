@@ -1,6 +1,6 @@
 """A network recorded as CUDA graphs, so that a GPU need not wait for Python between its kernels.
 
-A graph belongs to one shape of the input, and reads and writes the same memory at every replay.
+A graph is for one input shape, and reads and writes the same memory at every replay.
 """
 
 from __future__ import annotations
@@ -22,32 +22,32 @@ from .names import Precision, RunNetwork
 
 logger = logging.getLogger(__name__)
 
-WARM_UPS = 3  # before recording, for libraries that allocate and choose at first use
-_MOST = 2  # shapes: single images, and the batches of whoever has many
+WARM_UPS = 3  # runs before recording, as libraries allocate and tune at first use
+_MOST = 2  # recorded shapes: single images, and one size of batches
 
 
 class Recorder(Protocol):
-    """What records kernels."""
+    """Records kernels."""
 
     def record(self, function: Callable[[], Any]) -> tuple[Any, Callable[[], object]]:
-        """Return a function's outputs, and what computes them anew in the same memory."""
+        """Return a function's outputs, and a function that recomputes them in the same memory."""
 
     def turn(self) -> AbstractContextManager[None]:
-        """Wait, on the device, for the turn before; one thread at a time may have one."""
+        """Make the device wait for the previous turn; only one thread at a time has a turn."""
 
 
 class GraphedNetwork:
-    """A network that is recorded for the shapes that come again; others run as they are.
+    """A network that is recorded for input shapes that recur; other inputs run unrecorded.
 
-    Threads share it: each call gets outputs of its own. A pickled one is recorded anew where it is
-    loaded. What cannot be recorded runs without, which is told once.
+    Threads can share it: each call gets its own outputs. When unpickled, it is recorded again. If
+    recording fails, the network runs without, and this is reported once.
 
     Args:
         run: from a (1, 3, S, S) tensor to `Predictions`, without a wait for the device.
-        unrecorded: the same, for all other inputs, recorded or not; a compiled network would be
-            compiled anew for each of their shapes.
-        recorder: of its device.
-        example: a (1, 3, S, S) input there, to warm up with.
+        unrecorded: the same for all other inputs, recorded or not; a compiled network would be
+            recompiled for each of their shapes.
+        recorder: recorder of the network's device.
+        example: a (1, 3, S, S) input on that device, for warming up.
     """
 
     def __init__(
@@ -62,7 +62,7 @@ class GraphedNetwork:
         self._graphs: dict[object, _Graph] = {}
 
     def __call__(self, x: Any) -> Any:
-        """Predict; the outputs are the caller's own."""
+        """Predict; the outputs are not overwritten later."""
         if isinstance(x, Tensor):
             with self._lock:
                 graph = self._graph_for(x)
@@ -76,16 +76,16 @@ class GraphedNetwork:
 
     @property
     def recorded(self) -> int:
-        """Number of shapes that are recorded."""
+        """Number of recorded shapes."""
         return len(self._graphs)
 
     def warm_up(self) -> None:
-        """Record now what would be recorded at the second call with a single image."""
+        """Record single images now, instead of at their second call."""
         for _ in range(2):
             self(self.example)
 
     def _graph_for(self, x: Tensor) -> _Graph | None:
-        """Return the graph of a shape, from its second time on."""
+        """Return the graph of a shape, from its second use on."""
         key = (x.shape, x.dtype)
         is_due = key in self._seen and not {key} & (self._graphs.keys() | self._too_large)
         if is_due and len(self._graphs) < self._most:
@@ -103,7 +103,7 @@ class GraphedNetwork:
 
 
 class _Graph:
-    """One recording: its input, its outputs, and what computes these from that."""
+    """One recording: its input, its outputs, and the graph that computes the outputs."""
 
     @torch.inference_mode(False)  # a buffer made inside could not be written outside
     @torch.no_grad()
@@ -136,7 +136,7 @@ class CudaRecorder:
     def record(self, function: Callable[[], Any]) -> tuple[Any, Callable[[], object]]:
         """See `Recorder`."""
         with recording(self._device, self._try_algorithms):
-            # PyTorch goes on referring to a graph whose capture fails.
+            # Keep a reference: PyTorch still refers to a graph whose capture failed.
             self._latest = graph = torch.cuda.CUDAGraph()
             for _ in range(WARM_UPS):
                 function()
@@ -159,7 +159,7 @@ class CudaRecorder:
 
 
 def recorder_for(device: torch.device, precision: Precision) -> Recorder | None:
-    """Return what records on a device; None where nothing does."""
+    """Return the recorder for a device; None if there is none."""
     if device.type != "cuda":
         return None
     return CudaRecorder(device, try_algorithms=precision != "float32")
@@ -167,7 +167,7 @@ def recorder_for(device: torch.device, precision: Precision) -> Recorder | None:
 
 @contextmanager
 def recording(device: torch.device, try_algorithms: bool) -> Iterator[None]:
-    """Put kernels on a stream where they can be recorded; other threads may use the device.
+    """Launch kernels on a stream that can be recorded; other threads may use the device.
 
     Args:
         device: an NVIDIA GPU.
@@ -176,7 +176,7 @@ def recording(device: torch.device, try_algorithms: bool) -> Iterator[None]:
     with _one_at_a_time(), torch.cuda.device(device), _benchmark(try_algorithms):
         stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
         stream.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(stream):  # left after a failure, too
+        with torch.cuda.stream(stream):  # restored after a failure, too
             yield
         torch.cuda.current_stream().wait_stream(stream)
 
@@ -184,27 +184,27 @@ def recording(device: torch.device, try_algorithms: bool) -> Iterator[None]:
 def capture(
     graph: torch.cuda.CUDAGraph, beside: torch.cuda.CUDAGraph | None = None
 ) -> AbstractContextManager[None]:
-    """Record into a graph what is put on the stream of `recording`.
+    """Record the work on the stream of `recording` into a graph.
 
     Args:
-        graph: empty.
-        beside: one that is replayed before it every time, whose memory it can use again.
+        graph: an empty graph.
+        beside: a graph that is always replayed before it, and whose memory pool it shares.
     """
     pool = None if beside is None else beside.pool()
     stream = torch.cuda.current_stream()
-    # By default an allocation in any other thread would be an error, there and here.
+    # By default, an allocation in another thread would be an error, there and here.
     return torch.cuda.graph(graph, pool=pool, stream=stream, capture_error_mode="thread_local")
 
 
 @cache
 def _one_at_a_time() -> threading.Lock:
-    """Return the lock of all recordings of the process, of which PyTorch allows one at a time."""
+    """Return the lock for recordings: PyTorch allows one at a time in a process."""
     return threading.Lock()
 
 
 @contextmanager
 def _benchmark(chosen: bool) -> Iterator[None]:
-    """Switch cuDNN's trial of algorithms on, inside, where it is chosen."""
+    """Switch cuDNN's benchmark of algorithms on in a block, if chosen."""
     before = torch.backends.cudnn.benchmark
     torch.backends.cudnn.benchmark = before or chosen
     try:
@@ -214,10 +214,10 @@ def _benchmark(chosen: bool) -> Iterator[None]:
 
 
 class FixedAnchors(nn.Module):
-    """Keeps the anchors of the first size that comes; for others it asks the generator.
+    """Keeps the anchors of the first input size; for other sizes it calls the generator.
 
-    A graph reads them where they are at every replay, and a compiler takes them as a constant: the
-    generator's cache may drop them, and making them copies from the CPU.
+    A graph reads them at the same address at every replay, and a compiler treats them as a
+    constant: the generator's cache may drop them, and making them copies from the CPU.
     """
 
     def __init__(self, generator: AnchorGenerator) -> None:

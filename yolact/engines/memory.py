@@ -1,4 +1,4 @@
-"""What does not fit into the memory of a GPU: a smaller batch, or one line that says what to do."""
+"""Running out of GPU memory: run a smaller batch, or say in one line what to do."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ Result = TypeVar("Result")
 
 @contextmanager
 def out_of_memory_advice(mend: str) -> Iterator[None]:
-    """Say what to do where something does not fit.
+    """Turn an out-of-memory error into one line that says what to do.
 
     Args:
-        mend: that, in a few words.
+        mend: what to do, in a few words.
 
     Raises:
-        MemoryError: it did not fit; one line.
+        MemoryError: out of memory; one line.
     """
     try:
         yield
@@ -32,12 +32,12 @@ def out_of_memory_advice(mend: str) -> Iterator[None]:
 
 
 class BatchLimit:
-    """Runs batches in parts that fit into memory, once one has not.
+    """Runs batches in parts that fit into memory, once a batch did not fit.
 
     Threads can share one.
 
     Attributes:
-        most: items that are run at a time; None as long as every batch has fitted.
+        most: maximum number of items run at a time; None as long as every batch fits.
     """
 
     def __init__(self) -> None:
@@ -49,7 +49,7 @@ class BatchLimit:
         """Return a function's results for all items, in order.
 
         Args:
-            function: of a batch; its result for an item does not depend on the others.
+            function: takes a batch; its result for an item must not depend on the others.
             items: at least one.
 
         Raises:
@@ -64,8 +64,8 @@ class BatchLimit:
             except torch.OutOfMemoryError:
                 if len(part) == 1:
                     raise
-            # After the handler, for the error holds what the attempt has allocated.
-            torch.cuda.empty_cache()  # pieces of it can then serve as a whole
+            # After the handler, as the error keeps the attempt's allocations alive.
+            torch.cuda.empty_cache()  # reduces fragmentation
             self.most = min(self.most or len(part), len(part) // 2)
             logger.warning(
                 "out of memory with %d images at a time; going on with %d", len(part), self.most

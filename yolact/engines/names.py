@@ -1,10 +1,10 @@
 """The names of engines and precisions, and the decision for one of each.
 
-plain     PyTorch, as built, in float32, with masks as large as the image: to compare with
+plain     PyTorch, unmodified, in float32, with masks as large as the image: for comparison
 eager     PyTorch, batch norm folded into the convolutions, channels last; on an NVIDIA GPU recorded
           as CUDA graphs: the choice on a GPU
-compile   the same through `torch.compile`: a slow start, and a C++ compiler or Triton needed
-openvino  OpenVINO, converted once and kept in a cache: the choice on a CPU
+compile   the same with `torch.compile`: starts slowly, and needs a C++ compiler or Triton
+openvino  OpenVINO, converted once and cached: the choice on a CPU
 onnxruntime  an exported .onnx file, on an NVIDIA card by CUDA or TensorRT, or on a CPU
 """
 
@@ -20,10 +20,10 @@ Precision = Literal["auto", "float32", "bfloat16", "float16"]
 EngineName = Literal["auto", "plain", "eager", "compile", "openvino", "onnxruntime"]
 
 CUDA_PROVIDER, TENSORRT_PROVIDER = "CUDAExecutionProvider", "TensorrtExecutionProvider"
-"""What ONNX Runtime calls them."""
+"""ONNX Runtime's names of the CUDA and TensorRT providers."""
 
 Port = tuple[list[int | None], bool]
-"""An input or output of an exported network: sizes, None where open, and whether in float32."""
+"""An input or output of an exported network: its sizes, None if variable; whether it is float32."""
 
 RunNetwork = Callable[[Any], Any]
 """A network as the predictor calls it: YOLACT's from (B, 3, S, S) to `Predictions`, Mask R-CNN's
@@ -32,11 +32,11 @@ from `RoiInputs` to a list of `RoiDetections`."""
 
 @dataclass(frozen=True)
 class Engine:
-    """A decision: what runs the network, where, in which precision.
+    """The chosen engine, device and precision for running a network.
 
     Attributes:
         name: never "auto".
-        device: that is there.
+        device: an existing device.
         precision: never "auto".
     """
 

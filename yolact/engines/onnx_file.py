@@ -1,4 +1,4 @@
-"""ONNX files by PyTorch's exporter, in the operator set and for the input sizes asked for."""
+"""Write ONNX files with PyTorch's exporter, for a given operator set and input sizes."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from .exported import KEY
 from .pytorch import merge_branches
 
 _LOWEST_OPSET = 16  # PyTorch writes 18, and onnx converts no further down
-# To the exporter a size of one is fixed; here the smallest level has two rows and three columns.
+# The exporter takes a size of one as fixed; here the smallest level has two rows, three columns.
 _EXAMPLE_HW = (256, 320)
 
 
@@ -44,7 +44,7 @@ def write_onnx(
         text: from `metadata`.
         path: ends in .onnx.
         opset: one of `known_opsets`; None is PyTorch's choice.
-        dynamic: takes images of any height and width, not of S x S alone.
+        dynamic: accept images of any height and width, not only S x S.
 
     Raises:
         ValueError: the packages are not installed, or the network does not fit the operator set.
@@ -57,7 +57,7 @@ def write_onnx(
     for talkative in ("onnxscript", "onnx_ir", "torch.onnx"):
         logging.getLogger(talkative).setLevel(logging.ERROR)
     side = model.image_size
-    # Two images: the exporter would take a single one for a fixed size.
+    # Two images: the exporter would take a batch of one as a fixed size.
     example = torch.zeros((2, 3, *(_EXAMPLE_HW if dynamic else (side, side))))
     dim = torch.export.Dim
     sizes = {2: dim("height", min=32), 3: dim("width", min=32)} if dynamic else {}
@@ -81,7 +81,7 @@ def write_onnx(
 
 
 def check_opset(proto: Any, opset: int | None) -> None:
-    """Refuse what a converter left in another operator set than the one asked for."""
+    """Refuse a file that the converter left in another operator set than the requested one."""
     import onnx
 
     written = next(each.version for each in proto.opset_import if not each.domain)

@@ -25,21 +25,21 @@ _ERRORS_ONLY = 3
 class OnnxRuntimeNetwork:
     """An exported network, called like the PyTorch one, from any thread.
 
-    A pickled one reads its file anew where it is loaded.
+    When unpickled, it reads its file again.
 
     Args:
         path: .onnx.
         engine: "onnxruntime", on a CPU or CUDA.
 
     Raises:
-        OptionError: what the device needs does not load.
+        OptionError: the provider for the device cannot be loaded.
     """
 
     def __init__(self, path: Path, engine: Engine) -> None:
         self._made_of = (path, engine)
         self._device, chosen = engine.device, providers(path, engine.device, engine.precision)
         self._session = open_session(path, chosen)
-        if self._session.get_providers()[0] != chosen[0][0]:  # which it only warns of
+        if self._session.get_providers()[0] != chosen[0][0]:  # ONNX Runtime only warns of this
             reason = f"{chosen[0][0]} does not load; are CUDA and cuDNN those that it needs?"
             raise OptionError("engine", engine.name, reason)
 
@@ -53,7 +53,7 @@ class OnnxRuntimeNetwork:
         binding = self._session.io_binding()
         binding.bind_input(self._session.get_inputs()[0].name, *_memory(x))
         for port, output in zip(ports, outputs, strict=True):
-            if is_open:  # for inputs of any size: how large it is, is known afterwards
+            if is_open:  # for inputs of any size: its size is known only after the run
                 binding.bind_output(port.name)
             else:
                 binding.bind_output(port.name, *_memory(output))
@@ -80,12 +80,12 @@ class OnnxRuntimeNetwork:
 def providers(
     path: Path, device: torch.device, precision: Precision
 ) -> list[tuple[str, dict[str, str]]]:
-    """Return what runs a file, best first, with its options; it may not be installed.
+    """Return the providers for a file, best first, with options; they may not be installed.
 
     Args:
-        path: of the file.
+        path: path of the file.
         device: a CPU or CUDA.
-        precision: "float32", or of TensorRT "float16".
+        precision: "float32", or "float16" with TensorRT.
     """
     if device.type != "cuda":
         return [("CPUExecutionProvider", {})]
@@ -93,7 +93,7 @@ def providers(
     cuda = (CUDA_PROVIDER, {"device_id": card, "use_tf32": "0"})
     if precision == "float32":
         return [cuda]
-    # TensorRT names what it keeps by the graph alone, whatever the weights are.
+    # TensorRT names its cached engines by the graph only, not by the weights.
     digest = hashlib.sha256(path.read_bytes()).hexdigest()[:16]
     folder = str(cache_folder() / "trt" / digest)
     kept = {"trt_engine_cache_enable": "1", "trt_engine_cache_path": folder}
@@ -103,7 +103,7 @@ def providers(
 def open_session(
     path: Path, chosen: Sequence[tuple[str, dict[str, str]]] = (("CPUExecutionProvider", {}),)
 ) -> Any:
-    """Return an `onnxruntime.InferenceSession`; what it only warns of is not printed."""
+    """Return an `onnxruntime.InferenceSession`, without printing its warnings."""
     options = ort.SessionOptions()
     options.log_severity_level = _ERRORS_ONLY
     options.intra_op_num_threads = torch.get_num_threads()
@@ -117,6 +117,6 @@ def available() -> tuple[str, ...]:
 
 
 def _memory(tensor: Tensor) -> tuple[str, int, type[np.float32], tuple[int, ...], int]:
-    """Return where a float32 tensor lies, as `bind_input` and `bind_output` take it."""
+    """Return a float32 tensor's memory as arguments for `bind_input` and `bind_output`."""
     device = tensor.device
     return device.type, device.index or 0, np.float32, tuple(tensor.shape), tensor.data_ptr()

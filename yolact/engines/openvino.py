@@ -1,4 +1,4 @@
-"""The network through OpenVINO: converted once, kept in a cache, run from any thread."""
+"""The network with OpenVINO: converted once, cached, run from any thread."""
 
 from __future__ import annotations
 
@@ -39,19 +39,19 @@ with no_telemetry():
 
 OUTPUTS = ("class_logits", "box_deltas", "coefficients", "prototypes", "anchors")
 
-# The cache keeps so many converted networks, the latest used.
+# Number of converted networks in the cache; the most recently used are kept.
 _KEPT = 8
 Goal = Literal["LATENCY", "THROUGHPUT"]
 _HINTS: Mapping[Precision, str] = {"float32": "f32", "bfloat16": "bf16"}
 
 
 class InferenceGraph(nn.Module):
-    """A network as other programs want it: a tensor in, a tuple of tensors out.
+    """A network for export: a tensor in, a tuple of tensors out.
 
     Args:
         network: in evaluation mode.
         image_size: S, for a graph whose input may have any height and width: the anchors keep the
-            sides in pixels that they have at S. None is for inputs of S x S alone.
+            sides in pixels that they have at S. None for inputs of S x S only.
     """
 
     def __init__(self, network: nn.Module, image_size: int | None = None) -> None:
@@ -59,7 +59,7 @@ class InferenceGraph(nn.Module):
         self.network, self.image_size = network, image_size
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
-        """Return what `OUTPUTS` names, for a (B, 3, H, W) normalised RGB batch."""
+        """Return the tensors that `OUTPUTS` names, for a (B, 3, H, W) normalised RGB batch."""
         *outputs, anchors = tuple(self.network(x))[: len(OUTPUTS)]
         if self.image_size is not None:
             centres, widths, heights = anchors.split((2, 1, 1), dim=1)
@@ -72,13 +72,13 @@ class InferenceGraph(nn.Module):
 class OpenVinoNetwork:
     """A converted network, called like the PyTorch one; compiled for this CPU at its first use.
 
-    Each thread has its own buffers; a call overwrites the results of the same thread's last one.
-    A pickled one is compiled anew where it is loaded, at its first use.
+    Each thread has its own buffers; a call overwrites the results of the thread's previous call.
+    When unpickled, it is compiled again at its first use.
 
     Args:
         model: from `convert` or a file.
-        precision: "float32" or "bfloat16"; of the layers that are not quantised.
-        goal: what to compile for: one call at a time, or as many as `workers` tells.
+        precision: "float32" or "bfloat16", for the layers that are not quantised.
+        goal: compile for one call at a time, or for `workers` calls at a time.
     """
 
     def __init__(self, model: ov.Model, precision: Precision, goal: Goal = "LATENCY") -> None:
@@ -89,12 +89,12 @@ class OpenVinoNetwork:
 
     @property
     def workers(self) -> int:
-        """Threads that should call at a time."""
+        """Number of threads that should call at a time."""
         return int(self.compile().get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS"))
 
     @cached_property
     def streamed(self) -> OpenVinoNetwork:
-        """The same network for many calls at a time, each of them slower, all together faster."""
+        """Return the network compiled for many calls at a time: each is slower, together faster."""
         return OpenVinoNetwork(self._model, self._precision, "THROUGHPUT")
 
     def __call__(self, x: Tensor) -> Predictions:
@@ -113,7 +113,7 @@ class OpenVinoNetwork:
         return _of_parts, (*parts, self._precision, self._goal)
 
     def compile(self) -> ov.CompiledModel:
-        """Compile now what would be compiled by the first call."""
+        """Compile now instead of at the first call."""
         with self._compiling:
             if self._compiled is None:
                 settings = {
@@ -132,13 +132,13 @@ def _of_parts(xml: bytes, weights: bytes, precision: Precision, goal: Goal) -> O
 def convert(network: nn.Module, image_size: int, dynamic: bool = False) -> ov.Model:
     """Convert a network, for batches of any size.
 
-    The converter's own front door, `openvino.convert_model`, reports its use to a server; the
-    frontend below it does not.
+    The public function `openvino.convert_model` reports its use to a server; the frontend below it,
+    used here, does not.
 
     Args:
         network: in evaluation mode, on the CPU.
-        image_size: S, of the example; the result takes no other, unless `dynamic`.
-        dynamic: whether the result takes images of any height and width.
+        image_size: S; the result accepts no other size, unless `dynamic`.
+        dynamic: accept images of any height and width.
     """
     example = torch.zeros((1, 3, image_size, image_size))
     with torch.no_grad(), warnings.catch_warnings():
@@ -146,7 +146,7 @@ def convert(network: nn.Module, image_size: int, dynamic: bool = False) -> ov.Mo
         decoder = TorchScriptPythonDecoder(
             InferenceGraph(merge_branches(network), image_size if dynamic else None).eval(),
             example_input=example,
-            trace_kwargs={"check_trace": False},  # which would run the network thrice
+            trace_kwargs={"check_trace": False},  # checking would run the network three times
         )
         frontend = FrontEndManager().load_by_framework("pytorch")
         model = frontend.convert(frontend.load(decoder))
@@ -159,14 +159,14 @@ def convert(network: nn.Module, image_size: int, dynamic: bool = False) -> ov.Mo
 
 
 def convert_cached(network: nn.Module, image_size: int) -> ov.Model:
-    """Convert a network, or read what was made of the same one before."""
+    """Convert a network, or read its earlier conversion from the cache."""
     entry = cache_folder() / "openvino" / _fingerprint(network, image_size)
     try:
         model = read_network(entry / "network.xml")
     except RuntimeError:  # not there, or damaged
         model = convert(network, image_size)
         _keep(model, entry)
-    with suppress(OSError):  # somebody else's cache can be read but not marked as used
+    with suppress(OSError):  # another user's cache can be read but not marked as used
         os.utime(entry)
     return model
 
@@ -174,12 +174,12 @@ def convert_cached(network: nn.Module, image_size: int) -> ov.Model:
 def quantize(
     model: ov.Model, indices: Sequence[int], load: Callable[[int], NDArray[np.float32]]
 ) -> ov.Model:
-    """Quantise a network to 8 bits after training, by NNCF.
+    """Quantise a trained network to 8 bits with NNCF.
 
     Args:
         model: from `convert`.
-        indices: of real images, which show the ranges to cover.
-        load: makes the (1, 3, S, S) network input of one.
+        indices: indices of real images, which determine the ranges to cover.
+        load: returns the (1, 3, S, S) network input for an index.
 
     Raises:
         ValueError: NNCF is not installed, or there are no images.
@@ -205,12 +205,12 @@ def read_network(path: Path) -> ov.Model:
     """Read an .xml or .onnx file.
 
     Raises:
-        RuntimeError: it is broken, or has an operator that OpenVINO does not know.
-        OSError: the weights beside an .xml are no plain file, or too large.
+        RuntimeError: the file is broken, or has an operator that OpenVINO does not know.
+        OSError: the weights beside an .xml are not a plain file, or too large.
     """
     weights = path.with_suffix(".bin")
     if path.suffix.lower() == ".xml" and os.path.lexists(weights):
-        with open_file(weights):  # which OpenVINO would wait for, if it is a pipe
+        with open_file(weights):  # refuses a pipe, for which OpenVINO would wait
             pass
     return _core().read_model(path)
 
@@ -228,11 +228,11 @@ def ports_of(model: ov.Model) -> list[Port]:
 def write_network(model: ov.Model, path: Path, half: bool = False) -> None:
     """Write an .xml file, and its weights beside it, with `half` in float16.
 
-    OpenVINO writes numbers by the locale of the program, and reads 0,001 as 0. A program with
-    windows has often set the user's.
+    OpenVINO writes numbers in the program's locale, but reads 0,001 as 0. A program with a GUI
+    often sets the user's locale.
 
     Raises:
-        RuntimeError: it cannot be written.
+        RuntimeError: the file cannot be written.
     """
     before = locale.setlocale(locale.LC_NUMERIC)
     locale.setlocale(locale.LC_NUMERIC, "C")
@@ -243,7 +243,7 @@ def write_network(model: ov.Model, path: Path, half: bool = False) -> None:
 
 
 def _keep(model: ov.Model, entry: Path) -> None:
-    """Put a model into the cache; a cache that cannot be written is no reason to fail."""
+    """Put a model into the cache; ignore a cache that cannot be written."""
     with suppress(OSError, RuntimeError):
         entry.parent.mkdir(parents=True, exist_ok=True)
         with TemporaryDirectory(dir=entry.parent, prefix=".", ignore_cleanup_errors=True) as folder:
@@ -272,7 +272,7 @@ def _fingerprint(network: nn.Module, image_size: int) -> str:
 
 @cache
 def _core() -> ov.Core:
-    # The bindings make a table of types at its first use, and two threads that come first together
-    # wait for each other for ever. So it is made here, before any thread can run a network.
+    # The bindings make a table of types at its first use, and deadlock if two threads do so at the
+    # same time. So it is made here, before any thread can run a network.
     ov.Type.f32.to_dtype()
     return ov.Core()

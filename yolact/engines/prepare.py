@@ -1,4 +1,4 @@
-"""A network made ready to run as decided: for single images, or for many at a time."""
+"""Prepare a network to run on the chosen engine: for single images, or for many at a time."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ if TYPE_CHECKING:
 
 
 def prepare(network: nn.Module, engine: Engine, image_size: int) -> RunNetwork:
-    """Return a function that runs a network as decided, and can be pickled.
+    """Return a function that runs a network on the chosen engine, and can be pickled.
 
-    The weights are taken as they are now: later changes of the network do not count (but for
+    The current weights are copied: later changes of the network have no effect (except with
     "plain", which runs the network itself).
 
     Args:
@@ -42,17 +42,16 @@ def prepare(network: nn.Module, engine: Engine, image_size: int) -> RunNetwork:
 
 
 def warm_up(run: RunNetwork) -> None:
-    """Do now what a network from `prepare` leaves to its first call."""
+    """Do now what a network from `prepare` does at its first call."""
     if network := _of_openvino(run):
         network.compile()
     warm_up_graphs(run)
 
 
 def for_many(run: RunNetwork) -> tuple[RunNetwork, int]:
-    """Prepare a network for many images, when the time of a single one does not matter.
+    """Prepare a network for throughput, if the latency of a single image does not matter.
 
-    Processor cores that each work on an image of their own need not wait for one another at every
-    layer.
+    Processor cores that each work on their own image need not wait for one another at every layer.
 
     Args:
         run: from `prepare`, or an exported file's.
@@ -66,9 +65,10 @@ def for_many(run: RunNetwork) -> tuple[RunNetwork, int]:
 
 
 def run_here(run: RunNetwork | None = None, made_in: int | None = None) -> None:
-    """Refuse a network that would wait for ever for threads which only the parent process has.
+    """Refuse a network that would wait for ever for threads that only the parent process has.
 
-    One of OpenVINO's does if it was made there, any where PyTorch has more than one thread.
+    After a fork, an OpenVINO network does so if it was made in the parent, and any network if
+    PyTorch has more than one thread.
 
     Args:
         run: the network.
@@ -88,7 +88,7 @@ def run_here(run: RunNetwork | None = None, made_in: int | None = None) -> None:
 
 @cache
 def _process_with_threads() -> int:
-    """Return the process that asked first; those that are forked from it later know its answer."""
+    """Return the id of the first process that calls this; processes forked later inherit it."""
     return os.getpid()
 
 

@@ -1,4 +1,4 @@
-"""The network by PyTorch: batch norm folded, weights cast, optionally compiled."""
+"""The network with PyTorch: batch norm folded, weights cast, optionally compiled."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from .names import Engine, Precision, RunNetwork
 
 logger = logging.getLogger(__name__)
 
-# By name, for subclasses may do more than their base, and timm is slow to load.
+# Exact types, as subclasses may do more; timm's by name, as timm is slow to load.
 _CONVOLUTIONS = (nn.Conv2d, DeformableConv2d, "timm.layers.conv2d_same.Conv2dSame")
 _NORMS = (nn.BatchNorm2d, "timm.layers.norm_act.BatchNormAct2d")  # the latter with an activation
 _MERGING = ("fuse", "reparameterize", "switch_to_deploy")  # methods of timm's blocks with branches
@@ -33,16 +33,15 @@ _FOLD_TOLERANCE = 1e-3  # of the largest value; folding rounds differently
 
 
 def autocast(device: torch.device, precision: Precision) -> AbstractContextManager[object]:
-    """Return the context in which PyTorch computes in a precision; backward passes, too.
+    """Return the context in which PyTorch computes in a precision, including backward passes.
 
     Args:
         device: where it computes.
-        precision: "auto" leaves everything to PyTorch, which is float32, with TF32 convolutions
-            on NVIDIA GPUs; "float32" is without TF32, inside the context. Losses and boxes are
-            float32 in any case.
+        precision: "auto" is PyTorch's default: float32, with TF32 convolutions on NVIDIA GPUs;
+            "float32" is without TF32, inside the context. Losses and boxes are always float32.
 
     Raises:
-        OptionError: unknown precision, or one that the device does not have.
+        OptionError: unknown precision, or one that the device does not support.
     """
     if precision not in get_args(Precision):
         raise OptionError("precision", precision, f"expected {', '.join(get_args(Precision))}")
@@ -56,7 +55,7 @@ def autocast(device: torch.device, precision: Precision) -> AbstractContextManag
 
 
 class _Tf32:
-    """cuDNN's switch for TF32, which belongs to the whole process, shared by threads."""
+    """cuDNN's switch for TF32, which is global to the process and shared by its threads."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -65,7 +64,7 @@ class _Tf32:
 
     @contextmanager
     def off(self) -> Iterator[None]:
-        """Switch TF32 off; the last thread to leave restores what the first one found."""
+        """Switch TF32 off; the last thread to leave restores the original value."""
         with self._lock:
             if not self._users:
                 self._before = torch.backends.cudnn.allow_tf32
@@ -94,13 +93,13 @@ def memory_format_of(device: torch.device) -> torch.memory_format:
 
 
 def run_in_precision(network: nn.Module, engine: Engine, x: object) -> object:
-    """Run a network as it is, in the engine's precision."""
+    """Run a network unmodified, in the engine's precision."""
     with autocast(engine.device, engine.precision):
         return network(x)
 
 
 def optimise(network: nn.Module, engine: Engine, image_size: int) -> RunNetwork:
-    """Return a function that runs an optimised copy of a network; later changes do not count.
+    """Return a function that runs an optimised copy of a network, unaffected by later changes.
 
     Args:
         network: of a model in evaluation mode, on the engine's device.
@@ -121,7 +120,7 @@ def optimise(network: nn.Module, engine: Engine, image_size: int) -> RunNetwork:
 
 
 class CompiledNetwork:
-    """A network through `torch.compile`; a pickled one is compiled anew where it is loaded.
+    """A network compiled by `torch.compile`; when unpickled, it is compiled again.
 
     Args:
         frozen: from `inference_copy`.
@@ -151,7 +150,7 @@ class CompiledNetwork:
 
 
 def warm_up_graphs(run: RunNetwork) -> None:
-    """Record single images now, where the network from `optimise` is recorded at all."""
+    """Record single images now, if the network from `optimise` is recorded at all."""
     run = run.run if isinstance(run, CompiledNetwork) else run
     if isinstance(run, GraphedNetwork):
         run.warm_up()
@@ -160,7 +159,7 @@ def warm_up_graphs(run: RunNetwork) -> None:
 def _recorded(
     run: RunNetwork, unrecorded: RunNetwork, engine: Engine, image_size: int
 ) -> RunNetwork:
-    """Return what records a network where its device can; else the network."""
+    """Return a network that records itself if its device can; else the network."""
     recorder = recorder_for(engine.device, engine.precision)
     if recorder is None:
         return run
@@ -168,7 +167,7 @@ def _recorded(
 
 
 def _fix_anchors(frozen: nn.Module, engine: Engine, image_size: int) -> bool:
-    """Make the anchors of S x S images now; tell whether the network has them, in one stage."""
+    """Fix the anchors of S x S images; return whether the network is one-stage and has them."""
     anchors = getattr(frozen, "anchors", None)
     if not isinstance(anchors, AnchorGenerator):
         return False
@@ -202,10 +201,10 @@ def inference_copy(network: nn.Module, precision: Precision) -> nn.Module:
 
 
 def merge_branches(network: nn.Module) -> nn.Module:
-    """Return a network in which branches that add up, of RepVGG and its like, are one convolution.
+    """Merge parallel branches that are summed, as in RepVGG, into one convolution each.
 
     Args:
-        network: in evaluation mode; left as it is, and returned where it has no such branches.
+        network: in evaluation mode; not changed, and returned itself if it has no such branches.
     """
     if not any(hasattr(module, way) for module in network.modules() for way in _MERGING):
         return network
@@ -215,13 +214,13 @@ def merge_branches(network: nn.Module) -> nn.Module:
 
 
 def fold_batch_norm(backbone: nn.Module) -> nn.Module:
-    """Merge plain batch norms into the plain convolutions right before them.
+    """Fold plain batch norms into the plain convolutions right before them.
 
-    What a module does in between cannot be seen from its children, so the outputs for random
-    images are compared; if they differ, or cannot be made, the backbone comes back as it was.
+    Children do not show what a module does between them, so the outputs for random images are
+    compared; if they differ, or cannot be computed, the original backbone is returned.
 
     Args:
-        backbone: (B, 3, h, w) -> tensors, in evaluation mode; left as it is.
+        backbone: (B, 3, h, w) -> tensors, in evaluation mode; not changed.
     """
     folded = copy.deepcopy(backbone)
     for parent in list(folded.modules()):
@@ -266,6 +265,6 @@ def _tensors(outputs: object) -> list[Tensor]:
 
 
 def _compiled(network: RunNetwork, device: torch.device) -> RunNetwork:
-    if device.type == "cuda":  # recorded here, for Inductor's own graphs belong to one thread
+    if device.type == "cuda":  # recorded by us, as Inductor's own graphs belong to one thread
         return torch.compile(network, dynamic=False, options={"triton.cudagraphs": False})
     return torch.compile(network, options={"freezing": True})

@@ -11,10 +11,10 @@ _REPORTER = "openvino_telemetry"
 
 @contextmanager
 def no_telemetry() -> Iterator[None]:
-    """Hide the package that reports, inside the block: what is imported there does without it.
+    """Hide the telemetry package inside the block, so that packages imported there do not use it.
 
-    It would send an event at the import already, with an identity that it keeps in the user's home.
-    A program that has imported it by itself keeps it.
+    Otherwise it sends an event at import, with an identity that it stores in the user's home. If
+    the program itself has imported it, it stays.
     """
     is_absent = _REPORTER not in sys.modules
     if is_absent:

@@ -1,7 +1,7 @@
-"""The network of a training step, recorded as CUDA graphs: forwards, and back.
+"""The network of a training step, recorded as CUDA graphs: forward and backward pass.
 
 A step of eight images keeps a GPU busy for a tenth of the time that Python takes to launch its
-kernels one by one. Losses, optimiser and average stay as they are.
+kernels one by one. Losses, optimiser and weight average are not recorded.
 """
 
 from __future__ import annotations
@@ -34,12 +34,13 @@ Record = Callable[[nn.Module, Tensor], RunNetwork]
 class RecordedLosses:
     """The losses of a model whose network is recorded for the shape of the first batch.
 
-    Batches of another shape, and a network that cannot be recorded, run as they are; the latter is
-    told.
+    Batches of another shape run unrecorded, and so does a network that cannot be recorded, which is
+    reported.
 
     Args:
-        model: in training, with a network of fixed shapes.
-        record: from the network and a (B, 3, S, S) example to what runs batches of its shape.
+        model: in training mode, with a network of fixed shapes.
+        record: takes the network and a (B, 3, S, S) example, returns a function for batches of this
+            shape.
     """
 
     def __init__(self, model: Yolact, record: Record | None = None) -> None:
@@ -48,7 +49,7 @@ class RecordedLosses:
         self._run: RunNetwork = model.network
 
     def __call__(self, images: Sequence[Tensor], targets: Sequence[Target]) -> dict[str, Tensor]:
-        """Return the weighted losses by name; arguments as those of `Segmenter.losses`."""
+        """Return the weighted losses by name; arguments as for `Segmenter.losses`."""
         x = self._model.preprocess(images)
         if self._shape is None:
             self._shape, self._run = x.shape, self._recorded(x)
@@ -71,19 +72,19 @@ class RecordedLosses:
 
 @dataclass(frozen=True)
 class ForwardBackwardGraph:
-    """A network's two recordings, which autograd takes for one operation.
+    """A network's forward and backward recordings, which autograd sees as one operation.
 
-    What a call returns, and the gradients, stay as they are until the next call.
+    The outputs and gradients of a call are valid until the next call.
 
     Attributes:
-        x: (B, 3, S, S), where the input goes.
-        outputs: of the network, without a history.
-        learned: which of them have a gradient: all but the anchors.
-        forward: computes them anew.
-        output_gradients: where the gradients of those go.
-        parameters: of the network, that learn.
-        gradients: theirs; None where the network does not use one.
-        backward: computes them anew.
+        x: (B, 3, S, S), buffer for the input.
+        outputs: outputs of the network, without autograd history.
+        learned: which outputs have a gradient: all except the anchors.
+        forward: recomputes `outputs` from `x`.
+        output_gradients: buffers for the gradients of the learned outputs.
+        parameters: trainable parameters of the network.
+        gradients: gradients of `parameters`; None for a parameter that the network does not use.
+        backward: recomputes `gradients` from `output_gradients`.
     """
 
     x: Tensor
@@ -126,7 +127,7 @@ class _Replay(torch.autograd.Function):
 
 
 def can_record(model: AnySegmenter) -> TypeGuard[Yolact]:
-    """Tell whether a model is on a device that records, and its shapes follow from the input's."""
+    """Tell whether a model is on a device that can record, and has fixed shapes."""
     return model.device.type == "cuda" and model.fixed_shapes
 
 
@@ -134,8 +135,8 @@ def record_forward_backward(network: nn.Module, x: Tensor) -> ForwardBackwardGra
     """Record a network on an NVIDIA GPU, in the precision of the context.
 
     Args:
-        network: in training.
-        x: (B, 3, S, S), an example.
+        network: in training mode.
+        x: (B, 3, S, S), an example input.
     """
     x = x.clone()
     parameters = [each for each in network.parameters() if each.requires_grad]
@@ -156,7 +157,7 @@ def record_forward_backward(network: nn.Module, x: Tensor) -> ForwardBackwardGra
         with capture(backward, beside=forward):
             found = gradients(seeds)
     torch.cuda.empty_cache()  # of the warm-up
-    # With their history the outputs would keep nodes of autograd that belong to the other stream.
+    # With their history, the outputs would keep autograd nodes that belong to the other stream.
     outputs = Predictions._make(None if each is None else each.detach() for each in outputs)
     return ForwardBackwardGraph(
         x, outputs, learned, forward.replay, seeds, parameters, found, backward.replay
@@ -164,7 +165,7 @@ def record_forward_backward(network: nn.Module, x: Tensor) -> ForwardBackwardGra
 
 
 def _uncached() -> AbstractContextManager[object]:
-    """Let each recording convert the weights to half precision anew, where that is done."""
+    """Disable autocast's weight cache, so that each recording converts the weights itself."""
     return torch.autocast(
         "cuda",
         dtype=torch.get_autocast_dtype("cuda"),
