@@ -65,7 +65,7 @@ class RecordedLosses:
         except Exception as error:  # drivers, libraries and a lack of memory prevent it
             logger.warning("the network is trained without CUDA graphs: %s", first_line(error))
             return network
-        finally:  # batch norm has seen the first batch several times
+        finally:  # undo batch norm's updates: recording ran the first batch several times
             for buffer, value in before:
                 buffer.copy_(value)
 

@@ -1,1 +1,1 @@
-"""Large pictures, segmented in overlapping tiles."""
+"""Segmentation of large images in overlapping tiles."""

@@ -1,4 +1,4 @@
-"""How far the views of a picture agree about an object."""
+"""How well the views of an image agree about an object."""
 
 from __future__ import annotations
 
@@ -12,22 +12,22 @@ from .pieces import Piece, is_cut
 def agreement(
     pieces: Sequence[Piece], box: Tensor, views: Tensor, tile: int, image_hw: tuple[int, int]
 ) -> float:
-    """Return what share of an object's highest score all views uphold that show it whole.
+    """Return the mean score of all views that show an object whole, relative to its highest score.
 
-    They vote, as the models of weighted boxes fusion do (Solovyev et al. 2021): the mean of their
-    scores counts, of none where they found nothing. A view that is shrunk to a tile has a vote in
-    proportion to the pixels that are left: what the overview misses may be too small for it. Where
-    none of them found it, those that found a part of it vote as well.
+    The views vote as the models in weighted boxes fusion do (Solovyev et al. 2021): a view that
+    found nothing counts as score 0. A view that is shrunk to a tile has a weight in proportion to
+    its remaining pixels, as the object may be too small for the overview. If none of these views
+    found the object, the views that found a part of it vote as well.
 
     Args:
-        pieces: of one object, one or more.
-        box: (4,) xyxy: of the piece that shows it best.
-        views: (V, 4) xyxy: all that were looked at.
+        pieces: one or more pieces of one object.
+        box: (4,) xyxy of the piece that shows it best.
+        views: (V, 4) xyxy of all views.
         tile: side of a tile in pixels.
-        image_hw: height and width of the picture.
+        image_hw: height and width of the image.
 
     Returns:
-        In [0, 1]; 1 where no view shows all of it.
+        In [0, 1]; 1 if no view shows the whole object.
     """
     found: dict[tuple[int, ...], float] = {}
     for piece in pieces:

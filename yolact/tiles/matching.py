@@ -1,4 +1,4 @@
-"""Which pieces, seen in different views, are of one object."""
+"""Grouping of pieces from different views that belong to one object."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ from .pieces import Piece
 Pixels = NDArray[np.bool_]
 
 SAME = 0.5
-"""The overlap from which pieces are taken for one object."""
+"""Minimum overlap of pieces that are taken for one object."""
 
 
 class Overlap(NamedTuple):
-    """What two pieces have in common in the part of the picture that both views show.
+    """The overlap of two pieces in the part of the image that both views show.
 
     Attributes:
         first: index of a piece.
-        second: index of another, of the same class in another view.
-        iou: intersection over union of the pixels there.
-        shares: intersection over the pixels of the first there, and of the second.
+        second: index of another piece, of the same class and from another view.
+        iou: intersection over union of their pixels in that part.
+        shares: intersection over the pixels of the first piece there, and over those of the second.
     """
 
     first: int
@@ -36,12 +36,13 @@ class Overlap(NamedTuple):
 
 
 def group_pieces(pieces: Sequence[Piece]) -> list[list[Piece]]:
-    """Put together the pieces of each object.
+    """Group the pieces of each object.
 
-    Two of one class are the same object where their masks agree, by intersection over union, in
-    the part that both views show. What no view saw whole may agree badly with what it is a part
-    of, for a detector makes little of half an object: it also goes to the piece, scoring as high
-    or higher, that holds most of it. What a view saw whole never disappears in a larger one.
+    Two pieces of one class are the same object if their masks agree, by intersection over union, in
+    the part that both views show. A piece that no view shows whole may agree badly with the object
+    that it belongs to, as detectors are unreliable on half an object: so it also joins the piece
+    with the same or a higher score that contains most of it. A piece that a view shows whole is
+    never absorbed by a larger one.
     """
     overlaps = list(_overlaps(pieces))
     groups = DisjointSets(len(pieces))
@@ -56,7 +57,7 @@ def group_pieces(pieces: Sequence[Piece]) -> list[list[Piece]]:
 def _parts_of_others(
     pieces: Sequence[Piece], overlaps: Sequence[Overlap], groups: DisjointSets
 ) -> dict[int, int]:
-    """Return groups that are parts of other groups -> those, each by its first piece."""
+    """Map each group that is part of another group to that one, each named by its first piece."""
     members = groups.members()
     is_cut = {first: all(pieces[i].is_cut for i in group) for first, group in members.items()}
     score = {first: max(pieces[i].score for i in group) for first, group in members.items()}
@@ -87,7 +88,7 @@ def _overlaps(pieces: Sequence[Piece]) -> Iterator[Overlap]:
 
 
 def _candidates(pieces: Sequence[Piece]) -> Iterator[tuple[int, int]]:
-    """Yield the pairs of one class from different views whose windows meet, from left to right."""
+    """Yield pairs of one class from different views whose windows meet, from left to right."""
     windows = np.array([piece.window for piece in pieces], np.int64).reshape(-1, 4)
     labels = np.array([piece.label for piece in pieces], np.int64)
     views = np.array([piece.view for piece in pieces], np.int64).reshape(-1, 4)
@@ -102,7 +103,7 @@ def _candidates(pieces: Sequence[Piece]) -> Iterator[tuple[int, int]]:
 
 
 def _common(window: Window, other: Window) -> Window:
-    """Return where two windows overlap: one without pixels if they do not."""
+    """Return the intersection of two windows; an empty one if they do not overlap."""
     x1, y1 = max(window[0], other[0]), max(window[1], other[1])
     return x1, y1, max(min(window[2], other[2]), x1), max(min(window[3], other[3]), y1)
 

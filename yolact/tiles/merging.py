@@ -18,11 +18,11 @@ from layers.native import Window
 from .pieces import Piece, longer_side
 
 CELLS = 2**24
-"""Most cells of all masks of a picture together, of four bytes each: 64 MB."""
+"""Maximum number of cells of all masks of an image together, of four bytes each: 64 MB."""
 
 
 class Grid(NamedTuple):
-    """Cells over a part of the picture: corner and size of a cell in pixels, columns and rows."""
+    """Cells over a part of the image: corner and cell size in pixels, columns and rows."""
 
     x: float
     y: float
@@ -33,10 +33,10 @@ class Grid(NamedTuple):
 
 
 def best_pieces(pieces: Sequence[Piece]) -> list[Piece]:
-    """Leave out what a better piece's view shows as well: of one object, the best come first.
+    """Drop pieces that the view of a better piece of the object shows as well; best first.
 
-    Better is what a view saw whole, then the finer view, then the higher score. So a mask cut off
-    or coarse is used only for what nothing else shows.
+    A piece that is whole in its view is better, then one from a finer view, then one with a higher
+    score. So a cut or coarse mask is used only for parts that no other piece shows.
     """
     kept: list[Piece] = []
     for piece in sorted(pieces, key=lambda p: (p.is_cut, longer_side(p.view), -p.score)):
@@ -50,15 +50,15 @@ def merge_masks(
 ) -> tuple[Tensor, Tensor]:
     """Unite the masks of each of N objects, and put them on grids of one size.
 
-    A single piece keeps its own cells, so no pixel changes. Several are sampled on the grid of the
-    finest, which goes on over the others. All N get as many cells as the largest object needs;
-    where that were too many, the large ones are shrunk, by area: to 409 cells a side among 100
-    objects, to 129 among 1000, to 40 among 10,000. Objects with fewer cells never lose any.
-    docs/large_images.md tells what this does to the pixels.
+    A single piece keeps its own cells, so no pixel changes. Several pieces are sampled on the grid
+    of the finest, extended over the others. All N grids have as many cells as the largest object
+    needs; if these are too many, large objects are shrunk by area averaging: to 409 cells a side
+    with 100 objects, to 129 with 1000, to 40 with 10,000. Objects with fewer cells lose none.
+    docs/large_images.md describes the effect on pixels.
 
     Args:
-        objects: one or more pieces of each.
-        most_cells: of all together.
+        objects: one or more pieces of each object.
+        most_cells: maximum number of cells of all masks together.
 
     Returns:
         Soft masks (N, h, w) and their frames (N, 4), as `Instances` keeps them.
@@ -73,8 +73,8 @@ def merge_masks(
     frames = torch.zeros((len(grids), 4))
     for index, (pieces, grid) in enumerate(zip(objects, grids, strict=True)):
         cells, grid = _shrunk(_merge(pieces, grid), grid, height, width)
-        # Empty cells go where the mask has ended; where it reaches the border they would eat half a
-        # cell of it, as they do at the second of two opposite borders.
+        # Pad with empty cells on the side where the mask has ended; where it reaches the border,
+        # they cost half a cell of it, as they do at the second of two opposite borders.
         top = height - grid.height if (cells[-1] > 0.5).any() else 0
         left = width - grid.width if (cells[:, -1] > 0.5).any() else 0
         soft_masks[index, top : top + grid.height, left : left + grid.width] = cells
@@ -100,7 +100,7 @@ def _common_grid(pieces: Sequence[Piece]) -> Grid:
 
 
 def _extended(start: float, step: float, spans: Sequence[tuple[float, float]]) -> tuple[float, int]:
-    """Return where cells begin that cover all spans in steps from `start`, and how many."""
+    """Return the start and number of cells that cover all spans, in steps from `start`."""
     before = math.ceil((start - min(low for low, _ in spans)) / step - 1e-3)
     first = start - before * step
     return first, math.ceil((max(high for _, high in spans) - first) / step - 1e-3)
@@ -123,7 +123,7 @@ def _merge(pieces: Sequence[Piece], grid: Grid) -> Tensor:
 
 
 def _shrunk(cells: Tensor, grid: Grid, height: int, width: int) -> tuple[Tensor, Grid]:
-    """Average cells, where there are more than so many rows and columns."""
+    """Average cells if there are more than `height` rows or `width` columns."""
     if grid.height <= height and grid.width <= width:
         return cells, grid
     height, width = min(grid.height, height), min(grid.width, width)
@@ -135,11 +135,11 @@ def _shrunk(cells: Tensor, grid: Grid, height: int, width: int) -> tuple[Tensor,
 
 
 def _sampled(soft_mask: Tensor, frame: Tensor, window: Window) -> Tensor:
-    """Sample a soft mask bilinearly at the centres of a window's cells; its edges are held.
+    """Sample a soft mask bilinearly at the centres of a window's cells; its edges are repeated.
 
     Args:
         soft_mask: (h, w).
-        frame: (4,) xyxy in cells of the grid: what the soft mask covers.
+        frame: (4,) xyxy in cells of the grid: the region that the soft mask covers.
         window: x1, y1, x2, y2 in whole cells of the grid.
 
     Returns:

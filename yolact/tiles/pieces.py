@@ -1,4 +1,4 @@
-"""Objects as single views of a picture show them: whole, or cut by the border of a view."""
+"""Objects as single views of an image show them: whole, or cut by the border of a view."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from layers.native import Window
 from layers.paste import bitmap, mask_window
 
 NEAR = 1 / 20
-"""A box ends at the border of a view if so much of the view's side, or less, lies between."""
+"""A box touches the border of a view if it ends within this share of the view's side from it."""
 
 
 @dataclass(frozen=True, eq=False)
 class Piece:
-    """An object as one view shows it, in pixels of the whole picture.
+    """An object as one view shows it, in pixels of the whole image.
 
     Attributes:
         view: x1, y1, x2, y2 of the view.
@@ -30,8 +30,8 @@ class Piece:
         box: (4,) xyxy.
         soft_mask: (h, w) in [0, 1], no larger than the object.
         frame: (4,) xyxy: the region that the soft mask covers.
-        window: whole pixels that hold the mask, or the box where there is no mask.
-        is_cut: the box ends at a border of the view inside the picture: there may be more of it.
+        window: whole pixels that contain the mask, or the box if there is no mask.
+        is_cut: the box touches a border of the view inside the image: the object may continue.
     """
 
     view: Window
@@ -45,29 +45,29 @@ class Piece:
     is_cut: bool
 
     def pixels(self, window: Window) -> NDArray[np.bool_]:
-        """Return the mask in a part of its window; without a mask, all that is in the box."""
+        """Return the mask in a part of its window; without a mask, all pixels of the box."""
         if not (self.soft_mask > 0.5).any():
             return np.ones((window[3] - window[1], window[2] - window[0]), np.bool_)
         return bitmap(self.soft_mask, self.frame, window).numpy()
 
     def is_seen_by(self, view: Window) -> bool:
-        """Tell whether a view shows all of this, but for what is `NEAR` its border."""
+        """Tell whether a view shows all of the piece, except for parts `NEAR` the view's border."""
         margin = NEAR * longer_side(view)
         return bool((room_inside(self.box, torch.tensor(view)) >= -margin).all())
 
 
 def room_inside(boxes: Tensor, views: Tensor) -> Tensor:
-    """Return how far (..., 4) boxes end inside of views: left, top, right, bottom, in pixels."""
+    """Return how far inside views (..., 4) boxes end: left, top, right, bottom, in pixels."""
     return torch.cat((boxes[..., :2] - views[..., :2], views[..., 2:] - boxes[..., 2:]), dim=-1)
 
 
 def is_cut(boxes: Tensor, views: Tensor, image_hw: tuple[int, int]) -> Tensor:
-    """Tell which (..., 4) boxes go as far as a border of their view that is inside the picture.
+    """Tell which (..., 4) boxes touch a border of their view that is inside the image.
 
     Args:
-        boxes: xyxy in pixels of the picture.
-        views: (4,), or one for each box.
-        image_hw: height and width of the picture.
+        boxes: xyxy in pixels of the image.
+        views: (4,), or one view for each box.
+        image_hw: height and width of the image.
     """
     inner = room_inside(views, views.new_tensor((0, 0, *image_hw[::-1]))) > 0
     near = NEAR * (views[..., 2:] - views[..., :2]).amax(dim=-1, keepdim=True)
@@ -75,12 +75,12 @@ def is_cut(boxes: Tensor, views: Tensor, image_hw: tuple[int, int]) -> Tensor:
 
 
 def pieces_of(found: Instances, view: Window, image_hw: tuple[int, int]) -> Iterator[Piece]:
-    """Yield what was found in a view, moved to where it is in the picture.
+    """Yield the objects found in a view, in coordinates of the whole image.
 
     Args:
         found: N objects, in pixels of the view as the network saw it, perhaps shrunk.
-        view: x1, y1, x2, y2 in the picture.
-        image_hw: height and width of the picture.
+        view: x1, y1, x2, y2 in the image.
+        image_hw: height and width of the image.
     """
     x1, y1, x2, y2 = view
     scale = torch.tensor(((x2 - x1) / found.image_hw[1], (y2 - y1) / found.image_hw[0])).repeat(2)
@@ -111,14 +111,14 @@ def _window(
 
 
 def trim_mask(soft_mask: Tensor, frame: Tensor) -> tuple[Tensor, Tensor]:
-    """Cut a soft mask down to the cells that decide about pixels: those above 0.5, and neighbours.
+    """Trim a soft mask to the cells that affect pixels: those above 0.5, and their neighbours.
 
     Args:
         soft_mask: (H, W) in [0, 1].
         frame: (4,) xyxy: the region that it covers.
 
     Returns:
-        A copy of (h, w) cells, one without any for an empty mask, and their frame.
+        A copy of the (h, w) cells, without any for an empty mask, and their frame.
     """
     above = soft_mask > 0.5
     rows, columns = (_occupied(above.any(dim=dim)) for dim in (1, 0))
@@ -130,7 +130,7 @@ def trim_mask(soft_mask: Tensor, frame: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _occupied(cells: Tensor) -> tuple[int, int]:
-    """Return where the occupied cells of an axis begin and end, with a neighbour on each side."""
+    """Return start and end of the occupied cells of an axis, with a neighbour on each side."""
     which = cells.nonzero()
     if not len(which):
         return 0, 1

@@ -1,4 +1,4 @@
-"""A large picture in, its objects out: seen tile by tile, and put together."""
+"""Segment a large image tile by tile, and merge the results."""
 
 from __future__ import annotations
 
@@ -27,39 +27,39 @@ from .pieces import Piece, pieces_of
 from .views import read_view, tile_windows
 
 LEAST = 0.5
-"""In a view, what has so much of the score that counts is heard, too."""
+"""In single views, objects down to this share of the score threshold are considered, too."""
 GPU_BATCH = 8
-"""Tiles that a GPU is given at a time; a processor takes them one by one, in several threads."""
+"""Tiles per batch on a GPU; a CPU runs tiles one by one, in several threads."""
 
 
 class TilePredictor(Protocol):
-    """What finds objects: a `Predictor`."""
+    """The part of `Predictor` that tiles need."""
 
     workers: int
 
     @property
     def device(self) -> torch.device:
-        """Where it computes."""
+        """The device where it computes."""
 
     def segment(self, images: Sequence[Image], thresholds: Thresholds) -> list[Detections]:
         """Segment a batch of images."""
 
     def for_many(self) -> TilePredictor:
-        """Return one that `workers` threads share."""
+        """Return a predictor that `workers` threads share."""
 
 
 @dataclass(frozen=True)
 class Tiling:
-    """How a large picture is looked at.
+    """How a large image is divided into tiles.
 
     Attributes:
-        tile: side of a tile in pixels, or, below 1, in parts of the picture's longer side.
-        overlap: least share of a side that neighbours have in common, 0 to 0.9.
-        overview: look at the whole picture, too, shrunk to a tile: for objects larger than one.
-        max_pixels: a larger file is refused; None for `data.images.MAX_PIXELS`.
+        tile: side of a tile in pixels, or, below 1, as a part of the image's longer side.
+        overlap: minimum overlap of neighbouring tiles, as a share of a side, 0 to 0.9.
+        overview: also segment the whole image, shrunk to a tile: for objects larger than a tile.
+        max_pixels: refuse larger files; None for `data.images.MAX_PIXELS`.
 
     Raises:
-        OptionError: a value out of its range.
+        OptionError: a value out of range.
     """
 
     tile: float = 1024
@@ -76,11 +76,11 @@ class Tiling:
             raise OptionError("overlap", self.overlap, "expected a number from 0 to 0.9")
 
     def side(self, image_hw: tuple[int, int]) -> int:
-        """Return the side of a picture's tiles in pixels."""
+        """Return the side of an image's tiles in pixels."""
         return max(round(self.tile if self.tile >= 1 else self.tile * max(image_hw)), 1)
 
     def views(self, image_hw: tuple[int, int]) -> list[Window]:
-        """Return the parts of a picture to look at: all of it alone where it is no larger."""
+        """Return the parts of an image to segment; only the whole, if no larger than a tile."""
         tiles = tile_windows(image_hw, self.side(image_hw), self.overlap)
         whole = (0, 0, image_hw[1], image_hw[0])
         return [*tiles, whole] if self.overview and len(tiles) > 1 else tiles
@@ -96,19 +96,19 @@ def in_tiles(
 def segment_tiled(
     predictor: TilePredictor, image: Pixels, tiling: Tiling, thresholds: Thresholds
 ) -> Detections:
-    """Segment a picture that may be far larger than the network's input, or than memory.
+    """Segment an image that may be far larger than the network's input, or than memory.
 
-    Each thread holds a batch of tiles at a time. Of what is found in them the cells of the masks
-    are kept, no more than the objects have, until all is put together.
+    Each thread holds one batch of tiles at a time. For the objects found, only the cells of their
+    trimmed masks are kept until all are merged.
 
     Args:
         predictor: finds the objects of a tile.
-        image: one no larger than a tile is segmented as it is.
-        tiling: how it is looked at.
-        thresholds: which objects of the whole picture count.
+        image: an image no larger than a tile is segmented whole.
+        tiling: how the image is divided.
+        thresholds: which objects of the whole image count.
 
     Returns:
-        The objects of the whole picture, each of them once.
+        The objects of the whole image, each once.
     """
     image_hw = image.shape[0], image.shape[1]
     views, side = tiling.views(image_hw), tiling.side(image_hw)
@@ -127,15 +127,16 @@ def segment_tiled(
     with closing(map_ahead(look, batches, many.workers, ahead=many.workers)) as results:
         pieces, nothing = zip(*results, strict=True)
     objects = group_pieces(list(chain.from_iterable(pieces)))
-    alike = replace(nothing[0], image_hw=image_hw, coefficients=None)  # of prototypes of one tile
+    # Coefficients would refer to the prototypes of one tile.
+    alike = replace(nothing[0], image_hw=image_hw, coefficients=None)
     found = _detections(objects, torch.tensor(views, dtype=torch.float32), side, alike)
-    return replace(thresholds, drop_empty=False).select(found)  # which was done in the tiles
+    return replace(thresholds, drop_empty=False).select(found)  # empty ones went in the tiles
 
 
 def _detections(
     objects: Sequence[Sequence[Piece]], views: Tensor, tile: int, nothing: Detections
 ) -> Detections:
-    """Make one object of each group of pieces, best first; all else is as in `nothing`."""
+    """Merge each group of pieces into one object, best first; all else is as in `nothing`."""
     if not objects:
         return nothing
     best = [max(pieces, key=lambda piece: piece.score) for pieces in objects]

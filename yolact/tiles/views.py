@@ -1,4 +1,4 @@
-"""The parts of a picture that the network sees one at a time."""
+"""The parts of an image that the network runs on one at a time."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ from yolact.sources.pixels import Pixels
 
 
 def tile_windows(image_hw: tuple[int, int], side: int, overlap: float) -> list[Window]:
-    """Cover a picture with tiles, evenly spread and none beyond its border.
+    """Cover an image with evenly spread tiles, none of which crosses its border.
 
     Args:
-        image_hw: height and width of the picture.
-        side: of a tile in pixels, or less where the picture is narrower.
-        overlap: least share of a side that neighbours have in common, below 1.
+        image_hw: height and width of the image.
+        side: side of a tile in pixels; tiles are smaller if the image is narrower.
+        overlap: minimum overlap of neighbouring tiles, as a share of a side, below 1.
     """
     columns, rows = (_spread(size, side, overlap) for size in reversed(image_hw))
     return [(x1, y1, x2, y2) for (y1, y2), (x1, x2) in itertools.product(rows, columns)]
 
 
 def read_view(image: Pixels, view: Window, side: int) -> Image:
-    """Read a part of a picture, shrunk where it is larger, by area, to `side` pixels.
+    """Read a part of an image; if larger than `side` pixels, shrink it to that by area averaging.
 
-    What is read at a time has no more than `side` pixels a side, however large the part.
+    At most `side` x `side` pixels are read at a time, however large the part.
     """
     x1, y1, x2, y2 = view
     scale = min(side / max(x2 - x1, y2 - y1), 1)
@@ -48,7 +48,7 @@ def _spread(size: int, side: int, overlap: float) -> list[tuple[int, int]]:
 
 
 def _blocks(start: int, end: int, pixels: int, most: int) -> list[tuple[slice, slice]]:
-    """Pair parts of one axis with the parts of `pixels` smaller ones that show them."""
+    """Pair slices of an axis with the slices of `pixels` output pixels that they shrink to."""
     count = min(math.ceil((end - start) / most), pixels)
     to = _edges(pixels, count)
     of = [start + round((end - start) * edge / pixels) for edge in to]
