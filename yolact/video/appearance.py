@@ -1,4 +1,4 @@
-"""What objects look like: their colours, by which one is known again."""
+"""The appearance of objects: colour histograms, for recognising an object again."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from layers.native import Floats
 
 from .overlaps import Masks
 
-_BITS = 3  # of each channel: eight shades
+_BITS = 3  # per channel: eight shades
 _BINS = 2 ** (3 * _BITS)
 
 
@@ -20,10 +20,10 @@ def color_histograms(image: Image, masks: Masks) -> Floats:
 
     Args:
         image: (H, W, 3) uint8 RGB.
-        masks: (N, h, w), of the whole image.
+        masks: (N, h, w), each covering the whole image.
 
     Returns:
-        (N, 512), each of sum 1, or 0 for an empty mask.
+        (N, 512); each row sums to 1, or to 0 for an empty mask.
     """
     small = cv2.resize(image, masks.shape[:0:-1], interpolation=cv2.INTER_AREA)
     shades = as_uint8(small) >> (8 - _BITS)

@@ -1,8 +1,8 @@
 """Optical flow between two frames, at a small size, and objects carried along it.
 
-A flow looks back: it tells, for each pixel of the frame that is asked about (`target`), where that
-pixel was in a frame whose objects are known (`source`). T. Kroeger et al., Fast Optical Flow using
-Dense Inverse Search, ECCV 2016; OpenCV's implementation, its fastest preset.
+The flow is backward: for each pixel of a `target` frame, it gives the pixel's place in a `source`
+frame, whose objects are known. T. Kroeger et al., Fast Optical Flow using Dense Inverse Search,
+ECCV 2016; OpenCV's implementation, based on its fastest preset.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ from layers.native import Floats, as_floats
 Picture = TypeVar("Picture", Floats, NDArray[np.uint8])
 
 _LONG_SIDE = 320
-_SHORT_SIDE = 16  # the least that OpenCV's patches need
-_COARSE = 8  # small pixels between those that tell where to look for an object
-_SAMPLES = 16  # a side, that tell its motion
+_SHORT_SIDE = 16  # minimum for OpenCV's patches
+_COARSE = 8  # step in small pixels of the samples that locate an object in the target
+_SAMPLES = 16  # samples per side that estimate an object's motion
 _HALF = np.float32(0.5)
 _LITTLE = np.float32(1e-3)
-_SPREAD = 7  # cells of a mask over which the flow inside of an object is averaged
-# Between two frames of one shot nothing grows or shrinks by more.
+_SPREAD = 7  # cells of a mask over which the flow inside an object is averaged
+# Limit of growth or shrinkage between two frames of one shot.
 _MOST_SCALE = 2.0
 
 
@@ -53,8 +53,8 @@ class Flow:
 
     Attributes:
         offsets: (h, w, 2) float32, x and y in small pixels: the one at `p` was at `p + offsets[p]`.
-        target: the frame that is asked about.
-        source: the frame that is known, of the same size.
+        target: the frame to carry objects to.
+        source: the frame whose objects are known, of the same size.
     """
 
     offsets: Floats
@@ -83,7 +83,7 @@ class Flow:
 
     @property
     def length(self) -> float:
-        """How far the pixels moved, on average, in small pixels."""
+        """Mean motion of the pixels, in small pixels."""
         return float(cv2.magnitude(self.offsets[..., 0], self.offsets[..., 1]).mean())
 
     def after(self, earlier: Flow) -> Flow:
@@ -92,17 +92,17 @@ class Flow:
         return Flow(self.offsets + further, self.target, earlier.source)
 
     def error(self) -> NDArray[np.uint8]:
-        """Return how far the source, moved along the flow, is from the target: (h, w), 0 to 255."""
+        """Return the absolute difference of the warped source and the target: (h, w), 0 to 255."""
         return as_uint8(cv2.absdiff(_sample(self.source.grey, self.places), self.target.grey))
 
 
 class FlowEstimator:
-    """Computes flows, one at a time: each thread needs its own."""
+    """Computes flows, one at a time; each thread needs its own estimator."""
 
     def __init__(self) -> None:
         self._method = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_ULTRAFAST)
-        # Twice as fine as the preset, on fewer patches: 1.4 instead of 0.7 ms for masks that
-        # overlap with the network's by 0.859 instead of 0.846, eight frames later.
+        # Twice as fine as the preset, on fewer patches: 1.4 instead of 0.7 ms; eight frames later,
+        # masks overlap with the network's by 0.859 instead of 0.846.
         self._method.setFinestScale(1)
         self._method.setPatchStride(6)
 
@@ -120,7 +120,7 @@ class FlowEstimator:
 
 
 def shrink(image: Image) -> SmallFrame:
-    """Make the small grey picture of an (H, W, 3) uint8 RGB frame."""
+    """Return a small grey version of an (H, W, 3) uint8 RGB frame."""
     height, width = image.shape[:2]
     scale = min(1.0, _LONG_SIDE / max(height, width))
     size = max(_SHORT_SIDE, round(width * scale)), max(_SHORT_SIDE, round(height * scale))
@@ -129,13 +129,13 @@ def shrink(image: Image) -> SmallFrame:
 
 
 def carry(found: InstancesT, flow: Flow) -> InstancesT:
-    """Move the objects of the source frame to where the flow says they are in the target.
+    """Move the objects of the source frame along the flow to the target.
 
-    Each mask is resampled in its own window. Across the outline of an object the flow is a mixture
-    of its motion and the background's, so two motions are tried: the flow as it is inside of the
-    object, and the median shift and growth of all of its pixels. The one that explains the picture
-    better moves the mask; the box follows the latter. Scores, labels and the number of objects
-    stay; one that has left the frame has an empty box.
+    Each mask is resampled in its own window. At the outline of an object, the flow mixes its motion
+    and the background's, so two motions are tried: the flow inside the object, extended, and the
+    median shift and scale of all its pixels. The one that explains the picture better moves the
+    mask; the box always follows the median motion. Scores, labels and the number of objects do not
+    change; an object that has left the frame has an empty box.
 
     Args:
         found: N objects of the source.
@@ -146,7 +146,7 @@ def carry(found: InstancesT, flow: Flow) -> InstancesT:
     masks, frames = as_floats(found.soft_masks.detach().cpu()), as_floats(found.mask_frames.cpu())
     boxes = as_floats(found.boxes.cpu())
     image = np.array((0, 0, *flow.image_hw[::-1]), np.float32)
-    is_whole = bool((frames == image).all())  # so are YOLACT's
+    is_whole = bool((frames == image).all())  # as for YOLACT
     windows = _windows(_filled(masks, image, boxes) if is_whole else frames, flow)
     motions = _motions(masks, frames, boxes, windows, flow)
     grid_hw = masks.shape[1], masks.shape[2]
@@ -168,7 +168,7 @@ def carry(found: InstancesT, flow: Flow) -> InstancesT:
 
 
 def _filled(masks: Floats, image: Floats, boxes: Floats) -> Floats:
-    """Bound what (N, h, w) masks of a whole image have inside, or take their boxes: (N, 4) xyxy."""
+    """Return the bounds of (N, h, w) masks of a whole image, (N, 4) xyxy; of empty ones the box."""
     cells = np.array([cv2.boundingRect((mask > 0.01).view(np.uint8)) for mask in masks], np.float32)
     cells[:, 2:] += cells[:, :2]
     filled = cells * np.tile(image[2:] / np.array(masks.shape[:0:-1], np.float32), 2)
@@ -176,7 +176,7 @@ def _filled(masks: Floats, image: Floats, boxes: Floats) -> Floats:
 
 
 def _windows(regions: Floats, flow: Flow) -> Floats:
-    """Bound where regions of the source are in the target: (N, 4) both, xyxy in pixels."""
+    """Return the bounds in the target of regions of the source: (N, 4) each, xyxy in pixels."""
     half = _COARSE // 2
     coarse = flow.offsets[half::_COARSE, half::_COARSE]  # (h, w, 2)
     rows, columns = (index * _COARSE + half for index in np.indices(coarse.shape[:2]))
@@ -208,7 +208,7 @@ def _motions(masks: Floats, frames: Floats, boxes: Floats, windows: Floats, flow
     columns, rows = np.moveaxis(cells.clip(0, size - 1).astype(int), 2, 0)
     on_mask = inside & (masks[np.arange(len(masks))[:, None], rows, columns] > 0.5)
     chosen = np.where(on_mask.any(axis=1, keepdims=True), on_mask, inside)
-    chosen |= ~chosen.any(axis=1, keepdims=True)  # of what has left the frame: all around it
+    chosen |= ~chosen.any(axis=1, keepdims=True)  # if the object has left the frame: all samples
     motion, middle = _medians(new - old, chosen), _medians(old, chosen)  # (N, 2)
     arms, stretched = old - middle[:, None], new - old - motion[:, None]
     ratios = (stretched * arms).sum(axis=2) / (np.square(arms).sum(axis=2) + 1e-6)
@@ -217,7 +217,7 @@ def _motions(masks: Floats, frames: Floats, boxes: Floats, windows: Floats, flow
 
 
 def _medians(values: Floats, chosen: NDArray[np.bool_]) -> Floats:
-    """Return the medians of the chosen ones of (N, P, C) values, one at least: (N, C)."""
+    """Return the medians of the chosen (N, P, C) values, at least one per row: (N, C)."""
     ordered = np.sort(np.where(chosen[..., None], values, np.inf), axis=1)
     middle = (chosen.sum(axis=1) - 1) // 2
     medians: Floats = np.take_along_axis(ordered, middle[:, None, None], axis=1)[:, 0]
@@ -240,11 +240,11 @@ class _Grid(NamedTuple):
     Attributes:
         old: the mask's frame in the source, xyxy in pixels.
         new: its frame in the target.
-        scale: cells of the source in a pixel, (2,).
+        scale: cells of the source per pixel, (2,).
         offsets: (h, w, 2), the flow in pixels.
         pixel: width and height of the flow's pixels, (2,).
-        now: (h, w), the target there.
-        before: (h, w), the source where the mask was.
+        now: (h, w), grey values of the target in the new frame.
+        before: (h, w), grey values of the source in the old frame.
     """
 
     old: Floats
@@ -275,7 +275,7 @@ def _grid(old: Floats, new: Floats, grid_hw: tuple[int, int], flow: Flow) -> _Gr
 
 
 def _cell(frame: Floats, grid_hw: tuple[int, ...]) -> Floats:
-    """Return width and height of the cells of a mask, whose frame is xyxy in pixels: (2,)."""
+    """Return width and height of the cells of a mask with a frame xyxy in pixels: (2,)."""
     return (_sides(frame) / grid_hw[::-1]).astype(np.float32)
 
 
@@ -286,7 +286,7 @@ def _indices(grid_hw: tuple[int, ...]) -> Floats:
 
 
 def _resample(mask: Floats, motion: Floats, window: Floats, grid: _Grid) -> Floats:
-    """Move a mask; outside of the window, xyxy in pixels, it is 0."""
+    """Move a mask; it is 0 outside the window, xyxy in pixels."""
     moved = np.zeros_like(mask)
     cell = _cell(grid.new, mask.shape)
     x1, y1 = ((window[:2] - grid.new[:2]) // cell).clip(0).astype(int)
@@ -300,7 +300,7 @@ def _resample(mask: Floats, motion: Floats, window: Floats, grid: _Grid) -> Floa
     step, first = cell / motion[0], (start - motion[1:]) / motion[0]
     rigid: Floats = cells * (step * grid.scale) + ((first - grid.old[:2]) * grid.scale - _HALF)
     offsets = grid.offsets[part] * (grid.pixel * grid.scale)
-    # A mask of the whole image goes on beyond its border, as the object does.
+    # A mask of the whole image continues beyond its border, as the object does.
     border = cv2.BORDER_REPLICATE if (grid.old == grid.new).all() else cv2.BORDER_CONSTANT
     both = np.dstack((mask, grid.before))
     inside = _sample(both, still + offsets, border)[..., 0] > 0.5
@@ -313,7 +313,7 @@ def _resample(mask: Floats, motion: Floats, window: Floats, grid: _Grid) -> Floa
 
 
 def _spread(offsets: Floats, inside: NDArray[np.bool_], otherwise: Floats) -> Floats:
-    """Average (h, w, 2) offsets over the neighbours inside; where there are none, take others."""
+    """Average (h, w, 2) offsets over neighbours inside; where there are none, use `otherwise`."""
     weights = inside[..., None].astype(np.float32)
     size, border = (_SPREAD, _SPREAD), cv2.BORDER_CONSTANT
     total = cv2.blur(offsets * weights, size, borderType=border)
@@ -325,6 +325,6 @@ def _spread(offsets: Floats, inside: NDArray[np.bool_], otherwise: Floats) -> Fl
 def _sample(
     picture: Picture, places: NDArray[np.floating[Any]], border: int = cv2.BORDER_REPLICATE
 ) -> Picture:
-    """Read an (h, w, ...) array at (..., 2) places, x and y, bilinearly."""
+    """Sample an (h, w, ...) array bilinearly at (..., 2) places, x and y."""
     places = places.astype(np.float32, copy=False)
     return cv2.remap(picture, places, None, cv2.INTER_LINEAR, borderMode=border)  # type: ignore

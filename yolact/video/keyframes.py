@@ -1,8 +1,8 @@
-"""Key frames: the network looks at some frames, and flow carries what it finds to those between.
+"""Key frames: the network runs on some frames, and flow carries its results to those between.
 
 Objects are carried to a frame from the key frame before it and from the one after it, matched by
-the overlap of their masks, and blended by the distance in time: they neither lag nor jump. Across a
-cut nothing is carried.
+the overlap of their masks, and blended by the distance in time, so that they neither lag nor jump.
+Nothing is carried across a cut.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ from .flow import Flow, FlowEstimator, SmallFrame, carry, shrink
 from .overlaps import mask_overlaps, match_pairs, small_masks
 from .stages import Predict, Select
 
-_SAME = 0.3  # overlap from which two objects are one
-_DRIFTED = 0.5  # overlap below which one was lost between two key frames
-_FEW_CELLS = 16  # masks are compared if they have as many on the small grid
-# Part of the pixels that the flow leaves unexplained: at a cut, and from one key frame to the next.
+_SAME = 0.3  # minimum overlap of two detections of one object
+_DRIFTED = 0.5  # overlap below which an object was lost between two key frames
+_FEW_CELLS = 16  # minimum cells of a mask on the small grid, for comparing masks
+# Share of pixels that the flow does not explain: at a cut, and from one key frame to the next.
 _CUT, _UNEXPLAINED = 0.3, 0.15
 _MOVED = 12.0  # mean path of the pixels from one key frame to the next, in small pixels
 _MIXED = ("boxes", "scores", "soft_masks", "mask_frames", "box_scores")
-# A group that is chosen has at most so many frames, and less than so many bytes: all are held.
+# Limits of a group chosen by "auto", in frames and bytes, as all its frames are in memory.
 _LONGEST, _MOST_BYTES = 12, 2**27
 
 
@@ -41,7 +41,7 @@ KeyFrameOption = int | Literal["auto", "off"]
 
 
 def check_keyframes(option: object) -> None:
-    """Refuse what chooses no key frames.
+    """Refuse a value that is no choice of key frames.
 
     Raises:
         OptionError: neither "auto" nor "off" nor a number from 1 on.
@@ -52,7 +52,7 @@ def check_keyframes(option: object) -> None:
 
 
 class HasImage(Protocol):
-    """What has a frame."""
+    """An item with a frame."""
 
     @property
     def image(self) -> Image:
@@ -65,11 +65,11 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class LinkedFrame(Generic[Item]):
-    """A frame, and the flow that links it with the one before.
+    """A frame, and the flow that links it with the previous frame.
 
     Attributes:
         item: the frame.
-        backward_flow: from it to the one before; None where it begins a shot.
+        backward_flow: from it to the previous frame; None if it begins a shot.
     """
 
     item: Item
@@ -85,7 +85,7 @@ def _all(found: Detections) -> Detections:
 
 
 def max_group_length(image_hw: tuple[int, ...], every: int) -> int:
-    """Return `every`, or how many frames of a size are held at most, if that is less."""
+    """Return `every`, or the maximum number of frames of a size in memory, if that is less."""
     return min(every, max(2 * _MOST_BYTES // (3 * image_hw[0] * image_hw[1]), 1))
 
 
@@ -94,11 +94,11 @@ class KeyFrames:
     """The choice of key frames.
 
     Attributes:
-        every: distance between two, at most, for a cut always gives one; None chooses by how much
-            moves, by what the flow cannot explain, and by objects that are lost between two.
-        fps: of the video: without `every` there is one a second or more.
-        select: keeps the detections that count, of those that are carried: what fades below the
-            threshold does not.
+        every: maximum distance between key frames, as a cut always gives one; None chooses them by
+            the amount of motion, by what the flow cannot explain, and by objects lost in between.
+        fps: of the video: without `every`, there is at least one key frame per second.
+        select: keeps the carried detections that count, dropping those that fade below the
+            threshold.
     """
 
     every: int | None
@@ -107,10 +107,10 @@ class KeyFrames:
 
     @classmethod
     def from_option(cls, keyframes: KeyFrameOption, fps: float, select: Select) -> KeyFrames | None:
-        """Return what a user asks for: a distance, "auto", or None for "off" and 1.
+        """Return key frames for a distance or "auto"; None for "off" or 1.
 
         Raises:
-            OptionError: something else.
+            OptionError: another value.
         """
         check_keyframes(keyframes)
         if keyframes in ("off", 1):
@@ -118,7 +118,7 @@ class KeyFrames:
         return cls(keyframes if isinstance(keyframes, int) else None, fps, select)
 
     def groups(self, items: Iterable[Item]) -> Iterator[FrameGroup[Item]]:
-        """Divide a video; an error of the iteration comes after the frames before it."""
+        """Divide a video into groups; raise an error of `items` after the frames before it."""
         estimate = FlowEstimator()
         small: SmallFrame | None = None
         group: FrameGroup[Item] = []
@@ -142,7 +142,7 @@ class KeyFrames:
         readable.reraise()
 
     def _ends_group(self, group: FrameGroup[Item], moved: float, unexplained: float) -> bool:
-        """Tell whether the next frame shall be a key frame, by what happened since the last one."""
+        """Tell whether the next frame shall be a key frame, by the changes since the last one."""
         image = group[0].item.image
         if self.every is not None:
             return len(group) >= max_group_length(image.shape, self.every)
@@ -156,8 +156,8 @@ class KeyFrames:
 
         Args:
             seen: groups, each with the detections in its key frame. An error of the iteration
-                comes after the frames before it.
-            predict: for further key frames where an object is lost between two.
+                is raised after the frames before it.
+            predict: for additional key frames if an object is lost between two.
         """
         interpolator = _Interpolator(self.select, predict if self.every is None else None)
         held: tuple[FrameGroup[Item], Detections] | None = None
@@ -174,11 +174,11 @@ class KeyFrames:
 def flow_unless_cut(
     estimate: FlowEstimator, now: SmallFrame, before: SmallFrame
 ) -> tuple[Flow | None, float]:
-    """Return the backward flow of a frame, None at a cut, and the part it leaves unexplained."""
+    """Return the backward flow of a frame, None at a cut, and the share of unexplained pixels."""
     if now.image_hw != before.image_hw:
         return None, 1.0
     backward_flow = estimate(now, before)
-    # Relative to the contrast, for dark videos have cuts, too.
+    # Relative to the contrast, as dark videos have cuts, too.
     unexplained = float((backward_flow.error() > 8 + now.grey.std() / 3).mean())
     return (backward_flow if unexplained < _CUT else None), unexplained
 
@@ -188,7 +188,7 @@ class _Interpolator:
 
     Args:
         select: keeps the detections that count.
-        predict: looks at further frames where an object is lost; None never does.
+        predict: segments additional frames if an object is lost; None for no such frames.
     """
 
     def __init__(self, select: Select, predict: Predict | None):
@@ -234,7 +234,7 @@ def mark_carried(found: Detections, image: Image) -> Detections:
 
 
 def _propagate(found: Detections, flows: Sequence[Flow | None]) -> list[Detections]:
-    """Carry detections along 1, 2, ... flows, each from the next frame to the one before."""
+    """Carry detections along 1, 2, ... flows, each from a frame to the previous one."""
     carried = []
     for flow in flows:
         assert flow is not None
@@ -244,20 +244,20 @@ def _propagate(found: Detections, flows: Sequence[Flow | None]) -> list[Detectio
 
 
 def _is_lost(carried: Detections, seen: Detections) -> bool:
-    """Tell whether an object of either is not where the other has one of its class."""
+    """Tell whether an object of either has no object of its class in its place in the other."""
     overlaps = overlap(carried, seen)
     return len(match(overlaps, _DRIFTED)) < max(len(carried), len(seen))
 
 
 def blend(before: Detections, after: Detections, share: float) -> Detections:
-    """Join what two key frames tell of a frame between them, highest score first.
+    """Combine the detections that two key frames give for a frame between them, best first.
 
-    Objects of both are one, between the two; an object of one alone fades by its score.
+    An object in both is interpolated; the score of an object in only one fades.
 
     Args:
         before: from the earlier key frame.
-        after: from the later one.
-        share: of the later one, 0 to 1.
+        after: from the later key frame.
+        share: weight of the later one, 0 to 1.
     """
     both = match(overlap(before, after), _SAME)
     mine, others = [i for i, _ in both], [j for _, j in both]
@@ -293,7 +293,7 @@ def match(overlaps: Floats, least: float) -> list[tuple[int, int]]:
 def overlap(one: Detections, other: Detections) -> Floats:
     """Return the (N, M) intersections over unions; 0 for different classes.
 
-    Of masks, coarsely; of boxes where a mask is too small for that, or there is none.
+    They are of masks on a coarse grid, or of boxes if a mask is too small for that or absent.
     """
     first, second = small_masks(one), small_masks(other)
     cells = np.minimum(first.sum(axis=(1, 2))[:, None], second.sum(axis=(1, 2)))

@@ -1,7 +1,7 @@
-"""A camera that never lags: the network works on the newest frame, and flow carries its results on.
+"""A camera without lag: the network works on the newest frame, and flow carries its results on.
 
-Every frame is shown as it comes, with the last result moved to where its objects are by now. What
-the network costs makes that result older, and the picture no later.
+Every frame is shown as it arrives, with the last result moved to the objects' current places. A
+slower network makes that result older, but does not delay the picture.
 """
 
 from __future__ import annotations
@@ -51,9 +51,9 @@ def live_stages(source: VideoSource, predict: Predict, finish: Finish, select: S
 
 
 class LatestFrame:
-    """Where the newest frame lies for the network, and its results for the frames that follow."""
+    """Exchange between threads: the newest frame for the network, its results for later frames."""
 
-    dropped = 0  # a frame that the network passes over is shown all the same
+    dropped = 0  # a frame that the network skips is still shown
 
     def __init__(self) -> None:
         self._changed = threading.Condition()
@@ -69,12 +69,12 @@ class LatestFrame:
         """Replace the newest frame.
 
         Returns:
-            The number of the frame before, if the network has taken it, and all results since then
-            with the numbers of their frames.
+            The number of the previous frame, if the network has taken it, and all results since
+            then, with the numbers of their frames.
 
         Raises:
-            Cancelled: nobody wants more.
-            BaseException: what the network failed with.
+            Cancelled: the exchange was cancelled.
+            BaseException: the error of the network.
         """
         with self._changed:
             self._check()
@@ -84,16 +84,16 @@ class LatestFrame:
         return taken, found
 
     def take(self) -> tuple[int, Image] | None:
-        """Wait for a frame that was not taken yet; None at the end."""
+        """Wait for a frame that was not yet taken; return None at the end."""
         with self._changed:
             while self._newest is None and not self._finished:
-                self._changed.wait(0.2)  # a wait without an end would not see Ctrl-C on Windows
+                self._changed.wait(0.2)  # with a timeout, or Windows would not see Ctrl-C
             frame, self._newest = self._newest, None
             self._taken = frame[0] if frame else None
             return None if self._finished else frame
 
     def give(self, number: int, found: Detections) -> None:
-        """Leave the network's result for a frame."""
+        """Hand over the network's result for a frame."""
         with self._changed:
             self._found.append((number, found))
 
@@ -113,7 +113,7 @@ class LatestFrame:
 
 
 def network_stage(slot: LatestFrame, predict: Predict, rate: FpsCounter) -> None:
-    """Run the network on the newest frame, again and again."""
+    """Run the network repeatedly, each time on the newest frame."""
     failure = None
     try:
         while (taken := slot.take()) is not None:
@@ -132,13 +132,13 @@ def follow(
 ) -> Iterator[tuple[Item, Detections]]:
     """Yield every frame with the last result of the network, carried to it.
 
-    Only the first frame waits for its own. After a cut nothing is shown until the next result.
+    Only the first frame waits for its own result. After a cut, nothing is shown until the next one.
 
     Args:
-        frames: in order.
-        slot: which the network works at.
-        predict: for the first frame.
-        select: keeps the detections that count; an object that left the frame does not.
+        frames: frames in order.
+        slot: the exchange with the network's thread.
+        predict: segments the first frame.
+        select: keeps the detections that count, dropping objects that left the frame.
     """
     estimate = FlowEstimator()
     small: SmallFrame | None = None
@@ -156,7 +156,7 @@ def follow(
             if backward_flow is None:
                 flows, latest = {}, replace(latest[:0], image_hw=small.image_hw)
             else:
-                # One flow each: to carry a late result frame by frame would hold up the picture.
+                # Chain the flows: carrying a late result frame by frame would delay the picture.
                 flows = {known: backward_flow.after(flow) for known, flow in flows.items()}
                 if taken is not None:
                     flows[taken] = backward_flow
@@ -173,7 +173,7 @@ def _newest(
     found: list[tuple[int, Detections]],
     flows: dict[int, Flow],
 ) -> Detections:
-    """Carry the newest result to now; one from before a cut has no flow."""
+    """Carry the newest result to the current frame; a result from before a cut has no flow."""
     for number, result in reversed(found):
         if number in flows:
             return carry(result, flows[number])

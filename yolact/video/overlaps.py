@@ -1,4 +1,4 @@
-"""How much masks overlap, and which of two sets belong together."""
+"""Overlaps of masks, and one-to-one matching of two sets by overlap."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _SIDE = 160  # longer side of the grid on which masks of videos are compared
 
 
 def match_pairs(overlaps: Overlaps) -> list[tuple[int, int]]:
-    """Pair rows with columns, one to one, for the largest sum; pairs that do not touch are left."""
+    """Pair rows with columns one to one, for the largest sum of overlaps; omit pairs with none."""
     from scipy.optimize import linear_sum_assignment
 
     rows, columns = linear_sum_assignment(overlaps, maximize=True)
@@ -37,7 +37,7 @@ def mask_overlaps(first: Masks, second: Masks) -> Overlaps:
 
 
 def small_masks(found: Detections) -> Masks:
-    """Return masks on a small grid, (N, h, w); where there is none, the box."""
+    """Return masks on a small grid, (N, h, w); for an empty mask, its box."""
     height, width = found.image_hw
     scale = min(1.0, _SIDE / max(height, width))
     image_hw = max(round(height * scale), 1), max(round(width * scale), 1)

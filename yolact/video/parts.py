@@ -1,4 +1,4 @@
-"""A video that is written in parts, so that a run which ended in the middle goes on there."""
+"""A video that is written in parts, so that an interrupted run can be resumed in the middle."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from yolact.results.journal import Journal, matches_schema
 logger = logging.getLogger(__name__)
 
 LENGTH = 250
-"""Frames of a part, at least: it ends before the next frame that the network looks at."""
+"""Minimum number of frames of a part: it ends before the next frame that the network runs on."""
 
 _JOINED = "joined"
 _DIGITS = 16  # of the number of a frame
@@ -30,27 +30,27 @@ _OF_ALL = {"size": _SIZE, "frames": int, "damage": str}
 _OF_PART = {"size": _SIZE, "end": int, "seconds": float, "tracks": int}
 
 OnFrame = Callable[[int, Detections], None]
-"""Takes the number of a frame, and what was found in it."""
+"""Takes the number of a frame, and its detections."""
 
 
 class Parts(AbstractContextManager["Parts"]):
-    """Writes a video in parts, each a file that is whole, and joins them at the end.
+    """Writes a video in parts, each a complete file, and joins them at the end.
 
-    A hidden file beside the video notes the parts that are finished, and at the end the video.
+    A hidden file beside the video records the finished parts, and at the end the video.
 
     Args:
-        path: of the video.
+        path: path of the video.
         settings: see `Journal`.
         batch: frames for each run of the network; a part begins with such a run.
-        picture: False writes no video, and only notes the parts.
+        picture: False writes no video, and only records the parts.
 
     Attributes:
-        path: of the video.
-        start: the frame with which to go on.
-        tracks: the highest id of a track in the frames before it.
+        path: path of the video.
+        start: the frame to continue with.
+        tracks: the highest track id in the frames before `start`.
 
     Raises:
-        ValueError: what is noted is of other settings.
+        ValueError: the recorded parts were made with other settings.
     """
 
     def __init__(
@@ -66,7 +66,7 @@ class Parts(AbstractContextManager["Parts"]):
         self._writer: VideoWriter | None = None
         self._source: Path | None = None
         self.resume_from(sys.maxsize)
-        if self.finished is not None:  # by a run that was killed before it took the parts away
+        if self.finished is not None:  # by a run that was killed before it deleted the parts
             shutil.rmtree(self._folder, ignore_errors=True)
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
@@ -77,33 +77,33 @@ class Parts(AbstractContextManager["Parts"]):
 
     @staticmethod
     def forget(path: Path) -> None:
-        """Drop what is kept to go on with a video."""
+        """Delete the parts and the record of a video."""
         folder, journal = _files_of(path)
         journal.unlink(missing_ok=True)
         shutil.rmtree(folder, ignore_errors=True)
 
     @property
     def finished(self) -> Any:
-        """What `finish` noted, if the video is still as it was then; else None."""
+        """The record of `finish`, if the video has not changed since; else None."""
         noted = self._journal.get(_JOINED)
         return noted if noted and noted["size"] == self._size(self.path) else None
 
     def resume_from(self, frames: int) -> None:
-        """Begin with the part in which a frame lies, if it is the first that is not done."""
+        """Start at the part that contains a frame, if it is the first that is not finished."""
         self.start, self.tracks, self._seconds = 0, 0, 0.0
         while (noted := self._noted(self.start)) is not None and noted["end"] <= frames:
             self.start, self.tracks = noted["end"], noted["tracks"]
         self._begun = self._next = self.start
 
     def resume_source(self, source: VideoSource, on_frame: OnFrame | None) -> OnFrame:
-        """Read a source as far as the parts go, to write the rest.
+        """Skip the frames of a source that finished parts contain, to write the rest.
 
         Args:
-            source: of which nothing has been read.
-            on_frame: is called with the numbers of the frames in the whole.
+            source: a source from which nothing has been read.
+            on_frame: is called with frame numbers that count from the start of the whole video.
 
         Returns:
-            What `run_video` is to call instead.
+            The function that `run_video` must call instead of `on_frame`.
 
         Raises:
             ValueError: the source cannot be read again.
@@ -113,7 +113,7 @@ class Parts(AbstractContextManager["Parts"]):
                 f"--resume: expected a video file, which can be read again: {source.name}"
             )
         self._source = source.path if source.sound is not None else None
-        # By the CPU: where a card failed for one part, that could not be joined with the others.
+        # Encode on the CPU: if a GPU failed for one part, it could not be joined with the others.
         self._make = partial(VideoWriter, fps=source.fps, image_hw=source.image_hw)
         if self._picture:
             self._folder.mkdir(exist_ok=True)
@@ -130,7 +130,7 @@ class Parts(AbstractContextManager["Parts"]):
         return on_next
 
     def note(self, number: int, detections: Detections) -> None:
-        """Take what was found in the next frame, before its picture; number by number."""
+        """Record the detections of the next frame, in order, before its picture is written."""
         due = number - self._begun >= self._length and (number - self._begun) % self._batch == 0
         if due and not detections.carried:
             self._end_part(number)
@@ -139,7 +139,7 @@ class Parts(AbstractContextManager["Parts"]):
         self._next = number + 1
 
     def write(self, image: Image, seconds: float) -> None:
-        """Append the picture of a frame, shown from `seconds` on."""
+        """Append the picture of a frame with the time stamp `seconds`."""
         if not self._picture:
             return
         if self._writer is None:
@@ -147,7 +147,7 @@ class Parts(AbstractContextManager["Parts"]):
         self._writer.write(image, seconds - self._seconds)
 
     def close(self) -> None:
-        """End what is being written; a part that was not to end here is not counted."""
+        """Close the current part; it does not count as finished unless it was due to end here."""
         if self._writer is not None:
             writer, self._writer = self._writer, None
             writer.close()
@@ -156,7 +156,7 @@ class Parts(AbstractContextManager["Parts"]):
         """Join the parts, with the sound of the source; return the video.
 
         Args:
-            damage: what was wrong with the source, which is noted.
+            damage: what was wrong with the source, to be recorded.
 
         Raises:
             OSError: the disk is full.
@@ -183,7 +183,7 @@ class Parts(AbstractContextManager["Parts"]):
             self._begun = end
 
     def _noted(self, start: int) -> Any:
-        """Return what is noted of the part that begins with a frame, if it is whole; else None."""
+        """Return the record of the part that begins with a frame, if it is complete; else None."""
         noted = self._journal.get(str(start))
         return noted if noted and noted["size"] == self._size(self._part(start)) else None
 
@@ -204,5 +204,5 @@ def _is_sound(key: str, entry: Any) -> bool:
 
 
 def _files_of(path: Path) -> tuple[Path, Path]:
-    """Return the folder of a video's parts, and the file in which they are noted."""
+    """Return the folder of a video's parts, and the file that records them."""
     return path.with_name(f".{path.name}.parts"), path.with_name(f".{path.name}.progress")

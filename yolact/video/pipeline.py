@@ -1,4 +1,4 @@
-"""A video read, predicted, drawn, and written or shown, each step in its own thread."""
+"""Process a video: read, predict, draw, and write or show, each step in its own thread."""
 
 from __future__ import annotations
 
@@ -51,8 +51,8 @@ class VideoReport:
         seconds: wall time.
         fps: frames / seconds.
         dropped: frames skipped: stale ones of a live source, and broken ones.
-        video: the file; of another name than asked for if that was taken meanwhile.
-        damage: what was broken or missing in a source that lay ready; "" if nothing was.
+        video: the file written; its name differs from the requested one if that exists meanwhile.
+        damage: what was broken or missing in a stored source; "" if nothing.
     """
 
     frames: int
@@ -81,9 +81,9 @@ def run_video(
 ) -> VideoReport:
     """Segment every frame of a video, and write or show one result while the next is computed.
 
-    A file is processed completely and in order. A live source skips stale frames, so that the
-    picture lags about one frame behind; with key frames it shows all of them. Whatever ends the run
-    (the stream, an error in any stage, Esc, Ctrl-C), the output is finished, with the source's
+    A file is processed completely and in order. For a live source, stale frames are skipped, so
+    that the picture lags about one frame behind; with key frames, all are shown. Whatever ends the
+    run (the stream, an error in any stage, Esc, Ctrl-C), the output is completed, with the source's
     timing and sound, and all threads end.
 
     Args:
@@ -94,12 +94,12 @@ def run_video(
         display: show the result in a window; Esc or closing it ends the run.
         batch: frames for each call of `predict`; the last call may get fewer.
         workers: threads that call `predict`; only one is used at the speed of playback.
-        show_fps: draw the speed, and of a live source the time from reading to delivering a frame.
+        show_fps: draw the speed, and for a live source the time from reading to delivering a frame.
         emulate_playback: read a file no faster than it would play.
         on_frame: called in order with a frame's position in the source and its detections.
         max_frames: stop after that many frames.
-        keyframes: which frames the network looks at; None for all of them.
-        track: gives the objects ids, see `Tracker.update`; None for none.
+        keyframes: chooses the frames that the network runs on; None for all.
+        track: gives the objects ids, see `Tracker.update`; None for no ids.
 
     Raises:
         ValueError: the output cannot be written, or a number is below 1.
@@ -107,7 +107,7 @@ def run_video(
     """
     _check(batch=batch, workers=workers, max_frames=max_frames)
     start, frames = time.perf_counter(), 0
-    # A file that is only shown is watched, so it plays at its own speed.
+    # A file that is only shown is for watching, so it plays at its own speed.
     pace = not source.is_live and (emulate_playback or (display and output is None))
     finish = make_finish(draw if output or display else _leave_undrawn, track)
     stages = _stages(source, predict, finish, batch, workers, pace, max_frames, keyframes)
@@ -179,12 +179,12 @@ def _leave_undrawn(picture: Picture, _: Detections) -> Picture:
 
 
 def key_of(group: FrameGroup[Frame]) -> Image:
-    """Return the frame that the network looks at."""
+    """Return the key frame of a group, which the network runs on."""
     return group[0].item.image
 
 
 class _Sink:
-    """The last stage, which writes and shows; in the caller's thread, as windows demand."""
+    """The last stage, which writes and shows; in the caller's thread, as windows require."""
 
     def __init__(
         self,
@@ -205,7 +205,7 @@ class _Sink:
 
     @property
     def path(self) -> Path | None:
-        """Return the file; known for sure once it is closed."""
+        """Return the file's path, which is final only once the file is closed."""
         return self._writer.path if self._writer else None
 
     def put(self, frame: Frame) -> bool:
@@ -227,7 +227,7 @@ class _Sink:
                 close_window(WINDOW)
 
     def _speed(self, read_at: float) -> str:
-        """Tell the frames per second, those of the network, and the age of a live frame."""
+        """Return text: frames per second, those of the network, and the age of a live frame."""
         network = f", network {self._network.value:.1f} fps" if self._network else ""
         age = f", {1000 * (time.perf_counter() - read_at):.0f} ms" if self._is_live else ""
         return f"{self._rate.tick():.1f} fps{network}{age}"

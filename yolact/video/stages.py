@@ -23,13 +23,13 @@ Predict = Callable[[list[Picture]], list[Detections]]
 Draw = Callable[[Picture, Detections], Picture]
 Select = Callable[[Detections], Detections]
 Track = Callable[[Image, Detections, float], Detections]
-"""Takes frame after frame, what was found in it, and its time; returns that with ids."""
+"""Takes each frame in order, its detections and its time; returns the detections with ids."""
 
 T = TypeVar("T")
 
 
 class Frame(NamedTuple):
-    """A frame on its way."""
+    """A frame on its way through the stages."""
 
     position: int  # in the source
     picture: Picture  # (H, W, 3) uint8 RGB
@@ -38,7 +38,7 @@ class Frame(NamedTuple):
 
     @property
     def image(self) -> Image:
-        """The picture as an array, from a card by a copy."""
+        """The picture as an array, copied if it is on a GPU."""
         return as_image(self.picture)
 
 
@@ -63,7 +63,7 @@ class FramePacer:
             Cancelled: the channel was cancelled.
         """
         if self._interval:
-            # A late frame moves the schedule: no burst catches up after a slow stretch.
+            # A late frame shifts the schedule, so that no burst of frames follows a slow stretch.
             self._due = max(self._due, time.perf_counter())
             outbox.pause(self._due - time.perf_counter())
             self._due += self._interval
@@ -87,7 +87,7 @@ class FpsCounter:
 def read_stage(
     source: VideoSource, outbox: Channel[Frame], pace: FramePacer, most: int | None
 ) -> None:
-    """Read frames, at most so many."""
+    """Read frames into a channel, at most `most`."""
     with finish_on_exit(outbox):
         for position, picture in enumerate(islice(source.pictures(), most)):
             read_at = time.perf_counter()
@@ -102,12 +102,12 @@ def predict_stage(
     outbox: Channel[tuple[T, Detections]],
     workers: int,
 ) -> None:
-    """Run the network on one image of each item that is taken, in so many threads."""
+    """Run the network on one picture of each item taken, in `workers` threads."""
 
     def predict_batch(items: list[T]) -> list[tuple[T, Detections]]:
         return list(zip(items, predict([picture_of(item) for item in items]), strict=True))
 
-    # One batch more than workers, so that one who finishes out of turn does not wait.
+    # One batch more than workers, so that a worker that finishes out of turn need not wait.
     ahead = workers if workers > 1 else 0
     batches = map_ahead(predict_batch, iter(take, []), workers, ahead)
     with closing(batches):
@@ -115,7 +115,7 @@ def predict_stage(
 
 
 def make_finish(draw: Draw, track: Track | None) -> Finish:
-    """Return what gives the detections of a frame their time and ids, and draws them."""
+    """Return a function that adds time and ids to the detections of a frame, and draws them."""
 
     def finish(frame: Frame, found: Detections) -> Result:
         if track is not None:
@@ -132,7 +132,7 @@ def finish_stage(inbox: Channel[Result], finish: Finish, outbox: Channel[Result]
 
 
 def put_all(items: Iterable[T], outbox: Channel[T], pace: FramePacer | None = None) -> None:
-    """Put all items into a channel, and finish it."""
+    """Put all items into a channel, then mark its end."""
     with finish_on_exit(outbox):
         for item in items:
             if pace is not None:
@@ -141,14 +141,14 @@ def put_all(items: Iterable[T], outbox: Channel[T], pace: FramePacer | None = No
 
 
 def iterate_channel(inbox: Channel[T]) -> Iterator[T]:
-    """Yield what comes through a channel, until its end."""
+    """Yield the items of a channel until its end."""
     while taken := inbox.take():
         yield from taken
 
 
 @contextmanager
 def finish_on_exit(outbox: Channel[Any]) -> Iterator[None]:
-    """Finish a stage's channel when the stage ends, with the error that ended it, if any."""
+    """Mark the end of a stage's channel when the stage ends, with its error, if any."""
     failure = None
     try:
         yield
@@ -161,24 +161,24 @@ def finish_on_exit(outbox: Channel[Any]) -> Iterator[None]:
 
 
 class Cancellable(Protocol):
-    """What links threads; see `Channel`."""
+    """A link between threads; see `Channel`."""
 
     dropped: int
 
     def cancel(self) -> None:
-        """Wake and end whoever waits at it."""
+        """Wake and end all threads that wait for it."""
 
 
 class Stages:
     """Threads, the channels that link them, and the drawn frames that come out at the end.
 
     Args:
-        jobs: one for each thread; each finishes its channel.
-        channels: what links them.
-        drawn: what comes out.
+        jobs: one for each thread; each marks the end of its channel.
+        channels: the channels that link the threads.
+        drawn: the channel of finished frames.
 
     Attributes:
-        network: runs of the network per second, where that is another rate than the frames'.
+        network: counter of network runs per second, if that rate differs from the frames'.
     """
 
     def __init__(

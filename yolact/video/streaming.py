@@ -1,4 +1,4 @@
-"""The frames of a video or camera through a predictor, with key frames, for loops in Python."""
+"""Segment the frames of a video or camera with key frames, for `Predictor.stream`."""
 
 from __future__ import annotations
 
@@ -25,15 +25,15 @@ def segment_frames(
     """Segment the frames of a video or camera, as `Predictor.stream` does.
 
     Args:
-        many: from `open_many`; closed at the end, whatever ends it.
+        many: from `open_many`; always closed at the end.
         segment: segments a list of images.
-        batch: key frames for each call of it.
-        workers: threads that call it.
-        keyframes: "auto", or the distance between two.
-        select: keeps the detections that count, of those that are carried.
+        batch: key frames for each call of `segment`.
+        workers: threads that call `segment`.
+        keyframes: "auto", or the distance between two key frames.
+        select: keeps the carried detections that count.
 
     Raises:
-        OptionError: these are images of another kind.
+        OptionError: the source is neither a video nor a camera.
     """
     if many.fps is None:
         raise OptionError("keyframes", keyframes, "expected off, for this is no video")
@@ -46,7 +46,7 @@ def segment_frames(
 def segment_key_frames(
     many: Many, segment: Predict, batch: int, workers: int, keys: KeyFrames
 ) -> Generator[Detections, None, None]:
-    """Segment the key frames of a video, and carry what is found to the others."""
+    """Segment the key frames of a video, and carry their detections to the other frames."""
 
     def look(
         groups: Sequence[FrameGroup[SourceImage]],

@@ -1,7 +1,8 @@
-"""Objects followed from frame to frame: lasting ids, and masks that do not flicker.
+"""Objects tracked from frame to frame: lasting ids, and masks that do not flicker.
 
-The objects of a frame are carried to the next one by the optical flow. What overlaps there is the
-same object; what was out of sight is known again by its colours, near to where it was going.
+The objects of a frame are carried to the next one by the optical flow. A detection that overlaps
+one there is the same object; an object that was out of sight is recognised by its colours, near its
+predicted place.
 """
 
 from __future__ import annotations
@@ -26,24 +27,24 @@ from .keyframes import flow_unless_cut
 from .overlaps import Masks, Overlaps, mask_overlaps, match_pairs, small_masks
 
 LOST_SECONDS = 4.0
-"""An object that is out of sight for longer gets another id."""
+"""An object that is out of sight for longer gets a new id."""
 
 _LEAST_OVERLAP = 0.15
 _OTHER_CLASS = 0.9  # factor on the overlap of objects of different classes
 _LEAST_SIMILARITY = 0.5
-_SIMILARITY_MARGIN = 0.15  # a detection so much more like another track leaves its own
+_SIMILARITY_MARGIN = 0.15  # a detection this much more similar to another track changes to it
 _DUPLICATE_SIMILARITY = 0.8  # similarity of two detections of one object
-_TENTATIVE = 0.5  # seconds in which a new object can turn out to be one that was lost
-_CONFIRMED_HITS = 3  # detections that make an object more than noise
-_HALF_CONFIDENT_HITS = 15  # detections that make it half as sure as it can be
-_COAST = 0.12  # seconds for which an object that is missed is shown where the flow takes it
-_HIDDEN = 0.4  # share of it that others cover, from which it is not missed but hidden
-_NEW = 0.5  # share of a new detection in an average
+_TENTATIVE = 0.5  # seconds in which a new object can turn out to be a lost one
+_CONFIRMED_HITS = 3  # detections from which on an object is not taken for noise
+_HALF_CONFIDENT_HITS = 15  # detections for half of the maximum confidence
+_COAST = 0.12  # seconds for which a missed object is shown where the flow takes it
+_HIDDEN = 0.4  # covered share of an object, from which on it counts as hidden, not missed
+_NEW = 0.5  # weight of a new detection in an average
 
 
 @dataclass
 class _Track:
-    """What is known of an object; pixels and seconds, velocity relative to the background."""
+    """The state of an object, in pixels and seconds; velocity is relative to the background."""
 
     label: int
     histogram: Floats
@@ -54,19 +55,19 @@ class _Track:
     hits: int = 0
 
     def predict(self, drift: Floats, passed: float) -> None:
-        """Move on as before, in a picture that moves itself."""
+        """Move on at the same velocity, plus the `drift` of the background."""
         self.box = self.box + np.tile(drift + self.velocity * passed, 2)
 
     def update(self, histogram: Floats, box: Floats, label: int, now: float, trust: float) -> None:
-        """Take over a detection.
+        """Update the track with a detection.
 
         Args:
             histogram: its colours.
-            box: where it is.
+            box: its place.
             label: its class.
             now: seconds.
-            trust: its overlap with where the object was expected. What overlaps little may be a
-                part of it, or another object as well, and says nothing of how it looks.
+            trust: its overlap with the expected place. A detection that overlaps little may be a
+                part of the object, or include another one, and does not show its appearance.
         """
         passed = now - self.last_seen
         if passed > 0:
@@ -75,20 +76,20 @@ class _Track:
         self.box, self.label, self.last_seen, self.hits = box, label, now, self.hits + 1
 
     def similarity(self, histogram: Floats) -> float:
-        """Compare a detection with it, see `histogram_similarity`."""
+        """Compare a detection with the track, see `histogram_similarity`."""
         return float(histogram_similarity(self.histogram[None], histogram[None])[0, 0])
 
     def is_tentative(self, now: float) -> bool:
-        """Tell whether its id may still turn out to be another one's."""
+        """Tell whether the object may still turn out to be a lost one, whose id it then gets."""
         return now - self.first_seen < _TENTATIVE
 
     def is_lost(self, now: float) -> bool:
-        """Tell whether it has been out of sight for too long."""
+        """Tell whether the object has been out of sight for too long."""
         return now - self.last_seen > (LOST_SECONDS if self.hits >= _CONFIRMED_HITS else _TENTATIVE)
 
 
 class _FrameDetections(NamedTuple):
-    """The N detections of a frame: where, on a small grid, and how they look."""
+    """The N detections of a frame: masks on a small grid, colours and boxes."""
 
     masks: Masks  # (N, h, w)
     histograms: Floats  # (N, 512)
@@ -99,13 +100,13 @@ class _FrameDetections(NamedTuple):
 class Tracker:
     """Gives the objects of a video their ids, frame after frame, and smooths their masks.
 
-    What it keeps does not grow with the length of a video.
+    Its memory does not grow with the length of a video.
 
     Args:
-        smooth: average masks, boxes and scores along the flow, and bridge what is missed for a
-            moment; else ids alone are added.
-        given: the highest id that is taken, by the frames before.
-        top_k: at most so many objects of a frame, with those that are missed; None for all.
+        smooth: average masks, boxes and scores along the flow, and bridge objects that are missed
+            for a moment; False only adds ids.
+        given: the highest id that earlier frames have used.
+        top_k: maximum number of objects per frame, including missed ones; None for all.
 
     Example:
         >>> tracker = Tracker()
@@ -122,7 +123,7 @@ class Tracker:
         self._now = 0.0
 
     def update(self, image: Image, detections: Detections, seconds: float) -> Detections:
-        """Take the next frame.
+        """Process the next frame.
 
         Args:
             image: (H, W, 3) uint8 RGB.
@@ -130,8 +131,8 @@ class Tracker:
             seconds: its time in the video.
 
         Returns:
-            These objects with their `track_ids`, highest score first; smoothed, if that is asked
-            for, and with those that are missed for a moment.
+            These objects with their `track_ids`, highest score first; with `smooth`, averaged and
+            including objects that are missed for a moment.
         """
         small = shrink(image)
         carried = self._propagate(small, detections, seconds)
@@ -153,9 +154,9 @@ class Tracker:
         return every if self._smooth else found
 
     def _propagate(self, small: SmallFrame, detections: Detections, seconds: float) -> Detections:
-        """Carry everything to a new frame, and forget what is lost for long.
+        """Carry all tracks to a new frame, and delete those that have been lost for too long.
 
-        What was in the last frame is not lost, however long ago that was.
+        An object of the last frame is not lost, however long ago that frame was.
         """
         passed, self._now = max(seconds - self._now, 0.0), seconds
         none = replace(detections[:0], track_ids=torch.zeros(0, dtype=torch.int64))
@@ -177,7 +178,7 @@ class Tracker:
     def _match_by_overlap(
         self, carried: Detections, overlaps: Overlaps, current: _FrameDetections
     ) -> dict[int, int]:
-        """Find the carried object that each detection is: position of a detection -> of that."""
+        """Match detections to carried objects: position of a detection -> that of its object."""
         known = [self._tracks[number] for number in _ids(carried)]
         similarity = histogram_similarity(
             _stacked(known, "histogram", current.histograms), current.histograms
@@ -191,8 +192,9 @@ class Tracker:
         """Find detections that are lost objects: position -> id.
 
         Args:
-            numbers: the ids of those that were found by overlap. Tentative ones can change, and
-                those that look far more like a lost object, which has come out behind another.
+            numbers: ids of the detections that were matched by overlap. An id can change if it is
+                tentative, or if the detection looks far more like a lost object, which has come out
+                from behind another.
             current: all detections.
         """
         taken = set(numbers.values())
@@ -232,12 +234,12 @@ class Tracker:
     def _assign_ids(
         self, numbers: dict[int, int], current: _FrameDetections, trust: dict[int, float]
     ) -> Tensor:
-        """Note where the tracks are now, new ones as well; return the ids of the detections.
+        """Update the tracks, and begin new ones; return the ids of the detections.
 
         Args:
-            numbers: position of a detection -> its id, where it is known.
+            numbers: position of a detection -> its id, if known.
             current: all detections.
-            trust: position -> overlap with where it was expected.
+            trust: position -> overlap with the expected place.
         """
         ids = []
         for column, label in enumerate(current.labels.tolist()):
@@ -260,7 +262,7 @@ class Tracker:
         found: Detections,
         masks: Masks,
     ) -> Detections:
-        """Return the carried objects that were not found, and should have been."""
+        """Return the carried objects that should have been found but were not."""
         cover, numbers = masks.any(axis=0), _ids(found)
         kept = []
         for row, (number, mask) in enumerate(zip(_ids(carried), carried_masks, strict=True)):
@@ -277,11 +279,11 @@ class Tracker:
 def track_frames(
     frames: Generator[Detections, None, None], top_k: int | None = None
 ) -> Generator[Detections, None, None]:
-    """Follow the objects of a video.
+    """Track the objects of a video.
 
     Args:
-        frames: what was found in each, with its picture; closed at the end, whatever ends it.
-            Frames that do not know their time are a thirtieth of a second apart.
+        frames: detections of each frame, with its picture; always closed at the end. Frames without
+            a time are taken to be a thirtieth of a second apart.
         top_k: see `Tracker`.
     """
     tracker = Tracker(top_k=top_k)
@@ -292,7 +294,7 @@ def track_frames(
 
 
 def _averaged(found: Detections, carried: Detections, origins: dict[int, int]) -> Detections:
-    """Mix detections with the carried objects that they are."""
+    """Average detections with the carried objects that they match."""
     if not origins:
         return found
     new = torch.tensor(list(origins))
@@ -314,7 +316,7 @@ def _ids(found: Detections) -> list[int]:
 
 
 def _confidences(tracks: list[_Track]) -> NDArray[np.float64]:
-    """Return (N, 1) factors of 0.5 to 1, more for what was seen more often."""
+    """Return (N, 1) factors of 0.5 to 1, higher for objects that were seen more often."""
     hits = np.array([track.hits for track in tracks], np.float64).reshape(-1, 1)
     return 0.5 + 0.5 * hits / (hits + _HALF_CONFIDENT_HITS)
 
