@@ -1,4 +1,4 @@
-"""Run a model over a dataset, collect what it finds, and score that."""
+"""Run a model over a dataset, collect its detections, and score them."""
 
 from __future__ import annotations
 
@@ -27,23 +27,23 @@ logger = logging.getLogger(__name__)
 
 
 class CocoEvaluator:
-    """Collect the detections of one image after another, then score them all.
+    """Collects the detections of one image after another, then scores them all.
 
-    Masks are run-length encoded as they come, one at a time, and never kept.
+    Masks are run-length encoded at once, one at a time; full-size masks are not kept.
 
     Args:
-        coco: the ground truth; left as it is.
+        coco: the ground truth; not changed.
         category_ids: label -> category id; only these categories are scored.
-        results: what an earlier evaluation collected, to resume from.
-        limit: detections that count in each image and class; COCO's maxDets.
+        results: results of an earlier evaluation, to resume from.
+        limit: number of detections that count per image and class; COCO's maxDets.
         note: called with each image that is added, its height and width, and its detections.
 
     Attributes:
-        results: what was collected so far; save it, or write it as COCO's result files.
+        results: results so far; save them, or write them as COCO's result files.
         category_ids: label -> category id.
 
     Raises:
-        ValueError: the results are of another dataset.
+        ValueError: the results are from another dataset.
     """
 
     def __init__(
@@ -68,7 +68,7 @@ class CocoEvaluator:
         """Encode the detections of one image; images without any must be added, too.
 
         Args:
-            image_id: of the ground truth.
+            image_id: id in the ground truth.
             detections: N objects, in pixels of that image.
 
         Raises:
@@ -90,9 +90,9 @@ class CocoEvaluator:
         self._metrics = None
 
     def summarize(self) -> CocoMetrics:
-        """Score what was added; images that were not added do not count.
+        """Score the images added so far; others do not count.
 
-        It takes a while for a large dataset; asked again, it answers at once.
+        This takes a while for a large dataset; a second call returns at once.
         """
         if self._metrics is None:
             truth = self.ground_truth()
@@ -105,7 +105,7 @@ class CocoEvaluator:
 
     @property
     def has_ground_truth(self) -> bool:
-        """Whether there is anything to score against; test sets come without."""
+        """Whether there are annotations to score against; test sets have none."""
         return bool(self._coco.anns)
 
     def _check_image(self, image_id: int, image_hw: tuple[int, int]) -> None:
@@ -113,7 +113,7 @@ class CocoEvaluator:
             raise ValueError(f"image {image_id} is not in the ground truth")
         for annotation in self._coco.imgToAnns.get(image_id, ()):
             outline = annotation.get("segmentation")
-            # Between run lengths of two sizes pycocotools finds no overlap, and says nothing.
+            # For run lengths of two sizes, pycocotools silently finds no overlap.
             if isinstance(outline, dict) and tuple(outline["size"]) != image_hw:
                 raise ValueError(
                     f"image {image_id} is {image_hw[1]} x {image_hw[0]} pixels, but its ground "
@@ -150,17 +150,17 @@ def evaluate(
     workers: int = 1,
     on_image: Callable[[Image, Detections], None] | None = None,
 ) -> CocoEvaluator:
-    """Run a model over a dataset; images that cannot be read are told and left out.
+    """Run a model over a dataset; images that cannot be read are reported and skipped.
 
     Args:
-        predict: (H, W, 3) uint8 RGB -> what the model finds in that image; called in other threads,
-            without gradients.
+        predict: (H, W, 3) uint8 RGB -> detections of that image; called in other threads, without
+            gradients.
         dataset: images with their ground truth.
-        evaluator: collects the detections; whoever passes one keeps what it has if this is stopped.
+        evaluator: collects the detections; pass one to keep its results if this is interrupted.
         progress: show a bar on standard error.
-        order: indices into the dataset; by default all, as `eval_order` puts them.
+        order: indices into the dataset; by default all, in the order of `eval_order`.
         workers: threads that load images and predict.
-        on_image: called in order, in the caller's thread, with each image and what was found.
+        on_image: called in order, in the caller's thread, with each image and its detections.
 
     Returns:
         The evaluator, to summarise or to save.
@@ -198,14 +198,14 @@ def eval_order(
 ) -> list[int]:
     """Choose the order in which images are evaluated.
 
-    By default they are sorted by a hash of the image id: the first 1000 images are then the same
-    ones in every run and on every machine, and yet a fair sample of the dataset.
+    By default they are sorted by a hash of the image id: the first 1000 images are then the same in
+    every run and on every machine, yet a fair sample of the dataset.
 
     Args:
-        image_ids: of the whole dataset.
-        shuffle: random order instead.
-        seed: of the random order; None for another one each time.
-        no_sort: order of the dataset instead.
+        image_ids: all image ids of the dataset.
+        shuffle: use a random order instead.
+        seed: seed of the random order; None for a different order each time.
+        no_sort: use the dataset's order instead.
 
     Returns:
         Indices into `image_ids`.
@@ -219,7 +219,7 @@ def eval_order(
 
 
 def _hash32(number: int) -> int:
-    """Mix the low 32 bits of an integer; no two results are alike."""
+    """Hash the low 32 bits of an integer one to one."""
     number &= 0xFFFFFFFF
     for _ in range(2):
         number = (((number >> 16) ^ number) * 0x045D9F3B) & 0xFFFFFFFF

@@ -1,8 +1,8 @@
 """Outcomes of every object and every detection at one score threshold.
 
-Within a class pycocotools has decided: a detection that overlaps an object by half or more, mask or
-box, has found it. What that leaves over may still be the right place with the wrong word: the
-remaining pairs that overlap by half are confusions, the closest first.
+Within a class, pycocotools decides: a detection with an IoU of 0.5 or more with an object, of masks
+or boxes, has found it. Remaining detections may be in the right place with the wrong class:
+remaining pairs with an IoU of 0.5 or more are confusions, matched by highest IoU first.
 """
 
 from __future__ import annotations
@@ -37,12 +37,12 @@ class Outcome:
     """M objects and N detections, crowds left out, C classes.
 
     Attributes:
-        score_threshold: the detections are those that score as much or more.
+        score_threshold: minimum score of the detections.
         num_classes: C.
         objects: (M,) rows of `matches.OBJECT`.
-        detected_labels: (M,) the label under which each object was detected, C where it was not.
+        detected_labels: (M,) the label that each object was detected as, C if it was missed.
         detections: (N,) rows of `matches.DETECTION`.
-        true_labels: (N,) the label of what each detection shows, C where nothing is there.
+        true_labels: (N,) the label of the object that each detection shows, C if there is none.
     """
 
     score_threshold: float
@@ -54,7 +54,7 @@ class Outcome:
 
     @property
     def is_found(self) -> NDArray[np.bool_]:
-        """(M,) whether an object was detected as what it is."""
+        """(M,) whether an object was detected with its true class."""
         return np.asarray(self.detected_labels == self.objects["label"])
 
     @property
@@ -88,11 +88,11 @@ class Outcome:
 
 
 def match_outcome(matches: Matches, score_threshold: float, overlaps: Overlaps) -> Outcome:
-    """Tell what was found, missed, wrong or confused.
+    """Classify objects and detections as found, missed, false or confused.
 
     Args:
-        matches: of boxes or of masks.
-        score_threshold: detections that score lower do not count.
+        matches: matches of boxes or of masks.
+        score_threshold: detections with lower scores do not count.
         overlaps: (D,) detection numbers, (G,) object numbers -> (D, G) overlaps in [0, 1].
     """
     num_classes = matches.precision.shape[-1]
@@ -115,14 +115,14 @@ def match_outcome(matches: Matches, score_threshold: float, overlaps: Overlaps) 
 
 
 class SizeRecall(NamedTuple):
-    """The share of the objects of one size that is found.
+    """The share of the objects of one size range that is found.
 
     Attributes:
-        sides: side of a square of the smallest and the largest such object, in pixels.
-        objects: their number, at least 1.
-        found: share that is found at the score threshold, at overlap .5.
-        findable: the same at any score.
-        recall: the same at any score, averaged over the overlaps .5 to .95; COCO's average recall.
+        sides: square roots of the smallest and the largest area, in pixels.
+        objects: number of these objects, at least 1.
+        found: share found at the score threshold, at IoU .5.
+        findable: share found at any score, at IoU .5.
+        recall: share found at any score, averaged over IoU .5 to .95; COCO's average recall.
     """
 
     sides: tuple[float, float]
@@ -147,7 +147,7 @@ def recall_by_size(outcome: Outcome) -> list[SizeRecall]:
 
 
 def best_threshold(matches: Matches) -> float:
-    """Return the score threshold with the highest F1 of all classes together, at overlap .5."""
+    """Return the score threshold with the highest F1 of all classes together, at IoU .5."""
     objects = np.count_nonzero(~matches.objects["is_crowd"])
     detections = matches.detections[~matches.detections["is_ignored"]]
     detections = detections[np.argsort(-detections["score"], kind="stable")]
@@ -159,7 +159,7 @@ def best_threshold(matches: Matches) -> float:
 
 
 def _closest_pairs(overlap: NDArray[np.float64]) -> Iterator[tuple[int, int]]:
-    """Yield the row and column of pairs that overlap enough, each used once, the closest first."""
+    """Yield row and column of pairs that overlap enough, best first; use each row, column once."""
     overlap = overlap.copy()
     while overlap.max() >= MIN_OVERLAP:
         row, column = np.unravel_index(overlap.argmax(), overlap.shape)

@@ -1,4 +1,4 @@
-"""The detections of an evaluation, kept image by image, so that it goes on after any end."""
+"""The detections of an evaluation, stored image by image, so that it can always be resumed."""
 
 from __future__ import annotations
 
@@ -18,22 +18,22 @@ logger = logging.getLogger(__name__)
 
 
 class EvaluationJournal(AbstractContextManager["EvaluationJournal"]):
-    """Notes what is found in a hidden file beside the one for all results, until that is written.
+    """Records detections in a hidden file beside the final result file, until that is written.
 
-    It stays where it knows more images than are wanted, for the run that wanted these.
+    The hidden file is kept if it has more images than are wanted, for the run that wanted those.
 
     Args:
-        file: for all results.
-        origin: of the detections.
-        wanted: ids of the images to evaluate; what is noted of others is left out.
-        resume: go on with what an evaluation noted that did not end well.
+        file: final file for all results.
+        origin: origin of the detections.
+        wanted: ids of the images to evaluate; records of other images are not used.
+        resume: continue with the records of an interrupted evaluation.
 
     Attributes:
-        results: what it noted.
+        results: the recorded results.
 
     Raises:
-        ValueError: that was of another origin, or is broken.
-        UsageError: another evaluation writes the file.
+        ValueError: the records have another origin, or are broken.
+        UsageError: another evaluation is writing the file.
     """
 
     def __init__(self, file: Path, origin: Origin, wanted: Collection[int], resume: bool) -> None:
@@ -57,11 +57,11 @@ class EvaluationJournal(AbstractContextManager["EvaluationJournal"]):
         self._open.close()
 
     def note(self, image_id: int, image_hw: tuple[int, int], found: Sequence[Result]) -> None:
-        """Keep what was found in an image."""
+        """Record the detections of an image."""
         self._journal.note(str(image_id), [image_hw, found])
 
     def finish(self, results: CocoResults) -> None:
-        """Write the file for all results."""
+        """Write the final file for all results."""
         save_results(self._file, results, self._origin)
 
 
@@ -85,5 +85,5 @@ def _noted(journal: Journal, wanted: Collection[int]) -> CocoResults:
 
 
 def journal_of(file: Path) -> Path:
-    """Return the file in which an evaluation notes what is found; it is there if that broke off."""
+    """Return the hidden file of an evaluation, which exists if that was interrupted."""
     return file.with_name(f".{file.name}.progress")

@@ -1,4 +1,4 @@
-"""Limits of detections: how many are kept of an image, and how many an AP counts."""
+"""Limits of detections: how many are kept per image, and how many the AP counts."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ logger = logging.getLogger(__name__)
 
 
 def scored_detections(detection: DetectConfig) -> int:
-    """Return how many detections of an image and class an AP counts: COCO's 100 at least."""
+    """Return how many detections per image and class the AP counts: at least COCO's 100."""
     return max(STANDARD_LIMIT, detection.max_detections)
 
 
 def kept_detections(config: Config) -> tuple[int, int]:
-    """Return how many detections are kept of an image, and of each class in it."""
+    """Return how many detections are kept per image, and per class in an image."""
     detection = config.detect
     most, top_k = detection.max_detections, detection.top_k
     if config.model.architecture == "mask_rcnn" or detection.nms == "greedy":
@@ -32,26 +32,26 @@ def kept_detections(config: Config) -> tuple[int, int]:
 
 
 def limit_for(objects: int) -> int:
-    """Return how many detections hold so many objects: COCO's 100 at least, else full hundreds."""
+    """Return a limit of detections for a number of objects, in hundreds: at least COCO's 100."""
     return max(STANDARD_LIMIT, -(-objects // 100) * 100)
 
 
 def detection_settings(detections: int, own: DetectConfig) -> tuple[str, ...]:
-    """Let so many detections be found, and twice as many boxes into suppression, as published.
+    """Return settings for a number of detections, and twice as many boxes in NMS, as published.
 
-    Across classes, `top_k` alone limits what is found.
+    With cross-class NMS, only `top_k` limits the number of detections.
     """
     top_k = detections if own.nms == "cross_class" else max(own.top_k, 2 * detections)
     return f"detect.max_detections={detections}", f"detect.top_k={top_k}"
 
 
 def with_raised_limits(config: Config, most: int, most_of_class: int) -> Config:
-    """Let as many detections be found and counted as there are objects, and tell if that is more.
+    """Raise the limits of detections to the number of objects if needed, and log it.
 
     Args:
-        config: of the model.
-        most: objects in one image.
-        most_of_class: objects of one class in one image.
+        config: configuration of the model.
+        most: maximum number of objects in an image.
+        most_of_class: maximum number of objects of one class in an image.
     """
     of_image, of_class = kept_detections(config)
     if most <= of_image and most_of_class <= min(of_class, scored_detections(config.detect)):
@@ -72,7 +72,7 @@ def max_objects_per_image(coco: COCO) -> tuple[int, int]:
 
 
 def warn_of_limits(coco: COCO, image_ids: Iterable[int], config: Config, mend: str) -> None:
-    """Warn of images with more objects than are kept, or than an AP counts.
+    """Warn of images with more objects than are kept, or than the AP counts.
 
     Args:
         coco: the ground truth.

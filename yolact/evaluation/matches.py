@@ -1,4 +1,4 @@
-"""Matches of detections and objects, which pycocotools knows beyond its averages."""
+"""Matches of detections and objects, taken from pycocotools in addition to its averages."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ OBJECT = np.dtype(
         ("area", np.float64),  # in pixels
         ("is_crowd", np.bool_),
         ("found_by", np.int64),  # the detection that found it at overlap .5, or 0
-        ("overlaps", np.int64),  # at how many of the ten overlaps it is found
+        ("overlaps", np.int64),  # number of the ten IoU thresholds at which it is found
     ]
 )
 DETECTION = np.dtype(
@@ -39,10 +39,10 @@ Rows = NDArray[np.void]
 
 
 class Matches(NamedTuple):
-    """One scoring in detail; M objects, N detections, C classes.
+    """The details of one scoring; M objects, N detections, C classes.
 
     Attributes:
-        precision: (10 overlaps, 101 recalls, C) in [0, 1]; -1 for a class without objects.
+        precision: (10 IoU thresholds, 101 recalls, C) in [0, 1]; -1 for a class without objects.
         objects: (M,) rows of `OBJECT`.
         detections: (N,) rows of `DETECTION`.
     """
@@ -53,7 +53,7 @@ class Matches(NamedTuple):
 
 
 def collect_matches(scorer: COCOeval, category_ids: Sequence[int]) -> Matches:
-    """Take from a scorer, which is large, who found whom.
+    """Extract the matches of detections and objects from a scorer, which itself is large.
 
     Args:
         scorer: after `accumulate`.

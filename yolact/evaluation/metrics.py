@@ -25,15 +25,15 @@ COCO_NUMBERS = {
     "ARm": "Average Recall     (AR) @[ IoU=0.50:0.95 | area=medium | maxDets=100 ]",
     "ARl": "Average Recall     (AR) @[ IoU=0.50:0.95 | area= large | maxDets=100 ]",
 }
-"""COCO's twelve numbers, and how pycocotools prints them."""
+"""COCO's twelve numbers, with pycocotools' titles."""
 
 
 STANDARD_LIMIT = 100
-"""Detections that count in each image and class, for the numbers that papers quote."""
+"""Number of detections that count per image and class, for the numbers that papers quote."""
 
 
 def coco_titles(limit: int = STANDARD_LIMIT) -> dict[str, str]:
-    """Return `COCO_NUMBERS` for another limit of detections: AR100 becomes AR@400, say."""
+    """Return `COCO_NUMBERS` for another limit of detections: AR100 becomes AR@400, for example."""
     if limit == STANDARD_LIMIT:
         return COCO_NUMBERS
     return {
@@ -49,10 +49,10 @@ class Scores:
     """Average precision of boxes, or of masks, in percent; NaN where there is no ground truth.
 
     Attributes:
-        overlaps: average precision at "all", "50", "55", ..., "95" of overlap.
+        overlaps: IoU threshold "all", "50", "55", ..., "95" in percent -> average precision.
         coco: COCO's twelve numbers, by the keys of `coco_titles`.
-        per_class: label -> average precision over all overlaps.
-        matches: what lies behind the averages.
+        per_class: label -> average precision over all IoU thresholds.
+        matches: the matches behind the averages.
     """
 
     overlaps: dict[str, float]
@@ -66,9 +66,9 @@ class CocoMetrics:
     """The scores of a set of detections.
 
     Attributes:
-        box: by the overlap of boxes.
-        mask: by the overlap of masks.
-        limit: detections that count in each image and class; COCO's maxDets.
+        box: scores by the IoU of boxes.
+        mask: scores by the IoU of masks.
+        limit: number of detections that count per image and class; COCO's maxDets.
     """
 
     box: Scores
@@ -76,20 +76,20 @@ class CocoMetrics:
     limit: int = STANDARD_LIMIT
 
     def main(self, masks: bool) -> Scores:
-        """Return the scores of masks, where there are `masks`, else those of boxes."""
+        """Return the scores of masks if `masks`, else those of boxes."""
         return self.mask if masks else self.box
 
     def kinds(self, masks: bool) -> dict[str, Scores]:
-        """Return the scores by kind, box before mask, which is left out unless `masks`."""
+        """Return the scores by kind: box, then mask if `masks`."""
         return {"box": self.box, "mask": self.mask} if masks else {"box": self.box}
 
 
 def format_table(metrics: CocoMetrics, masks: bool = True) -> str:
-    """Return the table of average precision by overlap that the original prints.
+    """Return the original's table of average precision by IoU threshold.
 
     Args:
-        metrics: of `CocoEvaluator.summarize`.
-        masks: False leaves their row out.
+        metrics: from `CocoEvaluator.summarize`.
+        masks: False omits their row.
     """
     rows = [["", *("all " if name == "all" else f".{name} " for name in OVERLAPS)]]
     for kind, scores in metrics.kinds(masks).items():
@@ -104,8 +104,8 @@ def format_coco_summary(metrics: CocoMetrics, masks: bool = True) -> str:
     """Return COCO's twelve numbers as fractions, as pycocotools prints them.
 
     Args:
-        metrics: of `CocoEvaluator.summarize`.
-        masks: False leaves theirs out.
+        metrics: from `CocoEvaluator.summarize`.
+        masks: False omits those of masks.
     """
     lines: list[str] = []
     for kind, scores in metrics.kinds(masks).items():
@@ -119,9 +119,9 @@ def format_per_class(metrics: CocoMetrics, names: Sequence[str], masks: bool = T
     """Return the average precision of every class, best mask first, unseen classes last.
 
     Args:
-        metrics: of `CocoEvaluator.summarize`.
+        metrics: from `CocoEvaluator.summarize`.
         names: label -> class name.
-        masks: False leaves theirs out; the best box is first then.
+        masks: False omits those of masks, and sorts by box.
     """
     kinds = {kind: scores.per_class for kind, scores in metrics.kinds(masks).items()}
     best = [*kinds.values()][-1]
@@ -138,12 +138,12 @@ def format_per_class(metrics: CocoMetrics, names: Sequence[str], masks: bool = T
 def plain_metrics(
     metrics: CocoMetrics, names: Sequence[str], masks: bool = True
 ) -> dict[str, object]:
-    """Return the metrics as JSON holds them, in percent; what is undefined is null.
+    """Return the metrics as plain values for JSON, in percent; undefined values are null.
 
     Args:
-        metrics: of `CocoEvaluator.summarize`.
+        metrics: from `CocoEvaluator.summarize`.
         names: label -> class name.
-        masks: False makes theirs null.
+        masks: False sets those of masks to null.
     """
     kinds = metrics.kinds(masks)
     record: dict[str, object] = {"mask": None}

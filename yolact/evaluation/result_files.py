@@ -1,7 +1,7 @@
 """Detections as JSON: COCO's result files, the web viewer's file, and one to resume from.
 
-The original kept its results in a pickle. Reading a pickle runs whatever code is in it, so results
-are JSON here, and nothing in them is trusted when they are read.
+The original stored its results in a pickle. Reading a pickle runs any code in it, so results are
+JSON here, and all values are checked when they are read.
 """
 
 from __future__ import annotations
@@ -33,11 +33,11 @@ class Result(NamedTuple):
     """One detection, encoded.
 
     Attributes:
-        image_id: of the ground truth.
-        category_id: of the ground truth; not a label.
+        image_id: id in the ground truth.
+        category_id: category id in the ground truth; not a label.
         box: x, y, width, height in pixels.
-        box_score: class probability, which ranks boxes.
-        mask_score: class probability x predicted overlap where a preset predicts it; ranks masks.
+        box_score: class probability; ranks boxes.
+        mask_score: class probability, times the predicted IoU if the preset has it; ranks masks.
         mask_counts: COCO's compressed run lengths of the full-size mask.
     """
 
@@ -54,15 +54,15 @@ class CocoResults:
     """The detections of a set of images.
 
     Attributes:
-        images: image id -> height and width in pixels, for every image looked at.
-        detections: in the order in which they were found.
+        images: image id -> height and width in pixels, for every evaluated image.
+        detections: detections in the order in which they were found.
     """
 
     images: dict[int, tuple[int, int]] = field(default_factory=dict)
     detections: list[Result] = field(default_factory=list)
 
     def of(self, image_ids: Collection[int]) -> CocoResults:
-        """Return those of some images, and say so where others of them are missing."""
+        """Return the results of some images, and log if some of these are missing."""
         wanted = set(image_ids)
         images = {key: hw for key, hw in self.images.items() if key in wanted}
         if len(images) < len(wanted):
@@ -70,19 +70,19 @@ class CocoResults:
         return CocoResults(images, [each for each in self.detections if each.image_id in wanted])
 
     def run_lengths(self, result: Result) -> RunLengths:
-        """Return the mask of one detection as COCO writes it."""
+        """Return the mask of one detection in COCO's format."""
         return {"size": list(self.images[result.image_id]), "counts": result.mask_counts}
 
 
 def merge_results(parts: Iterable[CocoResults]) -> CocoResults:
-    """Join the results of several processes, each of which looked at a share of the images.
+    """Join the results of several processes, each of which evaluated a share of the images.
 
-    The metrics are exactly those of one process: pycocotools takes images by id, so that equal
-    scores can only depend on the order within an image, and that is kept. An image that several
-    processes looked at, as when shares are padded to equal length, counts once.
+    The metrics are exactly those of one process: pycocotools sorts images by id, so the ranking of
+    equal scores depends only on the order within an image, which is kept. An image that several
+    processes evaluated, for example if shares are padded to equal length, counts once.
 
     Args:
-        parts: any number of results of one dataset.
+        parts: any number of results for one dataset.
 
     Returns:
         New results, sorted by image id.
@@ -106,13 +106,13 @@ def write_coco_json(
     results: CocoResults,
     absent: Collection[int] = (),
 ) -> None:
-    """Write COCO's two result files, as its evaluation server takes them.
+    """Write COCO's two result files, in the format of its evaluation server.
 
     Args:
-        path_box: gets the boxes, rounded to tenths of a pixel.
-        path_mask: gets the masks; None where there are none.
+        path_box: file for the boxes, rounded to tenths of a pixel.
+        path_mask: file for the masks; None for no masks.
         results: `CocoEvaluator.results`.
-        absent: category ids that the dataset does not have: objects of these are left out.
+        absent: category ids that the dataset does not have: their objects are omitted.
     """
     boxes, masks = [], []
     for result in results.detections:
@@ -134,13 +134,13 @@ def write_web_json(
     class_names: Mapping[int, str],
     config: Mapping[str, object],
 ) -> None:
-    """Write the file that the original's web viewer shows.
+    """Write the file for the original's web viewer.
 
     Args:
         path: usually web/dets/<config name>.json.
         results: `CocoEvaluator.results`.
         class_names: category id -> name.
-        config: what the viewer lists about the run; plain values.
+        config: plain values that the viewer lists about the run.
     """
     found: dict[int, list[dict[str, Any]]] = {image_id: [] for image_id in sorted(results.images)}
     for result in results.detections:
@@ -170,15 +170,15 @@ def save_results(path: Path, results: CocoResults, origin: Origin) -> None:
 
 
 def load_results(path: Path, origin: Origin) -> CocoResults:
-    """Read what `save_results` wrote, checking all of it.
+    """Read and check a file of `save_results`.
 
     Args:
-        path: of the file.
-        origin: of the model whose detections they shall be.
+        path: path of the file.
+        origin: expected origin of the detections.
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: the file is a pickle of the original, is broken, or is of another origin.
+        ValueError: the file is a pickle of the original, is broken, or has another origin.
     """
     if not path.is_file():
         raise FileNotFoundError(f"no stored results at {path}: evaluate once without --resume")
@@ -210,10 +210,10 @@ def load_results(path: Path, origin: Origin) -> CocoResults:
 
 
 def parse_results(path: Path, images: Sequence[Any], rows: Sequence[Any]) -> CocoResults:
-    """Check what a file holds of images, each [id, height, width], and of their detections.
+    """Check and convert a file's list of images, each [id, height, width], and of detections.
 
     Raises:
-        ValueError: something else, with the path.
+        ValueError: invalid content; the message has the path.
     """
     with _refusing(path):
         return _results(images, rows)

@@ -1,4 +1,4 @@
-"""The origin of stored detections, which has to agree before they are scored again."""
+"""The origin of stored detections, which must agree before they are scored again."""
 
 from __future__ import annotations
 
@@ -15,24 +15,24 @@ from yolact.results.journal import told_differences
 _BLOCK = 2**20
 
 IMAGES = "images of --dataset"
-"""What `by_flags` calls the images, which no flag names."""
+"""Key of the images in `by_flags`, as no flag names them."""
 
 
 @dataclass(frozen=True)
 class Origin:
-    """Everything that decides what is found in an image.
+    """Everything that determines the detections in an image.
 
     Attributes:
-        weights: path of the checkpoint, which is only told.
-        digest: SHA-256 of its content, in hexadecimal.
-        dataset: its name, or its absolute path.
+        weights: path of the checkpoint; for information only.
+        digest: SHA-256 of the checkpoint's content, in hexadecimal.
+        dataset: name of the dataset, or its absolute path.
         masks: the kind of masks, see `MaskMode`.
-        score_threshold: detections that score lower were dropped.
-        engine: what ran the network, "auto" where nobody says; only told.
-        precision: of the network, "auto" likewise.
+        score_threshold: detections with lower scores were dropped.
+        engine: engine that ran the network, "auto" if unknown; for information only.
+        precision: precision of the network, "auto" if unknown.
         settings: "model.image_size" and so on -> plain value, of all of `model` and `detect`.
-        tiles: how images were cut, in words; "none" for not at all.
-        images: of the dataset, see `digest_of_images`; "" where nobody says.
+        tiles: description of how images were cut into tiles; "none" for no tiles.
+        images: digest of the dataset's images, see `digest_of_images`; "" if unknown.
     """
 
     weights: str
@@ -51,7 +51,7 @@ class Origin:
         return asdict(self)
 
     def by_flags(self) -> dict[str, object]:
-        """Return it by the flags that choose it."""
+        """Return the values by the flags that set them."""
         return {
             "--trained_model": f"SHA-256 {self.digest[:16]}",
             "--dataset": self.dataset,
@@ -66,10 +66,10 @@ class Origin:
 
     @classmethod
     def from_dict(cls, values: object) -> Origin:
-        """Rebuild what `to_dict` gave.
+        """Rebuild an origin from the result of `to_dict`.
 
         Raises:
-            ValueError: something else.
+            ValueError: another value.
         """
         known = {field.name for field in fields(cls)}
         if not isinstance(values, dict) or set(values) != known:
@@ -82,9 +82,9 @@ class Origin:
         return cls(**values)
 
     def differences(self, other: Origin) -> list[str]:
-        """Say what another origin has otherwise, each with the flag that gives what this one has.
+        """Describe what differs in another origin, each with the flag that gives our value.
 
-        Boxes are scored whatever the masks, so `masks="none"` of the other agrees with all kinds.
+        Boxes can be scored with any masks, so `masks="none"` of the other agrees with all kinds.
         """
         ours, theirs = self.by_flags(), other.by_flags()
         if self.digest != other.digest:
@@ -102,7 +102,7 @@ class Origin:
 
 
 def settings_of(config: Config) -> dict[str, object]:
-    """Return the settings that change what a model finds, by their names in `Config.override`."""
+    """Return the settings that affect a model's detections, by their names in `Config.override`."""
     plain = config.to_dict()
     return {f"{part}.{k}": v for part in ("model", "detect") for k, v in plain[part].items()}
 
@@ -110,7 +110,7 @@ def settings_of(config: Config) -> dict[str, object]:
 def digest_of_images(dataset: Dataset) -> str:
     """Return the SHA-256 of the ids and file names of a dataset's images, in order.
 
-    Where ids count the files of a folder, a new file changes those of others.
+    If ids count the files of a folder, a new file changes the ids of others.
     """
     names = (dataset.image_info(index)["file_name"] for index in range(len(dataset)))
     listed = "\0".join(f"{key} {name}" for key, name in zip(dataset.image_ids, names, strict=True))

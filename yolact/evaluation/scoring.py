@@ -1,7 +1,7 @@
 """COCO average precision, computed by pycocotools: the number that papers quote.
 
-The original counted by itself and dropped tiny objects from the ground truth, so its eval printed a
-little more than COCO's own tools did. Here pycocotools is the only judge.
+The original had its own computation and dropped tiny objects from the ground truth, so its eval
+printed slightly higher values than COCO's own tools. Here only pycocotools is used.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ def score(
         truth: from `ground_truth`.
         results: N detections.
         category_ids: label -> category id.
-        limit: detections that count in each image and class, the best ones; COCO's maxDets.
+        limit: number of best detections that count per image and class; COCO's maxDets.
     """
     boxes = map(_box_annotation, results.detections)
     masks = (_mask_annotation(results, result) for result in results.detections)
@@ -51,11 +51,11 @@ def score(
 
 
 def ground_truth(coco: COCO, results: CocoResults, category_ids: Sequence[int]) -> COCO:
-    """Copy the annotations of the images looked at, so that pycocotools may scribble on them.
+    """Copy the annotations of the evaluated images, so that pycocotools may modify them.
 
-    They are numbered anew: pycocotools takes an annotation with id 0 for one never found. An object
-    without an outline is marked as `box_only`, and its box is its outline: what is found there
-    does not count where masks are compared.
+    They are renumbered: pycocotools takes an annotation with id 0 as never found. An object without
+    an outline is marked as `box_only`, and its box is its outline: detections there do not count in
+    the scores of masks.
     """
     groups = (coco.imgToAnns.get(image_id, ()) for image_id in results.images)
     truth = index_annotations(results, itertools.chain.from_iterable(groups), category_ids)
@@ -74,7 +74,7 @@ def ground_truth(coco: COCO, results: CocoResults, category_ids: Sequence[int]) 
 def index_annotations(
     results: CocoResults, annotations: Iterable[Mapping[str, object]], category_ids: Sequence[int]
 ) -> COCO:
-    """Index copies of annotations, numbered from 1, of the images looked at."""
+    """Index copies of the annotations of the evaluated images, numbered from 1."""
     images = results.images.items()
     return coco_index(
         {
@@ -98,7 +98,7 @@ def _score(truth: COCO, found: COCO, kind: str, category_ids: Sequence[int], lim
     precision = matches.precision  # (10, 101, C)
     labels = range(len(category_ids))
     numbers = [_percent(value) for value in scorer.stats]
-    if limit != STANDARD_LIMIT:  # pycocotools looks for the first number at a limit of 100 alone
+    if limit != STANDARD_LIMIT:  # pycocotools gives the first number only for a limit of 100
         numbers[0] = _percent(precision)
     return Scores(
         overlaps=dict(zip(OVERLAPS, map(_percent, (precision, *precision)), strict=True)),
@@ -109,7 +109,7 @@ def _score(truth: COCO, found: COCO, kind: str, category_ids: Sequence[int], lim
 
 
 def _of_masks(truth: COCO) -> COCO:
-    """Turn objects without outlines to crowds, which pycocotools ignores with what lies in them."""
+    """Mark objects without outlines as crowds: pycocotools ignores them and detections in them."""
     annotations = truth.dataset["annotations"]
     if not any(annotation["box_only"] for annotation in annotations):
         return truth
@@ -118,7 +118,7 @@ def _of_masks(truth: COCO) -> COCO:
 
 
 def _percent(values: NDArray[np.float64] | float) -> float:
-    """Average what is defined, in percent; pycocotools marks the rest with -1."""
+    """Average the defined values, in percent; pycocotools marks undefined ones with -1."""
     defined = np.asarray(values)[np.asarray(values) > -1]
     return 100 * float(defined.mean()) if defined.size else math.nan
 

@@ -1,7 +1,7 @@
-"""Speed of models: stage by stage, the network alone, and whole videos; one or several in turn.
+"""Speed of models: by stage, of the network alone, and of whole videos; one variant or several.
 
-Variants take turns at every image, batch and video, so that the ratios between them hold on a
-machine whose speed drifts.
+Variants take turns at every image, batch and video, so that the ratios between them are reliable
+even on a machine whose speed drifts.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from yolact.results.thresholds import Thresholds
 from yolact.runs.provenance import provenance
 from yolact.timing import StageTimer, summarize
 
-# The first images pay for allocations and for the choice of algorithms.
+# The first images include the time of allocations and of choosing algorithms.
 WARM_UP = 2
 _NETWORK_ROUNDS = 7
 _VIDEO_ROUNDS = 3
@@ -36,13 +36,13 @@ _VIDEO_ROUNDS = 3
 
 @dataclass(frozen=True)
 class Variant:
-    """One of the things that are compared.
+    """One of the variants to compare.
 
     Attributes:
-        label: says what it is.
-        predictor: its timer is replaced.
-        draw: makes the picture of one image.
-        engine: of the predictor.
+        label: name of the variant.
+        predictor: the predictor to time; its timer is replaced.
+        draw: draws the detections of one image.
+        engine: engine of the predictor.
         run_video: processes a video from end to end and returns its frames per second, or None.
     """
 
@@ -58,9 +58,9 @@ class Measurement:
     """The measurements of one variant.
 
     Attributes:
-        label: of the variant.
-        seconds: from each decoded image to its detections, drawing excluded.
-        timer: the single stages, drawing included.
+        label: name of the variant.
+        seconds: time from each decoded image to its detections, without drawing.
+        timer: times of the single stages, including drawing.
         network: batch size -> milliseconds of the network alone, for each run.
         video: frames per second of each run through the video.
     """
@@ -83,14 +83,14 @@ class Measurement:
 
 @dataclass(frozen=True)
 class BenchmarkReport:
-    """Measurements of one run, and where they were made.
+    """Measurements of one run, and the machine.
 
     Attributes:
         measurements: one for each variant, in their order.
         machine: processor, threads, PyTorch.
         ceiling: precision -> TFLOP/s of a large matrix product on this machine.
-        gflop: operations of the network for the first image, of the first variant.
-        peak_memory_mb: of the process so far.
+        gflop: operations of the first variant's network for the first image, in 10^9.
+        peak_memory_mb: peak memory of the process so far, in MiB.
     """
 
     measurements: list[Measurement]
@@ -148,7 +148,7 @@ def benchmark(
         variants: at least one.
         images: (H, W, 3) uint8 RGB; the first two only warm up.
         thresholds: which detections count.
-        batch_sizes: for the network alone.
+        batch_sizes: batch sizes for timing the network alone.
     """
     measurements = [Measurement(variant.label) for variant in variants]
     pairs = list(zip(variants, measurements, strict=True))
@@ -159,7 +159,7 @@ def benchmark(
             seconds = _time_image(variant, image, thresholds)
             if index >= WARM_UP:
                 measurement.seconds.append(seconds)
-    for variant in variants:  # what follows is timed otherwise
+    for variant in variants:  # the measured stage times end here
         variant.predictor.timer = StageTimer()
     for batch in batch_sizes if images else ():
         _time_networks(pairs, images, batch)
@@ -185,7 +185,7 @@ def network_gflop(model: AnySegmenter, image: Image) -> float:
 
 
 def peak_memory_mb(device: torch.device) -> float | None:
-    """Return the most memory that this process has held so far; None where nobody tells."""
+    """Return the peak memory of this process so far, in MiB; None if unknown."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 2**20
     if sys.platform == "win32":

@@ -1,4 +1,4 @@
-"""How well objects are followed through a video: identities, masks, and how steady they are."""
+"""Scores of tracking in videos: identities, masks, and flicker."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ import numpy as np
 from yolact.video.overlaps import Masks, Overlaps, mask_overlaps, match_pairs
 
 MATCHED = 0.5
-"""Least overlap of an object and what counts as the same one."""
+"""Minimum overlap of an object and a detection that counts as the same one."""
 
 
 class TrackScores(NamedTuple):
-    """Scores of a video, each in [0, 1] but for the switches.
+    """Scores of a video, each in [0, 1] except for the switches.
 
     Attributes:
         idf1: share of objects and detections that agree under the best one-to-one assignment of
             tracks for the whole video; E. Ristani et al., Performance Measures and a Data Set for
             Multi-Target, Multi-Camera Tracking, ECCV Workshops 2016.
-        mean_iou: of every object in every frame with its detection; 0 for one that is not found.
+        mean_iou: mean IoU of every object in every frame with its detection; 0 if it is not found.
         switches: how often an object has another track than when it was last found.
         flicker: 1 - mean overlap of neighbouring frames' masks after motion compensation.
     """
@@ -48,8 +48,8 @@ class TrackScorer:
         """Add a frame.
 
         Args:
-            truth_ids: of M objects; those of another video must differ.
-            found_ids: of N detections; likewise.
+            truth_ids: ids of M objects, which must differ between videos.
+            found_ids: ids of N detections, which must differ between videos.
             overlaps: (M, N) intersection over union of their masks, see `mask_overlaps`.
         """
         self._found += len(found_ids)
@@ -63,18 +63,18 @@ class TrackScorer:
             self._pairs[truth_ids[row], found_ids[column]] += 1
 
     def add_step(self, carried: Masks, masks: Masks) -> None:
-        """Add what changes from a frame to the next: detections that come and go count as 0.
+        """Add the overlap of a frame and the next: detections that appear or vanish count as 0.
 
         Args:
-            carried: (N, H, W), the masks of a frame, moved to where they should be in the next.
-            masks: (M, H, W), those of the next.
+            carried: (N, H, W), the masks of a frame, moved to their expected place in the next.
+            masks: (M, H, W), the masks of the next frame.
         """
         overlaps = mask_overlaps(carried, masks)
         kept = [float(overlaps[pair]) for pair in match_pairs(overlaps)]
         self._steadiness += kept + [0.0] * (max(overlaps.shape) - len(kept))
 
     def summarize(self) -> TrackScores:
-        """Score what was added; NaN where there was nothing to score."""
+        """Score the added frames; NaN if there was nothing to score."""
         objects = len(self._overlaps)
         total = objects + self._found
         return TrackScores(
@@ -86,7 +86,7 @@ class TrackScorer:
 
 
 def _agreeing(counts: Mapping[tuple[Hashable, Hashable], int]) -> int:
-    """Return in how many frames two sets of tracks agree, under the best assignment."""
+    """Return the number of agreements of two sets of tracks under the best assignment."""
     rows = {truth: row for row, truth in enumerate(dict.fromkeys(pair[0] for pair in counts))}
     columns = {found: column for column, found in enumerate(dict.fromkeys(p[1] for p in counts))}
     table = np.zeros((len(rows), len(columns)))

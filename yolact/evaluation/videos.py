@@ -1,4 +1,4 @@
-"""A video run with some settings, and scored: masks, identities, flicker, speed, delay."""
+"""Run a video with some settings, and score it: masks, identities, flicker, speed, delay."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class VideoRunConfig(NamedTuple):
 
 
 class InMemoryVideo(VideoSource):
-    """Frames in memory, each noted when it is read; live, they come by the clock."""
+    """Frames in memory; records when each is read; if live, they arrive in real time."""
 
     def __init__(self, images: Sequence[Image], fps: float, *, is_live: bool = False):
         self.images, self.fps, self.is_live = images, fps, is_live
@@ -62,16 +62,16 @@ class InMemoryVideo(VideoSource):
             yield image
 
     def close(self) -> None:
-        """Do nothing: there is nothing to close."""
+        """Do nothing, as there is nothing to close."""
 
 
 class FrameTruth(NamedTuple):
-    """What there is in a frame.
+    """The ground truth of a frame.
 
     Attributes:
         masks: (N, H, W) bool.
-        labels: of N objects.
-        ids: of N objects; None where nobody knows them.
+        labels: labels of N objects.
+        ids: ids of N objects; None if unknown.
     """
 
     masks: NDArray[np.bool_]
@@ -81,7 +81,7 @@ class FrameTruth(NamedTuple):
 
 @dataclass
 class VideoRun:
-    """What a run of a video gave.
+    """The result of a run of a video.
 
     Attributes:
         found: position of a frame -> detections.
@@ -156,7 +156,7 @@ def score_run(
 
 
 def _coco_content(truth: Sequence[FrameTruth], categories: Categories) -> dict[str, Any]:
-    """Return a video's truth as COCO's content, whose images are the frames."""
+    """Return a video's ground truth in COCO's format, with frames as images."""
     images: list[dict[str, Any]] = []
     entries: list[Any] = []
     for position, (masks, labels, _) in enumerate(truth):
@@ -169,7 +169,7 @@ def _coco_content(truth: Sequence[FrameTruth], categories: Categories) -> dict[s
 
 
 def mean_scores(rows: Sequence[RunScores]) -> RunScores:
-    """Average the scores of videos; switches are counted together."""
+    """Average the scores of videos; sum the switches."""
     scores = [each.scores for each in rows]
     together = TrackScores(
         statistics.mean(each.idf1 for each in scores),

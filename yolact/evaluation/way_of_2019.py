@@ -1,7 +1,7 @@
-"""The pipeline of 2019, to compare with (`--engine plain`): whole-frame masks, step by step.
+"""The pipeline of 2019, for comparison (`--engine plain`): whole-frame masks, step by step.
 
-Nothing here is fast, and nothing else uses it: masks are resized as N x H x W floats, blended over
-the whole frame, and a video is read, segmented, drawn and written frame after frame.
+It is slow and used for nothing else: masks are resized as N x H x W floats and blended over the
+whole frame, and a video is read, segmented, drawn and written frame after frame.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def draw_plain(
     color_by: ColorBy = "instance",
     alpha: float = 0.45,
 ) -> Image:
-    """Draw as `draw_detections` does, with whole-frame masks, by the CPU."""
+    """Draw as `draw_detections` does, with whole-frame masks, on the CPU."""
     image = as_image(picture)
     if masks and len(detections):
         whole = _whole_frames(detections)
@@ -52,7 +52,7 @@ def draw_plain(
 
 
 def _whole_frames(detections: Detections) -> Tensor:
-    """Return (N, H, W) bool: YOLACT's masks as it made them, and those of boxes pasted."""
+    """Return (N, H, W) bool masks: YOLACT's resized from its grid, masks in boxes pasted."""
     height, width = detections.image_hw
     frames = detections.mask_frames
     if (frames != frames.new_tensor((0, 0, width, height))).any():
@@ -67,7 +67,7 @@ def run_video_plain(
     output: Path,
     max_frames: int | None = None,
 ) -> VideoReport:
-    """Segment a video as `run_video` does, without any overlap of the stages."""
+    """Segment a video as `run_video` does, but without overlapping the stages."""
     start, frames = time.perf_counter(), 0
     with VideoWriter(output, source.fps, source.image_hw) as writer:
         for frame in islice(source, max_frames):
