@@ -22,12 +22,12 @@ def build_backbone(
     """Build a backbone with random weights; its `channels` are those of C3, C4 and C5.
 
     Args:
-        name: one of `yolact.config.BACKBONES`, or "timm/" and a name of timm's.
+        name: one of `yolact.config.BACKBONES`, or "timm/<name>" for a network of timm.
         deformable_interval: see `ResNet`; the others have no deformable blocks.
 
     Raises:
-        ValueError: deformable blocks in a backbone without bottlenecks; a network of timm's that
-            cannot be a backbone, see `TimmBackbone`.
+        ValueError: deformable blocks in a backbone without bottlenecks; a timm network that cannot
+            be a backbone, see `TimmBackbone`.
     """
     if name.startswith("resnet"):
         return ResNet(name, deformable_interval)

@@ -14,7 +14,7 @@ def _conv_norm(in_channels: int, out_channels: int, kernel: int, stride: int = 1
 
 
 class DarknetBlock(nn.Module):
-    """Squeeze to half the channels, restore, and add the input."""
+    """A residual block: halve the channels, restore them, add the input."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -22,7 +22,7 @@ class DarknetBlock(nn.Module):
         self.conv2 = _conv_norm(channels // 2, channels, 3)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Keep the shape of (B, channels, h, w)."""
+        """Return a tensor of the same shape, (B, channels, h, w)."""
         out: Tensor = self.conv2(self.conv1(x)) + x
         return out
 

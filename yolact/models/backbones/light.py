@@ -7,8 +7,8 @@ from torch import Tensor, nn
 
 from layers.blocks import disable_inplace_activations
 
-# The blocks whose outputs are C3, C4 and C5, and their channels: in V3 the last before the stride
-# doubles, in V2 those that YolactEdge chose.
+# Blocks with the outputs C3, C4 and C5, and their channels: for V3 the last before the stride
+# doubles, for V2 those that YolactEdge uses.
 _STAGES = {
     "mobilenet_v2": ((6, 32), (10, 64), (16, 160)),
     "mobilenet_v3_large": ((6, 40), (12, 112), (15, 160)),

@@ -18,7 +18,7 @@ class ResNet(nn.Module):
             C4 and C5, the first included, as in YOLACT++. Needs bottleneck blocks.
 
     Raises:
-        ValueError: deformable blocks asked for in a network without bottlenecks.
+        ValueError: deformable blocks in a network without bottlenecks.
     """
 
     def __init__(self, name: str, deformable_interval: int = 0) -> None:
