@@ -1,4 +1,4 @@
-"""A COCO annotation file that is written as results come: memory stays flat however many."""
+"""A COCO annotation file that is written as results arrive, in constant memory."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from .exports import CocoObject, coco_ids, coco_objects
 
 
 class CocoEntry(TypedDict):
-    """An image with its objects, which have no numbers yet."""
+    """An image with its objects, which have no ids yet."""
 
     file_name: str
     height: int
@@ -32,13 +32,13 @@ class CocoEntry(TypedDict):
 class CocoFile:
     """Collects detections as annotations, to train on, to correct by hand, to score.
 
-    When it is closed, also by an error or Ctrl-C, the file holds all that was added.
+    When it is closed, also by an error or Ctrl-C, the file contains everything added so far.
 
     Args:
-        path: of the file.
-        image_folder: to which images are named relative; by default that of the file.
-        tolerance: outlines as polygons, simplified by so many pixels, which every tool reads; None
-            for run lengths, which are exact.
+        path: path of the file.
+        image_folder: folder that image names are relative to; by default that of the file.
+        tolerance: write outlines as polygons, simplified by this many pixels, which every tool can
+            read; None for run lengths, which are exact.
 
     Example:
         >>> with CocoFile("people.json", "photos") as file:
@@ -80,18 +80,18 @@ class CocoFile:
         """Add an image with its objects.
 
         Args:
-            detections: of one image; all of one list of classes.
-            source: the image, named relative to `image_folder`, or where there is no such file by
-                its last part; by default where the detections are from.
+            detections: detections of one image; the classes must be the same for all images.
+            source: the image, named relative to `image_folder`, or by its last part if there is no
+                such file; by default the source of the detections.
 
         Raises:
-            ValueError: the file is not open, there is no source, or the classes are others than
-                before.
+            ValueError: the file is not open, there is no source, or the classes differ from those
+                of earlier images.
         """
         self.put(detections.class_names, self.entry(detections, source))
 
     def entry(self, detections: Instances, source: str = "") -> CocoEntry:
-        """Return what `add` writes of an image, in plain values."""
+        """Return the plain values that `add` writes for an image."""
         source = source or str(getattr(detections, "source", ""))
         if not source:
             raise ValueError(f"{self.path}: detections without a source: name it by source=")
@@ -108,7 +108,7 @@ class CocoFile:
         }
 
     def put(self, class_names: Sequence[str], entry: CocoEntry) -> None:
-        """Write what `entry` gave; errors as of `add`."""
+        """Write the result of `entry`; errors as for `add`."""
         if self._file is None:
             raise ValueError(f"{self.path} is not open: use it in a `with` statement")
         categories = Categories(tuple(class_names), tuple(coco_ids(class_names)))
@@ -149,6 +149,6 @@ class CocoFile:
 
 
 def _with_own_box(entry: CocoObject, image_hw: tuple[int, int]) -> CocoObject:
-    """Return an object with the box of its outline, as annotations have it, if it has any."""
+    """Return an object with the box of its outline, as in annotations, if it has an outline."""
     box, area = measure(from_outline(entry["segmentation"], image_hw))
     return {**entry, "bbox": box} if area else entry

@@ -1,4 +1,4 @@
-"""The files that hold the results of all images: a table, lines of JSON, COCO's annotations."""
+"""The files with the results of all images: a table, lines of JSON, COCO annotations."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from .exports import csv_header, csv_lines
 from .journal import matches_schema
 
 Entry = Mapping[str, Any]
-"""What the files hold of one image, in plain values: "csv" and "jsonl" as text, "coco"."""
+"""The content of the files for one image, as plain values: "csv" and "jsonl" as text, "coco"."""
 
 _HEAD = {"csv": str, "classes": [str]}
 _ENTRY: Mapping[str, Any] = {
@@ -27,12 +27,12 @@ _ENTRY: Mapping[str, Any] = {
 
 
 class CombinedFiles:
-    """Writes them as results come; CSV and lines are in the file at once.
+    """Writes these files as results arrive; CSV and JSON lines are in the file at once.
 
     Args:
-        folder: of the files; made where there are any.
-        kinds: of "csv", "jsonl" and "coco"; others are passed over.
-        image_folder: to which images are named relative in COCO's file.
+        folder: folder of the files; created if any are written.
+        kinds: some of "csv", "jsonl" and "coco"; others are ignored.
+        image_folder: folder that image names in COCO's file are relative to.
         table: name of the files.
     """
 
@@ -53,11 +53,11 @@ class CombinedFiles:
         self._header = ""
 
     def begin(self, head: Entry, entries: Iterable[Entry] = ()) -> None:
-        """Replace the files by those that hold what was kept of an earlier run, and go on there.
+        """Replace the files by ones with the recorded entries of an earlier run, to continue.
 
         Args:
-            head: what `head` gave then.
-            entries: what `entry` gave then.
+            head: result of `head` in that run.
+            entries: results of `entry` in that run.
         """
         self.close()
         with ExitStack() as parts:
@@ -70,7 +70,7 @@ class CombinedFiles:
             self._tables[kind] = self._open.enter_context(file)
 
     def _open_tables(self, parts: ExitStack) -> None:
-        """Open those that are written line by line, each beside what it will replace."""
+        """Open the files that are written line by line, each beside the file it will replace."""
         self._header = ""
         for kind in self.paths.keys() & {"csv", "jsonl"}:
             part = parts.enter_context(whole_file(self.paths[kind]))
@@ -82,11 +82,11 @@ class CombinedFiles:
             self._coco = self._open.enter_context(CocoFile(self.paths["coco"], self._image_folder))
 
     def head(self, detections: Detections) -> Entry:
-        """Return what is the same for all images."""
+        """Return the data that is the same for all images."""
         return {"csv": csv_header(detections), "classes": list(detections.class_names)}
 
     def entry(self, detections: Detections) -> Entry:
-        """Return what the files hold of an image."""
+        """Return the content of the files for an image."""
         entry: dict[str, Any] = {}
         if "csv" in self.paths:
             entry["csv"] = csv_lines(detections, detections.source)
@@ -97,19 +97,19 @@ class CombinedFiles:
         return entry
 
     def is_head(self, value: object) -> bool:
-        """Tell whether a value of a stranger could be from `head`."""
+        """Tell whether an untrusted value has the form of `head`'s result."""
         return matches_schema(value, _HEAD if self.paths else dict)
 
     def is_entry(self, value: object) -> bool:
-        """Tell whether a value of a stranger could be from `entry`."""
+        """Tell whether an untrusted value has the form of `entry`'s result."""
         return matches_schema(value, {kind: _ENTRY[kind] for kind in self.paths})
 
     def put(self, head: Entry, entry: Entry) -> None:
-        """Write what `entry` gave.
+        """Write the result of `entry`.
 
         Raises:
             OSError: a file cannot be written.
-            ValueError: some results have track ids, and others none, but the table one header.
+            ValueError: some results have track ids and others not, but the table has one header.
         """
         columns = head.get("csv", "")
         if entry.get("csv") and self._header not in ("", columns):

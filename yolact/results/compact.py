@@ -1,4 +1,4 @@
-"""Masks of pixels made compact: each in a window of its own."""
+"""Conversion of bitmaps to compact masks: each in its own window."""
 
 from __future__ import annotations
 
@@ -16,22 +16,22 @@ Piece = tuple[NDArray[np.bool_], tuple[int, int]]
 
 
 CELLS = 2**27
-"""Most cells of all masks together, of four bytes each: 512 MB."""
+"""Maximum number of cells of all masks together, of four bytes each: 512 MB."""
 
 
 def compact_masks(pieces: Sequence[Piece], most_cells: int = CELLS) -> tuple[Tensor, Tensor]:
-    """Cut the masks out of N bitmaps, full-size ones or parts of the image.
+    """Crop the masks out of N bitmaps, which are full-size or parts of the image.
 
-    All N get as many cells as the largest object needs. Where that were too many, the large ones
-    are shrunk, by area: to 1,158 cells a side among 100 objects. Others lose nothing.
+    All N masks get as many cells as the largest object needs. If these are too many, large objects
+    are shrunk by area averaging: to 1,158 cells a side with 100 objects. Others lose nothing.
 
     Args:
         pieces: the bitmaps.
-        most_cells: of all together.
+        most_cells: maximum number of cells of all masks together.
 
     Returns:
-        Soft masks (N, h, w) and their frames (N, 4), as `Instances` keeps them; pasted, those
-        that are not shrunk give every pixel again.
+        Soft masks (N, h, w) and their frames (N, 4), as `Instances` keeps them; masks that are not
+        shrunk reproduce every pixel when pasted.
     """
     windows = [cv2.boundingRect(bitmap.astype(np.uint8)) for bitmap, _ in pieces]
     width, height = (max((window[i] for window in windows), default=1) or 1 for i in (2, 3))

@@ -13,12 +13,12 @@ from layers.instances import Instances
 
 
 def crops(objects: Instances, image: Image, margin: int = 0) -> list[Image]:
-    """Return what lies in each box: N views of the image, of at least one pixel.
+    """Return the content of each box: N views of the image, of at least one pixel.
 
     Args:
-        objects: N of them.
+        objects: N objects.
         image: (H, W, 3) uint8 RGB.
-        margin: pixels around the box, as far as the image goes.
+        margin: pixels to add around the box, within the image.
     """
     found = []
     for x1, y1, x2, y2 in objects.boxes.tolist():
@@ -28,12 +28,12 @@ def crops(objects: Instances, image: Image, margin: int = 0) -> list[Image]:
 
 
 def cutouts(objects: Instances, image: Image) -> list[NDArray[np.uint8]]:
-    """Return each object alone: N of (h, w, 4) uint8 RGBA, transparent outside the mask.
+    """Return each object alone: N images (h, w, 4) uint8 RGBA, transparent outside the mask.
 
-    One without a mask pixel gives an array without pixels.
+    An object without mask pixels gives an empty array.
 
     Args:
-        objects: N of them.
+        objects: N objects.
         image: (H, W, 3) uint8 RGB.
     """
     found = []

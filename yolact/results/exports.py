@@ -18,7 +18,7 @@ from yolact.files import as_cell
 class Row(TypedDict):
     """An object in a table: the corners of its box in pixels, its area in mask pixels.
 
-    The track's id is None but in a video where objects are followed.
+    The track id is None except in a video with tracking.
     """
 
     source: str
@@ -115,13 +115,13 @@ def coco_objects(
     ids: Sequence[int] | None = None,
     tolerance: float | None = None,
 ) -> list[CocoObject]:
-    """List objects as COCO does.
+    """Return a list of objects in COCO's format.
 
     Args:
-        objects: N of them.
-        image_id: of their image.
+        objects: N objects.
+        image_id: id of their image.
         ids: label -> category id; see `coco_ids` for the default.
-        tolerance: outlines as polygons, simplified by so many pixels; None for run lengths.
+        tolerance: write outlines as polygons, simplified by this many pixels; None for run lengths.
     """
     ids = coco_ids(objects.class_names) if ids is None else ids
     found: list[CocoObject] = []
@@ -153,7 +153,7 @@ def coco_ids(class_names: Sequence[str]) -> Sequence[int]:
 def plain_values(
     objects: Instances, source: str, seconds: float | None = None
 ) -> dict[str, object]:
-    """Return what is known of the objects in values that JSON can hold."""
+    """Return all data of the objects as plain values for JSON."""
     found = [
         {
             **({} if row["track_id"] is None else {"track_id": row["track_id"]}),

@@ -29,40 +29,40 @@ Kind = Literal["json", "jsonl", "csv", "coco", "txt", "labelme", "masks", "crops
 KINDS: tuple[Kind, ...] = get_args(Kind)
 
 Note = Mapping[str, Any]
-"""What is noted of a finished image, in plain values."""
+"""The record of a finished image, as plain values."""
 
 
 class ResultFolder:
-    """Writes what is asked for of each image, as it comes.
+    """Writes the requested kinds of files for each image, as results arrive.
 
     | kind | files |
     | --- | --- |
     | json | json/NAME.json, masks in COCO's run lengths |
-    | jsonl | TABLE.jsonl, the same in a line for each image or frame |
+    | jsonl | TABLE.jsonl, the same as one line per image or frame |
     | csv | TABLE.csv, a table of all objects |
     | coco | TABLE_coco.json, annotations of all images |
     | txt | labels/NAME.txt for YOLO, and labels/classes.txt |
-    | labelme | NAME.json, where labelme looks for it; one that is there already is kept |
-    | masks | masks/NAME_000_CLASS.png, as large as the image, 255 inside |
-    | crops | crops/NAME_000_CLASS.png, what lies in each box |
+    | labelme | NAME.json, where labelme looks for it; existing files are kept |
+    | masks | masks/NAME_000_CLASS.png, at image size, 255 inside |
+    | crops | crops/NAME_000_CLASS.png, the content of each box |
     | cutouts | cutouts/NAME_000_CLASS.png, transparent outside the mask |
 
-    With `settings` a hidden file, .TABLE.progress, notes each image that is finished. After any end
-    of the run, be it a kill, `resume` goes on with what that file notes: see `missing`. Two runs
-    into the files of one folder are refused. When an image is done again, those of its masks,
-    crops and cut-outs go that are not written anew.
+    With `settings`, a hidden file, .TABLE.progress, records each finished image. After any end of
+    the run, even a kill, `resume` continues from these records: see `missing`. A second run into
+    the files of the same folder is refused. When an image is processed again, its old masks, crops
+    and cut-outs that are not rewritten are deleted.
 
     Args:
-        folder: of the files.
-        kinds: what to write.
-        image_folder: to which images are named relative in COCO's file.
-        table: name of the files that hold all images.
-        settings: plain values that decide the results, such as the digest of the model.
-        resume: go on with a folder of the same settings; one without results is begun.
+        folder: folder of the files.
+        kinds: kinds of files to write.
+        image_folder: folder that image names in COCO's file are relative to.
+        table: name of the files for all images.
+        settings: plain values that determine the results, such as the digest of the model.
+        resume: continue a folder of the same settings; a folder without results is started.
 
     Raises:
-        ValueError: no such kind; when it is entered: the folder holds results of other settings.
-        UsageError: when it is entered: another run writes into the folder.
+        ValueError: no such kind; on entering: the folder has results of other settings.
+        UsageError: on entering: another run is writing into the folder.
 
     Example:
         >>> settings = {"model": "yolact_lite2_person", "score_threshold": 0.5}
@@ -122,14 +122,14 @@ class ResultFolder:
         self._open.close()
 
     def missing(self, sources: Iterable[str | Path] | Mapping[str, str]) -> list[str]:
-        """Return which images are still to be done.
+        """Return the images that still have to be processed.
 
-        Those are not whose files are all there as they were written, and which themselves have not
-        changed since. What the files for all images hold of others is dropped.
+        An image is finished if all its files exist as they were written, and the image itself has
+        not changed since. Entries of other images are dropped from the files for all images.
 
         Args:
-            sources: paths or addresses, as `Detections.source` has them; and the name of the files
-                of each, where that may have changed since.
+            sources: paths or addresses, as in `Detections.source`; or a mapping from these to the
+                name of each image's files, if that may have changed since.
         """
         names = sources if isinstance(sources, Mapping) else dict.fromkeys(map(str, sources))
         done = {source for source, name in names.items() if self._is_done(source, name)}
@@ -145,18 +145,18 @@ class ResultFolder:
         return [source for source in names if source not in done]
 
     def add(self, detections: Detections, name: str, files: Iterable[Path] = ()) -> None:
-        """Write what is asked for of one image or frame.
+        """Write the files of one image or frame.
 
         Args:
-            detections: what was found in it.
-            name: of its files, with "/" for sub-folders, and no suffix. Where those of another
-                image have it, a number is added, and told. It is also the source, in the files for
-                all images, of one that was in memory.
-            files: in the folder, of this image, that were written by others, such as its picture.
+            detections: detections in it.
+            name: name of its files, with "/" for sub-folders, and no suffix. If files of another
+                image have this name, a number is added and logged. For an image in memory, it is
+                also the source in the files for all images.
+            files: other files of this image in the folder, such as its picture.
 
         Raises:
             OSError: a file cannot be written.
-            ValueError: the folder is not open, or such a name would be outside of it.
+            ValueError: the folder is not open, or the name would lead outside of it.
         """
         _check_name(name)
         self._check_open()
@@ -165,10 +165,10 @@ class ResultFolder:
         self.note({**written, "note": {**written["note"], "asked": name}})
 
     def write(self, detections: Detections, name: str, files: Iterable[Path] = ()) -> Note:
-        """Write the files of one image or frame alone; see `add`. Any process can do this.
+        """Write only the image's or frame's own files; see `add`. Any process can do this.
 
         Returns:
-            Plain values, for `note` of the folder that was entered.
+            A record in plain values, for `note` of the entered folder.
         """
         _check_name(name)
         stamp = stamp_of(detections.source)
@@ -178,20 +178,20 @@ class ResultFolder:
         for kind, write in _FILES.items():
             if kind in self.kinds:
                 written = write(self.folder, detections, name)
-                # One of labelme's may be corrected by hand.
+                # A labelme file may be corrected by hand, which changes its size.
                 sizes |= {path: None if kind == "labelme" else _size(path) for path in written}
         names = {path.relative_to(self.folder).as_posix(): sizes[path] for path in sizes}
         note = {"name": name, "stamp": stamp, "files": names, "collected": entry}
         return {"source": detections.source, "head": head, "note": note}
 
     def finished(self, source: str, name: str, files: Iterable[Path]) -> Note:
-        """Return the note of something all of whose files, in the folder, others have written."""
+        """Return the record of a source whose files, in the folder, were all written by others."""
         sizes = {path.relative_to(self.folder).as_posix(): _size(path) for path in files}
         note = {"name": name, "stamp": stamp_of(source), "files": sizes, "collected": {}}
         return {"source": source, "head": {}, "note": note}
 
     def note(self, written: Note) -> None:
-        """Add to the files for all images what `write` gave, and note that the image is finished.
+        """Add the result of `write` to the files for all images, and record the image as finished.
 
         Raises:
             OSError: a file cannot be written.
@@ -207,7 +207,7 @@ class ResultFolder:
 
     @property
     def noted(self) -> int:
-        """How many images are noted as finished."""
+        """Number of images recorded as finished."""
         return len(self._noted())
 
     @property
@@ -239,7 +239,7 @@ class ResultFolder:
         refusal = f"{self.folder}: another run writes {self._table} there; "
         refusal += "stop it, or name another output"
         key = os.getpid(), self.folder.resolve(), self._table
-        if _held.setdefault(key, self) is not self:  # the lock would let its own process in
+        if _held.setdefault(key, self) is not self:  # the lock does not exclude its own process
             raise UsageError(refusal)
         undo.callback(_held.pop, key, None)
         undo.callback(RunLock(self.folder, self._table, refusal).close)
@@ -250,7 +250,7 @@ class ResultFolder:
         return [source for source in self._journal if source]
 
     def _begin(self) -> None:
-        """Write the files for all images, with what is noted of some, if they are not begun yet."""
+        """Begin the files for all images with the recorded images, unless already begun."""
         sources, self._to_begin_with = self._to_begin_with, None
         if sources is None:
             return
@@ -278,16 +278,16 @@ class ResultFolder:
 
 
 _held: WeakValueDictionary[tuple[int, Path, str], ResultFolder] = WeakValueDictionary()
-"""What is open in each process: a forked one knows its parent's, and does not hold them."""
+"""Open folders by process: a forked process inherits its parent's but does not hold them."""
 
 
 def progress_of(folder: Path, table: str = "detections") -> Path:
-    """Return the file in which a `ResultFolder` notes what is finished."""
+    """Return the file in which a `ResultFolder` records finished images."""
     return folder / f".{table}.progress"
 
 
 def _check_name(name: str) -> None:
-    """Refuse a name of files that are in no folder, or in another one."""
+    """Refuse a name that is not a path inside the folder."""
     path = Path(name)
     if not path.name or path.anchor or ".." in path.parts:
         raise ValueError(
@@ -331,7 +331,7 @@ def _write_yolo(folder: Path, detections: Detections, name: str) -> list[Path]:
 
 def _write_labelme(folder: Path, detections: Detections, name: str) -> list[Path]:
     file = folder / f"{name}.json"
-    if file.exists():  # somebody may have corrected it
+    if file.exists():  # it may have been corrected by hand
         logger.warning("kept: %s is there already", file)
     else:
         detections.to_labelme(file)
@@ -348,7 +348,7 @@ def _write_pictures(
         if picture.size
     ]
     labels = {as_file_name(label) for label in detections.class_names}
-    for number in count():  # of an earlier run
+    for number in count():  # delete files of an earlier run
         every = [folder / f"{name}_{number:03}_{label}.png" for label in labels]
         here = [path for path in every if path.is_file()]
         if number >= len(detections) and not here:
@@ -372,7 +372,7 @@ def _write_cutouts(folder: Path, detections: Detections, name: str) -> list[Path
 
 
 CROP_KINDS: frozenset[Kind] = frozenset({"crops", "cutouts"})
-"""What is made of an image's pixels."""
+"""Kinds of files that are made from an image's pixels."""
 
 _FILES: Mapping[Kind, Callable[[Path, Detections, str], list[Path]]] = {
     "json": _write_json,

@@ -1,4 +1,4 @@
-"""What of a long run is finished, in a file that tells it after any end of the run."""
+"""A record of the finished parts of a long run, in a file that survives any end of the run."""
 
 from __future__ import annotations
 
@@ -18,21 +18,21 @@ _MOST = 2**53  # of a whole number, which every reader of JSON holds
 
 
 class Journal(Mapping[str, Any], AbstractContextManager["Journal"]):
-    """Entries by their keys, in lines of JSON: each is in the file as soon as it is noted.
+    """A mapping of keys to entries, stored as lines of JSON; each entry is in the file at once.
 
-    The first line holds the settings of the run. A line that was being written when the run ended
-    is left out, and so is an entry that somebody has changed to what is none. A link, pipe or the
-    like under the name of the file is replaced, not followed.
+    The first line has the settings of the run. A line that was being written when the run ended is
+    ignored, and so is an entry that was edited and became invalid. A link, pipe or the like under
+    the name of the file is replaced, not followed.
 
     Args:
-        path: of the file; its folder is there.
-        settings: plain values that decide what is noted, each by the flag or argument that sets it.
-        resume: go on with the file, if there is one; else begin a new one.
-        of: what the results are in, for messages; by default the folder of the file.
-        is_sound: tells of a key and its entry whether the entry has its form.
+        path: path of the file; its folder must exist.
+        settings: plain values that determine the entries, each by the flag or argument for it.
+        resume: continue the file, if it exists; else begin a new one.
+        of: place of the results, for messages; by default the folder of the file.
+        is_sound: tells for a key and its entry whether the entry is valid.
 
     Raises:
-        ValueError: the file is of other settings.
+        ValueError: the file has other settings.
         OSError: the file cannot be read or written.
     """
 
@@ -69,11 +69,11 @@ class Journal(Mapping[str, Any], AbstractContextManager["Journal"]):
         return len(self._places)
 
     def __iter__(self) -> Iterator[str]:
-        """Yield the keys, in the order in which they were noted."""
+        """Yield the keys in the order in which they were added."""
         return iter(list(self._places))
 
     def __getitem__(self, key: str) -> Any:
-        """Return what was noted last under a key."""
+        """Return the latest entry of a key."""
         self._file.seek(self._places[key])
         return json.loads(self._file.readline())["entry"]
 
@@ -88,7 +88,7 @@ class Journal(Mapping[str, Any], AbstractContextManager["Journal"]):
         self._end += len(line)
 
     def _read(self, settings: Mapping[str, object]) -> int:
-        """Find the entries; return where the last whole line ends, 0 without a first one."""
+        """Index the entries; return the end of the last complete line, 0 without a first line."""
         end = 0
         with self.path.open("rb") as file:
             for line in _lines(file):
@@ -115,7 +115,7 @@ class Journal(Mapping[str, Any], AbstractContextManager["Journal"]):
 
 
 def _lines(file: BinaryIO) -> Iterator[bytes]:
-    """Yield the lines of a file; the last may have no end, or be a part of one far too long."""
+    """Yield the lines of a file; the last may be incomplete, or a part of a much too long line."""
     while line := file.readline(_LONGEST):
         yield line
         if not line.endswith(b"\n"):
@@ -123,7 +123,7 @@ def _lines(file: BinaryIO) -> Iterator[bytes]:
 
 
 def read_settings(path: Path) -> dict[str, Any]:
-    """Return the settings of a file that a `Journal` wrote; none without one."""
+    """Return the settings in a `Journal`'s file; empty if there is none."""
     if not is_plain_file(path):
         return {}
     try:
@@ -142,10 +142,10 @@ def told_differences(ours: Mapping[str, object], theirs: Mapping[str, object]) -
 
 
 def matches_schema(value: Any, form: Any) -> bool:
-    """Tell whether a plain value of a stranger has a form.
+    """Tell whether an untrusted plain value has a form.
 
-    That is a type, several in a tuple, [form] for a list, or {name: form} for a mapping that may
-    hold more. Whole numbers are not negative, and no number is infinite or NaN.
+    A form is a type, a tuple of types, [form] for a list, or {name: form} for a mapping, which may
+    have more keys. Whole numbers must not be negative, and no number may be infinite or NaN.
     """
     if isinstance(form, list):
         return isinstance(value, list) and all(matches_schema(each, form[0]) for each in value)
@@ -163,7 +163,7 @@ def _line(content: Mapping[str, object]) -> str:
 
 
 def _parsed(line: bytes) -> dict[str, Any]:
-    """Return a line of the file; empty if it is none, as after a power cut."""
+    """Parse a line of the file; return {} if it is invalid, for example after a power cut."""
     try:
         content = json.loads(line)
     except (ValueError, RecursionError):

@@ -1,4 +1,4 @@
-"""Objects as the files of labelling tools, to be corrected by hand."""
+"""Objects in the formats of labelling tools, for correction by hand."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ def labelme(
     """Return the content of a labelme file; an object without a mask is a rectangle.
 
     Args:
-        objects: N of them.
-        source: path or address of the image; "" for one from memory, whose name stays empty.
-        folder: where the file will be, "" for anywhere: then, as for an address, its last part is
-            the name.
-        tolerance: of the outlines, see `polygons`.
+        objects: N objects.
+        source: path or address of the image; "" for an image in memory, whose name stays empty.
+        folder: folder of the file, or "" if unknown: then, as for an address, the last part of the
+            source is the name.
+        tolerance: tolerance of the outlines, see `polygons`.
     """
     is_beside = source and folder and not is_url(source)
     name = relative_name(source, folder) if is_beside else Path(source).name
@@ -35,7 +35,7 @@ def labelme(
 
 
 def yolo(objects: Instances, tolerance: float) -> str:
-    """Return the text file of an image for YOLO segmentation; one without a mask is a box."""
+    """Return an image's text file for YOLO segmentation; an object without a mask is a box."""
     image_hw = objects.image_hw
     drawn = zip(_polygon_objects(objects, tolerance), objects.boxes.tolist(), strict=True)
     return "".join(
@@ -45,7 +45,7 @@ def yolo(objects: Instances, tolerance: float) -> str:
 
 
 def cvat(objects: Instances, name: str) -> str:
-    """Return the XML file of one image, which is named as CVAT knows it."""
+    """Return the XML file of one image; `name` is the image's name in CVAT."""
     return "".join(
         cvat_file(objects.class_names, [cvat_image(name, objects.image_hw, _masks(objects))])
     )

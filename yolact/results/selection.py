@@ -1,4 +1,4 @@
-"""Some of the objects of an image, or those of two results."""
+"""Selecting objects of an image, and joining two results."""
 
 from __future__ import annotations
 
@@ -37,10 +37,10 @@ def centres_inside(boxes: Tensor, region: Region) -> Tensor:
 
 
 def concatenate(first: InstancesT, second: InstancesT) -> InstancesT:
-    """Return the objects of both, those of the first before; track ids if both have them.
+    """Return the objects of the first, then of the second; with track ids if both have them.
 
     Raises:
-        ValueError: they are of images of different sizes, or of different classes.
+        ValueError: the image sizes or the class names differ.
     """
     for name in ("image_hw", "class_names"):
         ours, theirs = getattr(first, name), getattr(second, name)
@@ -53,7 +53,7 @@ def concatenate(first: InstancesT, second: InstancesT) -> InstancesT:
         shared.append("track_ids")
     if grids[0] == grids[1]:
         shared += ["soft_masks", "mask_frames"]
-    else:  # each mask in a window of its own, pixel by pixel
+    else:  # convert each mask to pixels in its own window
         crops = [each.crop(index) for each in (first, second) for index in range(len(each))]
         soft_masks, frames = compact_masks([(bits.cpu().numpy(), at[:2]) for at, bits in crops])
         changed |= {"soft_masks": soft_masks, "mask_frames": frames, "crop_to_boxes": False}

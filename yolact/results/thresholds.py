@@ -1,4 +1,4 @@
-"""Which detections count, and the one place that checks what a user says about it."""
+"""Which detections count, and the checks of a user's values for that."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ class Thresholds:
     """The detections that count.
 
     Attributes:
-        score: those that score lower are dropped; 0 to 1.
-        top_k: at most this many are kept, best first; at least 1, None keeps all.
-        labels: those of other classes are dropped; None keeps all.
-        drop_empty: so are those whose mask has no pixel, before `top_k` counts.
-        min_area: so are those whose mask has fewer pixels, likewise.
+        score: minimum score, 0 to 1.
+        top_k: maximum number to keep, best first; at least 1, None for all.
+        labels: labels of the classes to keep; None for all.
+        drop_empty: drop detections whose mask has no pixel, before `top_k` applies.
+        min_area: minimum number of mask pixels; applied before `top_k`.
 
     Raises:
-        OptionError: a value out of its range.
+        OptionError: a value out of range.
     """
 
     score: float = 0.0
@@ -52,31 +52,31 @@ class Thresholds:
         top_k: int | None = None,
         classes: Iterable[str | int] | None = None,
     ) -> Thresholds:
-        """Return what counts where people look, with the model's own score unless told.
+        """Return the thresholds for pictures, by default with the model's own score threshold.
 
         Args:
-            own_score: the model's.
-            class_names: the model's.
-            score_threshold: None for the model's own.
-            top_k: None for no limit.
-            classes: names or labels; None for all.
+            own_score: score threshold of the model.
+            class_names: class names of the model.
+            score_threshold: minimum score; None for the model's own.
+            top_k: maximum number to keep; None for no limit.
+            classes: names or labels to keep; None for all.
 
         Raises:
-            OptionError: a value out of its range, or an unknown class.
+            OptionError: a value out of range, or an unknown class.
         """
         score = own_score if score_threshold is None else score_threshold
         labels = None if classes is None else labels_of(classes, class_names)
         return cls(score, top_k, labels, drop_empty=True)
 
     def admit(self, scores: Tensor, labels: Tensor) -> Tensor:
-        """Mark the (N,) detections with a score and a class that count."""
+        """Tell which detections have a score and a class that count, (N,) bool."""
         admitted = scores >= self.score
         if self.labels is None:
             return admitted
         return admitted & (labels[:, None] == tensor_like(labels, self.labels)).any(dim=1)
 
     def select(self, found: InstancesT) -> InstancesT:
-        """Return what counts of the N objects that are found, best first."""
+        """Return those of N objects that count, best first."""
         counts = self.admit(found.scores, found.labels)
         if self.drop_empty:
             counts = counts & found.has_pixels()
@@ -87,7 +87,7 @@ class Thresholds:
 
 
 def check_count(option: str, value: Any, choice: str = "") -> None:
-    """Refuse what counts nothing; `choice` tells what else there is.
+    """Refuse a value that is not a positive count; `choice` names an alternative in the message.
 
     Raises:
         OptionError: not a whole number from 1 on.
@@ -101,7 +101,7 @@ def check_count(option: str, value: Any, choice: str = "") -> None:
 def labels_of(classes: Iterable[str | int], class_names: Sequence[str]) -> tuple[int, ...]:
     """Return the labels of classes that are given by name or label.
 
-    A number is a label, and so is a text of digits that no class is called. A name stands for all
+    A number is a label, and so is a text of digits that is not a class name. A name stands for all
     classes of that name.
 
     Raises:

@@ -1,4 +1,4 @@
-"""Objects in the types of other libraries, each imported when it is asked for."""
+"""Objects in the types of other libraries, each imported only when needed."""
 
 from __future__ import annotations
 
@@ -37,18 +37,18 @@ def to_supervision(objects: Instances) -> Any:
 def from_supervision(
     found: Any, image_hw: tuple[int, int], class_names: Sequence[str] | None = None
 ) -> dict[str, Any]:
-    """Return the parts of `Instances` of `supervision.Detections`, sorted by score.
+    """Return the fields of `Instances` from `supervision.Detections`, sorted by score.
 
-    Without masks the objects have boxes alone, without scores these are 1, without classes
-    there is one.
+    If masks are missing, the objects have only boxes; missing scores are 1; without classes, there
+    is a single class.
 
     Args:
         found: the detections.
-        image_hw: height and width of the image, which they do not know.
-        class_names: all classes, which they do not know either; by default those of the objects.
+        image_hw: height and width of the image, which `found` lacks.
+        class_names: names of all classes, which `found` lacks; by default those of the objects.
 
     Raises:
-        ValueError: the masks are of another size, or a class has no name.
+        ValueError: the masks have another size, or a class has no name.
     """
     count = len(found)
     masks = found.mask if found.mask is not None else np.zeros((count, *image_hw), np.bool_)
@@ -76,7 +76,7 @@ def from_supervision(
 
 
 def to_torchvision(objects: Instances) -> dict[str, Tensor]:
-    """Return what torchvision's Mask R-CNN gives: labels from 1, masks (N, 1, H, W) of 0 and 1."""
+    """Return the format of torchvision's Mask R-CNN: labels from 1, masks (N, 1, H, W) of 0, 1."""
     return {
         "boxes": objects.boxes,
         "labels": objects.labels + 1,
@@ -88,7 +88,7 @@ def to_torchvision(objects: Instances) -> dict[str, Tensor]:
 def to_fiftyone(objects: Instances) -> Any:
     """Return `fiftyone.Detections`, whose boxes are relative to the image.
 
-    A mask lies within its box there, so an object that has one is given the box that holds it.
+    Masks lie within their boxes there, so an object with a mask gets the box around its mask.
     """
     fiftyone = _library("fiftyone")
     height, width = objects.image_hw
@@ -113,7 +113,7 @@ def _library(name: str) -> Any:
     """Import an optional library.
 
     Raises:
-        ImportError: it is not there; the mend is told.
+        ImportError: it is not installed; the message says how to install it.
     """
     try:
         return import_module(name)
