@@ -20,7 +20,7 @@ from .config import Config, ModelConfig, smallest_input
 
 
 def model_class(model: ModelConfig) -> type[AnySegmenter]:
-    """Return the class of a configuration's model, which says what such models can do."""
+    """Return the class of a configuration's model."""
     return Yolact if model.architecture == "yolact" else MaskRcnn
 
 

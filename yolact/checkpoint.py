@@ -33,10 +33,10 @@ BUNDLED_FOLDER = _IN_WHEEL if _IN_WHEEL.is_dir() else _IN_CHECKOUT
 """The folder of the bundled models."""
 
 WEIGHTS_FOLDER = Path("weights") if _IN_WHEEL.is_dir() else _IN_CHECKOUT
-"""Where released files may lie by hand: in a checkout of this repository, else where one works."""
+"""Folder for manually downloaded files: in a checkout of this repository, else `weights` here."""
 
 BUNDLED = "yolact_lite2_person"
-"""The model where no checkpoint is named."""
+"""The default model, used if no checkpoint is named."""
 
 IN_REPOSITORY = (BUNDLED, "yolact_resnet18_shapes")
 FORMAT = "yolact-checkpoint-1"
@@ -57,10 +57,10 @@ class Checkpoint:
         model: weights under our names; for a published file (`official`) under those of the 2019
             release, or of torchvision.
         official: whether it is a published file.
-        config: the preset and its changes; None in published files.
-        training: optimiser, random numbers, iteration and best scores, where the file has them.
-        published: whose YOLACT a published file holds.
-        made_by: the versions, revision and seed that made it; empty where it does not say.
+        config: the preset and its changes; None for published files.
+        training: optimiser, random numbers, iteration and best scores, if the file has them.
+        published: the project that a published file comes from.
+        made_by: the versions, revision and seed that made it; empty if unknown.
     """
 
     path: Path
@@ -72,14 +72,14 @@ class Checkpoint:
     made_by: Provenance = field(default_factory=dict)
 
     def preset(self, named: Config | None = None) -> Config:
-        """Return the stored configuration, or of a published file the preset that fits it.
+        """Return the stored configuration, or for a published file the preset that fits it.
 
         Args:
-            named: a preset to take in place of the one that the file's name or its tensors tell,
-                or of a stored configuration with another name.
+            named: a preset to use instead of the one determined by the file's name or tensors, or
+                instead of a stored configuration with another name.
 
         Raises:
-            ValueError: nothing tells the preset, or it cannot be made to fit.
+            ValueError: the preset cannot be determined, or cannot be made to fit.
         """
         if self.config and (named is None or named.name == self.config.name):
             return self.config
@@ -101,19 +101,19 @@ def load_model(
     Args:
         path_or_name: a checkpoint file, ours or of another project; a folder that `save_pretrained`
             wrote; the name of a released model ("yolact_base"), which is downloaded once; or a
-            repository of the hub of Hugging Face ("hf:owner/name", "hf:owner/name@revision",
+            repository on the Hugging Face hub ("hf:owner/name", "hf:owner/name@revision",
             "hf:owner/name/file.pth").
-        config: a preset by its name, fitted to the file, for what neither the file nor its name
-            tells; or a whole configuration, which is taken as it is.
-        device: where to put it.
+        config: the name of a preset, fitted to the file, if neither the file nor its name
+            determines it; or a whole configuration, used as it is.
+        device: device for the model.
 
     Returns:
         The model in evaluation mode.
 
     Raises:
         FileNotFoundError: no such file, nor a model of that name.
-        OSError: it cannot be downloaded; the message says where to put it by hand.
-        ValueError: not a checkpoint, or one of another model.
+        OSError: the download failed; the message says where to put the file by hand.
+        ValueError: not a checkpoint, or one for another model.
     """
     checkpoint = read_checkpoint(resolve_weights(path_or_name))
     if not isinstance(config, Config):
@@ -134,7 +134,7 @@ def trained_model(checkpoint: Checkpoint, config: Config) -> AnySegmenter:
 
 
 def resolve_weights(path_or_name: str | Path) -> Path:
-    """Find a checkpoint by path or name, downloading what is on the hub; see `load_model`."""
+    """Find a checkpoint by path or name, downloading it if needed; see `load_model`."""
     path = Path(path_or_name)
     if path.is_file():
         return path
@@ -160,13 +160,13 @@ def resolve_weights(path_or_name: str | Path) -> Path:
 
 
 def _bundled() -> dict[str, Path]:
-    """Return the models of the repository that are here; a wheel carries the first alone."""
+    """Return the bundled models that exist here; a wheel contains only the first."""
     files = {name: BUNDLED_FOLDER / f"{name}.pth" for name in IN_REPOSITORY}
     return {name: file for name, file in files.items() if file.is_file()}
 
 
 def config_from_name(path: Path) -> Config:
-    """Tell the preset from a file name such as yolact_base_54_800000.pth.
+    """Determine the preset from a file name such as yolact_base_54_800000.pth.
 
     Raises:
         ValueError: the name does not begin with a preset.
@@ -222,7 +222,7 @@ def read_checkpoint(path: Path) -> Checkpoint:
                 "it holds mmengine's logs beside the weights; leave them out with mmdetection's "
                 "tools/model_converters/publish_model.py"
             )
-        elif "weights_only" in reason:  # PyTorch's advice is to run whatever the file says
+        elif "weights_only" in reason:  # PyTorch advises to run the file's code
             reason = "damaged, no PyTorch file, or one that holds more than plain weights"
         raise ValueError(f"{path}: not a readable checkpoint ({reason})") from None
     if isinstance(content, dict) and content.get("format") == FORMAT:
@@ -260,19 +260,19 @@ def _tensors(content: object, path: Path) -> State:
 
 
 def _is_name(name: object) -> bool:
-    """Tell a name of a tensor, which messages may show, from any other key."""
+    """Tell whether a key is the name of a tensor, which messages may show."""
     return isinstance(name, str) and name.isprintable() and len(name) <= _LONGEST_NAME
 
 
 def check_storages(content: object, size: int) -> None:
-    """Refuse tensors with attributes, and of more bytes than the file, as old ones can have.
+    """Refuse tensors with attributes, and tensors of more bytes than the file, as in old files.
 
     Args:
-        content: what was loaded; no value of it has been touched.
-        size: of the file in bytes.
+        content: the loaded content, of which no value has been accessed yet.
+        size: size of the file in bytes.
 
     Raises:
-        ValueError: so it is.
+        ValueError: there is such a tensor.
     """
     sizes: dict[int, int] = {}
     seen: set[int] = set()
@@ -297,7 +297,7 @@ def check_storages(content: object, size: int) -> None:
 
 
 def _is_plain(value: object) -> bool:
-    """Tell a tensor of numbers that are all in the file, from sparse, quantised, expanded ones."""
+    """Tell whether a tensor is plain: all numbers in the file; not sparse, quantised, expanded."""
     return (
         isinstance(value, Tensor)
         and value.layout == torch.strided
@@ -326,10 +326,10 @@ def load_weights(model: AnySegmenter, checkpoint: Checkpoint) -> None:
 
 
 def load_matching_weights(model: AnySegmenter, checkpoint: Checkpoint) -> list[str]:
-    """Load what fits, for fine-tuning on other classes.
+    """Load the weights that fit, for fine-tuning on other classes.
 
     Returns:
-        One line for each tensor of the model that keeps its initial value, and why.
+        One line for each tensor of the model that keeps its initial value, with the reason.
     """
     own = model.state_dict()
     state = state_for(model, checkpoint)
@@ -359,15 +359,15 @@ def save_checkpoint(
     half: bool = False,
     made_by: Provenance | None = None,
 ) -> None:
-    """Write a checkpoint whole or not at all.
+    """Write a checkpoint atomically.
 
     Args:
-        path: where to.
+        path: file to write.
         model: its weights are written.
-        config: stored inside, class names included.
+        config: stored in the file, including class names.
         training: optimiser, iteration and so on, for `--resume`.
         half: store weights as float16, for distribution.
-        made_by: what made the weights; None for this program, now.
+        made_by: provenance of the weights; None for this program, now.
     """
     content = {
         "format": FORMAT,
@@ -380,15 +380,15 @@ def save_checkpoint(
 
 
 def write_atomically(path: Path, content: object) -> None:
-    """`torch.save` to a neighbouring file, then rename it.
+    """Write with `torch.save` to a neighbouring file, then rename it.
 
     Raises:
-        OSError: the file cannot be written, and why; the one that was there stays.
+        OSError: the file cannot be written, with the reason; an existing file is kept.
     """
     try:
         with whole_file(path) as part, part.open("wb") as file:
             torch.save(content, file)
     except (OSError, RuntimeError) as error:
-        # Where a write fails, torch's own error, of a wrong position, comes on top.
+        # If a write fails, torch raises its own error, about a wrong position, on top of it.
         cause = error.__context__ if isinstance(error, RuntimeError) else error
         raise OSError(f"cannot write {path}: {reason_of(cause or error)}") from None

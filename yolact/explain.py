@@ -1,4 +1,4 @@
-"""How masks came about: prototypes times coefficients, as pictures and as arrays."""
+"""Explain masks: prototypes times coefficients, as pictures and as arrays."""
 
 from __future__ import annotations
 

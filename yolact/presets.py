@@ -1,4 +1,4 @@
-"""The named presets: the original's eight, with exact hyper-parameters, and light ones of ours."""
+"""The named presets: the original's eight, with exact hyper-parameters, and our light ones."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ from .config import (
 
 
 def _octaves(*sides: float) -> Scales:
-    """Three scales a level, a third of an octave apart (YOLACT++, prediction head)."""
+    """Return three scales per level, a third of an octave apart (YOLACT++, prediction head)."""
     return tuple(tuple(side * 2 ** (j / 3) for j in range(3)) for side in sides)
 
 
 def _levels(*sides: float) -> Scales:
-    """One scale a level."""
+    """Return one scale per level."""
     return tuple((float(side),) for side in sides)
 
 
@@ -87,8 +87,8 @@ YOLACT_PLUS_RESNET50 = replace(  # 34.1 AP, 33.5 fps
     model=replace(YOLACT_PLUS_BASE.model, backbone="resnet50", deformable_interval=1),
 )
 
-# The two-stage rival (He et al. 2017), with the paper's schedule for batches of 8; of the losses
-# only the weights count. COCO val2017 as torchvision publishes: box 37.9 AP, mask 34.6.
+# The two-stage baseline (He et al. 2017), with the paper's schedule for batches of 8; of the loss
+# settings, only the weights apply. COCO val2017 as torchvision publishes: box 37.9 AP, mask 34.6.
 MASKRCNN_RESNET50_FPN = Config(
     "maskrcnn_resnet50_fpn",
     model=ModelConfig(
@@ -165,7 +165,7 @@ YOLACT_RESNET18_SHAPES = replace(
         image_size=256,
         num_classes=len(SHAPE_CLASSES),
         class_names=SHAPE_CLASSES.names,
-        anchor_ratios=(1.0,),  # scenes are full of squarish boxes: 99 % of them meet an anchor
+        anchor_ratios=(1.0,),  # boxes in the scenes are nearly square: 99 % match an anchor
     ),
     train=TrainConfig(
         learning_rate=8e-3,
@@ -224,7 +224,7 @@ YOLACT_LITE2_PERSON = replace(
     score_threshold=0.5,  # see weights/README.md
 )
 
-# The loader squeezes images to squares, so what it trains shall see squares.
+# The loader stretches images to squares, so models trained with it must detect in squares.
 _SQUARES = "model.keep_aspect=False"
 
 RECIPES: dict[str, tuple[str, ...]] = {
@@ -241,7 +241,7 @@ RECIPES: dict[str, tuple[str, ...]] = {
         "augment.copy_paste=0.5",
     ),
 }
-"""Ways to train: settings that are changed in a preset, see `Config.override`."""
+"""Training recipes: changes of a preset's settings, see `Config.override`."""
 
 _PRESETS = {
     config.name: config
@@ -290,7 +290,7 @@ def get_config(name: str) -> Config:
 
 
 def stored_config(values: Mapping[str, Any]) -> Config:
-    """Rebuild the configuration in a file; a score threshold that it lacks is that of its preset.
+    """Rebuild the configuration in a file; a missing score threshold is taken from its preset.
 
     Raises:
         ValueError: a field is unknown, missing, or of the wrong type.

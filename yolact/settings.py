@@ -1,4 +1,4 @@
-"""Settings from texts and from plain values: any frozen dataclass of them, checked by its types."""
+"""Settings from text or plain values, as any frozen dataclass, checked by its types."""
 
 from __future__ import annotations
 
@@ -51,12 +51,12 @@ def _numbers(value: Any) -> Iterator[float]:
 
 
 def shown(value: object) -> str:
-    """Return a value of a stranger as an error shows it: in one line of sensible length."""
+    """Return an untrusted value as text for an error: one line of limited length."""
     return f"{value!r:.200}"
 
 
 def plain(value: Any) -> Any:
-    """Return tuples as lists, all the way down."""
+    """Convert tuples to lists, recursively."""
     if isinstance(value, dict):
         return {key: plain(item) for key, item in value.items()}
     return [plain(item) for item in value] if isinstance(value, (tuple, list)) else value
@@ -94,7 +94,7 @@ def assign(part: Any, path: list[str], text: str, whole: str) -> Any:
 
 
 def _statistics(model: Any, backbone: str) -> tuple[tuple[float, ...], ...]:
-    """Return the mean and deviation of the pixels that a backbone was trained with."""
+    """Return the pixel mean and standard deviation that a backbone was trained with."""
     if backbone.startswith(TIMM_PREFIX):
         return pixel_statistics(backbone)
     if backbone == "darknet53":
@@ -153,12 +153,12 @@ _hints_of: Callable[[type[Any]], dict[str, Any]] = cache(get_type_hints)  # type
 
 
 def build(cls: type[Any], values: Any, where: str) -> Any:
-    """Build a dataclass of plain values, which may come from anybody.
+    """Build a dataclass from plain values, which may be untrusted.
 
     Args:
         cls: the dataclass; fields may be dataclasses, too.
-        values: by name.
-        where: what these are, for messages.
+        values: values by name.
+        where: name of the values, for messages.
 
     Raises:
         ValueError: a field is unknown, missing, of the wrong type or out of range.

@@ -1,4 +1,4 @@
-"""Many images through a predictor: in batches, in order, in bounded memory."""
+"""Run a predictor on many images: in batches, in order, in bounded memory."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Segment = Callable[[list[Image]], list[Detections]]
 def segment_batch(
     items: Sequence[SourceImage], segment: Segment, keep: bool = False
 ) -> list[Detections]:
-    """Segment a batch; the picture of a file, which can be read again, is dropped unless kept."""
+    """Segment a batch; drop the pictures of files, which can be read again, unless `keep`."""
     found = segment([item.image for item in items])
     return [
         replace(
@@ -47,14 +47,14 @@ def segment_many(
     """Segment image after image.
 
     Args:
-        many: from `open_many`; closed at the end, whatever ends it.
+        many: from `open_many`; always closed at the end.
         segment: segments a list of images.
-        batch: images for each call of it.
-        workers: threads that read and call it, on images that are stored; other images are asked
-            for only when the results of those before them have been taken.
-        skip: log and count what cannot be read, instead of raising its error, which comes after
-            the results of the images before it.
-        max_pixels: of an encoded image, see `data.images.read_image`.
+        batch: images for each call of `segment`.
+        workers: threads that read and call `segment`, for stored images; other images are requested
+            only when the results of those before them have been taken.
+        skip: log and count images that cannot be read, instead of raising the error, which comes
+            after the results of the images before it.
+        max_pixels: limit for an encoded image, see `data.images.read_image`.
     """
 
     def look(

@@ -6,17 +6,17 @@ import difflib
 from typing import Any
 
 TIMM_PREFIX = "timm/"
-"""Stands before the name of a network of timm's where it is a backbone."""
+"""Prefix of a timm network's name, as a backbone."""
 
 
 def settings_of(backbone: str) -> Any:
-    """Return timm's settings of a network: of its input, and of its pretrained weights.
+    """Return timm's settings of a network: for its input and for its pretrained weights.
 
     Args:
-        backbone: "timm/" and a name of timm's.
+        backbone: "timm/<name>".
 
     Raises:
-        ValueError: timm has no such network, or no such weights of it.
+        ValueError: timm has no such network, or no such weights for it.
     """
     import timm  # slow to load
 
@@ -32,7 +32,7 @@ def settings_of(backbone: str) -> Any:
 
 
 def pixel_statistics(backbone: str) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Return the mean and deviation of RGB pixels in 0..255 that a network was trained with."""
+    """Return the mean and standard deviation of RGB pixels in 0..255 in a network's training."""
     settings = settings_of(backbone)
     mean, std = (tuple(255 * v for v in values) for values in (settings.mean, settings.std))
     return mean, std
