@@ -1,4 +1,4 @@
-"""The overlap of anchors with the objects of a dataset, and a search for better anchors."""
+"""Measure the IoU of anchors with the objects of a dataset, and search for better anchors."""
 
 from __future__ import annotations
 
@@ -15,22 +15,22 @@ from yolact.build import model_class
 from yolact.config import ModelConfig
 
 _LEVELS = 5
-_SCALE_LIMITS = (1.0, 8.0)  # in strides of the level; beyond, others do better
+_SCALE_LIMITS = (1.0, 8.0)  # in strides of the level; beyond, other levels fit better
 _RATIO_LIMITS = (0.2, 5.0)
 _STEPS = (1.4, 1.2, 1.1, 1.05)
-_GAIN = 1e-4  # of the score: less is no progress
-_MAX_BOXES = 4000  # to search with
+_GAIN = 1e-4  # minimum gain of the score that counts as progress
+_MAX_BOXES = 4000  # boxes used for the search
 
 
 def best_overlaps(boxes: Tensor, model: ModelConfig) -> Tensor:
     """Return the IoU of each object with its best anchor.
 
-    Of the anchors of one size on one level, the one in the nearest cell overlaps most, so no other
-    cell is looked at.
+    Among the anchors of one size on one level, the one in the nearest cell overlaps most, so only
+    that cell is evaluated.
 
     Args:
         boxes: (M, 4) cxcywh relative to the image.
-        model: whose anchors.
+        model: configuration of the anchors.
 
     Returns:
         (M,) in [0, 1].
@@ -51,17 +51,17 @@ def count_anchors(model: ModelConfig) -> int:
 
 
 def propose_anchors(boxes: Tensor, model: ModelConfig, scales: int, ratios: int) -> ModelConfig:
-    """Search anchors that meet the objects of a dataset better.
+    """Search for anchors that match the objects of a dataset better.
 
-    Starting from the quantiles of the objects' sizes and shapes, and from the present anchors, one
-    number after the other is moved by smaller and smaller steps, as long as that helps the mean
-    overlap and the share of objects that meet an anchor with an IoU of 0.5.
+    Coordinate search, starting from the quantiles of the objects' sizes and shapes, and from the
+    present anchors: one number after the other is moved by smaller and smaller steps, as long as
+    this raises the mean IoU and the share of objects with an anchor of IoU 0.5 or more.
 
     Args:
         boxes: (M, 4) cxcywh relative to the image, M > 0.
-        model: the present anchors.
-        scales: for each level.
-        ratios: for all levels.
+        model: configuration of the present anchors.
+        scales: number of scales on each level.
+        ratios: number of ratios on all levels.
 
     Returns:
         The model with other anchors; always the same for the same arguments.
@@ -95,7 +95,7 @@ def _overlaps(boxes: Tensor, cells: int, size: Tensor) -> Tensor:
 
 
 def _cells(model: ModelConfig) -> list[int]:
-    """Return how many cells each level has in a row."""
+    """Return the number of cells in a row of each level."""
     return [-(-model.image_size // stride) for stride in _strides(model)]
 
 
@@ -143,7 +143,7 @@ def _climb(
 
 
 def _scorer(boxes: Tensor, model: ModelConfig, ratios: int) -> Callable[[list[float]], float]:
-    """Return a function that judges scales and ratios, and remembers what it has measured."""
+    """Return a function that scores scales and ratios, with a cache of its measurements."""
 
     @lru_cache(maxsize=1024)  # one number moves at a time
     def overlaps(cells: int, scale: float, ratio: float) -> Tensor:
@@ -177,5 +177,5 @@ def _with_anchors(model: ModelConfig, numbers: Sequence[float], ratios: int) -> 
 
 
 def _rounded(number: float) -> float:
-    """Keep three digits."""
+    """Round to three significant digits."""
     return float(f"{number:.3g}")

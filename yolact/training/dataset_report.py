@@ -1,4 +1,4 @@
-"""A dataset described before training: classes, sizes, anchors, and a picture."""
+"""The description of a dataset before training: classes, sizes, anchors, and a picture."""
 
 from __future__ import annotations
 
@@ -26,28 +26,28 @@ from .pictures import picture_of_training_data, training_data
 logger = logging.getLogger(__name__)
 
 MAX_IMAGES = 2000
-"""Of larger datasets so many images are looked at, evenly spread: seconds, not minutes."""
+"""Maximum number of images that are measured, evenly spread: this takes seconds, not minutes."""
 
 _SIZES = (("small", 0, 32), ("medium", 32, 96), ("large", 96, 10**9))  # COCO's, side in pixels
 _MAX_ROWS = 20  # of the table of classes
 _LOW_RECALL = 0.9
-_DRAWN_AS_BOXES = 0.95  # of the outlines, from which they are told to be rectangles
-_CHECKED_IMAGES, _TOLD_PROBLEMS = 5000, 5  # of larger datasets the check would take minutes
+_DRAWN_AS_BOXES = 0.95  # share of rectangular outlines from which a warning is logged
+_CHECKED_IMAGES, _TOLD_PROBLEMS = 5000, 5  # for larger datasets the check would take minutes
 
 
 @dataclass(frozen=True)
 class ObjectStatistics:
-    """The M objects in N images of a dataset, crowds excepted.
+    """The M objects in N images of a dataset, without crowds.
 
     Attributes:
         boxes: (M, 4) cxcywh relative to the image.
-        areas: (M,) of the masks, as shares of the image.
+        areas: (M,) areas of the masks, as shares of the image.
         labels: (M,) 0-based.
         images: (M,) 0..N-1, the image of each object.
-        num_images: N, how many were looked at.
-        num_crowds: in these images.
-        num_boxes: of the objects, how many have no outline.
-        total_images: of the dataset.
+        num_images: N, number of images measured.
+        num_crowds: number of crowds in these images.
+        num_boxes: number of objects without an outline.
+        total_images: number of images in the dataset.
         names: one class name for each label value.
     """
 
@@ -63,7 +63,7 @@ class ObjectStatistics:
 
 
 def measure_objects(dataset: Dataset, max_images: int = MAX_IMAGES) -> ObjectStatistics:
-    """Gather the objects of a dataset, or of images spread evenly over a larger one."""
+    """Collect the objects of a dataset, or of evenly spread images of a larger one."""
     label_of = dataset.categories.label_of
     indices = np.linspace(0, len(dataset) - 1, min(len(dataset), max_images)).round().astype(int)
     rows: list[tuple[float, ...]] = []
@@ -98,8 +98,8 @@ def describe_dataset(dataset: Dataset, config: Config, split: str = "train") -> 
 
     Args:
         dataset: the split.
-        config: whose input size and anchors are meant.
-        split: what it is called.
+        config: determines input size and anchors.
+        split: name of the split.
     """
     found = measure_objects(dataset)
     return "\n".join(
@@ -151,7 +151,7 @@ def _class_table(found: ObjectStatistics) -> list[str]:
 
 
 def _size_table(found: ObjectStatistics, config: Config) -> list[str]:
-    """Count small, medium and large objects, and those that meet an anchor."""
+    """Count small, medium and large objects, and those that match an anchor."""
     side, threshold = config.model.image_size, config.loss.positive_iou
     areas = found.areas * side**2
     recalled = best_overlaps(found.boxes, config.model) >= threshold
@@ -177,10 +177,10 @@ def _name(name: str) -> str:
 
 
 def log_what_is_learned(data: CocoInstances, name: str) -> None:
-    """Say what of the objects is not learned, or not all.
+    """Log which objects are not learned, or only in part.
 
     Raises:
-        ValueError: there is not one.
+        ValueError: there are no objects to learn.
     """
     for problem in check_trainable(data, name):
         if problem.what == NOTHING:
@@ -210,11 +210,12 @@ def _warn_of_rectangles(found: ObjectCounts, name: str) -> None:
 
 
 def fitted_to_density(config: Config, datasets: Iterable[Dataset | None]) -> Config:
-    """Let as many detections be found as the images have objects, and tell what falls short.
+    """Raise the limits of detections to the number of objects in an image, and log shortfalls.
 
     Args:
-        config: left alone where `max_detections` or `top_k` is not as published: then it is meant.
-        datasets: to learn and to validate on.
+        config: not changed if `max_detections` or `top_k` differ from the published values, as
+            they are then intended.
+        datasets: for training and validation.
     """
     known = [data.counts() for data in datasets if isinstance(data, CocoInstances)]
     most = max((found.most_in_image for found in known), default=0)
@@ -241,7 +242,7 @@ def fitted_to_density(config: Config, datasets: Iterable[Dataset | None]) -> Con
 
 
 def report_on_dataset(data: Dataset, config: Config, folder: Path) -> None:
-    """Log what is in the training images, and show some in `folder` as they are learned from."""
+    """Log statistics of the training images, and write a picture of augmented ones to `folder`."""
     if isinstance(data, CocoInstances):
         logger.info(describe_dataset(data, config))
         if len(data) <= _CHECKED_IMAGES:
@@ -251,7 +252,7 @@ def report_on_dataset(data: Dataset, config: Config, folder: Path) -> None:
 
 
 def _log_problems(config: Config) -> None:
-    """Log what is suspicious in a dataset: a few lines, and how many more there are."""
+    """Log suspicious findings in a dataset: a few lines, and the number of further ones."""
     for split, problems in check_dataset(config.dataset, options=config.data).items():
         for problem in problems[:_TOLD_PROBLEMS]:
             logger.warning("%s: %s", split, problem)

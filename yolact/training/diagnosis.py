@@ -1,4 +1,4 @@
-"""What may be wrong when a validation finds nothing: measured, and said with its mend."""
+"""Diagnose a validation that finds nothing: measure likely causes, and report them with advice."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ if TYPE_CHECKING:
     from pycocotools.coco import COCO
 
 SCORE = 0.05
-"""Detections that score less are as good as none."""
+"""Detections with lower scores count as none."""
 
-_STEPS = 10  # whose mean loss is compared with that of as many later ones
+_STEPS = 10  # first and last steps whose mean losses are compared
 _STILL, _RISING = 0.02, 1.5  # a loss that changed by this share, or grew to this multiple
-_IDLE_RATE = 1e-6  # a learning rate below moves no weight in any reasonable time
-_FEW_MET = 0.5  # share of the objects that meet an anchor
-_IMAGES = 4  # to look at the network's outputs
+_IDLE_RATE = 1e-6  # a lower learning rate changes no weight in any reasonable time
+_FEW_MET = 0.5  # share of objects that match an anchor, below which anchors are suspicious
+_IMAGES = 4  # images on which the network's outputs are checked
 _BEGIN_AGAIN = "begin again with --set train.gradient_clip=10"
 
 
@@ -48,14 +48,14 @@ class LossTrend:
     last: deque[Mapping[str, float]] = field(default_factory=lambda: deque(maxlen=_STEPS))
 
     def add(self, losses: Mapping[str, float]) -> None:
-        """Take in the losses of a step, by name."""
+        """Add the losses of a step, by name."""
         if len(self.first) < _STEPS:
             self.first.append(losses)
         else:
             self.last.append(losses)
 
     def change(self, name: str = "") -> tuple[float, float] | None:
-        """Return the mean of a loss at first and at last, by default of all together.
+        """Return the mean of a loss in the first and in the last steps, by default of the total.
 
         Returns:
             None while there are too few steps.
@@ -71,24 +71,24 @@ class LossTrend:
 
 @dataclass(frozen=True)
 class Signs:
-    """What is measured after a validation without a right detection.
+    """Measurements after a validation without a correct detection.
 
     Attributes:
-        images: that were looked at.
-        detections: in these, of a score above `SCORE`.
-        objects: in these, crowds excepted.
-        misnamed: (class of the object, class of the detection) of objects that are found as others.
-        unlearned: classes of the objects that no training object has.
-        met: share of the training objects that meet an anchor.
+        images: number of validation images.
+        detections: number of detections in these with a score above `SCORE`.
+        objects: number of objects in these, without crowds.
+        misnamed: (class of the object, class of the detection) of objects found as another class.
+        unlearned: classes of validation objects without any training object.
+        met: share of the training objects that match an anchor.
         iteration: steps taken.
         warmup: steps during which the learning rate rises.
-        rate: the learning rate now.
-        skipped: steps that were not finite.
-        total: all losses together, at first and at last; None after few steps.
-        mask: the mask loss, likewise.
-        best_score: of an object of any class, anywhere; None where it is not known.
-        prototypes: their largest value; None where there are none.
-        dataset: its name.
+        rate: current learning rate.
+        skipped: number of steps that were not finite.
+        total: total loss, in the first and in the last steps; None after too few steps.
+        mask: mask loss, in the first and in the last steps; None after too few steps.
+        best_score: highest score of any class anywhere; None if unknown.
+        prototypes: largest value of the prototypes; None if there are none.
+        dataset: name of the dataset.
     """
 
     images: int
@@ -109,7 +109,7 @@ class Signs:
 
 
 def finds_nothing(metrics: CocoMetrics) -> bool:
-    """Tell whether no detection is right, or none scores above `SCORE`."""
+    """Tell whether no detection is correct, or none scores above `SCORE`."""
     found = metrics.box.matches.detections
     return not (found["found"].any() and (found["score"] > SCORE).any())
 
@@ -123,16 +123,16 @@ def read_signs(
     progress: Progress,
     trend: LossTrend,
 ) -> Signs:
-    """Measure what may be the cause.
+    """Measure the signs of likely causes.
 
     Args:
-        evaluator: of the validation.
-        train_data: of which objects and anchors are compared.
-        val_data: of which a few images are looked at.
+        evaluator: evaluator of the validation.
+        train_data: its objects are compared with the anchors.
+        val_data: the network's outputs are checked on a few of its images.
         model: in evaluation mode.
-        config: of the run.
-        progress: of the run.
-        trend: of its losses.
+        config: configuration of the run.
+        progress: progress of the run.
+        trend: trend of the run's losses.
     """
     names = dict(zip(evaluator.category_ids, config.model.names, strict=True))
     truth = evaluator.ground_truth()
@@ -166,7 +166,7 @@ def read_signs(
 
 
 def diagnosis(signs: Signs) -> list[str]:
-    """Return a line that says what was seen, and one for each cause that is likely."""
+    """Return a line with the findings, and one line for each likely cause."""
     seen = f"no detection in {signs.images} images scores above {SCORE:g}"
     if signs.detections:
         seen = f"none of {signs.detections} detections covers an object of its class by half"
@@ -245,7 +245,7 @@ def _stands_still(change: tuple[float, float]) -> bool:
 def _misnamed(
     truth: COCO, detections: Iterable[Result], names: Mapping[int, str]
 ) -> Iterable[tuple[str, str]]:
-    """Yield the class of each object that only detections of other classes cover, and theirs."""
+    """Yield (class, detected class) of each object that only detections of other classes cover."""
     by_image: dict[int, list[Result]] = {}
     for found in detections:
         by_image.setdefault(found.image_id, []).append(found)

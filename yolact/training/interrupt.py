@@ -1,4 +1,4 @@
-"""Ctrl-C, SIGTERM and SIGHUP between two steps."""
+"""Handling of Ctrl-C, SIGTERM and SIGHUP between two steps."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ SIGNALS = tuple(getattr(signal, name) for name in _NAMES if hasattr(signal, name
 
 
 class Stopped(KeyboardInterrupt):
-    """The run was asked to stop, and is between two steps."""
+    """The run was asked to stop, and stops between two steps."""
 
 
 @contextmanager
@@ -47,16 +47,16 @@ def stop_requested() -> Iterator[threading.Event]:
 
 @contextmanager
 def save_on_error(saver: Saver, wanted: bool, stop: threading.Event) -> Iterator[None]:
-    """Save what was learned before anything that goes wrong ends a run, divergence excepted.
+    """Save a checkpoint before any error ends a run, except for divergence.
 
     Args:
-        saver: of the run.
+        saver: saver of the run.
         wanted: whether to save.
-        stop: the run was asked to stop, and with it perhaps the processes that load images.
+        stop: set if the run was asked to stop, perhaps together with its loading processes.
 
     Raises:
-        ChildProcessError: a process that loads images was killed.
-        Stopped: the same, when all processes of the run were asked to stop.
+        ChildProcessError: a loading process was killed.
+        Stopped: a loading process was killed because the whole run was asked to stop.
     """
     try:
         yield

@@ -1,4 +1,4 @@
-"""The line on the console, and the log of JSON lines, both in the form of the original."""
+"""The progress line on the console, and the log of JSON lines, both in the original's format."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ from yolact.timing import MovingAverage, format_eta
 logger = logging.getLogger(__name__)
 
 Record = dict[str, Any]
-"""An event of a log, as JSON holds it."""
+"""An event of a log, as plain values."""
 
 
 class Console:
-    """The line of moving averages, in the original's form, and a bar where there is a terminal.
+    """The line of moving averages, in the original's format, and a progress bar on a terminal.
 
     Args:
-        max_iterations: where the run ends.
-        letters: those of the losses, see `Segmenter.loss_letters`.
+        max_iterations: last iteration of the run.
+        letters: letters of the losses, see `Segmenter.loss_letters`.
         batch_size: images in a step.
-        iteration: where the run begins.
+        iteration: first iteration of the run.
         interval: iterations between lines.
     """
 
@@ -50,7 +50,7 @@ class Console:
         self._bar = tqdm(total=max_iterations, initial=iteration, unit="step", disable=hidden)
 
     def update(self, losses: Mapping[str, float], seconds: float) -> None:
-        """Take in one step: its losses by name, and how long it took."""
+        """Add one step: its losses by name, and its duration."""
         self._seconds.add(seconds)
         for name, value in losses.items():
             self._losses.setdefault(name, MovingAverage()).add(value)
@@ -59,7 +59,7 @@ class Console:
         self._bar.update()
 
     def close(self) -> None:
-        """Leave the bar as it stands."""
+        """Close the bar in its current state."""
         self._bar.close()
 
     def line(self, epoch: int, iteration: int) -> str:
@@ -76,14 +76,15 @@ class Console:
 class TrainingLog:
     """Appends the events of one training run to a log file.
 
-    Runs share a file: each is a "session", numbered from 0, and opens with a line of its arguments.
-    Every event is written whole and at once, so a killed run loses nothing that it logged. Once the
-    run has begun, a disk that is full costs a warning and the events meanwhile, not the run.
+    Runs share a file: each is a "session", numbered from 0, and begins with a line of its
+    arguments. Every event is written completely and at once, so a killed run loses nothing that it
+    logged. During the run, a full disk causes a warning and the loss of events, but does not end
+    the run.
 
     Args:
-        path: of the log to go on with, or to make at the first event; None keeps no log.
-        letters: those of the losses, see `Segmenter.loss_letters`; a loss without one is logged
-            under its name.
+        path: log to append to, created at the first event; None for no log.
+        letters: letters of the losses, see `Segmenter.loss_letters`; a loss without a letter is
+            logged under its name.
     """
 
     def __init__(self, path: Path | None, letters: Mapping[str, str]) -> None:
@@ -200,7 +201,7 @@ def _parse(line: str) -> Record | None:
 
 
 def _end_last_line(path: Path) -> None:
-    """Part a half-written last line from what is appended next."""
+    """End a half-written last line, so that the next event begins a new one."""
     if not path.exists():
         return
     with path.open("rb+") as file:
@@ -216,7 +217,7 @@ def _all_finite(losses: Mapping[str, float]) -> bool:
 
 
 def _plain(value: object) -> object:
-    """Turn a value into what JSON can hold: null for NaN and infinities, text for strangers."""
+    """Convert a value for JSON: null for NaN and infinities, text for other types."""
     if isinstance(value, Mapping):
         return {str(key): _plain(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):

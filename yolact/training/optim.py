@@ -19,14 +19,14 @@ from yolact.config import TrainConfig, varied_input
 from yolact.engines.names import Precision
 from yolact.errors import OptionError
 
-# Batch statistics of fewer images than this hurt more than they help.
+# With fewer images than this, batch statistics do more harm than good.
 MIN_BATCH_NORM_IMAGES = 6
 
 _EPOCHS, _LEAST_ITERATIONS = 55, 1000
 
 
 def build_optimizer(model: nn.Module, train: TrainConfig) -> torch.optim.Optimizer:
-    """Return SGD over every parameter, or AdamW, which spares norms and biases its decay."""
+    """Return SGD for every parameter, or AdamW without weight decay of norms and biases."""
     groups = _groups(model, train)
     if train.optimizer == "sgd":
         return torch.optim.SGD(
@@ -39,7 +39,7 @@ def build_optimizer(model: nn.Module, train: TrainConfig) -> torch.optim.Optimiz
 
 
 def _groups(model: nn.Module, train: TrainConfig) -> list[dict[str, Any]]:
-    """Group the parameters by what differs: the share of the learning rate, and the decay."""
+    """Group the parameters by their share of the learning rate, and their weight decay."""
     groups: dict[tuple[float, bool], list[nn.Parameter]] = {}
     for name, parameter in model.named_parameters():
         rate = train.backbone_rate if name.startswith("network.backbone.") else 1.0
@@ -58,14 +58,14 @@ def load_gathered(
     before: TrainConfig,
     now: TrainConfig,
 ) -> None:
-    """Load what an optimiser has gathered, but keep its settings, which the user may change.
+    """Load an optimiser's statistics, but keep the new settings, which the user may have changed.
 
     Args:
-        optimizer: built by `now`.
-        state: of one that was built by `before`, which may group the parameters otherwise.
-        model: whose parameters they have.
-        before: the settings then.
-        now: the settings of today.
+        optimizer: built from `now`.
+        state: state of an optimiser built from `before`, which may group parameters differently.
+        model: model with these parameters.
+        before: settings of the saved optimiser.
+        now: current settings.
 
     Raises:
         ValueError: it was another kind of optimiser, or the state does not fit the parameters.
@@ -90,7 +90,7 @@ def load_gathered(
 
 
 def _fits(value: object, parameter: Tensor) -> bool:
-    """Tell whether an optimiser may have gathered this: a count, or a value for each weight."""
+    """Tell whether a value can be an optimiser's statistic: a count, or a value for each weight."""
     if value is None:
         return True
     if not isinstance(value, Tensor) or value.layout != torch.strided:
@@ -99,7 +99,7 @@ def _fits(value: object, parameter: Tensor) -> bool:
 
 
 def gradient_scaler(device: torch.device, precision: Precision) -> GradScaler:
-    """Return what keeps float16's gradients in range; for other precisions it does nothing.
+    """Return a scaler that keeps float16 gradients in range; it does nothing for other precisions.
 
     Its scale is halved whenever a step is skipped since a gradient is not finite.
 
@@ -114,12 +114,12 @@ def gradient_scaler(device: torch.device, precision: Precision) -> GradScaler:
 class AveragedWeights(AveragedModel):
     """An exponential moving average of weights and batch statistics.
 
-    Early on, when there is little to average, it follows faster: after n updates the decay is at
-    most (1 + n) / (10 + n). Other than its base's, an update waits for no GPU.
+    Early on, with little to average, it adapts faster: after n updates the decay is at most
+    (1 + n) / (10 + n). Unlike in the base class, an update does not wait for a GPU.
 
     Args:
-        model: copied, as it is now.
-        decay: of what was averaged before, at each update.
+        model: is copied in its current state.
+        decay: factor of the previous average at each update.
     """
 
     def __init__(self, model: nn.Module, decay: float) -> None:
@@ -129,8 +129,8 @@ class AveragedWeights(AveragedModel):
 
     @torch.no_grad()
     def update_parameters(self, model: nn.Module) -> None:
-        """Take over the first weights; move towards all later ones."""
-        updates = int(self.n_averaged)  # kept by the processor
+        """Copy the weights at the first update; move towards them at later ones."""
+        updates = int(self.n_averaged)  # on the CPU
         share = 1 - min(self._decay, (1 + updates) / (10 + updates))
         values = chain(model.parameters(), model.buffers())
         averages = chain(self.module.parameters(), self.module.buffers())
@@ -164,7 +164,7 @@ def learning_rate_at(iteration: int, train: TrainConfig) -> float:
 
 
 def input_size_at(iteration: int, image_size: int, train: TrainConfig) -> int:
-    """Return the side of the network input of an iteration: S, or near it with `multi_scale`."""
+    """Return the input side of an iteration: S, or a side near it with `multi_scale`."""
     if not train.multi_scale:
         return image_size
     share = np.random.default_rng((train.seed, iteration)).uniform(-1, 1) * train.multi_scale
@@ -172,7 +172,7 @@ def input_size_at(iteration: int, image_size: int, train: TrainConfig) -> int:
 
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, learning_rate: float) -> None:
-    """Set the learning rate, of each parameter group its share."""
+    """Set the learning rate of each parameter group to its share."""
     for group in optimizer.param_groups:
         group["lr"] = learning_rate * group.get("rate", 1.0)
 
@@ -196,7 +196,7 @@ def autoscale(train: TrainConfig, batch_size: int) -> TrainConfig:
 
 
 def with_iterations(train: TrainConfig, iterations: int) -> TrainConfig:
-    """Shorten or lengthen a schedule; its shape stays, its warm-up at most a tenth of it."""
+    """Shorten or lengthen a schedule, keeping its shape; limit its warm-up to a tenth of it."""
 
     def scaled(iteration: int) -> int:
         return iteration * iterations // train.max_iterations
@@ -210,15 +210,15 @@ def with_iterations(train: TrainConfig, iterations: int) -> TrainConfig:
 
 
 def with_epochs(train: TrainConfig, epochs: float, images: int) -> TrainConfig:
-    """Shorten or lengthen a schedule to passes over a dataset of so many images."""
+    """Shorten or lengthen a schedule to a number of passes over a dataset."""
     return with_iterations(train, max(round(epochs * images / train.batch_size), 1))
 
 
 def shortened_for(train: TrainConfig, images: int) -> TrainConfig:
-    """Shorten a schedule to a dataset of so many images.
+    """Shorten a schedule for a dataset of a number of images.
 
-    COCO's 800,000 iterations are 55 epochs. A smaller dataset gets 55 of its own epochs, but not
-    fewer than 1000 iterations.
+    COCO's 800,000 iterations are 55 epochs. A smaller dataset gets 55 of its own epochs, but at
+    least 1000 iterations.
     """
     fitting = max(_LEAST_ITERATIONS, _EPOCHS * images // train.batch_size)
     return with_iterations(train, min(train.max_iterations, fitting))

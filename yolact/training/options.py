@@ -1,4 +1,4 @@
-"""The options of a training run that are no part of its `Config`."""
+"""The options of a training run that are not part of its `Config`."""
 
 from __future__ import annotations
 
@@ -14,36 +14,35 @@ from yolact.errors import UsageError
 
 @dataclass(frozen=True)
 class TrainOptions:
-    """The start of a run, its use of the machine, and what it keeps.
+    """How a run starts, uses the machine, and saves its results.
 
     Attributes:
-        name: of the run, in the names of its files.
-        resume: go on with the run that wrote the checkpoint; False starts a new one from its
-            weights.
-        backbone_weights: a file with ImageNet weights of timm's backbone; None finds them.
-        start_iteration: to count from when resuming; -1 is the checkpoint's own, 0 begins anew.
+        name: name of the run, in the names of its files.
+        resume: continue the run that wrote the checkpoint; False starts a new run from its weights.
+        backbone_weights: a file with ImageNet weights of a timm backbone; None finds them.
+        start_iteration: iteration to resume at; -1: the checkpoint's own, 0: the start.
         epochs: passes over the images, instead of the iterations of the configuration.
-        shorten: fit the iterations to a small dataset.
+        shorten: reduce the iterations for a small dataset.
         device: as in `pick_device`.
-        precision: of the network; "auto" is float32.
+        precision: precision of the network; "auto" is float32.
         batch_alloc: sizes of the parts in which a process runs its share of a batch.
-        accumulate: the number of such parts, as equal as can be, instead of their sizes.
-        num_workers: data loading processes.
-        save_folder: for checkpoints.
-        log_folder: for <name>.log and the folder <name>.
+        accumulate: number of such parts, as equal as possible, instead of their sizes.
+        num_workers: number of data loading processes.
+        save_folder: folder for checkpoints.
+        log_folder: folder for <name>.log and the folder <name>.
         save_interval: iterations between checkpoints; None for 10000, or a fifth of a shorter run.
-        keep_latest: delete the previous checkpoint after a save ...
-        keep_latest_interval: ... except at multiples of this iteration.
+        keep_latest: after each save, delete the previous checkpoint.
+        keep_latest_interval: with `keep_latest`, keep those at multiples of this iteration.
         interrupt: save a checkpoint when the run is stopped.
         log: write log files.
         log_gpu: show the GPU memory in use.
         validation_size: images to validate on; less than 1 for no validation.
-        validation_epoch: epochs between validations; less than 1 for only a last one, None for 2 or
-            as many as make `MAX_VALIDATIONS`.
-        patience: stop after so many validations without a better mask AP.
+        validation_epoch: epochs between validations; less than 1 for only one at the end; None for
+            2, or more to have at most `MAX_VALIDATIONS`.
+        patience: stop after this many validations without a better mask AP.
         tensorboard: write TensorBoard events.
-        report: describe the data before, write a report at the end.
-        arguments: all of the command line, for the log.
+        report: write a dataset report before and a report at the end.
+        arguments: all arguments of the command line, for the log.
     """
 
     name: str
@@ -74,18 +73,18 @@ class TrainOptions:
 
     @property
     def folder(self) -> Path:
-        """For curves, pictures and the report."""
+        """The folder for curves, pictures and the report."""
         return self.log_folder / self.name
 
     def less_memory(self, batch_size: int) -> str:
-        """Say what makes a step on the batch of one process need less memory."""
+        """Advise how a step on the batch of one process can use less memory."""
         parts = 2 * len(self.batch_parts(batch_size))
         splits = f"--accumulate={parts} runs a batch in {parts} parts; " * (parts <= batch_size)
         return splits + self._less_memory
 
     @property
     def less_memory_to_validate(self) -> str:
-        """What makes a validation, which sees one image at a time, need less memory."""
+        """Advice how a validation, which runs one image at a time, can use less memory."""
         return f"{self._less_memory}; --validation_size=-1 leaves validations out"
 
     @property
@@ -110,10 +109,10 @@ class TrainOptions:
 
 
 def check_settings(config: Config) -> None:
-    """Refuse settings by which a model cannot be trained.
+    """Refuse settings that a model cannot be trained with.
 
     Raises:
-        UsageError: so they are.
+        UsageError: there are such settings.
     """
     if config.model.keep_aspect:
         raise UsageError(

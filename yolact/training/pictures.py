@@ -43,18 +43,18 @@ def training_data(dataset: Dataset, config: Config, seed: int = 0) -> TrainingDa
 def picture_of_training_data(data: TrainingData, path: Path, count: int = 16) -> Path:
     """Write a grid of images as training sees them: augmented, with their ground truth drawn.
 
-    Images that cannot be read are passed over with a warning.
+    Images that cannot be read are skipped with a warning.
 
     Args:
-        data: images and their augmentation; its seed is that of everything random.
-        path: a JPEG file to write.
-        count: at most so many images, drawn at random.
+        data: images and their augmentation; its seed determines all random choices.
+        path: JPEG file to write.
+        count: maximum number of images, drawn at random.
 
     Returns:
         The path.
 
     Raises:
-        ValueError: not one image can be read.
+        ValueError: no image can be read.
     """
     rng = np.random.default_rng(data.seed)
     tiles: list[Tensor] = []
@@ -99,14 +99,14 @@ def write_validation_pictures(
 ) -> Path | None:
     """Show what a model finds in the first validation images, beside the ground truth.
 
-    They are the same images every time, see `eval_order`; those that cannot be read are left out.
+    They are the same images every time, see `eval_order`; those that cannot be read are skipped.
 
     Args:
-        folder: gets `VALIDATION_PICTURES`, in place of an earlier one.
+        folder: folder for `VALIDATION_PICTURES`, which replaces an earlier one.
         dataset: images with their ground truth.
-        predict: (H, W, 3) uint8 RGB -> what the model finds in that image.
-        count: at most so many images.
-        score_threshold: detections that score lower are not drawn.
+        predict: (H, W, 3) uint8 RGB -> detections of that image.
+        count: maximum number of images.
+        score_threshold: minimum score of drawn detections.
 
     Returns:
         The picture's path, or None for a dataset without images.

@@ -1,4 +1,4 @@
-"""Weights to start training from: those of a checkpoint, or of a backbone trained on ImageNet."""
+"""Initial weights for training: from a checkpoint, or of a backbone trained on ImageNet."""
 
 from __future__ import annotations
 
@@ -42,25 +42,25 @@ _CLASS_LAYERS = {
     "network.roi_heads.box_predictor.bbox_pred": (1, 4),
     "network.roi_heads.mask_predictor.mask_fcn_logits": (1, 1),
 }
-"""Layers with channels for each class, in the first one of each anchor: how many classes come
-before, which is the background; how many channels a class has."""
+"""Layers with channels for each class: the number of classes before the first foreground class,
+which is the background; the number of channels per class."""
 
 
 def load_start_weights(
     model: AnySegmenter, config: Config, checkpoint: Checkpoint | None, options: TrainOptions
 ) -> None:
-    """Load what training starts from, if there is anything.
+    """Load the initial weights of training, if any.
 
     Args:
         model: with random weights.
-        config: of the model.
-        checkpoint: of --resume or --weights.
-        options: tell whether every tensor of the checkpoint has to fit (else those that do not are
-            listed), and where a backbone's weights are.
+        config: configuration of the model.
+        checkpoint: from --resume or --weights.
+        options: determine whether every tensor of the checkpoint must fit (else those that do not
+            are listed), and where a backbone's weights are.
 
     Raises:
         ValueError: the checkpoint does not fit.
-        UsageError: nothing in it fits.
+        UsageError: no tensor of it fits.
     """
     if checkpoint is None:
         if config.train.pretrained_backbone:
@@ -80,16 +80,16 @@ def load_start_weights(
 def keep_known_classes(
     model: AnySegmenter, names: Sequence[str], checkpoint: Checkpoint
 ) -> tuple[str, ...]:
-    """Start classes from what a checkpoint with others has learned of them, and of the background.
+    """Start known classes and the background from the weights of a checkpoint with other classes.
 
-    New ones start at 0, below the background almost everywhere: random ones would outdo what is
-    known. But the quality of their masks, which could not leave 0, starts as it is. Where no class
-    is known, layers that fit are left as they are.
+    New classes start at 0, below the background almost everywhere, as random weights would score
+    above known classes. Their mask quality could not leave 0, so it starts as it is. If no class is
+    known, layers that fit are left as they are.
 
     Args:
-        model: its other weights are loaded.
-        names: of its classes.
-        checkpoint: of other classes, or of the same ones.
+        model: its other weights are already loaded.
+        names: names of its classes.
+        checkpoint: with other classes, or with the same ones.
 
     Returns:
         The names of the tensors that are loaded in part.
@@ -126,17 +126,17 @@ def categories_to_train(
 ) -> Categories:
     """Return the classes of a run that starts from a checkpoint.
 
-    They are those of the dataset. If the checkpoint has learned the same ones in another order,
-    that order is kept, and `open_dataset` matches the labels by name.
+    They are those of the dataset. If the checkpoint has the same classes in another order, its
+    order is kept, and `open_dataset` matches the labels by name.
 
     Args:
-        own: of the dataset.
-        dataset: its name, for the messages.
-        checkpoint: of --resume or --weights.
-        resume: whether a run goes on.
+        own: classes of the dataset.
+        dataset: name of the dataset, for messages.
+        checkpoint: from --resume or --weights.
+        resume: whether a run is continued.
 
     Raises:
-        UsageError: the run to go on with has other classes.
+        UsageError: the run to continue has other classes.
     """
     learned = _learned_classes(checkpoint)
     difference = class_difference(learned, own.names) if learned else ""
@@ -160,9 +160,9 @@ def categories_to_train(
 
 
 def class_difference(before: Sequence[str], now: Sequence[str]) -> str:
-    """Say in which way two lists of classes differ; empty if at most in upper and lower case.
+    """Describe how two lists of classes differ; empty if only in upper and lower case.
 
-    The case does count where names of one list differ in nothing else, such as A and a.
+    Case counts if two names of one list differ only in it, such as A and a.
     """
     keys = _keys(before, now)
     if keys[0] == keys[1]:
@@ -188,7 +188,7 @@ def _keys(*lists: Sequence[str]) -> list[list[str]]:
 
 
 def _learned_classes(checkpoint: Checkpoint) -> tuple[str, ...]:
-    """Return the class names of a checkpoint, none where it does not tell them."""
+    """Return the class names of a checkpoint; empty if unknown."""
     try:
         return checkpoint.preset().model.class_names
     except ValueError:  # a published file under a name of its own
@@ -206,9 +206,9 @@ def load_backbone(
     Args:
         model: its deformable convolutions take the weights of the plain ones.
         config: names the backbone.
-        folder: where darknet53.pth may lie by hand; what is downloaded is kept in the caches of
-            torch and of the hub.
-        file: the weights of a network of timm's.
+        folder: folder for a manually downloaded darknet53.pth; downloads go to the caches of torch
+            and of the hub.
+        file: file with the weights of a timm network.
 
     Raises:
         OSError: the weights can be neither found nor downloaded; the message says what to do.
@@ -224,7 +224,7 @@ def load_backbone(
     elif config.backbone.startswith(TIMM_PREFIX):
         from yolact.models.backbones.from_timm import pretrained_state  # timm is slow to load
 
-        hub()  # which timm uses: from now on it tells nothing about this machine
+        hub()  # timm uses it; this makes it send no data about this machine
         state = pretrained_state(config.backbone, file)
     else:
         state = _torchvision_weights(config.backbone)
@@ -257,7 +257,7 @@ def _load(backbone: nn.Module, state: dict[str, Tensor]) -> None:
 
 
 def _only_classifies(name: str, backbone: nn.Module) -> bool:
-    """Tell the tensors that a classifier has on top of a backbone."""
+    """Tell whether a tensor belongs to a classifier on top of the backbone."""
     if isinstance(backbone, MobileNet):
         return not name.startswith(tuple(f"features.{i}." for i in range(len(backbone.features))))
     return name.startswith("fc.")

@@ -32,11 +32,12 @@ _DRAWN = {
 class TensorBoard:
     """Scalars for TensorBoard, which is an optional extra.
 
-    A disk that cannot be written to costs a warning and the scalars from then on, not the run.
+    A disk that cannot be written to causes a warning and the loss of further scalars, but does not
+    end the run.
 
     Args:
-        folder: gets the event files.
-        iteration: where the run goes on; what an earlier one wrote beyond it is hidden.
+        folder: folder for the event files.
+        iteration: iteration at which the run continues; later events of an earlier run are hidden.
         interval: steps between the losses that are written.
 
     Raises:
@@ -84,12 +85,12 @@ class TensorBoard:
 
 
 class RunFiles:
-    """Writes the files that show how a run is going; each is whole at any moment.
+    """Writes the files that show the progress of a run; each file is complete at any time.
 
     Args:
-        folder: gets results.csv, with a line for each validation, and results.png.
-        iteration: where the run begins or goes on. The lines up to there are kept; later ones, of
-            steps that were lost when the run was stopped, give way to new ones.
+        folder: folder for results.csv, with a line for each validation, and results.png.
+        iteration: iteration at which the run begins or continues. Lines up to it are kept; later
+            ones, of steps that were lost when the run was stopped, are replaced.
         tensorboard: gets the same numbers, if given.
 
     Example:
