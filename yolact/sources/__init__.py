@@ -1,1 +1,1 @@
-"""What a user hands over to look at, turned into images."""
+"""The sources that a user gives, turned into images."""

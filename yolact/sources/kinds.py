@@ -1,4 +1,4 @@
-"""What a path or an address stands for: one image, many, or a video."""
+"""The kind of a path or an address: one image, many, or a video."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ Kind = Literal["image", "images", "video"]
 
 
 def kind_of(source: str | os.PathLike[str], otherwise: Kind = "image") -> Kind:
-    """Tell what a path or an address stands for.
+    """Return the kind of a path or an address.
 
     Args:
-        source: a path is judged by what is there, else by how it is written; digits that name no
-            file are a camera, `-` is standard input.
-        otherwise: what a file or a web address is whose suffix does not tell.
+        source: an existing path is judged by its file or folder, others by their spelling; digits
+            that name no file are a camera, `-` is standard input.
+        otherwise: the kind of a file or web address with another suffix.
     """
     text = os.fspath(source)
     if is_url(text):

@@ -15,7 +15,7 @@ GLOB_CHARACTERS = frozenset("*?[")
 
 
 def local_path(text: str | os.PathLike[str]) -> Path:
-    """Return a path with `~` expanded, where that is somebody's home."""
+    """Return a path with `~` expanded, if it is a user's home."""
     path = Path(text)
     try:
         return path.expanduser()
@@ -26,19 +26,19 @@ def local_path(text: str | os.PathLike[str]) -> Path:
 def expand_images(source: str | os.PathLike[str]) -> list[Path]:
     """List the images that a file name, a folder or a glob such as `shots/**/*.jpg` stands for.
 
-    Folders and globs yield files with an image suffix only, so a stray Thumbs.db does no harm, and
-    all that lies in their folders. A link that leads nowhere is listed, for whoever reads it to
-    name it; a folder that cannot be read is named here.
+    Folders and globs yield only files with an image suffix, so a stray Thumbs.db does no harm, and
+    include subfolders. A broken link is listed, so that reading it reports its name; a folder that
+    cannot be read is reported here.
 
     Args:
-        source: folder, glob pattern, or one file, which is taken whatever its suffix.
+        source: folder, glob pattern, or one file, which may have any suffix.
 
     Returns:
         At least one path, in natural order (`2.jpg` before `10.jpg`).
 
     Raises:
         FileNotFoundError: there is no such file or folder.
-        ValueError: there is no image.
+        ValueError: there are no images.
     """
     path = local_path(source)
     if path.is_file():
@@ -56,17 +56,17 @@ def expand_images(source: str | os.PathLike[str]) -> list[Path]:
 
 
 def glob(pattern: Path) -> Iterator[Path]:
-    """Match a pattern below the longest folder that is there as written, be it called `a [1]`."""
+    """Match a pattern below its longest prefix that exists literally, even if called `a [1]`."""
     base = next((parent for parent in pattern.parents if parent.is_dir()), Path())
     return base.glob(str(pattern.relative_to(base)))
 
 
 def files_matching(pattern: Path, suffixes: Set[str]) -> Iterator[Path]:
-    """Yield the files that match a pattern, and those below the folders that do.
+    """Yield the files that match a pattern, and those below matching folders.
 
     Args:
         pattern: with `GLOB_CHARACTERS`.
-        suffixes: of the files, in small letters.
+        suffixes: suffixes of the files, in lower case.
     """
     for path in glob(pattern):
         if path.is_dir():
@@ -78,12 +78,12 @@ def files_matching(pattern: Path, suffixes: Set[str]) -> Iterator[Path]:
 def files_below(
     folder: Path, suffixes: Set[str], seen: frozenset[Path] = frozenset()
 ) -> Iterator[Path]:
-    """Yield the files of a folder and those below it, through links too, but in no circle.
+    """Yield the files of a folder and its subfolders, also through links, but not in cycles.
 
     Args:
-        folder: that is there.
-        suffixes: of the files, in small letters.
-        seen: folders that it lies in.
+        folder: an existing folder.
+        suffixes: suffixes of the files, in lower case.
+        seen: folders that contain it.
     """
     place = folder.resolve()
     try:

@@ -32,9 +32,9 @@ class Many(NamedTuple):
     """Images to come.
 
     Attributes:
-        images: each as `read` takes it; to be closed, which closes a video.
-        is_stored: they lie ready, so that some can be read ahead; others may come slowly, or
-            depend on what was found in the one before.
+        images: each as for `read`; closing this closes a video.
+        is_stored: the images are stored, so that some can be read ahead; others may arrive slowly,
+            or depend on the results of the previous one.
         fps: frames per second of a video or camera, whose images are `SourceImage`; else None.
     """
 
@@ -44,16 +44,16 @@ class Many(NamedTuple):
 
 
 def open_many(source: object, card: int | None = None) -> Many:
-    """Open what stands for any number of images.
+    """Open a source of any number of images.
 
     Args:
-        source: a list or another iterable of what `read` takes, a folder, a pattern, a video, the
+        source: a list or other iterable of images as for `read`, a folder, a pattern, a video, the
             number of a camera, the address of a stream; or one image.
         card: see `open_video`.
 
     Raises:
         OSError: no such file or folder.
-        ValueError: it stands for no image, or a video, camera or stream cannot be opened.
+        ValueError: there are no images, or a video, camera or stream cannot be opened.
     """
     if isinstance(source, (str, os.PathLike)):
         kind = kind_of(source, otherwise="video")
@@ -78,13 +78,13 @@ def read_each(
     """Read images.
 
     Args:
-        given: each with its number, for messages about what has no name.
-        skip: log what cannot be read, and leave it out.
+        given: images, each with its number, for messages about images without a name.
+        skip: log and skip images that cannot be read.
         max_pixels: see `read`.
 
     Raises:
-        OSError: one is not there, or cannot be fetched.
-        ValueError: one is no image.
+        OSError: an image does not exist, or cannot be fetched.
+        ValueError: an item is not an image.
     """
     for number, each in given:
         try:
@@ -117,14 +117,14 @@ def _each(given: Iterable[object]) -> Generator[object, None, None]:
 
 
 def _copies(given: Iterable[object]) -> Generator[object, None, None]:
-    """Yield what an iterator gives, which may use one array or the like for every image."""
+    """Yield copies of an iterator's images, as it may reuse one array for every image."""
     for each in given:
         if isinstance(each, Tensor):
             yield each.detach().clone()
         elif isinstance(each, (np.ndarray, bytearray)):
             yield each.copy()
         elif isinstance(each, PilImage.Image):
-            with suppress(OSError):  # of a damaged file, told where it is read
+            with suppress(OSError):  # a damaged file is reported when it is read
                 each = each.copy()
             yield each
         else:

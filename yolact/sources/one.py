@@ -1,4 +1,4 @@
-"""One image, in any of the ways in which Python programs hold one."""
+"""One image, in any of the forms that Python programs use."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ ACCEPTED = (
 
 
 class SourceImage(NamedTuple):
-    """One image, and where it comes from.
+    """One image, and its source.
 
     Attributes:
         image: (H, W, 3) uint8 RGB.
-        source: its path or address; "" for one that was in memory.
-        is_file: it can be read again from its path.
+        source: path or address of the image; "" for an image in memory.
+        is_file: whether the image can be read again from its path.
         seconds: time of a frame in its video.
     """
 
