@@ -42,8 +42,8 @@ _CLASS_LAYERS = {
     "network.roi_heads.box_predictor.bbox_pred": (1, 4),
     "network.roi_heads.mask_predictor.mask_fcn_logits": (1, 1),
 }
-"""Layers with channels for each class: the number of classes before the first foreground class,
-which is the background; the number of channels per class."""
+"""Layers with channels for each class, in the first layer for each anchor: the number of classes
+before them, which is the background; the number of channels per class."""
 
 
 def load_start_weights(

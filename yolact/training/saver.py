@@ -1,4 +1,4 @@
-"""Checkpoints of a training run: written, and gone on from."""
+"""Checkpoints of a training run: writing and resuming."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ class Saver:
     """Writes the checkpoints of one run.
 
     Args:
-        folder: where to.
-        name: of the run, in the names of its files.
-        learner: what is stored; read at each save.
-        keep_latest: delete the previous checkpoint of this run after each save ...
-        keep_latest_interval: ... except those at multiples of this many iterations.
+        folder: folder for the checkpoints.
+        name: name of the run, in the names of its files.
+        learner: the learner to store, in its state at each save.
+        keep_latest: after each save, delete the previous checkpoint of this run.
+        keep_latest_interval: with `keep_latest`, keep those at multiples of this iteration.
     """
 
     def __init__(
@@ -51,10 +51,10 @@ class Saver:
         self._superseded: list[Path] = []
 
     def resume_from(self, path: Path) -> None:
-        """With `keep_latest`, let the next checkpoint take the place of a resumed one.
+        """With `keep_latest`, let the next checkpoint replace the resumed one.
 
-        It also takes that of those after it, of steps that are given up. Without `keep_latest`
-        they stay, and `latest` means them until the run is past them.
+        It also replaces later checkpoints, whose steps are discarded. Without `keep_latest` these
+        stay, and `latest` refers to them until the run is past them.
         """
         resumed = CheckpointName.parse(path)
         if resumed is None or resumed.run != self.name or not self.folder.exists():
@@ -68,7 +68,7 @@ class Saver:
         self._superseded = [n.path for n in names if n.iteration >= last]
 
     def warn_of_later_checkpoints(self) -> None:
-        """Warn of checkpoints under this name that are further than the run, and stay."""
+        """Warn of checkpoints under this name that are ahead of the run and stay."""
         going = self._superseded if self.keep_latest else []
         for path in find_checkpoints(self.folder, self.name)[-1:]:
             name = CheckpointName.parse(path)
@@ -80,10 +80,10 @@ class Saver:
                 )
 
     def save(self, again: bool = False) -> Path:
-        """Write a regular checkpoint, and delete the previous one where asked to.
+        """Write a regular checkpoint, and delete the previous one if `keep_latest`.
 
         Args:
-            again: also when that of this iteration is written already.
+            again: write even if this iteration's checkpoint exists already.
         """
         path, previous = self._path(), self._previous
         if path == previous:
@@ -96,14 +96,14 @@ class Saver:
         return path
 
     def try_save(self) -> None:
-        """Save, but go on training where the disk is full: there will be another checkpoint."""
+        """Save, but continue training if the disk is full: there will be another checkpoint."""
         try:
             self.save()
         except OSError as error:
             logger.warning("%s; training goes on, and saves again later", error)
 
     def save_interrupted(self) -> Path:
-        """Write a checkpoint for `--resume=interrupt`, in place of older ones."""
+        """Write a checkpoint for `--resume=interrupt`, replacing older ones."""
         path = self._write(self._path(interrupted=True))
         if distributed.rank() == 0:
             for old in find_checkpoints(self.folder, self.name, interrupted=True):
@@ -129,9 +129,9 @@ class Saver:
                 logger.warning("%s; training goes on", error)
 
     def _delete(self, old: Path) -> None:
-        """Delete an earlier checkpoint, where only the latest is to be kept.
+        """Delete an earlier checkpoint, if only the latest is to be kept.
 
-        The first process does, for only it knows that the new one is written.
+        Only the first process does so, as only it knows that the new one is written.
         """
         name, interval = CheckpointName.parse(old), self.keep_latest_interval
         goes = self.keep_latest and distributed.rank() == 0
@@ -151,11 +151,11 @@ class Saver:
 
 
 def lock_run(options: TrainOptions) -> RunLock:
-    """Take the name of a run, and sweep up what killed runs left half-written in its folders.
+    """Lock the name of a run, and delete half-written files of killed runs in its folders.
 
     Raises:
         OSError: the folder cannot be written to.
-        UsageError: another process trains under this name there.
+        UsageError: another process is training under this name there.
     """
     folder, name = options.save_folder, options.name
     folder.mkdir(parents=True, exist_ok=True)
@@ -167,10 +167,10 @@ def lock_run(options: TrainOptions) -> RunLock:
 
 
 def make_saver(options: TrainOptions, learner: Learner) -> Saver:
-    """Make the saver, sure that its folder can be written to before hours are spent.
+    """Make the saver, and check before training that its folder can be written to.
 
     Raises:
-        OSError: it cannot.
+        OSError: the folder cannot be written to.
     """
     folder = options.save_folder
     folder.mkdir(parents=True, exist_ok=True)
@@ -184,7 +184,7 @@ def make_saver(options: TrainOptions, learner: Learner) -> Saver:
 
 
 def _state_of(learner: Learner) -> dict[str, object]:
-    """Return what a checkpoint holds beside its model, for `restore`."""
+    """Return the state that a checkpoint has in addition to its model, for `restore`."""
     state: dict[str, object] = {
         **vars(learner.progress),
         "optimizer": learner.optimizer.state_dict(),
@@ -200,11 +200,11 @@ def _state_of(learner: Learner) -> dict[str, object]:
 
 
 def restore(checkpoint: Checkpoint, learner: Learner, start_iteration: int = -1) -> None:
-    """Bring a learner and the random numbers back to where a checkpoint was written.
+    """Restore the state of a learner and the random numbers from a checkpoint.
 
     Args:
-        checkpoint: one of a run; an official file has no such state, only an iteration in its name.
-        learner: whose model and average have the checkpoint's weights already.
+        checkpoint: of a run; an official file has no such state, only an iteration in its name.
+        learner: its model and average already have the checkpoint's weights.
         start_iteration: iteration to count from instead; 0 starts a new run from these weights.
 
     Raises:
@@ -255,7 +255,7 @@ def _progress(checkpoint: Checkpoint) -> Progress:
 
 
 def _count(state: dict[str, Any], name: str, default: int) -> int:
-    """Return a number of steps or the like, which may be anything in a stranger's file."""
+    """Return a count, such as of steps, which may be any value in an untrusted file."""
     count = int(state.get(name, default))
     if not min(default, 0) <= count <= _MAX_COUNT:
         raise ValueError(f"{name}={count}: expected 0 to {_MAX_COUNT}")
@@ -263,10 +263,10 @@ def _count(state: dict[str, Any], name: str, default: int) -> int:
 
 
 def load_scaler(scaler: GradScaler, state: dict[str, Any]) -> None:
-    """Load the scale of gradients, but keep how it changes.
+    """Load the gradient scale, but keep the settings of its changes.
 
     Raises:
-        ValueError: it is none.
+        ValueError: the state is invalid.
     """
     scale, tracker = float(state["scale"]), _count(state, "_growth_tracker", 0)
     if not 0 < scale < math.inf:

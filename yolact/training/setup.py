@@ -1,4 +1,4 @@
-"""Everything that a training run works on, made from its configuration and its options."""
+"""Set up a training run from its configuration and its options."""
 
 from __future__ import annotations
 
@@ -62,22 +62,22 @@ _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4  # of malloc.h
 
 @dataclass
 class Session:
-    """Everything that the loop works on.
+    """Everything that the training loop works on.
 
     Attributes:
-        options: of the run.
+        options: options of the run.
         learner: the model in training, and its progress.
-        parallel: the model as it is called for its losses, see `loss_function`.
-        train_data: to learn from.
-        val_data: to validate on, if there is to be a validation.
+        parallel: the function for the model's losses, see `loss_function`.
+        train_data: training data.
+        val_data: validation data; None for no validation.
         saver: writes checkpoints.
         log: the log file.
-        files: results.csv, curves and pictures; None where none are wanted.
-        console: the line on the terminal.
-        evaluator: of the last validation.
-        trend: of the losses.
-        diagnosed: whether it was said why nothing is found.
-        lock: holds the run's name; None in processes that help.
+        files: results.csv, curves and pictures; None if not wanted.
+        console: the progress line on the terminal.
+        evaluator: evaluator of the last validation.
+        trend: trend of the losses.
+        diagnosed: whether the reason for finding nothing was already reported.
+        lock: lock on the run's name; None in secondary processes.
     """
 
     options: TrainOptions
@@ -95,7 +95,7 @@ class Session:
     lock: RunLock | None = None
 
     def loader(self) -> DataLoader[tuple[Tensor, Target]]:
-        """Make the loader of the batches from the present iteration on."""
+        """Make the loader of batches from the current iteration on."""
         config = self.learner.config
         return build_train_loader(
             training_data(self.train_data, config, config.train.seed),
@@ -107,7 +107,7 @@ class Session:
         )
 
     def record_step(self, losses: dict[str, float], learning_rate: float, seconds: float) -> None:
-        """Show and log a step: its weighted losses, the rate in force, how long it took."""
+        """Show and log a step: its weighted losses, learning rate and duration."""
         epoch, iteration = self.learner.epoch, self.learner.progress.iteration
         self.console.update(losses, seconds)
         self.trend.add(losses)
@@ -125,7 +125,7 @@ class Session:
             )
 
     def record_validation(self, metrics: CocoMetrics, seconds: float) -> None:
-        """Log a validation, and draw the curves anew."""
+        """Log a validation, and redraw the curves."""
         epoch, iteration = self.learner.epoch, self.learner.progress.iteration
         self.log.validation(
             metrics.box.overlaps,
@@ -138,7 +138,7 @@ class Session:
             self.files.validation(metrics, epoch, iteration)
 
     def close(self) -> None:
-        """Leave the line on the terminal as it stands, and write TensorBoard's last events."""
+        """Close the progress line, and write TensorBoard's last events."""
         self.console.close()
         if self.files is not None:
             self.files.close()
@@ -153,12 +153,12 @@ class Session:
 
 
 def set_up(config: Config, options: TrainOptions, checkpoint: Checkpoint | None = None) -> Session:
-    """Make everything that the loop works on.
+    """Make everything that the training loop works on.
 
     Args:
-        config: its classes give way to the dataset's.
-        options: the rest of what is wanted.
-        checkpoint: to go on from, or to take weights from, see `TrainOptions.resume`.
+        config: its classes are replaced by the dataset's.
+        options: all other options of the run.
+        checkpoint: to continue from, or to take weights from, see `TrainOptions.resume`.
 
     Raises:
         UsageError: configuration, options, data and processes do not fit together.
@@ -215,10 +215,10 @@ def set_up(config: Config, options: TrainOptions, checkpoint: Checkpoint | None 
 
 
 def new_model(config: Config) -> AnySegmenter:
-    """Build a model with random weights, and try a backbone of timm's at the input's size.
+    """Build a model with random weights, and test a timm backbone at the input's size.
 
     Raises:
-        ValueError: it takes no images of this size.
+        ValueError: the backbone does not accept images of this size.
     """
     model = build_model(config)
     if config.model.backbone.startswith(TIMM_PREFIX):
@@ -228,19 +228,19 @@ def new_model(config: Config) -> AnySegmenter:
 
 
 def avoid_faulty_kernels() -> None:
-    """Keep oneDNN from its newest kernels, before its first operator.
+    """Disable oneDNN's newest kernels; to be called before its first operator.
 
-    By them a Xeon's gradients in bfloat16 are not always finite (PyTorch 2.14). Processors without
-    AMX have nothing that is left out, and a limit that was set beforehand stays.
+    With them, a Xeon's gradients in bfloat16 are not always finite (PyTorch 2.14). Processors
+    without AMX lose nothing, and a limit that is already set is kept.
     """
     os.environ.setdefault("ONEDNN_MAX_CPU_ISA", "AVX512_CORE_AMX")
 
 
 def disable_malloc_trim() -> None:
-    """Let the allocator of GNU's C library keep what a step frees for the next one.
+    """Let the allocator of GNU's C library keep freed memory for the next step.
 
-    By itself it returns large blocks at once, and the system fills each page of new ones with
-    zeros: a quarter of the processor time of a step. Other libraries are left as they are.
+    By default it returns large blocks at once, and the system zeroes each page of new ones, which
+    costs a quarter of a step's processor time. Other C libraries are not affected.
     """
     if platform.libc_ver()[0] == "glibc":
         library = ctypes.CDLL(None)
@@ -249,11 +249,11 @@ def disable_malloc_trim() -> None:
 
 
 def open_training_data(config: Config, checkpoint: Checkpoint | None, resume: bool) -> Dataset:
-    """Open the training split, its classes in the order that a checkpoint has learned.
+    """Open the training split, with its classes in a checkpoint's order.
 
     Raises:
-        ValueError: there is nothing in it to learn.
-        FileNotFoundError: there are no such files.
+        ValueError: there are no objects to learn in it.
+        FileNotFoundError: its files do not exist.
     """
     name = config.dataset
     try:
@@ -273,11 +273,11 @@ def open_training_data(config: Config, checkpoint: Checkpoint | None, resume: bo
 def open_validation_data(
     config: Config, options: TrainOptions, categories: Categories
 ) -> Dataset | None:
-    """Open the validation split, unless none is wanted; without one, say so and go on.
+    """Open the validation split, unless none is wanted; if there is none, log this.
 
     Raises:
-        UsageError: there is none to be patient with.
-        ValueError: the one that `--val` asks for cannot be opened.
+        UsageError: `--patience` is given, but there is no validation split.
+        ValueError: the dataset of `--val` cannot be opened.
     """
     data, mend = None, "--val=0.2 holds out a fifth of the images, --val=path names others"
     if options.validation_size > 0:
@@ -302,7 +302,7 @@ def open_validation_data(
 
 
 def fit_schedule(train: TrainConfig, options: TrainOptions, images: int) -> TrainConfig:
-    """Fit a schedule to a dataset of so many images, as far as the options ask for it.
+    """Fit a schedule to the number of images, if the options ask for it.
 
     Raises:
         UsageError: the processes cannot share the batch.
@@ -316,15 +316,15 @@ def fit_schedule(train: TrainConfig, options: TrainOptions, images: int) -> Trai
 
 
 def freeze_parts(model: AnySegmenter, options: TrainOptions, train: TrainConfig) -> None:
-    """Freeze a backbone without a rate, and batch norm that would see too few images at once.
+    """Freeze a backbone with rate 0, and batch norm that would get too few images at a time.
 
     Args:
-        model: to be trained.
-        options: tell how batches are split.
-        train: the batches are of all processes.
+        model: model to be trained.
+        options: determine how batches are split.
+        train: its batch size is that of all processes together.
 
     Raises:
-        UsageError: the batch cannot be split so.
+        UsageError: the batch cannot be split that way.
     """
     if train.backbone_rate == 0:
         model.freeze_backbone()
@@ -344,7 +344,7 @@ def freeze_parts(model: AnySegmenter, options: TrainOptions, train: TrainConfig)
 def loss_function(
     model: AnySegmenter, config: Config, options: TrainOptions
 ) -> nn.Module | RecordedLosses:
-    """Return what to call for a model's losses: the model, shared with others, or recorded."""
+    """Return a function for a model's losses: the model, in parallel with others, or recorded."""
     parallel = distributed.wrap_parallel(model, unused_parameters=config.model.mask_rescoring)
     is_whole = parallel is model and len(options.batch_parts(config.train.batch_size)) == 1
     if is_whole and not config.train.multi_scale and can_record(model):
@@ -358,7 +358,7 @@ def writes_logs(options: TrainOptions) -> bool:
 
 
 def make_logs(options: TrainOptions, learner: Learner) -> tuple[TrainingLog, RunFiles | None]:
-    """Open the log, and results.csv with what is beside it; without `--log`, neither is kept."""
+    """Open the log, and results.csv with the files beside it; without `--log`, neither."""
     config, iteration = learner.config, learner.progress.iteration
     path, files = None, None
     if writes_logs(options):
@@ -372,7 +372,7 @@ def make_logs(options: TrainOptions, learner: Learner) -> tuple[TrainingLog, Run
 
 
 def plan(learner: Learner, precision: str) -> str:
-    """Say how long a run will be, and how it is computed."""
+    """Describe the length of a run, and how it is computed."""
     config = learner.config
     steps, size = config.train.max_iterations, config.train.batch_size
     return (

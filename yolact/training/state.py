@@ -23,9 +23,9 @@ class Progress:
         iteration: steps taken.
         best_ap: the best mask AP of a validation, in percent.
         validated: the iteration of the last validation.
-        skipped: steps whose losses or gradients were not finite.
-        stale: validations since the best one.
-        bad_steps: steps in a row, up to now, that were not finite.
+        skipped: number of steps whose losses or gradients were not finite.
+        stale: number of validations since the best one.
+        bad_steps: number of latest steps in a row that were not finite.
     """
 
     iteration: int = 0
@@ -38,17 +38,17 @@ class Progress:
 
 @dataclass
 class Learner:
-    """A model in training, with all that a checkpoint holds of it.
+    """A model in training, with all its state that a checkpoint stores.
 
     Attributes:
         config: stored in every checkpoint.
-        model: that is trained.
-        optimizer: of its parameters.
-        images_per_epoch: of the training set.
-        average: of its weights, or None. Where there is one, it is what is evaluated and what a
-            checkpoint holds as its model; the weights themselves are kept beside the optimiser.
-        scaler: of the gradients, see `gradient_scaler`.
-        progress: how far it has come.
+        model: the model that is trained.
+        optimizer: optimiser of its parameters.
+        images_per_epoch: number of training images.
+        average: average of its weights, or None. If there is one, it is evaluated and stored as the
+            checkpoint's model; the weights themselves are stored beside the optimiser.
+        scaler: scaler of the gradients, see `gradient_scaler`.
+        progress: progress of the run.
     """
 
     config: Config
@@ -61,7 +61,7 @@ class Learner:
 
     @property
     def evaluated_model(self) -> AnySegmenter:
-        """The model to validate and to keep: the averaged one, where there is an average."""
+        """The model to validate and to save: the average, if there is one."""
         if self.average is None:
             return self.model
         return cast(AnySegmenter, self.average.module)
@@ -73,7 +73,7 @@ class Learner:
 
 
 class StepSnapshot:
-    """What a step changes before it is known to count: batch statistics, random numbers."""
+    """A copy of the state that a step changes before it is accepted: batch statistics, RNGs."""
 
     def __init__(self, model: AnySegmenter) -> None:
         self._statistics = [(buffer, buffer.clone()) for buffer in model.buffers()]
@@ -84,13 +84,13 @@ class StepSnapshot:
 
     @torch.no_grad()
     def restore_statistics(self) -> None:
-        """Make batch norm forget the step."""
+        """Undo the step's update of the batch norm statistics."""
         for buffer, before in self._statistics:
             buffer.copy_(before)
 
     @contextmanager
     def restored_on_error(self) -> Iterator[None]:
-        """Restore all where an error ends a step, for the next run takes the same step again."""
+        """Restore all state if an error ends a step, as a resumed run repeats this step."""
         try:
             yield
         except BaseException:

@@ -1,4 +1,4 @@
-"""Validation while training: when, on which images, and what is kept of it."""
+"""Validation during training: when, on which images, and with which results."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ VALIDATION_EPOCHS, MAX_VALIDATIONS = 2, 20  # unless `validation_epoch` says oth
 
 
 def warn_of_crowded_images(session: Session) -> None:
-    """Warn of validation images with more objects than are kept, or than an AP counts."""
+    """Warn of validation images with more objects than are kept, or than the AP counts."""
     data = session.val_data
     if data is None:
         return
@@ -47,7 +47,7 @@ def warn_of_crowded_images(session: Session) -> None:
 
 
 def validation_due(session: Session) -> bool:
-    """Tell whether the last step completed a period after which to validate."""
+    """Tell whether a validation is due after the last step."""
     epochs, train = session.options.validation_epoch, session.learner.config.train
     if session.val_data is None or (epochs is not None and epochs < 1):
         return False
@@ -59,7 +59,7 @@ def validation_due(session: Session) -> bool:
 
 
 def patience_ended(session: Session) -> bool:
-    """Tell whether so many validations have brought no better AP as the run waits for."""
+    """Tell whether the last `patience` validations brought no better AP."""
     patience, stale = session.options.patience, session.learner.progress.stale
     if not patience or stale < patience:
         return False
@@ -68,7 +68,7 @@ def patience_ended(session: Session) -> bool:
 
 
 def validation_missed(session: Session) -> bool:
-    """Tell whether a validation was due after the last step, and broken off by the end of a run."""
+    """Tell whether a validation was due after the last step, but interrupted by a run's end."""
     progress = session.learner.progress
     return progress.iteration > max(progress.validated, 0) and validation_due(session)
 
@@ -76,23 +76,23 @@ def validation_missed(session: Session) -> bool:
 def validate(session: Session, stop: Event) -> CocoMetrics | None:
     """Evaluate on the validation images, print and record it, and keep the best weights.
 
-    The score of the best F1 becomes that from which the model shows what it finds.
+    The score with the best F1 becomes the model's score threshold for shown detections.
 
     Args:
         session: with or without validation images.
-        stop: ends it after the present image.
+        stop: ends the validation after the current image.
 
     Returns:
-        What the images score; None without images.
+        The metrics; None without validation images.
 
     Raises:
-        Stopped: it was asked to.
+        Stopped: `stop` was set.
     """
     data, learner = session.val_data, session.learner
     if data is None:
         return None
     precision = session.options.precision
-    # An AP is a number that others compare with: left open, it is computed in float32.
+    # An AP must be comparable with others: with "auto", it is computed in float32.
     predictor = Predictor(learner.evaluated_model, "float32" if precision == "auto" else precision)
 
     def predict(image: Image) -> Detections:
@@ -109,7 +109,7 @@ def validate(session: Session, stop: Event) -> CocoMetrics | None:
         limit = scored_detections(learner.config.detect)
         evaluator = CocoEvaluator(data.coco, data.categories.category_ids, merged, limit)
         metrics = evaluator.summarize()
-        if distributed.rank() == 0:  # before anything that a full disk can stop
+        if distributed.rank() == 0:  # before anything that can fail on a full disk
             print(format_table(metrics), flush=True)
         session.evaluator = evaluator
         learner.progress.validated = learner.progress.iteration
@@ -127,7 +127,7 @@ def validate(session: Session, stop: Event) -> CocoMetrics | None:
 
 
 def log_diagnosis(session: Session, data: Dataset, evaluator: CocoEvaluator) -> None:
-    """Say once in a run what may be wrong, if a validation finds nothing."""
+    """Log once in a run what may be wrong, if a validation finds nothing."""
     if session.diagnosed or not finds_nothing(evaluator.summarize()):
         return
     session.diagnosed = True
@@ -146,19 +146,19 @@ def log_diagnosis(session: Session, data: Dataset, evaluator: CocoEvaluator) -> 
 
 
 def with_best_threshold(config: Config, scores: Scores) -> Config:
-    """Set the score from which detections are shown to that of the best F1, if any are right."""
+    """Set the score threshold of shown detections to that of the best F1, if any is correct."""
     if not scores.overlaps["all"] > 0:
         return config
     return replace(config, score_threshold=best_threshold(scores.matches))
 
 
 def main_scores(metrics: CocoMetrics) -> Scores:
-    """Return the scores of masks, or, where no validation image has an outline, those of boxes."""
+    """Return the scores of masks, or of boxes if no validation image has an outline."""
     return metrics.main(not math.isnan(metrics.mask.overlaps["all"]))
 
 
 def images_to_validate(data: Dataset, count: int) -> list[int]:
-    """Return the indices of those of the first `count` images that are this process's."""
+    """Return the indices of this process's share of the first `count` images."""
     chosen = eval_order(data.image_ids)[:count]
     return chosen[distributed.rank() :: distributed.world_size()]
 
@@ -174,7 +174,7 @@ def report_validation(session: Session, weights: Path) -> Path | None:
 
 
 def _draw(folder: Path, data: Dataset, predict: Callable[[Image], Detections]) -> None:
-    """Draw a few validation images; without room for the picture, training goes on."""
+    """Draw a few validation images; if there is no disk space for it, training continues."""
     try:
         write_validation_pictures(folder, data, predict)
     except OSError as error:
