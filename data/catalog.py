@@ -47,10 +47,10 @@ class DatasetPaths:
     """The files of a dataset.
 
     Attributes:
-        name: what the user called it, or the last part of the path.
-        train: None if there is no training split.
-        val: None if there is no validation split.
-        val_share: of the training images, which are held out to be the validation split.
+        name: the user's name for it, or the last part of the path.
+        train: training split; None if there is none.
+        val: validation split; None if there is none.
+        val_share: share of the training images that is held out as the validation split.
     """
 
     name: str
@@ -117,14 +117,14 @@ def open_dataset(
 
     Args:
         name: as in `resolve_dataset`; "shapes" for generated scenes.
-        split: which part. A dataset that has only one serves it for both.
+        split: "train" or "val". A dataset with a single split uses it for both.
         categories: classes of a trained model, to which labels are matched.
-        length: scenes to generate, for "shapes" alone.
-        options: how to take the files of the dataset.
+        length: number of scenes to generate, for "shapes" only.
+        options: how to use the annotations of the dataset.
 
     Raises:
         ValueError: no such dataset, or it lacks this split.
-        FileNotFoundError: its files are not there.
+        FileNotFoundError: its files do not exist.
     """
     if name == SHAPES:
         if options.val:
@@ -137,14 +137,14 @@ def open_dataset(
         return _opened(part, content, categories, options)
     whole = _opened(part, content, None, options)
     held = {whole.image_ids[index] for index in held_out(whole, paths.val_share)}
-    # Which images are left may depend on the classes that count, so it is the ids that are kept.
+    # The remaining images may depend on the classes that count, so the ids are kept.
     data = whole if categories is None else _opened(part, content, categories, options)
     wanted = split == "val"
     return data.part([i for i, key in enumerate(data.image_ids) if (key in held) == wanted])
 
 
 def _content_of(paths: SplitPaths) -> dict[str, object] | None:
-    """Read annotations of any format but COCO's own, whose reader does that by itself."""
+    """Read annotations of any format except COCO's, which its own reader reads."""
     if paths.format == "coco":
         return None
     content, problems = read_split(paths)
@@ -164,7 +164,7 @@ def _opened(
 
 
 def has_one_split(name: str, options: DataOptions = DEFAULT_OPTIONS) -> bool:
-    """Tell whether the same images serve for training and validation; see `open_dataset`.
+    """Tell whether training and validation use the same images; see `open_dataset`.
 
     Raises:
         ValueError: no such dataset.
@@ -175,17 +175,17 @@ def has_one_split(name: str, options: DataOptions = DEFAULT_OPTIONS) -> bool:
 def resolve_dataset(name_or_path: str, options: DataOptions = DEFAULT_OPTIONS) -> DatasetPaths:
     """Find a dataset by its catalogued name, its folder, or its annotation file.
 
-    A folder of COCO's format holds `annotations/instances_train.json` and `instances_val.json` with
-    the images in `train` and `val`, or the like, see `data.formats.splits`; or one annotation file
-    with the images beside it or in `images`; for other formats see `data.formats.recognise`.
-    Annotations that are not split in two serve both training and validation.
+    A folder in COCO's format contains `annotations/instances_train.json` and `instances_val.json`,
+    with the images in `train` and `val`, or similar names, see `data.formats.splits`; or one
+    annotation file with the images beside it or in `images`; for other formats see
+    `data.formats.recognise`. Annotations without a split are used for training and validation.
 
     Args:
         name_or_path: a catalogued name, a folder, a JSON file, CVAT's XML, or YOLO's data.yaml.
-        options: may name a validation split, or a share of the training images to be one.
+        options: may name a validation split, or a share of the training images to use as one.
 
     Raises:
-        ValueError: none of these is found; the message lists what was expected.
+        ValueError: nothing is found; the message lists what was expected.
     """
     paths = _found(name_or_path)
     if options.val_share is not None:

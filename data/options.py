@@ -11,18 +11,18 @@ BoxesOnly = Literal["use", "ignore", "skip"]
 
 @dataclass(frozen=True)
 class DataOptions:
-    """How to take a dataset.
+    """How to use the annotations of a dataset.
 
     Attributes:
         val: the validation images: the name of another dataset, or a share of the training images
             such as "0.2"; empty for the dataset's own.
-        crowd: objects marked as crowds are ignored, so neither learned nor taken for background; or
-            they are "objects" like all others, for tools that mark what is none.
-        boxes_only: objects with a box but no outline are of use for boxes and classes; or
-            "ignore" takes them for crowds, and "skip" leaves out the images that have any.
+        crowd: "ignore" objects marked as crowds, so that they are neither learned nor taken for
+            background; or use them as "objects" like all others, if a tool marks them wrongly.
+        boxes_only: "use" objects with a box but no outline for boxes and classes; "ignore" them
+            like crowds; or "skip" the images that have any.
 
     Raises:
-        ValueError: a value that is none of these.
+        ValueError: another value.
     """
 
     val: str = ""

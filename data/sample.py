@@ -24,15 +24,15 @@ class RunLengths(TypedDict):
 
 
 Polygons = list[list[float]]
-"""Flat x, y, x, y, ... lists in pixels; a pixel is inside if it is inside any of them. None at all
-stand for an object of which only the box is known."""
+"""Flat x, y, x, y, ... lists in pixels; a pixel is inside if it is inside any of them. An empty
+list stands for an object of which only the box is known."""
 
 Outline = Polygons | RunLengths | NDArray[np.bool_]
 """The outline of an object; an array is an (H, W) bitmap."""
 
 
 def has_mask(outline: Outline) -> bool:
-    """Tell whether more than the box of an object is known."""
+    """Tell whether an object has an outline, and not only a box."""
     return not isinstance(outline, list) or bool(outline)
 
 
@@ -93,7 +93,7 @@ class Dataset(Protocol):
 
     @property
     def coco(self) -> COCO:
-        """The ground truth as pycocotools takes it."""
+        """The ground truth for pycocotools."""
         ...
 
     def __len__(self) -> int: ...
@@ -107,5 +107,5 @@ class Dataset(Protocol):
         ...
 
     def annotations(self, index: int) -> list[Annotation]:
-        """Return the objects of an image in COCO's form."""
+        """Return the objects of an image in COCO's format."""
         ...
