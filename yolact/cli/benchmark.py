@@ -57,7 +57,7 @@ def measure_speed(args: argparse.Namespace) -> None:
     """Time one or several models, engines and precisions in turn."""
     chosen = [(each, *choose_model(each)) for each in compared(args)]
     images = benchmark_images(args, chosen[0][2])
-    if len(images) <= WARM_UP:  # they would only warm up
+    if len(images) <= WARM_UP:  # all would be warm-up
         images = [*images[:1] * WARM_UP, *images]
     variants = []
     for each, checkpoint, config in chosen:
@@ -66,7 +66,7 @@ def measure_speed(args: argparse.Namespace) -> None:
         except ValueError as error:
             if args.benchmark != "all":
                 raise
-            logger.warning("left out: %s", error)  # what this machine or model cannot do
+            logger.warning("left out: %s", error)  # not possible on this machine or model
     if not variants:
         raise ValueError("nothing that can be measured here")
     report = benchmark(variants, images, benchmark_thresholds(args), args.batch_sizes)
@@ -79,7 +79,7 @@ def measure_speed(args: argparse.Namespace) -> None:
 def compared(args: argparse.Namespace) -> list[argparse.Namespace]:
     """Return the arguments of every variant that a benchmark compares.
 
-    A single --compare is compared with the flags as given.
+    A single --compare is compared with the unchanged flags.
 
     Raises:
         UsageError: --compare with something that cannot be compared.
@@ -102,7 +102,7 @@ def _changed(args: argparse.Namespace, text: str) -> argparse.Namespace:
 
 
 def variant(args: argparse.Namespace, checkpoint: Checkpoint, config: Config) -> Variant:
-    """Prepare one of the things that a benchmark compares."""
+    """Prepare one of the variants that a benchmark compares."""
     engine = engine_for(args, checkpoint, config)
     predictor = load_predictor(args, checkpoint, config, engine)
     label = f"{'/'.join(checkpoint.path.parts[-2:])}: {engine.name}, {engine.precision}"

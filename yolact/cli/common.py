@@ -39,7 +39,7 @@ _LONGEST_ERROR = 2000  # letters
 
 
 class HelpFormatter(argparse.RawDescriptionHelpFormatter, argparse.ArgumentDefaultsHelpFormatter):
-    """Keep the examples as written and show defaults that say something."""
+    """Keep the examples as written, and show only informative defaults."""
 
     def _get_help_string(self, action: argparse.Action) -> str | None:
         if action.default in (None, [], argparse.SUPPRESS) or action.nargs == 0:
@@ -48,10 +48,10 @@ class HelpFormatter(argparse.RawDescriptionHelpFormatter, argparse.ArgumentDefau
 
 
 def str2bool(text: str) -> bool:
-    """Read yes/no as the original's flags do.
+    """Parse a yes/no value as the original's flags do.
 
     Raises:
-        argparse.ArgumentTypeError: neither.
+        argparse.ArgumentTypeError: the text is neither.
     """
     if text.lower() in ("yes", "true", "t", "1", "y", "on"):
         return True
@@ -75,10 +75,10 @@ def flag(
     """Describe one flag.
 
     Args:
-        names: separated by blanks; the first names the attribute.
-        help: one line.
-        type: of its value; bool for a flag without one, which switches something on.
-        default: its value when absent.
+        names: names separated by spaces; the first one names the attribute.
+        help: help text.
+        type: type of its value; bool for a flag without a value that switches something on.
+        default: value if the flag is absent.
         switch: for a flag without a value: the attribute, True by default, that it switches off.
         more: passed to argparse.
     """
@@ -86,7 +86,7 @@ def flag(
         return names.split(), {"help": help, "dest": switch, "action": "store_false"}
     if type is bool:
         return names.split(), {"help": help, "action": "store_true"}
-    if type is str2bool:  # also without a value, as the original's
+    if type is str2bool:  # the value is optional, as in the original
         more = {"nargs": "?", "const": True, "metavar": "BOOL", **more}
     return names.split(), {"help": help, "type": type, "default": default, **more}
 
@@ -129,10 +129,10 @@ DATA = (
 
 
 class Parser(argparse.ArgumentParser):
-    """Tells a mistake in one line, without the list of all flags."""
+    """A parser that reports a mistake in one line, without the list of all flags."""
 
     def error(self, message: str) -> NoReturn:
-        """End the program, with the name that was probably meant."""
+        """Exit with a message, which suggests the flag that was probably meant."""
         unknown = message.removeprefix("unrecognized arguments: ").strip()
         if message.startswith("unrecognized") and unknown.startswith("-"):
             name = unknown.split()[0].split("=")[0]
@@ -153,7 +153,7 @@ class Parser(argparse.ArgumentParser):
 
 
 def make_parser(program: str, description: str | None) -> argparse.ArgumentParser:
-    """Return a parser without flags; abbreviations are not guessed."""
+    """Return a parser without flags; it does not accept abbreviations."""
     if sys.argv[0].startswith("yolact "):  # run as one of its commands
         program = sys.argv[0]
     return Parser(
@@ -169,14 +169,14 @@ def add_flags(parser: argparse.ArgumentParser, title: str, flags: Sequence[Flag]
 
 
 def at_least(args: argparse.Namespace, **least: int) -> None:
-    """Refuse numbers that are too small; one that is not given is None.
+    """Refuse numbers that are too small; ignore None, for a flag that is not given.
 
     Args:
-        args: of the command line.
-        least: flag -> its least value.
+        args: arguments of the command line.
+        least: flag -> its minimum.
 
     Raises:
-        UsageError: the first that is below.
+        UsageError: a value is below its minimum; the message has the first.
     """
     for name, bound in least.items():
         value = getattr(args, name)
@@ -185,10 +185,10 @@ def at_least(args: argparse.Namespace, **least: int) -> None:
 
 
 def writable_file(flag: str, path: Path | None) -> None:
-    """Refuse a file to write that is a folder, or lies below a file; None is none.
+    """Refuse an output file that is a folder, or lies below a file; None is accepted.
 
     Raises:
-        UsageError: so it is.
+        UsageError: it is a folder, or lies below a file.
     """
     if path is not None and path.is_dir():
         raise UsageError(f"{flag}={path}: expected a file, this is a folder")
@@ -197,10 +197,10 @@ def writable_file(flag: str, path: Path | None) -> None:
 
 
 def writable_folder(flag: str, path: Path) -> None:
-    """Refuse a folder to write to that is a file, or lies below one.
+    """Refuse an output folder that is a file, or lies below one.
 
     Raises:
-        UsageError: so it is.
+        UsageError: it is a file, or lies below one.
     """
     there = next((each for each in (path, *path.parents) if os.path.lexists(each)), Path())
     if not there.is_dir():
@@ -213,7 +213,7 @@ def add_machine_flags(parser: argparse.ArgumentParser) -> None:
 
 
 def with_data(config: Config, args: argparse.Namespace) -> Config:
-    """Set the dataset that the flags name, and how it is taken.
+    """Set the dataset that the flags name, and how its annotations are used.
 
     Raises:
         UsageError: an impossible value.
@@ -228,14 +228,14 @@ def with_data(config: Config, args: argparse.Namespace) -> Config:
 
 
 def options_for(dataset: str | None, config: Config) -> DataOptions:
-    """Return how a dataset is taken: as a configuration says if it is the same one."""
+    """Return how a dataset's annotations are used: as configured, if it is the same dataset."""
     if dataset is None or Path(dataset).resolve() == Path(config.dataset).resolve():
         return config.data
     return DataOptions()
 
 
 def device_name(args: argparse.Namespace) -> str:
-    """Return the device that the flags ask for."""
+    """Return the device that the flags choose."""
     return str(args.device) if args.cuda else "cpu"
 
 
@@ -256,7 +256,7 @@ def named_config(name: str) -> Config:
 
 
 def checkpoint_config(checkpoint: Checkpoint, name: str | None) -> Config:
-    """Return the configuration that a checkpoint holds, or the preset that the user names."""
+    """Return a checkpoint's own configuration, or the preset that the user names."""
     config = checkpoint.preset(named_config(name) if name else None)
     source = checkpoint.published
     if source and not name and preset_of_name(checkpoint.path) is None:
@@ -272,24 +272,24 @@ def checkpoint_config(checkpoint: Checkpoint, name: str | None) -> Config:
 
 
 def chosen_weights(flag: str, text: str, name: str | None = None) -> Path:
-    """Find a checkpoint by its path or name; 'latest' is the last one in `weights`.
+    """Find a checkpoint by its path or name; 'latest' is the newest one in `weights`.
 
     Args:
-        flag: whose value it is, for the message.
+        flag: the flag with this value, for messages.
         text: the value.
-        name: of the run whose last one it is; None for any.
+        name: name of the run for 'latest'; None for any run.
     """
     return newest_checkpoint(flag, text, Path("weights"), name) or resolve_weights(text)
 
 
 def newest_checkpoint(flag: str, text: str, folder: Path, name: str | None) -> Path | None:
-    """Find what 'latest' or 'interrupt' stands for.
+    """Find the checkpoint that 'latest' or 'interrupt' stands for.
 
     Args:
-        flag: whose value it is, for the message.
-        text: the value; anything else gives None.
-        folder: where runs keep their checkpoints.
-        name: of the run, which is its preset's unless given; None for any.
+        flag: the flag with this value, for messages.
+        text: the value; any other value gives None.
+        folder: folder of checkpoints.
+        name: name of the run, by default that of its preset; None for any run.
 
     Raises:
         UsageError: there is no such checkpoint.
@@ -317,7 +317,7 @@ def with_settings(config: Config, assignments: Sequence[str]) -> Config:
 def run_command(
     main: Callable[[Sequence[str] | None], None], argv: Sequence[str] | None = None
 ) -> int:
-    """Run a command; turn mistakes into one line on standard error and an exit code.
+    """Run a command; turn errors into one line on standard error and an exit code.
 
     Args:
         main: takes the arguments, by default those of the process.

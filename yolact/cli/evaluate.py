@@ -1,4 +1,4 @@
-"""An evaluation on a dataset: detect in its images, score, and write what was asked for."""
+"""Evaluate on a dataset: detect in its images, score, and write the requested files."""
 
 from __future__ import annotations
 
@@ -30,19 +30,19 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Outputs:
-    """The output of an evaluation, beside the tables that are printed.
+    """The outputs of an evaluation, in addition to the printed tables.
 
     Attributes:
-        masks: False scores boxes alone.
-        per_class: print the AP of every class, too.
+        masks: False scores only boxes.
+        per_class: also print the AP of every class.
         json: file for the metrics.
         report: folder for a page with images, tables and curves.
-        report_threshold: score that counts there; None for that of the best F1.
-        report_images: so many images are shown there at most.
-        coco_json: files for the boxes and for the masks, instead of any AP.
-        web_json: folder for the file of the original's web viewer, likewise.
-        order: of the images, where it is random.
-        tiles: how images were cut, where they were.
+        report_threshold: score threshold of the report; None for that of the best F1.
+        report_images: maximum number of images in the report.
+        coco_json: files for the boxes and for the masks, instead of an AP.
+        web_json: folder for the file of the original's web viewer, instead of an AP.
+        order: description of the order of images, if random.
+        tiles: description of the tiles, if any.
     """
 
     masks: bool = True
@@ -61,8 +61,8 @@ def validation_set(config: Config, trained: Config | None = None) -> Dataset:
     """Open the validation images of the configured dataset, with the labels of the model.
 
     Args:
-        config: of the evaluation.
-        trained: with which the model was trained; where these are its own images, that is said.
+        config: configuration of the evaluation.
+        trained: configuration of the training; if it used these images, a warning is logged.
     """
     try:
         classes = Categories.from_names(config.model.names)
@@ -90,20 +90,20 @@ def detect_in_dataset(
     progress: bool = True,
     on_image: Callable[[Image, Detections], None] | None = None,
 ) -> None:
-    """Detect in images of a dataset, but for those that the evaluator knows already.
+    """Detect in images of a dataset, except those that the evaluator already has.
 
     Args:
-        predictor: of the model.
+        predictor: predictor of the model.
         dataset: the images.
         evaluator: collects the detections.
         order: indices of the images.
-        score_threshold: detections that score lower are dropped.
-        tiling: how images are cut; None for not at all.
+        score_threshold: minimum score of detections.
+        tiling: how to cut images into tiles; None for no tiles.
         progress: show a bar.
         on_image: called with each image and its detections.
     """
     counted = Thresholds(score_threshold)
-    fast = predictor if tiling else predictor.for_many()  # tiles are many as they are
+    fast = predictor if tiling else predictor.for_many()  # tiles run in parallel already
     segment = make_segment(fast, counted, tiling)
     evaluate(
         lambda image: segment([image])[0],
@@ -119,10 +119,10 @@ def detect_in_dataset(
 def write_outputs(
     evaluator: CocoEvaluator, dataset: Dataset, config: Config, weights: Path, outputs: Outputs
 ) -> None:
-    """Print the metrics, or write the files that were asked for instead.
+    """Print the metrics, or write the requested files instead.
 
     Raises:
-        ValueError: files about an AP, but no annotations.
+        ValueError: files with an AP are requested, but there are no annotations.
     """
     if outputs.coco_json or outputs.web_json:
         _write_for_others(evaluator, dataset, config, outputs)

@@ -54,7 +54,7 @@ _DECIDING = (
 
 
 def choose_model(args: argparse.Namespace) -> tuple[Checkpoint, Config]:
-    """Read the checkpoint, and join its configuration with the flags.
+    """Read the checkpoint, and combine its configuration with the flags.
 
     Raises:
         UsageError: an unknown preset, setting, or impossible value.
@@ -76,7 +76,7 @@ def choose_model(args: argparse.Namespace) -> tuple[Checkpoint, Config]:
 
 
 def _refuse_prototypes(args: argparse.Namespace) -> None:
-    """Refuse the flags that ask for something of a model's prototypes."""
+    """Refuse the flags that need a model with prototypes."""
     asked = {
         "--no_crop": not args.crop,
         "--smooth_masks": args.smooth_masks,
@@ -89,12 +89,12 @@ def _refuse_prototypes(args: argparse.Namespace) -> None:
 
 
 def chosen_nms(fast: bool | None, cross_class: bool | None, own: Nms) -> Nms:
-    """Return the kind of suppression: the model's own, but for what the flags really say.
+    """Return the kind of suppression: the model's own, except for flags that are given.
 
     Args:
-        fast: --fast_nms; None where it is not given.
-        cross_class: --cross_class_nms; likewise.
-        own: the one that the model was saved with.
+        fast: --fast_nms; None if it is not given.
+        cross_class: --cross_class_nms; None if it is not given.
+        own: the kind that the model was saved with.
     """
     if fast is False:
         return "greedy"
@@ -104,10 +104,10 @@ def chosen_nms(fast: bool | None, cross_class: bool | None, own: Nms) -> Nms:
 
 
 def with_limits(args: argparse.Namespace, config: Config, dataset: Dataset) -> tuple[Config, int]:
-    """Fit the number of detections to the fullest image, unless the flags say it.
+    """Fit the limit of detections to the image with most objects, unless flags set it.
 
     Returns:
-        The configuration, and how many detections of an image and class an AP counts.
+        The configuration, and the number of detections per image and class that the AP counts.
     """
     said = ("detect.max_detections", "detect.top_k")
     if args.max_detections or any(text.strip().startswith(said) for text in args.set):
@@ -118,7 +118,7 @@ def with_limits(args: argparse.Namespace, config: Config, dataset: Dataset) -> t
 
 
 def mask_mode(args: argparse.Namespace) -> MaskMode:
-    """Return the kind of masks that the flags ask for."""
+    """Return the kind of masks that the flags choose."""
     if args.detect:
         return "none"
     if not args.crop:
@@ -127,10 +127,10 @@ def mask_mode(args: argparse.Namespace) -> MaskMode:
 
 
 def engine_for(args: argparse.Namespace, checkpoint: Checkpoint, config: Config) -> Engine:
-    """Decide how to run the network.
+    """Choose the engine for the network.
 
-    An AP is a number that others compare with, so left open it is computed in float32 whatever the
-    machine; an exported file runs on the CPU.
+    An AP must be comparable with others, so with "auto" it is computed in float32 on every machine;
+    an exported file runs on the CPU.
     """
     precision = args.precision
     for_people = args.image or args.images or args.video or args.benchmark
@@ -142,7 +142,7 @@ def engine_for(args: argparse.Namespace, checkpoint: Checkpoint, config: Config)
 def load_predictor(
     args: argparse.Namespace, checkpoint: Checkpoint, config: Config, engine: Engine | None = None
 ) -> Predictor:
-    """Load the model, and say how it will run: as the flags ask for, unless an engine is given."""
+    """Load the model, and log how it will run: by the flags, unless an engine is given."""
     engine = engine or engine_for(args, checkpoint, config)
     predictor = Predictor.from_parts(checkpoint, config, engine)
     predictor.model.mask_mode = mask_mode(args)
@@ -151,7 +151,7 @@ def load_predictor(
 
 
 def drawing(args: argparse.Namespace, color_by: Literal["class", "instance"] = "instance") -> Draw:
-    """Return the function that draws what the flags ask for."""
+    """Return the drawing function that the flags choose."""
     draw = draw_plain if args.engine == "plain" else draw_detections
     return partial(
         draw,
@@ -170,7 +170,7 @@ def origin_of(
     engine: Engine | None = None,
     images: str = "",
 ) -> Origin:
-    """Say where the detections of an evaluation come from; without an engine, as far as known."""
+    """Return the origin of an evaluation's detections; without an engine, as far as known."""
     dataset = Path(config.dataset)
     name = str(dataset.resolve()) if dataset.exists() else config.dataset
     taken = [f"{k}={v}" for k, v in vars(config.data).items() if v != getattr(DEFAULT_OPTIONS, k)]
@@ -189,9 +189,9 @@ def origin_of(
 
 
 def keep_noted_engine(args: argparse.Namespace, progress: Path) -> None:
-    """Take the engine and precision that a run began with, unless flags say others.
+    """Use the engine and precision that a run began with, unless flags set others.
 
-    Which is fast here is measured, and can come out otherwise the next time.
+    "auto" depends on a measurement, whose result can differ the next time.
     """
     noted = read_settings(progress) if args.resume else {}
     for name in ("engine", "precision"):
@@ -202,7 +202,7 @@ def keep_noted_engine(args: argparse.Namespace, progress: Path) -> None:
 def settings_of_run(
     args: argparse.Namespace, checkpoint: Checkpoint, config: Config, engine: Engine
 ) -> dict[str, object]:
-    """Return what decides the results of a folder or video, to resume it with nothing else."""
+    """Return the settings that determine the results of a folder or video, for resuming it."""
     settings = origin_of(args, checkpoint, config, engine).by_flags()
     del settings["--dataset"], settings[IMAGES]
     flags = {f"--{name}": getattr(args, name) for name in _DECIDING}
@@ -210,6 +210,6 @@ def settings_of_run(
 
 
 def version_of(video: str | None) -> list[int] | None:
-    """Return what tells a video from a later one of its name; None where it is no file."""
+    """Return size and time of a video file, to detect later changes; None if it is not a file."""
     path = local_path(parse_source(video)[0]) if video else None
     return stamp_of(path) if path is not None and path.is_file() else None

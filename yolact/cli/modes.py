@@ -1,4 +1,4 @@
-"""What eval.py is asked to do, and which flags act then."""
+"""The modes of eval.py, and the flags that apply in each."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ _TOLD: Mapping[str, str] = {
 
 
 def mode_of(args: argparse.Namespace) -> Mode:
-    """Return what the flags of eval.py ask for."""
+    """Return the mode that the flags of eval.py choose."""
     if args.benchmark or args.compare:
         return "benchmark"
     given: tuple[Mode, ...] = ("image", "images", "video")
@@ -50,10 +50,10 @@ def mode_of(args: argparse.Namespace) -> Mode:
 
 
 def refuse_idle_flags(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
-    """Refuse what would do nothing.
+    """Refuse flags that have no effect.
 
     Raises:
-        UsageError: two inputs, or a flag that is given and cannot act.
+        UsageError: two inputs, or a flag that has no effect in the mode.
     """
     mode = mode_of(args)
     inputs = [f"--{name}" for name in ("image", "images", "video") if getattr(args, name)]
@@ -79,11 +79,11 @@ _NEEDED: Mapping[str, str] = {
     "mask_det_file": "output_coco_json",
     "web_det_path": "output_web_json",
 }
-"""Flags that act with another one alone."""
+"""Flags that have an effect only with another one."""
 
 
 def refuse_useless_pairs(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
-    """Refuse what does nothing without another flag, or beside it.
+    """Refuse flags that have no effect without another flag, or together with it.
 
     Raises:
         UsageError: such a pair is given.

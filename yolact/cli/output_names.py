@@ -1,4 +1,4 @@
-"""Names of the pictures and videos to write, never that of an input."""
+"""Names for the pictures and videos to write, which never replace an input by mistake."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from .inputs import parse_source
 logger = logging.getLogger(__name__)
 
 RESULTS = Path("results")
-"""The folder for what nobody named."""
+"""The folder for outputs without a name."""
 
 
 def image_and_picture(
@@ -31,7 +31,7 @@ def image_and_picture(
     """Split --image into the image to read and the picture to write, None for a window.
 
     Args:
-        text: what the user typed.
+        text: the flag's value.
         has_display: tells whether a window can be shown.
         overwrite: the picture may replace the image.
 
@@ -49,15 +49,15 @@ def image_and_picture(
 def source_and_video(
     text: str, has_display: Callable[[], bool], overwrite: bool = False, resume: bool = False
 ) -> tuple[str, Path | None]:
-    """Split --video into what `open_video` takes and the video to write, None for a window.
+    """Split --video into the source for `open_video` and the video to write, None for a window.
 
-    A video that nobody named replaces none, unless it is gone on with.
+    Without a name from the user, the video replaces no existing one, unless it is resumed.
 
     Args:
-        text: what the user typed.
+        text: the flag's value.
         has_display: tells whether a window can be shown.
         overwrite: the video may replace its source.
-        resume: it goes on with the video that is there.
+        resume: continue the existing video.
 
     Raises:
         ValueError: a video cannot be written there, or would replace the source.
@@ -80,15 +80,15 @@ def images_and_pictures(
 
     A web address stands for one image.
 
-    Where the pictures of an earlier run lie among the images, they are left out.
+    Pictures of an earlier run among the images are left out.
 
     Args:
-        text: what the user typed.
-        writes_pictures: False where the names of the pictures only name other files.
+        text: the flag's value.
+        writes_pictures: False if the names of the pictures are only used to name other files.
 
     Raises:
-        ValueError: there is no image, the pictures would land among the images, or the output is
-            no folder.
+        ValueError: there is no image, the pictures would be written among the images, or the output
+            is not a folder.
     """
     source, target = parse_source(text)
     folder = local_path(target or RESULTS)
@@ -109,20 +109,20 @@ def apart(
     kinds: tuple[str, str],
     are_listed: bool = False,
 ) -> list[tuple[Path, Path]]:
-    """Name a result for each file, in a folder of their own.
+    """Name a result for each file, in a separate folder.
 
-    Where the results of an earlier run lie among files that were found, they are left out.
+    Results of an earlier run among the files found are left out.
 
     Args:
-        source: what the files were named by.
-        files: existing ones.
-        folder: of the results.
-        suffix: of each result.
-        kinds: what files and results are called.
+        source: the user's name of the files.
+        files: existing files.
+        folder: folder of the results.
+        suffix: suffix of each result.
+        kinds: names of files and results, for messages.
         are_listed: whether the user named each file.
 
     Raises:
-        ValueError: results would land among the files.
+        ValueError: results would be written among the files.
     """
     inputs, results = kinds
     earlier = [file for file in files if folder.resolve() in file.resolve().parents]
@@ -139,13 +139,13 @@ def apart(
 
 
 def name_pictures(images: Sequence[Path], folder: Path, are_written: bool = True) -> list[Path]:
-    """Choose a PNG file for each image; what cannot have the name of its image is told.
+    """Choose a PNG file for each image; log those that cannot have the name of their image.
 
     Args:
-        images: existing files; the first of a name keeps it.
-        folder: of the pictures, none of which replaces an image. Below it they lie as the images
-            lie below the folder that all of those share.
-        are_written: False where they name other files alone, and may be called as the images are.
+        images: existing files; the first of several with the same name keeps it.
+        folder: folder of the pictures, none of which replaces an image. Its subfolders are those of
+            the images below their common folder.
+        are_written: False if they only name other files, and may equal the images' names.
 
     Returns:
         As many different files, always the same ones for the same images.
@@ -155,7 +155,7 @@ def name_pictures(images: Sequence[Path], folder: Path, are_written: bool = True
     """
     taken: set[str] = set()
     inputs = {_identity(image) for image in images if are_written} - {None}
-    # Without "..", which would lead out of the folder.
+    # Resolve "..", which would lead out of the folder.
     parents = [Path(os.path.normpath(image.absolute())).parent for image in images]
     shared = shared_folder(parents) if images else ""
     names: dict[Path, Iterator[str]] = {}  # what is taken stays so, and is not looked at again
@@ -173,10 +173,10 @@ def name_pictures(images: Sequence[Path], folder: Path, are_written: bool = True
 
 
 def check_picture(path: Path) -> None:
-    """Refuse the name of a picture whose suffix names no format.
+    """Refuse the name of a picture whose suffix is not that of a known format.
 
     Raises:
-        ValueError: so it is.
+        ValueError: the suffix is unknown.
     """
     suffix = path.suffix  # OpenCV crashes at half of a character
     if not suffix.isascii() or not cv2.haveImageWriter(f"picture{suffix}"):
@@ -184,7 +184,7 @@ def check_picture(path: Path) -> None:
 
 
 def _stem(source: str) -> str:
-    """Return what results are named after: the last part of an address, the file, the folder."""
+    """Return the stem for naming results: the last part of an address, the file, the folder."""
     if is_url(source):
         return as_file_name(url_stem(source)).strip("_")
     path = local_path(source)
@@ -198,10 +198,10 @@ def _output(
     has_display: Callable[[], bool],
     overwrite: bool,
 ) -> Path | None:
-    """Return what the user named, or without a display the default.
+    """Return the user's target, or the default if there is none and no display.
 
     Raises:
-        ValueError: that is no place for a file, or the source itself.
+        ValueError: a file cannot be written there, or it is the source itself.
     """
     file = local_path(source)
     if target is None:
@@ -221,10 +221,10 @@ def _output(
 
 
 def _check_folder(folder: Path) -> None:
-    """Refuse what is no folder, or is named like a file.
+    """Refuse a path that is not a folder, or is named like a file.
 
     Raises:
-        ValueError: so it is.
+        ValueError: it is not a folder, or is named like a file.
     """
     named_like_a_file = folder.suffix.lower() in IMAGE_SUFFIXES | VIDEO_SUFFIXES
     if folder.is_file() or (named_like_a_file and not folder.is_dir()):
@@ -236,7 +236,7 @@ def _check_parents(path: Path) -> None:
     """Refuse a path below a file.
 
     Raises:
-        ValueError: so it is.
+        ValueError: a parent is a file.
     """
     there = next((parent for parent in path.parents if parent.exists()), Path())
     if not there.is_dir():
@@ -257,7 +257,7 @@ def _is_same_file(path: Path, other: Path) -> bool:
 
 
 def _identity(path: Path) -> tuple[int, int] | None:
-    """Return what all names of one file have in common, links included; None without a file."""
+    """Return an identity that all names of a file share, including links; None without a file."""
     try:
         status = path.stat()
     except (OSError, ValueError):

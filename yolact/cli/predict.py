@@ -1,4 +1,4 @@
-"""Images, folders and videos in, pictures and videos out."""
+"""Segment images, folders and videos, and write pictures and videos."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ from .saving import SaveOptions
 
 logger = logging.getLogger(__name__)
 
-# Errors that the next file would give as well.
+# Errors that would recur for the next file.
 _OF_NO_ONE_FILE = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO}
 
 
@@ -52,15 +52,15 @@ class VideoOptions:
 
     Attributes:
         batch: frames for each run of the network.
-        show_fps: write the speed into the frames.
+        show_fps: draw the speed into the frames.
         emulate_playback: read a file no faster than it plays.
-        plain: in the way of 2019, without overlap of the stages.
-        max_frames: stop after so many.
-        timeout: seconds without data after which a stream is given up.
+        plain: use the pipeline of 2019, without overlap of the stages.
+        max_frames: stop after this many frames.
+        timeout: give up a stream after this many seconds without data.
         raw: format of a video without a header, see `open_video`.
-        keyframes: the network looks at every so many frames, or at those that "auto" chooses; "off"
-            for all. None is "off" for a file, and for a camera "auto" where the network is slower.
-        track: give the objects ids that last, and smooth their masks.
+        keyframes: run the network on every Nth frame, or on frames chosen by "auto"; "off" for all.
+            None is "off" for a file, and "auto" for a camera faster than the network.
+        track: give the objects lasting ids, and smooth their masks.
     """
 
     batch: int = 1
@@ -86,19 +86,19 @@ def segment_image(
     explained: bool = False,
     prototypes: bool = False,
 ) -> None:
-    """Segment one image, and print what is found.
+    """Segment one image, and print its detections.
 
     Args:
         source: path or address of the image.
-        output: the picture to write, which files of other kinds lie beside; None shows it in a
+        output: the picture to write, with files of other kinds beside it; None to show it in a
             window.
         predictor: finds the objects.
-        draw: draws them.
-        thresholds: which of them.
-        saving: what becomes of them.
-        tiling: how a large image is cut; None for not at all.
-        explained: also draw, for each, how its mask came about.
-        prototypes: also write these and the soft masks as .npy files.
+        draw: draws the objects.
+        thresholds: which objects count.
+        saving: what to write, show and print.
+        tiling: how to cut a large image into tiles; None for no tiles.
+        explained: also draw, for each object, how prototypes combine into its mask.
+        prototypes: also write prototypes and soft masks as .npy files.
     """
     item = read(source, tiling.max_pixels if tiling else None)
     found = make_segment(predictor, thresholds, tiling)([item.image])[0]
@@ -133,22 +133,22 @@ def segment_images(
     saving: SaveOptions,
     tiling: Tiling | None = None,
 ) -> None:
-    """Segment images, and write what is asked for; what fails is named and passed over.
+    """Segment images, and write the results; images that fail are reported and skipped.
 
     Args:
-        folder: of all files.
+        folder: folder of all files.
         pictures: the path or address of each image, and the file of its picture.
         predictor: finds the objects.
-        draw: draws them.
-        thresholds: which of them.
-        saving: what becomes of them.
-        tiling: how large images are cut; None for not at all.
+        draw: draws the objects.
+        thresholds: which objects count.
+        saving: what to write, show and print.
+        tiling: how to cut large images into tiles; None for no tiles.
 
     Raises:
-        ValueError: at the end, if any could not be read, or their results not be written.
-        OSError: no result can be written any more, as when the disk is full.
+        ValueError: at the end, if an image could not be read, or its results not be written.
+        OSError: no further results can be written, for example on a full disk.
     """
-    fast = predictor if tiling else predictor.for_many()  # tiles are many as they are
+    fast = predictor if tiling else predictor.for_many()  # tiles run in parallel already
     named = {without_password(str(image)): (str(image), picture) for image, picture in pictures}
     written = 0
     with saving.folder(folder, common_folder([image for image, _ in pictures])) as files:
@@ -179,7 +179,7 @@ def segment_images(
 def _write_image(
     files: ResultFolder, detections: Detections, picture: Path, draw: Draw, saving: SaveOptions
 ) -> bool:
-    """Write the results of one image; False if that failed because of this image alone."""
+    """Write the results of one image; return False if this failed only because of this image."""
     try:
         files.note(write_image(files, detections, picture, draw, saving))
     except (OSError, ValueError) as error:
@@ -193,18 +193,18 @@ def _write_image(
 
 
 def common_folder(images: Sequence[str | Path]) -> Path | None:
-    """Return the folder below which all images lie; None for addresses."""
+    """Return the common parent folder of all images; None for addresses."""
     parents = [image.absolute().parent for image in images if isinstance(image, Path)]
     return shared_folder(parents) if parents else None
 
 
 def name_in(folder: Path, file: Path) -> str:
-    """Return what the results of a file in a folder are called there, without a suffix."""
+    """Return the name of the results of a file in a folder, without a suffix."""
     return file.relative_to(folder).with_suffix("").as_posix()
 
 
 def is_fatal(error: BaseException | None) -> bool:
-    """Tell an error that the next file would give as well, such as of a full disk."""
+    """Tell whether an error would recur for the next file, such as a full disk."""
     while error is not None:
         if isinstance(error, OSError) and error.errno in _OF_NO_ONE_FILE:
             return True
@@ -215,7 +215,7 @@ def is_fatal(error: BaseException | None) -> bool:
 def write_image(
     files: ResultFolder, detections: Detections, picture: Path, draw: Draw, saving: SaveOptions
 ) -> Note:
-    """Write the files of one image alone; return what is to be noted."""
+    """Write the files of a single image; return their record for `ResultFolder.note`."""
     if saving.picture:
         write_picture(picture, draw(detections.image, detections))
     name = name_in(files.folder, picture)
@@ -223,7 +223,7 @@ def write_image(
 
 
 def make_segment(predictor: Predictor, thresholds: Thresholds, tiling: Tiling | None) -> Segment:
-    """Return what finds the objects of images, at once or tile by tile."""
+    """Return a function that segments images, whole or tile by tile."""
     if tiling is None:
         return partial(predictor.segment, thresholds=thresholds)
     return partial(in_tiles, predictor, tiling=tiling, thresholds=thresholds)
@@ -238,7 +238,7 @@ def segment_video(
     options: VideoOptions,
     saving: SaveOptions,
 ) -> None:
-    """Segment a video file, a webcam or a stream, and print how fast; None shows it in a window.
+    """Segment a video file, a webcam or a stream, and print the speed; show it without `output`.
 
     Raises:
         ValueError: at the end, if a part of a file was broken or missing.
@@ -249,7 +249,7 @@ def segment_video(
         parts: Parts | None = None
         if output is not None:
             output.parent.mkdir(parents=True, exist_ok=True)
-            if saving.settings is None:  # it is begun anew
+            if saving.settings is None:  # not resumed: start from the beginning
                 progress_of(output.parent, output.stem).unlink(missing_ok=True)
                 Parts.forget(output)
             files = stack.enter_context(saving.folder(output.parent, table=output.stem))
@@ -289,7 +289,7 @@ def segment_video(
 
 
 def _resumes(name: str, files: ResultFolder, parts: Parts) -> bool:
-    """Find where a video goes on; True if it is finished already."""
+    """Find the frame at which a video continues; return True if it is already finished."""
     finished = parts.finished
     frames = (finished or {}).get("frames", parts.start)
     frames = min(frames, files.noted + 1)  # of a record that claims more, one is missing
@@ -326,13 +326,13 @@ def process_video(
 ) -> VideoReport:
     """Run a video from end to end; `on_frame` is called as in `run_video`.
 
-    With `Parts` it goes on where they end. Frames stay on a card that decodes them, unless the CPU
-    looks at their pixels: to find motion, or `on_frame`, where it `cuts` objects out of them.
+    With `Parts`, it continues where they end. Frames stay on a GPU that decodes them, unless the
+    CPU needs their pixels: to find motion, or for `on_frame`, if it `cuts` objects out of them.
     """
     card = card_of(predictor.device)
     stays = not (cuts or options.track or options.plain or options.keyframes not in (None, "off"))
     with open_video(source, options.timeout, options.raw, card, stays) as video:
-        # Where nobody waits for a single frame.
+        # Throughput matters if nobody waits for a single frame.
         if not (display or video.is_live or options.emulate_playback):
             predictor = predictor.for_many()
         predictor.warm_up()
@@ -369,7 +369,7 @@ def process_video(
 def key_frames(
     option: KeyFrameOption | None, video: VideoSource, predict: Predict, thresholds: Thresholds
 ) -> KeyFrames | None:
-    """Return which frames of a video the network looks at, and say so; None for all of them."""
+    """Return which frames of a video the network runs on, and log this; None for all frames."""
     if option is None:
         option = "auto" if video.is_live and not _is_fast_enough(predict, video) else "off"
     keys = KeyFrames.from_option(option, video.fps, thresholds.select)
@@ -382,7 +382,7 @@ def key_frames(
 
 
 def _is_fast_enough(predict: Predict, video: VideoSource) -> bool:
-    """Tell whether the network takes less time than lies between two frames."""
+    """Tell whether the network is faster than the video's frame rate."""
     blank = np.zeros((*video.image_hw, 3), np.uint8)
     predict([blank])  # the first run is slower
     start = time.perf_counter()

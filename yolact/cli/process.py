@@ -1,4 +1,4 @@
-"""A command as a process: signals that ask it to end, and what it shows on the terminal."""
+"""A command as a process: termination signals, and safe output on the terminal."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ from data.problems import printable
 TERMINATION_SIGNALS = [
     getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)
 ]
-"""Of `kill`, service managers and containers, and of a terminal that closes."""
+"""Signals from `kill`, service managers and containers, and from a terminal that closes."""
 
 
 @contextmanager
 def signals_as_keyboard_interrupt() -> Iterator[None]:
-    """Raise KeyboardInterrupt with the signal's number on the first such signal.
+    """Raise KeyboardInterrupt with the signal's number on the first termination signal.
 
-    Later ones are ignored, as what was computed is being written. So is one that was ignored
-    before, as under `nohup`.
+    Later signals are ignored, as results are then being written. Signals that were already ignored,
+    as under `nohup`, stay ignored.
     """
 
     def end(number: int, frame: FrameType | None) -> None:
@@ -46,7 +46,7 @@ def signals_as_keyboard_interrupt() -> Iterator[None]:
 
 
 def exit_code(stopped: KeyboardInterrupt) -> int:
-    """Return what shells expect of a program that a signal ended."""
+    """Return the exit code that shells expect of a program ended by a signal."""
     return 128 + (stopped.args[0] if stopped.args else signal.SIGINT)
 
 
@@ -62,7 +62,7 @@ def is_closed_pipe(error: BaseException) -> bool:
 
 
 class PrintableStream(io.TextIOBase):
-    """A text stream that replaces what its target cannot show, or would act on.
+    """A text stream that replaces characters that its target cannot show or would act on.
 
     Args:
         target: standard output, of any encoding.
@@ -73,17 +73,17 @@ class PrintableStream(io.TextIOBase):
 
     @property
     def encoding(self) -> str:  # type: ignore[override]
-        """The target's."""
+        """The encoding of the target."""
         return getattr(self._target, "encoding", None) or "utf-8"
 
     def write(self, text: str) -> int:
-        """Write a text; letters that the encoding lacks, and controls, become question marks."""
+        """Write a text; characters missing in the encoding, and controls, become question marks."""
         encoded = printable(text, keep="\n\t").encode(self.encoding, "replace")
         self._target.write(encoded.decode(self.encoding))
         return len(text)
 
     def flush(self) -> None:
-        """Hand over what the target holds back."""
+        """Flush the target."""
         self._target.flush()
 
     def fileno(self) -> int:
@@ -104,12 +104,12 @@ class PrintableFormatter(logging.Formatter):
 
 
 def safe_text(text: str) -> str:
-    """Return a message without passwords of addresses, and without what would act on a terminal."""
+    """Return a message without passwords in addresses, and without terminal controls."""
     return without_password(printable(text, keep="\n\t"))
 
 
 def log_to(stream: TextIO) -> None:
-    """Show messages of at least INFO, unless somebody has set up logging already."""
+    """Show messages of at least INFO, unless logging is already set up."""
     handler = logging.StreamHandler(stream)
     handler.setFormatter(PrintableFormatter("%(message)s"))
     logging.basicConfig(level=logging.INFO, handlers=[handler])

@@ -1,4 +1,4 @@
-"""What is written, shown and printed of each result."""
+"""Writing, showing and printing of results."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ from .inputs import parse_source
 
 @dataclass(frozen=True)
 class SaveOptions:
-    """What becomes of results.
+    """What to do with results.
 
     Attributes:
-        kinds: files that are written beside the pictures.
-        picture: pictures and videos are.
-        json_lines: a line of JSON for each goes to standard output, and nothing else does.
-        quiet: nothing goes there.
-        settings: what decides the results of a run that can be resumed; None for one that cannot.
-        resume: go on with it.
+        kinds: kinds of files to write in addition to pictures.
+        picture: write pictures and videos.
+        json_lines: print one line of JSON for each result to standard output, and nothing else.
+        quiet: print nothing to standard output.
+        settings: settings that determine the results of a resumable run; None if not resumable.
+        resume: continue the run.
     """
 
     kinds: tuple[Kind, ...] = ()
@@ -36,16 +36,16 @@ class SaveOptions:
     resume: bool = False
 
     def can_show(self) -> bool:
-        """Tell whether a window can show all that is asked for."""
+        """Tell whether a window can show everything requested."""
         return self.picture and not self.kinds and not self.json_lines and has_display()
 
     def folder(self, path: Path, image_folder: Path | None = None, table: str = "") -> ResultFolder:
-        """Return the files of the results.
+        """Return the folder of the result files.
 
         Args:
-            path: of the folder.
-            image_folder: to which images are named relative.
-            table: name of the files for all images, where the folder has other things in it.
+            path: path of the folder.
+            image_folder: folder that image names are relative to.
+            table: name of the files for all images, if the folder has other content.
         """
         return ResultFolder(
             path,
@@ -57,19 +57,19 @@ class SaveOptions:
         )
 
     def print(self, *lines: object) -> None:
-        """Print what people read."""
+        """Print lines for people, unless `quiet` or `json_lines`."""
         if not (self.json_lines or self.quiet):
             for line in lines:
                 print(line)
 
     def print_json(self, detections: Detections) -> None:
-        """Print what programs read, if that is asked for."""
+        """Print a line of JSON for programs, if `json_lines`."""
         if self.json_lines:
             print(detections.to_json(), flush=True)
 
 
 def save_options(args: argparse.Namespace) -> SaveOptions:
-    """Return what the flags ask for; --quiet also silences the log."""
+    """Return the options from the flags; with --quiet, also silence the log."""
     if args.quiet:
         logging.getLogger().setLevel(logging.ERROR)
     kinds = [kind for kind in KINDS if getattr(args, f"save_{kind}", False)]
@@ -81,7 +81,7 @@ def save_options(args: argparse.Namespace) -> SaveOptions:
 
 
 def needs_drawing(args: argparse.Namespace) -> bool:
-    """Tell whether pictures are drawn: beside lines of JSON, only those that somebody named."""
+    """Tell whether pictures are drawn: with lines of JSON, only if the user names an output."""
     source = args.image or args.images or args.video
     is_named = source is not None and parse_source(source)[1] is not None
     return not args.no_picture and (is_named or not args.json_lines)
