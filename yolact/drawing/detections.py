@@ -21,8 +21,8 @@ ColorBy = Literal["class", "instance"]
 Color = tuple[int, int, int]
 Rectangle = tuple[int, int, int, int]
 
-# The first seven are Okabe and Ito's, which people with any kind of colour blindness tell apart;
-# each later one is as far as can be from all before it, for these people, too.
+# The first seven are Okabe and Ito's, which people with any colour blindness can tell apart; each
+# later one is as different as possible from all before it, also for these people.
 _HEX = (
     "d55e00 0072b2 009e73 e69f00 56b4e9 cc79a7 f0e442 "
     "781e00 2dffe1 1e3c87 a569ff a53c2d 7800f0 a5d287"
@@ -49,17 +49,17 @@ def draw_detections(
     """Draw masks, boxes and labels over a copy of an image, the best detection on top.
 
     Args:
-        image: (H, W, 3) uint8 RGB, the image that was detected in. A tensor's masks are tinted by
-            tensor operators where it is, before it is copied to the CPU.
-        detections: N detections; none gives a plain copy.
+        image: (H, W, 3) uint8 RGB, the image of the detections. A tensor is tinted with tensor
+            operators on its device, before it is copied to the CPU.
+        detections: N detections; with none, the result is a plain copy.
         masks: tint each object.
-        boxes: outline each object's box.
+        boxes: draw each object's box.
         text: write each object's class.
-        scores: write the score behind the class.
-        color_by: one colour for each class (steady in a video) or for each object, which keeps its
-            own where it is followed.
-        colors: N colours, instead of those that `color_by` gives.
-        alpha: share of the colour in the tint.
+        scores: write the score after the class.
+        color_by: one colour for each class (stable in a video) or for each object, which keeps its
+            colour if it is tracked.
+        colors: N colours, instead of those of `color_by`.
+        alpha: weight of the colour in the tint, 0 to 1.
 
     Returns:
         (H, W, 3) uint8 RGB.
@@ -91,7 +91,7 @@ def draw_detections(
 
 
 def palette_color(number: int) -> Color:
-    """Return a colour of the palette, which begins anew after its end."""
+    """Return a colour of the palette, which repeats."""
     return PALETTE[number % len(PALETTE)]
 
 
@@ -102,7 +102,7 @@ def text_color_on(color: Color) -> Color:
 
 
 def object_colors(detections: Instances, color_by: ColorBy) -> list[Color]:
-    """Return a colour for each detection: by its class, or by its track or place."""
+    """Return a colour for each detection: by its class, or by its track or index."""
     keys: Sequence[int] = range(len(detections))
     if color_by == "class":
         keys = detections.labels.tolist()
@@ -176,7 +176,7 @@ def _line_width(image_hw: tuple[int, int]) -> int:
 
 
 def _font_scale(text: str, image_hw: tuple[int, int]) -> float:
-    """Choose a letter size that grows with the image, and shrinks where the text would not fit."""
+    """Choose a font scale that grows with the image, and shrinks if the text would not fit."""
     scale = max(0.4, math.sqrt(image_hw[0] * image_hw[1]) / 1100)
     width, height = _label_size(text, scale)
     return scale * min(1.0, image_hw[1] / width, image_hw[0] / height)

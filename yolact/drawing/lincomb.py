@@ -1,4 +1,4 @@
-"""The linear combination of a mask: prototypes by weight, and their running sum."""
+"""Pictures of a mask's linear combination: prototypes by weight, and their running sum."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ _TILE = 118  # width of a prototype in an explanation
 
 
 def draw_lincomb(prototypes: Tensor, coefficients: Tensor, mask: Tensor) -> Image:
-    """Explain one mask: its prototypes by weight, their running sum, and the outcome.
+    """Draw how one mask results from its prototypes by weight, and their running sum.
 
-    Each step shows the weighted prototype above the sum so far, red where it votes for the object
-    and blue where it votes against it. The last step is the mask itself.
+    Each step shows the weighted prototype above the sum so far, red for positive values (object)
+    and blue for negative ones (not the object). The last step is the mask itself.
 
     Args:
         prototypes: (K, h, w) after ReLU.
@@ -28,7 +28,7 @@ def draw_lincomb(prototypes: Tensor, coefficients: Tensor, mask: Tensor) -> Imag
         mask: (h, w) soft or bool mask of the detection.
 
     Returns:
-        A picture of any size, uint8 RGB.
+        An uint8 RGB picture, whose size depends on the number of prototypes.
     """
     weights = coefficients.detach().float().cpu().numpy()
     order = np.argsort(-np.abs(weights), kind="stable")
@@ -79,7 +79,7 @@ def _text_line(text: str, width: int) -> Image:
 
 
 def _grid(tiles: list[Image], columns: int) -> Image:
-    """Set tiles of one size row by row on white, with a gap."""
+    """Arrange tiles of one size row by row on white, with a gap."""
     tiles = [np.pad(tile, ((4, 4), (4, 4), (0, 0)), constant_values=255) for tile in tiles]
     blank = np.full_like(tiles[0], 255)
     tiles += [blank] * (-len(tiles) % columns)

@@ -34,7 +34,7 @@ _STYLE: dict[Any, Any] = {
 
 
 def in_style(draw: Callable[Parameters, Figure]) -> Callable[Parameters, Figure]:
-    """Let a function that makes a figure use the common style."""
+    """Make a function that draws a figure use the common style."""
 
     @wraps(draw)
     def styled(*args: Parameters.args, **kwargs: Parameters.kwargs) -> Figure:
@@ -47,11 +47,11 @@ def in_style(draw: Callable[Parameters, Figure]) -> Callable[Parameters, Figure]
 def collect_curves(
     iterations: Sequence[int], values: Iterable[Mapping[str, float | None]]
 ) -> Curves:
-    """Gather the points of each curve.
+    """Collect the points of each curve.
 
     Args:
-        iterations: N places on the x axis.
-        values: N times the values there by name; None and NaN are left out.
+        iterations: N positions on the x axis.
+        values: for each of these, values by name; None and NaN are left out.
     """
     curves: dict[str, list[tuple[int, float]]] = {}
     for iteration, row in zip(iterations, values, strict=True):
@@ -62,7 +62,7 @@ def collect_curves(
 
 
 def save_figure(figure: Figure, path: Path) -> Path:
-    """Write a figure as PNG (or by its suffix), whole or not at all."""
+    """Write a figure atomically, as PNG or in the format of its suffix."""
     with warnings.catch_warnings(), mpl.rc_context(_STYLE), whole_file(path) as part:
         warnings.filterwarnings("ignore", "Glyph .* missing")  # of a class name: a box is drawn
         figure.savefig(part, format=path.suffix[1:] or "png", dpi=110)
@@ -71,12 +71,12 @@ def save_figure(figure: Figure, path: Path) -> Path:
 
 @in_style
 def draw_curves(title: str, panels: Mapping[str, Curves]) -> Figure:
-    """Draw curves over the iterations of a run, one panel beside the other.
+    """Draw curves over the iterations of a run, in panels side by side.
 
-    A curve breaks where its iterations go back, as another session of a log begins.
+    A curve is interrupted where its iterations go back, as a new session of the log begins there.
 
     Args:
-        title: above them all.
+        title: title above all panels.
         panels: y label -> curves; empty panels are left out.
     """
     panels = {label: curves for label, curves in panels.items() if curves} or {"": {}}

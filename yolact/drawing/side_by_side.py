@@ -1,4 +1,4 @@
-"""Pictures that show the ground truth beside what was detected."""
+"""Pictures that show the ground truth beside the detections."""
 
 from __future__ import annotations
 
@@ -32,10 +32,10 @@ class Panel(NamedTuple):
     """One view of an image.
 
     Attributes:
-        title: written above it.
-        objects: to draw, in pixels of the image.
-        scores: whether to write theirs.
-        colors: one for each object; None for those of the classes.
+        title: text above the view.
+        objects: objects to draw, in pixels of the image.
+        scores: whether to write their scores.
+        colors: one colour for each object; None for the colours of the classes.
     """
 
     title: str
@@ -52,10 +52,10 @@ def objects_to_draw(
     class_names: Sequence[str],
     scores: Sequence[float] | None = None,
 ) -> Instances:
-    """Keep masks coarsely, as good as a small picture needs them.
+    """Return objects with coarse masks, sufficient for a small picture.
 
     Args:
-        bitmaps: N full-size masks, (H, W), looked at one after the other.
+        bitmaps: N full-size masks, (H, W), processed one after the other.
         boxes: (N, 4) xyxy in pixels.
         labels: N labels.
         image_hw: height and width of the image in pixels.
@@ -84,7 +84,7 @@ def side_by_side(image: Image, panels: Sequence[Panel], side: int) -> Image:
     Args:
         image: (H, W, 3) uint8 RGB.
         panels: each with objects in pixels of the image.
-        side: of the square that the image is scaled to fit into, in pixels.
+        side: side in pixels of the square that the image is scaled to fit into.
     """
     scale = min(side / max(image.shape[:2]), _MAX_ENLARGED)
     height, width = (max(1, round(length * scale)) for length in image.shape[:2])
@@ -109,14 +109,14 @@ def jpeg_of(image: Image, quality: int = 85) -> bytes:
 
 
 def write_jpeg(path: Path, picture: Image) -> Path:
-    """Write a picture, whole or not at all."""
+    """Write a picture as JPEG, atomically."""
     with whole_file(path) as part:
         part.write_bytes(jpeg_of(picture))
     return path
 
 
 def grid(tiles: Sequence[Image], columns: int, gap: int) -> Image:
-    """Set tiles in columns of one width, with a gap between the rows."""
+    """Arrange tiles in columns of one width, with a gap between the rows."""
     width = max(tile.shape[1] for tile in tiles)
     rows = []
     for start in range(0, len(tiles), columns):
@@ -146,7 +146,7 @@ def _scaled(objects: Instances, image_hw: tuple[int, int]) -> Instances:
 
 
 def join_pictures(pictures: Sequence[Image], axis: int, gap: int) -> Image:
-    """Join pictures, which agree in the other axis, with a gap between them."""
+    """Join pictures along an axis, with a gap; they must have the same size in the other axis."""
     padding = [(0, 0)] * 3
     padding[axis] = (0, gap)
     spaced = [np.pad(picture, padding, constant_values=_PAPER) for picture in pictures[:-1]]
@@ -154,7 +154,7 @@ def join_pictures(pictures: Sequence[Image], axis: int, gap: int) -> Image:
 
 
 def labels_that_fit(objects: Instances, scores: bool) -> NDArray[np.bool_]:
-    """Tell which objects, the first ones first, can be named without a label over another."""
+    """Tell which objects can be labelled without overlapping labels; earlier ones come first."""
     captions = [f"{name}: 0.00" if scores else name for name in objects.names()]
     boxes = [(x1, y1, x2, y2) for x1, y1, x2, y2 in objects.boxes.round().int().tolist()]
     taken = np.zeros(objects.image_hw, np.bool_)
@@ -166,7 +166,7 @@ def labels_that_fit(objects: Instances, scores: bool) -> NDArray[np.bool_]:
 
 
 def titled(text: str, picture: Image) -> Image:
-    """Write a line above a picture, which becomes as wide as that."""
+    """Write a line above a picture, widening the picture to fit it."""
     text = printable(text)  # for OpenCV, see `data.problems.printable`
     width, _ = cv2.getTextSize(text, _FONT, 0.45, 1)[0]
     width = max(picture.shape[1], width + 8)
@@ -176,6 +176,6 @@ def titled(text: str, picture: Image) -> Image:
 
 
 def pad_picture(picture: Image, height: int, width: int) -> Image:
-    """Add paper below and to the right, up to a size."""
+    """Pad a picture below and to the right with the background colour, up to a size."""
     rest = ((0, height - picture.shape[0]), (0, width - picture.shape[1]), (0, 0))
     return np.pad(picture, rest, constant_values=_PAPER)

@@ -1,4 +1,4 @@
-"""Pictures in a window, where there is a display."""
+"""Pictures in a window, if there is a display."""
 
 from __future__ import annotations
 
@@ -53,9 +53,9 @@ def close_window(title: str = "YOLACT") -> None:
 
 @cache
 def has_display() -> bool:
-    """Tell whether windows can be opened; found out once.
+    """Tell whether windows can be opened; tested only once.
 
-    On Linux the window system aborts the whole process where no display answers, so a child process
+    On Linux the window system aborts the whole process if no display answers, so a child process
     tries first.
     """
     if not sys.platform.startswith("linux"):
