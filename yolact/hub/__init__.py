@@ -1,1 +1,1 @@
-"""Models from the hub of Hugging Face and for it, and in its form in folders."""
+"""Download from and upload to the Hugging Face hub, and folders in its format."""

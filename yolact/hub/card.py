@@ -13,7 +13,7 @@ from .client import PREFIX
 
 CARD_FILE = "README.md"
 
-# What means something in Markdown and HTML, or makes an address of a text.
+# Characters with a meaning in Markdown and HTML, or that turn text into a link.
 _MARKS = re.compile(r"[!-&*+:-@\[-`{-~]|(?<=www)\.", re.IGNORECASE)
 
 
@@ -26,10 +26,10 @@ def model_card(
     """Return a card in Markdown.
 
     Args:
-        config: of the model.
-        name: under which `Predictor.from_checkpoint` finds it.
+        config: configuration of the model.
+        name: name for `Predictor.from_checkpoint`.
         license: in the hub's spelling, such as "mit"; left out if not given.
-        figures: what was measured -> the value; the same.
+        figures: what was measured -> the value; left out if not given.
     """
     import yaml
 
@@ -65,7 +65,7 @@ Objects are shown from a score of {config.score_threshold:g} on.
 
 
 def _plain(text: str) -> str:
-    """Return a text of a stranger as Markdown that shows it, in one line."""
+    """Escape an untrusted text for Markdown, in one line."""
     return _MARKS.sub(r"\\\g<0>", printable(" ".join(text.split())))
 
 

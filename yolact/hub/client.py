@@ -1,4 +1,4 @@
-"""Downloads by the hub's own client and by torch: the file, or one line that says why not."""
+"""Downloads with the hub's own client and with torch; errors become one line."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ import torch
 from .folder import CONFIG_FILE, WEIGHTS_FILE, read_config
 
 PREFIX = "hf:"
-"""Stands before a repository where a checkpoint is named."""
+"""Prefix of a repository's name, in place of a checkpoint."""
 
 _NAME = re.compile(r"hf:(?://)?([\w.-]+/[\w.-]+)(?:@([^/@]+))?(?:/(.+))?")
 _LOG_IN = "log in by `hf auth login` or HF_TOKEN"
@@ -27,12 +27,12 @@ class DownloadError(OSError):
 
 
 class HubName(NamedTuple):
-    """What a name such as "hf:owner/name@revision/model.pth" says.
+    """The parts of a name such as "hf:owner/name@revision/model.pth".
 
     Attributes:
         repository: "owner/name".
         revision: a branch, tag or commit; None for the newest.
-        file: in the repository; None for the model in it.
+        file: path in the repository; None for the model in it.
     """
 
     repository: str
@@ -41,10 +41,10 @@ class HubName(NamedTuple):
 
     @classmethod
     def parse(cls, text: str) -> HubName:
-        """Read a name.
+        """Parse a name.
 
         Raises:
-            ValueError: it is none.
+            ValueError: the text is not such a name.
         """
         match = _NAME.fullmatch(text)
         if match is None:
@@ -53,27 +53,27 @@ class HubName(NamedTuple):
 
 
 def hub() -> ModuleType:
-    """Return the client, which tells the hub nothing about this machine unless a user wants it."""
+    """Return the hub's client, with telemetry disabled unless the user has set it."""
     import huggingface_hub
     from huggingface_hub import constants
 
-    if "HF_HUB_DISABLE_TELEMETRY" not in os.environ:  # which was read when it was imported
+    if "HF_HUB_DISABLE_TELEMETRY" not in os.environ:  # the client read it at import
         constants.HF_HUB_DISABLE_TELEMETRY = True
     return huggingface_hub
 
 
 def fetch_model(name: str) -> Path:
-    """Download a model to the client's cache, unless its newest version is there.
+    """Download a model to the client's cache, unless its newest version is already there.
 
     Args:
         name: see `HubName`.
 
     Returns:
-        Its weights, beside which lies what is needed to read them.
+        The file of its weights, beside which are the files needed to read them.
 
     Raises:
-        ValueError: no such name.
-        DownloadError: it cannot be fetched, or is not named clearly.
+        ValueError: an invalid name.
+        DownloadError: the model cannot be fetched, or the name is ambiguous.
     """
     repository, revision, file = HubName.parse(name)
     advice = "try again, or fetch its files by other means and give their path"
@@ -81,8 +81,8 @@ def fetch_model(name: str) -> Path:
         file = file or _model_among(_files(repository, revision), name)
         for part in (*_companions(file), file):
             path = hub_file(repository, part, revision)
-            revision = path.parents[part.count("/")].name  # the commit: all of the same one
-            if path.name == CONFIG_FILE:  # before gigabytes of another project come
+            revision = path.parents[part.count("/")].name  # the same commit for all files
+            if path.name == CONFIG_FILE:  # check before downloading another project's gigabytes
                 try:
                     read_config(path)
                 except ValueError as error:
@@ -100,7 +100,7 @@ def torch_file(url: str) -> Path:
     """Download a file to torch's cache; for errors see `one_line`.
 
     Args:
-        url: ends in the first digits of the file's digest, which are checked, and a suffix.
+        url: ends in the first digits of the file's digest, which is checked, and a suffix.
     """
     file = Path(torch.hub.get_dir()) / "checkpoints" / PurePosixPath(url).name
     if not file.is_file():
@@ -111,11 +111,11 @@ def torch_file(url: str) -> Path:
 
 @contextmanager
 def one_line(action: str, advice: str) -> Iterator[None]:
-    """Turn whatever the clients raise into a `DownloadError` of one line.
+    """Turn any error of the clients into a `DownloadError` of one line.
 
     Args:
-        action: what is tried.
-        advice: what can be done instead.
+        action: the attempted action.
+        advice: what to do instead.
     """
     try:
         yield
@@ -147,7 +147,7 @@ def _reason(error: BaseException) -> str:
 
 
 def _files(repository: str, revision: str | None) -> Sequence[str]:
-    """List the files of a repository, or what is in the cache of it if it cannot be asked."""
+    """List the files of a repository, or those in the cache if the hub cannot be reached."""
     try:
         information = hub().HfApi().model_info(repository, revision=revision)
         return [file.rfilename for file in information.siblings or ()]
@@ -176,7 +176,7 @@ def _model_among(files: Sequence[str], name: str) -> str:
 
 
 def _companions(file: str) -> Sequence[str]:
-    """Return what a file is read with."""
+    """Return the further files that are needed to read a file."""
     path = PurePosixPath(file)
     if path.suffix == ".safetensors":
         return (str(path.with_name(CONFIG_FILE)),)

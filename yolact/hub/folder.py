@@ -1,4 +1,4 @@
-"""A model as a folder, in the form of the hub: model.safetensors, config.json, README.md."""
+"""A model as a folder, in the hub's format: model.safetensors, config.json, README.md."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _FORMAT = "yolact-folder-1"
 
 
 def stored_state(state: State, half: bool) -> State:
-    """Return tensors as files hold them: on the CPU, with `half` in float16 if it can hold them."""
+    """Return tensors for a file: on the CPU, with `half` in float16 if their values fit."""
     state = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
     if not half:
         return state
@@ -34,27 +34,27 @@ def stored_state(state: State, half: bool) -> State:
 
 
 def loaded_state(state: State) -> State:
-    """Return tensors as models hold them: float16 is only for files."""
+    """Return tensors for a model: float16 is only for files."""
     return {name: t.float() if t.dtype == torch.float16 else t for name, t in state.items()}
 
 
 def write_folder(
     folder: Path, state: State, config: Config, made_by: Mapping[str, str | int]
 ) -> None:
-    """Write weights and configuration, each file whole or not at all.
+    """Write weights and configuration, each file atomically.
 
     Args:
-        folder: is made.
+        folder: created if absent.
         state: from `stored_state`.
-        config: class names included.
-        made_by: what writes it, from `provenance`.
+        config: configuration, including class names.
+        made_by: provenance of the files, from `provenance`.
 
     Raises:
         OSError: a file cannot be written.
-        ValueError: the folder has the configuration of something else.
+        ValueError: the folder has a configuration that is not one of ours.
     """
     if (folder / CONFIG_FILE).exists():
-        _read_own(folder / CONFIG_FILE)  # else it would be lost
+        _read_own(folder / CONFIG_FILE)  # refuse to overwrite another project's file
     from safetensors import SafetensorError
     from safetensors.torch import save_file
 
@@ -71,7 +71,7 @@ def read_config(file: Path) -> Config:
     """Read the configuration of a folder.
 
     Raises:
-        ValueError: it is missing, damaged, or not of ours.
+        ValueError: it is missing, damaged, or not one of ours.
     """
     content = _read_own(file)
     try:
@@ -91,10 +91,10 @@ def read_folder(weights: Path) -> tuple[Config, State]:
     """Read weights and the configuration beside them, neither of which can run code.
 
     Args:
-        weights: a file as `write_folder` makes it, under any name.
+        weights: a file of `write_folder`, under any name.
 
     Raises:
-        ValueError: one of the two is missing, damaged, or not of ours.
+        ValueError: one of the two is missing, damaged, or not one of ours.
     """
     from safetensors.torch import load_file
 

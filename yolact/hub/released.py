@@ -1,4 +1,4 @@
-"""The published weights: where each lies, and how it gets here."""
+"""The published weights: their addresses and download."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from .client import hub, hub_file, one_line, torch_file
 
 
 class OfficialFile(NamedTuple):
-    """One published file, by the authors of YOLACT or by torchvision's.
+    """One file published by the authors of YOLACT or of torchvision.
 
     Attributes:
-        file_name: as it lies in weights/; the preset is read from it.
-        repository: of the hub, if it is there.
-        address: else its web address; the name ends in eight digits of its digest.
+        file_name: name in weights/, which determines the preset.
+        repository: repository on the hub, if it is there.
+        address: otherwise its web address; the name ends in eight digits of its digest.
     """
 
     file_name: str
@@ -25,7 +25,7 @@ class OfficialFile(NamedTuple):
 
     @property
     def url(self) -> str:
-        """Where a browser finds it."""
+        """The address for a browser."""
         hub_address = f"https://huggingface.co/{self.repository}/resolve/main/{self.file_name}"
         return self.address or hub_address
 
@@ -49,11 +49,11 @@ OFFICIAL_WEIGHTS: dict[str, OfficialFile] = {
 
 
 def fetch_weights(name: str, folder: Path = Path("weights")) -> Path:
-    """Return a published file: from a folder, else from a cache, where it is downloaded to once.
+    """Return a published file: from a folder, else from a cache, to which it is downloaded once.
 
     Args:
         name: a key of `OFFICIAL_WEIGHTS`.
-        folder: where files may lie that were put there by hand, under their published names.
+        folder: folder for manually downloaded files, under their published names.
 
     Raises:
         KeyError: no such name.
@@ -69,7 +69,7 @@ def fetch_weights(name: str, folder: Path = Path("weights")) -> Path:
     with one_line(f"download {official.url}", advice):
         if official.address:
             return torch_file(official.address)
-        # What was published years ago will not change, so a file in the cache is not asked about.
+        # These files will not change any more, so a cached file is used without asking the hub.
         cached = hub().try_to_load_from_cache(official.repository, official.file_name)
         if isinstance(cached, str):
             return Path(cached)

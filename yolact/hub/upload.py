@@ -1,4 +1,4 @@
-"""Models to the hub."""
+"""Upload of models to the hub."""
 
 from __future__ import annotations
 
@@ -9,22 +9,22 @@ from .client import PREFIX, HubName, hub, one_line
 
 
 def upload_model(folder: Path, repository: str, private: bool | None, message: str) -> str:
-    """Upload a folder to a repository, which is made where there is none.
+    """Upload a folder to a repository, which is created if absent.
 
-    A card that is there already stays, as people may have written it.
+    An existing card is kept, as it may have been written by hand.
 
     Args:
-        folder: as `Segmenter.save_pretrained` makes it.
+        folder: a folder of `Segmenter.save_pretrained`.
         repository: "owner/name".
-        private: whether it is to be; None for what its owner has set.
-        message: of the commit.
+        private: whether a new repository is private; None for its owner's default.
+        message: message of the commit.
 
     Returns:
         The address of the repository.
 
     Raises:
-        ValueError: that is no name of a repository.
-        DownloadError: it cannot be uploaded, or is public and was to be private.
+        ValueError: an invalid name of a repository.
+        DownloadError: the upload failed, or the repository is public instead of private.
     """
     if HubName.parse(f"{PREFIX}{repository}").repository != repository:
         raise ValueError(f"{repository}: expected owner/name")  # before one is made

@@ -1,1 +1,1 @@
-"""Training runs: what their files are called, and what made them."""
+"""Training runs: the names of their files, and their provenance."""

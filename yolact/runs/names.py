@@ -1,4 +1,4 @@
-"""What the checkpoints of training runs are called, and which are there."""
+"""Names of the checkpoints of training runs, and a search for them."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class CheckpointName:
 
     @classmethod
     def parse(cls, path: Path) -> CheckpointName | None:
-        """Read "<run>_<epoch>_<iteration>[_interrupt].pth"; None for any other name."""
+        """Parse "<run>_<epoch>_<iteration>[_interrupt].pth"; return None for any other name."""
         match = re.fullmatch(r"(.+)_\d+_(\d+)(_interrupt)?\.pth", path.name)
         return match and cls(match[1], int(match[2]), bool(match[3]), path)
 
@@ -35,12 +35,12 @@ def checkpoint_path(
 def find_checkpoints(folder: Path, name: str | None, interrupted: bool | None = None) -> list[Path]:
     """Return the checkpoints of training runs in a folder, the last run and iteration at the end.
 
-    Released files, which may lie in the same folder under similar names, do not count.
+    Released files, which may be in the same folder under similar names, are left out.
 
     Args:
-        folder: where to look.
-        name: of the run; None for any.
-        interrupted: only those saved by Ctrl-C, only the others, or (None) all.
+        folder: folder to search.
+        name: name of the run; None for any.
+        interrupted: True for only those saved by Ctrl-C, False for only the others, None for all.
     """
     released = {official.file_name for official in OFFICIAL_WEIGHTS.values()}
     paths = (path for path in folder.glob("*.pth") if path.name not in released)
@@ -55,6 +55,6 @@ def find_checkpoints(folder: Path, name: str | None, interrupted: bool | None = 
     latest = {
         run: max(times[n.path] for n in found if n.run == run) for run in {n.run for n in found}
     }
-    # By iteration within a run: copying and restoring files gives them other times.
+    # By iteration within a run, as copying and restoring files changes their times.
     found.sort(key=lambda n: (latest[n.run], n.run, n.iteration, times[n.path]))
     return [n.path for n in found]

@@ -1,6 +1,6 @@
-"""What made a file: the versions, the revision of the source, and the seed.
+"""The provenance of a file: versions, revision of the source, and seed.
 
-Nothing of it tells the machine, its user, or where anything lies.
+It does not reveal the machine, its user, or any path.
 """
 
 from __future__ import annotations
@@ -21,15 +21,15 @@ _LONGEST = 100  # characters
 
 
 def provenance(seed: int | None = None) -> dict[str, str | int]:
-    """Say what makes a file that is written now.
+    """Return the provenance of a file that is written now.
 
     Args:
-        seed: of everything random in what it holds; None for nothing random.
+        seed: seed of all random choices in its content; None if there are none.
 
     Returns:
-        Plain values: `python`, `yolact`, `torch`, `torchvision` and `numpy` with their versions as
-        far as they are installed as packages, the `revision` of a checkout, its last commit, and
-        the `seed`.
+        Plain values: the versions of `python`, `yolact`, `torch`, `torchvision` and `numpy`, if
+        installed as packages, the `revision` of a checkout, which is its last commit, and the
+        `seed`.
     """
     stamp: dict[str, str | int] = {"python": platform.python_version()}
     for package in _PACKAGES:
@@ -50,7 +50,7 @@ def as_text(stamp: Provenance) -> str:
 
 
 def read_provenance(content: object) -> dict[str, str | int]:
-    """Return what is a stamp in the content of a stranger's file; the rest is left out."""
+    """Return the valid entries of a stamp in an untrusted file; drop the rest."""
     if not isinstance(content, Mapping):
         return {}
     sound = {
@@ -62,9 +62,9 @@ def read_provenance(content: object) -> dict[str, str | int]:
 
 
 def revision_of(checkout: Path) -> str | None:
-    """Return the commit that is checked out in a folder of git's; None where that is not told.
+    """Return the commit that is checked out in a git folder; None if unknown.
 
-    Read from git's files, as git need not be there.
+    It is read from git's files, as git may not be installed.
     """
     try:
         git = checkout / ".git"
