@@ -1,4 +1,4 @@
-"""Several processes as one, as `torchrun` starts them; alone, everything here does nothing."""
+"""Several processes as one, as `torchrun` starts them; in a single process, nothing has effect."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ from layers.sync_batch_norm import mean_of_processes, synchronise_batch_norm
 
 from .errors import UsageError
 
-_PATIENCE = 5.0  # seconds until a file of another machine is seen
+_PATIENCE = 5.0  # seconds to wait for a file of another machine
 
 T = TypeVar("T")
 
 
 def init_process(device: torch.device) -> torch.device:
-    """Join the other processes, if `torchrun` started them; one that it started alone, too.
+    """Join the process group, if `torchrun` started this process, even if alone.
 
     Args:
-        device: where the user wants to compute.
+        device: the user's device.
 
     Returns:
-        The device of this process: on CUDA, a GPU of its own.
+        The device of this process: with CUDA, its own GPU.
 
     Raises:
         ValueError: not enough GPUs for the processes of this machine.
@@ -45,7 +45,7 @@ def init_process(device: torch.device) -> torch.device:
         device = local_gpu(int(os.environ["LOCAL_RANK"]), torch.cuda.device_count())
         torch.cuda.set_device(device)
     store, number, size = next(rendezvous("env://"))
-    # After a restart the store still holds the addresses of the processes that were killed.
+    # After a restart, the store still has the addresses of the killed processes.
     store = PrefixStore(f"restart {restarts()}", store)
     dist.init_process_group(backend_for(device), store=store, rank=number, world_size=size)
     return device
@@ -92,21 +92,21 @@ def world_size() -> int:
 
 
 def is_secondary() -> bool:
-    """Tell, even before joining, whether another process is the one that speaks and writes."""
+    """Tell, even before joining, whether another process is the one that logs and writes files."""
     return int(os.environ.get("RANK", 0)) > 0
 
 
 def run_name() -> str:
-    """Return the name that `torchrun` gave to all processes of a run, also after a restart.
+    """Return `torchrun`'s name of the run, which is the same in all processes and after a restart.
 
-    It is empty where the run has none: alone, or on several machines without --rdzv-id.
+    It is empty for a single process, or on several machines without --rdzv-id.
     """
     name = os.environ.get("TORCHELASTIC_RUN_ID", "none")
     return "" if name == "none" else name
 
 
 def restarts() -> int:
-    """Count how often `torchrun` has started all processes anew after one of them died."""
+    """Return how often `torchrun` has restarted all processes after one of them died."""
     return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", 0))
 
 
@@ -115,10 +115,10 @@ def wrap_parallel(model: nn.Module, *, unused_parameters: bool = False) -> nn.Mo
 
     Args:
         model: on its device, equal in all processes.
-        unused_parameters: whether some of them may have no part in a batch's losses.
+        unused_parameters: whether some parameters may not contribute to a batch's losses.
 
     Returns:
-        What to call for the losses; the model itself where there are no others to join.
+        A module to call for the losses; the model itself if there are no other processes.
     """
     if not is_joined():
         return model
@@ -127,7 +127,7 @@ def wrap_parallel(model: nn.Module, *, unused_parameters: bool = False) -> nn.Mo
 
 
 def gradient_sync(model: object, now: bool) -> AbstractContextManager[object]:
-    """Return the context of a backward pass that shares its gradients, or leaves it for later."""
+    """Return the context of a backward pass that shares gradients `now`, or leaves it for later."""
     if isinstance(model, DistributedDataParallel) and not now:
         return model.no_sync()
     return nullcontext()
@@ -147,14 +147,14 @@ def any_process(flag: bool) -> bool:
 
 
 def check_shared_folder(folder: Path) -> None:
-    """Make sure that all processes see one folder, by a file that the first one puts there.
+    """Check that all processes see the same folder, by a file that the first one writes there.
 
     Args:
-        folder: where the first process saves, and all look for what to go on from; it is made.
+        folder: where the first process saves, and all look for checkpoints; created if absent.
 
     Raises:
-        UsageError: on several machines each has a folder of its own; in all processes.
-        OSError: the folder cannot be written to; in the first process.
+        UsageError: the machines do not share the folder; raised in all processes.
+        OSError: the folder cannot be written to; raised in the first process.
     """
     if world_size() == 1:
         return

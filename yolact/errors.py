@@ -1,24 +1,24 @@
-"""Errors that speak to whoever asked: in Python's words, or in those of the command line."""
+"""Errors with messages for Python or for the command line."""
 
 from __future__ import annotations
 
 
 class OptionError(ValueError):
-    """An option has a value that does not exist here, or does not fit the others.
+    """An option has a value that is not available here, or does not fit the others.
 
-    In Python it reads `device='cuda': reason`; command lines show `on_command_line`.
+    In Python the message is `device='cuda': reason`; command lines show `on_command_line`.
 
     Args:
-        option: the argument's name, which is the flag's as well.
-        value: what was given.
+        option: name of the argument and of the flag.
+        value: the value given.
         reason: what is wrong, and the choices.
     """
 
     def __init__(self, option: str, value: object, reason: str) -> None:
         super().__init__(f"{option}={value!r}: {reason}")
-        typed = f"{value:g}" if isinstance(value, float) else value  # 2, where argparse made it 2.0
+        typed = f"{value:g}" if isinstance(value, float) else value  # 2, if argparse made it 2.0
         self.on_command_line = f"--{option}={typed}: {reason}"
 
 
 class UsageError(Exception):
-    """A command line that asks for what does not exist or does not fit together; exits with 2."""
+    """A command line with missing, unknown or conflicting values; the exit code is 2."""

@@ -1,4 +1,4 @@
-"""Files that are written whole or not at all, by one process at a time, and their names."""
+"""Files that are written atomically, by one process at a time, and their names."""
 
 from __future__ import annotations
 
@@ -31,15 +31,15 @@ PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
 
 @contextmanager
 def whole_file(path: Path) -> Iterator[Path]:
-    """Give a path to write to, which becomes `path` at the end, and vanishes on an error.
+    """Yield a temporary path to write to, which is renamed to `path`, or deleted on an error.
 
     Args:
-        path: of the finished file; its folder is made.
+        path: path of the finished file; its folder is created.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     _sweep_once(path.parent.absolute())
     part = path.with_name(part_name(path.name))
-    part.unlink(missing_ok=True)  # a link would be written through
+    part.unlink(missing_ok=True)  # else a link would be followed
     try:
         with locked_part(part):
             yield part
@@ -55,14 +55,14 @@ def _sweep_once(folder: Path) -> None:
 
 
 class RunLock:
-    """Holds the name of a run in a folder until it is closed, or its process ends however it ends.
+    """Locks the name of a run in a folder until it is closed, or its process ends in any way.
 
-    Forked loader workers do not hold it. A file system without locks lets everybody in.
+    Forked loader workers do not hold the lock. On a file system without locks, there is none.
 
     Args:
-        folder: of the run's files.
-        name: of the run.
-        refusal: what a second run of the name is told.
+        folder: folder of the run's files.
+        name: name of the run.
+        refusal: message for a second run of this name.
 
     Raises:
         UsageError: another process holds it.
@@ -90,10 +90,10 @@ class RunLock:
             if os.fstat(file.fileno()).st_nlink:
                 self._file = file
                 return
-            file.close()  # the last holder deleted it in this moment
+            file.close()  # the last holder has just deleted it
 
     def close(self) -> None:
-        """Let others use the name."""
+        """Release the name."""
         if self._file is not None:
             self._path.unlink(missing_ok=True)
             self._file.close()
@@ -101,14 +101,14 @@ class RunLock:
 
 
 def is_plain_file(path: Path) -> bool:
-    """Tell a file from a link, a pipe, a folder, and from nothing."""
+    """Tell whether a path is a regular file: not a link, a pipe, a folder, or absent."""
     return path.is_file() and not path.is_symlink()
 
 
 def write_json(
     path: Path, content: Mapping[str, object] | Sequence[object], indent: int | None = None
 ) -> None:
-    """Write JSON, whole or not at all, on one line unless it is indented.
+    """Write JSON atomically, on one line unless it is indented.
 
     Raises:
         ValueError: a number in it is not finite.
@@ -118,14 +118,14 @@ def write_json(
 
 
 def write_text(path: Path, text: str) -> Path:
-    """Write a text in UTF-8, whole or not at all."""
+    """Write a text atomically, in UTF-8."""
     with whole_file(path) as part:
         part.write_text(text, encoding="utf-8", errors="replace", newline="")
     return path
 
 
 def write_picture(path: Path, picture: NDArray[np.uint8]) -> Path:
-    """Write a picture, whole or not at all; the suffix tells the format.
+    """Write a picture atomically, in the format of the suffix.
 
     Args:
         path: ends in one of `PICTURE_SUFFIXES`, or another format that OpenCV writes.
@@ -162,8 +162,8 @@ def remove_numbered(path: Path, ending: str, first: int) -> None:
 
     Args:
         path: name.png.
-        ending: between the name and the number.
-        first: number to remove; the first that is not there ends it.
+        ending: text between the name and the number.
+        first: first number to remove; the first absent one ends the removal.
     """
     named = (path.with_stem(f"{path.stem}{ending}{number}") for number in count(first))
     for file in takewhile(Path.is_file, named):
@@ -171,19 +171,19 @@ def remove_numbered(path: Path, ending: str, first: int) -> None:
 
 
 def as_cell(text: str) -> str:
-    """Return a text for CSV that no spreadsheet takes for a formula, nor a reader for the end."""
+    """Return a text for CSV that no spreadsheet takes for a formula, and no reader for the end."""
     text = writable(text)
     return f"'{text}" if text.startswith(("=", "+", "-", "@", "\t")) else text
 
 
 def as_file_name(text: str) -> str:
-    """Return a text as part of a file name: letters, digits, "-", "_" and "." of its beginning."""
+    """Return the beginning of a text as part of a file name: letters, digits, "-", "_" and "."."""
     name = re.sub(r"[^\w.-]+", "_", text).encode()[:_LONGEST_PART].decode(errors="ignore")
     return name.strip("._") or "_"
 
 
 def cache_folder() -> Path:
-    """Return the folder for what can be made again: ~/.cache/yolact, or below XDG_CACHE_HOME."""
+    """Return the folder for cached files: ~/.cache/yolact, or below XDG_CACHE_HOME."""
     try:
         return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "yolact"
     except RuntimeError:  # a user without a home
@@ -192,5 +192,5 @@ def cache_folder() -> Path:
 
 @cache
 def _temporary() -> TemporaryDirectory[str]:
-    """Return a folder of this process alone; one of a known name somebody else could fill."""
+    """Return a private temporary folder; another user could fill one with a known name."""
     return TemporaryDirectory(prefix="yolact-")

@@ -14,18 +14,18 @@ Result = TypeVar("Result")
 
 
 class Cancelled(Exception):
-    """The consumer of a channel wants no more."""
+    """The channel was cancelled by its consumer."""
 
 
 class Channel(Generic[T]):
     """A bounded queue between two threads that either end can close.
 
-    The producer closes it by `finish`, with the error that stopped it if there was one: the
-    consumer receives all items put before, then that error. The consumer closes it by `cancel`:
-    the items are discarded, and the producer's next call raises `Cancelled`.
+    The producer closes it with `finish`, passing the error that stopped it, if any: the consumer
+    receives all earlier items, then that error. The consumer closes it with `cancel`: the items are
+    discarded, and the producer's next call raises `Cancelled`.
 
     Args:
-        capacity: items held before `put` waits; at least 1.
+        capacity: number of items held before `put` waits; at least 1.
         drop_stale: `put` never waits, but discards the oldest item.
 
     Attributes:
@@ -41,7 +41,7 @@ class Channel(Generic[T]):
         self._error: BaseException | None = None
 
     def put(self, item: T) -> None:
-        """Append an item, once there is room.
+        """Append an item, waiting for room.
 
         Raises:
             Cancelled: the channel was cancelled.
@@ -55,11 +55,11 @@ class Channel(Generic[T]):
             self._changed.notify_all()
 
     def take(self, most: int = 1, *, fill: bool = True) -> list[T]:
-        """Remove the oldest items, once there are any; an empty list means the end.
+        """Remove and return the oldest items, waiting for any; an empty list means the end.
 
         Args:
             most: maximum number of items.
-            fill: wait for that many, or for the end.
+            fill: wait for `most` items, or for the end.
 
         Raises:
             Cancelled: the channel was cancelled.
@@ -102,7 +102,7 @@ class Channel(Generic[T]):
 
     def _wait(self, ready: Callable[[], bool]) -> None:
         while not self._cancelled and not ready():
-            self._changed.wait(0.2)  # a wait without an end would not see Ctrl-C on Windows
+            self._changed.wait(0.2)  # with a timeout, or Windows would not see Ctrl-C
         if self._cancelled:
             raise Cancelled
 
@@ -135,16 +135,16 @@ def map_ahead(
 ) -> Generator[Result, None, None]:
     """Yield the results of a function for all items, in order, from a pool of threads.
 
-    Close the generator by `contextlib.closing`: that waits for the calls that have begun, and
-    begins no others.
+    Close the generator with `contextlib.closing`: this waits for running calls and starts no
+    others.
 
     Args:
-        function: called in the threads; its error is raised in place of the result.
+        function: called in the threads; its error is raised instead of its result.
         items: iterated in the caller's thread. An exception of the iteration is raised after the
             results of all items before it; KeyboardInterrupt is raised at once.
         workers: number of threads.
-        ahead: number of items to read beyond the one whose result is yielded next. A result is
-            held back until they are read, so 0 suits items that come slowly.
+        ahead: number of items to read beyond the one whose result is yielded next. A result waits
+            until they are read, so 0 suits items that arrive slowly.
     """
     running: deque[Future[Result]] = deque()
     readable = DeferredError(items)

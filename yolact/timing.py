@@ -88,7 +88,7 @@ class StageTimer:
 
 
 def synchronize(device: torch.device | None) -> None:
-    """Wait until a GPU has done what it was told; with None, and on a CPU, there is no wait."""
+    """Wait until a GPU has finished its work; with None or a CPU, do nothing."""
     if device is None:
         return
     if device.type == "cuda":

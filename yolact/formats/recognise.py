@@ -1,4 +1,4 @@
-"""Whose YOLACT a checkpoint holds, told once, by the names of its tensors."""
+"""Recognise the project that a checkpoint comes from, by the names of its tensors."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ class Format:
     """The checkpoints of one project.
 
     Attributes:
-        project: its name.
-        mark: a tensor that they have, and those of other projects do not.
-        convert: brings their tensors to the names and the layout of 2019.
+        project: name of the project.
+        mark: a tensor that only this project's checkpoints have.
+        convert: converts their tensors to the names and the layout of 2019.
         network: settings of `ModelConfig` that their weights are trained with.
-        sizes: further ones, which a preset that the user names replaces.
-        class_names: of published models on other data than COCO.
+        sizes: further settings, which the user's preset overrides.
+        class_names: class names of published models on other data than COCO.
     """
 
     project: str
@@ -85,9 +85,9 @@ class Published:
     """A YOLACT of another project, or of 2019.
 
     Attributes:
-        format: whose it is.
+        format: format of its project.
         state: its tensors by the names of 2019.
-        class_names: as the file tells them; often it does not.
+        class_names: class names in the file, which are often absent.
     """
 
     format: Format
@@ -98,10 +98,10 @@ class Published:
         """Fit a preset to the tensors.
 
         Args:
-            preset: what tensors do not tell, such as sizes; by default as the project has it.
+            preset: settings that tensors do not determine, such as sizes; by default the project's.
 
         Raises:
-            ValueError: without a preset, a model that is none of ours.
+            ValueError: without a preset, a model that has no equivalent here.
         """
         network = {**self.format.network, "num_classes": num_classes_of(self.state)}
         if preset is None:
@@ -115,15 +115,15 @@ class Published:
 
 
 def recognise(content: object, state: Mapping[str, Tensor], stem: str) -> Published | None:
-    """Tell whose YOLACT a checkpoint holds, and convert its tensors.
+    """Recognise the project of a YOLACT checkpoint, and convert its tensors.
 
     Args:
-        content: of the file.
+        content: content of the file.
         state: the tensors in it.
-        stem: the file's name.
+        stem: the file's name without suffix.
 
     Returns:
-        None for tensors of something else.
+        The model; None for tensors of something else.
 
     Raises:
         ValueError: the tensors are not those of the project's models.
@@ -141,7 +141,7 @@ def recognise(content: object, state: Mapping[str, Tensor], stem: str) -> Publis
 
 
 def _class_names(content: object) -> tuple[str, ...]:
-    """Return the names that mmdetection keeps beside the weights, if they are there."""
+    """Return the class names that mmdetection stores beside the weights, if any."""
     meta = content.get("meta") if isinstance(content, Mapping) else None
     dataset = meta.get("dataset_meta") if isinstance(meta, Mapping) else None
     for place in (meta, dataset):

@@ -1,7 +1,7 @@
 """The full report of an evaluation: tables, curves, pictures, and one page that shows them all.
 
-It works from the detections of the evaluation and the ground truth: the network is not run again,
-and images are read only for the pictures.
+It uses the evaluation's detections and the ground truth: the network is not run again, and images
+are read only for the pictures.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ _KINDS = (
     "class, and overlaps it too little. Crowds, and what is detected in them, are left out."
 )
 MAX_SHOWN = 500
-"""So many images a report shows by default, those with most errors; it counts them all."""
+"""Default number of images that a report shows, those with most errors; it counts all images."""
 
 
 @dataclass(frozen=True)
@@ -83,18 +83,18 @@ def write_report(
     score_threshold: float | None = None,
     max_images: int = MAX_SHOWN,
 ) -> Path:
-    """Write the report of an evaluation into a folder, in place of an earlier one.
+    """Write the report of an evaluation into a folder, replacing an earlier one.
 
     Args:
-        folder: gets index.html and the files that it shows.
-        evaluator: holds the detections.
+        folder: folder for index.html and the files that it shows.
+        evaluator: evaluator with the detections.
         dataset: the images.
-        config: of the model; its class names are those of the labels.
-        about: what else to say of the model and the evaluation, such as weights and date.
+        config: configuration of the model, with the class names of the labels.
+        about: further facts about the model and the evaluation, such as weights and date.
         masks: False to report on boxes.
-        score_threshold: from which on a detection counts, in the confusion matrix and the pictures;
-            by default that of the highest F1.
-        max_images: at most so many images are shown, those with most errors.
+        score_threshold: minimum score of detections in the confusion matrix and the pictures; by
+            default that of the highest F1.
+        max_images: maximum number of images to show, those with most errors.
 
     Returns:
         The path of index.html.
@@ -136,7 +136,7 @@ def write_report(
 def to_record(
     evaluator: CocoEvaluator, config: Config, about: Mapping[str, str], masks: bool = True
 ) -> dict[str, object]:
-    """Return an evaluation as JSON holds it: what was evaluated, by what, and `plain_metrics`."""
+    """Return an evaluation as plain values for JSON: dataset, model, and `plain_metrics`."""
     metrics = plain_metrics(evaluator.summarize(), config.model.names, masks)
     made = {"made_by": provenance(config.train.seed), "settings": config.to_dict()}
     return {**_facts(evaluator, config, about), **made, **metrics}
