@@ -116,7 +116,7 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
             flag("--max_images", "number of images to score; -1 for all", int, -1),
             flag("--max_detections", "as in eval.py", int),
             flag("--speed_images", "number of images to time", int, 50),
-            flag("--engine", "what runs the networks", str, "auto", choices=get_args(EngineName)),
+            flag("--engine", "engine of the networks", str, "auto", choices=get_args(EngineName)),
             flag("--detect", "compare boxes, not masks", bool),
         ),
     )

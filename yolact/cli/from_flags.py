@@ -130,7 +130,7 @@ def engine_for(args: argparse.Namespace, checkpoint: Checkpoint, config: Config)
     """Choose the engine for the network.
 
     An AP must be comparable with others, so with "auto" it is computed in float32 on every machine;
-    an exported file runs on the CPU.
+    for exported files see `engine_for_file`.
     """
     precision = args.precision
     for_people = args.image or args.images or args.video or args.benchmark
