@@ -1,1 +1,1 @@
-"""The doctor: what of a dataset deserves a look, what a model contradicts, a mended copy."""
+"""Dataset checks: findings that deserve a look, labels that a model contradicts, a mended copy."""

@@ -1,4 +1,4 @@
-"""Everything that is found in a dataset, in the order in which to look at it."""
+"""All findings in a dataset, in the order in which to look at them."""
 
 from __future__ import annotations
 
@@ -32,22 +32,22 @@ from .notices import (
 from .suspects import Suspect, find_suspects
 
 MOST = 50
-"""So many labels that a model contradicts are told of."""
+"""Default number of labels to report that a model contradicts."""
 
 
 @dataclass(frozen=True)
 class Findings:
-    """What was found in a dataset.
+    """The findings in a dataset.
 
     Attributes:
-        name: of the dataset.
-        splits: its parts, as far as they are files.
-        image_size: side of the network input that was asked about.
-        problems: what is wrong, for each part and between them.
-        notices: what deserves a look, likewise.
-        image_duplicates: pictures that are there twice, and where.
+        name: name of the dataset.
+        splits: its splits, as far as they are files.
+        image_size: side of the network input to check for, in pixels.
+        problems: errors, for each split and between splits.
+        notices: findings that deserve a look, for each split and between splits.
+        image_duplicates: duplicate images, and their places.
         object_duplicates: objects that are annotated twice.
-        objects: of each split, crowds excepted.
+        objects: objects of each split, without crowds.
         suspects: labels that a model contradicts, the likeliest mistakes first.
         shared: classes of the data that the model knows.
     """
@@ -68,10 +68,10 @@ class Findings:
         return self.splits[place.split].image_info(place.image)
 
     def suggestions(self) -> Iterator[dict[str, Any]]:
-        """Yield what to look at, one after the other: copies first, which need no model."""
+        """Yield the findings to look at, in order: duplicates first, which need no model."""
         for group, places in self.image_duplicates:
             first = self.info(places[0])["file_name"]
-            # Frames of a video are alike by hundreds: one of them speaks for all.
+            # Hundreds of frames of a video can be alike: one of them stands for all.
             for place in places[1:] if group.is_exact else places[1:2]:
                 kind = "copy" if group.is_exact else "near copy"
                 alike = {"of": first, "images": len(places)}
@@ -95,7 +95,7 @@ class Findings:
             }
 
     def to_record(self) -> dict[str, Any]:
-        """Return everything as JSON holds it."""
+        """Return all findings as plain values for JSON."""
         return {
             "dataset": self.name,
             "image_size": self.image_size,
@@ -121,13 +121,13 @@ def examine(
     problems: Mapping[str, Sequence[Problem]],
     image_size: int,
 ) -> Findings:
-    """Look at a dataset without a model; generated scenes are right by construction.
+    """Examine a dataset without a model; generated scenes are correct by construction.
 
     Args:
-        name: of the dataset.
-        all_splits: its parts, as far as they can be opened.
-        problems: what `data.checks.dataset.check_dataset` has found; what only deserves a look
-            becomes a notice.
+        name: name of the dataset.
+        all_splits: its splits, as far as they can be opened.
+        problems: results of `data.checks.dataset.check_dataset`; those that only deserve a look
+            become notices.
         image_size: side of the network input in pixels.
     """
     splits = {s: dataset for s, dataset in all_splits.items() if isinstance(dataset, CocoInstances)}
@@ -160,7 +160,7 @@ def examine(
 def with_suspects(
     findings: Findings, predictor: Predictor, most: int = MOST, progress: bool = True
 ) -> Findings:
-    """Add the labels that a model contradicts, at most so many.
+    """Add the labels that a model contradicts, at most `most`.
 
     Raises:
         ValueError: the model knows none of the classes.

@@ -1,4 +1,4 @@
-"""Detections and labels of one image, and how much they overlap."""
+"""Detections and labels of one image, and their overlaps."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from data.sample import Annotation, RunLengths
 Overlaps = NDArray[np.float64]
 """(N, M) in [0, 1]: N detections, M labels."""
 
-_MET = 0.5  # overlap from which a detection has found a label
+_MET = 0.5  # minimum overlap of a detection and the label that it has found
 
 
 class Detection(NamedTuple):
     """A detection.
 
     Attributes:
-        name: of its class.
+        name: name of its class.
         score: in [0, 1].
         box: x, y, width, height in pixels.
         mask: in pixels of the image.
@@ -40,8 +40,8 @@ class Label(NamedTuple):
     """An annotated object.
 
     Attributes:
-        name: of its class.
-        place: among the annotations of its image.
+        name: name of its class.
+        place: index among the annotations of its image.
         box: x, y, width, height in pixels.
         mask: in pixels of the image.
     """
@@ -57,12 +57,12 @@ class ImageComparison:
     """One image with N detections, the best first, and M labels.
 
     Attributes:
-        split: which part of the dataset.
-        image: its index in it.
+        split: split of the dataset.
+        image: index of the image in the split.
         image_hw: height and width in pixels.
         detections: the N detections.
-        labels: the labels that are no crowds.
-        crowds: the others.
+        labels: the M labels, without crowds.
+        crowds: labels that are crowds.
     """
 
     split: str
@@ -87,7 +87,7 @@ class ImageComparison:
 
     @cached_property
     def overlaps(self) -> Overlaps:
-        """The larger of the overlaps of masks and of boxes, for masks of models are coarse."""
+        """The larger of the overlaps of masks and of boxes, as a model's masks are coarse."""
         boxes = overlaps([s.box for s in self.detections], [x.box for x in self.labels])
         return np.maximum(self.mask_overlaps, boxes)
 
@@ -120,7 +120,7 @@ class ImageComparison:
         return found
 
     def relative_side(self, label: int) -> float:
-        """Return the side of a square as large as a label's mask, as a share of the image's."""
+        """Return the square root of a label's area relative to the image's."""
         height, width = self.image_hw
         return float((measure(self.labels[label].mask)[1] / (height * width)) ** 0.5)
 
@@ -146,10 +146,10 @@ def labels_of(
 
 
 def aligned_overlap(one: RunLengths, other: RunLengths) -> float:
-    """Return how much two masks overlap once one is moved onto the other.
+    """Return the overlap of two masks after moving one onto the other.
 
-    It is moved so that an edge or the middle of its box meets the other's, in both directions:
-    where one of the masks is cut off at a border of the image, the whole edge tells how far.
+    It is moved so that an edge or the centre of its box meets the other's, in both directions: if
+    one of the masks is cut off at a border of the image, the uncut edges determine the position.
     """
     parts = [_cut(decode(mask, (0, 0))) for mask in (one, other)]
     size = np.max([part.shape for part in parts], axis=0)
@@ -170,7 +170,7 @@ def _cut(bitmap: NDArray[np.uint8]) -> NDArray[np.uint8]:
 def _laid(
     part: NDArray[np.uint8], size: NDArray[np.int64], shares: tuple[float, float]
 ) -> NDArray[np.uint8]:
-    """Lay a mask on a larger field: at its start for share 0, at its end for 1."""
+    """Place a mask in a larger array: at its start for share 0, at its end for 1."""
     field = np.zeros(size, np.uint8)
     (height, width), (down, right) = part.shape, shares
     top, left = round((size[0] - height) * down), round((size[1] - width) * right)

@@ -1,4 +1,4 @@
-"""A mended copy of a dataset, as COCO: what is there twice or cannot be used is gone."""
+"""A mended copy of a dataset in COCO format, without duplicates and unusable objects."""
 
 from __future__ import annotations
 
@@ -27,23 +27,23 @@ Points = NDArray[np.float64]
 
 
 def write_mended(findings: Findings, folder: Path, link: bool = False) -> dict[str, Counter[str]]:
-    """Write a copy of a dataset without what a machine can tell to be wrong.
+    """Write a copy of a dataset without errors that can be recognised for certain.
 
-    Of images that are equal byte for byte the one with most objects stays, with its labels: of as
-    many the first, so the one in `train` before the one in `val`. Of two objects of one class in
-    the same place the first stays, too. Objects without area inside of the image go. Sizes are
-    those of the files, boxes those of the outlines.
+    Among byte-identical images, the one with most objects is kept, with its labels; with equal
+    numbers the first one, so the one in `train` before the one in `val`. Of two objects of one
+    class in the same place, the first is kept. Objects without area inside the image are dropped.
+    Sizes are those of the files, boxes those of the outlines.
 
     Args:
-        findings: of the dataset.
-        folder: gets `annotations/`, and a folder of images for each split.
-        link: link the images instead of copying them, where the system can.
+        findings: findings in the dataset.
+        folder: folder for `annotations/`, and a folder of images for each split.
+        link: link the images instead of copying them, if the system can.
 
     Returns:
-        What was left out of each split, and what was cut.
+        Counts of what was left out of each split, and of what was cut.
 
     Raises:
-        ValueError: the folder has something in it, or the dataset has no files.
+        ValueError: the folder is not empty, or the dataset has no files.
     """
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise ValueError(f"{folder} is not empty: a mended copy needs a folder of its own")
@@ -64,7 +64,7 @@ class _Mended:
     """A split while it is mended.
 
     Attributes:
-        counts: what was left out or corrected so far.
+        counts: counts of objects and images left out or corrected so far.
     """
 
     def __init__(
@@ -80,7 +80,7 @@ class _Mended:
                 self._copies.update(p.image for p in places if p.split == split and p != kept)
 
     def content(self, images: ImagePlaces) -> dict[str, object]:
-        """Return the annotations, and put the images in their places."""
+        """Return the annotations, and copy or link the images."""
         content = coco_content(self._dataset, 0)
         content["categories"] = self._categories.to_coco_json()
         for index in range(len(self._dataset)):
@@ -108,7 +108,7 @@ class _Mended:
         return actual_hw == image_hw
 
     def _objects(self, index: int, image_hw: tuple[int, int]) -> Iterator[Annotation]:
-        """Yield the objects of an image that can be used, with boxes around their outlines."""
+        """Yield the usable objects of an image, with boxes around their outlines."""
         parts = self._dataset.annotations(index)
         classes: dict[int, list[int]] = defaultdict(list)
         for place, found in enumerate(parts):
@@ -142,13 +142,13 @@ class _Mended:
 
 
 def _is_inside(points: Points, image_hw: tuple[int, int]) -> bool:
-    """Tell whether an outline leaves the image by no more than rounding does."""
+    """Tell whether an outline is inside the image, up to rounding."""
     limits = np.array(image_hw[::-1]) + TOLERANCE
     return bool((points >= -TOLERANCE).all() and (points <= limits).all())
 
 
 def _box_around(points: Points, image_hw: tuple[int, int]) -> list[float]:
-    """Return x, y, width, height around an outline, as far as it is in the image."""
+    """Return x, y, width, height of the part of an outline inside the image."""
     inside = points.clip(0, image_hw[::-1])
     low, high = inside.min(axis=0), inside.max(axis=0)
     return [*low.tolist(), *(high - low).tolist()]

@@ -1,4 +1,4 @@
-"""A model run over a dataset, its detections beside the labels."""
+"""Run a model over a dataset, to compare its detections with the labels."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from .image_comparison import Detection, ImageComparison, labels_of
 logger = logging.getLogger(__name__)
 
 _SHOWN = 5  # classes in a message
-_LEAST = 0.75  # of the model's own threshold: what scores less says nothing
+_LEAST = 0.75  # of the model's own threshold: lower scores are not reliable
 
 
 def compare_with_model(
@@ -30,12 +30,12 @@ def compare_with_model(
     shared: Mapping[str, Mapping[int, str]],
     progress: bool = True,
 ) -> list[ImageComparison]:
-    """Let a model look at all images of a dataset; those that cannot be read are left out.
+    """Run a model on all images of a dataset; images that cannot be read are skipped.
 
     Args:
-        predictor: of the model.
-        splits: the parts of the dataset.
-        shared: of each part, the classes that count, see `shared_classes`.
+        predictor: predictor of the model.
+        splits: the splits of the dataset.
+        shared: for each split, the classes that count, see `shared_classes`.
         progress: show a bar on standard error.
     """
     comparisons: list[ImageComparison] = []
@@ -72,7 +72,7 @@ def compare_with_model(
 def shared_classes(data: Categories, model_names: Sequence[str]) -> dict[int, str]:
     """Return the classes that a model and the data share: the model's label -> the data's name.
 
-    They agree in name, or in all but its case where that tells them apart.
+    Their names are equal, or equal except for case if that is unambiguous.
 
     Raises:
         ValueError: there are none.

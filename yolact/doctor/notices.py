@@ -1,4 +1,4 @@
-"""What is no mistake for certain, but deserves a look before training."""
+"""Findings that are not certainly mistakes, but deserve a look before training."""
 
 from __future__ import annotations
 
@@ -20,24 +20,24 @@ from data.problems import Problem, some_of
 from data.sample import Annotation, Dataset, RunLengths
 
 SMALLEST = 8
-"""In pixels of the network input: the stride of the finest features, that of C3 and P3."""
+"""Smallest side in pixels of the network input: the stride of the finest features, C3 and P3."""
 
 FEW = 10
-"""Classes with fewer objects are told of."""
+"""Classes with fewer objects are reported."""
 
 HELD = 0.95
-"""Share of the objects that an input size should hold."""
+"""Share of the objects that should not be smaller than `SMALLEST` at the advised input size."""
 
 _STEP, _LARGEST = 32, 1024  # of advised input sizes
 _EXAMPLES = 6
 
 
 class Place(NamedTuple):
-    """Something to show: an image, and which of its annotations are meant.
+    """An image to show, and the annotations concerned.
 
     Attributes:
-        split: which part of the dataset.
-        image: its index in it.
+        split: split of the dataset.
+        image: index of the image in the split.
         objects: positions in `Dataset.annotations(index)`.
     """
 
@@ -47,12 +47,12 @@ class Place(NamedTuple):
 
 
 class SizedObject(NamedTuple):
-    """An object, and how large it is.
+    """An object and its size.
 
     Attributes:
-        place: where it is.
-        name: of its class.
-        side: of a square as large as its mask, where the image is a square of side 1.
+        place: its place.
+        name: name of its class.
+        side: square root of its mask's area, if the image is a square of side 1.
     """
 
     place: Place
@@ -74,10 +74,10 @@ class Notice(Problem):
 def find_image_duplicates(
     splits: Mapping[str, CocoInstances],
 ) -> Iterator[tuple[DuplicateGroup, tuple[Place, ...]]]:
-    """Yield pictures that are there twice, in one split or in two, the exact copies first.
+    """Yield duplicate images, in one split or in two, exact copies first.
 
     Args:
-        splits: the parts of the dataset.
+        splits: the splits of the dataset.
     """
     places = [Place(split, i) for split, dataset in splits.items() for i in range(len(dataset))]
     flat = [splits[place.split].image_path(place.image) for place in places]
@@ -99,13 +99,13 @@ def near_duplicate_notice(
 
 
 def split_of(places: tuple[Place, ...]) -> str:
-    """Return the split that pictures are in, or the name for both."""
+    """Return the split that images are in, or the name for both splits."""
     splits = {place.split for place in places}
     return splits.pop() if len(splits) == 1 else BOTH
 
 
 def sized_objects(split: str, dataset: Dataset) -> list[SizedObject]:
-    """Gather the objects of a split, crowds excepted."""
+    """Collect the objects of a split, without crowds."""
     names = dataset.categories.name_of
     found = []
     for index in range(len(dataset)):
@@ -121,7 +121,7 @@ def sized_objects(split: str, dataset: Dataset) -> list[SizedObject]:
 
 
 def find_object_duplicates(split: str, dataset: Dataset) -> Iterator[Place]:
-    """Yield pairs of objects of one image in the same place, whatever their classes."""
+    """Yield pairs of objects of one image in the same place, of the same class or not."""
     for index in range(len(dataset)):
         info = dataset.image_info(index)
         for pair in find_duplicate_pairs(
@@ -133,7 +133,7 @@ def find_object_duplicates(split: str, dataset: Dataset) -> Iterator[Place]:
 def find_duplicate_pairs(
     annotations: Sequence[Annotation], image_hw: tuple[int, int]
 ) -> Iterator[tuple[int, int]]:
-    """Yield the earlier and the later of two objects in the same place, crowds excepted."""
+    """Yield the earlier and the later of two objects in the same place, without crowds."""
     kept = [place for place, part in enumerate(annotations) if not part["iscrowd"]]
     boxes = [_corners(annotations[place]) for place in kept]
     masks = [cache(partial(_mask, annotations[place], image_hw)) for place in kept]
@@ -142,7 +142,7 @@ def find_duplicate_pairs(
 
 
 def two_classes(dataset: CocoInstances, duplicates: Iterable[Place]) -> Iterator[Notice]:
-    """Describe those objects in the same place that are of two classes."""
+    """Describe objects in the same place with two different classes."""
     names = dataset.categories.name_of
     for place in duplicates:
         info = dataset.image_info(place.image)
