@@ -51,6 +51,25 @@ def test_too_many_requests_of_one_client(predictor: Predictor) -> None:
     assert client.get("/api/model").status_code == 200
 
 
+SCOPE = {
+    "type": "http", "method": "POST", "path": "/api/segment", "query_string": b"masks=none",
+    "headers": [(b"host", b"localhost")], "client": ("127.0.0.1", 1), "server": ("x", 1),
+}  # fmt: skip
+
+
+def uploading(leave: asyncio.Event) -> Any:
+    """What a client sends: its image at once; it hangs up when it is told to."""
+    messages = iter([{"type": "http.request", "body": PNG, "more_body": False}])
+
+    async def receive() -> Any:
+        if message := next(messages, None):
+            return message
+        await leave.wait()
+        return {"type": "http.disconnect"}
+
+    return receive
+
+
 @pytest.fixture
 def held(predictor: Predictor, monkeypatch: pytest.MonkeyPatch) -> Iterator[threading.Event]:
     """A predictor that begins to work and does not end before it is released."""
@@ -58,12 +77,13 @@ def held(predictor: Predictor, monkeypatch: pytest.MonkeyPatch) -> Iterator[thre
     segment = predictor.segment
 
     def wait(*arguments: Any) -> Any:
+        begun.count += 1  # type: ignore[attr-defined]
         begun.set()
         release.wait(30)
         return segment(*arguments)
 
     monkeypatch.setattr(predictor, "segment", wait)
-    begun.release = release  # type: ignore[attr-defined]
+    begun.release, begun.count = release, 0  # type: ignore[attr-defined]
     yield begun
     release.set()
 
@@ -92,30 +112,79 @@ def test_slow_uploads_leave_room_for_others(predictor: Predictor) -> None:
     async def ignore(_: Any) -> None:
         pass
 
-    scope = {
-        "type": "http", "method": "POST", "path": "/api/segment", "query_string": b"masks=none",
-        "headers": [(b"host", b"localhost")], "client": ("127.0.0.1", 1), "server": ("x", 1),
-    }  # fmt: skip
     app = make_app(predictor, "tiny", Limits(waiting=1))
     count = predictor.workers + 1
     sent: list[Any] = []
-
-    async def whole() -> Any:
-        return {"type": "http.request", "body": PNG, "more_body": False}
 
     async def keep(message: Any) -> None:
         sent.append(message)
 
     async def run() -> None:
-        uploads = [asyncio.create_task(app(scope, slow, ignore)) for _ in range(3 * count)]
+        uploads = [asyncio.create_task(app(SCOPE, slow, ignore)) for _ in range(3 * count)]
         await asyncio.sleep(0.1)
-        await app(scope, whole, keep)
+        await app(SCOPE, uploading(asyncio.Event()), keep)
         for each in uploads:
             each.cancel()
         await asyncio.gather(*uploads, return_exceptions=True)
 
     asyncio.run(run())
     assert sent[0]["status"] == 200
+
+
+@pytest.mark.parametrize("leaving", [1, 4])
+def test_who_hangs_up_is_neither_answered_nor_in_the_way(
+    predictor: Predictor, held: Any, leaving: int
+) -> None:
+    """The place is free at once, and what had not begun is not computed."""
+    app = make_app(predictor, "tiny", Limits(waiting=leaving - 1))
+    assert predictor.workers == 1
+    sent: list[Any] = []
+
+    async def keep(message: Any) -> None:
+        sent.append(message)
+
+    async def run() -> None:
+        leave = asyncio.Event()
+        left = [asyncio.create_task(app(SCOPE, uploading(leave), keep)) for _ in range(leaving)]
+        await asyncio.to_thread(held.wait, 30)
+        leave.set()
+        await asyncio.wait_for(asyncio.gather(*left), 5)
+        sent.clear()
+        patient = asyncio.create_task(app(SCOPE, uploading(asyncio.Event()), keep))
+        await asyncio.sleep(0.05)
+        held.release.set()
+        await patient
+
+    asyncio.run(run())
+    assert (sent[0]["status"], held.count) == (200, 2)
+
+
+def test_a_server_that_stops_says_so(
+    predictor: Predictor, held: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    """What is worked on, and what is on its way; uvicorn cancels both after a while."""
+    sent: list[Any] = []
+
+    async def keep(message: Any) -> None:
+        sent.append(message)
+
+    async def never() -> Any:
+        await asyncio.sleep(30)
+
+    async def run() -> None:
+        app = make_app(predictor, "tiny")
+        receives = (uploading(asyncio.Event()), never)
+        answers = [asyncio.create_task(app(SCOPE, receive, keep)) for receive in receives]
+        await asyncio.to_thread(held.wait, 30)
+        for each in answers:
+            each.cancel()
+        await asyncio.gather(*answers)
+        held.release.set()
+
+    asyncio.run(run())
+    assert [message["status"] for message in sent if "status" in message] == [503, 503]
+    assert b"the server stops" in sent[-1]["body"]
+    assert caplog.text == ""
 
 
 def test_an_answer_that_takes_too_long(predictor: Predictor, held: Any) -> None:
@@ -133,10 +202,6 @@ def test_an_image_that_does_not_arrive(predictor: Predictor) -> None:
     async def send(message: Any) -> None:
         sent.append(message)
 
-    scope = {
-        "type": "http", "method": "POST", "path": "/api/segment", "query_string": b"",
-        "headers": [(b"host", b"localhost")], "client": ("127.0.0.1", 1), "server": ("x", 1),
-    }  # fmt: skip
-    asyncio.run(make_app(predictor, "tiny", Limits(seconds=0.01))(scope, never, send))
+    asyncio.run(make_app(predictor, "tiny", Limits(seconds=0.01))(SCOPE, never, send))
     assert sent[0]["status"] == 408
     assert b"did not arrive" in sent[1]["body"]

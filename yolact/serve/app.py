@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import mimetypes
 from collections.abc import Callable
 from functools import partial
@@ -100,11 +101,15 @@ def _add_endpoint(app: FastAPI, predictor: Predictor, name: str, limits: Limits)
 
     async def about_image(request: Request, answer: Callable[[bytes], Result]) -> Result:
         check_rate(buckets, request.client.host if request.client else "")
-        with pool.arriving.take():
-            content = await receive_image(request, limits.upload_bytes, limits.seconds)
-        with pool.slots.take():
-            return await pool.work(partial(answer, content))
+        try:
+            with pool.arriving.take():
+                content = await receive_image(request, limits.upload_bytes, limits.seconds)
+            with pool.slots.take():
+                return await pool.work(partial(answer, content), request.receive)
+        except asyncio.CancelledError:
+            raise HTTPException(503, "the server stops") from None
 
+    @app.head("/api/model", include_in_schema=False)
     @app.get("/api/model")
     def model() -> answers.ModelInfo:
         """Say what is served: the model, its classes and colours, the limits."""

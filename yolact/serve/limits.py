@@ -9,9 +9,10 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from starlette.exceptions import HTTPException
+from starlette.types import Receive
 
 Result = TypeVar("Result")
 
@@ -112,17 +113,34 @@ class WorkerPool:
         self._seconds = seconds
         self._threads = ThreadPoolExecutor(workers, "segment")
 
-    async def work(self, job: Callable[[], Result]) -> Result:
-        """Run a job in a thread.
+    async def work(self, job: Callable[[], Result], receive: Receive) -> Result:
+        """Run a job in a thread; one that had begun when it is given up ends all the same.
+
+        Args:
+            job: returns the result.
+            receive: of a request whose body was read; tells when its client hangs up.
 
         Raises:
-            HTTPException: 504, it took too long; one that had begun ends all the same.
+            HTTPException: 400, the client hung up; 504, it took too long.
         """
         running = asyncio.get_running_loop().run_in_executor(self._threads, job)
+        leaving = asyncio.ensure_future(_hang_up(receive))
+        ends: set[asyncio.Future[Any]] = {running, leaving}
         try:
-            return await asyncio.wait_for(running, self._seconds)
-        except asyncio.TimeoutError:
-            raise HTTPException(504, f"no answer within {self._seconds:g} seconds") from None
+            await asyncio.wait(ends, timeout=self._seconds, return_when=asyncio.FIRST_COMPLETED)
+            if running.done():
+                return running.result()
+            if leaving.done():
+                raise HTTPException(400, "the client hung up")
+            raise HTTPException(504, f"no answer within {self._seconds:g} seconds")
+        finally:
+            running.cancel()
+            leaving.cancel()
+
+
+async def _hang_up(receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass
 
 
 def check_rate(buckets: TokenBuckets, client: str) -> None:
