@@ -160,7 +160,9 @@ def test_too_many_connections(
         ]
         assert all(is_answered(each) for each in (first, *others))
         with socket.create_connection(address, timeout=30) as late:
-            assert refusal(received(late)) == ("503", "busy: too many connections")
+            answer = received(late)
+            assert refusal(answer) == ("503", "busy: too many connections")
+            assert b"\r\nRetry-After: 1\r\n" in answer
         first.close()
         wait_for_connections(server, 2)
         with socket.create_connection(address, timeout=30) as next_one:

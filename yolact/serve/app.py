@@ -44,13 +44,16 @@ _PROBLEMS: dict[int | str, dict[str, Any]] = {
     for code, text in {
         400: "no image in the request",
         403: "sent by a page of another site",
+        404: "no such address, or a model without prototypes",
+        405: "another method",
         408: "the image arrived too slowly",
         413: "too many bytes or pixels",
         415: "not an image of a known format",
         421: "called by a name that is not this server's",
-        422: "a broken image, or a parameter out of range",
+        422: "a broken image, or a parameter out of range, unknown or repeated",
         429: "too many requests of one client",
-        503: "too many requests at a time",
+        500: "a fault of the server",
+        503: "too many requests at a time, or the server stops",
         504: "no answer in time",
     }.items()
 }
@@ -73,7 +76,13 @@ def make_app(
         front: name of a server in front of it; "" without one.
     """
     limits = limits or Limits()
-    app = FastAPI(title="YOLACT", version=__version__, docs_url=None, redoc_url=None)
+    app = FastAPI(
+        title="YOLACT",
+        version=__version__,
+        docs_url=None,
+        redoc_url=None,
+        redirect_slashes=False,  # to an address without the prefix of a server in front
+    )
     _add_endpoint(app, predictor, name, limits)
     _add_errors(app)
     for suffix, kind in _TYPES.items():  # Windows' registry may say text/plain: no script runs
@@ -148,13 +157,15 @@ def _add_endpoint(app: FastAPI, predictor: Predictor, name: str, limits: Limits)
 
 
 def _only_known_parameters(request: Request) -> None:
-    """Refuse what would be ignored, as a misspelt name."""
+    """Refuse what would be ignored, as a misspelt name, or the first of two values."""
     known = [field.alias for field in request.scope["route"].dependant.query_params]
     for name in request.query_params:
         if name not in known:
             raise HTTPException(
                 422, f"{name}: unknown; parameters are {', '.join(known) or 'none'}"
             )
+        if len(request.query_params.getlist(name)) > 1:
+            raise HTTPException(422, f"{name}: given more than once")
 
 
 def _add_errors(app: FastAPI) -> None:

@@ -24,7 +24,7 @@ class BoundedConnection(H11Protocol):
         super().connection_made(transport)
         self._wait()
         if len(self.connections) > MOST_CONNECTIONS:
-            self._refuse("503 Service Unavailable", "busy: too many connections")
+            self._refuse("503 Service Unavailable", "busy: too many connections", "Retry-After: 1")
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Wait no more."""
@@ -44,8 +44,9 @@ class BoundedConnection(H11Protocol):
     def _wait(self) -> None:
         self._deadline = self.loop.call_later(SECONDS, self.transport.abort)
 
-    def _refuse(self, status: str, reason: str) -> None:
+    def _refuse(self, status: str, reason: str, *more: str) -> None:
         body = json.dumps({"error": reason})
-        head = f"HTTP/1.1 {status}\r\nContent-Type: application/json\r\nConnection: close\r\n"
-        self.transport.write(f"{head}Content-Length: {len(body)}\r\n\r\n{body}".encode())
+        head = (f"HTTP/1.1 {status}", "Content-Type: application/json", "Connection: close", *more)
+        length = f"Content-Length: {len(body)}"
+        self.transport.write("\r\n".join((*head, length, "", body)).encode())
         self.transport.close()

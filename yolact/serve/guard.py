@@ -56,10 +56,13 @@ class Guard:
         host, origin = headers.get("host", ""), headers.get("origin")
         if self._hosts is not None and host_name(host) not in self._hosts | self._front:
             return JSONResponse({"error": "unknown host name: use the printed address"}, 421)
-        own = self._front | {host.lower()}
-        if scope["method"] not in _SAFE and origin is not None and _netloc(origin) not in own:
-            return JSONResponse({"error": "requests of other sites are refused"}, 403)
-        return None
+        if scope["method"] in _SAFE or origin is None:
+            return None
+        site = _netloc(origin)
+        if site == host.lower() or host_name(site) in self._front:
+            return None
+        refusal = "requests of other sites are refused; --front names a server in front"
+        return JSONResponse({"error": refusal}, 403)
 
 
 def hosts_for(address: str) -> frozenset[str] | None:
@@ -86,8 +89,8 @@ def host_name(netloc: str) -> str | None:
         return None
 
 
-def _netloc(origin: str) -> str | None:
+def _netloc(origin: str) -> str:
     try:
         return URL(origin).netloc.lower()
     except ValueError:
-        return None
+        return ""

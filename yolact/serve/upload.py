@@ -24,7 +24,12 @@ REQUEST_BODY: dict[str, Any] = {
         "image/*": {"schema": _SCHEMA},
         "application/octet-stream": {"schema": _SCHEMA},
         "multipart/form-data": {
-            "schema": {"type": "object", "required": [FIELD], "properties": {FIELD: _SCHEMA}}
+            "schema": {
+                "type": "object",
+                "required": [FIELD],
+                "properties": {FIELD: _SCHEMA},
+                "additionalProperties": False,
+            }
         },
     },
 }
@@ -39,7 +44,7 @@ async def receive_image(request: Request, most: int, seconds: float) -> bytes:
         seconds: to wait for it.
 
     Raises:
-        HTTPException: 400 no image, 408 too slow, 413 too large.
+        HTTPException: 400 no image, 408 too slow, 413 too large, 422 other fields in the form.
     """
     bounded = Request(request.scope, _bounded(request.receive, most))
     try:
@@ -65,7 +70,8 @@ def decode_image(content: bytes, pixels: int) -> Image:
     except PilImage.DecompressionBombError:
         raise HTTPException(413, f"the image has more than {pixels:,} pixels") from None
     except Exception:  # decoders of hostile bytes raise nearly every type there is
-        raise HTTPException(415, f"not an image; expected {', '.join(FORMATS)}") from None
+        expected = ", ".join(FORMATS)
+        raise HTTPException(415, f"not an image of a known format; expected {expected}") from None
     if width * height > pixels:
         raise HTTPException(413, f"the image has more than {pixels:,} pixels")
     try:
@@ -75,12 +81,17 @@ def decode_image(content: bytes, pixels: int) -> Image:
 
 
 async def _content(request: Request) -> bytes:
-    if not request.headers.get("content-type", "").startswith("multipart/form-data"):
+    if not request.headers.get("content-type", "").lower().startswith("multipart/form-data"):
         return await request.body()
     try:
         async with request.form(max_files=1, max_fields=8) as form:
             image = form.get(FIELD)
-            return await image.read() if isinstance(image, UploadFile) else b""
+            if not isinstance(image, UploadFile):
+                return b""
+            if others := [name for name in form if name != FIELD]:
+                reason = "unknown in the form; parameters belong to the address, after '?'"
+                raise HTTPException(422, f"{others[0]}: {reason}")
+            return await image.read()
     except ValueError:  # older versions of starlette let the errors of its parser through
         raise HTTPException(400, "Invalid multipart data.") from None
 
