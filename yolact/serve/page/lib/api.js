@@ -1,6 +1,9 @@
 /** Requests to the server. */
 
+import { takeBack } from "../ui/dom.js";
+
 const PATIENCE = 8; // tries while the server is busy
+const SILENCE = "the server does not answer; is it still running?";
 
 export async function getModel() {
   const response = await fetch("api/model").catch(silent);
@@ -8,20 +11,24 @@ export async function getModel() {
   return response.json();
 }
 
-/** Find the objects of an image file; numbers them in order. */
-export async function segment(blob, query) {
-  const answer = await post(`api/segment?${new URLSearchParams(query)}`, blob);
+/** Find the objects of an image file, unless a signal comes first; numbers them in order. */
+export async function segment(blob, query, signal) {
+  const answer = await post(`api/segment?${new URLSearchParams(query)}`, blob, signal);
   answer.objects.forEach((object, index) => Object.assign(object, { index }));
   return answer;
 }
 
-export const getPrototypes = (blob) => post("api/prototypes", blob);
+export const getPrototypes = (blob, signal) => post("api/prototypes", blob, signal);
 
-async function post(path, blob) {
+async function post(path, blob, signal) {
   const headers = { "Content-Type": blob.type || "application/octet-stream" };
   for (let tries = 1; ; tries += 1) {
-    const response = await fetch(path, { method: "POST", body: blob, headers }).catch(silent);
-    if (response.ok) return response.json();
+    const request = { method: "POST", body: blob, headers, signal };
+    const response = await fetch(path, request).catch(silent);
+    if (response.ok) {
+      takeBack(SILENCE);
+      return response.json();
+    }
     const isBusy = response.status === 429 || response.status === 503;
     if (!isBusy || tries === PATIENCE) throw new Error(await reason(response));
     const seconds = Number(response.headers.get("Retry-After")) || 1;
@@ -35,5 +42,5 @@ async function reason(response) {
 }
 
 function silent() {
-  throw new Error("the server does not answer; is it still running?");
+  throw new Error(SILENCE);
 }

@@ -2,13 +2,14 @@
  * The pictures of the strip.
  *
  * A picture: { id, name, blob, width, height, thumbnail, bitmap, answer, prototypes, isLive }.
- * Only the one on stage keeps its pixels (`bitmap`); `answer` is null until the server answered.
+ * Only the one on stage keeps its pixels (`bitmap`); `answer` is null until the server answered,
+ * `failed` is why it did not, and `requests` ends what is asked about the picture.
  */
 
 import { getPrototypes, segment } from "./api.js";
 import { decodePrototypes } from "./prototypes.js";
 import { LOWEST_SCORE, change, shownObjects, state } from "./state.js";
-import { announce, complain, counted } from "../ui/dom.js";
+import { announce, complain, counted, takeBack } from "../ui/dom.js";
 
 const THUMBNAIL_HEIGHT = 112; // pixels, twice what is shown
 const PAUSE = 5000; // milliseconds before prototypes are asked for again
@@ -48,6 +49,7 @@ export async function show(picture) {
 export function remove(picture) {
   const place = state.pictures.indexOf(picture);
   const pictures = state.pictures.filter((other) => other !== picture);
+  picture.requests?.abort();
   change({ pictures });
   if (picture === state.current) show(pictures[Math.min(place, pictures.length - 1)] ?? null);
 }
@@ -60,16 +62,25 @@ export function step(distance) {
 
 /** Fetch the prototypes of a picture, once; after a failure not before a while. */
 export function loadPrototypes(picture) {
-  picture.loading ??= getPrototypes(picture.blob)
+  picture.loading ??= getPrototypes(picture.blob, picture.requests.signal)
     .then(decodePrototypes)
     .then((prototypes) => {
       picture.prototypes = prototypes;
       change();
     })
     .catch((error) => {
+      if (picture.requests.signal.aborted) return;
       complain(error.message);
       setTimeout(() => (picture.loading = null), PAUSE);
     });
+}
+
+/** Find the objects of a picture that failed, after those that wait. */
+export function retry(picture) {
+  takeBack(`${picture.name}: ${picture.failed}`);
+  picture.failed = null;
+  change();
+  queue = queue.then(() => segmentPicture(picture));
 }
 
 /** Find the objects of a camera's frame. */
@@ -85,7 +96,8 @@ async function add(file, isFirst) {
   const { width, height } = bitmap;
   ids += 1;
   const picture = { id: ids, name: freeName(file.name || "pasted.png"), blob, width, height };
-  Object.assign(picture, { bitmap, answer: null, thumbnail: thumbnail(bitmap) });
+  const requests = new AbortController();
+  Object.assign(picture, { bitmap, requests, answer: null, thumbnail: thumbnail(bitmap) });
   change({ pictures: [...state.pictures, picture] });
   if (isFirst) show(picture);
   else release(picture);
@@ -112,14 +124,15 @@ function freeName(name) {
 async function segmentPicture(picture) {
   if (!state.pictures.includes(picture)) return; // removed while it waited
   try {
-    const answer = await segment(picture.blob, QUERY);
+    const answer = await segment(picture.blob, QUERY, picture.requests.signal);
     if (answer.width !== picture.width || answer.height !== picture.height) {
       throw new Error("this browser shows it turned otherwise: save it upright first");
     }
     picture.answer = answer;
     announce(`${picture.name}: ${counted(shownObjects(picture).length, "object")}`);
   } catch (error) {
-    picture.failed = true;
+    if (picture.requests.signal.aborted) return;
+    picture.failed = error.message;
     complain(`${picture.name}: ${error.message}`);
   }
   change();

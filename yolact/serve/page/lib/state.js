@@ -50,6 +50,12 @@ export function shownObjects(picture = state.current) {
   );
 }
 
+/** How many these are, or what stands for it without an answer. */
+export function tally(picture) {
+  if (picture.answer) return shownObjects(picture).length;
+  return picture.failed ? "!" : "…";
+}
+
 export function colorOf(object) {
   const { palette } = state.model;
   return palette[(state.byClass ? object.label : object.index) % palette.length];

@@ -1,6 +1,8 @@
 /** The threshold, the classes, and how objects are drawn: nothing of it asks the server. */
 
-import { change, colorOf, foundObjects, onChange, shownObjects, state } from "../lib/state.js";
+import {
+  change, colorOf, foundObjects, onChange, shownObjects, state, tally,
+} from "../lib/state.js";
 import { announce, byId, counted, element, setPressed, svgElement } from "./dom.js";
 
 export function startControls() {
@@ -21,16 +23,20 @@ export function moveThreshold(step) {
   const input = byId("threshold");
   input.valueAsNumber += step;
   change({ threshold: input.valueAsNumber });
-  announce(`${counted(shownObjects().length, "object")} at ${input.value} or more`);
+  const count = state.current?.answer ? `${counted(shownObjects().length, "object")} at ` : "";
+  announce(`${count}${input.value} or more`);
 }
 
 function draw() {
-  const found = foundObjects(state.current);
-  byId("panel").hidden = state.current === null;
-  const count = shownObjects().length;
+  const { current } = state;
+  byId("panel").hidden = !current;
+  if (!current) return;
+  const found = foundObjects(current);
+  const count = tally(current);
   byId("shown").textContent = count;
   const noun = count === 1 ? "object" : "objects";
-  byId("found").textContent = `${noun} of ${counted(found.length, "candidate")}`;
+  const total = `${noun} of ${counted(found.length, "candidate")}`;
+  byId("found").textContent = current.answer ? total : "not segmented";
   byId("threshold-value").textContent = state.threshold.toFixed(2);
   byId("opacity-value").textContent = `${Math.round(100 * state.opacity)} %`;
   for (const button of viewButtons()) setPressed(button, state[button.dataset.view]);

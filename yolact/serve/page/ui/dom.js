@@ -26,9 +26,17 @@ export function announce(text) {
   byId("announcement").textContent = text;
 }
 
-/** Show what went wrong, until it is dismissed; nothing hides it. */
-export function complain(text = "") {
-  byId("problem-text").textContent = text;
-  byId("problem").hidden = !text;
-  byId("problem-close").onclick = () => complain();
+/** Show what went wrong, in a line of its own, until it is taken back or dismissed. */
+export function complain(text) {
+  takeBack(text);
+  byId("problem-text").append(element("p", { textContent: text }));
+  byId("problem").hidden = false;
+  byId("problem-close").onclick = () => takeBack("");
+}
+
+/** Remove the lines that end in a text: all of them with "". */
+export function takeBack(ending) {
+  const lines = byId("problem-text");
+  for (const line of [...lines.children]) if (line.textContent.endsWith(ending)) line.remove();
+  byId("problem").hidden = !lines.firstChild;
 }

@@ -5,7 +5,7 @@ import { change, state } from "../lib/state.js";
 import { keep, kept } from "../lib/storage.js";
 import { takePicture, toggleCamera } from "./camera.js";
 import { moveThreshold, toggle } from "./controls.js";
-import { byId, element } from "./dom.js";
+import { byId, element, takeBack } from "./dom.js";
 import { stepObject } from "./objects.js";
 import { savePicture } from "./save.js";
 
@@ -47,7 +47,10 @@ export function startKeys() {
 
 function press(event) {
   if (byId("keys").open || event.ctrlKey || event.metaKey || event.altKey) return;
-  if (event.key === "Escape") change({ selected: null });
+  if (event.key === "Escape") {
+    if (byId("problem").hidden) change({ selected: null });
+    else takeBack("");
+  }
   const isOnSlider = event.target.type === "range" && event.key.startsWith("Arrow");
   if (isOnSlider || !byId("key-switch").checked) return;
   if (event.key === " " && event.target === document.body) takePicture();

@@ -27,7 +27,8 @@ function draw() {
   const context = canvas.getContext("2d");
   context.setTransform(scale, 0, 0, scale, 0, 0);
   drawScene(context, current.bitmap, objects, { ...state, colorOf }, devicePixelRatio / scale);
-  canvas.setAttribute("aria-label", `${current.name}, ${describe(objects)}`);
+  const content = current.answer ? describe(objects) : "not segmented";
+  canvas.setAttribute("aria-label", `${current.name}, ${content}`);
 }
 
 /** Size the canvas as large as the stage allows; return canvas pixels per image pixel. */

@@ -1,7 +1,7 @@
 /** The pictures in a row, to choose one. */
 
-import { remove, show } from "../lib/pictures.js";
-import { onChange, shownObjects, state } from "../lib/state.js";
+import { remove, retry, show } from "../lib/pictures.js";
+import { onChange, shownObjects, state, tally } from "../lib/state.js";
 import { byId, counted, element } from "./dom.js";
 
 const items = new Map(); // picture -> its element
@@ -30,9 +30,12 @@ function draw() {
 
 function makeItem(picture) {
   const count = element("span", { className: "tally" });
-  const properties = { type: "button", className: "thumbnail", title: picture.name };
+  const properties = { type: "button", className: "thumbnail" };
   const open = element("button", properties, picture.thumbnail, count);
-  open.onclick = () => show(picture);
+  open.onclick = () => {
+    show(picture);
+    if (picture.failed) retry(picture);
+  };
   const close = element("button", { type: "button", className: "remove", textContent: "×" });
   close.ariaLabel = `Remove ${picture.name}`;
   close.onclick = () => remove(picture);
@@ -41,11 +44,11 @@ function makeItem(picture) {
 
 function fill(item, picture, isCurrent) {
   const [open] = item.children;
-  const count = shownObjects(picture).length;
-  const missing = picture.failed ? "!" : "…";
-  open.querySelector(".tally").textContent = picture.answer ? count : missing;
-  const status = picture.answer ? counted(count, "object") : "not segmented";
-  open.ariaLabel = `${picture.name}, ${status}`;
+  open.querySelector(".tally").textContent = tally(picture);
+  const reason = picture.failed ? `: ${picture.failed} (choose it to try again)` : "";
+  open.title = `${picture.name}${reason}`;
+  const count = counted(shownObjects(picture).length, "object");
+  open.ariaLabel = `${picture.name}, ${picture.answer ? count : `not segmented${reason}`}`;
   if (isCurrent && open.ariaCurrent !== "true") {
     item.scrollIntoView({ inline: "nearest", block: "nearest" });
   }

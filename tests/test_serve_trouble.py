@@ -1,0 +1,161 @@
+"""The page of `yolact serve` while answers are on their way, and when something goes wrong."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from support.browser import need_browser, open_browser, open_page, serving
+
+need_browser()
+pytest.importorskip("fastapi", reason="needs the extra 'serve'")
+pytest.importorskip("httpx2", reason="needs httpx2, which comes with the extra 'dev'")
+
+from playwright.sync_api import Browser, Page, Route, expect  # noqa: E402
+from support.tiny_server import PNG, tiny_predictor  # noqa: E402
+
+from yolact.serve.app import make_app  # noqa: E402
+
+pytestmark = pytest.mark.slow
+
+FOUND = {
+    "name": "cup", "label": 0, "score": 0.9, "box": [5, 5, 30, 30], "area": 625,
+    "polygons": [{"outline": [5, 5, 30, 5, 30, 30, 5, 30], "holes": []}],
+    "segmentation": {"size": [40, 60], "counts": "0"}, "coefficients": [0.5, -0.5],
+}  # fmt: skip
+TOLD = "Failed to load resource"  # by the console, for every status of 400 or more
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    with open_browser() as opened:
+        yield opened
+
+
+@pytest.fixture(scope="module")
+def address() -> Iterator[str]:
+    with serving(make_app(tiny_predictor(), "tiny")) as opened:
+        yield opened
+
+
+@pytest.fixture
+def page(browser: Browser, address: str) -> Iterator[Page]:
+    with open_page(browser, TOLD, base_url=address) as opened:
+        opened.goto("/")
+        expect(opened.locator("[data-ready]")).to_be_attached()
+        yield opened
+
+
+def answer(route: Route, *objects: dict[str, Any]) -> None:
+    route.fulfill(json={"width": 60, "height": 40, "seconds": 0.1, "objects": objects})
+
+
+def answers(page: Page, *ways: Callable[[Route], None]) -> None:
+    """Answer one request after the other for objects."""
+    left = iter(ways)
+    page.route("**/api/segment*", lambda route: next(left)(route))
+
+
+def found(count: int) -> Callable[[Route], None]:
+    return lambda route: answer(route, *[FOUND] * count)
+
+
+def broken(route: Route) -> None:
+    route.fulfill(status=422, json={"error": "it is broken"})
+
+
+def silent(route: Route) -> None:
+    route.abort("connectionrefused")
+
+
+def late(route: Route) -> None:
+    """Answer never."""
+
+
+def add(page: Page, *names: str, content: bytes = PNG) -> None:
+    files = [{"name": name, "mimeType": "image/png", "buffer": content} for name in names]
+    page.set_input_files("#files", files)  # type: ignore[arg-type]
+
+
+def tallies(page: Page, *texts: str) -> None:
+    expect(page.locator(".tally")).to_have_text(list(texts))
+
+
+@pytest.mark.parametrize("way", ["x", "Delete"])
+@pytest.mark.parametrize("path", ["segment", "prototypes"])
+def test_nobody_waits_for_a_picture_that_is_removed(page: Page, path: str, way: str) -> None:
+    answers(page, late if path == "segment" else found(1), found(2))
+    page.route("**/api/prototypes*", late)
+    with page.expect_request(f"**/api/{path}*") as asked:
+        add(page, "a.png")
+        if path == "prototypes":
+            page.click(".object")
+    with page.expect_event("requestfailed", lambda request: request == asked.value):
+        if way == "x":
+            page.hover(".thumbnail")
+            page.click(".remove")
+        else:
+            page.keyboard.press(way)
+    add(page, "b.png")
+    tallies(page, "2")
+    expect(page.get_by_role("alert")).to_be_hidden()
+
+
+def test_all_that_goes_wrong_is_said_and_can_be_tried_again(page: Page) -> None:
+    answers(page, broken, found(1), broken, found(2))
+    add(page, "notes.png", "more.png", content=b"text")
+    add(page, "a.png", "b.png")
+    tallies(page, "!", "1")
+    lines = page.get_by_role("alert").locator("p")
+    reason = "not an image that this browser can show"
+    wrong = [f"notes.png: {reason}", f"more.png: {reason}"]
+    expect(lines).to_have_text([*wrong, "a.png: it is broken"])
+    failed = page.locator(".thumbnail").first
+    for attribute in ("title", "aria-label"):
+        expect(failed).to_have_attribute(attribute, re.compile("^a.png.*: it is broken"))
+    failed.click()  # which nothing covers
+    expect(lines).to_have_count(3)
+    tallies(page, "!", "1")
+    failed.click()
+    tallies(page, "2", "1")
+    expect(lines).to_have_text(wrong)
+    expect(failed).to_have_attribute("title", "a.png")
+    page.keyboard.press("Escape")
+    expect(page.get_by_role("alert")).to_be_hidden()
+
+
+def test_a_server_that_answers_again_is_no_trouble(page: Page) -> None:
+    answers(page, silent, broken, found(1))
+    add(page, "a.png", "b.png")
+    tallies(page, "!", "!")
+    lines = page.get_by_role("alert").locator("p")
+    expect(lines).to_have_text(
+        ["a.png: the server does not answer; is it still running?", "b.png: it is broken"]
+    )
+    add(page, "c.png")
+    tallies(page, "!", "!", "1")
+    expect(lines).to_have_text("b.png: it is broken")
+
+
+@pytest.mark.parametrize(
+    ("way", "shown", "found_", "name"),
+    [
+        (late, "…", "not segmented", "a.png, not segmented"),
+        (broken, "!", "not segmented", "a.png, not segmented"),
+        (found(0), "0", "objects of 0 candidates", "a.png, no objects"),
+        (found(1), "1", "object of 1 candidate", "a.png, 1 × cup"),
+    ],
+)
+def test_nothing_is_counted_without_an_answer(
+    page: Page, way: Callable[[Route], None], shown: str, found_: str, name: str
+) -> None:
+    answers(page, way)
+    add(page, "a.png")
+    expect(page.locator("#shown")).to_have_text(shown)
+    expect(page.locator("#found")).to_have_text(found_)
+    expect(page.locator("#canvas")).to_have_attribute("aria-label", name)
+    page.keyboard.press("]")
+    told = re.compile(r"^\d object" if found_ != "not segmented" else r"^0\.\d+ or more")
+    expect(page.locator("#announcement")).to_have_text(told)
