@@ -141,6 +141,8 @@ def test_whatever_is_missing(
     assert {"metrics.json", "index.html"} <= files
     assert "weights/mine.pth" in page.text
     assert ("mask AP" in page.text) == masks
+    assert ("box AP –" in page.text) == (not truth)
+    assert "nan" not in page.text
     assert f"{0.69 if truth and 5 in found else 0.5:.2f} (best F1)" in page.text
     for name in FIGURES:
         height, width = cv2.imread(str(tmp_path / f"{name}.png")).shape[:2]

@@ -428,6 +428,39 @@ def test_names_that_mean_harm_are_only_text(browser: Browser, tmp_path: Path) ->
         assert "Poor mask" not in page.inner_text("#kinds")  # of boxes there are none
 
 
+def test_long_names_stay_on_their_image(browser: Browser, tmp_path: Path) -> None:
+    """Labels of objects left, in the middle and right, of which none is cut off at an edge."""
+    boxes = [LEFT, MIDDLE, RIGHT, (76, 60, 84, 90), (90, 70, 158, 110)]
+    names = ("a very long name of a class, which no label has room for", NAMES[1], NAMES[2])
+    coco = ground_truth([annotation(n, 1, 0, box) for n, box in enumerate(boxes, 1)], [1])
+    one = detections(boxes, [0] * len(boxes), [0.9] * len(boxes))
+    path = write(tmp_path, evaluated(coco, {1: one}), coco, *names, score_threshold=0.5)
+    with open_page(browser) as page:
+        page.goto(f"{path}#image/1")
+        outside = page.locator(".label").evaluate_all(
+            """(labels) => labels.filter((label) => {
+                const own = label.getBoundingClientRect();
+                const all = label.parentElement.getBoundingClientRect();
+                return own.left < all.left - 1 || own.right > all.right + 1;
+            }).length"""
+        )
+        assert page.locator(".label").count() == 2 * len(boxes)
+        assert outside == 0
+
+
+def test_names_in_tables_are_broken_between_words_only(browser: Browser, folder: Path) -> None:
+    with open_page(browser, viewport={"width": 320, "height": 740}) as page:
+        page.goto((folder / "index.html").as_uri() + "#numbers")
+        heights = page.locator("td.text").evaluate_all("(es) => es.map((e) => e.clientHeight)")
+        assert heights and max(heights) < 60  # two lines
+
+
+def test_sliders_are_read_as_they_are_shown(page: Page) -> None:
+    for name, value, text in (("score", 80, "0.80"), ("overlap", 50, "0.50")):
+        slide(page, name, value)
+        assert page.get_attribute(f"#{name}", "aria-valuetext") == text
+
+
 def test_many_images_open_at_once(browser: Browser, tmp_path: Path) -> None:
     """What is out of sight is neither read nor drawn."""
     ids = range(1, 201)
@@ -453,8 +486,11 @@ def test_many_images_open_at_once(browser: Browser, tmp_path: Path) -> None:
         assert {url.partition(":")[0] for url in requests} == {"file"}
         assert sum("/small/" in url for url in requests) < 100
         assert not any("/large/" in url for url in requests)
-        page.locator(".gallery li").last.scroll_into_view_if_needed()
-        expect(page.locator(".gallery li").last.locator(".shape")).to_have_count(2)
+        page.locator(".gallery li").nth(100).scroll_into_view_if_needed()
+        expect(page.locator(".gallery li").nth(100).locator(".shape")).to_have_count(2)
+        page.evaluate("dispatchEvent(new Event('beforeprint'))")
+        expect(page.locator(".gallery .shape")).to_have_count(2 * 150)
+        page.wait_for_function("[...document.images].every((e) => e.naturalWidth)")
 
 
 @pytest.mark.slow

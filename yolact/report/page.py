@@ -82,7 +82,7 @@ def render_page(page: Page) -> str:
         kind=escape(page.kind.title()),
         note=escape(page.note),
         facts="".join(f"<dt>{escape(k)}</dt><dd>{escape(str(v))}</dd>" for k, v in facts),
-        cards="".join(f"<div><b>{_number(v)}</b>{escape(k)}</div>" for k, v in cards),
+        cards="".join(f"<div><b>{shown_number(v)}</b>{escape(k)}</div>" for k, v in cards),
         sections="\n".join(map(_section, page.sections)),
         settings=escape(json.dumps(page.settings, indent=1)),
         files=", ".join(f'<a href="{escape(name)}">{escape(name)}</a>' for name in page.files),
@@ -110,7 +110,7 @@ def render_single(
         subtitle=escape(subtitle),
         mark=embedded((STYLE / "mark.svg").read_bytes(), "svg+xml"),
         style="".join(file.read_text(encoding="utf-8") for file in styles),
-        cards="".join(f"<div><b>{_number(v)}</b>{escape(k)}</div>" for k, v in cards.items()),
+        cards="".join(f"<div><b>{shown_number(v)}</b>{escape(k)}</div>" for k, v in cards.items()),
         sections="\n".join(map(_section, parts)),
     )
 
@@ -166,11 +166,12 @@ def _cell(cell: Cell, bar: bool) -> str:
     if isinstance(cell, str):
         return f'<td class="text">{escape(cell)}</td>'
     if bar and math.isfinite(cell):
-        return f'<td class="share" style="--share: {cell:.1f}%">{_number(cell)}</td>'
-    return f"<td>{_number(cell)}</td>"
+        return f'<td class="share" style="--share: {cell:.1f}%">{shown_number(cell)}</td>'
+    return f"<td>{shown_number(cell)}</td>"
 
 
-def _number(value: float) -> str:
+def shown_number(value: float) -> str:
+    """Return a number as the page shows it; a dash for one that is missing."""
     if isinstance(value, int):
         return str(value)
     return "–" if math.isnan(value) else f"{value:.1f}".replace("inf", "∞")

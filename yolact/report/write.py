@@ -27,7 +27,7 @@ from yolact.runs.provenance import as_text, provenance
 
 from .evaluation_data import EvaluationData
 from .figures import draw_confusion, draw_precision_recall, draw_sizes
-from .page import Page, Picture, Section, render_page
+from .page import Page, Picture, Section, render_page, shown_number
 from .tables import (
     Table,
     class_table,
@@ -154,7 +154,7 @@ def _subtitle(evaluation: _Evaluation) -> str:
     kinds = reversed(evaluation.metrics.kinds(evaluation.masks).items())
     return " · ".join(
         [f"{count:,} {name}{'s' * (count != 1)}" for name, count in counts.items()]
-        + [f"{kind} AP {scores.coco['AP']:.1f}" for kind, scores in kinds]
+        + [f"{kind} AP {shown_number(scores.coco['AP'])}" for kind, scores in kinds]
     )
 
 

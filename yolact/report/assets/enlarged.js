@@ -71,11 +71,11 @@ class Enlarged {
   makeLabel(item) {
     const [width, height] = viewOf(this.image);
     const [x, y, w] = boxOf(this.image, item);
-    const isRight = x > 0.7 * width;
+    const isRight = x > 0.5 * width;
     const across = isRight ? `right: ${100 - (100 * (x + w)) / width}%` : `left: ${(100 * x) / width}%`;
     const style = `${across}; top: ${(100 * Math.max(y, 0)) / height}%`;
     const score = item.score === undefined ? "" : ` ${decimals(item.score)}`;
-    const text = `${REPORT.names[item.label]}${score}`;
+    const text = `${isolated(REPORT.names[item.label])}${score}`;
     const above = y > 0.06 * height ? "above" : "";
     return make("span", { class: `label ${item.kind} ${above}`, style, "data-key": keyOf(item) }, text);
   }
@@ -110,9 +110,12 @@ function makeRow(item) {
   return make("li", {}, button);
 }
 
+/** A name that is written from right to left keeps to itself. */
+const isolated = (name) => `\u2068${name}\u2069`;
+
 /** Say in words what an item is. */
 function explain({ kind, pair, other }) {
-  const name = REPORT.names[other];
+  const name = isolated(REPORT.names[other]);
   const overlap = pair && decimals(pair.overlap);
   const words = {
     right: `IoU ${overlap}`,

@@ -41,6 +41,16 @@ class Gallery {
     for (const card of this.inSight) this.draw(card);
   }
 
+  /** Draw all that are shown, as for paper, where everything is in sight. */
+  drawAll() {
+    for (const card of this.cards.values()) {
+      for (const picture of card.querySelectorAll("img")) {
+        Object.assign(picture, { loading: "eager", decoding: "sync" });
+      }
+      this.draw(card);
+    }
+  }
+
   draw(card) {
     const { image } = card;
     if (card.hidden) return;

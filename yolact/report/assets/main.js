@@ -63,8 +63,11 @@ function showCounts() {
 }
 
 function showThresholds() {
-  find("score-value").textContent = decimals(state.score);
-  find("overlap-value").textContent = decimals(state.overlap);
+  for (const name of ["score", "overlap"]) {
+    const text = decimals(state[name]);
+    find(`${name}-value`).textContent = text;
+    find(name).setAttribute("aria-valuetext", text); // its own value is a number of percent
+  }
   find("reset").hidden = state.score === REPORT.score && state.overlap === REPORT.overlap;
 }
 
@@ -135,6 +138,7 @@ function listen() {
   });
   find("order").addEventListener("change", () => refresh());
   window.addEventListener("hashchange", route);
+  window.addEventListener("beforeprint", () => gallery.drawAll());
   document.addEventListener("keydown", onKey);
 }
 
