@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator
-from typing import Any
 
 import pytest
 from support.browser import need_browser, open_browser, open_page, serving
@@ -14,17 +13,13 @@ pytest.importorskip("fastapi", reason="needs the extra 'serve'")
 pytest.importorskip("httpx2", reason="needs httpx2, which comes with the extra 'dev'")
 
 from playwright.sync_api import Browser, Page, Route, expect  # noqa: E402
-from support.tiny_server import PNG, tiny_predictor  # noqa: E402
+from support.faked_answers import add, answers, broken, found, late, silent  # noqa: E402
+from support.tiny_server import tiny_predictor  # noqa: E402
 
 from yolact.serve.app import make_app  # noqa: E402
 
 pytestmark = pytest.mark.slow
 
-FOUND = {
-    "name": "cup", "label": 0, "score": 0.9, "box": [5, 5, 30, 30], "area": 625,
-    "polygons": [{"outline": [5, 5, 30, 5, 30, 30, 5, 30], "holes": []}],
-    "segmentation": {"size": [40, 60], "counts": "0"}, "coefficients": [0.5, -0.5],
-}  # fmt: skip
 TOLD = "Failed to load resource"  # by the console, for every status of 400 or more
 
 
@@ -46,37 +41,6 @@ def page(browser: Browser, address: str) -> Iterator[Page]:
         opened.goto("/")
         expect(opened.locator("[data-ready]")).to_be_attached()
         yield opened
-
-
-def answer(route: Route, *objects: dict[str, Any]) -> None:
-    route.fulfill(json={"width": 60, "height": 40, "seconds": 0.1, "objects": objects})
-
-
-def answers(page: Page, *ways: Callable[[Route], None]) -> None:
-    """Answer one request after the other for objects."""
-    left = iter(ways)
-    page.route("**/api/segment*", lambda route: next(left)(route))
-
-
-def found(count: int) -> Callable[[Route], None]:
-    return lambda route: answer(route, *[FOUND] * count)
-
-
-def broken(route: Route) -> None:
-    route.fulfill(status=422, json={"error": "it is broken"})
-
-
-def silent(route: Route) -> None:
-    route.abort("connectionrefused")
-
-
-def late(route: Route) -> None:
-    """Answer never."""
-
-
-def add(page: Page, *names: str, content: bytes = PNG) -> None:
-    files = [{"name": name, "mimeType": "image/png", "buffer": content} for name in names]
-    page.set_input_files("#files", files)  # type: ignore[arg-type]
 
 
 def tallies(page: Page, *texts: str) -> None:

@@ -42,13 +42,16 @@ function cocoObject({ label, box, area, score, segmentation }, imageId, classes)
   return {
     image_id: imageId,
     category_id: classes[label].category_id,
-    bbox: [x1, y1, x2 - x1, y2 - y1],
+    bbox: [x1, y1, rounded(x2 - x1), rounded(y2 - y1)],
     area,
     segmentation,
     iscrowd: 0,
     score,
   };
 }
+
+/** A difference of two numbers of two decimals, which is one as well. */
+const rounded = (value) => Math.round(100 * value) / 100;
 
 /** Join an outline and its holes to one line, by bridges that are walked there and back. */
 function oneRing({ outline, holes }) {

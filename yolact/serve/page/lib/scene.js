@@ -38,6 +38,9 @@ export function drawScene(context, bitmap, objects, view, unit) {
   if (view.labels) drawLabels(context, objects, view, unit, bitmap);
 }
 
+/** A name that is written from right to left keeps to itself. */
+export const isolated = (name) => `\u2068${name}\u2069`;
+
 /** The object whose mask holds a point, the smallest of several. */
 export function objectAt(context, objects, x, y) {
   const hit = objects.filter((object) => context.isPointInPath(pathOf(object), x, y, "evenodd"));
@@ -86,18 +89,20 @@ function drawLabels(context, objects, view, unit, bitmap) {
   context.font = FONT.replace("1px", `${LABEL.size * unit}px`);
   context.textBaseline = "middle";
   const taken = [];
-  for (const object of objects) {
-    if (view.selected && object !== view.selected) continue;
-    const text = `${object.name} ${object.score.toFixed(2)}`;
-    const width = context.measureText(text).width + 2 * LABEL.margin * unit;
-    const place = findPlace(object.box, width, LABEL.height * unit, bitmap, taken);
-    taken.push(place);
+  const labels = objects.filter((object) => !view.selected || object === view.selected);
+  const texts = labels.map(({ name, score }) => `${isolated(name)} ${score.toFixed(2)}`);
+  labels.forEach(({ box }, i) => {
+    const width = context.measureText(texts[i]).width + 2 * LABEL.margin * unit;
+    taken.push(findPlace(box, width, LABEL.height * unit, bitmap, taken));
+  });
+  for (const [i, object] of [...labels.entries()].reverse()) {
+    const place = taken[i];
     context.fillStyle = view.colorOf(object);
     context.beginPath();
     context.roundRect(place.x, place.y, place.width, place.height, 4 * unit);
     context.fill();
     context.fillStyle = inkOn(view.colorOf(object));
-    context.fillText(text, place.x + LABEL.margin * unit, place.y + place.height * 0.54);
+    context.fillText(texts[i], place.x + LABEL.margin * unit, place.y + place.height * 0.54);
   }
 }
 

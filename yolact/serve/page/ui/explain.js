@@ -4,6 +4,7 @@ import { loadPrototypes } from "../lib/pictures.js";
 import {
   byInfluence, closeUp, combine, drawGrid, drawMasked, largest,
 } from "../lib/prototypes.js";
+import { isolated } from "../lib/scene.js";
 import { change, onChange, state } from "../lib/state.js";
 import { byId, element, svgElement } from "./dom.js";
 
@@ -33,7 +34,7 @@ function draw() {
   drawn = wanted;
   panel.classList.toggle("loading", !prototypes);
   byId("explain-text").textContent =
-    `${selected.name} ${selected.score.toFixed(2)}: a weighted sum of the picture's ` +
+    `${isolated(selected.name)} ${selected.score.toFixed(2)}: a weighted sum of the picture's ` +
     `${selected.coefficients.length} prototypes. Red votes for the object, blue against it.`;
   panel.scrollIntoView({ block: "nearest" });
   if (!prototypes) return;
