@@ -7,11 +7,13 @@ import {
 import { isolated } from "../lib/scene.js";
 import { change, onChange, state } from "../lib/state.js";
 import { byId, element, svgElement } from "./dom.js";
+import { focusObject } from "./objects.js";
 
 const SHOWN = 5; // prototypes that get a picture
 const TILE = 240; // width of one in pixels, more than is shown
 
 let drawn = ""; // what is on the panel, which is drawn once
+let explained = null; // its object
 
 export function startExplain() {
   onChange(draw);
@@ -22,11 +24,14 @@ export function startExplain() {
 function draw() {
   const { selected, current, model, terms } = state;
   const panel = byId("explain");
-  panel.hidden = !selected || current.isLive || !model.prototypes;
+  const isHidden = !selected || current.isLive || !model.prototypes;
+  if (isHidden && panel.querySelector(":focus-visible")) focusObject(explained);
+  panel.hidden = isHidden;
   if (panel.hidden) {
     drawn = "";
     return;
   }
+  explained = selected;
   const { prototypes } = current;
   if (!prototypes) loadPrototypes(current);
   const wanted = `${current.id} ${selected.index} ${terms} ${Boolean(prototypes)}`;

@@ -1,7 +1,7 @@
 /** The list of objects, which is the way to them without a mouse. */
 
 import { change, colorOf, onChange, shownObjects, state } from "../lib/state.js";
-import { byId, element, setPressed } from "./dom.js";
+import { announce, byId, element, setPressed } from "./dom.js";
 
 let seen = null; // the row of the selected object, once it was scrolled to
 
@@ -19,7 +19,14 @@ export function stepObject(distance) {
   const objects = shownObjects();
   const place = objects.indexOf(state.selected);
   const next = place < 0 ? 0 : Math.min(Math.max(place + distance, 0), objects.length - 1);
-  if (objects[next]) change({ selected: objects[next], terms: Infinity });
+  if (!objects[next]) return;
+  change({ selected: objects[next], terms: Infinity });
+  announce(`${objects[next].name} ${objects[next].score.toFixed(2)}`);
+}
+
+/** Move the focus to the row of an object. */
+export function focusObject(object) {
+  byId("objects").children[shownObjects().indexOf(object)]?.firstChild.focus();
 }
 
 /** Rows are kept and filled anew: the focus stays where it is, also in a live picture. */

@@ -15,9 +15,8 @@ export function startSaves() {
   onChange(draw);
 }
 
-export function savePicture() {
+function savePicture() {
   const { current } = state;
-  if (!current?.bitmap) return;
   const canvas = element("canvas", { width: current.width, height: current.height });
   const unit = Math.max(1, Math.max(current.width, current.height) / SCREEN);
   const view = { ...state, selected: null, hovered: null, colorOf };

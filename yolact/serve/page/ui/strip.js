@@ -15,8 +15,11 @@ function draw() {
   byId("strip").hidden = pictures.length === 0;
   for (const [picture, item] of items) {
     if (!pictures.includes(picture)) {
+      const neighbour = item.nextElementSibling ?? item.previousElementSibling;
+      const isFocused = item.contains(document.activeElement);
       item.remove();
       items.delete(picture);
+      if (isFocused) (neighbour?.firstChild ?? byId("choose")).focus();
     }
   }
   for (const picture of pictures) {
