@@ -338,7 +338,11 @@ def over_ray(
             num_cpus=args.worker_cpus,
             num_gpus=args.worker_gpus or None,
         )
-        yield from rows.iter_rows()
+        for batch in rows.iter_batches(
+            batch_size=None, prefetch_batches=0
+        ):  # none waits for another
+            for values in zip(*(column.tolist() for column in batch.values()), strict=True):
+                yield dict(zip(batch, values, strict=True))
     except (ray.exceptions.RayError, ConnectionError) as error:
         raise ValueError(f"Ray: {str(error).strip().splitlines()[-1]}") from None
     finally:

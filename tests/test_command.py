@@ -46,6 +46,8 @@ def there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         ("photo.JPG:out.png", "--image"),
         ("clip.gif:out.png", "--image"),
         ("clip.GIF:out.mp4", "--video"),
+        ("clip.gif:out.gif", "--video"),
+        ("photo.JPG:out.gif", "--image"),
         ("odd[1].png", "--image"),
         ("absent.png", "--image"),
         ("folder.d", "--images"),

@@ -228,6 +228,7 @@ def test_what_does_not_go_together_is_wrong_usage(flags: list[str]) -> None:
         (["--keyframes=all", "--video=clip.mp4:o.mp4"], 2, "--keyframes=all: expected auto"),
         (["--keyframes=4", "--engine=plain", "--video=clip.mp4"], 2, "not with --engine=plain"),
         (["--trained_model=latest"], 2, "no checkpoint of any run"),
+        (["--trained_model="], 2, "--trained_model: expected a file or the name of a model"),
         (["--trained_model=nothing.pth"], 1, "no such checkpoint file"),
         (["--trained_model=clip.mp4"], 1, "not a readable checkpoint (damaged, no PyTorch file"),
         (["--config=yolact_resnet50"], 1, "does not fit this model"),

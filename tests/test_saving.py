@@ -117,6 +117,7 @@ def test_lines_of_json_alone_write_no_file_that_nobody_named(
     before = files_below(".")
     assert predict(source, "--json", "--quiet") == 0
     assert files_below(".") == before
+    assert not Path("results").exists()
     assert json.loads(capsys.readouterr().out.splitlines()[0])["objects"]
     if source != "--video=clip.mp4":
         assert predict(source, "--json", "--quiet", "--save_labelme") == 0

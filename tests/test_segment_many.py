@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 from argparse import Namespace
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import pytest
@@ -227,6 +227,28 @@ def test_two_nodes_with_a_killed_worker_give_what_one_process_gives(
         assert contents(tmp_path / "many") == contents(tmp_path / "one")
     finally:
         cluster.shutdown()
+
+
+@pytest.mark.slow
+def test_no_result_waits_for_the_next(tmp_path: Path) -> None:
+    pytest.importorskip("ray")
+    received = tmp_path / "received"
+
+    def work() -> Callable[[Mapping[str, Sequence[str]]], dict[str, list[str]]]:
+        def share(pairs: Mapping[str, Sequence[str]]) -> dict[str, list[str]]:
+            until = time.monotonic() + 60
+            while pairs["source"][0] == "b" and not received.exists() and time.monotonic() < until:
+                time.sleep(0.1)
+            return {"source": list(pairs["source"]), "in_time": [str(received.exists())]}
+
+        return share
+
+    args = Namespace(address=None, workers=1, worker_cpus=1, worker_gpus=0)
+    rows = []
+    for row in over_ray(args, [("a", "x"), ("b", "y")], work, 1):
+        received.touch()
+        rows.append(row)
+    assert rows == [{"source": "a", "in_time": "False"}, {"source": "b", "in_time": "True"}]
 
 
 @pytest.mark.slow

@@ -279,6 +279,8 @@ def chosen_weights(flag: str, text: str, name: str | None = None) -> Path:
         text: the value.
         name: name of the run for 'latest'; None for any run.
     """
+    if not text:
+        raise UsageError(f"{flag}: expected a file or the name of a model, got an empty text")
     return newest_checkpoint(flag, text, Path("weights"), name) or resolve_weights(text)
 
 

@@ -191,7 +191,7 @@ def source_flag(text: str) -> str:
     """
     source, output = parse_source(text)
     suffix = Path(output or "").suffix.lower()
-    if suffix in VIDEO_SUFFIXES and source.lower().endswith(".gif"):  # else taken for a picture
+    if source.lower().endswith(".gif") and suffix in (*VIDEO_SUFFIXES, ".gif"):  # not one picture
         return "--video"
     is_picture = suffix in IMAGE_SUFFIXES
     kind = kind_of(source, otherwise="image" if is_picture else "video")

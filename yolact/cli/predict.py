@@ -169,7 +169,7 @@ def segment_images(
                     written += _write_image(files, detections, picture, draw, saving)
         finally:
             there, left = len(named) - len(missing), len(missing) - written
-            more = "; --resume goes on with these" if left else ""
+            more = "; --resume goes on with these" if left and not saving.json_lines else ""
             logger.info("%d images done, %d there already, %d not%s", written, there, left, more)
     saving.print(*files.written)
     if left:
@@ -248,7 +248,8 @@ def segment_video(
         files: ResultFolder | None = None
         parts: Parts | None = None
         if output is not None:
-            output.parent.mkdir(parents=True, exist_ok=True)
+            if saving.picture or saving.kinds:
+                output.parent.mkdir(parents=True, exist_ok=True)
             if saving.settings is None:  # not resumed: start from the beginning
                 progress_of(output.parent, output.stem).unlink(missing_ok=True)
                 Parts.forget(output)
@@ -280,9 +281,8 @@ def segment_video(
         if parts is not None:
             outcome = replace(outcome, video=parts.finish(outcome.damage))
     dropped = f", {outcome.dropped} dropped" if outcome.dropped else ""
-    saving.print(
-        f"{outcome.frames} frames in {outcome.seconds:.1f} s: {outcome.fps:.2f} fps{dropped}"
-    )
+    speed = f"{outcome.seconds:.1f} s: {outcome.fps:.2f} fps{dropped}"
+    saving.print(f"{outcome.frames} frames in {speed}")
     written = [outcome.video] if outcome.video else []
     saving.print(*written, *([] if files is None else files.written))
     _refuse_damage(name, outcome.damage)
