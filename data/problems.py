@@ -115,3 +115,8 @@ def some_of(names: Sequence[str], most: int, count: int | None = None) -> str:
     """List the first names; `count` says how many there are in all, if not as many as these."""
     more = (len(names) if count is None else count) - most
     return ", ".join(names[:most]) + (f" and {more} more" if more > 0 else "")
+
+
+def counted(count: int, noun: str) -> str:
+    """Say how many there are: "1 image", "2,000 images", "3 classes"."""
+    return f"{count:,} {noun}" + ("" if count == 1 else "es" if noun.endswith("s") else "s")

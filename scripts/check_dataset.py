@@ -22,7 +22,7 @@ from data.annotations.coco import CocoInstances
 from data.catalog import SHAPES, Split, open_dataset
 from data.checks.dataset import check_dataset
 from data.checks.trainable import check_trainable
-from data.problems import Problem
+from data.problems import Problem, counted
 from data.sample import Dataset
 from yolact.cli.common import (
     DATA,
@@ -98,7 +98,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         raise unknown
     count = sum(map(len, findings.problems.values()))
     if count:
-        raise ValueError(f"{args.dataset} has {count} problem{'s' * (count > 1)}, see above")
+        raise ValueError(f"{args.dataset} has {counted(count, 'problem')}, see above")
 
 
 def read_flags(argv: Sequence[str] | None) -> argparse.Namespace:

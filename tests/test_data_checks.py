@@ -20,7 +20,7 @@ from support.foreign_formats import (
 )
 
 from data.checks.dataset import BOTH, check_annotations, check_dataset, find_leaks
-from data.problems import Problem
+from data.problems import Problem, counted
 
 WHOLE = [0.0, 0.0, 60.0, 0.0, 60.0, 40.0, 0.0, 40.0]
 ROWS = {"size": list(HW), "counts": [0, 800, 1600]}
@@ -275,3 +275,17 @@ def test_a_line_is_a_line() -> None:
 
 def test_real_data(data_root: Path) -> None:
     assert check_dataset(str(data_root / "coco_small")) == {"train": [], "val": [], BOTH: []}
+
+
+@pytest.mark.parametrize(
+    ("count", "noun", "text"),
+    [
+        (0, "image", "0 images"),
+        (1, "image", "1 image"),
+        (2000, "image", "2,000 images"),
+        (1, "class", "1 class"),
+        (3, "class", "3 classes"),
+    ],
+)
+def test_one_and_many(count: int, noun: str, text: str) -> None:
+    assert counted(count, noun) == text

@@ -78,6 +78,8 @@ def test_causes(changes: dict[str, object], lines: list[str]) -> None:
 
 def test_what_is_seen() -> None:
     assert "no detection in 5 images scores above 0.05" in diagnosis(GOOD)[0]
+    one = diagnosis(replace(GOOD, images=1, iteration=1, warmup=0))[0]
+    assert one.startswith("nothing is found after 1 step: no detection in 1 image scores above")
     seen = diagnosis(replace(GOOD, detections=7))[0]
     assert "none of 7 detections covers an object of its class by half" in seen
 

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from data.classes import Categories
 from data.images import read_image
 from data.options import DEFAULT_OPTIONS, DataOptions
-from data.problems import Problem, log_problems, printable, some_of
+from data.problems import Problem, counted, log_problems, printable, some_of
 from data.sample import Annotation, ImageInfo, Sample
 
 from .as_coco import coco_content, coco_index
@@ -278,7 +278,7 @@ class CocoInstances:
         for name, count in [*counts.items()][:_SHOWN_CLASSES]:
             near = difflib.get_close_matches(name, known, n=1)
             like = f", like {near[0]!r}" if near else ""
-            told.append(f"{name!r} ({count} object{'s' * (count > 1)}{like})")
+            told.append(f"{name!r} ({counted(count, 'object')}{like})")
         if told:
             _logger.warning(
                 "%s: not among the classes of the model (%s), so left out: class %s",

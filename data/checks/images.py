@@ -17,7 +17,7 @@ from data.annotations.locate import image_path
 from data.bit_depth import scale_of
 from data.files import open_file
 from data.images import image_content, read_head, read_image
-from data.problems import Problem, Unusable, unreadable
+from data.problems import Problem, Unusable, counted, unreadable
 
 _ENDS = (b"\xff\xd9", b"\x00IEND\xaeB`\x82")  # of JPEG and PNG files that are not cut short
 _END_LENGTH = max(map(len, _ENDS))
@@ -73,7 +73,7 @@ def _names(entries: list[object]) -> list[str]:
 def _several(scales: Mapping[tuple[float, float], Sequence[str]]) -> Problem:
     """Tell that images of equal values are not equally bright."""
     told = [
-        f"{bottom:g} to {top:g}: {len(names)} image{'s' * (len(names) > 1)}, such as {names[0]}"
+        f"{bottom:g} to {top:g}: {counted(len(names), 'image')}, such as {names[0]}"
         for (bottom, top), names in sorted(scales.items())
     ]
     where = ", ".join(told[:_SHOWN]) + (f", {len(told) - _SHOWN} more" * (len(told) > _SHOWN))

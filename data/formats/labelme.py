@@ -17,7 +17,7 @@ from data.annotations.locate import MISSING_IMAGE, ImageFinder, joined_name
 from data.annotations.run_lengths import encode
 from data.files import IMAGE_SUFFIXES, is_number, read_json_of, read_text_of
 from data.images import read_image
-from data.problems import Unusable
+from data.problems import Unusable, counted
 from data.sample import RunLengths
 
 from .builder import (
@@ -102,8 +102,7 @@ def _warn_of_groups(found: CocoBuilder, groups: Sequence[tuple[int, str]]) -> No
     """Tell of objects of so many parts that their Group ID may be meant otherwise."""
     if groups:
         shapes, where = sum(count for count, _ in groups), max(groups)[1]
-        objects = f"{len(groups)} object{'s' * (len(groups) > 1)}"
-        told = f"{shapes} shapes became {objects}, such as {where}"
+        told = f"{shapes} shapes became {counted(len(groups), 'object')}, such as {where}"
         mend = "only the parts of one object share a Group ID: clear it of others"
         found.notice("many shapes joined by Group ID", told, mend)
 

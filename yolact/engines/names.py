@@ -16,6 +16,8 @@ from typing import Any, Literal
 
 import torch
 
+from data.problems import counted
+
 Precision = Literal["auto", "float32", "bfloat16", "float16"]
 EngineName = Literal["auto", "plain", "eager", "compile", "openvino", "onnxruntime"]
 
@@ -45,5 +47,7 @@ class Engine:
     precision: Precision
 
     def __str__(self) -> str:
-        threads = f" ({torch.get_num_threads()} threads)" if self.device.type == "cpu" else ""
+        threads = (
+            f" ({counted(torch.get_num_threads(), 'thread')})" if self.device.type == "cpu" else ""
+        )
         return f"{self.name}, {self.precision}, {self.device}{threads}"

@@ -19,6 +19,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from data.images import Image, to_tensor
+from data.problems import counted
 from yolact.engines.choose import matmul_speeds
 from yolact.engines.names import Engine
 from yolact.models.segmenter import AnySegmenter
@@ -201,7 +202,7 @@ def describe_machine(device: torch.device) -> str:
     if device.type == "cuda":
         name = torch.cuda.get_device_name(device)
     else:
-        name = f"{_processor()}, {torch.get_num_threads()} threads"
+        name = f"{_processor()}, {counted(torch.get_num_threads(), 'thread')}"
     return f"{name}, PyTorch {torch.__version__}"
 
 

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from data.problems import counted
 from data.sample import Dataset
 from yolact.config import Config
 from yolact.drawing.plots import save_figure
@@ -153,7 +154,7 @@ def _subtitle(evaluation: _Evaluation) -> str:
     counts = {"image": len(evaluation.files), "object": len(evaluation.outcome.objects)}
     kinds = reversed(evaluation.metrics.kinds(evaluation.masks).items())
     return " · ".join(
-        [f"{count:,} {name}{'s' * (count != 1)}" for name, count in counts.items()]
+        [counted(count, name) for name, count in counts.items()]
         + [f"{kind} AP {shown_number(scores.coco['AP'])}" for kind, scores in kinds]
     )
 

@@ -13,6 +13,7 @@ import torch
 from data.annotations.coco import CocoInstances
 from data.annotations.run_lengths import overlaps
 from data.images import to_tensor
+from data.problems import counted
 from data.sample import Dataset
 from yolact.config import Config
 from yolact.evaluation.coco import CocoEvaluator
@@ -167,7 +168,7 @@ def read_signs(
 
 def diagnosis(signs: Signs) -> list[str]:
     """Return a line with the findings, and one line for each likely cause."""
-    seen = f"no detection in {signs.images} images scores above {SCORE:g}"
+    seen = f"no detection in {counted(signs.images, 'image')} scores above {SCORE:g}"
     if signs.detections:
         seen = f"none of {signs.detections} detections covers an object of its class by half"
     causes = (
@@ -179,7 +180,8 @@ def diagnosis(signs: Signs) -> list[str]:
     )
     likely = [f"  {topic}: {text}" for topic, text in causes if text]
     unknown = "  no cause stands out: look at train_pictures.jpg, and train longer"
-    return [f"nothing is found after {signs.iteration} steps: {seen}", *(likely or [unknown])]
+    after = counted(signs.iteration, "step")
+    return [f"nothing is found after {after}: {seen}", *(likely or [unknown])]
 
 
 def _classes(signs: Signs) -> str:
@@ -212,7 +214,7 @@ def _learning_rate(signs: Signs) -> str:
         return f"{signs.rate:g} moves no weight: raise it (--lr)"
     if signs.skipped or last > _RISING * first:
         what = f"the loss went from {first:.3g} to {last:.3g}" if last > first else "it diverges"
-        skipped = f"{signs.skipped} steps skipped"
+        skipped = f"{counted(signs.skipped, 'step')} skipped"
         return f"{signs.rate:g} is too high, {what}, {skipped}: lower it (--lr)"
     if signs.total and _stands_still(signs.total):
         return f"at {signs.rate:g} the loss stands still at {last:.3g}: raise it (--lr)"

@@ -17,6 +17,7 @@ from data.annotations.coco import CocoInstances
 from data.catalog import has_one_split, open_dataset, resolve_dataset
 from data.classes import Categories
 from data.loader import build_train_loader
+from data.problems import counted
 from data.sample import Dataset
 from layers.structures import Target
 from yolact import distributed
@@ -201,8 +202,8 @@ def set_up(config: Config, options: TrainOptions, checkpoint: Checkpoint | None 
         saver.resume_from(checkpoint.path)
     saver.warn_of_later_checkpoints()
     log, files = make_logs(options, learner)
-    classes = f"{config.num_classes} class{'es' * (config.num_classes != 1)}"
-    of = f"{len(train_data)} images of {config.dataset}, {classes}"
+    classes = counted(config.num_classes, "class")
+    of = f"{counted(len(train_data), 'image')} of {config.dataset}, {classes}"
     logger.info("%s: %s, on %s", config.name, of, device)
     logger.info(plan(learner, options.precision))
     if options.report and writes_logs(options) and not options.resume:
@@ -297,7 +298,8 @@ def open_validation_data(
     if data is not None and config.data.val:
         if not len(data):
             raise UsageError(f"--val={config.data.val}: no image to validate on; label more")
-        logger.info("%d images to validate on (--val=%s)", len(data), config.data.val)
+        images = counted(len(data), "image")
+        logger.info("%s to validate on (--val=%s)", images, config.data.val)
     return data
 
 
@@ -333,9 +335,9 @@ def freeze_parts(model: AnySegmenter, options: TrainOptions, train: TrainConfig)
     smallest = min(part.stop - part.start for part in parts) * processes
     if smallest < MIN_BATCH_NORM_IMAGES:
         logger.warning(
-            "batch norm is frozen, since %d images at once are too few for it: good with trained "
-            "weights, bad from scratch; %d or more train it",
-            smallest,
+            "batch norm is frozen, which %s at once would train badly: good with trained weights, "
+            "bad from scratch; %d or more train it",
+            counted(smallest, "image"),
             MIN_BATCH_NORM_IMAGES,
         )
         model.freeze_batch_norm()
@@ -375,8 +377,9 @@ def plan(learner: Learner, precision: str) -> str:
     """Describe the length of a run, and how it is computed."""
     config = learner.config
     steps, size = config.train.max_iterations, config.train.batch_size
+    threads = counted(torch.get_num_threads(), "thread")
     return (
-        f"{steps} steps of {size} images, {config.model.image_size} px, "
+        f"{counted(steps, 'step')} of {counted(size, 'image')}, {config.model.image_size} px, "
         f"{steps * size / learner.images_per_epoch:.3g} passes over the data; "
-        f"{'float32' if precision == 'auto' else precision}, {torch.get_num_threads()} threads"
+        f"{'float32' if precision == 'auto' else precision}, {threads}"
     )

@@ -12,6 +12,7 @@ from pathlib import Path
 from threading import Event
 
 from data.images import Image
+from data.problems import counted
 from data.sample import Dataset
 from yolact import distributed
 from yolact.config import Config
@@ -63,7 +64,7 @@ def patience_ended(session: Session) -> bool:
     patience, stale = session.options.patience, session.learner.progress.stale
     if not patience or stale < patience:
         return False
-    logger.info("stopped early: %d validations without a better AP", stale)
+    logger.info("stopped early: %s without a better AP", counted(stale, "validation"))
     return True
 
 
