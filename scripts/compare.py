@@ -27,21 +27,25 @@ from numpy.typing import NDArray
 from data.catalog import open_dataset
 from data.classes import Categories
 from data.options import DataOptions
+from data.problems import counted
 from yolact import Predictor
 from yolact.checkpoint import Checkpoint, is_exported
 from yolact.cli.common import (
+    DATA,
     add_flags,
     add_machine_flags,
     at_least,
     device_name,
     flag,
     make_parser,
-    options_for,
     run_command,
+    with_data,
     writable_folder,
 )
 from yolact.cli.eval_flags import parse_arguments as parse_eval_arguments
+from yolact.cli.evaluate import warn_of_learned_images
 from yolact.cli.from_flags import choose_model, engine_for, load_predictor, with_limits
+from yolact.config import Config
 from yolact.drawing.plots import in_style, save_figure
 from yolact.engines.names import EngineName
 from yolact.evaluation.coco import CocoEvaluator, eval_order, evaluate
@@ -72,6 +76,7 @@ class Entry:
     Attributes:
         variant: to be timed.
         scores: AP in percent by the names in `SCORES`.
+        images: of which it is.
         parameters: without the branch that only training uses.
         weights: bytes, as they are held, or of an exported model the files.
         peak: most bytes in use on the GPU; NaN on a CPU.
@@ -79,6 +84,7 @@ class Entry:
 
     variant: Variant
     scores: dict[str, float]
+    images: int
     parameters: int
     weights: int
     peak: float
@@ -87,17 +93,20 @@ class Entry:
 def main(argv: Sequence[str] | None = None) -> None:
     """Score every model, then time them in turn; print the table, write table and plot."""
     args = parse_arguments(argv)
-    first, *others = (choose_model(eval_arguments(args, model))[1] for model in args.models)
-    if any(set(other.model.names) != set(first.model.names) for other in others):
+    read = (choose_model(eval_arguments(args, model)) for model in args.models)
+    (first, of_first), *others = ((config, checkpoint.config) for checkpoint, config in read)
+    if any(set(other.model.names) != set(first.model.names) for other, _ in others):
         logger.warning("the models know other classes: the AP of each is of its own alone")
     args.dataset = args.dataset or first.dataset
-    options = options_for(args.dataset, first)  # the same images for all
+    trained = [config for config in (of_first, *(own for _, own in others)) if config is not None]
+    options = shared_options(args, first, trained)
     entries = [score(args, model, options) for model in args.models]
     images = timed_images(args, options)
     report = benchmark([entry.variant for entry in entries], images, Thresholds(), batch_sizes=())
     table = tabulate(entries, report, images[0])
     print(align([table.columns, *(list(map(show, row)) for row in table.rows)]))
-    print(f"\n{'box' if args.detect else 'mask'} AP on {args.dataset}; {report.machine}")
+    images_of = f"{counted(entries[0].images, 'image')} of {args.dataset}"
+    print(f"\n{'box' if args.detect else 'mask'} AP on {images_of}; {report.machine}")
     write_csv(args.out / "compare.csv", table)
     print(args.out / "compare.csv")
     print(save_figure(draw(table, args.detect), args.out / "compare.png"))
@@ -118,6 +127,7 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
             flag("--speed_images", "number of images to time", int, 50),
             flag("--engine", "engine of the networks", str, "auto", choices=get_args(EngineName)),
             flag("--detect", "compare boxes, not masks", bool),
+            *DATA,
         ),
     )
     add_machine_flags(parser)
@@ -127,12 +137,37 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     return args
 
 
+def shared_options(
+    args: argparse.Namespace, first: Config, trained: Sequence[Config]
+) -> DataOptions:
+    """Return how all models take the dataset: as the first that was trained on it, and the flags.
+
+    Args:
+        args: the flags.
+        first: of the first model.
+        trained: with which the models were trained, as far as they tell.
+    """
+    place = Path(args.dataset).resolve()
+    there = [config for config in trained if Path(config.dataset).resolve() == place]
+    shares = dict.fromkeys(config.data.val for config in there)
+    if args.val is None and len(shares) > 1:
+        listed = " and ".join(f"--val={share}" if share else "without --val" for share in shares)
+        logger.warning(
+            "the models were trained %s: the images are those of the first, and others may have "
+            "learned them; --val chooses images",
+            listed,
+        )
+    return with_data(next(iter(there), first), args).data
+
+
 def score(args: argparse.Namespace, model: str, options: DataOptions) -> Entry:
     """Load a model and compute its average precision."""
     each = eval_arguments(args, model)
     checkpoint, config = choose_model(each)
     classes = Categories.from_names(config.model.names)
     dataset = open_dataset(args.dataset, "val", classes, options=options)
+    if checkpoint.config is not None:
+        warn_of_learned_images(args.dataset, options, checkpoint.config)
     order = eval_order(dataset.image_ids)[: args.max_images if args.max_images >= 0 else None]
     config, limit = with_limits(each, config, dataset)
     engine = engine_for(each, checkpoint, config)
@@ -147,6 +182,7 @@ def score(args: argparse.Namespace, model: str, options: DataOptions) -> Entry:
     return Entry(
         Variant(label(model, args.models), predictor, no_drawing, engine),
         metrics.main(not args.detect).coco,
+        len(order),
         count_parameters(predictor),
         weights_size(checkpoint, predictor),
         peak,

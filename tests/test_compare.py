@@ -49,7 +49,7 @@ def test_table_file_and_plot(
     args = [*models, f"--out={tmp_path}", "--device=cpu", "--engine=eager", *flags]
     assert run_command(script("compare")["main"], args) == 0
     out = capsys.readouterr().out
-    assert ("box AP on" if flags else "mask AP on") in out
+    assert ("box AP on 2 images of" if flags else "mask AP on 4 images of") in out
     with (tmp_path / "compare.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert [row["model"] for row in rows] == models  # the names alone would not tell
@@ -83,6 +83,49 @@ def test_all_are_scored_and_timed_as_the_first_takes_the_data(
     flags = [f"--out={tmp_path}", "--device=cpu", "--engine=eager", "--max_images=1"]
     assert run_command(compare["main"], [*models, *flags]) == 0
     assert [options.crowd for options in seen] == ["objects"] * 3
+
+
+@pytest.mark.parametrize(
+    ("vals", "flags", "expected", "told"),
+    [
+        (("", "0.3"), [], "", "trained without --val and --val=0.3: the images are those of the"),
+        (("0.3", ""), [], "0.3", "trained --val=0.3 and without --val"),
+        ((None, "0.3"), [], "0.3", ""),
+        (("0.3", None), [], "0.3", ""),
+        (("0.3", "0.3"), [], "0.3", ""),
+        (("", "0.3"), ["--val=0.2"], "0.2", ""),
+        ((None, None), [], "", ""),
+    ],
+)
+def test_the_images_that_a_model_held_out_are_scored(
+    vals: tuple[str | None, str | None],
+    flags: list[str],
+    expected: str,
+    told: str,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """In whatever order the models are given; None is one that was trained on other data."""
+    compare, config = script("compare"), get_config("yolact_resnet18")
+    trained = [
+        config if val is None else config.override("dataset=mine", f"data.val={val}")
+        for val in vals
+    ]
+    args = compare["parse_arguments"](["a.pth", "b.pth", "--dataset=./mine", *flags])
+    assert compare["shared_options"](args, config, trained).val == expected
+    assert told in caplog.text
+    assert bool(caplog.messages) == bool(told)
+
+
+def test_learned_images_are_told(
+    folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As eval.py does."""
+    alone = folder / "scenes" / "annotations" / "instances_val.json"
+    config = read_checkpoint(folder / "yolact_resnet18" / "best.pth").preset()
+    save_checkpoint(tmp_path / "own.pth", build_model(config), config.override(f"dataset={alone}"))
+    flags = [f"--out={tmp_path}", "--device=cpu", "--engine=eager", "--speed_images=1"]
+    assert run_command(script("compare")["main"], [str(tmp_path / "own.pth"), *flags]) == 0
+    assert f"{alone}: the AP is of images that the model learned" in caplog.text
 
 
 def test_other_classes_are_told_and_no_truth_has_no_score(

@@ -11,6 +11,7 @@ from pathlib import Path
 from data.catalog import has_one_split, open_dataset
 from data.classes import Categories
 from data.images import Image
+from data.options import DataOptions
 from data.sample import Dataset
 from yolact.config import Config
 from yolact.evaluation.coco import CocoEvaluator, evaluate
@@ -70,13 +71,26 @@ def validation_set(config: Config, trained: Config | None = None) -> Dataset:
     except FileNotFoundError as error:
         message = f"{error}; --dataset takes other data, --image and --video need none"
         raise FileNotFoundError(message) from None
-    if trained is not None and has_one_split(config.dataset, config.data):
-        if trained.data.val:
-            text = "%s has no val split: if the model was trained on a part of it, add --val=%s"
-            logger.warning(text, config.dataset, trained.data.val)
-        elif Path(config.dataset).resolve() == Path(trained.dataset).resolve():
-            logger.warning("%s: the AP is of images that the model learned", config.dataset)
+    if trained is not None:
+        warn_of_learned_images(config.dataset, config.data, trained)
     return dataset
+
+
+def warn_of_learned_images(dataset: str, options: DataOptions, trained: Config) -> None:
+    """Warn where a dataset without a val split may be what a model learned.
+
+    Args:
+        dataset: its name.
+        options: how it is taken.
+        trained: with which the model was trained.
+    """
+    if not has_one_split(dataset, options):
+        return
+    if trained.data.val:
+        text = "%s has no val split: if the model was trained on a part of it, add --val=%s"
+        logger.warning(text, dataset, trained.data.val)
+    elif Path(dataset).resolve() == Path(trained.dataset).resolve():
+        logger.warning("%s: the AP is of images that the model learned", dataset)
 
 
 def detect_in_dataset(
