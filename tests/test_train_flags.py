@@ -6,11 +6,13 @@ import logging
 import os
 import re
 from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 from support.tiny import FLAGS
+from test_run import make_saver
 
 import train
 from yolact import distributed, get_config
@@ -20,6 +22,7 @@ from yolact.cli.train_flags import parse_arguments
 from yolact.errors import UsageError
 from yolact.runs.names import checkpoint_path
 from yolact.training.options import check_settings
+from yolact.training.saver import make_saver as make_run_saver
 from yolact.training.setup import fit_schedule, freeze_parts
 
 
@@ -309,6 +312,47 @@ def test_a_resumed_run_keeps_its_batch_size(
     expected = pytest.raises(UsageError, match=refused) if refused else nullcontext()
     with expected:
         parse_arguments(None, [f"--resume={path}", *flags])
+
+
+KEPT = ["--accumulate=2", "--precision=bfloat16", "--patience=3", "--validation_size=7"]
+KEPT += ["--validation_epoch=2", "--save_interval=5", "--keep_latest", "--keep_latest_interval=4"]
+
+
+@pytest.mark.parametrize(
+    ("begun", "more", "changed"),
+    [
+        ([], [], {}),
+        (KEPT, [], {}),
+        (KEPT, ["--precision=float32", "--patience=9"], {"precision": "float32", "patience": 9}),
+        (KEPT, ["--batch_alloc=5,3"], {"batch_alloc": (5, 3), "accumulate": None}),
+        (["--batch_alloc=5,3"], [], {}),
+        (["--batch_alloc=5,3"], ["--accumulate=4"], {"batch_alloc": (), "accumulate": 4}),
+        (["--tensorboard", "--save_interval=5"], ["--save_interval=6"], {"save_interval": 6}),
+    ],
+)
+def test_a_resumed_run_keeps_its_flags(
+    tmp_path: Path, begun: list[str], more: list[str], changed: dict[str, object]
+) -> None:
+    """In its second resumption, too."""
+    _, first, _ = parse_arguments(None, [f"--save_folder={tmp_path}", *begun])
+    learner = make_saver(tmp_path).learner
+    for iteration, given in ((10, more), (20, [])):
+        saver = make_run_saver(replace(first, name="toy", save_folder=tmp_path), learner)
+        learner.progress.iteration = iteration
+        _, second, _ = parse_arguments(None, [f"--resume={saver.save()}", *given])
+        expected = replace(first, **changed)  # type: ignore[arg-type]
+        names = [*train_flags.KEPT]
+        assert [getattr(second, n) for n in names] == [getattr(expected, n) for n in names]
+        first = second
+
+
+@pytest.mark.parametrize("flags", [3, {}, {"name": "x"}, {"accumulate": None}, {1: 2}])
+def test_flags_in_a_strangers_checkpoint(tmp_path: Path, flags: object) -> None:
+    path = tmp_path / "cats_1_2.pth"
+    config = get_config("yolact_resnet18")
+    save_checkpoint(path, torch.nn.Linear(1, 1), config, {"flags": flags})
+    _, options, _ = parse_arguments(None, [f"--resume={path}"])
+    assert (options.name, options.accumulate) == ("cats", None)
 
 
 @pytest.mark.parametrize(

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import logging
 import math
 import os
-from collections.abc import Sequence
+import sys
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -33,6 +35,8 @@ from .common import (
     with_data,
     with_settings,
 )
+
+logger = logging.getLogger(__name__)
 
 WHAT = (
     flag("--config", "preset; by default that of --resume or --weights, else yolact_base"),
@@ -95,6 +99,11 @@ OUTPUT = (
     flag("--no_report", "write no dataset report before and no report at the end", switch="report"),
 )
 
+# Those that a checkpoint keeps for --resume, unless they are given anew.
+KEPT = (
+    *("accumulate", "batch_alloc", "precision", "validation_size", "validation_epoch", "patience"),
+    *("save_interval", "keep_latest", "keep_latest_interval", "tensorboard"),
+)
 
 Start = tuple[Config, TrainOptions, Checkpoint | None]
 
@@ -122,6 +131,10 @@ def parse_arguments(description: str | None, argv: Sequence[str] | None) -> Star
     restarted = _restarted_checkpoint(args.save_folder)
     resumed = restarted or resumed_checkpoint(args)
     checkpoint = resumed
+    if resumed is not None and (kept := kept_flags(resumed, args)):
+        logger.info("as the run began: %s", " ".join(kept))
+        args = parser.parse_args([*kept, *(sys.argv[1:] if argv is None else argv)])
+        _check(args)
     if resumed is None and args.weights:
         checkpoint = read_checkpoint(resolve_weights(args.weights))
     config = configure(args, checkpoint, resumed is not None)
@@ -143,7 +156,27 @@ def parse_arguments(description: str | None, argv: Sequence[str] | None) -> Star
     # A restarted run continues, whatever --start_iter was when it began.
     start_iteration = -1 if restarted else args.start_iter
     options = _options(args, name, resumed is not None, start_iteration)
-    return config, options, checkpoint
+    values = {key: getattr(args, key) for key in KEPT}
+    flags = {key: value for key, value in values.items() if value != parser.get_default(key)}
+    return config, replace(options, flags=flags), checkpoint
+
+
+def kept_flags(resumed: Checkpoint, given: argparse.Namespace) -> list[str]:
+    """Return what a run was started with, as a command line of `KEPT` flags.
+
+    Args:
+        resumed: its checkpoint; in a stranger's file the values may be anything.
+        given: the flags of today, of which one way to split a batch replaces the other.
+    """
+    stored = resumed.training.get("flags")
+    stored = stored if isinstance(stored, Mapping) else {}
+    replaced = ("accumulate", "batch_alloc") if given.accumulate or given.batch_alloc else ()
+    values = {name: stored[name] for name in KEPT if name in stored and name not in replaced}
+    return [
+        f"--{name}" if value is True else f"--{name}={value}"
+        for name, value in values.items()
+        if type(value) in (bool, int, str)
+    ]
 
 
 def _check_name(name: str | None) -> None:

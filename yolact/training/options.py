@@ -43,6 +43,7 @@ class TrainOptions:
         tensorboard: write TensorBoard events.
         report: write a dataset report before and a report at the end.
         arguments: all arguments of the command line, for the log.
+        flags: those of the arguments that a checkpoint keeps for `resume`.
     """
 
     name: str
@@ -70,6 +71,7 @@ class TrainOptions:
     tensorboard: bool = False
     report: bool = True
     arguments: Mapping[str, object] = field(default_factory=dict)
+    flags: Mapping[str, object] = field(default_factory=dict)
 
     @property
     def folder(self) -> Path:

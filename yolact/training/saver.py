@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,7 @@ class Saver:
         learner: the learner to store, in its state at each save.
         keep_latest: after each save, delete the previous checkpoint of this run.
         keep_latest_interval: with `keep_latest`, keep those at multiples of this iteration.
+        flags: see `TrainOptions.flags`.
     """
 
     def __init__(
@@ -44,8 +46,9 @@ class Saver:
         learner: Learner,
         keep_latest: bool = False,
         keep_latest_interval: int = 100_000,
+        flags: Mapping[str, object] | None = None,
     ) -> None:
-        self.folder, self.name, self.learner = folder, name, learner
+        self.folder, self.name, self.learner, self.flags = folder, name, learner, dict(flags or {})
         self.keep_latest, self.keep_latest_interval = keep_latest, keep_latest_interval
         self._previous: Path | None = None
         self._superseded: list[Path] = []
@@ -145,7 +148,8 @@ class Saver:
     def _write(self, path: Path) -> Path:
         if distributed.rank() == 0:  # the first process writes for all
             learner = self.learner
-            save_checkpoint(path, learner.evaluated_model, learner.config, _state_of(learner))
+            state = {**_state_of(learner), "flags": self.flags}
+            save_checkpoint(path, learner.evaluated_model, learner.config, state)
             logger.info("saved %s", path)
         return path
 
@@ -176,8 +180,8 @@ def make_saver(options: TrainOptions, learner: Learner) -> Saver:
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryFile(dir=folder):
         pass
-    keep = options.keep_latest, options.keep_latest_interval
-    saver = Saver(folder, options.name, learner, *keep)
+    kept = options.keep_latest, options.keep_latest_interval, options.flags
+    saver = Saver(folder, options.name, learner, *kept)
     if not options.resume and saver.best.exists():
         logger.warning("%s, of an earlier run, will be replaced: --name keeps both", saver.best)
     return saver
