@@ -194,6 +194,22 @@ def test_where_a_run_goes_on(
     assert saver.learner.progress == expected
 
 
+@pytest.mark.parametrize(
+    ("setting", "best"),
+    [("dataset=coco2017", 30.5), ("dataset=mine", -1.0), ("data.crowd=objects", -1.0)],
+)
+def test_the_best_ap_is_of_the_same_images(
+    saver: Saver, setting: str, best: float, caplog: pytest.LogCaptureFixture
+) -> None:
+    state = {"iteration": 5, "best_ap": 30.5, "validated": 5, "stale": 2}
+    saver.learner.config = CONFIG.override(setting)
+    restore(Checkpoint(Path("toy_1_5.pth"), {}, False, CONFIG, state), saver.learner)
+    progress = saver.learner.progress
+    assert progress.best_ap == best
+    assert (progress.validated, progress.stale) == ((5, 2) if best > 0 else (-1, 0))
+    assert ("30.5, is of other images (coco2017): the next" in caplog.text) == (best < 0)
+
+
 def gathered(value: object) -> dict[str, Any]:
     return {"state": {0: {"momentum_buffer": value}}, "param_groups": [{"params": [0, 1]}]}
 

@@ -15,6 +15,7 @@ from torch.amp.grad_scaler import GradScaler
 from data.files import remove_stale_parts
 from yolact import distributed
 from yolact.checkpoint import Checkpoint, save_checkpoint
+from yolact.config import Config
 from yolact.files import RunLock
 from yolact.runs.names import CheckpointName, checkpoint_path, find_checkpoints
 
@@ -226,7 +227,18 @@ def restore(checkpoint: Checkpoint, learner: Learner, start_iteration: int = -1)
         raise ValueError(f"{checkpoint.path}: cannot resume from it: {error}") from None
     if start_iteration > 0:
         progress.iteration = start_iteration
+    if progress.best_ap >= 0 and checkpoint.config and not _same_data(checkpoint.config, learner):
+        text = "the best AP so far, %.1f, is of other images (%s): the next one replaces it"
+        logger.warning(text, progress.best_ap, checkpoint.config.dataset)
+        progress.best_ap, progress.stale, progress.validated = -1.0, 0, -1
     learner.progress = progress
+
+
+def _same_data(config: Config, learner: Learner) -> bool:
+    """Tell whether a run of this configuration validated on what a learner will."""
+    own = learner.config
+    place, now = (Path(each.dataset).resolve() for each in (config, own))
+    return (place, config.data) == (now, own.data)
 
 
 def _restore(checkpoint: Checkpoint, learner: Learner) -> None:
