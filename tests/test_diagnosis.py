@@ -149,6 +149,18 @@ def test_everything_is_background(
     assert "nothing is found" not in said_of(session, caplog)  # said once
 
 
+@pytest.mark.parametrize("schedule", ["cosine", "steps"])
+def test_the_end_of_a_schedule_is_no_low_learning_rate(
+    started: Callable[..., Session], schedule: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    session = started(f"--set=train.schedule={schedule}", "--set=train.gamma=1e-7")
+    silenced(session)
+    session.learner.progress.iteration = 100
+    text = said_of(session, caplog)
+    assert "nothing is found after 100 steps" in text
+    assert "moves no weight" not in text
+
+
 def test_silent_prototypes(
     started: Callable[..., Session], caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -83,7 +83,7 @@ class Signs:
         met: share of the training objects that match an anchor.
         iteration: steps taken.
         warmup: steps during which the learning rate rises.
-        rate: current learning rate.
+        rate: highest learning rate of the steps taken.
         skipped: number of steps that were not finite.
         total: total loss, in the first and in the last steps; None after too few steps.
         mask: mask loss, in the first and in the last steps; None after too few steps.
@@ -156,7 +156,7 @@ def read_signs(
         met=float(met.float().mean()) if len(met) else 0.0,
         iteration=progress.iteration,
         warmup=config.train.warmup_iterations,
-        rate=learning_rate_at(max(progress.iteration - 1, 0), config.train),
+        rate=max(learning_rate_at(i, config.train) for i in range(max(progress.iteration, 1))),
         skipped=progress.skipped,
         total=trend.change(),
         mask=trend.change("mask"),
