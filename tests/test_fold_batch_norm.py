@@ -72,3 +72,15 @@ def test_only_what_is_known_is_folded(block: torch.nn.Module, norms_left: int) -
         torch.testing.assert_close(block(x), before)  # the original is left as it is
     left = sum(isinstance(module, torch.nn.BatchNorm2d) for module in folded.modules())
     assert left == norms_left
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_outputs_that_are_not_finite_are_told(
+    value: float, caplog: pytest.LogCaptureFixture
+) -> None:
+    block = torch.nn.Sequential(torch.nn.Conv2d(3, 3, 3), torch.nn.BatchNorm2d(3)).eval()
+    torch.nn.init.constant_(block[0].weight, value)
+    assert fold_batch_norm(block) is block
+    assert "not folded: the comparison failed: the outputs for random images are not finite" in (
+        caplog.text
+    )
