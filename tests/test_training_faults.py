@@ -53,13 +53,18 @@ def holder(tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="no such locks")
+@pytest.mark.parametrize("other", [[], ["--save_folder"], ["--log_folder"]])
 def test_a_second_training_of_one_name_is_refused(
     dataset: Path,
     tmp_path: Path,
+    other: list[str],
     holder: subprocess.Popen[str],
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    assert run_command(train.main, flags(dataset, tmp_path, 1, "--name=toy")) == 2
+    """Of one folder of checkpoints, or of logs."""
+    elsewhere = [f"{flag}={tmp_path / 'other'}" for flag in other]
+    assert run_command(train.main, flags(dataset, tmp_path, 1, "--name=toy", *elsewhere)) == 2
+    assert not list(tmp_path.glob("other/.*"))
     (line,) = [text for text in capsys.readouterr().err.splitlines() if "error" in text]
     assert "--name=toy: another process trains under this name" in line
     assert not list(tmp_path.glob("*.pth"))

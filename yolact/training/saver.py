@@ -6,6 +6,7 @@ import logging
 import math
 import tempfile
 from collections.abc import Mapping
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -155,20 +156,26 @@ class Saver:
         return path
 
 
-def lock_run(options: TrainOptions) -> RunLock:
-    """Lock the name of a run, and delete half-written files of killed runs in its folders.
+def lock_run(options: TrainOptions) -> ExitStack:
+    """Lock the name of a run in its folders, and delete half-written files of killed runs there.
+
+    Returns:
+        Holds the lock until it is closed.
 
     Raises:
         OSError: the folder cannot be written to.
         UsageError: another process is training under this name there.
     """
-    folder, name = options.save_folder, options.name
-    folder.mkdir(parents=True, exist_ok=True)
-    refusal = f"--name={name}: another process trains under this name in {folder}; "
-    lock = RunLock(folder, name, f"{refusal}stop it, or give another --name")
-    remove_stale_parts(folder)
-    remove_stale_parts(options.folder)
-    return lock
+    name, written = options.name, [options.save_folder, *[options.log_folder] * options.log]
+    with ExitStack() as locks:
+        for folder in {each.resolve(): each for each in written}.values():
+            folder.mkdir(parents=True, exist_ok=True)
+            refusal = f"--name={name}: another process trains under this name in {folder}; "
+            lock = RunLock(folder, name, f"{refusal}stop it, or give another --name")
+            locks.callback(lock.close)
+        remove_stale_parts(options.save_folder)
+        remove_stale_parts(options.folder)
+        return locks.pop_all()
 
 
 def make_saver(options: TrainOptions, learner: Learner) -> Saver:

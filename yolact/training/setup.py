@@ -6,6 +6,7 @@ import ctypes
 import logging
 import os
 import platform
+from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, cast
 
@@ -30,7 +31,6 @@ from yolact.engines.training_graphs import RecordedLosses, can_record
 from yolact.errors import OptionError, UsageError
 from yolact.evaluation.coco import CocoEvaluator
 from yolact.evaluation.metrics import CocoMetrics
-from yolact.files import RunLock
 from yolact.models.segmenter import AnySegmenter
 from yolact.runs.provenance import provenance
 from yolact.timm_networks import TIMM_PREFIX
@@ -93,7 +93,7 @@ class Session:
     evaluator: CocoEvaluator | None = None
     trend: LossTrend = field(default_factory=LossTrend)
     diagnosed: bool = False
-    lock: RunLock | None = None
+    lock: ExitStack | None = None
 
     def loader(self) -> DataLoader[tuple[Tensor, Target]]:
         """Make the loader of batches from the current iteration on."""
