@@ -390,3 +390,12 @@ def test_settings_that_cannot_be_trained(settings: list[str], told: str) -> None
     config = get_config("yolact_resnet18").override(*settings)
     with pytest.raises(UsageError, match=re.escape(told)) if told else nullcontext():
         check_settings(config)
+
+
+@pytest.mark.parametrize("flag", ["--save_folder", "--log_folder"])
+@pytest.mark.parametrize("below", ["", "deeper"])
+def test_a_file_is_no_folder_to_write_to(tmp_path: Path, flag: str, below: str) -> None:
+    (tmp_path / "file").touch()
+    folder = tmp_path / "file" / below
+    with pytest.raises(UsageError, match=f"{flag}=.*: expected a folder, and .*file is a file"):
+        parse_arguments(None, [f"{flag}={folder}"])

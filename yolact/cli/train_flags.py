@@ -34,6 +34,7 @@ from .common import (
     newest_checkpoint,
     with_data,
     with_settings,
+    writable_folder,
 )
 
 logger = logging.getLogger(__name__)
@@ -190,6 +191,8 @@ def _check_name(name: str | None) -> None:
 
 def _check(args: argparse.Namespace) -> None:
     """Refuse values and flags that cannot work, before anything is loaded."""
+    writable_folder("--save_folder", args.save_folder)
+    writable_folder("--log_folder", args.log_folder)
     at_least(args, batch_size=1, save_interval=1, accumulate=1, patience=1, num_workers=0)
     if args.epochs is not None and not 0 < args.epochs < math.inf:
         raise UsageError(f"--epochs={args.epochs}: expected more than 0")
