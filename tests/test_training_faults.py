@@ -23,11 +23,14 @@ from data.video.writer import VideoWriter
 from yolact import distributed
 from yolact.checkpoint import read_checkpoint, write_atomically
 from yolact.cli.common import run_command
+from yolact.drawing.plots import draw_curves, save_figure
 from yolact.errors import UsageError
-from yolact.files import RunLock, write_picture
+from yolact.files import RunLock, write_json, write_picture, write_text
+from yolact.results.journal import Journal
 from yolact.runs.names import find_checkpoints
 from yolact.training.log import TrainingLog, read_log
 from yolact.training.options import TrainOptions
+from yolact.training.record import write_results
 from yolact.training.saver import lock_run
 
 HOLD = (
@@ -131,6 +134,50 @@ def test_a_full_disk_is_called_so(
     monkeypatch.undo()
     assert read_checkpoint(path).model["weight"].tolist() == [1, 1, 1]
     assert names(tmp_path) == ["toy_1_2"]
+
+
+LONG = "a" * 30_000
+
+
+@pytest.mark.parametrize(
+    "write",
+    [
+        lambda path: write_text(path, LONG),
+        lambda path: write_json(path, {"a": LONG}),
+        lambda path: write_results(path, [{LONG: 1.0}]),
+        lambda path: TrainingLog(path, {}).start({"a": LONG}, []),
+        lambda path: Journal(path, {}).note("a", LONG),
+        lambda path: save_figure(draw_curves("", {}), path),
+    ],
+)
+def test_a_full_disk_is_told_with_the_file(tmp_path: Path, write: Any) -> None:
+    resource = pytest.importorskip("resource")
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    path = tmp_path / "file.png"
+    resource.setrlimit(resource.RLIMIT_FSIZE, (2_000, limits[1]))
+    try:
+        with pytest.raises(OSError, match=f"File too large: '{path}'"):
+            write(path)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+
+
+def test_a_run_without_room_for_its_report_is_finished(
+    dataset: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    def full(*_: object, **more: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("yolact.training.validation.write_report", full)
+    more = ["--validation_size=1", "--set=train.max_iterations=1"]
+    given = [flag for flag in flags(dataset, tmp_path, 1, *more) if flag != "--no_report"]
+    assert run_command(train.main, given) == 0
+    assert f"no report in {tmp_path / 'yolact_resnet18' / 'report'}: " in caplog.text
+    assert "yolact_resnet18_1_1.pth" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("full", [range(1, 3), range(2, 9)])

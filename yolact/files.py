@@ -24,9 +24,27 @@ from data.problems import writable
 
 from .errors import UsageError
 
+_OF_DISKS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS)
 _LONGEST_PART = 100  # bytes: a whole name has at most 255
 
 PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
+
+
+@contextmanager
+def naming(path: Path, part: Path | None = None) -> Iterator[None]:
+    """Name a file in an error of the system that names none, as that of a full disk.
+
+    Args:
+        path: of the file that is written.
+        part: what it is called while it is written, which is replaced by `path`.
+    """
+    try:
+        yield
+    except OSError as error:
+        of_disk = error.filename is None and error.errno in _OF_DISKS
+        if of_disk or (part is not None and str(error.filename) == str(part)):
+            raise OSError(error.errno, error.strerror, str(path)) from None
+        raise
 
 
 @contextmanager
@@ -41,7 +59,7 @@ def whole_file(path: Path) -> Iterator[Path]:
     part = path.with_name(part_name(path.name))
     part.unlink(missing_ok=True)  # else a link would be followed
     try:
-        with locked_part(part):
+        with naming(path, part), locked_part(part):
             yield part
             replace_file(part, path)
     finally:
@@ -149,11 +167,8 @@ def write_picture(path: Path, picture: NDArray[np.uint8]) -> Path:
         raise ValueError(
             f"cannot write {width} x {height} pixels as {path}: try {formats}"
         ) from None
-    try:
-        with whole_file(path) as part:
-            part.write_bytes(content.tobytes())
-    except OSError as error:
-        raise OSError(error.errno, error.strerror, str(path)) from None
+    with whole_file(path) as part:
+        part.write_bytes(content.tobytes())
     return path
 
 

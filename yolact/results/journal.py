@@ -10,7 +10,7 @@ from itertools import zip_longest
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from yolact.files import is_plain_file, write_text
+from yolact.files import is_plain_file, naming, write_text
 
 _LONGEST = 1 << 28  # bytes of a line: an entry of ten thousand objects has some megabytes
 _SHOWN, _SHOWN_TEXT = 40, 400  # characters of a value in a message, and of a path or the like
@@ -81,8 +81,9 @@ class Journal(Mapping[str, Any], AbstractContextManager["Journal"]):
         """Add an entry, or replace that of the key."""
         line = _line({"key": key, "entry": entry}).encode()
         self._file.seek(self._end)
-        self._file.write(line)
-        self._file.flush()
+        with naming(self.path):
+            self._file.write(line)
+            self._file.flush()
         self._places.pop(key, None)
         self._places[key] = self._end
         self._end += len(line)

@@ -14,7 +14,7 @@ from typing import Any
 from tqdm import tqdm
 
 from yolact import distributed
-from yolact.files import is_plain_file
+from yolact.files import is_plain_file, naming
 from yolact.timing import MovingAverage, format_eta
 
 logger = logging.getLogger(__name__)
@@ -178,7 +178,7 @@ class TrainingLog:
         self._path.parent.mkdir(parents=True, exist_ok=True)
         record = {"type": kind, "session": self.session, "data": data, "time": time.time()}
         line = json.dumps(_plain(record), allow_nan=False)
-        with self._path.open("a", encoding="utf-8") as file:
+        with naming(self._path), self._path.open("a", encoding="utf-8") as file:
             file.write(line + "\n")
 
 

@@ -165,13 +165,17 @@ def images_to_validate(data: Dataset, count: int) -> list[int]:
 
 
 def report_validation(session: Session, weights: Path) -> Path | None:
-    """Write the report of the last validation, if there was one and it is wanted."""
+    """Write the report of the last validation, if there was one, it is wanted, and has room."""
     evaluator, data = session.evaluator, session.val_data
     if not session.options.report or evaluator is None or data is None:
         return None
     about = {"weights": str(weights), "date": date.today().isoformat()}
     folder = session.options.folder / "report"
-    return write_report(folder, evaluator, data, session.learner.config, about)
+    try:
+        return write_report(folder, evaluator, data, session.learner.config, about)
+    except OSError as error:
+        logger.warning("no report in %s: %s", folder, error)
+        return None
 
 
 def _draw(folder: Path, data: Dataset, predict: Callable[[Image], Detections]) -> None:
