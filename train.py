@@ -98,11 +98,11 @@ def train(session: Session) -> None:
                 start = time.perf_counter()
             if distributed.any_process(stop.is_set()):
                 raise Stopped
-            if progress.iteration % save_interval == 0:
+            is_last = progress.iteration == config.train.max_iterations
+            if progress.iteration % save_interval == 0 and not is_last:
                 saver.try_save()
         path = saver.save()
-        if progress.validated != progress.iteration:
-            validate(session, stop)
+        if progress.validated != progress.iteration and validate(session, stop) is not None:
             saver.save(again=True)  # with the score threshold that the validation found
     if distributed.rank() == 0:
         print_results(session, path)

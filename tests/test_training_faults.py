@@ -180,7 +180,7 @@ def test_a_run_without_room_for_its_report_is_finished(
     assert "yolact_resnet18_1_1.pth" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("full", [range(1, 3), range(2, 9)])
+@pytest.mark.parametrize("full", [range(1, 3), range(1, 9), range(2, 9)])
 def test_training_outlasts_a_full_disk(
     full: range,
     dataset: Path,
@@ -205,8 +205,22 @@ def test_training_outlasts_a_full_disk(
     assert kept == [str(n) for n in range(1, 5) if n not in full]
     assert "disk full" in caplog.text
     assert ("disk full" in capsys.readouterr().err) >= lasts
+    assert caplog.text.count("training goes on") == len([n for n in range(1, 4) if n in full])
+    first = min(tmp_path.glob("*.pth"), default=None)
+    newest = f"the newest checkpoint is {first}" if first else "there is no checkpoint"
+    assert (newest in caplog.text) == lasts
     for path in tmp_path.glob("*.pth"):
         read_checkpoint(path)
+
+
+def test_the_last_checkpoint_is_written_once(
+    dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where no validation has found another score threshold."""
+    save, written = torch.save, []
+    monkeypatch.setattr(torch, "save", lambda *given: (written.append(1), save(*given)))
+    assert run_command(train.main, flags(dataset, tmp_path, 2, "--save_interval=2")) == 0
+    assert len(written) == 1
 
 
 def test_best_weights_without_room_are_tried_again(

@@ -9,6 +9,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
+from yolact.runs.names import find_checkpoints
+
 from .saver import Saver
 
 logger = logging.getLogger(__name__)
@@ -67,7 +69,9 @@ def save_on_error(saver: Saver, wanted: bool, stop: threading.Event) -> Iterator
             try:
                 saver.save_interrupted()
             except OSError as unsaved:  # the reason for the end matters more
-                logger.error("%s; earlier checkpoints are whole", unsaved)
+                found = find_checkpoints(saver.folder, saver.name)
+                newest = f"the newest checkpoint is {found[-1]}" if found else None
+                logger.error("%s; %s", unsaved, newest or "there is no checkpoint")
         if isinstance(error, RuntimeError) and str(error).startswith("DataLoader worker"):
             if stop.is_set():
                 raise Stopped from None
