@@ -48,6 +48,7 @@ from yolact.cli.from_flags import choose_model, engine_for, load_predictor, with
 from yolact.config import Config
 from yolact.drawing.plots import in_style, save_figure
 from yolact.engines.names import EngineName
+from yolact.errors import naming_checkpoint
 from yolact.evaluation.coco import CocoEvaluator, eval_order, evaluate
 from yolact.evaluation.speed import (
     WARM_UP,
@@ -165,9 +166,11 @@ def score(args: argparse.Namespace, model: str, options: DataOptions) -> Entry:
     each = eval_arguments(args, model)
     checkpoint, config = choose_model(each)
     classes = Categories.from_names(config.model.names)
-    dataset = open_dataset(args.dataset, "val", classes, options=options)
-    if checkpoint.config is not None:
-        warn_of_learned_images(args.dataset, options, checkpoint.config)
+    own = checkpoint.config
+    with naming_checkpoint((own.dataset, own.data.val) if own else ()):
+        dataset = open_dataset(args.dataset, "val", classes, options=options)
+    if own is not None:
+        warn_of_learned_images(args.dataset, options, own)
     order = eval_order(dataset.image_ids)[: args.max_images if args.max_images >= 0 else None]
     config, limit = with_limits(each, config, dataset)
     engine = engine_for(each, checkpoint, config)

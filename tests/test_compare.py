@@ -146,6 +146,7 @@ def test_other_classes_are_told_and_no_truth_has_no_score(
     [
         (["nothing.pth"], 1, "no such checkpoint file"),
         (["maskrcnn_resnet101_fpn"], 1, "a preset without trained weights"),
+        (["yolact_resnet18_shapes", "--dataset=typed"], 1, "a data.yaml that exists\n"),
         (["x.pth", "--speed_images=0"], 2, "--speed_images=0: expected at least 1"),
     ],
 )

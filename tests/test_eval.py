@@ -13,8 +13,10 @@ from support.evaluate import evaluate, main
 from data.catalog import DataOptions
 from data.classes import SHAPE_CLASSES
 from yolact import get_config
+from yolact.checkpoint import Checkpoint
 from yolact.cli.evaluate import validation_set
 from yolact.runs.provenance import as_text, provenance
+from yolact.training.setup import open_training_data
 
 pytestmark = pytest.mark.usefixtures("in_evaluation_place")
 
@@ -88,6 +90,24 @@ def test_an_ap_of_training_images_is_told(
     warnings = [record.message for record in caplog.records if record.levelname == "WARNING"]
     assert "".join(warnings).startswith(told)
     assert bool(warnings) == bool(told)
+
+
+@pytest.mark.parametrize(
+    ("dataset", "val", "said"),
+    [
+        ("gone", "", "no dataset 'gone'.*of the checkpoint, relative to where .*--dataset=path"),
+        ("scenes", "gone", "no dataset 'gone'.*of the checkpoint, relative"),
+        ("typed", "", "no dataset 'typed'((?!checkpoint).)*$"),
+    ],
+)
+def test_a_dataset_that_only_the_checkpoint_names(dataset: str, val: str, said: str) -> None:
+    shapes = replace(get_config("yolact_resnet18_shapes"), data=DataOptions(val=val))
+    trained = replace(shapes, dataset="scenes" if val else "gone")
+    config = replace(shapes, dataset=dataset)
+    with pytest.raises((FileNotFoundError, ValueError), match=said):
+        validation_set(config, trained)
+    with pytest.raises((FileNotFoundError, ValueError), match=said):
+        open_training_data(config, Checkpoint(Path("a.pth"), {}, False, trained), True)
 
 
 def test_more_objects_than_can_be_found_are_told(

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from support.evaluate import evaluate, main
 
 from yolact.cli.common import run_command
@@ -26,10 +27,15 @@ def test_benchmark_shows_every_stage(count: int, capsys: pytest.CaptureFixture[s
         assert stage in out
 
 
+@pytest.mark.parametrize("dataset", ["coco2017", "gone"])
 def test_without_its_dataset_a_model_is_still_timed(
-    capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+    dataset: str, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
 ) -> None:
     flags = ["--trained_model=tiny.pth", "--device=cpu", "--max_images=4"]
+    if dataset == "gone":
+        content = torch.load("tiny.pth", weights_only=True)
+        torch.save({**content, "config": {**content["config"], "dataset": dataset}}, "moved.pth")
+        flags[0] = "--trained_model=moved.pth"
     assert run_command(main, [*flags, "--benchmark"]) == 0
     assert "timed on generated scenes instead" in caplog.text
     assert "network" in capsys.readouterr().out

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
+
 
 class OptionError(ValueError):
     """An option has a value that is not available here, or does not fit the others.
@@ -22,3 +25,22 @@ class OptionError(ValueError):
 
 class UsageError(Exception):
     """A command line with missing, unknown or conflicting values; the exit code is 2."""
+
+
+@contextmanager
+def naming_checkpoint(stored: Collection[str]) -> Iterator[None]:
+    """Say of a dataset that is not here that nobody typed its name, but a checkpoint holds it.
+
+    Args:
+        stored: the names of datasets that the checkpoint holds.
+
+    Raises:
+        FileNotFoundError: one of them is not here.
+    """
+    try:
+        yield
+    except ValueError as error:
+        if not str(error).startswith(tuple(f"no dataset {name!r}" for name in stored if name)):
+            raise
+        text = f"{error} (of the checkpoint, relative to where it was trained: --dataset=path)"
+        raise FileNotFoundError(text) from None

@@ -16,7 +16,7 @@ from data.video.reader import open_video
 from yolact.checkpoint import Checkpoint
 from yolact.config import Config
 from yolact.drawing.detections import Draw
-from yolact.errors import UsageError
+from yolact.errors import UsageError, naming_checkpoint
 from yolact.evaluation.speed import WARM_UP, Variant, benchmark
 from yolact.files import write_json
 from yolact.predictor import Predictor
@@ -128,7 +128,8 @@ def benchmark_images(args: argparse.Namespace, config: Config) -> list[Image]:
         with open_video(parse_source(args.video)[0]) as video:
             return list(itertools.islice(video, count))
     try:
-        dataset = validation_set(config)
+        with naming_checkpoint(() if args.dataset else (config.dataset,)):
+            dataset = validation_set(config)
     except FileNotFoundError:
         if args.dataset:
             raise

@@ -14,6 +14,7 @@ from data.images import Image
 from data.options import DataOptions
 from data.sample import Dataset
 from yolact.config import Config
+from yolact.errors import naming_checkpoint
 from yolact.evaluation.coco import CocoEvaluator, evaluate
 from yolact.evaluation.metrics import format_coco_summary, format_per_class, format_table
 from yolact.evaluation.result_files import write_coco_json, write_web_json
@@ -67,7 +68,8 @@ def validation_set(config: Config, trained: Config | None = None) -> Dataset:
     """
     try:
         classes = Categories.from_names(config.model.names)
-        dataset = open_dataset(config.dataset, "val", classes, options=config.data)
+        with naming_checkpoint((trained.dataset, trained.data.val) if trained else ()):
+            dataset = open_dataset(config.dataset, "val", classes, options=config.data)
     except FileNotFoundError as error:
         message = f"{error}; --dataset takes other data, --image and --video need none"
         raise FileNotFoundError(message) from None

@@ -28,7 +28,7 @@ from yolact.config import Config, TrainConfig
 from yolact.engines.choose import pick_device
 from yolact.engines.pytorch import autocast, memory_format_of
 from yolact.engines.training_graphs import RecordedLosses, can_record
-from yolact.errors import OptionError, UsageError
+from yolact.errors import OptionError, UsageError, naming_checkpoint
 from yolact.evaluation.coco import CocoEvaluator
 from yolact.evaluation.metrics import CocoMetrics
 from yolact.models.segmenter import AnySegmenter
@@ -257,8 +257,10 @@ def open_training_data(config: Config, checkpoint: Checkpoint | None, resume: bo
         FileNotFoundError: its files do not exist.
     """
     name = config.dataset
+    stored = checkpoint.config if checkpoint is not None else None
     try:
-        data = open_dataset(name, "train", options=config.data)
+        with naming_checkpoint((stored.dataset, stored.data.val) if stored else ()):
+            data = open_dataset(name, "train", options=config.data)
     except FileNotFoundError as error:
         mend = "--dataset takes your own data, --config=yolact_resnet18_shapes needs none"
         raise FileNotFoundError(f"{error}; {mend}") from None
