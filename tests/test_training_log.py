@@ -139,3 +139,11 @@ def test_a_log_that_is_no_file_is_replaced(tmp_path: Path, kind: str) -> None:
     assert len(read_log(path)) == 4
     assert not path.is_symlink()
     assert not other.exists() or other.read_text() == "mine"
+
+
+@pytest.mark.parametrize("points", [[(1, 0.0)], [(1, 0.0), (2, 0.0)], [(1, 2.0), (3, 1.5)], []])
+def test_the_axes_of_a_short_run(points: list[tuple[int, float]]) -> None:
+    """Whole iterations, and no loss or AP below 0."""
+    (axes,) = draw_curves("run", {"AP (%)": {"mask": points} if points else {}}).axes
+    assert axes.get_ylim()[0] == 0
+    assert all(tick == int(tick) for tick in axes.get_xticks())

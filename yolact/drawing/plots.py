@@ -13,6 +13,7 @@ import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from yolact.files import whole_file
 
@@ -90,6 +91,8 @@ def draw_curves(title: str, panels: Mapping[str, Curves]) -> Figure:
             broken = (np.insert(values, back, np.nan) for values in (x, y))
             axes.plot(*broken, label=name, linewidth=1.2, marker=few, ms=3)
         axes.set(xlabel="iteration", ylabel=label)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+        axes.set_ylim(bottom=0)
         if curves:
             axes.legend()
     return figure
