@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import errno
+import logging
 import re
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 _LONGEST = 300  # letters of a part of a message
+_TELLING = ("annotations.coco", "catalog", "held_out")  # modules that log what a dataset lacks
 _NOT_IN_FILES = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
 
 
@@ -71,6 +74,26 @@ def log_problems(log: Callable[[str], object], problems: Sequence[Problem]) -> N
     for problem in problems:
         if problem.is_notice:
             log(f"worth a look: {problem}")
+
+
+@contextmanager
+def told_once() -> Iterator[None]:
+    """Log what is told of a dataset once, however often it is opened meanwhile."""
+    told: set[str] = set()
+
+    def is_new(record: logging.LogRecord) -> bool:
+        count = len(told)
+        told.add(record.getMessage())
+        return len(told) > count
+
+    loggers = [logging.getLogger(f"{__package__}.{name}") for name in _TELLING]
+    for each in loggers:
+        each.addFilter(is_new)
+    try:
+        yield
+    finally:
+        for each in loggers:
+            each.removeFilter(is_new)
 
 
 def summarize(problems: Sequence[Problem]) -> str:

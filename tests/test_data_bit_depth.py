@@ -250,7 +250,7 @@ def test_every_pixel_format_of_an_export(
     folder = cases_root / "c16_pixels"
     with caplog.at_level("INFO"):
         dataset = opened(folder / "a.json", "train")
-    assert "6 images have more than 8 bits" in caplog.text
+    assert "more than 8 bits in 6 images: each is scaled" in caplog.text
     names = [dataset.image_info(index)["file_name"] for index in range(len(dataset))]
     grays = {name: dataset.sample(i).image for i, name in enumerate(names)}
     reference = grays["la.png"].astype(int)

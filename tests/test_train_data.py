@@ -154,6 +154,23 @@ def test_masks_drawn_as_boxes_are_told(
     assert told in caplog.text
 
 
+@pytest.mark.parametrize("flags", [[], ["--val=0.34"]])
+def test_a_dataset_is_told_of_once(
+    tmp_path: Path, flags: list[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    """Though it is opened for training and for validation, and with the classes of a model."""
+    caplog.set_level(logging.INFO)
+    wrong = {"segmentation": SQUARE, "category_id": 9}
+    write(tmp_path / "data", {"segmentation": SQUARE}, wrong, {"bbox": [5, 5, 9, 9], **CROWD})
+    cv2.imwrite(str(tmp_path / "data" / "1.png"), np.full((60, 80), 999, np.uint16))
+    for _ in range(2):
+        argv = train_flags(tmp_path / "data", tmp_path, 1, "--validation_size=5", *flags)
+        set_up(*parse_arguments(None, argv)).close()
+        for told in ("more than 8 bits in 1 image: each", "left out 6 of 18 annotations"):
+            assert caplog.text.count(told) == 1
+        caplog.clear()
+
+
 def test_the_same_images_validate_later(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """A checkpoint keeps how its data were taken; they apply to no other dataset."""
     folder = write(tmp_path / "data", {"bbox": [1, 1, 30, 30]}, CROWD)

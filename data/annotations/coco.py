@@ -254,8 +254,8 @@ class CocoInstances:
         log_problems(lambda line: _logger.warning("%s: %s", self._file, line), images.problems)
         if images.deep:
             _logger.info(
-                "%s: %d images have more than 8 bits: each is scaled by the bits that it uses",
-                *(self._file, images.deep),
+                "%s: more than 8 bits in %s: each is scaled by the bits that it uses",
+                *(self._file, counted(images.deep, "image")),
             )
         if box_mismatches:
             _logger.warning(

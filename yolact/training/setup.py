@@ -18,7 +18,7 @@ from data.annotations.coco import CocoInstances
 from data.catalog import has_one_split, open_dataset, resolve_dataset
 from data.classes import Categories
 from data.loader import build_train_loader
-from data.problems import counted
+from data.problems import counted, told_once
 from data.sample import Dataset
 from layers.structures import Target
 from yolact import distributed
@@ -153,6 +153,7 @@ class Session:
         return f" || GPU: {torch.cuda.max_memory_allocated(device) / 2**30:.2f} GiB"
 
 
+@told_once()
 def set_up(config: Config, options: TrainOptions, checkpoint: Checkpoint | None = None) -> Session:
     """Make everything that the training loop works on.
 
