@@ -47,7 +47,7 @@ def test_too_many_requests_of_one_client(predictor: Predictor) -> None:
     assert [client.post(ALL, content=PNG).status_code for _ in range(2)] == [200, 200]
     answer = client.post(ALL, content=PNG)
     assert "slow down" in refusal(answer, 429)
-    assert answer.headers["Retry-After"] == "10"
+    assert 5 <= int(answer.headers["Retry-After"]) <= 10  # the clock runs
     assert client.get("/api/model").status_code == 200
 
 

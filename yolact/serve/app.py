@@ -156,7 +156,7 @@ def _add_endpoint(app: FastAPI, predictor: Predictor, name: str, limits: Limits)
         return await about_image(request, answer)
 
 
-def _only_known_parameters(request: Request) -> None:
+async def _only_known_parameters(request: Request) -> None:
     """Refuse what would be ignored, as a misspelt name, or the first of two values."""
     known = [field.alias for field in request.scope["route"].dependant.query_params]
     for name in request.query_params:
