@@ -40,6 +40,7 @@ from yolact.cli.common import (
     make_parser,
     run_command,
     with_data,
+    with_settings,
     writable_folder,
 )
 from yolact.cli.eval_flags import parse_arguments as parse_eval_arguments
@@ -158,7 +159,7 @@ def shared_options(
             "learned them; --val chooses images",
             listed,
         )
-    return with_data(next(iter(there), first), args).data
+    return with_settings(with_data(next(iter(there), first), args), args.set).data
 
 
 def score(args: argparse.Namespace, model: str, options: DataOptions) -> Entry:

@@ -69,12 +69,12 @@ def test_nobody_waits_for_a_picture_that_is_removed(page: Page, path: str, way: 
 
 def test_all_that_goes_wrong_is_said_and_can_be_tried_again(page: Page) -> None:
     answers(page, broken, found(1), broken, found(2))
-    add(page, "notes.png", "more.png", content=b"text")
+    add(page, "more.png", "re.png", content=b"text")
     add(page, "a.png", "b.png")
     tallies(page, "!", "1")
     lines = page.get_by_role("alert").locator("p")
     reason = "not an image that this browser can show"
-    wrong = [f"notes.png: {reason}", f"more.png: {reason}"]
+    wrong = [f"more.png: {reason}", f"re.png: {reason}"]
     expect(lines).to_have_text([*wrong, "a.png: it is broken"])
     failed = page.locator(".thumbnail").first
     for attribute in ("title", "aria-label"):
@@ -88,6 +88,25 @@ def test_all_that_goes_wrong_is_said_and_can_be_tried_again(page: Page) -> None:
     expect(failed).to_have_attribute("title", "a.png")
     page.keyboard.press("Escape")
     expect(page.get_by_role("alert")).to_be_hidden()
+
+
+def test_nothing_is_saved_before_its_pixels_are_here(page: Page) -> None:
+    answers(page, found(1), found(1))
+    add(page, "a.png", "b.png")
+    tallies(page, "1", "1")
+    page.evaluate(
+        """() => {
+          const decode = window.createImageBitmap;
+          const pixels = new Promise((arrive) => (window.arrive = arrive));
+          window.createImageBitmap = (blob) => pixels.then(() => decode(blob));
+        }"""
+    )
+    page.keyboard.press("ArrowRight")
+    page.keyboard.press("s")  # an error in the console would fail
+    save = page.locator("#save-picture")
+    expect(save).to_be_disabled()
+    page.evaluate("() => window.arrive()")
+    expect(save).to_be_enabled()
 
 
 def test_a_server_that_answers_again_is_no_trouble(page: Page) -> None:

@@ -328,12 +328,22 @@ KEPT += ["--validation_epoch=2", "--save_interval=5", "--keep_latest", "--keep_l
         (["--batch_alloc=5,3"], [], {}),
         (["--batch_alloc=5,3"], ["--accumulate=4"], {"batch_alloc": (), "accumulate": 4}),
         (["--tensorboard", "--save_interval=5"], ["--save_interval=6"], {"save_interval": 6}),
+        (
+            ["--tensorboard", "--keep_latest"],
+            ["--tensorboard=False", "--keep_latest=False"],
+            {"tensorboard": False, "keep_latest": False},
+        ),
     ],
 )
 def test_a_resumed_run_keeps_its_flags(
-    tmp_path: Path, begun: list[str], more: list[str], changed: dict[str, object]
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    begun: list[str],
+    more: list[str],
+    changed: dict[str, object],
 ) -> None:
     """In its second resumption, too."""
+    caplog.set_level("INFO")
     _, first, _ = parse_arguments(None, [f"--save_folder={tmp_path}", *begun])
     learner = make_saver(tmp_path).learner
     for iteration, given in ((10, more), (20, [])):
@@ -343,6 +353,7 @@ def test_a_resumed_run_keeps_its_flags(
         expected = replace(first, **changed)  # type: ignore[arg-type]
         names = [*train_flags.KEPT]
         assert [getattr(second, n) for n in names] == [getattr(expected, n) for n in names]
+        assert not any(flag.partition("=")[0] in caplog.text for flag in given)
         first = second
 
 

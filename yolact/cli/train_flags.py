@@ -9,6 +9,7 @@ import os
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from itertools import compress
 from pathlib import Path
 
 from yolact import distributed
@@ -32,6 +33,7 @@ from .common import (
     make_parser,
     named_config,
     newest_checkpoint,
+    str2bool,
     with_data,
     with_settings,
     writable_folder,
@@ -78,7 +80,7 @@ OUTPUT = (
         "iterations between checkpoints; by default 10000, or a fifth of a shorter run",
         int,
     ),
-    flag("--keep_latest", "after each save, delete the previous checkpoint", bool, False),
+    flag("--keep_latest", "after each save, delete the previous checkpoint", str2bool, False),
     flag(
         "--keep_latest_interval",
         "with --keep_latest: keep checkpoints at multiples of this iteration",
@@ -96,7 +98,7 @@ OUTPUT = (
         int,
     ),
     flag("--patience", "stop after this many validations without a better mask AP", int),
-    flag("--tensorboard", "write TensorBoard events beside the log", bool, False),
+    flag("--tensorboard", "write TensorBoard events beside the log", str2bool, False),
     flag("--no_report", "write no dataset report before and no report at the end", switch="report"),
 )
 
@@ -133,9 +135,12 @@ def parse_arguments(description: str | None, argv: Sequence[str] | None) -> Star
     resumed = restarted or resumed_checkpoint(args)
     checkpoint = resumed
     if resumed is not None and (kept := kept_flags(resumed, args)):
-        logger.info("as the run began: %s", " ".join(kept))
+        began = parser.parse_args(kept)
         args = parser.parse_args([*kept, *(sys.argv[1:] if argv is None else argv)])
         _check(args)
+        names = [text.removeprefix("--").partition("=")[0] for text in kept]
+        same = [getattr(args, name) == getattr(began, name) for name in names]
+        logger.info("as the run began: %s", " ".join(compress(kept, same)) or "no flag")
     if resumed is None and args.weights:
         checkpoint = read_checkpoint(resolve_weights(args.weights))
     config = configure(args, checkpoint, resumed is not None)

@@ -42,7 +42,10 @@ class EvaluationJournal(AbstractContextManager["EvaluationJournal"]):
         refusal = f"{file}: another evaluation writes it; stop it, or give another --ap_data_file"
         with ExitStack() as undo:
             undo.callback(RunLock(file.parent, file.name, refusal).close)
-            made_by = origin.by_flags()
+            without = ("--tile", "none")  # not written, as in journals from before there were tiles
+            made_by = {
+                name: value for name, value in origin.by_flags().items() if (name, value) != without
+            }
             journal = Journal(journal_of(file), made_by, resume, of=file, is_sound=_is_sound)
             self._journal = undo.enter_context(journal)
             self.results: CocoResults = _noted(journal, wanted)

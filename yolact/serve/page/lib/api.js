@@ -26,7 +26,7 @@ async function post(path, blob, signal) {
     const request = { method: "POST", body: blob, headers, signal };
     const response = await fetch(path, request).catch(silent);
     if (response.ok) {
-      takeBack(SILENCE);
+      takeBack(({ reason }) => reason === SILENCE);
       return response.json();
     }
     const isBusy = response.status === 429 || response.status === 503;

@@ -27,7 +27,7 @@ export async function addFiles(files) {
       await add(file, isFirst);
       isFirst = false;
     } catch (error) {
-      complain(`${file.name}: ${error.message}`);
+      complain(error.message, file.name);
     }
   }
 }
@@ -77,7 +77,7 @@ export function loadPrototypes(picture) {
 
 /** Find the objects of a picture that failed, after those that wait. */
 export function retry(picture) {
-  takeBack(`${picture.name}: ${picture.failed}`);
+  takeBack(({ line }) => line === `${picture.name}: ${picture.failed}`);
   picture.failed = null;
   change();
   queue = queue.then(() => segmentPicture(picture));
@@ -133,7 +133,7 @@ async function segmentPicture(picture) {
   } catch (error) {
     if (picture.requests.signal.aborted) return;
     picture.failed = error.message;
-    complain(`${picture.name}: ${error.message}`);
+    complain(error.message, picture.name);
   }
   change();
 }

@@ -26,7 +26,7 @@ export async function toggleCamera() {
     await start();
   } catch (error) {
     stop();
-    complain(`camera: ${error.message}`);
+    complain(error.message, "camera");
   }
   isStarting = false;
 }
@@ -49,7 +49,7 @@ async function start() {
   live = { stream, video, picture, fps: 0 };
   stream.getVideoTracks()[0].onended = () => {
     if (live?.stream === stream) stop();
-    complain("camera: it was disconnected");
+    complain("it was disconnected", "camera");
   };
   await video.play();
   show(picture);

@@ -27,16 +27,17 @@ export function announce(text) {
 }
 
 /** Show what went wrong, in a line of its own, until it is taken back or dismissed. */
-export function complain(text) {
-  takeBack(text);
-  byId("problem-text").append(element("p", { textContent: text }));
+export function complain(text, about = "") {
+  const line = about ? `${about}: ${text}` : text;
+  takeBack((shown) => shown.line === line);
+  byId("problem-text").append(element("p", { textContent: line, line, reason: text }));
   byId("problem").hidden = false;
-  byId("problem-close").onclick = () => takeBack("");
+  byId("problem-close").onclick = () => takeBack();
 }
 
-/** Remove the lines that end in a text: all of them with "". */
-export function takeBack(ending) {
+/** Remove lines: those that fit, by their `line` and `reason`, or all. */
+export function takeBack(fits = () => true) {
   const lines = byId("problem-text");
-  for (const line of [...lines.children]) if (line.textContent.endsWith(ending)) line.remove();
+  for (const shown of [...lines.children]) if (fits(shown)) shown.remove();
   byId("problem").hidden = !lines.firstChild;
 }

@@ -82,5 +82,5 @@ function removePicture() {
 
 function close() {
   if (byId("problem").hidden) change({ selected: null });
-  else takeBack("");
+  else takeBack();
 }

@@ -17,6 +17,7 @@ export function startSaves() {
 
 function savePicture() {
   const { current } = state;
+  if (!current?.bitmap) return; // another picture, whose pixels are on their way
   const canvas = element("canvas", { width: current.width, height: current.height });
   const unit = Math.max(1, Math.max(current.width, current.height) / SCREEN);
   const view = { ...state, selected: null, hovered: null, colorOf };
@@ -27,6 +28,7 @@ function savePicture() {
 /** The selected object alone, or all shown ones in place, on nothing. */
 function saveCutout() {
   const { current, selected } = state;
+  if (!current?.bitmap) return;
   const [x1, y1, x2, y2] = outward(selected ? extent(selected) : [0, 0, Infinity, Infinity], current);
   const canvas = element("canvas", { width: x2 - x1, height: y2 - y1 });
   const context = canvas.getContext("2d");
@@ -49,7 +51,7 @@ function saveLabelme() {
 
 function draw() {
   const { current, selected, pictures } = state;
-  const isReady = Boolean(current?.answer) && !current.isLive;
+  const isReady = Boolean(current?.answer && current.bitmap) && !current.isLive;
   for (const button of document.querySelectorAll(".saves button")) button.disabled = !isReady;
   byId("save-cutout").title = selected
     ? `The selected ${selected.name} alone, as PNG`
