@@ -79,7 +79,8 @@ def test_all_that_goes_wrong_is_said_and_can_be_tried_again(page: Page) -> None:
     failed = page.locator(".thumbnail").first
     for attribute in ("title", "aria-label"):
         expect(failed).to_have_attribute(attribute, re.compile("^a.png.*: it is broken"))
-    failed.click()  # which nothing covers
+    with page.expect_response("**/api/segment*"):
+        failed.click()  # which nothing covers
     expect(lines).to_have_count(3)
     tallies(page, "!", "1")
     failed.click()

@@ -22,9 +22,9 @@ def answer(route: Route, *objects: dict[str, Any]) -> None:
 
 
 def answers(page: Page, *ways: Callable[[Route], None]) -> None:
-    """Answer one request after the other for objects."""
+    """Answer one request after the other for objects; those beyond never."""
     left = iter(ways)
-    page.route("**/api/segment*", lambda route: next(left)(route))
+    page.route("**/api/segment*", lambda route: next(left, late)(route))
 
 
 def found(count: int) -> Callable[[Route], None]:
