@@ -28,7 +28,7 @@ from .classes import Categories
 from .files import IMAGE_SUFFIXES
 from .held_out import held_out
 from .options import DEFAULT_OPTIONS, DataOptions
-from .problems import log_problems
+from .problems import UnknownDataset, log_problems
 from .sample import Dataset
 
 _logger = logging.getLogger(__name__)
@@ -216,9 +216,10 @@ def _found(name_or_path: str) -> DatasetPaths:
         raise ValueError(f"{path} is an archive: unpack it, and give the folder")
     close = difflib.get_close_matches(name_or_path, _CATALOG, n=1, cutoff=0.6)
     hint = f" (did you mean {close[0]!r}?)" if close else ""
-    raise ValueError(
-        f"no dataset {name_or_path!r}{hint}: expected {SHAPES}, {', '.join(_CATALOG)}, "
-        "a folder, a .json file, CVAT's .xml, or a data.yaml that exists"
+    raise UnknownDataset(
+        name_or_path,
+        f"{hint}: expected {SHAPES}, {', '.join(_CATALOG)}, "
+        "a folder, a .json file, CVAT's .xml, or a data.yaml that exists",
     )
 
 

@@ -58,6 +58,19 @@ class Unusable(ValueError):
         self.what, self.mend = what, mend
 
 
+class UnknownDataset(ValueError):
+    """There is no dataset of this name or path.
+
+    Args:
+        name: what was asked for.
+        reason: what was expected.
+    """
+
+    def __init__(self, name: str, reason: str) -> None:
+        super().__init__(f"no dataset {name!r}{reason}")
+        self.name = name
+
+
 def unreadable() -> Unusable:
     """Say that an image cannot be read."""
     return Unusable("an image that cannot be read", "replace the file, or delete it")

@@ -7,10 +7,15 @@ import tempfile
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
+from support.browser import open_browser, serving
 
 from layers import native
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser
 
 # Read by the hub's client when it is imported. No test asks the real one, or sees the user's cache.
 os.environ["HF_HUB_OFFLINE"] = "1"
@@ -42,6 +47,24 @@ def cases_root() -> Path:
 def golden_root() -> Path:
     """A folder with reference outputs of the original network."""
     return existing("YOLACT_GOLDEN", BESIDE / "golden")
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    """Chromium; the modules that ask for it call `need_browser` first."""
+    with open_browser() as opened:
+        yield opened
+
+
+@pytest.fixture(scope="module")
+def tiny_address() -> Iterator[str]:
+    """The address of a server of the tiny model."""
+    from support.tiny_server import tiny_predictor
+
+    from yolact.serve.app import make_app
+
+    with serving(make_app(tiny_predictor(), "tiny")) as opened:
+        yield opened
 
 
 @pytest.fixture(scope="session", autouse=True)

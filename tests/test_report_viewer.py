@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
-from support.browser import grave_violations, need_browser, open_browser, open_page
+from support.browser import grave_violations, need_browser, open_page
 from support.coco_rectangles import (
     CATEGORY_IDS,
     HW,
@@ -70,12 +70,6 @@ class Images:
 def write(folder: Path, evaluator: CocoEvaluator, coco: COCO, *names: str, **more: Any) -> str:
     config = get_config("yolact_resnet18").with_classes(names or NAMES)
     return write_report(folder, evaluator, Images(coco), config, {}, **more).as_uri()
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with open_browser() as opened:
-        yield opened
 
 
 @pytest.fixture(scope="module")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
-from support.browser import need_browser, open_browser, open_page, serving
+from support.browser import need_browser, open_page
 
 need_browser()
 pytest.importorskip("fastapi", reason="needs the extra 'serve'")
@@ -13,28 +13,13 @@ pytest.importorskip("httpx2", reason="needs httpx2, which comes with the extra '
 
 from playwright.sync_api import Browser, Page, expect  # noqa: E402
 from support.faked_answers import add, answers, found, late  # noqa: E402
-from support.tiny_server import tiny_predictor  # noqa: E402
-
-from yolact.serve.app import make_app  # noqa: E402
 
 pytestmark = pytest.mark.slow
 
 
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with open_browser() as opened:
-        yield opened
-
-
-@pytest.fixture(scope="module")
-def address() -> Iterator[str]:
-    with serving(make_app(tiny_predictor(), "tiny")) as opened:
-        yield opened
-
-
 @pytest.fixture
-def page(browser: Browser, address: str) -> Iterator[Page]:
-    with open_page(browser, base_url=address) as opened:
+def page(browser: Browser, tiny_address: str) -> Iterator[Page]:
+    with open_page(browser, base_url=tiny_address) as opened:
         opened.goto("/")
         expect(opened.locator("[data-ready]")).to_be_attached()
         yield opened

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from support.browser import need_browser, open_browser, open_page, serving
+from support.browser import need_browser, open_page
 
 from data.images import read_image
 
@@ -18,9 +18,6 @@ pytest.importorskip("httpx2", reason="needs httpx2, which comes with the extra '
 
 from playwright.sync_api import Browser, FloatRect, Locator, Page, expect  # noqa: E402
 from support.faked_answers import FOUND, add, answer, answers, found, late  # noqa: E402
-from support.tiny_server import tiny_predictor  # noqa: E402
-
-from yolact.serve.app import make_app  # noqa: E402
 
 pytestmark = pytest.mark.slow
 
@@ -28,21 +25,9 @@ LONG = "a-class-name-without-any-place-where-it-could-be-broken-" * 2
 ARABIC = "\u062d\u0642\u064a\u0628\u0629"
 
 
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with open_browser() as opened:
-        yield opened
-
-
-@pytest.fixture(scope="module")
-def address() -> Iterator[str]:
-    with serving(make_app(tiny_predictor(), "tiny")) as opened:
-        yield opened
-
-
 @pytest.fixture
-def page(browser: Browser, address: str) -> Iterator[Page]:
-    with open_page(browser, base_url=address) as opened:
+def page(browser: Browser, tiny_address: str) -> Iterator[Page]:
+    with open_page(browser, base_url=tiny_address) as opened:
         opened.goto("/")
         expect(opened.locator("[data-ready]")).to_be_attached()
         yield opened
@@ -148,7 +133,7 @@ def test_boxes_are_saved_with_two_decimals(page: Page) -> None:
     assert saved["bbox"] == [5.3, 5, 25.01, 25]
 
 
-def test_without_scripts_the_page_says_so(browser: Browser, address: str) -> None:
-    with open_page(browser, base_url=address, java_script_enabled=False) as page:
+def test_without_scripts_the_page_says_so(browser: Browser, tiny_address: str) -> None:
+    with open_page(browser, base_url=tiny_address, java_script_enabled=False) as page:
         page.goto("/")
         expect(page.locator("noscript p")).to_be_visible()

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 
+from data.problems import UnknownDataset
+
 
 class OptionError(ValueError):
     """An option has a value that is not available here, or does not fit the others.
@@ -39,8 +41,8 @@ def naming_checkpoint(stored: Collection[str]) -> Iterator[None]:
     """
     try:
         yield
-    except ValueError as error:
-        if not str(error).startswith(tuple(f"no dataset {name!r}" for name in stored if name)):
+    except UnknownDataset as error:
+        if error.name not in stored:
             raise
         text = f"{error} (of the checkpoint, relative to where it was trained: --dataset=path)"
         raise FileNotFoundError(text) from None
